@@ -1,0 +1,34 @@
+"""procpre_interp: which parts of a model carry the gain of procedural pretraining, and why.
+
+The names below are loaded at first use, so that `import procpre_interp` and `procpre-interp --help` need no torch.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "TASKS": "procpre_interp.data",
+    "CORPORA": "procpre_interp.data",
+    "Batch": "procpre_interp.data",
+    "stream": "procpre_interp.seeding",
+    "numpy_stream": "procpre_interp.seeding",
+    "HookedTransformer": "procpre_interp.model",
+    "ModelConfig": "procpre_interp.model",
+    "RunStore": "procpre_interp.runs",
+    "load_history": "procpre_interp.runs",
+    "load_model": "procpre_interp.pipeline",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,194 @@
+"""Frozen dataclasses as configs: to and from plain dictionaries and YAML, and a hash of their content.
+
+What is hashed is what changes the numbers. Fields at their default are left out, so that a field added later
+renames no old run; a field with `metadata={"hashed": False}` (an output folder, a progress bar) never counts. A class
+may carry `version: ClassVar[int]`, raised when its numbers change, and, when it comes from a registry, its `name`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from procpre_interp.registry import unknown_name
+
+T = TypeVar("T")
+
+ID_LENGTH = 16
+"""Hexadecimal digits of a content hash that name a run: 64 bits."""
+
+
+def unhashed(default: Any, **kwargs: Any) -> Any:
+    """A dataclass field that does not change the numbers, and so is no part of the identity."""
+    return dataclasses.field(default=default, metadata={"hashed": False}, **kwargs)
+
+
+def coerce(value: Any, declared: Any, where: str = "value") -> Any:
+    """`value` as the declared type, so that 1 and 1.0 agree where a float is declared.
+
+    Only lossless conversions are made. Raises `ValueError` naming the field, the value and the declared type.
+    """
+    origin = get_origin(declared)
+    if declared is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _coerce_union(value, get_args(declared), where)
+    if origin is Literal:
+        if value not in get_args(declared):
+            raise ValueError(f"{where}: {unknown_name('choice', str(value), [str(a) for a in get_args(declared)])}")
+        return value
+    if origin is tuple:
+        return _coerce_tuple(value, get_args(declared), where)
+    if declared is types.NoneType and value is None:
+        return None
+    if dataclasses.is_dataclass(declared) or hasattr(declared, "registry"):
+        if isinstance(value, declared):
+            return value
+        if isinstance(value, Mapping):
+            return from_dict(declared, value, where)
+    elif declared is bool and isinstance(value, bool):
+        return value
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if declared is float:
+            return float(value)
+        if declared is int and math.isfinite(value) and float(value).is_integer():
+            return int(value)
+    elif declared is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif declared is str and isinstance(value, str):
+        return str(value)
+    raise ValueError(f"{where}: {value!r} is not {'a' if declared in (str, bool) else 'of type'} {_type_name(declared)}")
+
+
+def _type_name(declared: Any) -> str:
+    return {str: "string", bool: "boolean (true or false)"}.get(declared, getattr(declared, "__name__", str(declared)))
+
+
+def _coerce_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    if value is None and types.NoneType in choices:
+        return None
+    problems = []
+    for choice in choices:
+        if choice is types.NoneType:
+            continue
+        try:
+            return coerce(value, choice, where)
+        except ValueError as problem:
+            problems.append(str(problem))
+    raise ValueError(" or ".join(problems))
+
+
+def _coerce_tuple(value: Any, declared: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where}: {value!r} is not a list")
+    if len(declared) == 2 and declared[1] is Ellipsis:
+        return tuple(coerce(v, declared[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if len(declared) != len(value):
+        raise ValueError(f"{where}: {value!r} has {len(value)} entries, not {len(declared)}")
+    return tuple(coerce(v, d, f"{where}[{i}]") for i, (v, d) in enumerate(zip(value, declared)))
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """The config that a plain dictionary describes. A class of a registry is chosen by the key `name`.
+
+    Raises `ValueError` for an unknown or missing field, or a value of the wrong type.
+    """
+    data = dict(data)
+    if hasattr(cls, "registry") and "name" in data and not _has_field(cls, "name"):
+        cls = cls.registry[data.pop("name")]  # type: ignore[attr-defined]
+    elif hasattr(cls, "registry") and not hasattr(cls, "name"):
+        raise ValueError(f"{where or cls.__name__}: give a name, one of: {', '.join(cls.registry)}")  # type: ignore[attr-defined]
+    version = data.pop("version", None)
+    if version is not None and version != getattr(cls, "version", None):
+        raise ValueError(f"{where or cls.__name__}: version {version}, but this code has {getattr(cls, 'version', None)}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    title = getattr(cls, "name", cls.__name__)
+    for key in data:
+        if key not in fields:
+            raise unknown_name(f"field of {title}", key, list(fields))
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{where or title}: missing {', '.join(missing)}")
+    hints = get_type_hints(cls)
+    prefix = f"{where}." if where else ""
+    return cls(**{key: coerce(value, hints[key], f"{prefix}{key}") for key, value in data.items()})
+
+
+def _has_field(cls: type, name: str) -> bool:
+    return dataclasses.is_dataclass(cls) and any(f.name == name for f in dataclasses.fields(cls))
+
+
+def to_dict(config: Any, *, hashed_only: bool = False, defaults: bool = False) -> Any:
+    """The config as plain values (dicts, lists, numbers, strings); the inverse of `from_dict`.
+
+    Fields at their default are left out unless `defaults`. `hashed_only` leaves out what does not change the numbers.
+    """
+    if isinstance(config, (list, tuple)):
+        return [to_dict(item, hashed_only=hashed_only, defaults=defaults) for item in config]
+    if isinstance(config, Mapping):
+        return {str(k): to_dict(v, hashed_only=hashed_only, defaults=defaults) for k, v in config.items()}
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    plain: dict[str, Any] = {}
+    if hasattr(config, "registry"):
+        plain["name"] = config.name  # type: ignore[attr-defined]
+    if hasattr(config, "version"):
+        plain["version"] = config.version  # type: ignore[attr-defined]
+    hints = get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        if hashed_only and not f.metadata.get("hashed", True):
+            continue
+        value = coerce(getattr(config, f.name), hints[f.name], f.name)
+        if defaults or not _is_default(f, value, hints[f.name]):
+            plain[f.name] = to_dict(value, hashed_only=hashed_only, defaults=defaults)
+    return plain
+
+
+def _is_default(f: dataclasses.Field, value: Any, declared: Any) -> bool:
+    default = f.default
+    if f.default_factory is not dataclasses.MISSING:
+        default = f.default_factory()
+    elif default is dataclasses.MISSING:
+        return False
+    return value == coerce(default, declared, f.name)
+
+
+def canonical_json(config: Any) -> str:
+    """The hashed content as JSON with sorted keys and no white space; NaN and infinity are refused."""
+    plain = to_dict(config, hashed_only=True)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_hash(config: Any) -> str:
+    """SHA-256 of `canonical_json`, its first 16 hexadecimal digits: the run id."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:ID_LENGTH]
+
+
+def to_yaml(config: Any) -> str:
+    """YAML of the config, fields at their default left out."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def from_yaml(cls: type[T], text: str, where: str = "") -> T:
+    """The config that a YAML text describes. Raises `ValueError` when it is no mapping or does not fit."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise ValueError(f"{where or 'config'}: not YAML: {' '.join(str(problem).split())}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{where or 'config'}: expected fields and values, found {type(data).__name__}")
+    return from_dict(cls, typing.cast(dict[str, Any], data))

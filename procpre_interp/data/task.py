@@ -1,0 +1,175 @@
+"""Tasks: what a model is trained on, as batches of token ids.
+
+A task is a frozen dataclass, so it is its own config: its fields are the command line, the YAML and part of a run's
+identity. Every batch has one layout, whatever the task: the whole sequence as `tokens`, the same shifted by one as
+`targets`, and a mask over the targets that are scored.
+"""
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Generator, Tensor
+
+from procpre_interp.registry import Registry
+from procpre_interp.seeding import stream
+
+Split = Literal["train", "validation", "test"]
+
+SPLIT_SIXTEENTHS: dict[str, range] = {"train": range(14), "validation": range(14, 15), "test": range(15, 16)}
+"""Which values of (prompt hash mod 16) belong to which split."""
+
+MIN_DISTINCT_PROMPTS = 32
+"""A split with fewer distinct prompts than this among `PROBE_SIZE` draws is too small to be held out."""
+PROBE_SIZE = 4096
+MAX_REDRAWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of sequences, as wide as its longest or wider."""
+
+    tokens: Int[Tensor, "batch pos"]
+    """The whole sequences; positions from `lengths` on are padding."""
+    targets: Int[Tensor, "batch pos"]
+    """The next token: `targets[:, t] = tokens[:, t + 1]`; the last column is padding and never scored."""
+    loss_mask: Bool[Tensor, "batch pos"]
+    """True at t where the prediction of `targets[:, t]`, made at position t, is trained and scored."""
+    lengths: Int[Tensor, " batch"]
+    """Real tokens of each sequence."""
+
+    @classmethod
+    def from_sequences(
+        cls, tokens: Int[Tensor, "batch pos"], lengths: Int[Tensor, " batch"], first_scored: Int[Tensor, " batch"] | int, pad: int
+    ) -> "Batch":
+        """Next-token prediction from position `first_scored` (the last separator, say) to the end of each sequence."""
+        targets = torch.full_like(tokens, pad)
+        targets[:, :-1] = tokens[:, 1:]
+        t = torch.arange(tokens.shape[1])
+        first = torch.as_tensor(first_scored).reshape(-1, 1)
+        return cls(tokens, targets, (t >= first) & (t < lengths[:, None] - 1), lengths)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Batch":
+        return Batch(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+
+def concatenate(batches: list[Batch]) -> Batch:
+    """The rows of several batches of one width, in order."""
+    return Batch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in dataclasses.fields(Batch)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task(abc.ABC):
+    """A source of sequences. Subclasses add their fields and `batch`; `TASKS.register(name)` enters them.
+
+    `version` is raised when the same fields and generator would give other numbers than before.
+    """
+
+    registry: ClassVar["Registry[Task]"]
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    breakthrough_accuracy: ClassVar[float] = 0.5
+    """Token accuracy at or above which the task counts as broken through, fixed in advance. Share, 0 to 1."""
+
+    @property
+    @abc.abstractmethod
+    def d_vocab(self) -> int:
+        """Number of token ids, specials included."""
+
+    @property
+    @abc.abstractmethod
+    def n_ctx(self) -> int:
+        """Tokens of the longest sequence: the width of every batch."""
+
+    @abc.abstractmethod
+    def batch(self, n: int, *, generator: Generator) -> Batch:
+        """`n` sequences, drawn from `generator`, all splits together. Width is `n_ctx` in every batch."""
+
+    def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
+        """`n` sequences whose prompts belong to `split`.
+
+        A prompt's 64-bit hash decides its split, and rows of other splits are redrawn, so no prompt of one split can
+        occur in another. Where the space of prompts is too small for that (`is_separable` is False) all splits are
+        drawn alike; `prompt_overlap` measures what that costs. Whoever draws often passes `separable`, found once.
+        """
+        if not (is_separable(self) if separable is None else separable):
+            return self.batch(n, generator=generator)
+        share = len(SPLIT_SIXTEENTHS[split]) / 16
+        kept: list[Batch] = []
+        missing = n
+        for _ in range(MAX_REDRAWS):
+            draw = self.batch(int(missing / share * 1.1) + 16, generator=generator)
+            accepted = draw[split_mask(draw, split)][:missing]
+            kept.append(accepted)
+            missing -= len(accepted)
+            if missing == 0:
+                return concatenate(kept)
+        raise RuntimeError(f"{self.name}: only {n - missing} of {n} prompts of the {split} split in {MAX_REDRAWS} draws")
+
+    def resolve(self) -> "Task":
+        """The task with everything filled in that its numbers depend on (hashes of files, say)."""
+        return self
+
+    def prepare(self) -> None:
+        """Make what `batch` reads (a token file, say). Called once, before training."""
+
+    def example(self, tokens: list[int]) -> str:
+        """One sequence as a person would write it."""
+        return " ".join(str(token) for token in tokens)
+
+
+TASKS: Registry[Task] = Registry("task")
+Task.registry = TASKS
+
+
+def prompt_hash(batch: Batch) -> Int[Tensor, " batch"]:
+    """64-bit hash of each row's prompt: the tokens up to and including the first scored position.
+
+    Where everything is scored from the first token on, the whole sequence is the prompt.
+    """
+    t = torch.arange(batch.tokens.shape[1])
+    first = batch.loss_mask.int().argmax(1)
+    end = torch.where(first > 0, first + 1, batch.lengths)
+    # Polynomial in fixed odd multipliers modulo 2^64 (int64 wraps), then a xor-shift finaliser; token + 1, so that
+    # trailing zeros count.
+    hashed = torch.where(t < end[:, None], (batch.tokens.long() + 1) * _multipliers(len(t)), 0).sum(1)
+    for shift, multiplier in ((33, -49064778989728563), (29, -4265267296055464877)):
+        hashed = (hashed ^ ((hashed >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
+    return hashed ^ ((hashed >> 32) & 0xFFFFFFFF)
+
+
+def _multipliers(n: int) -> Tensor:
+    return torch.randint(-(2**62), 2**62, (n,), generator=stream(0, "prompt hash", "multipliers")) * 2 + 1
+
+
+def split_mask(batch: Batch, split: Split) -> Bool[Tensor, " batch"]:
+    """Which rows belong to `split`."""
+    bucket = prompt_hash(batch) & 15
+    members = SPLIT_SIXTEENTHS[split]
+    return (bucket >= members.start) & (bucket < members.stop)
+
+
+def is_separable(task: Task) -> bool:
+    """Whether every split has at least `MIN_DISTINCT_PROMPTS` prompts among `PROBE_SIZE` draws."""
+    probe = task.batch(PROBE_SIZE, generator=stream(0, "split probe", task.name))
+    hashes = prompt_hash(probe)
+    return all(len(hashes[split_mask(probe, split)].unique()) >= MIN_DISTINCT_PROMPTS for split in ("train", "validation", "test"))
+
+
+def prompt_overlap(task: Task, n: int = PROBE_SIZE) -> float:
+    """Share of `n` validation prompts that occur among `n` training prompts: 0 exactly where the splits are separable.
+
+    Whole sequences count where everything is scored. A lower bound on the overlap with a longer training stream.
+    """
+    train = task.split_batch(n, "train", generator=stream(0, "overlap", "train"))
+    validation = task.split_batch(n, "validation", generator=stream(0, "overlap", "validation"))
+    return torch.isin(prompt_hash(validation), prompt_hash(train)).float().mean().item()

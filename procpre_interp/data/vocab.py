@@ -1,0 +1,53 @@
+"""The only home of special token ids. Symbols come first, then the specials."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Vocab:
+    """Token ids of a procedural task: `n_symbols` symbols, then the separator where there is one, then the pad.
+
+    Source: P1, released code: separator = vocab, pad = vocab + 1; Dyck has no separator, so its pad is 2k.
+    """
+
+    n_symbols: int
+    has_separator: bool = True
+
+    @property
+    def separator(self) -> int:
+        """Id between the input and the output. Raises `ValueError` where the task has none."""
+        if not self.has_separator:
+            raise ValueError("this vocabulary has no separator")
+        return self.n_symbols
+
+    @property
+    def pad(self) -> int:
+        return self.n_symbols + self.has_separator
+
+    @property
+    def size(self) -> int:
+        """d_vocab: all ids, the specials included."""
+        return self.n_symbols + self.has_separator + 1
+
+
+class HaystackVocab:
+    """Ids of needle in a haystack. Source: P1, released code. 0 pads; vocabulary 256, of which 188..255 never occur."""
+
+    PAD = 0
+    FIRST_VALUE, LAST_VALUE = 1, 127
+    FIRST_KEY = 128
+    N_KEYS = 30
+    TWIN_OFFSET = 30
+    """The query for key s is the symbol s + 30: its twin, never the key itself."""
+    SIZE = 256
+
+
+class ArithmeticVocab:
+    """Ids of the arithmetic tasks. Source: P1, released code. Operand digits are 0..9, answer digits are their own symbols."""
+
+    PLUS = TIMES = 10
+    EQUALS = 11
+    PAD = 12
+    FIRST_ANSWER_DIGIT = 20
+    STOP = 30
+    SIZE = 31

@@ -1,0 +1,54 @@
+"""Named collections of classes: tasks, corpora, ablations."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
+    """The error for a name that does not exist: it lists the choices and the closest one."""
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return ValueError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(sorted(choices))}")
+
+
+class Registry(Generic[T]):
+    """Classes by name. A duplicate name, or an unknown one, is a `ValueError`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type], type]:
+        """Class decorator: enter the class under `name`, and set its `name` attribute."""
+
+        def enter(cls: type) -> type:
+            if name in self._classes:
+                raise ValueError(f"{self.kind} {name!r} is registered already, by {self._classes[name].__qualname__}")
+            cls.name = name  # type: ignore[attr-defined]
+            self._classes[name] = cls
+            return cls
+
+        return enter
+
+    def __getitem__(self, name: str) -> type[T]:
+        if name not in self._classes:
+            raise unknown_name(self.kind, name, list(self._classes))
+        return self._classes[name]
+
+    def build(self, name: str, **params: Any) -> T:
+        """An instance of the class registered as `name`; values are coerced to the declared field types."""
+        from procpre_interp.config import from_dict
+
+        return from_dict(self[name], params)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
