@@ -115,6 +115,11 @@ class Task(abc.ABC):
                 return concatenate(kept)
         raise RuntimeError(f"{self.name}: only {n - missing} of {n} prompts of the {split} split in {MAX_REDRAWS} draws")
 
+    @property
+    def stream_label(self) -> str:
+        """Label of the task's random streams. A control bears that of what it controls, so that both see the same draws."""
+        return self.name
+
     def resolve(self) -> "Task":
         """The task with everything filled in that its numbers depend on (hashes of files, say)."""
         return self

@@ -1,0 +1,33 @@
+"""Ablations of weights: what is damaged, how, and what that keeps."""
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from procpre_interp.model import ModelConfig
+from procpre_interp.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ablation(abc.ABC):
+    """Weights in, damaged weights out. Subclasses say in their docstring what they keep and what they destroy."""
+
+    registry: ClassVar["Registry[Ablation]"]
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    selector: str = "blocks + ln_final"
+    """Which weights are damaged; the others keep their values."""
+
+    @abc.abstractmethod
+    def apply(
+        self, weights: dict[str, Float[Tensor, "..."]], config: ModelConfig, *, generator: Generator
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """New weights; those given are not changed."""
+
+
+ABLATIONS: Registry[Ablation] = Registry("ablation")
+Ablation.registry = ABLATIONS

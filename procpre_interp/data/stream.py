@@ -1,0 +1,39 @@
+"""Endless batches of one split of a task, each a function of the seed and its number alone."""
+
+from typing import Protocol
+
+from procpre_interp.data.task import Batch, Split, Task, is_separable
+from procpre_interp.seeding import stream
+
+BLOCK_TOKENS = 2**20
+"""Tokens drawn at once: large enough that the vectorised generators run at full speed. Part of the numbers' identity."""
+
+
+class BatchStream(Protocol):
+    """What the training loop reads."""
+
+    def batch(self, index: int) -> Batch: ...
+
+
+class TaskStream:
+    """Batch `index` of `size` sequences, drawn in blocks of many batches.
+
+    A block has a generator of its own, so a resumed run finds its place without any generator state, and batch i is the
+    same whichever batches were read before it.
+    """
+
+    def __init__(self, task: Task, *, seed: int, split: Split, size: int) -> None:
+        self.task, self.seed, self.split, self.size = task, seed, split, size
+        self.separable = is_separable(task)
+        self.batches_per_block = max(1, BLOCK_TOKENS // (task.n_ctx * size))
+        self._block: tuple[int, Batch] | None = None
+
+    def batch(self, index: int) -> Batch:
+        block, place = divmod(index, self.batches_per_block)
+        if self._block is None or self._block[0] != block:
+            generator = stream(self.seed, self.task.stream_label, self.split, block)
+            rows = self.size * self.batches_per_block
+            self._block = block, self.task.split_batch(
+                rows, self.split, generator=generator, separable=self.separable
+            )
+        return self._block[1][place * self.size : (place + 1) * self.size]

@@ -1,0 +1,61 @@
+"""Scores of a model on fixed examples: one row an example."""
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from procpre_interp.data.task import Batch
+from procpre_interp.model import HookedTransformer
+from procpre_interp.train.loss import UNSCORED, micro_batches
+
+EVALUATION_TOKENS = 2**14
+"""Tokens of a micro-batch in evaluation, where no activations are kept."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: HookedTransformer, batch: Batch, *, max_tokens: int = EVALUATION_TOKENS, autocast: bool = False
+) -> pd.DataFrame:
+    """One row an example, teacher-forced: what was scored, how well.
+
+    Columns: `example` (row of the batch), `length` (tokens), `n_scored` (targets), `loss_nats` (mean over the scored
+    targets), `n_correct` (targets that have the largest logit), `exact_match` (all of them). An example without a scored
+    target has no row.
+    """
+    pieces = []
+    device = batch.tokens.device
+    for micro in micro_batches(batch, max_tokens):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            logits = model(micro.tokens, positions=micro.positions)
+        scored = micro.targets != UNSCORED
+        loss = F.cross_entropy(
+            logits.float().transpose(1, 2), micro.targets, ignore_index=UNSCORED, reduction="none"
+        ).sum(1)
+        n_scored = scored.sum(1)
+        n_correct = ((logits.argmax(2) == micro.targets) & scored).sum(1)
+        pieces.append(torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.double())
+    example, length, n_scored, n_correct, loss_nats = torch.cat(pieces).T.cpu().numpy()
+    table = pd.DataFrame(
+        {
+            "example": example.astype("int64"),
+            "length": length.astype("int64"),
+            "n_scored": n_scored.astype("int64"),
+            "loss_nats": loss_nats,
+            "n_correct": n_correct.astype("int64"),
+            "exact_match": n_correct == n_scored,
+        }
+    )
+    return table[table.n_scored > 0].sort_values("example", ignore_index=True)
+
+
+def summarise(examples: pd.DataFrame) -> dict[str, float]:
+    """The scores of a table of examples: every scored token counts once, exact match counts sequences.
+
+    `loss_nats` a token, `accuracy` (share of scored tokens, teacher-forced), `exact_match` (share of sequences).
+    """
+    n_scored = examples.n_scored.sum()
+    return {
+        "loss_nats": float((examples.loss_nats * examples.n_scored).sum() / n_scored),
+        "accuracy": float(examples.n_correct.sum() / n_scored),
+        "exact_match": float(examples.exact_match.mean()),
+    }
