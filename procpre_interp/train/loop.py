@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ import torch
 from procpre_interp.config import unhashed
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Task
+from procpre_interp.files import atomic_write
 from procpre_interp.model import HookedTransformer, flat_mask
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.loss import backward
@@ -165,7 +165,8 @@ class Interrupted(KeyboardInterrupt):
 class Trainer:
     """Trains `model` in place on `task`, from where `state_path` left off if that exists.
 
-    `on_step(state)` is called after each step, for progress; `keep(step)` when the weights are to be kept. Raises `Interrupted` on Ctrl-C or SIGTERM, after the step under way, with the state saved.
+    `on_step(state)` is called after each step, for progress; `keep(step)` when the weights are to be kept. Raises `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the
+    state saved.
     """
 
     def __init__(
@@ -178,10 +179,11 @@ class Trainer:
         state_path: Path | None = None,
         on_step: Callable[["TrainState"], None] = lambda state: None,
         keep: Callable[[int], None] = lambda step: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config = config.resolve(model.config.d_model)
         self.model, self.full_task, self.seed = model, task, seed
-        self.state_path, self.on_step, self.keep = state_path, on_step, keep
+        self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
         self.state = TrainState(length=task.shortest if config.curriculum else None)
         self.optimiser = FlatAdamW(
             model.flat,
@@ -224,7 +226,7 @@ class Trainer:
                 if state.step in self.kept_steps or state.status is not None:
                     self.keep(state.step)
                 self.on_step(state)
-                if interrupts and state.status is None:
+                if state.status is None and (interrupts or self.should_stop()):
                     self.save()
                     raise Interrupted
                 if state.status is None and time.monotonic() - last_save > config.save_seconds:
@@ -298,9 +300,10 @@ class Trainer:
             return
         tensors = {f"adam.{name}": tensor for name, tensor in self.optimiser.state().items()}
         tensors["flat"] = self.model.flat.detach()
-        new = self.state_path.with_suffix(".new")
-        safetensors.torch.save_file(tensors, new, metadata={"state": json.dumps(dataclasses.asdict(self.state))})
-        os.replace(new, self.state_path)
+        with atomic_write(self.state_path) as temporary:
+            safetensors.torch.save_file(
+                tensors, temporary, metadata={"state": json.dumps(dataclasses.asdict(self.state))}
+            )
 
     def load(self) -> None:
         """Continue from a saved state, if there is one. Raises `ValueError` when it does not fit the model."""
@@ -342,7 +345,7 @@ def single_run_threads(threads: int) -> Iterator[None]:
 def deferred_interrupts() -> Iterator[list[int]]:
     """A list that holds a signal once Ctrl-C or SIGTERM came, so that the step under way can end; a second one raises.
 
-    Outside the main thread, where Python handles no signals, the list stays empty.
+    Outside the main thread, where Python handles no signals, the list stays empty. An ignored signal stays ignored.
     """
     received: list[int] = []
 
@@ -354,7 +357,8 @@ def deferred_interrupts() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
     try:
         yield received
     finally:

@@ -1,0 +1,225 @@
+"""Two-phase experiments as runs: a config says everything, its hash names the run, parents are part of it."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from procpre_interp.ablate import Ablation
+from procpre_interp.config import content_hash, from_dict, to_yaml
+from procpre_interp.data import Split, Task
+from procpre_interp.data.stream import TaskStream
+from procpre_interp.data.task import is_separable, prompt_overlap
+from procpre_interp.model import HookedTransformer, ModelConfig, load_weights, save_weights
+from procpre_interp.runs import PartialRun, Run, RunStore, environment
+from procpre_interp.seeding import stream
+from procpre_interp.stats import time_to_breakthrough
+from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
+from procpre_interp.transfer import Donor, TransferConfig, Weights, positions_carried, transplant
+
+TEST_EXAMPLES = 4000
+"""Sequences of the final test."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """Shape of the model, apart from what the task fixes. Defaults: the paper's small diagnostic model."""
+
+    n_layers: int = 2
+    """Blocks."""
+    n_heads: int = 4
+    """Attention heads a block."""
+    d_model: int = 16
+    """Width of the residual stream."""
+    d_mlp: int | None = None
+    """Neurons of an MLP; none: 4 d_model."""
+    n_ctx: int | None = None
+    """Positions; none: what the task asks for."""
+    tied: bool = False
+    """Whether W_U is the transpose of W_E."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parent:
+    """A finished run from which components are taken."""
+
+    run: str
+    """Its id."""
+    selector: str = "all"
+    """Which components: attn, mlp, ln, blocks.0.attn.head.2, ...; embeddings follow the transfer options."""
+    step: int | None = None
+    """A checkpoint's step; none: the final weights."""
+    ablation: Ablation | None = None
+    """Damage done to the parent's weights before the transfer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One phase of training: a task, a model, and where its weights come from. Phase 1 is a run without parents."""
+
+    version = 1
+
+    task: Task
+    """What the model is trained on."""
+    seed: int = 0
+    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    model: Architecture = field(default_factory=Architecture)
+    """Shape of the model."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+    parents: tuple[Parent, ...] = ()
+    """Runs that give components; several make an assembly, where the later ones overlay the earlier."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """What happens to embeddings and positions. Without parents it has no effect."""
+
+    def __post_init__(self) -> None:
+        # Checked here so that a bad shape is one line before any work is done.
+        config = model_config(self)
+        if config.n_ctx < self.task.n_ctx:
+            raise ValueError(
+                f"sequences of {self.task.n_ctx} tokens are longer than the context n_ctx={config.n_ctx}; "
+                "give a longer n_ctx or a shorter length"
+            )
+
+    def resolve(self) -> "RunConfig":
+        """The config with everything filled in that the numbers depend on: what is hashed."""
+        transfer = self.transfer if self.parents else TransferConfig()
+        return dataclasses.replace(
+            self, task=self.task.resolve(), train=self.train.resolve(self.model.d_model), transfer=transfer
+        )
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run: the hash of the resolved config, parents' ids included."""
+        return content_hash(self.resolve())
+
+
+def model_config(config: RunConfig) -> ModelConfig:
+    """The model's shape, its context and vocabulary taken from the task."""
+    shape = config.model
+    return ModelConfig(
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        d_model=shape.d_model,
+        d_mlp=shape.d_mlp,
+        n_ctx=shape.n_ctx or config.task.model_n_ctx,
+        d_vocab=config.task.d_vocab,
+        tied=shape.tied,
+    )
+
+
+def execute(
+    config: RunConfig,
+    store: RunStore,
+    *,
+    on_step: Callable[[TrainState, TrainConfig], None] = lambda state, train: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    waiting: Callable[[float], None] | None = None,
+) -> Run:
+    """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened.
+
+    Raises `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or
+    when `should_stop()` turned true, with the state saved.
+    """
+    config = config.resolve()
+    run_id = content_hash(config)
+    with store.claim(run_id, waiting=waiting) as partial:
+        if partial is None:
+            return store.open(run_id)
+        config.task.prepare()
+        fresh = HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
+        donors = [load_donor(parent, store, config.seed) for parent in config.parents]
+        weights = transplant(dict(fresh.named_parameters()), fresh.config, donors, config.transfer)
+        model = with_weights(fresh, weights).to(config.train.device)
+        partial.write_config(to_yaml(config))
+        partial.write_json("environment.json", environment(threads=config.train.threads))
+        trainer = Trainer(
+            model,
+            config.task,
+            config.train,
+            seed=config.seed,
+            state_path=partial.resume_path,
+            on_step=lambda state: on_step(state, config.train),
+            should_stop=should_stop,
+            keep=lambda step: save_weights(model, partial.weights_path(step)),
+        )
+        state = trainer.run()
+        carried = positions_carried(fresh.config, donors, config.transfer)
+        return _finish(config, partial, model, state, carried)
+
+
+def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
+    """A parent's weights, damaged as asked; the damage is drawn from the child's seed."""
+    model = load_model(store.open(parent.run), step=parent.step)
+    weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    if parent.ablation is not None:
+        generator = stream(seed, "ablation", parent.ablation.name)
+        weights = parent.ablation.apply(weights, model.config, generator=generator)
+    return Donor(weights, model.config, parent.selector)
+
+
+def with_weights(model: HookedTransformer, weights: Weights) -> HookedTransformer:
+    """`model` with these parameters."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model
+
+
+def load_model(run: Run, step: int | None = None) -> HookedTransformer:
+    """The run's model in eval mode, with its final weights or those of a kept checkpoint."""
+    return load_weights(run.weights_path(step))
+
+
+def load_task(run: Run) -> Task:
+    """The task that the run was trained on."""
+    return from_dict(Task, run.config["task"], "task")
+
+
+def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:
+    """`n` fixed examples of a split, the same ones in every condition of a replicate."""
+    return TaskStream(task, seed=seed, split=split, size=n).batch(0)
+
+
+def _finish(
+    config: RunConfig, partial: PartialRun, model: HookedTransformer, state: TrainState, carried: bool
+) -> Run:
+    """Test the trained model, store the tables, and seal the run."""
+    task, train = config.task, config.train
+    history = state.table()
+    partial.write_table("history", history)
+    scores = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
+    if state.status == "finished":
+        batch = held_out(task, "test", seed=config.seed, n=TEST_EXAMPLES).to(train.device)
+        examples = evaluate(model, batch, autocast=train.precision == "bfloat16")
+        partial.write_table("examples", examples)
+        scores = summarise(examples)
+        scores |= task.extra_metrics(scores["loss_nats"], "test")
+    separable = is_separable(task)
+    return partial.finish(
+        {
+            "status": state.status,
+            "stop_reason": state.stop_reason,
+            "task": task.name,
+            "seed": config.seed,
+            "parents": ", ".join(parent.run for parent in config.parents),
+            "components": ", ".join(parent.selector for parent in config.parents),
+            "n_layers": config.model.n_layers,
+            "n_heads": config.model.n_heads,
+            "d_model": config.model.d_model,
+            "n_parameters": model.flat.numel(),
+            "steps": state.step,
+            **scores,
+            "breakthrough_step": time_to_breakthrough(history, task.breakthrough_accuracy),
+            "breakthrough_limit": train.steps,
+            "prompt_overlap": 0.0 if separable else prompt_overlap(task),
+            "positions_carried": carried,
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "threads": train.threads,
+            "device": train.device,
+        }
+    )
