@@ -1,0 +1,387 @@
+"""A small GPT-2 that trains fast and has the names and hook points of TransformerLens."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
+from transformer_lens.config import TransformerLensConfig
+from transformer_lens.hook_points import HookPoint
+
+from procpre_interp.model.flat import FlatParameters
+from procpre_interp.model.layers import (
+    Block,
+    Embed,
+    FreeUnembed,
+    LayerNorm,
+    PosEmbed,
+    TiedUnembed,
+    listens,
+    observed,
+)
+from procpre_interp.registry import unknown_name
+from procpre_interp.seeding import stream
+
+NORMAL_BLOCK = 16
+"""torch's CPU generator makes normal numbers in blocks of this many, and the last, partial block differently."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The shape of a GPT-2. There is no dropout."""
+
+    n_layers: int
+    """Blocks, at least 1."""
+    n_heads: int
+    """Attention heads a layer; divides d_model."""
+    d_model: int
+    """Width of the residual stream."""
+    n_ctx: int
+    """Positions: the longest sequence."""
+    d_vocab: int
+    """Token ids, special ones included."""
+    d_mlp: int | None = None
+    """Width of the MLP's hidden layer; 4 d_model when None. `d_hidden` is the number in both cases."""
+    tied: bool = False
+    """Whether the unembedding is the transposed token embedding (Hugging Face's default)."""
+    ln_eps: float = 1e-5
+    """Added to the variance in LayerNorm."""
+    init_std: float = 0.02
+    """Standard deviation of fresh weights; residual projections have it divided by sqrt(2 n_layers)."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab", "d_mlp"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}; {name} must be at least 1")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model={self.d_model} is no multiple of n_heads={self.n_heads}; every head has d_model / n_heads "
+                f"dimensions, so choose d_model={self.n_heads * max(1, round(self.d_model / self.n_heads))}"
+            )
+        for name in ("ln_eps", "init_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}; {name} must be above 0")
+        if (
+            self.d_mlp == 4 * self.d_model
+        ):  # the default spelt out is the same model, and must have the same hash
+            object.__setattr__(self, "d_mlp", None)
+
+    @property
+    def d_head(self) -> int:
+        """Dimensions of one head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def d_hidden(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return self.d_mlp or 4 * self.d_model
+
+
+def _over_layers(part: str, name: str) -> property:
+    def stacked(self: "HookedTransformer") -> Float[Tensor, "n_layers *shape"]:
+        return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
+
+    return property(stacked, doc=f"`{part}.{name}` of every layer, stacked.")
+
+
+class HookedTransformer(FlatParameters, HookedRootModule):
+    """GPT-2: learned positions, LayerNorm before attention and MLP, GELU, no dropout.
+
+    Parameters and hook points are those of TransformerLens's class of this name; `run_with_cache`,
+    `transformer_lens.patching`, `ActivationCache` and the analysis tools work on it. Unlike there, an edit at any hook
+    changes what every later reader sees, and is safe in place. Where observing costs memory a switch must be on, as
+    in TransformerLens: `set_use_attn_result` for `attn.hook_result`, `set_use_split_qkv_input` for
+    `attn.hook_q_input` (and k, v), `set_use_attn_in` for `attn.hook_attn_in`. A hook by name at a point that is
+    off is a ValueError.
+
+    A new model is in eval mode: nothing in it differs between the modes, and TransformerLens's tools ask for it.
+    """
+
+    blocks: nn.ModuleList
+
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator) -> None:
+        """A fresh model; `generator` draws the weight matrices in the order of `named_parameters`."""
+        super().__init__()
+        self.config = config
+        self.cfg = _lens_config(config)
+        self.embed = Embed(self.cfg)
+        self.hook_embed = HookPoint()
+        self.pos_embed = PosEmbed(self.cfg)
+        self.hook_pos_embed = HookPoint()
+        self.blocks = nn.ModuleList(Block(self.cfg) for _ in range(config.n_layers))
+        self.ln_final = LayerNorm(self.cfg)
+        self.unembed = TiedUnembed(self.embed.W_E) if config.tied else FreeUnembed(self.cfg)
+        self._initialise(lambda name: generator)
+        self.bind()
+        self.setup()
+        self.eval()
+
+    @classmethod
+    def from_seed(cls, config: ModelConfig, seed: int) -> "HookedTransformer":
+        """A fresh model whose tensors each come from a stream of their own, `stream(seed, "init", name)`.
+
+        So two models of one seed agree tensor by tensor wherever shapes agree, tied or not, and a smaller n_ctx or
+        d_vocab has the first rows of the larger (of W_U the first columns).
+        """
+        model = cls(config, generator=torch.Generator())
+        model._initialise(lambda name: stream(seed, "init", name))
+        return model
+
+    def bind(self) -> None:
+        """As `FlatParameters.bind`; ties what is tied again, since replacing parameters made two of the one."""
+        if isinstance(self.unembed, TiedUnembed):
+            self.unembed.W_E = self.embed.W_E
+        super().bind()
+        self.cfg.device, self.cfg.dtype = str(self.W_E.device), self.W_E.dtype
+
+    @torch.no_grad()
+    def _initialise(self, generator_of: Callable[[str], torch.Generator]) -> None:
+        """GPT-2's initialisation: normal matrices, zero biases, LayerNorms the identity."""
+        for name, p in self.named_parameters():
+            leaf = name.rpartition(".")[2]
+            if leaf.startswith("W_"):
+                residual = leaf in ("W_O", "W_out")
+                std = self.config.init_std / (math.sqrt(2 * self.config.n_layers) if residual else 1.0)
+                p.copy_(std * _normal(p.shape, token_last=leaf == "W_U", generator=generator_of(name)))
+            else:
+                p.fill_(1.0 if leaf == "w" else 0.0)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        positions: Int[Tensor, "batch n_read"] | None = None,
+        *,
+        return_type: Literal["logits", "loss", "both"] | None = "logits",
+    ) -> Float[Tensor, "..."] | tuple[Float[Tensor, "batch pos d_vocab"], Float[Tensor, ""]] | None:
+        """Logits [batch, pos, d_vocab], or [batch, n_read, d_vocab] at `positions` of each sequence.
+
+        With `positions` (pad a row by repeating its last entry) the last block's queries, attention output and MLP,
+        `ln_final` and the unembedding are computed only there; the logits are the same. The hooks of these then see
+        n_read positions; `hook_resid_pre`, keys and values of the last block keep all.
+
+        `return_type="loss"` is the mean next-token cross-entropy in nats.
+
+        Raises:
+            ValueError: a sequence is longer than n_ctx, or a token id or position is out of range.
+        """
+        self._check(tokens, positions)
+        last = len(self.blocks) - 1
+        resid = self._embed(tokens)
+        for layer, block in enumerate(self.blocks):
+            resid = block(resid, positions if layer == last else None)
+        if return_type is None:
+            return None
+        logits = self.unembed(self.ln_final(resid))
+        if return_type == "logits":
+            return logits
+        if positions is not None or return_type not in ("loss", "both"):
+            raise ValueError(
+                f"return_type={return_type!r} {'with' if positions is not None else 'without'} positions; choose "
+                "logits or None, or (without positions) loss or both"
+            )
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten().long())
+        return loss if return_type == "loss" else (logits, loss)
+
+    def _check(self, tokens: Tensor, positions: Tensor | None) -> None:
+        n_ctx = self.config.n_ctx
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)}; give [batch, pos], see `to_tokens`")
+        length = tokens.shape[1]
+        if length > n_ctx:
+            raise ValueError(
+                f"length {length} exceeds n_ctx={n_ctx}; cut the sequences or build a model with more"
+            )
+        if positions is not None and positions.device.type == "cpu" and positions.numel():
+            low, high = (int(x) for x in positions.aminmax())
+            if low < 0 or high >= length:
+                raise ValueError(f"positions from {low} to {high}; positions must be in 0..{length - 1}")
+
+    def _embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        try:
+            embed = observed(self.hook_embed, self.embed(tokens))
+        except IndexError:
+            low, high = (int(x) for x in tokens.aminmax())
+            limit = self.config.d_vocab
+            raise ValueError(
+                f"token ids from {low} to {high}; ids must be in 0..{limit - 1}, d_vocab={limit}"
+            ) from None
+        pos_embed = self.pos_embed(tokens)
+        if listens(self.hook_pos_embed):
+            pos_embed = observed(
+                self.hook_pos_embed, repeat(pos_embed, "pos d -> batch pos d", batch=len(tokens))
+            )
+        return embed + pos_embed
+
+    W_Q = _over_layers("attn", "W_Q")
+    W_K = _over_layers("attn", "W_K")
+    W_V = _over_layers("attn", "W_V")
+    W_O = _over_layers("attn", "W_O")
+    b_Q = _over_layers("attn", "b_Q")
+    b_K = _over_layers("attn", "b_K")
+    b_V = _over_layers("attn", "b_V")
+    b_O = _over_layers("attn", "b_O")
+    W_in = _over_layers("mlp", "W_in")
+    b_in = _over_layers("mlp", "b_in")
+    W_out = _over_layers("mlp", "W_out")
+    b_out = _over_layers("mlp", "b_out")
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+        return self.embed.W_E
+
+    @property
+    def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
+        return self.pos_embed.W_pos
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        return self.unembed.W_U
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        return self.unembed.b_U
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """W_Q W_K^T of every layer and head: what attends to what."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """W_V W_O of every layer and head: what a head moves."""
+        return FactoredMatrix(self.W_V, self.W_O)
+
+    def run_with_cache(
+        self, *args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
+        """The output, and the activations as an `ActivationCache` (a plain dict if not `return_cache_object`)."""
+        output, cache = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if return_cache_object:
+            return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        return output, cache
+
+    def get_caching_hooks(
+        self, names_filter: Any = None, *args: Any, **kwargs: Any
+    ) -> tuple[dict, list, list]:
+        """As upstream, but a filter that names no point outright passes over those that are off."""
+        if names_filter is None or callable(names_filter):
+            wanted = names_filter or (lambda name: True)
+            return super().get_caching_hooks(
+                lambda name: wanted(name) and not self._off(name), *args, **kwargs
+            )
+        return super().get_caching_hooks(names_filter, *args, **kwargs)
+
+    def _enable_hook_with_name(self, name: str, hook: Callable, dir: Literal["fwd", "bwd"]) -> None:
+        self._refuse(name)
+        super()._enable_hook_with_name(name, hook, dir)
+
+    def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
+        if isinstance(name, str):
+            self._refuse(name)
+        super().add_hook(name, hook, *args, **kwargs)
+
+    def _refuse(self, name: str) -> None:
+        if name not in self.hook_dict:
+            raise unknown_name("hook point", name, list(self.hook_dict))
+        if switch := self._off(name):
+            raise ValueError(
+                f"{name} is off and would never be called; switch it on with model.set_{switch}(True)"
+            )
+
+    def _off(self, name: str) -> str | None:
+        """The switch that keeps a hook point from being called, if any."""
+        switch = SWITCHES.get(name.rpartition(".")[2])
+        return switch if switch and not getattr(self.cfg, switch) else None
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Whether `attn.hook_result`, each head's own addition to the residual stream, is called."""
+        self.cfg.use_attn_result = use_attn_result
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Whether every head reads queries, keys and values from residual streams of its own, with a hook each."""
+        self._set_fork("use_split_qkv_input", use_split_qkv_input, other="use_attn_in")
+
+    def set_use_attn_in(self, use_attn_in: bool) -> None:
+        """Whether every head reads a residual stream of its own, with a hook on it."""
+        self._set_fork("use_attn_in", use_attn_in, other="use_split_qkv_input")
+
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """For upstream's tools, which switch it: `hook_mlp_in` costs nothing here and is always called."""
+        self.cfg.use_hook_mlp_in = use_hook_mlp_in
+
+    def _set_fork(self, switch: str, on: bool, *, other: str) -> None:
+        if on and getattr(self.cfg, other):
+            raise ValueError(f"{switch} and {other} exclude each other; call model.set_{other}(False) first")
+        setattr(self.cfg, switch, on)
+
+    def to_tokens(
+        self, input: Int[Tensor, "*batch pos"] | list[int] | list[list[int]], **ignored: Any
+    ) -> Int[Tensor, "batch pos"]:
+        """Token ids as a batch on the model's device. There is no tokenizer here: text is a ValueError."""
+        if isinstance(input, str) or (
+            isinstance(input, list) and any(isinstance(item, str) for item in input)
+        ):
+            raise ValueError("the model has no tokenizer; give token ids")
+        tokens = torch.as_tensor(input, device=self.W_E.device)
+        return tokens if tokens.ndim == 2 else tokens.unsqueeze(0)
+
+    def tokens_to_residual_directions(
+        self, tokens: Int[Tensor, "*shape"] | int
+    ) -> Float[Tensor, "*shape d_model"]:
+        """Columns of W_U: the directions in the residual stream (after `ln_final`) that raise these tokens' logits."""
+        return rearrange(self.W_U[:, tokens], "d_model ... -> ... d_model")
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """Sum of the output biases that are in the residual stream before `layer` (before its MLP if `mlp_input`)."""
+        biases = [block.attn.b_O for block in self.blocks[: layer + mlp_input]]
+        if include_mlp_biases:
+            biases += [block.mlp.b_out for block in self.blocks[:layer]]
+        return sum(biases, torch.zeros_like(self.ln_final.b))
+
+
+SWITCHES = {
+    "hook_result": "use_attn_result",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_attn_in": "use_attn_in",
+}
+"""Hook points whose activation is made only when asked for, and the flag of `model.cfg` that asks."""
+
+
+def _lens_config(config: ModelConfig) -> Any:
+    """The config that TransformerLens's tools read, with the switches that they set."""
+    cfg: Any = TransformerLensConfig(
+        d_model=config.d_model,
+        d_head=config.d_head,
+        n_layers=config.n_layers,
+        n_ctx=config.n_ctx,
+        n_heads=config.n_heads,
+        d_mlp=config.d_hidden,
+        d_vocab=config.d_vocab,
+        device="cpu",
+        default_prepend_bos=False,
+        eps=config.ln_eps,
+        act_fn="gelu_new",
+    )
+    cfg.use_attn_in = cfg.use_hook_mlp_in = False
+    return cfg
+
+
+def _normal(shape: torch.Size, *, token_last: bool, generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Standard normal numbers, drawn row by row in whole blocks: fewer rows are then a prefix of more.
+
+    W_U has tokens last; its columns are what is drawn as rows.
+    """
+    size = math.prod(shape)
+    drawn = torch.randn(NORMAL_BLOCK * math.ceil(size / NORMAL_BLOCK), generator=generator)[:size]
+    return drawn.view(shape[::-1]).t() if token_last else drawn.view(shape)
