@@ -1,5 +1,14 @@
-"""The model, and the map from its components to its weights."""
+"""The model, the map from its components to its weights, and its files."""
 
+from procpre_interp.model.checkpoint import (
+    from_huggingface,
+    load_weights,
+    read_metadata,
+    read_weights,
+    save_weights,
+    to_bridge,
+    to_huggingface,
+)
 from procpre_interp.model.components import WeightSlice, flat_mask, matrix_parameters, parameter_names, select
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
@@ -8,7 +17,14 @@ __all__ = [
     "ModelConfig",
     "WeightSlice",
     "flat_mask",
+    "from_huggingface",
+    "load_weights",
     "matrix_parameters",
     "parameter_names",
+    "read_metadata",
+    "read_weights",
+    "save_weights",
     "select",
+    "to_bridge",
+    "to_huggingface",
 ]

@@ -1,11 +1,12 @@
 """THE map from components to weights. Transfer, freezing, ablation and patching all select through it.
 
-A selector joins terms with `+` or `,` (union) and `-` (difference), left to right: `attn + mlp - blocks.0`. Terms are
+A selector joins terms with `+` or `,` (union) and `-` (difference), left to right: `attn + mlp - blocks.0`.
+Terms:
 
 | term | weights |
 |---|---|
 | `all`, `blocks`, `blocks.1` | everything; all blocks; one block, with its LayerNorms |
-| `embed`, `pos`, `unembed` | token embedding, position embedding, unembedding (tied: the token embedding again) |
+| `embed`, `pos`, `unembed` | embeddings of tokens and positions; unembedding (tied: that of tokens again) |
 | `attn`, `mlp`, `ln1`, `ln2`, `ln_final` | of all layers |
 | `ln` | every LayerNorm, the final one included |
 | `attn.W_V`, `mlp.b_in`, `attn.head.2`, `attn.head.2.W_V` | of all layers |
@@ -139,7 +140,7 @@ def _parse(selector: str) -> list[tuple[str, str]]:
     pairs = [("+", first.strip()), *((sign, term.strip()) for sign, term in zip(rest[::2], rest[1::2]))]
     if not all(term for _, term in pairs):
         raise ValueError(
-            f"selector {selector!r} lacks a term before or after a sign; write for example 'attn + ln' or 'all - pos'"
+            f"selector {selector!r} lacks a term before or after a sign; write for example 'all - pos'"
         )
     return pairs
 

@@ -1,4 +1,4 @@
-"""All parameters of a module as slices of one vector, so that an optimiser or a kernel works on a single array."""
+"""All parameters of a module as slices of one vector: an optimiser or a kernel works on a single array."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class FlatParameters(nn.Module):
     """Keeps every parameter a contiguous slice of one vector, and every gradient one of another.
 
-    AdamW, an in-place `load_state_dict` and a `.to()` that changes nothing leave the slices alone. What replaces
-    parameters (`.double()`, `.to("meta")`, deepcopy, unpickling, `load_state_dict(assign=True)`) ends in `bind`.
+    AdamW, an in-place `load_state_dict` and a `.to()` that changes nothing leave the slices alone. What
+    replaces parameters (`.double()`, `.to("meta")`, deepcopy, unpickling, `load_state_dict(assign=True)`)
+    ends in `bind`.
     """
 
     _flat: Tensor | None = None
@@ -20,7 +21,7 @@ class FlatParameters(nn.Module):
     _owners: dict[str, tuple[nn.Module, str, int]] | None = None
 
     def bind(self) -> None:
-        """Move the parameters into one new vector, and the gradients into another (zero where there was none).
+        """Move the parameters into one new vector, the gradients into another (zero where there was none).
 
         With parameters of several dtypes or devices there is no such vector, and they stay as they are.
         """
@@ -91,7 +92,7 @@ class FlatParameters(nn.Module):
         return self._flat_grad
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set all gradients to zero, in one operation; never to None, which would take them out of `flat_grad`."""
+        """Set all gradients to zero, in one operation; never to None, which would replace their memory."""
         if self._flat is None:
             super().zero_grad(set_to_none)
         else:
@@ -105,7 +106,7 @@ class FlatParameters(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As in torch. With `assign` the tensors are taken over in value and dtype, then copied into the vector."""
+        """As in torch; with `assign` the tensors' values and dtype are taken over, not their memory."""
         result = super().load_state_dict(state_dict, strict, assign)
         self._bind_if_replaced()
         return result

@@ -3,15 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
-from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint
 
 from procpre_interp.model.flat import FlatParameters
@@ -20,16 +18,17 @@ from procpre_interp.model.layers import (
     Embed,
     FreeUnembed,
     LayerNorm,
+    LensConfig,
     PosEmbed,
     TiedUnembed,
     listens,
     observed,
 )
-from procpre_interp.registry import unknown_name
+from procpre_interp.model.lens import LensInterface
 from procpre_interp.seeding import stream
 
 NORMAL_BLOCK = 16
-"""torch's CPU generator makes normal numbers in blocks of this many, and the last, partial block differently."""
+"""torch's CPU generator makes normal numbers in blocks of this many, the last, partial one differently."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +61,13 @@ class ModelConfig:
                 raise ValueError(f"{name}={value}; {name} must be at least 1")
         if self.d_model % self.n_heads:
             raise ValueError(
-                f"d_model={self.d_model} is no multiple of n_heads={self.n_heads}; every head has d_model / n_heads "
-                f"dimensions, so choose d_model={self.n_heads * max(1, round(self.d_model / self.n_heads))}"
+                f"d_model={self.d_model} is no multiple of n_heads={self.n_heads}; heads have equal shares "
+                f"of it, so choose d_model={self.n_heads * max(1, round(self.d_model / self.n_heads))}, say"
             )
         for name in ("ln_eps", "init_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must be above 0")
-        if (
-            self.d_mlp == 4 * self.d_model
-        ):  # the default spelt out is the same model, and must have the same hash
+        if self.d_mlp == 4 * self.d_model:  # the default spelt out is the same model, with the same hash
             object.__setattr__(self, "d_mlp", None)
 
     @property
@@ -84,33 +81,35 @@ class ModelConfig:
         return self.d_mlp or 4 * self.d_model
 
 
-def _over_layers(part: str, name: str) -> property:
-    def stacked(self: "HookedTransformer") -> Float[Tensor, "n_layers *shape"]:
-        return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
-
-    return property(stacked, doc=f"`{part}.{name}` of every layer, stacked.")
-
-
-class HookedTransformer(FlatParameters, HookedRootModule):
+class HookedTransformer(FlatParameters, LensInterface):
     """GPT-2: learned positions, LayerNorm before attention and MLP, GELU, no dropout.
 
     Parameters and hook points are those of TransformerLens's class of this name; `run_with_cache`,
-    `transformer_lens.patching`, `ActivationCache` and the analysis tools work on it. Unlike there, an edit at any hook
-    changes what every later reader sees, and is safe in place. Where observing costs memory a switch must be on, as
-    in TransformerLens: `set_use_attn_result` for `attn.hook_result`, `set_use_split_qkv_input` for
-    `attn.hook_q_input` (and k, v), `set_use_attn_in` for `attn.hook_attn_in`. A hook by name at a point that is
-    off is a ValueError.
+    `transformer_lens.patching`, `ActivationCache` and the analysis tools work on it. Unlike there, an edit at
+    any hook changes what every later reader sees, and is safe in place. Where observing costs memory a switch
+    must be on, as there: `set_use_attn_result` for `attn.hook_result`, `set_use_split_qkv_input`
+    for `attn.hook_q_input` (and k, v), `set_use_attn_in` for `attn.hook_attn_in`. A hook by name at a point
+    that is off is a ValueError.
 
-    A new model is in eval mode: nothing in it differs between the modes, and TransformerLens's tools ask for it.
+    A new model is in eval mode: nothing in it differs between the modes, and TransformerLens's tools ask for
+    it.
     """
-
-    blocks: nn.ModuleList
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator) -> None:
         """A fresh model; `generator` draws the weight matrices in the order of `named_parameters`."""
         super().__init__()
         self.config = config
-        self.cfg = _lens_config(config)
+        self.cfg = LensConfig(
+            n_layers=config.n_layers,
+            n_heads=config.n_heads,
+            d_model=config.d_model,
+            d_head=config.d_head,
+            d_mlp=config.d_hidden,
+            n_ctx=config.n_ctx,
+            d_vocab=config.d_vocab,
+            eps=config.ln_eps,
+            device="cpu",
+        )
         self.embed = Embed(self.cfg)
         self.hook_embed = HookPoint()
         self.pos_embed = PosEmbed(self.cfg)
@@ -124,18 +123,18 @@ class HookedTransformer(FlatParameters, HookedRootModule):
         self.eval()
 
     @classmethod
-    def from_seed(cls, config: ModelConfig, seed: int) -> "HookedTransformer":
-        """A fresh model whose tensors each come from a stream of their own, `stream(seed, "init", name)`.
+    def from_seed(cls, config: ModelConfig, seed: int, *labels: str | int) -> "HookedTransformer":
+        """A fresh model whose tensors come from streams of their own, `stream(seed, *labels, "init", name)`.
 
-        So two models of one seed agree tensor by tensor wherever shapes agree, tied or not, and a smaller n_ctx or
-        d_vocab has the first rows of the larger (of W_U the first columns).
+        So two models of one seed agree tensor by tensor wherever shapes agree, tied or not, and a smaller
+        n_ctx or d_vocab has the first rows of the larger (of W_U the first columns).
         """
         model = cls(config, generator=torch.Generator())
-        model._initialise(lambda name: stream(seed, "init", name))
+        model._initialise(lambda name: stream(seed, *labels, "init", name))
         return model
 
     def bind(self) -> None:
-        """As `FlatParameters.bind`; ties what is tied again, since replacing parameters made two of the one."""
+        """As `FlatParameters.bind`; ties again what is tied, since replacing parameters makes two of one."""
         if isinstance(self.unembed, TiedUnembed):
             self.unembed.W_E = self.embed.W_E
         super().bind()
@@ -162,9 +161,9 @@ class HookedTransformer(FlatParameters, HookedRootModule):
     ) -> Float[Tensor, "..."] | tuple[Float[Tensor, "batch pos d_vocab"], Float[Tensor, ""]] | None:
         """Logits [batch, pos, d_vocab], or [batch, n_read, d_vocab] at `positions` of each sequence.
 
-        With `positions` (pad a row by repeating its last entry) the last block's queries, attention output and MLP,
-        `ln_final` and the unembedding are computed only there; the logits are the same. The hooks of these then see
-        n_read positions; `hook_resid_pre`, keys and values of the last block keep all.
+        With `positions` (pad a row by repeating its last entry) the last block's queries, attention output
+        and MLP, `ln_final` and the unembedding are computed only there; the logits are the same. The hooks of
+        these then see n_read positions; `hook_resid_pre`, keys and values of the last block keep all.
 
         `return_type="loss"` is the mean next-token cross-entropy in nats.
 
@@ -183,8 +182,8 @@ class HookedTransformer(FlatParameters, HookedRootModule):
             return logits
         if positions is not None or return_type not in ("loss", "both"):
             raise ValueError(
-                f"return_type={return_type!r} {'with' if positions is not None else 'without'} positions; choose "
-                "logits or None, or (without positions) loss or both"
+                f"return_type={return_type!r} {'with' if positions is not None else 'without'} positions; "
+                "choose 'logits' or None, or (without positions) 'loss' or 'both'"
             )
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten().long())
         return loss if return_type == "loss" else (logits, loss)
@@ -205,7 +204,7 @@ class HookedTransformer(FlatParameters, HookedRootModule):
 
     def _embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         try:
-            embed = observed(self.hook_embed, self.embed(tokens))
+            embed = self.embed(tokens)
         except IndexError:
             low, high = (int(x) for x in tokens.aminmax())
             limit = self.config.d_vocab
@@ -217,164 +216,7 @@ class HookedTransformer(FlatParameters, HookedRootModule):
             pos_embed = observed(
                 self.hook_pos_embed, repeat(pos_embed, "pos d -> batch pos d", batch=len(tokens))
             )
-        return embed + pos_embed
-
-    W_Q = _over_layers("attn", "W_Q")
-    W_K = _over_layers("attn", "W_K")
-    W_V = _over_layers("attn", "W_V")
-    W_O = _over_layers("attn", "W_O")
-    b_Q = _over_layers("attn", "b_Q")
-    b_K = _over_layers("attn", "b_K")
-    b_V = _over_layers("attn", "b_V")
-    b_O = _over_layers("attn", "b_O")
-    W_in = _over_layers("mlp", "W_in")
-    b_in = _over_layers("mlp", "b_in")
-    W_out = _over_layers("mlp", "W_out")
-    b_out = _over_layers("mlp", "b_out")
-
-    @property
-    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
-        return self.embed.W_E
-
-    @property
-    def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
-        return self.pos_embed.W_pos
-
-    @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.unembed.W_U
-
-    @property
-    def b_U(self) -> Float[Tensor, " d_vocab"]:
-        return self.unembed.b_U
-
-    @property
-    def QK(self) -> FactoredMatrix:
-        """W_Q W_K^T of every layer and head: what attends to what."""
-        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
-
-    @property
-    def OV(self) -> FactoredMatrix:
-        """W_V W_O of every layer and head: what a head moves."""
-        return FactoredMatrix(self.W_V, self.W_O)
-
-    def run_with_cache(
-        self, *args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
-    ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
-        """The output, and the activations as an `ActivationCache` (a plain dict if not `return_cache_object`)."""
-        output, cache = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
-        if return_cache_object:
-            return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
-        return output, cache
-
-    def get_caching_hooks(
-        self, names_filter: Any = None, *args: Any, **kwargs: Any
-    ) -> tuple[dict, list, list]:
-        """As upstream, but a filter that names no point outright passes over those that are off."""
-        if names_filter is None or callable(names_filter):
-            wanted = names_filter or (lambda name: True)
-            return super().get_caching_hooks(
-                lambda name: wanted(name) and not self._off(name), *args, **kwargs
-            )
-        return super().get_caching_hooks(names_filter, *args, **kwargs)
-
-    def _enable_hook_with_name(self, name: str, hook: Callable, dir: Literal["fwd", "bwd"]) -> None:
-        self._refuse(name)
-        super()._enable_hook_with_name(name, hook, dir)
-
-    def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
-        if isinstance(name, str):
-            self._refuse(name)
-        super().add_hook(name, hook, *args, **kwargs)
-
-    def _refuse(self, name: str) -> None:
-        if name not in self.hook_dict:
-            raise unknown_name("hook point", name, list(self.hook_dict))
-        if switch := self._off(name):
-            raise ValueError(
-                f"{name} is off and would never be called; switch it on with model.set_{switch}(True)"
-            )
-
-    def _off(self, name: str) -> str | None:
-        """The switch that keeps a hook point from being called, if any."""
-        switch = SWITCHES.get(name.rpartition(".")[2])
-        return switch if switch and not getattr(self.cfg, switch) else None
-
-    def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether `attn.hook_result`, each head's own addition to the residual stream, is called."""
-        self.cfg.use_attn_result = use_attn_result
-
-    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Whether every head reads queries, keys and values from residual streams of its own, with a hook each."""
-        self._set_fork("use_split_qkv_input", use_split_qkv_input, other="use_attn_in")
-
-    def set_use_attn_in(self, use_attn_in: bool) -> None:
-        """Whether every head reads a residual stream of its own, with a hook on it."""
-        self._set_fork("use_attn_in", use_attn_in, other="use_split_qkv_input")
-
-    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
-        """For upstream's tools, which switch it: `hook_mlp_in` costs nothing here and is always called."""
-        self.cfg.use_hook_mlp_in = use_hook_mlp_in
-
-    def _set_fork(self, switch: str, on: bool, *, other: str) -> None:
-        if on and getattr(self.cfg, other):
-            raise ValueError(f"{switch} and {other} exclude each other; call model.set_{other}(False) first")
-        setattr(self.cfg, switch, on)
-
-    def to_tokens(
-        self, input: Int[Tensor, "*batch pos"] | list[int] | list[list[int]], **ignored: Any
-    ) -> Int[Tensor, "batch pos"]:
-        """Token ids as a batch on the model's device. There is no tokenizer here: text is a ValueError."""
-        if isinstance(input, str) or (
-            isinstance(input, list) and any(isinstance(item, str) for item in input)
-        ):
-            raise ValueError("the model has no tokenizer; give token ids")
-        tokens = torch.as_tensor(input, device=self.W_E.device)
-        return tokens if tokens.ndim == 2 else tokens.unsqueeze(0)
-
-    def tokens_to_residual_directions(
-        self, tokens: Int[Tensor, "*shape"] | int
-    ) -> Float[Tensor, "*shape d_model"]:
-        """Columns of W_U: the directions in the residual stream (after `ln_final`) that raise these tokens' logits."""
-        return rearrange(self.W_U[:, tokens], "d_model ... -> ... d_model")
-
-    def accumulated_bias(
-        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
-    ) -> Float[Tensor, " d_model"]:
-        """Sum of the output biases that are in the residual stream before `layer` (before its MLP if `mlp_input`)."""
-        biases = [block.attn.b_O for block in self.blocks[: layer + mlp_input]]
-        if include_mlp_biases:
-            biases += [block.mlp.b_out for block in self.blocks[:layer]]
-        return sum(biases, torch.zeros_like(self.ln_final.b))
-
-
-SWITCHES = {
-    "hook_result": "use_attn_result",
-    "hook_q_input": "use_split_qkv_input",
-    "hook_k_input": "use_split_qkv_input",
-    "hook_v_input": "use_split_qkv_input",
-    "hook_attn_in": "use_attn_in",
-}
-"""Hook points whose activation is made only when asked for, and the flag of `model.cfg` that asks."""
-
-
-def _lens_config(config: ModelConfig) -> Any:
-    """The config that TransformerLens's tools read, with the switches that they set."""
-    cfg: Any = TransformerLensConfig(
-        d_model=config.d_model,
-        d_head=config.d_head,
-        n_layers=config.n_layers,
-        n_ctx=config.n_ctx,
-        n_heads=config.n_heads,
-        d_mlp=config.d_hidden,
-        d_vocab=config.d_vocab,
-        device="cpu",
-        default_prepend_bos=False,
-        eps=config.ln_eps,
-        act_fn="gelu_new",
-    )
-    cfg.use_attn_in = cfg.use_hook_mlp_in = False
-    return cfg
+        return observed(self.hook_embed, embed) + pos_embed
 
 
 def _normal(shape: torch.Size, *, token_last: bool, generator: torch.Generator) -> Float[Tensor, "..."]:

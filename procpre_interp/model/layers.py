@@ -1,9 +1,11 @@
 """The modules of a GPT-2 block, with the hook points of TransformerLens.
 
-Every activation passes `observed`, which calls its hook point only when somebody listens there. Where observing costs
-speed (attention pattern, LayerNorm statistics, one result a head) a module has two paths: a fused one, and one that
-makes the activation; both compute the same function.
+Every activation passes `observed`, which calls its hook point only when somebody listens there. Where
+observing costs speed (attention pattern, LayerNorm statistics, one result a head) a module has two paths: a
+fused one, and one that makes the activation; both compute the same function.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint
+
+
+@dataclass
+class LensConfig(TransformerLensConfig):
+    """The config that TransformerLens's tools read, with all the switches that they set."""
+
+    default_prepend_bos: bool = False
+    act_fn: str = "gelu_new"
+    use_attn_in: bool = False
+    use_hook_mlp_in: bool = False
 
 
 def listens(*points: HookPoint) -> bool:
@@ -25,8 +37,8 @@ def listens(*points: HookPoint) -> bool:
 def observed(point: HookPoint, x: Tensor) -> Tensor:
     """`x` as its hooks leave it.
 
-    They get a copy: an edit in place then changes what later readers see, and neither a weight, nor what an earlier
-    hook has stored, nor a tensor that autograd keeps.
+    They get a copy: an edit in place then changes what later readers see, and neither a weight, nor what an
+    earlier hook has stored, nor a tensor that autograd keeps.
     """
     return point(x.clone(memory_format=torch.contiguous_format)) if listens(point) else x
 
@@ -34,16 +46,16 @@ def observed(point: HookPoint, x: Tensor) -> Tensor:
 def at_positions(
     x: Float[Tensor, "batch pos *rest"], positions: Int[Tensor, "batch n_read"]
 ) -> Float[Tensor, "batch n_read *rest"]:
-    """Row `positions[b, i]` of sequence b. Index select has a faster backward pass than indexing with two tensors."""
+    """Row `positions[b, i]` of sequence b; `index_select` has a faster backward than `x[b, positions]`."""
     batch, length = x.shape[:2]
     rows = positions + length * torch.arange(batch, device=positions.device).unsqueeze(1)
     return x.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, positions.shape)
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm over the last axis. As in the bridge of TransformerLens, `hook_normalized` comes before w and b."""
+    """LayerNorm over the last axis. As in TransformerLens 4, `hook_normalized` sees it before w and b."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         self.eps = cfg.eps
         self.w = nn.Parameter(torch.empty(cfg.d_model))
@@ -63,7 +75,7 @@ class LayerNorm(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention, weights heads first."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         self.cfg = cfg
         heads, width, d_head = cfg.n_heads, cfg.d_model, cfg.d_head
@@ -116,7 +128,7 @@ class Attention(nn.Module):
         Float[Tensor, "batch pos head d_head"],
     ]:
         cfg = self.cfg
-        if not (getattr(cfg, "use_attn_in", False) or cfg.use_split_qkv_input):
+        if not (cfg.use_attn_in or cfg.use_split_qkv_input):
             normalised = ln1(resid)
             if positions is None:
                 q, k, v = self._project(normalised, "QKV")
@@ -176,7 +188,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers around GPT-2's GELU (its tanh approximation)."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         assert cfg.d_mlp is not None
         self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
@@ -193,12 +205,12 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then the MLP, each reading the residual stream through a LayerNorm and adding to it."""
+    """One layer: attention, then MLP; each reads the residual stream through a LayerNorm and adds to it."""
 
     hook_out_is_single_residual_stream = True
     """Tells the logit lens of TransformerLens that `ln_final` reads `hook_resid_post`."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         self.ln1 = LayerNorm(cfg)
         self.attn = Attention(cfg)
@@ -228,7 +240,7 @@ class Block(nn.Module):
 class Embed(nn.Module):
     """Token embedding."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model))
 
@@ -239,7 +251,7 @@ class Embed(nn.Module):
 class PosEmbed(nn.Module):
     """Learned position embedding, one row a position."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         self.W_pos = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model))
 
@@ -248,7 +260,7 @@ class PosEmbed(nn.Module):
 
 
 class Unembed(nn.Module):
-    """Logits of a normalised residual stream. GPT-2's has no bias; `b_U` is there, zero, for TransformerLens's tools."""
+    """Logits of a normalised residual stream. GPT-2 has no bias; `b_U`, zero, is for upstream's tools."""
 
     W_U: Tensor
 
@@ -263,7 +275,7 @@ class Unembed(nn.Module):
 class FreeUnembed(Unembed):
     """An unembedding with weights of its own."""
 
-    def __init__(self, cfg: TransformerLensConfig) -> None:
+    def __init__(self, cfg: LensConfig) -> None:
         super().__init__()
         self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.d_vocab))
 

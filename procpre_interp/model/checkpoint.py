@@ -1,0 +1,351 @@
+"""Weights on disk, and models of other libraries. Hugging Face's names occur only here.
+
+A file is in safetensors format, its header holds the ModelConfig as JSON; reading one runs no code. Files of
+other origin are read by torch with `weights_only=True`, which does not either.
+"""
+
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from procpre_interp.config import from_dict, to_dict
+from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import GPT2LMHeadModel
+
+CONFIG_KEY = "model_config"
+"""Entry of the header that holds the ModelConfig."""
+
+NESTED_UNDER = ("model_state_dict", "state_dict", "model")
+"""Where training scripts put a state dict inside a checkpoint."""
+
+Weights = dict[str, Float[Tensor, "..."]]
+
+
+def save_weights(
+    model: HookedTransformer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a model's weights and config. The file is complete or absent, whenever the process dies."""
+    path = Path(path)
+    header = {**(metadata or {}), CONFIG_KEY: json.dumps(to_dict(model.config, defaults=True))}
+    weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(save(weights, header))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def load_weights(path: str | os.PathLike[str]) -> HookedTransformer:
+    """The model that `save_weights` wrote, in eval mode on the CPU.
+
+    Raises:
+        ValueError: the file is damaged, or of another origin.
+    """
+    config = _read_config(path)
+    model = HookedTransformer(config, generator=torch.Generator())
+    _fill(model, read_weights(path), where=str(path))
+    return model
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """The tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        ValueError: the file is damaged, or of another format.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as problem:
+        raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The header's own entries: what was passed to `save_weights` as `metadata`, and the config."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as problem:
+        raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
+
+
+def _read_config(path: str | os.PathLike[str]) -> ModelConfig:
+    metadata = read_metadata(path)
+    if CONFIG_KEY not in metadata:
+        raise ValueError(
+            f"{path}: no {CONFIG_KEY} in its header; read a file of other origin with from_huggingface"
+        )
+    try:
+        return from_dict(ModelConfig, json.loads(metadata[CONFIG_KEY]), where=str(path))
+    except json.JSONDecodeError as problem:
+        raise ValueError(
+            f"{path}: the {CONFIG_KEY} in its header is damaged ({_one_line(problem)})"
+        ) from None
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())
+
+
+@torch.no_grad()
+def _fill(model: HookedTransformer, weights: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy `weights` into the model, whose every parameter must be there, of the same shape, and nothing else."""
+    parameters = dict(model.named_parameters())
+    if unmatched := sorted(parameters.keys() ^ weights.keys()):
+        raise ValueError(
+            f"{where}: weights do not fit the model; missing or left over: {', '.join(unmatched)}"
+        )
+    for name, parameter in parameters.items():
+        if parameter.shape != weights[name].shape:
+            raise ValueError(
+                f"{where}: {name} is of shape {tuple(weights[name].shape)}, the model's of {tuple(parameter.shape)}"
+            )
+        parameter.copy_(weights[name])
+
+
+# How a parameter of a block is called and laid out in Hugging Face's GPT-2, whose Conv1D stores [in, out].
+_BLOCK_NAMES = {
+    "ln1.w": "ln_1.weight",
+    "ln1.b": "ln_1.bias",
+    "ln2.w": "ln_2.weight",
+    "ln2.b": "ln_2.bias",
+    "attn.b_O": "attn.c_proj.bias",
+    "mlp.W_in": "mlp.c_fc.weight",
+    "mlp.b_in": "mlp.c_fc.bias",
+    "mlp.W_out": "mlp.c_proj.weight",
+    "mlp.b_out": "mlp.c_proj.bias",
+}
+_OUTER_NAMES = {
+    "embed.W_E": "wte.weight",
+    "pos_embed.W_pos": "wpe.weight",
+    "ln_final.w": "ln_f.weight",
+    "ln_final.b": "ln_f.bias",
+}
+_HEAD = "lm_head.weight"
+_BUFFERS = (".attn.bias", ".attn.masked_bias")
+
+
+def _to_huggingface_weights(model: HookedTransformer) -> Weights:
+    """GPT2LMHeadModel's state dict, with new memory."""
+    ours = {name: p.detach() for name, p in model.named_parameters()}
+    theirs = {f"transformer.{name}": ours[our_name] for our_name, name in _OUTER_NAMES.items()}
+    theirs[_HEAD] = model.W_U.detach().t()
+    for layer in range(model.config.n_layers):
+        here, there = f"blocks.{layer}", f"transformer.h.{layer}"
+        theirs |= {f"{there}.{name}": ours[f"{here}.{our_name}"] for our_name, name in _BLOCK_NAMES.items()}
+        qkv = torch.stack([ours[f"{here}.attn.W_{letter}"] for letter in "QKV"])
+        theirs[f"{there}.attn.c_attn.weight"] = rearrange(
+            qkv, "qkv head d_model d_head -> d_model (qkv head d_head)"
+        )
+        theirs[f"{there}.attn.c_attn.bias"] = torch.cat(
+            [ours[f"{here}.attn.b_{letter}"].flatten() for letter in "QKV"]
+        )
+        theirs[f"{there}.attn.c_proj.weight"] = ours[f"{here}.attn.W_O"].flatten(0, 1)
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
+
+
+def _from_huggingface_weights(theirs: Mapping[str, Tensor], config: ModelConfig) -> Weights:
+    """Our parameters from a state dict with the prefix `transformer.` stripped."""
+    ours = {our_name: theirs[name] for our_name, name in _OUTER_NAMES.items()}
+    if not config.tied:
+        ours["unembed.W_U"] = theirs[_HEAD].t()
+    for layer in range(config.n_layers):
+        here, there = f"blocks.{layer}", f"h.{layer}"
+        ours |= {f"{here}.{our_name}": theirs[f"{there}.{name}"] for our_name, name in _BLOCK_NAMES.items()}
+        heads = {"qkv": 3, "head": config.n_heads}
+        weight, bias = theirs[f"{there}.attn.c_attn.weight"], theirs[f"{there}.attn.c_attn.bias"]
+        weights = rearrange(weight, "d_model (qkv head d_head) -> qkv head d_model d_head", **heads)
+        biases = rearrange(bias, "(qkv head d_head) -> qkv head d_head", **heads)
+        for letter, W, b in zip("QKV", weights, biases):
+            ours |= {f"{here}.attn.W_{letter}": W, f"{here}.attn.b_{letter}": b}
+        out = theirs[f"{there}.attn.c_proj.weight"]
+        ours[f"{here}.attn.W_O"] = rearrange(
+            out, "(head d_head) d_model -> head d_head d_model", head=config.n_heads
+        )
+    return ours
+
+
+def to_huggingface(model: HookedTransformer) -> "GPT2LMHeadModel":
+    """The same function as a GPT2LMHeadModel, in eval mode, with weights of its own and no dropout."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = model.config
+    theirs_config = GPT2Config(
+        n_layer=config.n_layers,
+        n_head=config.n_heads,
+        n_embd=config.d_model,
+        n_inner=config.d_hidden,
+        n_positions=config.n_ctx,
+        vocab_size=config.d_vocab,
+        layer_norm_epsilon=config.ln_eps,
+        initializer_range=config.init_std,
+        tie_word_embeddings=config.tied,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,  # GPT-2's own, 50256, is outside of a small vocabulary
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):  # its initialisation draws from the global generator
+        theirs = GPT2LMHeadModel(theirs_config)
+    theirs.load_state_dict(_to_huggingface_weights(model))
+    return theirs.eval()
+
+
+def from_huggingface(
+    source: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    n_heads: int | None = None,
+    tied: bool | None = None,
+) -> HookedTransformer:
+    """A GPT-2 of Hugging Face's as a HookedTransformer, in eval mode on the CPU, in float32.
+
+    `source` is a GPT2LMHeadModel, a folder of `save_pretrained`, or a state dict: as a mapping, or in a
+    .safetensors or torch file, possibly inside a training checkpoint. A state dict does not tell `n_heads`,
+    so it must be given. Without `tied`, the unembedding counts as tied if the config says so, and in a bare
+    state dict if it is missing or equal to the token embedding.
+
+    Raises:
+        ValueError: the file is damaged or no plain GPT-2, or `n_heads` is missing.
+    """
+    where = str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    weights, described = _read_huggingface(source)
+    weights = _strip(weights, where)
+    if problem := _not_plain(described):
+        raise ValueError(f"{where}: {problem}; only the plain GPT-2 is supported")
+    n_heads = n_heads or described.get("n_head")
+    if n_heads is None:
+        raise ValueError(f"{where}: a state dict does not tell the number of heads; give n_heads")
+    if tied is None:
+        same = _HEAD not in weights or torch.equal(weights[_HEAD], weights["wte.weight"])
+        tied = same and described.get("tie_word_embeddings", True)
+    try:
+        n_ctx, d_model = weights["wpe.weight"].shape
+        config = ModelConfig(
+            n_layers=1 + max(int(found[1]) for name in weights if (found := re.match(r"h\.(\d+)\.", name))),
+            n_heads=n_heads,
+            d_model=d_model,
+            n_ctx=n_ctx,
+            d_vocab=weights["wte.weight"].shape[0],
+            d_mlp=weights["h.0.mlp.c_fc.weight"].shape[1],
+            tied=tied,
+            ln_eps=described.get("layer_norm_epsilon", 1e-5),
+            init_std=described.get("initializer_range", 0.02),
+        )
+        ours = _from_huggingface_weights(weights, config)
+    except KeyError as missing:
+        raise ValueError(
+            f"{where}: not a GPT-2 with a language-model head: {missing.args[0]} is missing"
+        ) from None
+    model = HookedTransformer(config, generator=torch.Generator())
+    _fill(model, ours, where=where)
+    return model
+
+
+def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """State dict and config (empty if there is none)."""
+    if isinstance(source, nn.Module):
+        return source.state_dict(), source.config.to_dict()  # type: ignore[union-attr]
+    if isinstance(source, Mapping):
+        return source, {}
+    path = Path(source)
+    if not path.is_dir():
+        return _read_tensors(path), {}
+    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    if not files or not (path / "config.json").exists():
+        raise ValueError(f"{path}: no config.json and weights as save_pretrained writes them")
+    weights = {name: tensor for file in files for name, tensor in _read_tensors(file).items()}
+    return weights, json.loads((path / "config.json").read_text())
+
+
+def _read_tensors(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".safetensors":
+        return read_weights(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        # torch's own message proposes to unpickle without restriction, which would run the file's code.
+        raise ValueError(f"{path}: damaged, or holds more than tensors and plain values") from None
+
+
+def _strip(weights: Any, where: str) -> Weights:
+    """The tensors named as in GPT2Model, whatever wraps them; causal masks, which are no weights, left out."""
+    for key in NESTED_UNDER:
+        if isinstance(weights, Mapping) and isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+    names = [name for name in weights if name.endswith("wte.weight")] if isinstance(weights, Mapping) else []
+    if len(names) != 1:
+        raise ValueError(f"{where}: no GPT-2 state dict, which has one token embedding, wte.weight")
+    prefix = names[0].removesuffix("wte.weight")
+    stripped = {}
+    for name, tensor in weights.items():
+        name = _HEAD if name.endswith(_HEAD) else name.removeprefix(prefix)
+        if not name.endswith(_BUFFERS):
+            stripped[name] = tensor.float()
+    return stripped
+
+
+def _not_plain(config: Mapping[str, Any]) -> str | None:
+    """What a Hugging Face config asks for that HookedTransformer does not have."""
+    activation = config.get("activation_function", "gelu_new")
+    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+        return f"activation_function={activation!r}"
+    wrong = [
+        name
+        for name, plain in {
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        }.items()
+        if config.get(name, plain) != plain
+    ]
+    return f"{wrong[0]}={config[wrong[0]]}" if wrong else None
+
+
+def to_bridge(model: HookedTransformer) -> "TransformerBridge":
+    """The same function as TransformerLens's TransformerBridge, in eval mode, with weights of its own."""
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.conversion_utils import convert_tl_checkpoint
+    from transformer_lens.model_bridge.sources import boot_native
+
+    config = model.config
+    bridge_config = TransformerBridgeConfig(
+        d_model=config.d_model,
+        d_head=config.d_head,
+        n_layers=config.n_layers,
+        n_ctx=config.n_ctx,
+        n_heads=config.n_heads,
+        d_mlp=config.d_hidden,
+        d_vocab=config.d_vocab,
+        eps=config.ln_eps,
+        act_fn="gelu_new",
+        normalization_type="LN",
+        device="cpu",
+        seed=0,  # it then leaves the global generator alone; all weights are replaced
+    )
+    bridge = boot_native(bridge_config)
+    ours = {name: p.detach().clone() for name, p in model.named_parameters()}
+    ours["unembed.W_U"] = model.W_U.detach().clone()
+    ours["unembed.b_U"] = model.b_U
+    bridge.load_state_dict(convert_tl_checkpoint(ours, bridge_config), strict=True)
+    return bridge.eval()
