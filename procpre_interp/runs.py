@@ -16,17 +16,26 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from procpre_interp import files
 from procpre_interp.environment import environment, now
 from procpre_interp.registry import unknown_name
+from procpre_interp.run import (
+    DamagedRun,
+    PartialRun,
+    Run,
+    UnknownRun,
+    load_history,
+    read_manifest,
+    read_run,
+    write_parquet,
+)
 
 __all__ = [
     "DamagedRun",
@@ -36,118 +45,12 @@ __all__ = [
     "Table",
     "UnknownRun",
     "environment",
+    "load_histories",
     "load_history",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 _FIRST_COLUMNS = ["run", "status", "created", "problem"]
-
-
-class UnknownRun(ValueError, LookupError):
-    """No run, or no table, of that name."""
-
-
-class DamagedRun(ValueError):
-    """A finished run whose files are not those that were written."""
-
-    def __init__(self, folder: Path, problem: str) -> None:
-        super().__init__(
-            f"run {folder.name} is damaged: {problem}. "
-            f"Remove {folder} and repeat its command: it is computed again."
-        )
-        self.problem = problem
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """A finished run. Its files are read on demand, and each is checked against the manifest."""
-
-    id: str
-    folder: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    environment: dict[str, Any]
-    manifest: dict[str, dict[str, Any]] = field(repr=False)
-    verified: bool = field(repr=False)
-    """Whether every file's content was compared with the manifest when the run was opened."""
-
-    @property
-    def steps(self) -> list[int]:
-        """Steps whose weights were kept; the last is the final one."""
-        return sorted(int(found[1]) for name in self.manifest if (found := _STEP.fullmatch(name)))
-
-    def file(self, name: str) -> Path:
-        """Path of one file, its content checked. Raises `DamagedRun`, or `ValueError` without such a file."""
-        if name not in self.manifest:
-            raise unknown_name(f"file of run {self.id}", name, list(self.manifest))
-        if not self.verified:
-            _check(self.folder, name, self.manifest)
-        return self.folder / name
-
-    def weights_path(self, step: int | None = None) -> Path:
-        """The weights after `step` optimiser steps, by default the final ones."""
-        steps = self.steps
-        if not steps or (step is not None and step not in steps):
-            raise ValueError(f"run {self.id} keeps no weights of step {step}; there are: {steps}")
-        return self.file(_weights_name(steps[-1] if step is None else step))
-
-    def history(self) -> pd.DataFrame:
-        """One row an evaluation (step, split, loss_nats, accuracy, ...), the run and its seed first."""
-        return self._table("history.parquet")
-
-    def examples(self) -> pd.DataFrame:
-        """One row an example of the final test, the run and its seed first."""
-        return self._table("examples.parquet")
-
-    def _table(self, name: str) -> pd.DataFrame:
-        table = pd.read_parquet(self.file(name))
-        labels = {"run": self.id} | ({"seed": self.summary["seed"]} if "seed" in self.summary else {})
-        rest = table.loc[:, [column for column in table if column not in labels]]
-        return pd.DataFrame(labels, index=rest.index).join(rest)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PartialRun:
-    """A run being written by this process, which holds its lock. Files appear whole or not at all."""
-
-    id: str
-    folder: Path
-    finished_folder: Path = field(repr=False)
-
-    @property
-    def resume_path(self) -> Path:
-        """Where the training state is kept from which an interrupted run goes on; removed by `finish`."""
-        return self.folder / "resume.safetensors"
-
-    def weights_path(self, step: int) -> Path:
-        """Where the weights of a checkpoint belong (write them within `files.atomic_write`)."""
-        path = self.folder / _weights_name(step)
-        path.parent.mkdir(exist_ok=True)
-        return path
-
-    def write_config(self, yaml_text: str) -> None:
-        """Store the resolved config."""
-        files.write_text(self.folder / "config.yaml", yaml_text)
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Store a small value, such as `environment.json`."""
-        files.write_json(self.folder / name, value)
-
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Store a table as parquet: `history`, `examples`."""
-        _write_parquet(self.folder / f"{name.removesuffix('.parquet')}.parquet", table)
-
-    def finish(self, summary: Mapping[str, Any]) -> Run:
-        """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs."""
-        self.write_json("summary.json", {"run": self.id, "status": "finished", **summary, "created": now()})
-        self.resume_path.unlink(missing_ok=True)
-        files.seal(self.folder)
-        self.finished_folder.parent.mkdir(exist_ok=True)
-        self.folder.rename(self.finished_folder)
-        files.sync_folder(self.finished_folder.parent)
-        files.sync_folder(self.folder.parent)
-        return _read_run(self.finished_folder, verify=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +103,7 @@ class RunStore:
         folder = self._finished(run_id)
         if not folder.is_dir():
             return False
-        _manifest(folder)
+        read_manifest(folder)
         return True
 
     def open(self, run_id: str, *, verify: bool = True) -> Run:
@@ -209,7 +112,7 @@ class RunStore:
         Without `verify` each file's content is checked when it is read, instead of all of them now. Raises
         `UnknownRun`, or `DamagedRun`.
         """
-        return _read_run(self._finished(self._resolve(run_id)), verify=verify)
+        return read_run(self._finished(self._resolve(run_id)), verify=verify)
 
     def query(self, **equals: Any) -> pd.DataFrame:
         """One row a run, newest first: its summary, its status and, where it is damaged, the problem.
@@ -256,7 +159,7 @@ class RunStore:
         """Store a tidy table of an experiment, and what is to be known about it."""
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        _write_parquet(folder / f"{_checked(name)}.parquet", table)
+        write_parquet(folder / f"{_checked(name)}.parquet", table)
         files.write_json(folder / f"{name}.json", {"created": now(), **metadata})
 
     def read_table(self, name: str) -> Table:
@@ -321,45 +224,28 @@ class RunStore:
         return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
 
 
-def load_history(run: Run | str | Path) -> pd.DataFrame:
-    """The evaluations of a run, given as a `Run` or as its folder; one row an observation."""
-    return (run if isinstance(run, Run) else _read_run(Path(run), verify=False)).history()
+def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The evaluations of all runs of an experiment's table (columns condition, label, replicate, run).
 
-
-def _read_run(folder: Path, *, verify: bool) -> Run:
-    manifest = _manifest(folder)
-    for name in manifest if verify else ("config.yaml", "summary.json", "environment.json"):
-        _check(folder, name, manifest)
-    return Run(
-        id=folder.name,
-        folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        summary=json.loads((folder / "summary.json").read_bytes()),
-        environment=json.loads((folder / "environment.json").read_bytes()),
-        manifest=manifest,
-        verified=verify,
-    )
-
-
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return files.read_manifest(folder)
-    except ValueError as problem:
-        raise DamagedRun(folder, str(problem)) from None
-
-
-def _check(folder: Path, name: str, manifest: dict[str, dict[str, Any]]) -> None:
-    if name not in manifest:
-        raise DamagedRun(folder, f"{name} was never written")
-    try:
-        files.check_content(folder, name, manifest)
-    except ValueError as problem:
-        raise DamagedRun(folder, str(problem)) from None
+    One row an observation, these columns first; then a line for each run that is missing or damaged.
+    """
+    columns = ["condition", "label", "replicate", "run"]
+    histories, problems = [], []
+    for cell in table[columns].itertuples(index=False, name=None):
+        try:
+            history = store.open(cell[3], verify=False).history()
+        except (UnknownRun, DamagedRun) as problem:
+            problems.append(str(problem))
+        else:
+            rest = history.drop(columns=columns, errors="ignore")
+            histories.append(pd.DataFrame(dict(zip(columns, cell)), index=rest.index).join(rest))
+    empty = pd.DataFrame(columns=[*columns, "split", "step"])
+    return (pd.concat(histories, ignore_index=True) if histories else empty), problems
 
 
 def _summary_row(folder: Path) -> dict[str, Any]:
     try:
-        _manifest(folder)
+        read_manifest(folder)
         summary = json.loads((folder / "summary.json").read_bytes())
         return {**summary, "run": folder.name, "problem": None}
     except DamagedRun as damage:
@@ -379,15 +265,6 @@ def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
         except ValueError:
             raise ValueError(f"{name}={value!r}: the column {name} holds numbers") from None
     return column == value
-
-
-def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    with files.atomic_write(path) as temporary:
-        table.to_parquet(temporary, index=False)
-
-
-def _weights_name(step: int) -> str:
-    return f"weights/step_{step:08d}.safetensors"
 
 
 def _checked(name: str) -> str:

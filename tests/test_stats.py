@@ -9,35 +9,13 @@ import scipy.stats
 
 from procpre_interp import stats
 from procpre_interp.seeding import numpy_stream
-
-NAN = float("nan")
-
-
-def reproduce_table(**columns) -> pd.DataFrame:
-    """Three replicates of two conditions; "dyck" breaks through in two of three."""
-    table = {
-        "condition": ["none", "dyck"] * 3,
-        "label": ["No pretraining", "Dyck"] * 3,
-        "replicate": [0, 0, 1, 1, 2, 2],
-        "phase1_run": ["", "p0", "", "p1", "", "p2"],
-        "run": ["n0", "d0", "n1", "d1", "n2", "d2"],
-        "status": "finished",
-        "accuracy": [0.10, 0.90, 0.12, 0.80, 0.11, 0.10],
-        "exact_match": [0.10, 0.90, 0.12, 0.80, 0.11, 0.10],
-        "breakthrough_step": [NAN, 1000.0, NAN, 2000.0, NAN, NAN],
-        "limit": 4000,
-        "seconds": [10.0, 12.0] * 3,
-        "phase1_seconds": [0.0, 30.0] * 3,
-        "tokens": 1_000_000,
-        "phase1_accuracy": [NAN, 0.41] * 3,
-    }
-    return pd.DataFrame(table | columns)
+from tests.results import NAN, reproduce_table
 
 
 def test_summary_by_hand():
     summary = stats.summarise_conditions(reproduce_table()).set_index("condition")
-    none, dyck = summary.loc["none"], summary.loc["dyck"]
-    assert list(summary.index) == ["none", "dyck"]
+    none, dyck = summary.loc["none"], summary.loc["dyck_full"]
+    assert list(summary.index) == ["none", "dyck_full"]
     assert (dyck["n"], dyck["diverged"], dyck["label"]) == (3, 0, "Dyck")
     assert dyck["accuracy_mean"] == pytest.approx(0.6)
     assert dyck["gain_mean"] == pytest.approx(0.6 - 0.11)
@@ -56,9 +34,12 @@ def test_summary_by_hand():
 
 def test_one_replicate_has_no_interval():
     one = stats.summarise_conditions(reproduce_table().query("replicate == 0")).set_index("condition")
-    assert one.loc["dyck", "accuracy_mean"] == 0.9
+    assert one.loc["dyck_full", "accuracy_mean"] == 0.9
     assert (
-        one.loc[["dyck"], ["accuracy_low", "accuracy_high", "gain_low", "time_high"]].isna().to_numpy().all()
+        one.loc[["dyck_full"], ["accuracy_low", "accuracy_high", "gain_low", "time_high"]]
+        .isna()
+        .to_numpy()
+        .all()
     )
     assert "no interval" in stats.interval_note(1)
     assert "covers less" in stats.interval_note(3)
@@ -71,14 +52,14 @@ def test_a_diverged_run_counts_as_no_breakthrough_and_is_shown():
         accuracy=[0.10, NAN, 0.12, 0.80, 0.11, 0.10],
         breakthrough_step=[NAN, NAN, NAN, 2000.0, NAN, NAN],
     )
-    dyck = stats.summarise_conditions(table).set_index("condition").loc["dyck"]
+    dyck = stats.summarise_conditions(table).set_index("condition").loc["dyck_full"]
     assert (dyck["diverged"], dyck["n"]) == (1, 3)
     assert dyck["accuracy_mean"] == pytest.approx(0.45)
     assert dyck["time_mean"] == pytest.approx((4000 + 2000 + 4000) / 3)
 
 
 def test_a_table_without_the_baseline_has_no_gain():
-    summary = stats.summarise_conditions(reproduce_table().query("condition == 'dyck'"))
+    summary = stats.summarise_conditions(reproduce_table().query("condition == 'dyck_full'"))
     assert summary["gain_mean"].isna().all()
 
 
@@ -149,7 +130,7 @@ def test_restricted_time_stops_at_the_smallest_limit():
 def test_kaplan_meier_by_hand_and_with_scipy():
     table = pd.DataFrame(
         {
-            "condition": "dyck",
+            "condition": "dyck_full",
             "breakthrough_step": [100.0, 200.0, 200.0, NAN, 300.0, NAN],
             "limit": [400, 400, 400, 200, 400, 400],
         }
@@ -168,16 +149,16 @@ def test_kaplan_meier_by_hand_and_with_scipy():
 
 def test_restricted_mean_time_is_the_area_under_the_survival_curve():
     table = reproduce_table()
-    curve = stats.survival_curve(table).query("condition == 'dyck'")
+    curve = stats.survival_curve(table).query("condition == 'dyck_full'")
     area = float((np.diff(curve["step"]) * curve["survival"].to_numpy()[:-1]).sum())
     summary = stats.summarise_conditions(table).set_index("condition")
-    assert area == pytest.approx(summary.loc["dyck", "time_mean"])
+    assert area == pytest.approx(summary.loc["dyck_full", "time_mean"])
 
 
 def test_a_curve_keeps_the_last_value_of_a_run_that_ended():
     history = pd.DataFrame(
         {
-            "condition": "dyck",
+            "condition": "dyck_full",
             "replicate": [0, 0, 0, 1, 1],
             "step": [0, 50, 100, 0, 50],
             "split": "validation",

@@ -1,0 +1,112 @@
+"""Results as text for people: tables of strings and sentences, the same in the report and in the app."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from procpre_interp.runs import Run
+
+READING_SURVIVAL = (
+    "A curve that falls early and to 0 % means that every replicate learned soon. Where it ends above 0 %, "
+    "the rest had not broken through when training stopped (censored at the limit)."
+)
+
+
+def conditions_table(summary: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+    """The summary of conditions as text: percentages and steps, each with its interval in brackets."""
+    paper, rows = about.get("paper", {}), []
+    for row in summary.to_dict("records"):
+        reported = paper.get(row["condition"])
+        share = {key: 100 * row[f"breakthrough_{key}"] for key in ("low", "high")}
+        broke = round(row["breakthrough_share"] * row["n"])
+        rows.append(
+            {
+                "Condition": row["label"],
+                "Accuracy %": estimate(row, "accuracy", 100, ".1f"),
+                "Paper %": "" if reported is None else f"{100 * reported:.1f}",
+                "Gain, points": estimate(row, "gain", 100, "+.1f"),
+                "Broke through": f"{broke} of {row['n']} [{share['low']:.0f}, {share['high']:.0f}] %",
+                "Steps to breakthrough": estimate(row, "time", 1, ",.0f"),
+                "Seconds": f"{row['phase1_seconds']:.0f} + {row['seconds']:.0f}",
+            }
+        )
+        if summary["diverged"].to_numpy().any():
+            rows[-1]["Diverged"] = str(row["diverged"])
+    return pd.DataFrame(rows)
+
+
+def explain_columns(about: Mapping[str, Any]) -> str:
+    """What the columns of `conditions_table` mean, for the line below it."""
+    reach = f"{100 * about['threshold']:.0f} %" if "threshold" in about else "the task's threshold"
+    limit = f"{about['limit']:,}" if "limit" in about else "the limit"
+    return (
+        "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
+        f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "
+        f"Steps to breakthrough: mean, a run without one counted as {limit} (restricted mean). "
+        "Seconds: phase 1 + phase 2, a run."
+    )
+
+
+def estimate(row: Mapping[str, Any], name: str, scale: float | int, form: str) -> str:
+    """A mean with its interval in brackets, "95.3 [93.0, 97.1]"; the mean alone where there is none."""
+    mean, low, high = (scale * row[f"{name}_{key}"] for key in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return ""
+    return f"{mean:{form}}" if math.isnan(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def describe_cost(cost: Mapping[str, Any]) -> str:
+    """Cost of an experiment in words: runs, CPU-minutes, tokens; other entries as they are."""
+    known = {
+        "runs": lambda value: f"{value:,.0f} runs",
+        "cpu_seconds": lambda value: f"{value / 60:,.1f} CPU-minutes",
+        "tokens": lambda value: f"{value / 1e6:,.1f} million tokens",
+    }
+    return ", ".join(known[key](value) if key in known else f"{key} {value}" for key, value in cost.items())
+
+
+def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The fields in which configs differ, one row a field, one column a run; every field of a single one."""
+    flat = {run: flatten(config) for run, config in configs.items()}
+    fields = list(dict.fromkeys(field for values in flat.values() for field in values))
+    table = pd.DataFrame(
+        [
+            {"field": field, **{run: values.get(field, "(default)") for run, values in flat.items()}}
+            for field in fields
+        ],
+        columns=["field", *flat],
+    )
+    if len(flat) == 1:
+        return table
+    return table.loc[[len(set(row)) > 1 for row in table[list(flat)].itertuples(index=False)]]
+
+
+def lineage(runs: Sequence[Run]) -> pd.DataFrame:
+    """Where the weights came from: one row a run and parent."""
+    rows = [
+        {
+            "run": run.id,
+            "parent": parent["run"],
+            "components": parent.get("selector", "all"),
+            "step": str(parent.get("step") or "final"),
+            "damage": json.dumps(parent["ablation"]) if parent.get("ablation") else "none",
+        }
+        for run in runs
+        for parent in run.config.get("parents") or [{"run": "(fresh weights)", "selector": "", "step": " "}]
+    ]
+    return pd.DataFrame(rows)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, str]:
+    """A nested config as one value a dotted field."""
+    if isinstance(config, Mapping):
+        items = config.items()
+    elif isinstance(config, list) and any(isinstance(item, Mapping) for item in config):
+        items = enumerate(config)
+    else:
+        return {prefix: json.dumps(config, default=str).strip('"')}
+    nested = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in items)
+    return {field: value for part in nested for field, value in part.items()}

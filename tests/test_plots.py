@@ -1,0 +1,97 @@
+"""Figures: what is drawn, in which colour, and what the caption admits."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+
+from procpre_interp.plots.curves import accuracy_by_condition, learning_curves, survival_curves
+from procpre_interp.plots.theme import CONDITION_COLOURS, OTHERS, condition_colours, translucent
+from procpre_interp.stats import summarise_conditions
+from tests.results import reproduce_table
+
+
+def histories(replicates: int = 3) -> pd.DataFrame:
+    """Evaluations of two conditions at three steps."""
+    rows = [
+        {
+            "condition": condition,
+            "label": f"<{condition}>",
+            "replicate": replicate,
+            "step": step,
+            "split": split,
+            "accuracy": reach * step / 100 + 0.01 * replicate if split == "validation" else np.nan,
+            "loss_nats": 3 - step / 100,
+        }
+        for condition, reach in (("none", 0.1), ("dyck_full", 0.9))
+        for replicate in range(replicates)
+        for step in (0, 50, 100)
+        for split in ("train", "validation")
+    ]
+    return pd.DataFrame(rows)
+
+
+def subtitle(figure: go.Figure) -> str:
+    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
+
+
+def traces(figure: go.Figure, **properties: object) -> list:
+    return [trace for trace in figure.data if all(trace[key] == value for key, value in properties.items())]
+
+
+def test_learning_curves_draw_mean_band_and_replicates():
+    figure = learning_curves(histories(), threshold=0.5)
+    means = [trace for trace in figure.data if trace.showlegend is None]
+    assert [trace.name for trace in means] == ["<none>", "<dyck_full>"]
+    assert means[1].line.color == CONDITION_COLOURS["dyck_full"]
+    np.testing.assert_allclose(means[1].y, [0.01, 0.46, 0.91])
+    assert len(traces(figure, fill="toself")) == 2
+    thin = traces(figure, showlegend=False, fill=None)
+    assert len(thin) == 2
+    np.testing.assert_allclose(np.asarray(thin[1].y, float)[4:7], [0.01, 0.46, 0.91])
+    assert "n = 3 replicates" in subtitle(figure)
+    assert figure.layout.yaxis.title.text == "Validation accuracy (share of answer tokens)"
+    assert len(figure.layout.shapes) == 1
+
+
+def test_one_replicate_has_no_band_and_says_so():
+    figure = learning_curves(histories(1), "loss_nats")
+    assert len(figure.data) == 2
+    assert "no interval" in subtitle(figure)
+    assert figure.layout.yaxis.title.text == "Validation loss (nats a scored token)"
+
+
+def test_survival_curves_are_steps():
+    figure = survival_curves(reproduce_table(label=["none", "Dyck"] * 3))
+    none, dyck = figure.data
+    assert list(none.y) == [1, 1]
+    assert list(dyck.x) == [0, 1000, 2000, 4000]
+    np.testing.assert_allclose(dyck.y, [1, 2 / 3, 1 / 3, 1 / 3])
+    assert dyck.line.shape == "hv"
+
+
+def test_accuracy_shows_interval_replicates_and_the_paper():
+    table = reproduce_table()
+    figure = accuracy_by_condition(
+        summarise_conditions(table), table=table, paper={"none": 0.113, "not in the table": 0.5}
+    )
+    replicates, means, paper = figure.data
+    assert len(replicates.x) == 6
+    np.testing.assert_allclose(means.error_x.array, [0.01, 0.3], atol=1e-9)
+    assert (list(paper.x), list(paper.y)) == ([0.113], ["no pretraining"])
+    assert paper.marker.symbol == "diamond-open"
+
+
+def test_every_condition_has_one_colour():
+    colours = condition_colours(["zeta", "none", "alpha", "none"])
+    assert colours == {"zeta": OTHERS[1], "none": CONDITION_COLOURS["none"], "alpha": OTHERS[0]}
+    assert len(set(CONDITION_COLOURS.values()) | set(OTHERS)) == len(CONDITION_COLOURS) + len(OTHERS)
+    assert translucent("#FF8000", 0.5) == "rgba(255, 128, 0, 0.5)"
+
+
+@pytest.mark.parametrize("figure", [learning_curves(histories()), survival_curves(reproduce_table())])
+def test_figures_are_plain_and_leave_the_templates_alone(figure: go.Figure):
+    before = pio.templates.default
+    assert isinstance(figure.to_json(), str)
+    assert pio.templates.default == before
