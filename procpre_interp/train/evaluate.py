@@ -22,8 +22,8 @@ def evaluate(
     targets), `n_correct` (targets that have the largest logit), `exact_match` (all of them). An example without a scored
     target has no row.
     """
-    pieces = []
     device = batch.tokens.device
+    pieces = [torch.zeros(0, 5, dtype=torch.float64, device=device)]
     for micro in micro_batches(batch, max_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             logits = model(micro.tokens, positions=micro.positions)
@@ -54,8 +54,10 @@ def summarise(examples: pd.DataFrame) -> dict[str, float]:
     `loss_nats` a token, `accuracy` (share of scored tokens, teacher-forced), `exact_match` (share of sequences).
     """
     n_scored = examples.n_scored.sum()
+    # numpy's sum, not pandas', which passes over NaN: a broken model must not look like a good one.
+    loss = (examples.loss_nats * examples.n_scored).to_numpy().sum()
     return {
-        "loss_nats": float((examples.loss_nats * examples.n_scored).sum() / n_scored),
+        "loss_nats": float(loss / n_scored),
         "accuracy": float(examples.n_correct.sum() / n_scored),
         "exact_match": float(examples.exact_match.mean()),
     }

@@ -22,7 +22,7 @@ from procpre_interp.config import unhashed
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Task
 from procpre_interp.files import atomic_write
-from procpre_interp.model import HookedTransformer, flat_mask
+from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.loss import backward
 from procpre_interp.train.optimiser import FlatAdamW, Schedule, schedule_factor
@@ -31,6 +31,9 @@ DIVERGED_FACTOR = 4.0
 """A loss above this many times ln(d_vocab), the loss of a uniform guess, counts as diverged after the warm-up."""
 CURRICULUM_ACCURACY = 0.99
 """Validation accuracy at which the curriculum goes on to longer sequences. Source: P1, released code."""
+
+CURRICULUM_STEP = 2
+"""First length of the curriculum, and how far it goes at a time. Source: P1, released code."""
 
 Status = Literal["finished", "diverged"]
 
@@ -66,7 +69,7 @@ class TrainConfig:
     micro_batch_tokens: int | None = None
     """Tokens of a micro-batch, whose gradients are accumulated; none: what fits the cache at this d_model."""
     curriculum: bool = False
-    """Start at the task's shortest length and add a step of it (2) whenever validation accuracy reaches .99."""
+    """Start at length 2 and go on by 2 whenever validation accuracy reaches .99; the length may then be a task's own."""
     evaluate_every: int = 100
     """Steps between two evaluations."""
     evaluate_examples: int = 1000
@@ -133,7 +136,7 @@ class TrainState:
     seconds: float = 0.0
     """Time spent training and evaluating, over all sittings."""
     length: int | None = None
-    """The curriculum's current length."""
+    """The curriculum's current length; None: the task as it is."""
     best_loss: float = math.inf
     since_best: int = 0
     """Evaluations since the lowest validation loss."""
@@ -184,12 +187,12 @@ class Trainer:
         self.config = config = config.resolve(model.config.d_model)
         self.model, self.full_task, self.seed = model, task, seed
         self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
-        self.state = TrainState(length=task.shortest if config.curriculum else None)
+        self.state = TrainState(length=next_length(task, 0) if config.curriculum else None)
         self.optimiser = FlatAdamW(
             model.flat,
             model.flat_grad,
             weight_decay=config.weight_decay,
-            decay=flat_mask(model, config.decay),
+            decay=flat_mask(model, "all" if config.decay == "all" else "+".join(matrix_parameters(model.config))),
             frozen=None if config.freeze is None else flat_mask(model, config.freeze),
             betas=(config.beta1, config.beta2),
             clip_norm=config.clip_norm,
@@ -278,7 +281,6 @@ class Trainer:
     def decide(self, loss: float, accuracy: float, train_loss: float | None) -> None:
         """End the run, or lengthen the sequences, as the scores ask for."""
         state, config = self.state, self.config
-        longer = None if state.length is None else self.full_task.longer(state.length)
         uniform = math.log(self.model.config.d_vocab)
         if not math.isfinite(loss):
             state.end("diverged", f"validation loss {loss} at step {state.step}")
@@ -286,10 +288,10 @@ class Trainer:
             state.end(
                 "diverged", f"training loss {train_loss:.3g} nats up to step {state.step}; a uniform guess has {uniform:.3g}"
             )
-        elif longer is not None and accuracy >= CURRICULUM_ACCURACY:
+        elif state.length is not None and accuracy >= CURRICULUM_ACCURACY:
             state.best_loss, state.since_best = math.inf, 0
-            self.set_length(longer)
-        elif longer is None and config.target_accuracy is not None and accuracy >= config.target_accuracy:
+            self.set_length(next_length(self.full_task, state.length))
+        elif state.length is None and config.target_accuracy is not None and accuracy >= config.target_accuracy:
             state.end("finished", f"accuracy {config.target_accuracy:g} reached")
         elif config.patience is not None and state.since_best >= config.patience:
             state.end("finished", f"no lower validation loss in {config.patience} evaluations")
@@ -321,6 +323,16 @@ class Trainer:
             self.model.flat.copy_(tensors.pop("flat"))
         self.optimiser.load_state({name.removeprefix("adam."): tensor for name, tensor in tensors.items()})
         self.state = state
+
+
+def next_length(task: Task, length: int) -> int | None:
+    """The curriculum's next length, `CURRICULUM_STEP` or more above `length`; None: the task as it is, at the end.
+
+    Raises `ValueError` where a task has no length.
+    """
+    if not task.valid_lengths:
+        task.at_length(CURRICULUM_STEP)  # raises, and says why
+    return next((n for n in task.valid_lengths[:-1] if n >= length + CURRICULUM_STEP), None)
 
 
 def checkpoint_steps(steps: int, n: int) -> set[int]:

@@ -40,14 +40,11 @@ def micro_batches(batch: Batch, max_tokens: int) -> Iterator[MicroBatch]:
     t = torch.arange(1, batch.tokens.shape[1] + 1, device=batch.tokens.device)
     needed, order = (batch.loss_mask * t).amax(1).sort(stable=True)
     widths = needed.tolist()
-    # Equal numbers of rows a chunk, as close below the limit as that goes for the average row.
-    total = sum(widths)
-    n_chunks = min(len(widths), max(1, -(-total // max_tokens)))
-    edges = [round(i * len(widths) / n_chunks) for i in range(n_chunks + 1)]
-    for start, end in zip(edges[:-1], edges[1:]):
-        rows, width = order[start:end], widths[end - 1]
-        if width == 0:
-            continue
+    end = len(widths)
+    while end > 0 and (width := widths[end - 1]) > 0:
+        start = max(0, end - max(1, max_tokens // width))
+        rows = order[start:end]
+        end = start
         mask = batch.loss_mask[rows, :width]
         targets = batch.targets[rows, :width].masked_fill(~mask, UNSCORED)
         positions = None
@@ -64,7 +61,7 @@ def scored_positions(
     count = mask.sum(1)
     row, position = mask.nonzero(as_tuple=True)
     rank = mask.cumsum(1)[row, position] - 1
-    n_read = int(count.amax())
+    n_read = max(1, int(count.amax()))
     positions = mask.new_zeros((len(mask), n_read), dtype=torch.int64)
     positions[row, rank] = position
     scored = torch.arange(n_read, device=mask.device) < count[:, None]

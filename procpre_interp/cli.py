@@ -1,0 +1,99 @@
+"""The command line. Each command is a dataclass in `commands/`, whose fields are its options."""
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "tasks": "List the tasks, with a printed example of each.",
+    "train": "Train a fresh model on a task: phase 1, or phase 2 without pretraining.",
+    "transfer": "Take components of finished runs and train on another task: phase 2.",
+    "reproduce": "The paper's headline: Dyck pretraining and needle in a haystack.",
+    "runs": "List and filter the runs of a store.",
+    "report": "Write one HTML file about some runs, or about the newest reproduction.",
+    "app": "Open the explorer in the browser.",
+}
+
+HELP = """usage: procpre-interp COMMAND [OPTIONS]
+
+Which attention heads, MLPs and layers carry the gain of procedural pretraining, and why.
+
+commands:
+{commands}
+
+procpre-interp COMMAND -h shows a command's options. For example:
+
+  procpre-interp reproduce --quick --out runs
+  procpre-interp train --task dyck --task.k 16 --train.steps 2000 --train.batch-size 32
+  procpre-interp transfer --parent RUN --components attn+ln --task haystack
+
+Runs are kept in the folder that --store names (or $PROCPRE_STORE; default: runs). A run is named by the hash of its
+config: repeating a command resumes it where it was stopped, or opens the finished result.
+"""
+
+
+def help_text() -> str:
+    """What `procpre-interp --help` prints; needs nothing but this module, so it is instant."""
+    return HELP.format(commands="\n".join(f"  {name:<11}{line}" for name, line in COMMANDS.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0, 1 where something failed, 2 for a mistake in the call, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text(), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from procpre_interp import __version__
+
+        print(f"procpre-interp {__version__}")
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except KeyboardInterrupt:
+        return _complain("stopped; repeat the command to go on from there", 130)
+    except BrokenPipeError:
+        # Whoever read our output is gone (`... | head`); Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as problem:
+        if os.environ.get("PROCPRE_TRACEBACK"):
+            raise
+        return _complain(_os_problem(problem), 1)
+    except (ValueError, LookupError) as problem:
+        if os.environ.get("PROCPRE_TRACEBACK"):
+            raise
+        return _complain(" ".join(str(problem).split()), 2)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    from procpre_interp.registry import unknown_name
+
+    if name not in COMMANDS:
+        raise unknown_name("command", name, list(COMMANDS))
+    command = importlib.import_module(f"procpre_interp.commands.{name}")
+    try:
+        return command.main(arguments) or 0
+    except SystemExit as leave:  # tyro's, after -h or a mistake that it has explained
+        return leave.code if isinstance(leave.code, int) else 2
+
+
+def _os_problem(problem: OSError) -> str:
+    where = f"{problem.filename}: " if problem.filename else ""
+    text = f"{where}{problem.strerror or problem}"
+    if problem.errno == errno.ENOSPC:
+        return f"{text}; make room and repeat the command, it goes on where it was"
+    if problem.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{text}; choose a folder that you may write to with --store or --out"
+    return text
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"procpre-interp: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

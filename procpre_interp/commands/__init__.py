@@ -1,0 +1,1 @@
+"""The commands of `procpre-interp`: one a module, each with `main(arguments)`."""

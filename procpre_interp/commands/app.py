@@ -1,0 +1,46 @@
+"""`procpre-interp app`: the explorer, on this machine only."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from procpre_interp.commands.options import default_store, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Open the explorer in the browser; Ctrl-C ends it. It listens on this machine only."""
+
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+    port: int = 8501
+    """Port on localhost."""
+    headless: bool = False
+    """Do not open a browser; print the address only."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run Streamlit until it is stopped."""
+    command = parse(App, "app", arguments)
+    if not 0 < command.port < 65536:
+        raise ValueError(f"port={command.port}; a port is in 1..65535")
+    streamlit = [sys.executable, "-m", "streamlit", "run", str(main_page())]
+    options = {
+        "server.address": "localhost",
+        "server.port": str(command.port),
+        "server.headless": str(command.headless).lower(),
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return subprocess.run([*streamlit, *flags, "--", "--store", str(command.store)], check=False).returncode
+
+
+def main_page() -> Path:
+    """The explorer's router: beside the package in a checkout, within it when installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    candidates = [package / "_app" / "main.py", package.parent / "app" / "main.py"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"the explorer is not installed: no {candidates[0]}")

@@ -1,0 +1,37 @@
+"""Options that several commands share, and how they are read."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def default_store() -> Path:
+    """Folder of the runs where none is named: $PROCPRE_STORE, or `runs`."""
+    return Path(os.environ.get("PROCPRE_STORE", "runs"))
+
+
+def parse(command: type[T], name: str, arguments: list[str], default: Any = None) -> T:
+    """The command that the arguments describe. Exits after `-h`, and after a mistake, which is explained."""
+    kwargs = {} if default is None else {"default": default}
+    return tyro.cli(command, prog=f"procpre-interp {name}", args=arguments, **kwargs)
+
+
+def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of `--flag value` or `--flag=value`, and the arguments without it. Raises `ValueError` if it has none."""
+    rest: list[str] = []
+    value = None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == flag:
+            value = next(remaining, None)
+            if value is None or value.startswith("--"):
+                raise ValueError(f"{flag} wants a value")
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return value, rest

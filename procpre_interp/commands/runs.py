@@ -1,0 +1,79 @@
+"""`procpre-interp runs`: what is in the store. Imports no torch."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from procpre_interp.commands.options import default_store, parse
+from procpre_interp.runs import RunStore
+
+COLUMNS = ("run", "status", "task", "seed", "parents", "components", "steps", "accuracy", "loss_nats", "seconds")
+"""What the table shows; CSV and JSON have every column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """List the runs of a store, newest first. --where keeps those whose columns have the given values.
+
+    For example: procpre-interp runs --where task=haystack status=finished --format csv
+    """
+
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+    where: tuple[str, ...] = ()
+    """Conditions COLUMN=VALUE, all of which must hold; an empty value means: not given."""
+    format: Literal["table", "json", "csv"] = "table"
+    """table for people; json (one object a run) and csv have every column."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the list."""
+    command = parse(Runs, "runs", arguments)
+    if not command.store.is_dir():
+        raise FileNotFoundError(f"no store {command.store}; `procpre-interp reproduce --quick --out {command.store}` fills one")
+    equals = {}
+    for condition in command.where:
+        column, sign, value = condition.partition("=")
+        if not sign:
+            raise ValueError(f"--where {condition}: write COLUMN=VALUE, such as task=haystack")
+        equals[column] = value or None
+    table = RunStore(command.store).query(**equals)
+    if command.format == "csv":
+        table.to_csv(sys.stdout, index=False)
+    elif command.format == "json":
+        print(table.to_json(orient="records", indent=1))
+    else:
+        print_table(table)
+    return 0
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """The chosen columns, and below them what is wrong with damaged runs."""
+    shown = Table(box=None, pad_edge=False)
+    columns = [column for column in COLUMNS if column in table]
+    for column in columns:
+        numeric = pd.api.types.is_numeric_dtype(table[column].dtype)
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=column == "run")
+    for row in table[columns].itertuples(index=False):
+        shown.add_row(*(cell(column, value) for column, value in zip(columns, row)))
+    console = Console(highlight=False, markup=False)
+    console.print(shown)
+    for row in table[table["status"] == "damaged"].to_dict("records"):
+        console.print(f"{row['run']} is damaged and not used: {row['problem']}", soft_wrap=True)
+    console.print(f"{len(table)} runs")
+
+
+def cell(column: str, value: object) -> str:
+    """A value as a person reads it."""
+    if value is None or value != value:  # noqa: PLR0124 (NaN is not equal to itself)
+        return ""
+    if isinstance(value, float):
+        if column == "accuracy":
+            return f"{value:.1%}"
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+    return str(value)

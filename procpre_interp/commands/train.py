@@ -1,0 +1,16 @@
+"""`procpre-interp train`: a fresh model on one task."""
+
+from procpre_interp.commands.options import parse
+from procpre_interp.commands.training import Training, as_default, defaults, run_one
+from procpre_interp.pipeline import RunConfig
+
+
+def main(arguments: list[str]) -> int:
+    """Train, and print what came out. A diverged run is a result: its exit code is 0."""
+    fields, arguments = defaults(arguments, "train")
+    if fields.get("parents"):
+        raise ValueError("this config has parents: use `procpre-interp transfer --config FILE`")
+    command = parse(Training, "train", arguments, as_default(Training, fields))
+    config = RunConfig(task=command.task, seed=command.seed, model=command.model, train=command.train)
+    run_one(config, command.store)
+    return 0

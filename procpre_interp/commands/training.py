@@ -1,0 +1,121 @@
+"""What `train` and `transfer` share: a task chosen by name, defaults from YAML, one run with progress."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from procpre_interp.commands.options import default_store, take
+from procpre_interp.config import from_dict
+from procpre_interp.data import TASKS, Task
+from procpre_interp.engine import Event, progress_event
+from procpre_interp.pipeline import Architecture, RunConfig, execute
+from procpre_interp.progress import RunProgress
+from procpre_interp.runs import Run, RunStore
+from procpre_interp.train import TrainConfig
+
+HELP_FLAGS = ("-h", "--help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
+
+    --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck, k: 16}, train: {steps: 500}}.
+    """
+
+    task: Task
+    """What the model is trained on."""
+    seed: int = 0
+    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    model: Architecture = field(default_factory=Architecture)
+    """Shape of the model; n_ctx and d_vocab follow from the task."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+
+
+def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[str]]:
+    """Fields from --config and --task, and the arguments that are left. Raises `ValueError` without any task."""
+    path, arguments = take(arguments, "--config")
+    name, arguments = take(arguments, "--task")
+    fields: dict[str, Any] = {}
+    if path is not None:
+        fields = read_yaml(Path(path))
+    if name is not None:
+        given = fields.get("task", {})
+        fields["task"] = {**given, "name": name} if given.get("name") in (None, name) else {"name": name}
+    if "task" not in fields:
+        if not any(flag in arguments for flag in HELP_FLAGS):
+            raise ValueError(f"procpre-interp {command} wants --task NAME. There are: {', '.join(TASKS)}")
+        fields["task"] = {"name": "dyck"}
+    return fields, arguments
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Fields from a YAML file. Raises `ValueError` when it holds none."""
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: expected fields and values, such as 'task: {{name: dyck}}'")
+    return fields
+
+
+def as_default(command: type, fields: dict[str, Any]) -> Any:
+    """An instance of the command's dataclass with these fields, to be tyro's default."""
+    store = fields.pop("store", None)
+    config = from_dict(RunConfig, {key: value for key, value in fields.items()})
+    values: dict[str, Any] = {"task": config.task, "seed": config.seed, "model": config.model, "train": config.train}
+    if store is not None:
+        values["store"] = Path(store)
+    return command(**values)
+
+
+def run_one(config: RunConfig, store_path: Path) -> Run:
+    """Execute a run with progress on stderr, and print its outcome."""
+    store = RunStore(store_path)
+    run_id = config.run_id
+    console = Console(stderr=True)
+    label = f"{config.task.name} {run_id}"
+    if store.is_finished(run_id):
+        console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)
+
+    def waiting(seconds: float) -> None:
+        if seconds == 0:
+            console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
+
+    with RunProgress({run_id: label}, console) as progress:
+
+        def show(state: Any, train: TrainConfig) -> None:
+            if state.step % 10 == 0 or state.step == 1:
+                progress(progress_event(run_id, state, train))
+
+        run = execute(config, store, on_step=show, waiting=waiting)
+        progress(Event(run_id, "finished"))
+    print_outcome(run)
+    return run
+
+
+def print_outcome(run: Run) -> None:
+    """The run's id, what came out, and where it is, on stdout."""
+    summary = run.summary
+    print(f"run {run.id} ({run.folder})")
+    print(f"  {summary['status']} after {summary['steps']} steps, {summary['seconds']:.1f} s: {summary['stop_reason']}")
+    if summary["status"] == "finished":
+        print(
+            f"  test: accuracy {summary['accuracy']:.1%}, exact match {summary['exact_match']:.1%}, "
+            f"loss {summary['loss_nats']:.4f} nats a token"
+        )
+        for name in ("perplexity", "bits_per_byte"):
+            if name in summary:
+                print(f"        {name.replace('_', ' ')} {summary[name]:.4f}")
+    if summary["prompt_overlap"]:
+        print(
+            f"  note: the space of prompts is too small to hold any out; {summary['prompt_overlap']:.0%} of the "
+            "validation prompts occur in training"
+        )

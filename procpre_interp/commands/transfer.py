@@ -1,0 +1,92 @@
+"""`procpre-interp transfer`: components of finished runs into a fresh model, then training on another task."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from procpre_interp.commands.options import parse
+from procpre_interp.commands.training import HELP_FLAGS, Training, as_default, defaults, run_one
+from procpre_interp.config import from_dict
+from procpre_interp.pipeline import Parent, RunConfig
+from procpre_interp.runs import RunStore
+from procpre_interp.transfer import TransferConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Training):
+    """Phase 2: --parent RUN gives the components that --components selects, the rest of the model is fresh.
+
+    RUN is an id, the beginning of one, "latest", or RUN@STEP for a kept checkpoint. A selector is a term such as attn,
+    mlp, ln, blocks.0.attn.head.2 or all, or a union and difference of terms: attn+ln, all-blocks.1. With several
+    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp.
+
+    --task NAME chooses the task (default: haystack), whose own options then appear as --task.OPTION.
+    --config FILE takes defaults from YAML with the same names.
+    """
+
+    parent: tuple[str, ...] = ()
+    """Finished runs that give components."""
+    components: tuple[str, ...] = ("all",)
+    """Which components each parent gives; embeddings and positions follow the transfer options."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """What happens to embeddings and positions."""
+
+
+def main(arguments: list[str]) -> int:
+    """Transplant, train, and print what came out."""
+    asks_help = any(flag in arguments for flag in HELP_FLAGS)
+    fields, arguments = defaults(["--task=haystack", *arguments] if _needs_task(arguments) else arguments, "transfer")
+    default = as_default(Transfer, {key: fields[key] for key in fields if key not in ("parents", "transfer")})
+    parents = from_dict(RunConfig, fields).parents
+    default = dataclasses.replace(
+        default,
+        parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),
+        components=tuple(parent.selector for parent in parents) or ("all",),
+        transfer=from_dict(TransferConfig, fields.get("transfer", {})),
+    )
+    command = parse(Transfer, "transfer", arguments, default)
+    if not command.parent and not asks_help:
+        raise ValueError("procpre-interp transfer wants --parent RUN; `procpre-interp runs` lists the runs")
+    ablations = [parent.ablation for parent in parents] if len(parents) == len(command.parent) else []
+    config = RunConfig(
+        task=command.task,
+        seed=command.seed,
+        model=command.model,
+        train=command.train,
+        parents=resolve_parents(command, RunStore(command.store), ablations),
+        transfer=command.transfer,
+    )
+    run_one(config, command.store)
+    return 0
+
+
+def _needs_task(arguments: list[str]) -> bool:
+    named = any(argument.startswith(("--task=", "--config=")) for argument in arguments)
+    return not named and "--task" not in arguments and "--config" not in arguments
+
+
+def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tuple[Parent, ...]:
+    """The parents with their full ids, so that an abbreviation is no part of the identity."""
+    if len(command.components) not in (1, len(command.parent)):
+        raise ValueError(
+            f"{len(command.parent)} parents but {len(command.components)} selectors; give one for all, or one each"
+        )
+    selectors = command.components * (len(command.parent) if len(command.components) == 1 else 1)
+    parents = []
+    for i, (name, selector) in enumerate(zip(command.parent, selectors)):
+        run_id, _, step = name.partition("@")
+        if step and not step.isdigit():
+            raise ValueError(f"parent {name!r}: the step after @ is a number, such as {run_id}@1000")
+        run = store.open(run_id)
+        if run.summary["status"] == "diverged":
+            raise ValueError(f"run {run.id} diverged; a parent must have finished")
+        parents.append(
+            Parent(
+                run=run.id,
+                selector=selector,
+                step=int(step) if step else None,
+                ablation=ablations[i] if ablations else None,
+            )
+        )
+    return tuple(parents)
+
+
