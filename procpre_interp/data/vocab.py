@@ -1,6 +1,7 @@
 """The only home of special token ids. Symbols come first, then the specials."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,16 @@ class ArithmeticVocab:
     FIRST_ANSWER_DIGIT = 20
     STOP = 30
     SIZE = 31
+
+
+@dataclass(frozen=True, slots=True)
+class TextVocab:
+    """Ids of text: what the tokenizer makes of it, then, last of all `size`, the end of a document."""
+
+    size: int
+
+    N_BYTES: ClassVar[int] = 256
+
+    @property
+    def end_of_document(self) -> int:
+        return self.size - 1

@@ -1,0 +1,171 @@
+"""Corpora: real text as documents, with a hash of the files that it was read from.
+
+A corpus reads its documents in place. The content hash of a document decides its split, so copies of a
+document share a split, and a document keeps its split when others come or go. `token_file.py` packs the
+documents into tokens.
+"""
+
+import abc
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from procpre_interp.config import ID_LENGTH
+from procpre_interp.data.task import SPLIT_SIXTEENTHS
+from procpre_interp.registry import Registry
+
+END_OF_DOCUMENT = "<|endoftext|>"
+"""How an end of document is written, as in GPT-2: in a .txt file of several, and in a printed example."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    name: str
+    """Path within the corpus, with forward slashes: part of the corpus's identity, as its folder is not."""
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus(abc.ABC):
+    """A source of documents.
+
+    `CORPORA.register(name)` enters a subclass; its one field, if it has any, is what follows the colon.
+    `version` is raised when the same files would give other documents than before.
+    """
+
+    registry: ClassVar["Registry[Corpus]"]
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abc.abstractmethod
+    def files(self) -> list[SourceFile]:
+        """The files to read, in order."""
+
+    @abc.abstractmethod
+    def documents(self, contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
+        """The documents in the files' (name, content), in order. `skipped` counts what cannot be read."""
+
+    def versions(self) -> dict[str, str]:
+        """What the text came with, to be recorded: package and version."""
+        return {}
+
+    def __str__(self) -> str:
+        return ":".join([self.name, *(str(getattr(self, f.name)) for f in dataclasses.fields(self))])
+
+
+CORPORA: Registry[Corpus] = Registry("corpus")
+Corpus.registry = CORPORA
+
+
+def build_corpus(spec: str) -> Corpus:
+    """The corpus that "python-stdlib", "docstrings" or "files:PATH" names.
+
+    Raises `ValueError` for an unknown name, and for a missing or superfluous part after the colon.
+    """
+    name, _, argument = spec.partition(":")
+    cls = CORPORA[name]
+    fields = [f.name for f in dataclasses.fields(cls)]
+    if bool(argument) != bool(fields):
+        right = ":".join([name, *(f.upper() for f in fields)])
+        raise ValueError(f"corpus {spec!r}: write {right}")
+    return cls(**dict.fromkeys(fields, argument))
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """A corpus as read at one time."""
+
+    by_split: dict[str, list[str]]
+    files: dict[str, str]
+    """SHA-256 of each file's content, its first 16 hexadecimal digits."""
+    hash: str
+    skipped: Counter[str]
+    """Why files or rows were left out, and how many."""
+
+
+def corpus_hash(corpus: Corpus) -> str:
+    """Hash of the names and contents of the corpus's files, 16 hexadecimal digits.
+
+    Of the files, not of the documents: those of `docstrings` take 15 seconds to find, their files .3 to read.
+    """
+    files: dict[str, str] = {}
+    for _ in _contents(corpus, files, Counter()):
+        pass
+    return _hash_files(corpus, files)
+
+
+def read_documents(corpus: Corpus) -> Documents:
+    """All documents, by split, blank ones left out. Held in memory: meant for a gigabyte, not for C4."""
+    by_split: dict[str, list[str]] = {split: [] for split in SPLIT_SIXTEENTHS}
+    files: dict[str, str] = {}
+    skipped: Counter[str] = Counter()
+    for document in corpus.documents(_contents(corpus, files, skipped), skipped):
+        if not document or document.isspace():
+            continue
+        try:
+            split = document_split(document)
+        except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no encoding of text has
+            skipped["not Unicode"] += 1
+            continue
+        by_split[split].append(document)
+    return Documents(by_split, files, _hash_files(corpus, files), skipped)
+
+
+def document_split(document: str) -> str:
+    """The split that a document's content decides, in the shares of every task: 14, 1 and 1 of 16."""
+    sixteenth = hashlib.sha256(document.encode()).digest()[0] & 15
+    return next(split for split, members in SPLIT_SIXTEENTHS.items() if sixteenth in members)
+
+
+def _contents(corpus: Corpus, files: dict[str, str], skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    for file in corpus.files():
+        try:
+            content = file.path.read_bytes()
+        except OSError:
+            if file.path.exists():
+                raise
+            skipped["broken link"] += 1
+            continue
+        files[file.name] = hashlib.sha256(content).hexdigest()[:ID_LENGTH]
+        yield file.name, content
+
+
+def _hash_files(corpus: Corpus, files: dict[str, str]) -> str:
+    identity = json.dumps([corpus.name, corpus.version, sorted(files.items())])
+    return hashlib.sha256(identity.encode()).hexdigest()[:ID_LENGTH]
+
+
+def walk(
+    root: Path, suffixes: Container[str], *, prefix: str = "", without: Container[str] = ()
+) -> list[SourceFile]:
+    """The files below `root` with one of the `suffixes`, sorted by name.
+
+    Left out are what is hidden, folders named in `without`, and links to folders (which can form circles).
+    """
+
+    def refuse(problem: OSError) -> None:  # by default, os.walk passes over a folder that it may not list
+        raise problem
+
+    found: list[SourceFile] = []
+    for folder, subfolders, names in os.walk(root, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if name not in without and not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() in suffixes and not name.startswith("."):
+                found.append(SourceFile(prefix + path.relative_to(root).as_posix(), path))
+    return sorted(found, key=lambda file: file.name)
+
+
+def decode(content: bytes, skipped: Counter[str]) -> str | None:
+    """The text of UTF-8 bytes, or None, counted, where they are none."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        skipped["not UTF-8"] += 1
+        return None

@@ -1,0 +1,129 @@
+"""Real text as a task: windows of a corpus's token file, every next token scored.
+
+def mean(self):\\n        return self.total / self.n\\n<|endoftext|>import bisect\\nimport dataclas
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Generator
+
+from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
+from procpre_interp.data.semantic.tokenizers import vocabulary_size
+from procpre_interp.data.task import TASKS, Batch, Split, Task
+from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
+from procpre_interp.data.vocab import TextVocab
+
+LARGEST_EXPONENT = 709
+"""In nats: exp of more is beyond a float."""
+
+
+@TASKS.register("text")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Text(Task):
+    """Next-token prediction on real text, in windows drawn uniformly: one may start anywhere in a document.
+
+    A split's documents follow one another in one array, each with its end, and a window lies within that
+    array: no token of another split is ever in it. `resolve` before drawing often: without the hashes, every
+    batch must first read the whole corpus to find its token file.
+    """
+
+    corpus: str
+    """python-stdlib, docstrings or files:PATH."""
+    tokenizer: str
+    """byte, or bpe:4096 for BPE with that many ids, trained on the training split."""
+    length: int
+    """Tokens of a window."""
+    corpus_hash: str = ""
+    """Hash of the names and contents of the corpus's files; `resolve` fills it in."""
+    tokenizer_hash: str = ""
+    """Hash of the trained tokenizer; `resolve` fills it in."""
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise ValueError(
+                f"length={self.length} tokens; a window needs at least 2, to predict one from the other"
+            )
+        build_corpus(self.corpus)
+        vocabulary_size(self.tokenizer)
+
+    @property
+    def d_vocab(self) -> int:
+        return vocabulary_size(self.tokenizer)
+
+    @property
+    def n_ctx(self) -> int:
+        return self.length
+
+    def batch(self, n: int, *, generator: Generator) -> Batch:
+        """`n` windows of the training split: the others are only for those who ask for them."""
+        return self.split_batch(n, "train", generator=generator)
+
+    def split_batch(
+        self, n: int, split: Split, *, generator: Generator, separable: bool | None = None
+    ) -> Batch:
+        """`n` windows of the split. `separable` plays no part: documents were split, not windows."""
+        # Opened at each call, for less than .1 ms: so the task stays a plain value that any process can use.
+        windows = sliding_window_view(self._open().tokens(split), self.length)
+        starts = torch.randint(len(windows), (n,), generator=generator)
+        tokens = torch.from_numpy(windows[starts.numpy()].astype(np.int64))
+        return Batch.from_sequences(
+            tokens, torch.full((n,), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
+        )
+
+    def resolve(self) -> "Text":
+        """The task with the hashes of its files and its tokenizer. Builds the token file where there is none.
+
+        Raises `ValueError` where they are no longer those that an earlier `resolve` filled in.
+        """
+        token_file = self._build()
+        return replace(self, corpus_hash=token_file.corpus_hash, tokenizer_hash=token_file.tokenizer_hash)
+
+    def prepare(self) -> None:
+        """Build the token file where there is none. Where there is, a stored run opens without its corpus."""
+        self._open()
+
+    def extra_metrics(self, loss_nats: float, split: Split) -> dict[str, float]:
+        """Perplexity a token, and bits per byte: loss / ln 2 x tokens / bytes, to compare across tokenizers.
+
+        The end of a document is a token, and no byte: the bits are those that the whole split would take.
+        """
+        size = self._open().splits[split]
+        perplexity = math.inf if loss_nats > LARGEST_EXPONENT else math.exp(loss_nats)
+        return {"perplexity": perplexity, "bits_per_byte": loss_nats / math.log(2) * size.tokens / size.bytes}
+
+    def example(self, tokens: list[int]) -> str:
+        """The text on one line: line ends, and what else cannot be printed, are escaped."""
+        text = self._open().tokenizer().decode(tokens)
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+    def _open(self) -> TokenFile:
+        found = find_token_file(self.corpus_hash, self.tokenizer) if self.corpus_hash else None
+        return self._checked(found) if found else self._build()
+
+    def _build(self) -> TokenFile:
+        corpus = build_corpus(self.corpus)
+        found = corpus_hash(corpus)
+        self._expect(found, self.corpus_hash, "its files")
+        return self._checked(build_token_file(corpus, found, self.tokenizer))
+
+    def _checked(self, token_file: TokenFile) -> TokenFile:
+        self._expect(token_file.tokenizer_hash, self.tokenizer_hash, f"its tokenizer {self.tokenizer}")
+        for split, size in token_file.splits.items():
+            if size.tokens < self.length:
+                raise ValueError(
+                    f"length={self.length} is longer than the {size.tokens} tokens of the {split} split of "
+                    f"corpus {self.corpus}; take a shorter length or a larger corpus"
+                )
+        return token_file
+
+    def _expect(self, found: str, resolved: str, what: str) -> None:
+        if resolved and found != resolved:
+            raise ValueError(
+                f"corpus {self.corpus}: {what} changed since `resolve` (hash {found}, was {resolved}); "
+                "bring it back, or leave out corpus_hash and tokenizer_hash to take what there is"
+            )

@@ -1,0 +1,203 @@
+"""Token files: the splits of a corpus as flat arrays of ids on disk, mapped into memory when read.
+
+A folder for each pair of (content of the corpus's files, tokenizer) holds train.bin, validation.bin and
+test.bin (little-endian ids, each document followed by its end), tokenizer.json, meta.json, sources.json, and
+a manifest of sizes and hashes. It is whole or absent, and built once however many processes ask at once.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt
+
+from procpre_interp import files
+from procpre_interp.config import ID_LENGTH
+from procpre_interp.data.corpus import Corpus, Documents, read_documents
+from procpre_interp.data.semantic.tokenizers import (
+    Tokenizer,
+    load_tokenizer,
+    token_dtype,
+    train_tokenizer,
+    vocabulary_size,
+)
+
+FORMAT = 1
+"""Raised when the same corpus and tokenizer would give other files than before."""
+
+DOCUMENTS_AT_ONCE = 256
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSize:
+    """What a split holds."""
+
+    documents: int
+    tokens: int
+    """One end for each document included: predicting it costs nats too."""
+    bytes: int
+    """UTF-8 bytes of the documents: the measure that no tokenizer changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """An intact folder."""
+
+    folder: Path
+    corpus_hash: str
+    tokenizer_spec: str
+    tokenizer_hash: str
+    splits: dict[str, SplitSize]
+
+    def tokens(self, split: str) -> UInt[np.ndarray, " token"]:
+        """The split's tokens, read from disk as they are used."""
+        dtype = token_dtype(vocabulary_size(self.tokenizer_spec))
+        return np.memmap(self.folder / f"{split}.bin", dtype, mode="r")
+
+    def tokenizer(self) -> Tokenizer:
+        text = (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+        return load_tokenizer(self.tokenizer_spec, text)
+
+
+def cache_folder() -> Path:
+    """Where token files are kept: $PROCPRE_CACHE, or ~/.cache/procpre_interp."""
+    return Path(os.environ.get("PROCPRE_CACHE") or "~/.cache/procpre_interp").expanduser()
+
+
+def find_token_file(corpus_hash: str, tokenizer: str) -> TokenFile | None:
+    """The token file, or None where there is none or it is damaged."""
+    if not _folder(corpus_hash, tokenizer).is_dir():
+        return None
+    try:
+        return _read(corpus_hash, tokenizer)
+    except ValueError:
+        return None
+
+
+def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenFile:
+    """The token file of a corpus whose files hash to `corpus_hash`, built unless it is there and intact.
+
+    Raises `ValueError` where a split would have no document, and `OSError` where the cache cannot be written.
+    """
+    if found := find_token_file(corpus_hash, tokenizer):
+        return found
+    folder = _folder(corpus_hash, tokenizer)
+    with ExitStack() as stack:
+        with _cache_errors(corpus):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.locked(folder.with_suffix(".lock")))
+        if folder.exists():
+            try:
+                return _read(corpus_hash, tokenizer)  # built by another process while this one waited
+            except ValueError as problem:
+                log.warning("the token file %s is damaged (%s): it is built again", folder, problem)
+        log.info("building the token file of corpus %s, tokenizer %s", corpus, tokenizer)
+        documents = read_documents(corpus)
+        if documents.hash != corpus_hash:
+            raise ValueError(f"corpus {corpus}: its files changed while they were read; try again")
+        _check_splits(corpus, documents)
+        with _cache_errors(corpus):
+            _write(folder, corpus, documents, tokenizer)
+    return _read(corpus_hash, tokenizer)
+
+
+def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
+    """Raises `ValueError` that says what is missing or damaged."""
+    folder = _folder(corpus_hash, tokenizer)
+    files.read_manifest(folder)
+    meta = json.loads((folder / "meta.json").read_bytes())
+    splits = {split: SplitSize(**size) for split, size in meta["splits"].items()}
+    return TokenFile(folder, corpus_hash, tokenizer, meta["tokenizer_hash"], splits)
+
+
+@contextmanager
+def _cache_errors(corpus: Corpus) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise OSError(
+            f"cannot write the token file of corpus {corpus} in {cache_folder()}: "
+            f"{problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be written and has room"
+        ) from problem
+
+
+def _folder(corpus_hash: str, tokenizer: str) -> Path:
+    key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer]).encode()).hexdigest()[:ID_LENGTH]
+    return cache_folder() / "tokens" / key
+
+
+def _check_splits(corpus: Corpus, documents: Documents) -> None:
+    n = sum(len(texts) for texts in documents.by_split.values())
+    reasons = [f"{count} x {reason}" for reason, count in sorted(documents.skipped.items())]
+    left_out = ", ".join(reasons) or "nothing"
+    if documents.skipped:
+        log.warning("corpus %s: %d documents; left out: %s", corpus, n, left_out)
+    if n == 0:
+        raise ValueError(
+            f"corpus {corpus}: no document in {len(documents.files)} files; left out: {left_out}"
+        )
+    for split, texts in documents.by_split.items():
+        if not texts:
+            raise ValueError(
+                f"corpus {corpus}: of its {n} documents none is in the {split} split. A hash puts 14 of 16 "
+                "in training, 1 each in validation and test, so about 100 documents are needed: cut long "
+                "texts into paragraphs, each a row of a .jsonl file, or <|endoftext|> between them in a .txt"
+            )
+
+
+def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
+    for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
+        shutil.rmtree(leftover)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.building")
+    temporary.mkdir()
+    try:
+        _fill(temporary, corpus, documents, spec)
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        temporary.rename(folder)
+        files.sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
+    # Trained on the training split alone: merges learnt from held-out text would leak it.
+    tokenizer = train_tokenizer(spec, documents.by_split["train"])
+    splits: dict[str, Any] = {}
+    for split, texts in documents.by_split.items():
+        with (folder / f"{split}.bin").open("wb") as file:
+            n_bytes = sum(file.write(ids.tobytes()) for ids in _encoded(tokenizer, texts))
+        n_tokens = n_bytes // tokenizer.dtype.itemsize
+        splits[split] = asdict(SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts)))
+    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    meta = {
+        "format": FORMAT,
+        "corpus": str(corpus),
+        "corpus_hash": documents.hash,
+        "tokenizer": spec,
+        "tokenizer_hash": tokenizer.hash,
+        "versions": corpus.versions(),
+        "skipped": documents.skipped,
+        "splits": splits,
+    }
+    files.write_json(folder / "meta.json", meta)
+    # Apart, since there can be thousands, and every batch reads meta.json.
+    files.write_json(folder / "sources.json", documents.files)
+    files.seal(folder)
+
+
+def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Iterator[UInt[np.ndarray, " token"]]:
+    end = np.array([tokenizer.end_of_document], tokenizer.dtype)
+    for start in range(0, len(texts), DOCUMENTS_AT_ONCE):
+        for ids in tokenizer.encode(texts[start : start + DOCUMENTS_AT_ONCE]):
+            yield ids
+            yield end
