@@ -1,0 +1,13 @@
+"""Data: every task by name in `TASKS`, every corpus in `CORPORA`.
+
+Importing this package registers them all: that is what the unused imports are for.
+"""
+
+from procpre_interp.data import mixture  # noqa: F401
+from procpre_interp.data.corpus import CORPORA
+from procpre_interp.data.downstream import arithmetic, ordering, recall  # noqa: F401
+from procpre_interp.data.procedural import automata, copying, dyck, sets, sorting, stack  # noqa: F401
+from procpre_interp.data.semantic import code, language, text  # noqa: F401
+from procpre_interp.data.task import TASKS, Batch, Split, Task
+
+__all__ = ["CORPORA", "TASKS", "Batch", "Split", "Task"]

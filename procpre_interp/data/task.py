@@ -1,11 +1,12 @@
 """Tasks: what a model is trained on, as batches of token ids.
 
-A task is a frozen dataclass, so it is its own config: its fields are the command line, the YAML and part of a run's
-identity. Every batch has one layout, whatever the task: the whole sequence as `tokens`, the same shifted by one as
-`targets`, and a mask over the targets that are scored.
+A task is a frozen dataclass, so it is its own config: its fields are the command line, the YAML and part of a
+run's identity. Every batch has one layout, whatever the task: the whole sequence as `tokens`, the same
+shifted by one as `targets`, and a mask over the targets that are scored.
 """
 
 import abc
+import bisect
 import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -43,14 +44,23 @@ class Batch:
 
     @classmethod
     def from_sequences(
-        cls, tokens: Int[Tensor, "batch pos"], lengths: Int[Tensor, " batch"], first_scored: Int[Tensor, " batch"] | int, pad: int
+        cls,
+        tokens: Int[Tensor, "batch pos"],
+        lengths: Int[Tensor, " batch"],
+        first_scored: Int[Tensor, " batch"] | int,
+        pad: int,
     ) -> "Batch":
-        """Next-token prediction from position `first_scored` (the last separator, say) to the end of each sequence."""
-        targets = torch.full_like(tokens, pad)
+        """Next-token prediction from position `first_scored` (a separator, say) to the end of each sequence.
+
+        `tokens` may be of any integer type: tasks work in narrow ones, which are several times faster.
+        """
+        tokens = tokens.long()
+        targets = torch.empty_like(tokens)
         targets[:, :-1] = tokens[:, 1:]
-        t = torch.arange(tokens.shape[1])
-        first = torch.as_tensor(first_scored).reshape(-1, 1)
-        return cls(tokens, targets, (t >= first) & (t < lengths[:, None] - 1), lengths)
+        targets[:, -1] = pad
+        t = torch.arange(tokens.shape[1], dtype=torch.int32)
+        first = torch.as_tensor(first_scored, dtype=torch.int32).reshape(-1, 1)
+        return cls(tokens, targets, (t >= first) & (t < lengths.int()[:, None] - 1), lengths.long())
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -90,41 +100,70 @@ class Task(abc.ABC):
     def n_ctx(self) -> int:
         """Tokens of the longest sequence: the width of every batch."""
 
+    @property
+    def model_n_ctx(self) -> int:
+        """Context of a model for this task, at least `n_ctx`: the paper's where it gives one."""
+        return self.n_ctx
+
+    @property
+    def valid_lengths(self) -> range:
+        """What `length` may be, from the shortest to this task's own; empty where a task has no length."""
+        return range(0)
+
+    def at_length(self, length: int) -> "Task":
+        """The task at one fixed length, for a curriculum: the longest valid one that is at most `length`.
+
+        Never beyond the task's own length, and the shortest valid one where `length` is below it. Its batches
+        are as wide as its own `n_ctx`; the vocabulary stays. Raises `ValueError` where a task has no length.
+        """
+        raise ValueError(f"{self.name} has no length, so it can have no length curriculum")
+
     @abc.abstractmethod
     def batch(self, n: int, *, generator: Generator) -> Batch:
         """`n` sequences, drawn from `generator`, all splits together. Width is `n_ctx` in every batch."""
 
-    def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
+    def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
+        """`n` sequences among which `split_batch` finds those of `split`: any, unless the data come in
+        splits."""
+        return self.batch(n, generator=generator)
+
+    def split_batch(
+        self, n: int, split: Split, *, generator: Generator, separable: bool | None = None
+    ) -> Batch:
         """`n` sequences whose prompts belong to `split`.
 
-        A prompt's 64-bit hash decides its split, and rows of other splits are redrawn, so no prompt of one split can
-        occur in another. Where the space of prompts is too small for that (`is_separable` is False) all splits are
-        drawn alike; `prompt_overlap` measures what that costs. Whoever draws often passes `separable`, found once.
+        A prompt's 64-bit hash decides its split, and rows of other splits are redrawn, so no prompt of one
+        split can occur in another. Where the space of prompts is too small for that (`is_separable` is False)
+        all splits are drawn alike; `prompt_overlap` measures what that costs. Whoever draws often passes
+        `separable`, found once.
         """
         if not (is_separable(self) if separable is None else separable):
-            return self.batch(n, generator=generator)
+            return self.candidates(n, split, generator=generator)
         share = len(SPLIT_SIXTEENTHS[split]) / 16
         kept: list[Batch] = []
         missing = n
         for _ in range(MAX_REDRAWS):
-            draw = self.batch(int(missing / share * 1.1) + 16, generator=generator)
+            draw = self.candidates(int(missing / share * 1.1) + 16, split, generator=generator)
             accepted = draw[split_mask(draw, split)][:missing]
             kept.append(accepted)
             missing -= len(accepted)
             if missing == 0:
                 return concatenate(kept)
-        raise RuntimeError(f"{self.name}: only {n - missing} of {n} prompts of the {split} split in {MAX_REDRAWS} draws")
+        raise RuntimeError(
+            f"{self.name}: only {n - missing} of {n} prompts of the {split} split in {MAX_REDRAWS} draws"
+        )
 
     @property
     def stream_label(self) -> str:
-        """Label of the task's random streams. A control bears that of what it controls, so that both see the same draws."""
+        """Label of the task's random streams. A control bears that of what it controls, so that both see the
+        same draws."""
         return self.name
 
     def resolve(self) -> "Task":
         """The task with everything filled in that its numbers depend on (hashes of files, say)."""
         return self
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  (a hook, which most tasks do not need)
         """Make what `batch` reads (a token file, say). Called once, before training."""
 
     def extra_metrics(self, loss_nats: float, split: Split) -> dict[str, float]:
@@ -134,6 +173,11 @@ class Task(abc.ABC):
     def example(self, tokens: list[int]) -> str:
         """One sequence as a person would write it."""
         return " ".join(str(token) for token in tokens)
+
+
+def clip_length(length: int, valid: range) -> int:
+    """The largest of the `valid` lengths that is at most `length`, or else the smallest."""
+    return valid[bisect.bisect_right(valid, max(length, valid[0])) - 1]
 
 
 TASKS: Registry[Task] = Registry("task")
@@ -148,8 +192,8 @@ def prompt_hash(batch: Batch) -> Int[Tensor, " batch"]:
     t = torch.arange(batch.tokens.shape[1])
     first = batch.loss_mask.int().argmax(1)
     end = torch.where(first > 0, first + 1, batch.lengths)
-    # Polynomial in fixed odd multipliers modulo 2^64 (int64 wraps), then a xor-shift finaliser; token + 1, so that
-    # trailing zeros count.
+    # Polynomial in fixed odd multipliers modulo 2^64 (int64 wraps), then a xor-shift finaliser; token + 1, so
+    # that trailing zeros count.
     hashed = torch.where(t < end[:, None], (batch.tokens.long() + 1) * _multipliers(len(t)), 0).sum(1)
     for shift, multiplier in ((33, -49064778989728563), (29, -4265267296055464877)):
         hashed = (hashed ^ ((hashed >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
@@ -171,13 +215,18 @@ def is_separable(task: Task) -> bool:
     """Whether every split has at least `MIN_DISTINCT_PROMPTS` prompts among `PROBE_SIZE` draws."""
     probe = task.batch(PROBE_SIZE, generator=stream(0, "split probe", task.name))
     hashes = prompt_hash(probe)
-    return all(len(hashes[split_mask(probe, split)].unique()) >= MIN_DISTINCT_PROMPTS for split in ("train", "validation", "test"))
+    return all(
+        len(hashes[split_mask(probe, split)].unique()) >= MIN_DISTINCT_PROMPTS
+        for split in ("train", "validation", "test")
+    )
 
 
 def prompt_overlap(task: Task, n: int = PROBE_SIZE) -> float:
-    """Share of `n` validation prompts that occur among `n` training prompts: 0 exactly where the splits are separable.
+    """Share of `n` validation prompts that occur among `n` training prompts: 0 exactly where the splits are
+    separable.
 
-    Whole sequences count where everything is scored. A lower bound on the overlap with a longer training stream.
+    Whole sequences count where everything is scored. A lower bound on the overlap with a longer training
+    stream.
     """
     train = task.split_batch(n, "train", generator=stream(0, "overlap", "train"))
     validation = task.split_batch(n, "validation", generator=stream(0, "overlap", "validation"))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Vocab:
-    """Token ids of a procedural task: `n_symbols` symbols, then the separator where there is one, then the pad.
+    """Token ids of a procedural task: `n_symbols` symbols, then the separator if there is one, then the pad.
 
     Source: P1, released code: separator = vocab, pad = vocab + 1; Dyck has no separator, so its pad is 2k.
     """
@@ -32,7 +32,7 @@ class Vocab:
 
 
 class HaystackVocab:
-    """Ids of needle in a haystack. Source: P1, released code. 0 pads; vocabulary 256, of which 188..255 never occur."""
+    """Ids of needle in a haystack; 0 pads, and of 256 ids 188..255 never occur. Source: P1, released code."""
 
     PAD = 0
     FIRST_VALUE, LAST_VALUE = 1, 127
@@ -44,7 +44,10 @@ class HaystackVocab:
 
 
 class ArithmeticVocab:
-    """Ids of the arithmetic tasks. Source: P1, released code. Operand digits are 0..9, answer digits are their own symbols."""
+    """Ids of the arithmetic tasks: operand digits are 0..9, answer digits symbols of their own.
+
+    Source: P1, released code.
+    """
 
     PLUS = TIMES = 10
     EQUALS = 11

@@ -1,0 +1,1 @@
+"""Diagnostic tasks, for phase 2."""

@@ -1,0 +1,1 @@
+"""Procedural tasks, for phase 1: sequences made by a rule."""

@@ -1,0 +1,81 @@
+"""How fast the tasks are generated: tokens per second on one core.
+
+Counted as in training, rows times width (a haystack batch is 1000 x 63), and without the padding beside it.
+The tasks take turns, so that a busy moment of the machine hits all of them alike; the median over the turns
+counts, and the best is what an idle machine would reach. The last line is JSON: medians by task.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from procpre_interp.data import TASKS, Task
+from procpre_interp.seeding import stream
+
+READS_FILES = {"text"}
+"""Windows of a token file are copied, not generated."""
+
+GOALS = {"haystack": 40e6, "dyck": 9e6}
+OTHER_GOAL = 2e6
+"""Tokens per second to reach."""
+
+
+def tasks() -> dict[str, Task]:
+    """Every task with its defaults; those made of others with Dyck (and set) in them."""
+    required = {
+        "mixture": {"tasks": [{"name": "set"}, {"name": "dyck"}]},
+        "shuffled": {"task": {"name": "dyck"}},
+    }
+    return {name: TASKS.build(name, **required.get(name, {})) for name in TASKS if name not in READS_FILES}
+
+
+def measure(rows: int, turns: int) -> dict[str, tuple[list[float], float]]:
+    """Tokens per second of each task in each turn, and the share of them that are no padding."""
+    rates: dict[str, list[float]] = {name: [] for name in tasks()}
+    real_share: dict[str, float] = {}
+    for turn in range(-1, turns):  # the first turn warms up
+        for name, task in tasks().items():
+            generator = stream(turn + 1, "benchmark", name)
+            start = time.perf_counter()
+            batch = task.batch(rows, generator=generator)
+            seconds = time.perf_counter() - start
+            real_share[name] = batch.lengths.sum().item() / batch.tokens.numel()
+            if turn >= 0:
+                rates[name].append(batch.tokens.numel() / seconds)
+    return {name: (rates[name], real_share[name]) for name in rates}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=int, default=4096, help="sequences drawn at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--turns", type=int, default=21, help="measurements of each task (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    measured = measure(arguments.rows, arguments.turns)
+    table = Table(
+        title=f"Generation, one thread, {arguments.rows} sequences at a time; million tokens per second"
+    )
+    for column in ("task", "median", "best", "without padding: median", "best", "goal", ""):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for name, (rates, real) in measured.items():
+        goal, median, best = GOALS.get(name, OTHER_GOAL), statistics.median(rates), max(rates)
+        speeds = [f"{rate / 1e6:.1f}" for rate in (median, best, real * median, real * best)]
+        table.add_row(name, *speeds, f"{goal / 1e6:.0f}", "reached" if median >= goal else "missed")
+    Console(width=110).print(table)
+    print(json.dumps({name: round(statistics.median(rates)) for name, (rates, _) in measured.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Tasks made of other tasks: a weighted mixture, and the control whose sequences are shuffled."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from procpre_interp.data.draws import random_orders, words
+from procpre_interp.data.task import TASKS, Batch, Split, Task
+
+Draw = Callable[[Task, int], Batch]
+
+
+@TASKS.register("mixture")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixture(Task):
+    """Sequences of several tasks, each behind a token that names its task.
+
+    Ids: those of the components, as they are (two components may use one id differently); then one prefix a
+    component; then a padding of the mixture's own. What a component scores stays scored; the prefix predicts
+    the first token where the component scores its sequence from the first token on, as Dyck does. Source: P1,
+    data mixtures.
+    """
+
+    tasks: tuple[Task, ...]
+    """The components."""
+    weights: tuple[float, ...] | None = None
+    """Relative share of each component's sequences; equal shares where left out."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("a mixture of no tasks; give at least one")
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.tasks):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.tasks)} tasks; give one a task")
+        if not all(math.isfinite(w) and w > 0 for w in self.weights):
+            raise ValueError(f"weights={self.weights}; each must be finite and above 0")
+
+    @property
+    def first_prefix(self) -> int:
+        """The id that stands before sequences of the first component."""
+        return max(task.d_vocab for task in self.tasks)
+
+    @property
+    def pad(self) -> int:
+        return self.first_prefix + len(self.tasks)
+
+    @property
+    def d_vocab(self) -> int:
+        return self.pad + 1
+
+    @property
+    def n_ctx(self) -> int:
+        return 1 + max(task.n_ctx for task in self.tasks)
+
+    @property
+    def model_n_ctx(self) -> int:
+        return 1 + max(task.model_n_ctx for task in self.tasks)
+
+    @property
+    def valid_lengths(self) -> range:
+        """From where every component has a length; each is clipped to its own valid ones."""
+        ranges = [task.valid_lengths for task in self.tasks]
+        if not all(ranges):
+            return range(0)
+        start, stop = max(r.start for r in ranges), max(r.stop for r in ranges)
+        return range(min(start, stop - 1), stop, math.gcd(*(r.step for r in ranges)))
+
+    def at_length(self, length: int) -> "Task":
+        return dataclasses.replace(self, tasks=tuple(task.at_length(length) for task in self.tasks))
+
+    def resolve(self) -> "Task":
+        return dataclasses.replace(self, tasks=tuple(task.resolve() for task in self.tasks))
+
+    def prepare(self) -> None:
+        for task in self.tasks:
+            task.prepare()
+
+    def batch(self, n: int, *, generator: Generator) -> Batch:
+        return self.mix(n, lambda task, rows: task.batch(rows, generator=generator), generator=generator)
+
+    def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
+        return self.mix(
+            n, lambda task, rows: task.candidates(rows, split, generator=generator), generator=generator
+        )
+
+    def mix(self, n: int, draw: Draw, *, generator: Generator) -> Batch:
+        """`n` sequences, each from a component that the weights choose."""
+        weights = torch.tensor(self.weights or [1.0] * len(self.tasks), dtype=torch.float64)
+        uniform = words(n, generator=generator).double() / 2**31
+        component = torch.bucketize(uniform, (weights / weights.sum()).cumsum(0)[:-1], right=True)
+        tokens = torch.full((n, self.n_ctx), self.pad)
+        scored = torch.zeros(n, self.n_ctx, dtype=torch.bool)
+        lengths = torch.empty(n, dtype=torch.int64)
+        for i, task in enumerate(self.tasks):
+            rows = (component == i).nonzero()[:, 0]
+            part = draw(task, len(rows))
+            real = torch.arange(task.n_ctx) < part.lengths[:, None]
+            tokens[rows, 0] = self.first_prefix + i
+            tokens[rows, 1 : task.n_ctx + 1] = torch.where(real, part.tokens, self.pad)
+            scored[rows, 0] = part.loss_mask[:, 0]
+            scored[rows, 1 : task.n_ctx + 1] = part.loss_mask
+            lengths[rows] = part.lengths + 1
+        shifted = Batch.from_sequences(tokens, lengths, 0, self.pad)
+        return dataclasses.replace(shifted, loss_mask=scored)
+
+    def example(self, tokens: list[int]) -> str:
+        prefix, *rest = tokens
+        task = self.tasks[prefix - self.first_prefix]
+        return f"<{task.name}> {task.example(rest)}"
+
+
+@TASKS.register("shuffled")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shuffled(Task):
+    """The sequences of a task, each in random order: the same tokens without their structure.
+
+    A uniform permutation of all the real tokens of a sequence, separators included. Lengths, padding and the
+    scored positions stay; the targets are the new next tokens. Source: P1, the control with shuffled
+    sequences.
+    """
+
+    task: Task
+    """The task whose sequences are shuffled."""
+
+    @property
+    def d_vocab(self) -> int:
+        return self.task.d_vocab
+
+    @property
+    def n_ctx(self) -> int:
+        return self.task.n_ctx
+
+    @property
+    def model_n_ctx(self) -> int:
+        return self.task.model_n_ctx
+
+    @property
+    def valid_lengths(self) -> range:
+        return self.task.valid_lengths
+
+    def at_length(self, length: int) -> "Task":
+        return dataclasses.replace(self, task=self.task.at_length(length))
+
+    def resolve(self) -> "Task":
+        return dataclasses.replace(self, task=self.task.resolve())
+
+    def prepare(self) -> None:
+        self.task.prepare()
+
+    @property
+    def stream_label(self) -> str:
+        return self.task.stream_label
+
+    def batch(self, n: int, *, generator: Generator) -> Batch:
+        return self.shuffle(self.task.batch(n, generator=generator), generator=generator)
+
+    def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
+        return self.shuffle(self.task.candidates(n, split, generator=generator), generator=generator)
+
+    def shuffle(self, batch: Batch, *, generator: Generator) -> Batch:
+        """The real tokens of each sequence in a random order of their own."""
+        order = random_orders(batch.lengths, self.n_ctx, generator=generator)
+        tokens = batch.tokens.gather(1, order)
+        targets = batch.targets.clone()  # the last column is the task's padding
+        targets[:, :-1] = tokens[:, 1:]
+        return dataclasses.replace(batch, tokens=tokens, targets=targets)

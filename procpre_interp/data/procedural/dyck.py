@@ -1,0 +1,163 @@
+"""Bracket languages: k-Dyck `( [ ] ) { }`, and the k-Dyck shuffle `( [ ) ]`, whose types interleave."""
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from procpre_interp.data.draws import below, coins
+from procpre_interp.data.procedural.sequence import narrowest
+from procpre_interp.data.task import TASKS, Batch, Task, clip_length
+from procpre_interp.data.vocab import Vocab
+
+FAMILIAR = ("()", "[]", "{}", "<>")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BracketTask(Task):
+    """Sequences of k types of brackets, opens 0 .. k-1 and closes k .. 2k-1. Every next token is scored."""
+
+    k: int = 16
+    """Bracket types."""
+    length: int = 128
+    """Tokens of a sequence."""
+
+    length_step: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k={self.k} bracket types; k must be at least 1")
+        if self.length < 2 or self.length % self.length_step:
+            even = " and even, since the brackets balance" if self.length_step == 2 else ""
+            raise ValueError(f"length={self.length} tokens; length must be at least 2{even}")
+
+    @property
+    def ids(self) -> Vocab:
+        return Vocab(2 * self.k, has_separator=False)
+
+    @property
+    def d_vocab(self) -> int:
+        return self.ids.size
+
+    @property
+    def n_ctx(self) -> int:
+        return self.length
+
+    @property
+    def valid_lengths(self) -> range:
+        return range(2, self.length + 1, self.length_step)
+
+    def at_length(self, length: int) -> "Task":
+        return dataclasses.replace(self, length=clip_length(length, self.valid_lengths))
+
+    @abc.abstractmethod
+    def draw(self, n: int, *, generator: Generator) -> Int[Tensor, "pos batch"]:
+        """The sequences, position first: each step of the loop then writes one contiguous row."""
+
+    def batch(self, n: int, *, generator: Generator) -> Batch:
+        tokens = self.draw(n, generator=generator).T.contiguous()
+        return Batch.from_sequences(tokens, torch.full((n,), self.length), 0, self.ids.pad)
+
+    def example(self, tokens: list[int]) -> str:
+        if self.k <= len(FAMILIAR):
+            return " ".join(FAMILIAR[token % self.k][token // self.k] for token in tokens)
+        return " ".join(f"{'()'[token // self.k]}{token % self.k}" for token in tokens)
+
+    def check_probability(self, p_open: float) -> None:
+        if not 0 <= p_open <= 1:
+            raise ValueError(f"p_open={p_open} is no probability; it must lie between 0 and 1")
+
+
+@TASKS.register("dyck")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dyck(BracketTask):
+    """Balanced brackets of k types, each close matching the latest open.
+
+    A bracket opens when nothing is open and closes when what remains is just enough to close everything; else
+    it opens with probability `p_open`, of a uniform type. Source: P1, table of tasks and released code.
+    """
+
+    p_open: float = 0.49
+    """Probability of opening where both are possible."""
+
+    length_step: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        BracketTask.__post_init__(self)
+        self.check_probability(self.p_open)
+
+    def draw(self, n: int, *, generator: Generator) -> Int[Tensor, "pos batch"]:
+        dtype = narrowest(self.d_vocab)
+        may_open = coins(self.p_open, self.length, n, generator=generator)
+        types = torch.randint(self.k, (self.length, n), generator=generator, dtype=dtype)
+        tokens = torch.empty(self.length, n, dtype=dtype)
+        stack = torch.zeros(self.length // 2, n, dtype=dtype)
+        depth = torch.zeros(n, dtype=torch.int64)
+        for t in range(self.length):
+            opens = (may_open[t] & (depth < self.length - t - 1)).logical_or_(depth == 0)
+            # Where this bracket's type stands in the stack: on top of it when it opens, the top itself when
+            # it closes.
+            beneath = depth - 1
+            level = torch.where(opens, depth, beneath)[None]
+            kind = torch.where(opens, types[t], stack.gather(0, level)[0])
+            stack.scatter_(0, level, kind[None])
+            torch.where(opens, kind, kind + self.k, out=tokens[t])
+            depth = torch.where(opens, depth + 1, beneath)
+        return tokens
+
+
+@TASKS.register("dyck_shuffle")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DyckShuffle(BracketTask):
+    """Brackets of k types that interleave freely, each close matching an open of its own type.
+
+    A bracket opens when nothing is open and closes at `max_depth`; else it opens with probability `p_open`,
+    of a uniform type. A close is uniform over the types that are open. The sequence is cut at `length`, so it
+    need not balance. Source: P1, table of tasks and released code.
+    """
+
+    p_open: float = 0.5
+    """Probability of opening where both are possible."""
+    max_depth: int = 16
+    """Brackets open at a time, over all types."""
+
+    def __post_init__(self) -> None:
+        BracketTask.__post_init__(self)
+        self.check_probability(self.p_open)
+        if self.max_depth < 1:
+            raise ValueError(f"max_depth={self.max_depth} open brackets; max_depth must be at least 1")
+
+    def draw(self, n: int, *, generator: Generator) -> Int[Tensor, "pos batch"]:
+        dtype = narrowest(self.d_vocab)
+        may_open = coins(self.p_open, self.length, n, generator=generator)
+        types = torch.randint(self.k, (self.length, n), generator=generator, dtype=dtype)
+        tokens = torch.empty(self.length, n, dtype=dtype)
+        # The open types of each row, in any order, as a list whose first `n_types` entries count.
+        open_types = torch.zeros(self.k + 1, n, dtype=dtype)
+        n_types = torch.zeros(n, dtype=torch.int64)
+        n_open = torch.zeros(self.k, n, dtype=dtype)
+        depth, one = torch.zeros(n, dtype=dtype), torch.ones(n, dtype=dtype)
+        for t in range(self.length):
+            opens = (may_open[t] & (depth < self.max_depth)).logical_or_(depth == 0)
+            entry = below(n_types, generator=generator)
+            kind = torch.where(opens, types[t], open_types.gather(0, entry[None])[0])
+            row = kind.long()[None]
+            before = n_open.gather(0, row)[0]
+            change = torch.where(opens, one, -one)
+            n_open.scatter_(0, row, (before + change)[None])
+            depth += change
+            # A new type is appended; one whose last bracket closes gives its entry to the last of the list.
+            # (A type that is open already is written behind the end, where it has no meaning.)
+            closed = ~opens & (before == 1)
+            last = open_types.gather(0, (n_types - 1).clamp_(min=0)[None])[0]
+            written = torch.where(closed, last, kind)
+            open_types.scatter_(0, torch.where(opens, n_types, entry)[None], written[None])
+            n_types = torch.where(
+                opens & (before == 0), n_types + 1, torch.where(closed, n_types - 1, n_types)
+            )
+            torch.where(opens, kind, kind + self.k, out=tokens[t])
+        return tokens

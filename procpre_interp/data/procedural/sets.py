@@ -1,0 +1,89 @@
+"""Sets: set `7 3 3 | 7 3`, union `7 3 | 3 5 | 7 3 5`, delete `7 3 5 3 | 3 | 7 5 3`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Generator, Tensor
+
+from procpre_interp.data.draws import below
+from procpre_interp.data.procedural.sequence import SequenceTask
+from procpre_interp.data.ragged import Ragged, join, keep_only
+from procpre_interp.data.task import TASKS
+
+
+def first_appearances(x: Ragged, d_vocab: int) -> Bool[Tensor, "batch pos"]:
+    """Where a token stands for the first time in its row."""
+    seen = torch.zeros(len(x.lengths), d_vocab, dtype=torch.bool)
+    tokens = x.tokens.long()
+    new = x.real
+    for t in range(tokens.shape[1]):
+        token = tokens[:, t : t + 1]
+        new[:, t] &= ~seen.gather(1, token)[:, 0]
+        # Meaningless tokens follow all real ones of their row, so marking them as seen does no harm.
+        seen.scatter_(1, token, True)
+    return new
+
+
+@TASKS.register("set")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Set(SequenceTask):
+    """The input without repeats, in order of first appearance: x | set x.
+
+    Source: P1, table of tasks and released code.
+    """
+
+    def answer(self, *inputs: Ragged) -> Ragged:
+        (x,) = inputs
+        return keep_only(x.tokens, first_appearances(x, self.d_vocab))
+
+
+@TASKS.register("union")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Union(SequenceTask):
+    """Two halves, then both together without repeats, in order of first appearance: a | b | union.
+
+    `length` counts both halves together, so it is even; each half is uniform, and may repeat itself.
+    Source: P1, table of tasks and released code.
+    """
+
+    shortest: ClassVar[int] = 2
+    length_step: ClassVar[int] = 2
+    n_separators: ClassVar[int] = 2
+
+    def inputs(self, lengths: Int[Tensor, " batch"], *, generator: Generator) -> list[Ragged]:
+        return [self.symbols(lengths // 2, self.length // 2, generator=generator) for _ in range(2)]
+
+    def answer(self, *inputs: Ragged) -> Ragged:
+        both = join(list(inputs))
+        return keep_only(both.tokens, first_appearances(both, self.d_vocab))
+
+
+@TASKS.register("delete")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delete(SequenceTask):
+    """The input without the first appearance of a given symbol: x | t | x without the first t.
+
+    t is the symbol at a uniform position of x, so it always occurs. (The released code draws it from the
+    whole vocabulary: with 100 symbols and short inputs it then rarely occurs, and the task is mostly a copy.)
+    Source: P1, table of tasks.
+    """
+
+    shortest: ClassVar[int] = 2
+    """Of one symbol nothing would be left to score."""
+    n_separators: ClassVar[int] = 2
+
+    @property
+    def n_ctx(self) -> int:
+        return 2 * self.length + 2
+
+    def inputs(self, lengths: Int[Tensor, " batch"], *, generator: Generator) -> list[Ragged]:
+        x = self.symbols(lengths, self.length, generator=generator)
+        position = below(lengths, generator=generator)
+        return [x, Ragged(x.tokens.gather(1, position[:, None]), torch.ones_like(lengths))]
+
+    def answer(self, *inputs: Ragged) -> Ragged:
+        x, target = inputs
+        first = (x.tokens == target.tokens).to(torch.int8).argmax(1, keepdim=True)
+        return keep_only(x.tokens, x.real.scatter_(1, first, False))

@@ -1,0 +1,147 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from procpre_interp.config import content_hash, from_yaml, to_yaml
+from procpre_interp.data import TASKS, Task
+from procpre_interp.data.mixture import Mixture, Shuffled
+from procpre_interp.data.task import prompt_hash
+from procpre_interp.seeding import stream
+from tests.checks import check_layout, rows_of
+from tests.oracles import ORACLES
+
+moderate = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**63)
+
+COMPONENTS = [
+    TASKS.build("set", length=6, min_length=2),
+    TASKS.build("dyck", k=3, length=8),
+    TASKS.build("union", length=8, vocab=300),
+    TASKS.build("haystack", max_pairs=4),
+]
+ORACLE_CONFIGS = {"dyck": {"k": 3}, "union": {"vocab": 300}}
+
+
+@moderate
+@given(tasks=st.lists(st.sampled_from(COMPONENTS), min_size=1, max_size=4), seed=seeds)
+def test_each_sequence_is_its_components_behind_its_prefix(tasks, seed):
+    task = Mixture(tasks=tuple(tasks))
+    batch = task.batch(40, generator=stream(seed, "mixture"))
+    check_layout(batch, task, 40)
+    padding = torch.arange(task.n_ctx) >= batch.lengths[:, None]
+    assert (batch.tokens[padding] == task.pad).all()
+    assert not (batch.tokens[~padding] == task.pad).any()
+    for (prefix, *tokens), scored in zip(rows_of(batch), batch.loss_mask.tolist()):
+        component = tasks[prefix - task.first_prefix]
+        expected, first_scored = ORACLES[component.name](tokens, **ORACLE_CONFIGS.get(component.name, {}))
+        assert tokens == expected
+        # One place further, behind the prefix. Where everything is scored, so is the step from the prefix.
+        first = 0 if first_scored == 0 else first_scored + 1
+        assert scored == [first <= t < len(tokens) for t in range(task.n_ctx)]
+
+
+def test_prefixes_follow_all_ids_and_the_padding_follows_them():
+    task = Mixture(tasks=tuple(COMPONENTS))
+    assert task.first_prefix == max(component.d_vocab for component in COMPONENTS) == 302
+    assert (task.pad, task.d_vocab, task.n_ctx) == (306, 307, 1 + 18)
+
+
+def test_weights_are_relative_shares():
+    task = Mixture(tasks=tuple(COMPONENTS[:2]), weights=(1.0, 3.0))
+    first = task.batch(8000, generator=stream(0, "weights")).tokens[:, 0]
+    assert abs((first == task.first_prefix).float().mean().item() - 0.25) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tasks": ()}, "at least one"),
+        ({"tasks": tuple(COMPONENTS), "weights": (1.0,)}, "1 weights for 4 tasks"),
+        ({"tasks": tuple(COMPONENTS[:2]), "weights": (1.0, -1.0)}, "must be finite and above 0"),
+    ],
+)
+def test_impossible_mixtures_say_why(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Mixture(**fields)
+
+
+def test_configs_nest():
+    task = TASKS.build(
+        "mixture", tasks=[{"name": "set", "length": 6}, {"name": "shuffled", "task": {"name": "dyck"}}]
+    )
+    assert task == Mixture(tasks=(TASKS.build("set", length=6), Shuffled(task=TASKS.build("dyck"))))
+    again = from_yaml(Task, to_yaml(task))
+    assert again == task
+    assert content_hash(again) == content_hash(task)
+    with pytest.raises(ValueError, match="Did you mean 'dyck'"):
+        TASKS.build("shuffled", task={"name": "dick"})
+
+
+@moderate
+@given(task=st.sampled_from([*COMPONENTS, Mixture(tasks=tuple(COMPONENTS))]), seed=seeds)
+def test_shuffling_keeps_all_but_the_order(task, seed):
+    shuffled = Shuffled(task=task)
+    batch = shuffled.batch(40, generator=stream(seed, "shuffled"))
+    original = task.batch(40, generator=stream(seed, "shuffled"))
+    check_layout(batch, shuffled, 40)
+    assert torch.equal(batch.lengths, original.lengths)
+    assert torch.equal(batch.loss_mask, original.loss_mask)
+    assert [sorted(row) for row in rows_of(batch)] == [sorted(row) for row in rows_of(original)]
+    padding = torch.arange(task.n_ctx) >= batch.lengths[:, None]
+    assert torch.equal(batch.tokens[padding], original.tokens[padding])
+
+
+def test_shuffling_is_uniform():
+    """The two separators of `a b | a | b` come to stand in each pair of the six places alike."""
+    n = 24_000
+    task = Shuffled(task=TASKS.build("delete", length=2, vocab=10**6))
+    tokens = task.batch(n, generator=stream(0, "uniform")).tokens
+    separators = tokens == 10**6
+    assert (separators.sum(1) == 2).all()
+    first = separators.int().argmax(1)
+    last = 5 - separators.flip(1).int().argmax(1)
+    counts = (first * 6 + last).bincount(minlength=36)
+    assert (counts > 0).sum() == 15, "two separators have 15 pairs of places among six tokens"
+    expected = n / 15
+    assert ((counts[counts > 0] - expected).abs() < 5 * expected**0.5).all()
+
+
+@pytest.mark.parametrize("task", [Mixture(tasks=tuple(COMPONENTS[:3])), Shuffled(task=COMPONENTS[0])])
+def test_lengths_reach_the_components(task):
+    short = task.at_length(4)
+    assert short.d_vocab == task.d_vocab
+    assert short.n_ctx < task.n_ctx
+    check_layout(short.batch(20, generator=stream(0, "short")), short, 20)
+    full = task.at_length(task.valid_lengths[-1])
+    assert full.n_ctx == task.n_ctx
+
+
+def test_a_mixture_has_a_length_only_if_its_components_have():
+    task = Mixture(tasks=tuple(COMPONENTS))
+    assert not task.valid_lengths
+    with pytest.raises(ValueError, match="haystack has no length"):
+        task.at_length(4)
+
+
+def test_components_that_come_in_splits_keep_to_them():
+    """A task whose validation data are other data (a corpus, say) is asked for the split."""
+    asked = []
+
+    class Recorder(TASKS["set"]):  # pyright: ignore
+        __slots__ = ()
+
+        def candidates(self, n, split, *, generator):
+            asked.append(split)
+            return self.batch(n, generator=generator)
+
+    component = Recorder(length=6)  # pyright: ignore
+    for task in (Mixture(tasks=(component,)), Shuffled(task=component)):
+        batch = task.split_batch(50, "validation", generator=stream(0, "split"))
+        assert len(batch) == 50
+        assert len(prompt_hash(batch).unique()) > 1
+    assert set(asked) == {"validation"}
+
+
+def test_the_control_draws_from_the_stream_of_what_it_controls():
+    assert Shuffled(task=TASKS.build("dyck")).stream_label == TASKS.build("dyck").stream_label
