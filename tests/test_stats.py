@@ -32,6 +32,15 @@ def test_summary_by_hand():
     assert dyck["phase1_seconds"] == pytest.approx(30)
 
 
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_binomial_bounds_agree_with_scipy(n: int):
+    successes = np.arange(n + 1)
+    low, high = stats.binomial_bounds(successes, np.full(n + 1, n))
+    for k in successes:
+        theirs = scipy.stats.binomtest(int(k), n).proportion_ci(0.95, method="exact")
+        assert (low[k], high[k]) == pytest.approx((theirs.low, theirs.high))
+
+
 def test_one_replicate_has_no_interval():
     one = stats.summarise_conditions(reproduce_table().query("replicate == 0")).set_index("condition")
     assert one.loc["dyck_full", "accuracy_mean"] == 0.9

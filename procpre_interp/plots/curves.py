@@ -56,7 +56,8 @@ def learning_curves(
         )
     if threshold is not None:
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
-    caption = f"Thick: mean; thin: replicates. {interval_note(_fewest(curves))}"
+    n = _fewest(curves)
+    caption = interval_note(n) if n < 2 else f"thick: mean, thin: replicates; {interval_note(n)}"
     lay_out(figure, title=title or "Learning", caption=caption, x="Step", y=AXES.get(value, value))
     if value != "loss_nats":
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")

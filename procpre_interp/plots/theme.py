@@ -54,7 +54,7 @@ def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, heig
     figure.update_layout(
         title={
             "text": title,
-            "subtitle": {"text": caption},
+            "subtitle": {"text": caption, "font": {"size": 12, "color": "#888888"}},
             "x": 0,
             "xref": "paper",
             "y": 0.97,

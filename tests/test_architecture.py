@@ -1,0 +1,144 @@
+"""Who may import whom, read from the source: imports inside functions count like those at the top."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "procpre_interp"
+
+BASE = {"config", "environment", "files", "registry", "seeding"}
+METHODS = {"train", "transfer", "ablate", "probe", "patch"}
+TABLES = {"run", "runs", "stats", "plots", "describe", "report"}
+ALLOWED = {
+    **dict.fromkeys(BASE, BASE),
+    "data": BASE,
+    "model": BASE,
+    # Methods never import one another: a sweep receives its score as a function.
+    **dict.fromkeys(METHODS, BASE | {"data", "model"}),
+    "run": BASE,
+    "runs": BASE | {"run"},
+    "stats": BASE,
+    "plots": BASE | {"stats"},
+    "describe": BASE | {"run", "runs", "stats"},
+    "report": BASE | TABLES,
+    "claims": BASE | TABLES,
+}
+PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
+ALLOWED["pipeline"] = PIPELINE
+ALLOWED["engine"] = ALLOWED["reproduce"] = PIPELINE | {"pipeline"}
+ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
+ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
+"""Part of the package (module or folder) -> the other parts that it may import."""
+
+NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
+TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims"}
+"""Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
+
+APP_MAY_IMPORT = BASE | TABLES | {"claims", "__init__"}
+PAGES_THAT_RUN_A_MODEL: set[str] = set()
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, relative ones resolved."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    package = parts[:-1]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            home = home if node.level else str(node.module)
+            # `from package import name` may name a module of the package.
+            names |= {f"{home}.{alias.name}" for alias in node.names} if home == PACKAGE else {home}
+    return names
+
+
+def part_of(name: str) -> str | None:
+    """The part of our package that a dotted name is in; None for other people's modules."""
+    first, _, rest = name.partition(".")
+    part = rest.split(".")[0] or "__init__"
+    if first != PACKAGE:
+        return None
+    folder = ROOT / PACKAGE
+    return part if (folder / part).is_dir() or (folder / f"{part}.py").is_file() else "__init__"
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT / PACKAGE).with_suffix("").parts[0]
+
+
+SOURCES = [path for path in sorted((ROOT / PACKAGE).rglob("*.py")) if not part(path).startswith("_")]
+PAGES = sorted((ROOT / "app").rglob("*.py"))
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
+def test_imports_run_one_way(path: Path):
+    own = part(path)
+    assert own in ALLOWED, f"give {own} its place in the table of tests/test_architecture.py"
+    others = {part_of(name) for name in imported(path)} - {None, own}
+    assert others <= ALLOWED[own], f"{own} may not import {sorted(map(str, others - ALLOWED[own]))}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
+def test_tables_need_no_torch(path: Path):
+    if part(path) in TORCH_FREE:
+        assert not {name.split(".")[0] for name in imported(path)} & NEED_TORCH
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+def test_the_app_reads_tables(path: Path):
+    names = imported(path)
+    if path.stem not in PAGES_THAT_RUN_A_MODEL:
+        assert {part_of(name) for name in names} - {None} <= APP_MAY_IMPORT
+        assert not {name.split(".")[0] for name in names} & NEED_TORCH
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_the_table_has_no_cycle():
+    """Layers can be peeled off from the bottom, the base (which is one) apart."""
+    above = {own: below - BASE - {own, "__init__"} for own, below in ALLOWED.items() if own not in BASE}
+    above["cli"], above["commands"] = above["cli"] - {"commands"}, above["commands"] - {"cli"}
+    while above:
+        lowest = {own for own, below in above.items() if not below & set(above)}
+        assert lowest, f"a cycle among {sorted(above)}"
+        above = {own: below for own, below in above.items() if own not in lowest}
+
+
+def test_stored_results_open_without_torch():
+    """What the parser cannot see: modules loaded through others."""
+    code = (
+        "import sys, procpre_interp, procpre_interp.report, procpre_interp.plots.curves\n"
+        "procpre_interp.RunStore, procpre_interp.load_history\n"
+        "print(sorted({'torch', 'transformers', 'transformer_lens'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_parser_sees_imports_in_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    source = tmp_path / PACKAGE / "plots" / "bad.py"
+    source.parent.mkdir(parents=True)
+    (tmp_path / PACKAGE / "train").mkdir()
+    source.write_text(
+        f"from {PACKAGE} import train, RunStore\n"
+        "def f():\n    import torch.nn\n    from ..train import loop\n    from . import theme\n"
+    )
+    assert imported(source) == {
+        f"{PACKAGE}.train",
+        f"{PACKAGE}.RunStore",
+        "torch.nn",
+        f"{PACKAGE}.plots",
+    }
+    assert part_of(f"{PACKAGE}.train.loop") == "train"
+    assert part_of(f"{PACKAGE}.RunStore") == "__init__"
+    assert part_of("torch") is None
