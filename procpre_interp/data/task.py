@@ -167,7 +167,7 @@ class Task(abc.ABC):
         """Make what `batch` reads (a token file, say). Called once, before training."""
 
     def extra_metrics(self, loss_nats: float, split: Split) -> dict[str, float]:
-        """What the mean loss a token on `split`, in nats, is in this task's own units (bits per byte, say)."""
+        """What the mean loss a token on `split`, in nats, is in the task's own units (bits per byte, say)."""
         return {}
 
     def example(self, tokens: list[int]) -> str:
