@@ -4,7 +4,14 @@ import torch
 from hypothesis import given, settings
 
 from procpre_interp.data import TASKS, Batch, Split, Task
-from procpre_interp.data.task import clip_length, concatenate, is_separable, prompt_hash, prompt_overlap
+from procpre_interp.data.task import (
+    clip_length,
+    concatenate,
+    is_separable,
+    prompt_hash,
+    prompt_overlap,
+    split_mask,
+)
 from procpre_interp.seeding import stream
 from tests.checks import check_layout
 from tests.oracles import ORACLES
@@ -83,10 +90,13 @@ def test_no_validation_or_test_prompt_occurs_in_training(name):
     task = build(name)
     assert is_separable(task)
     assert prompt_overlap(task, 200) == 0
-    prompts = {
-        split: prompt_hash(task.split_batch(n, split, generator=stream(5, name, split), separable=True))
+    batches = {
+        split: task.split_batch(n, split, generator=stream(5, name, split), separable=True)
         for split, n in zip(SPLITS, (10_000, 300, 300))
     }
+    # In spaces this large no prompt comes twice by chance either: the rule is checked beside its effect.
+    assert all(split_mask(batch, split).all() for split, batch in batches.items())
+    prompts = {split: prompt_hash(batch) for split, batch in batches.items()}
     assert not torch.isin(prompts["validation"], prompts["train"]).any()
     assert not torch.isin(prompts["test"], prompts["train"]).any()
     assert not torch.isin(prompts["test"], prompts["validation"]).any()
