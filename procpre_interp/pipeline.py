@@ -129,6 +129,7 @@ def execute(
     with store.claim(run_id, waiting=waiting) as partial:
         if partial is None:
             return store.open(run_id)
+        check_device(config.train.device)
         config.task.prepare()
         fresh = HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
         donors = [load_donor(parent, store, config.seed) for parent in config.parents]
@@ -151,9 +152,20 @@ def execute(
         return _finish(config, partial, model, state, carried)
 
 
+def check_device(device: str) -> None:
+    """Raise `ValueError` where torch cannot use the device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise ValueError(f"device {device!r} cannot be used: {str(problem).splitlines()[0]}") from None
+
+
 def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
     """A parent's weights, damaged as asked; the damage is drawn from the child's seed."""
-    model = load_model(store.open(parent.run), step=parent.step)
+    run = store.open(parent.run)
+    if run.summary["status"] == "diverged":
+        raise ValueError(f"run {run.id} diverged; a parent must have finished")
+    model = load_model(run, step=parent.step)
     weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
     if parent.ablation is not None:
         generator = stream(seed, "ablation", parent.ablation.name)

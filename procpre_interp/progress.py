@@ -6,7 +6,6 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from typing_extensions import Self
 
 from procpre_interp.engine import Event
 
@@ -45,7 +44,7 @@ class RunProgress:
         self.started: dict[str, tuple[int, float]] = {}
         self.spoken: dict[str, float] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunProgress":
         self.progress.start()
         return self
 

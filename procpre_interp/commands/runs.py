@@ -61,7 +61,8 @@ def print_table(table: pd.DataFrame) -> None:
         shown.add_column(column, justify="right" if numeric else "left", no_wrap=column == "run")
     for row in table[columns].itertuples(index=False):
         shown.add_row(*(cell(column, value) for column, value in zip(columns, row)))
-    console = Console(highlight=False, markup=False)
+    # Into a file or a pipe a line may be as long as it wants.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
     console.print(shown)
     for row in table[table["status"] == "damaged"].to_dict("records"):
         console.print(f"{row['run']} is damaged and not used: {row['problem']}", soft_wrap=True)

@@ -77,8 +77,6 @@ def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tupl
         if step and not step.isdigit():
             raise ValueError(f"parent {name!r}: the step after @ is a number, such as {run_id}@1000")
         run = store.open(run_id)
-        if run.summary["status"] == "diverged":
-            raise ValueError(f"run {run.id} diverged; a parent must have finished")
         parents.append(
             Parent(
                 run=run.id,

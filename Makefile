@@ -1,0 +1,36 @@
+# Every target sets up what it needs: a virtual environment with the pinned versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs
+READY := $(VENV)/.ready
+
+.PHONY: reproduce test test-slow app lint clean
+
+reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
+	$(BIN)/procpre-interp reproduce --quick --out $(OUT)
+
+test: $(READY)  ## the fast suite
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## what takes minutes
+	$(BIN)/python -m pytest -m slow
+
+app: $(READY)  ## the explorer, on this machine only
+	$(BIN)/procpre-interp app --store $(OUT)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# torch goes first and alone: pip then takes the pinned CPU build for it, before anything else can ask for another.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,204 @@
+"""The command line: what it prints, its exit codes, and that no mistake ends in a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from procpre_interp.cli import COMMANDS, help_text, main
+from procpre_interp.data import TASKS
+from procpre_interp.runs import RunStore
+
+TINY = [
+    *("--train.steps", "6", "--train.batch-size", "8", "--train.warmup-steps", "2"),
+    *("--train.evaluate-every", "3", "--train.evaluate-examples", "16", "--model.d-model", "8", "--model.n-heads", "2"),
+]
+DYCK = ["train", "--task", "dyck", "--task.k", "2", "--task.length", "64", "--model.tied", *TINY]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROCPRE_STORE", raising=False)
+
+
+def complaint(capsys) -> str:
+    """The one line that a mistake prints."""
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    assert text.count("\n") == 1, text
+    return text
+
+
+def test_help_needs_no_heavy_import():
+    script = (
+        "import sys; from procpre_interp.cli import main; main(['--help']); "
+        "heavy = {'torch', 'pandas', 'transformer_lens', 'tyro', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == help_text()
+
+
+def test_the_list_of_runs_needs_no_torch(tmp_path):
+    (tmp_path / "runs").mkdir()
+    script = (
+        "import sys; from procpre_interp.cli import main; assert main(['runs']) == 0; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 runs" in done.stdout
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_teaches(command, capsys):
+    assert main([command, "-h"]) == 0
+    text = capsys.readouterr().out
+    assert f"procpre-interp {command}" in text
+    assert "--" in text
+
+
+def test_no_command_at_all(capsys):
+    assert main([]) == 2
+    assert "commands:" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+
+
+def test_train_transfer_and_runs(tmp_path, capsys):
+    assert main(DYCK) == 0
+    first = capsys.readouterr()
+    assert "finished after 6 steps" in first.out
+    assert main(DYCK) == 0
+    again = capsys.readouterr()
+    assert "finished before" in again.err
+    assert again.out == first.out
+    parent = RunStore("runs").query()["run"].iloc[0]
+    transfer = ["transfer", "--parent", parent[:6], "--components", "attn+ln", *TINY, "--model.n-ctx", "64"]
+    assert main(transfer) == 0
+    capsys.readouterr()
+    assert main(["runs", "--format", "json", "--where", "task=haystack"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["parents"] for row in rows] == [parent]
+    assert rows[0]["components"] == "attn+ln"
+    assert main(["runs", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+    assert main(["runs"]) == 0
+    table = capsys.readouterr().out
+    assert parent in table
+    assert "2 runs" in table
+    assert main(["report", parent, "--store", "runs"]) == 0
+    assert main(["transfer", "--parent", f"{parent}@5", *TINY, "--model.n-ctx", "64"]) == 2
+    assert "keeps no weights of step 5" in complaint(capsys)
+
+
+def test_yaml_gives_defaults_and_flags_win(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(
+        "task: {name: dyck, k: 3, length: 16}\nseed: 7\nmodel: {d_model: 8, n_heads: 2}\n"
+        "train: {steps: 3, batch_size: 4, evaluate_examples: 8, warmup_steps: 1, learning_rate: 1e-3}\n"
+    )
+    assert main(["train", "--config", "run.yaml", "--train.steps", "2", "--task.k", "2"]) == 0
+    run = RunStore("runs").open("latest")
+    assert run.config["task"] == {"name": "dyck", "version": 1, "k": 2, "length": 16}
+    assert run.config["seed"] == 7
+    assert run.summary["steps"] == 2
+    # The config that a run stores is a config file again, and names the same run.
+    stored = run.folder / "config.yaml"
+    capsys.readouterr()
+    assert main(["train", "--config", str(stored)]) == 0
+    assert "finished before" in capsys.readouterr().err
+
+
+def test_tasks_lists_every_task_with_an_example(capsys):
+    assert main(["tasks"]) == 0
+    text = capsys.readouterr().out
+    for name in TASKS:
+        assert f"{name}  " in text
+    assert main(["tasks", "--name", "reverse", "--examples", "3"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("|") >= 3
+    assert "--task.length" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train"], "wants --task NAME"),
+        (["train", "--task"], "--task wants a value"),
+        (["train", "--task", "dykc"], "Did you mean 'dyck'?"),
+        (["train", "--task", "dyck", "--model.n-ctx", "32"], "longer than the context n_ctx=32"),
+        (["train", "--task", "dyck", "--train.freeze", "atn", *TINY], "unknown component 'atn'. Did you mean 'attn'"),
+        (["train", "--config", "none.yaml"], "none.yaml: No such file"),
+        (["train", "--task", "dyck", "--train.device", "cuda:99"], "cannot be used"),
+        (["transfer"], "wants --parent RUN"),
+        (["transfer", "--parent", "nosuchrun"], "no run 'nosuchrun'"),
+        (["transfer", "--parent", "../../etc"], "'../../etc' is no name of a run"),
+        (["transfer", "--parent", "a", "b", "--components", "attn", "mlp", "ln"], "2 parents but 3 selectors"),
+        (["runs", "--store", "nowhere"], "no store nowhere"),
+        (["runs", "--store", "."], None),
+        (["report", "nosuchrun", "--store", "."], "no run 'nosuchrun'"),
+        (["reproduce", "--replicates", "0"], "replicates=0"),
+        (["reproduce", "--workers", "0"], "workers=0"),
+        (["tasks", "--name", "sorted"], "Did you mean 'sort"),
+        (["app", "--port", "0"], "port=0"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_nonzero_exit_code(arguments, expected, capsys):
+    code = main(arguments)
+    if expected is None:
+        assert code == 0
+        return
+    assert code in (1, 2)
+    assert expected in complaint(capsys)
+
+
+def test_a_bad_field_is_explained_without_a_traceback(capsys):
+    assert main(["train", "--task", "dyck", "--task.k", "-1"]) == 2
+    text = capsys.readouterr().err
+    assert "k=-1 bracket types; k must be at least 1" in text
+    assert "Traceback" not in text
+
+
+def test_an_unwritable_store_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert main([*DYCK, "--store", "file"]) == 2
+    assert "is a file" in complaint(capsys)
+    assert main([*DYCK, "--store", "/proc/procpre"]) == 1
+    assert "/proc/procpre" in complaint(capsys)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys, monkeypatch):
+    import errno
+
+    from procpre_interp.train import Trainer
+
+    def full(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resume.safetensors")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "save", full)
+        assert main([*DYCK, "--train.save-seconds", "0"]) == 1
+    assert "No space left on device; make room and repeat the command" in complaint(capsys)
+    assert main(DYCK) == 0
+    assert "finished after 6 steps" in capsys.readouterr().out
+
+
+def test_ctrl_c_on_a_real_process_and_on_again(tmp_path):
+    arguments = [argument.replace("6", "3000") if argument == "6" else argument for argument in DYCK]
+    command = [sys.executable, "-m", "procpre_interp.cli", *arguments, "--train.save-seconds", "0.1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/partial/*/resume.safetensors")) and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "procpre-interp: stopped; repeat the command to go on from there"
+    assert "Traceback" not in err
+    assert RunStore("runs").query()["status"].tolist() == ["interrupted"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "finished after 3000 steps" in done.stdout

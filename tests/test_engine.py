@@ -1,0 +1,73 @@
+"""Sweeps: parents before children, failures stay where they are, Ctrl-C loses nothing."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from procpre_interp.engine import Event, execute_all
+from procpre_interp.pipeline import Parent, execute, load_model
+from procpre_interp.runs import RunStore
+from procpre_interp.train import Interrupted
+from tests.test_pipeline import PHASE1, PHASE2, TRAIN, child
+
+
+def by_id(*configs):
+    return {config.run_id: config for config in configs}
+
+
+def test_a_graph_with_a_failing_cell(tmp_path):
+    store = RunStore(tmp_path)
+    misfit = child(selector="blocks.1")  # the child below has one layer only
+    misfit = dataclasses.replace(misfit, model=dataclasses.replace(misfit.model, n_layers=1))
+    orphan = dataclasses.replace(PHASE2, parents=(Parent(run=misfit.run_id),))
+    events: list[Event] = []
+    configs = by_id(orphan, misfit, child(), PHASE1)  # children first: the order must not matter
+    problems = execute_all(configs, store, workers=2, on_event=events.append)
+    assert set(problems) == {misfit.run_id, orphan.run_id}
+    assert "missing in the model" in problems[misfit.run_id]
+    assert problems[orphan.run_id] == f"its parent {misfit.run_id} failed"
+    assert store.is_finished(PHASE1.run_id)
+    assert store.is_finished(child().run_id)
+    kinds = {run: [event.kind for event in events if event.run == run] for run in configs}
+    assert kinds[PHASE1.run_id][0] == "started"
+    assert kinds[PHASE1.run_id][-1] == "finished"
+    assert kinds[misfit.run_id][-1] == "failed"
+    assert kinds[orphan.run_id] == ["skipped"]
+    # Workers change nothing: the same run, computed here, has the same bits.
+    here = execute(PHASE1, RunStore(tmp_path / "serial"))
+    assert torch.equal(load_model(here).flat, load_model(store.open(PHASE1.run_id)).flat)
+    events.clear()
+    execute_all(by_id(child(), PHASE1), store, workers=2, on_event=events.append)
+    assert {event.kind for event in events} == {"finished"}
+
+
+def test_ctrl_c_saves_every_worker_and_the_sweep_goes_on(tmp_path):
+    store = RunStore(tmp_path)
+    long = dataclasses.replace(TRAIN, steps=100_000, evaluate_every=50_000, save_seconds=1000.0)
+    configs = by_id(*(dataclasses.replace(PHASE2, seed=seed, train=long) for seed in range(2)))
+    progress: set[str] = set()
+
+    def note(event: Event) -> None:
+        if event.kind == "progress" and event.step > 1:
+            progress.add(event.run)
+
+    def interrupt() -> None:
+        limit = time.monotonic() + 60
+        while len(progress) < 2 and time.monotonic() < limit:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Interrupted):
+        execute_all(configs, store, workers=2, on_event=note)
+    thread.join()
+    assert len(progress) == 2
+    assert store.query()["status"].tolist() == ["interrupted", "interrupted"]
+    for run in configs:
+        assert (tmp_path / "partial" / run / "resume.safetensors").exists()

@@ -1,0 +1,236 @@
+"""Runs end to end: what is part of a run's identity, what is computed once, what is refused."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from procpre_interp import load_history, load_model
+from procpre_interp.ablate import ShuffleWithinTensors
+from procpre_interp.config import from_yaml, to_yaml
+from procpre_interp.data import TASKS
+from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_donor, load_task
+from procpre_interp.runs import DamagedRun, RunStore
+from procpre_interp.train import Interrupted, TrainConfig, evaluate, summarise
+from procpre_interp.transfer import TransferConfig
+
+SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
+TRAIN = TrainConfig(steps=12, batch_size=8, learning_rate=1e-2, warmup_steps=2, evaluate_every=4, evaluate_examples=32)
+PHASE1 = RunConfig(
+    task=TASKS.build("dyck", k=2, length=64), seed=3, model=dataclasses.replace(SHAPE, tied=True), train=TRAIN
+)
+PHASE2 = RunConfig(
+    task=TASKS.build("haystack"), seed=3, model=dataclasses.replace(SHAPE, n_ctx=64), train=TRAIN
+)
+
+
+def child(**parent) -> RunConfig:
+    return dataclasses.replace(PHASE2, parents=(Parent(run=PHASE1.run_id, **parent),))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    execute(dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, checkpoints=2)), store)
+    execute(PHASE1, store)
+    return store
+
+
+def test_a_run_is_whole(store):
+    run = store.open(PHASE1.run_id)
+    assert run.summary["status"] == "finished"
+    assert run.summary["steps"] == run.steps[-1] == 12
+    assert from_yaml(RunConfig, (run.folder / "config.yaml").read_text()).run_id == run.id
+    history = load_history(run)
+    assert history.loc[history.split == "validation", "step"].tolist() == [0, 4, 8, 12]
+    assert set(history.run) == {run.id}
+    model = load_model(run)
+    assert not model.training
+    batch = TASKS.build("dyck", k=2, length=64).batch(50, generator=torch.Generator())
+    assert model(batch.tokens).shape == (50, 64, 5)
+    assert load_task(run) == PHASE1.task
+    examples = run.examples()
+    assert summarise(examples)["accuracy"] == pytest.approx(run.summary["accuracy"])
+    assert len(examples) == 4000
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["threads"] == 1
+    assert environment["packages"]["torch"]
+
+
+def test_the_stored_weights_give_the_stored_score(store):
+    run = store.open(PHASE1.run_id)
+    from procpre_interp.pipeline import TEST_EXAMPLES, held_out
+
+    batch = held_out(PHASE1.task, "test", seed=3, n=TEST_EXAMPLES)
+    assert summarise(evaluate(load_model(run), batch))["loss_nats"] == pytest.approx(run.summary["loss_nats"])
+
+
+def test_a_finished_run_is_opened_not_repeated(store):
+    def never(state, train):
+        raise AssertionError("computed again")
+
+    assert execute(PHASE1, store, on_step=never).id == PHASE1.run_id
+
+
+def test_identity_is_what_changes_the_numbers():
+    same = [
+        dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, save_seconds=1.0)),
+        dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, micro_batch_tokens=2**14)),  # what it resolves to
+        dataclasses.replace(PHASE1, transfer=TransferConfig(positions="fresh")),  # no parents, no effect
+        from_yaml(RunConfig, to_yaml(PHASE1)),
+    ]
+    assert {config.run_id for config in same} == {PHASE1.run_id}
+    other = [
+        dataclasses.replace(PHASE1, seed=4),
+        dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, threads=2)),
+        dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, evaluate_every=6)),
+        dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, learning_rate=2e-2)),
+        dataclasses.replace(PHASE1, task=TASKS.build("dyck", k=3, length=64)),
+        child(),
+        child(selector="attn"),
+        child(ablation=ShuffleWithinTensors()),
+        dataclasses.replace(child(), transfer=TransferConfig(positions="fresh")),
+    ]
+    assert len({config.run_id for config in [PHASE1, *other]}) == len(other) + 1
+
+
+def test_conditions_of_a_replicate_share_data_and_fresh_weights(store):
+    fresh = execute(dataclasses.replace(PHASE2, train=dataclasses.replace(TRAIN, checkpoints=2)), store)
+    attention = execute(
+        dataclasses.replace(child(selector="attn"), train=dataclasses.replace(TRAIN, checkpoints=2)), store
+    )
+    one, other = (dict(load_model(run, step=0).named_parameters()) for run in (fresh, attention))
+    assert torch.equal(one["blocks.0.mlp.W_in"], other["blocks.0.mlp.W_in"])
+    parent = dict(load_model(store.open(PHASE1.run_id)).named_parameters())
+    assert torch.equal(other["blocks.0.attn.W_Q"], parent["blocks.0.attn.W_Q"])
+    assert not torch.equal(one["blocks.0.attn.W_Q"], other["blocks.0.attn.W_Q"])
+    assert torch.equal(other["pos_embed.W_pos"], parent["pos_embed.W_pos"][:64])
+    assert attention.summary["positions_carried"] is True
+    assert attention.summary["parents"] == PHASE1.run_id
+    same = ["example", "length", "n_scored"]
+    assert fresh.examples()[same].equals(attention.examples()[same])
+
+
+def test_damage_comes_from_the_childs_seed_and_spares_the_parent(store):
+    parent = Parent(run=PHASE1.run_id, ablation=ShuffleWithinTensors())
+    intact = load_donor(Parent(run=PHASE1.run_id), store, seed=3).weights
+    damaged = load_donor(parent, store, seed=3).weights
+    again = load_donor(parent, store, seed=3).weights
+    other = load_donor(parent, store, seed=4).weights
+    name = "blocks.0.mlp.W_in"
+    assert torch.equal(damaged[name], again[name])
+    assert not torch.equal(damaged[name], other[name])
+    assert not torch.equal(damaged[name], intact[name])
+    assert torch.equal(damaged["pos_embed.W_pos"], intact["pos_embed.W_pos"])
+    store.open(PHASE1.run_id)  # its hashes still hold
+
+
+def test_a_checkpoint_can_be_a_parent(store):
+    early = dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, checkpoints=2))
+    weights = load_donor(Parent(run=early.run_id, step=1), store, seed=0).weights
+    assert not torch.equal(weights["embed.W_E"], load_donor(Parent(run=early.run_id), store, seed=0).weights["embed.W_E"])
+    with pytest.raises(ValueError, match=r"keeps no weights of step 5; there are: \[0, 1, 12\]"):
+        load_donor(Parent(run=early.run_id, step=5), store, seed=0)
+
+
+def test_a_diverged_run_is_a_finished_result(tmp_path):
+    store = RunStore(tmp_path)
+    wild = dataclasses.replace(TRAIN, learning_rate=1e5, clip_norm=None, warmup_steps=0, steps=100)
+    config = dataclasses.replace(PHASE2, train=wild)
+    run = execute(config, store)
+    assert run.summary["status"] == "diverged"
+    assert run.summary["accuracy"] is None
+    assert store.is_finished(config.run_id)
+    with pytest.raises(ValueError, match="diverged; a parent must have finished"):
+        execute(dataclasses.replace(PHASE2, parents=(Parent(run=run.id),)), store)
+
+
+def test_missing_and_damaged_parents_are_refused(tmp_path):
+    store = RunStore(tmp_path)
+    with pytest.raises(ValueError, match=f"no run '{PHASE1.run_id}'"):
+        execute(child(), store)
+    run = execute(PHASE1, store)
+    path = run.weights_path()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedRun, match="weights/step_00000012.safetensors"):
+        execute(child(), store)
+
+
+def test_too_long_for_the_context_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="sequences of 63 tokens are longer than the context n_ctx=32"):
+        dataclasses.replace(PHASE2, model=dataclasses.replace(SHAPE, n_ctx=32))
+
+
+def test_an_unknown_device_is_one_line(tmp_path):
+    config = dataclasses.replace(PHASE2, train=dataclasses.replace(TRAIN, device="cuda:77"))
+    with pytest.raises(ValueError, match="device 'cuda:77' cannot be used"):
+        execute(config, RunStore(tmp_path))
+
+
+def test_an_interrupted_run_ends_bit_identical(tmp_path, store):
+    whole = execute(child(), store)
+    partial = RunStore(tmp_path)
+    execute(PHASE1, partial)
+    steps = []
+    with pytest.raises(Interrupted):
+        execute(
+            child(), partial, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 5
+        )
+    assert partial.query(status="interrupted")["run"].tolist() == [child().run_id]
+    run = execute(child(), partial, on_step=lambda s, t: steps.append(s.step))
+    assert steps[5] == 6
+    assert torch.equal(load_model(run).flat, load_model(whole).flat)
+    assert run.history().drop(columns="seconds").equals(whole.history().drop(columns="seconds"))
+    assert run.examples().equals(whole.examples())
+
+
+VICTIM = """
+import sys
+from procpre_interp.pipeline import RunConfig, execute
+from procpre_interp.config import from_yaml
+from procpre_interp.runs import RunStore
+print("ready", flush=True)
+execute(from_yaml(RunConfig, open(sys.argv[1]).read()), RunStore(sys.argv[2]))
+"""
+
+
+def test_kill_9_loses_no_more_than_the_last_saved_state(tmp_path):
+    train = dataclasses.replace(TRAIN, steps=400, save_seconds=0.0, evaluate_every=100)
+    config = dataclasses.replace(PHASE2, train=train)
+    expected = execute(config, RunStore(tmp_path / "whole"))
+    killed = RunStore(tmp_path / "killed")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    command = [sys.executable, "-c", VICTIM, str(tmp_path / "config.yaml"), str(killed.path)]
+    victim = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    saved = killed.path / "partial" / config.run_id / "resume.safetensors"
+    limit = time.monotonic() + 60
+    while not saved.exists() and time.monotonic() < limit:
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert saved.exists()
+    assert killed.query()["status"].tolist() == ["interrupted"]
+    first_steps = []
+    run = execute(config, killed, on_step=lambda s, t: first_steps.append(s.step))
+    assert first_steps[0] > 1, "nothing was resumed"
+    assert torch.equal(load_model(run).flat, load_model(expected).flat)
+
+
+def test_two_processes_that_want_the_same_run_compute_it_once(tmp_path):
+    train = dataclasses.replace(TRAIN, steps=100, evaluate_every=50)
+    config = dataclasses.replace(PHASE2, train=train)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    command = [sys.executable, "-c", VICTIM, str(tmp_path / "config.yaml"), str(tmp_path / "store")]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    table = RunStore(tmp_path / "store").query()
+    assert table["status"].tolist() == ["finished"]
