@@ -1,8 +1,9 @@
 """How fast the tasks are generated: tokens per second on one core.
 
 Counted as in training, rows times width (a haystack batch is 1000 x 63), and without the padding beside it.
-The tasks take turns, so that a busy moment of the machine hits all of them alike; the median over the turns
-counts, and the best is what an idle machine would reach. The last line is JSON: medians by task.
+Seconds are the processor's, which on one thread are those of the clock unless others use the core too. The
+tasks take turns, so that a busy moment of the machine hits all alike; the median over the turns counts, and
+the best is what an idle machine would reach. The last line is JSON: medians by task.
 """
 
 import argparse
@@ -41,9 +42,9 @@ def measure(rows: int, turns: int) -> dict[str, tuple[list[float], float]]:
     for turn in range(-1, turns):  # the first turn warms up
         for name, task in tasks().items():
             generator = stream(turn + 1, "benchmark", name)
-            start = time.perf_counter()
+            start = time.process_time()
             batch = task.batch(rows, generator=generator)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             real_share[name] = batch.lengths.sum().item() / batch.tokens.numel()
             if turn >= 0:
                 rates[name].append(batch.tokens.numel() / seconds)

@@ -95,7 +95,7 @@ def test_no_validation_or_test_prompt_occurs_in_training(name):
         for split, n in zip(SPLITS, (10_000, 300, 300))
     }
     # In spaces this large no prompt comes twice by chance either: the rule is checked beside its effect.
-    assert all(split_mask(batch, split).all() for split, batch in batches.items())
+    assert all(split_mask(batches[split], split).all() for split in SPLITS)
     prompts = {split: prompt_hash(batch) for split, batch in batches.items()}
     assert not torch.isin(prompts["validation"], prompts["train"]).any()
     assert not torch.isin(prompts["test"], prompts["train"]).any()
