@@ -5,12 +5,9 @@ other origin are read by torch with `weights_only=True`, which does not either.
 """
 
 import json
-import os
-import pickle
 import re
-import tempfile
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from procpre_interp.config import from_dict, to_dict
+from procpre_interp.files import atomic_write
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 if TYPE_CHECKING:
@@ -38,25 +36,16 @@ Weights = dict[str, Float[Tensor, "..."]]
 
 
 def save_weights(
-    model: HookedTransformer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+    model: HookedTransformer, path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a model's weights and config. The file is complete or absent, whenever the process dies."""
-    path = Path(path)
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(to_dict(model.config, defaults=True))}
     weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(save(weights, header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(weights, header))
 
 
-def load_weights(path: str | os.PathLike[str]) -> HookedTransformer:
+def load_weights(path: str | Path) -> HookedTransformer:
     """The model that `save_weights` wrote, in eval mode on the CPU.
 
     Raises:
@@ -68,7 +57,7 @@ def load_weights(path: str | os.PathLike[str]) -> HookedTransformer:
     return model
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
+def read_weights(path: str | Path) -> Weights:
     """The tensors of a safetensors file by name, on the CPU.
 
     Raises:
@@ -80,7 +69,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_metadata(path: str | Path) -> dict[str, str]:
     """The header's own entries: what was passed to `save_weights` as `metadata`, and the config."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -89,7 +78,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
 
 
-def _read_config(path: str | os.PathLike[str]) -> ModelConfig:
+def _read_config(path: str | Path) -> ModelConfig:
     metadata = read_metadata(path)
     if CONFIG_KEY not in metadata:
         raise ValueError(
@@ -109,7 +98,7 @@ def _one_line(problem: Exception) -> str:
 
 @torch.no_grad()
 def _fill(model: HookedTransformer, weights: Mapping[str, Tensor], *, where: str) -> None:
-    """Copy `weights` into the model, whose every parameter must be there, of the same shape, and nothing else."""
+    """Copy `weights` into the model; they must be its parameters, neither more nor fewer."""
     parameters = dict(model.named_parameters())
     if unmatched := sorted(parameters.keys() ^ weights.keys()):
         raise ValueError(
@@ -118,7 +107,7 @@ def _fill(model: HookedTransformer, weights: Mapping[str, Tensor], *, where: str
     for name, parameter in parameters.items():
         if parameter.shape != weights[name].shape:
             raise ValueError(
-                f"{where}: {name} is of shape {tuple(weights[name].shape)}, the model's of {tuple(parameter.shape)}"
+                f"{where}: {name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}"
             )
         parameter.copy_(weights[name])
 
@@ -142,6 +131,13 @@ _OUTER_NAMES = {
     "ln_final.b": "ln_f.bias",
 }
 _HEAD = "lm_head.weight"
+_PLAIN = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+"""Values of Hugging Face's GPT2Config that HookedTransformer computes."""
 _BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 
@@ -165,23 +161,30 @@ def _to_huggingface_weights(model: HookedTransformer) -> Weights:
 
 
 def _from_huggingface_weights(theirs: Mapping[str, Tensor], config: ModelConfig) -> Weights:
-    """Our parameters from a state dict with the prefix `transformer.` stripped."""
-    ours = {our_name: theirs[name] for our_name, name in _OUTER_NAMES.items()}
+    """Our parameters from a state dict in GPT2Model's names; KeyError or ValueError if it does not fit."""
+    theirs = dict(theirs)
+    ours = {our_name: theirs.pop(name) for our_name, name in _OUTER_NAMES.items()}
     if not config.tied:
-        ours["unembed.W_U"] = theirs[_HEAD].t()
+        ours["unembed.W_U"] = theirs.pop(_HEAD).t()
+    elif _HEAD in theirs and torch.equal(theirs[_HEAD], ours["embed.W_E"]):
+        del theirs[_HEAD]
+    heads = {"qkv": 3, "head": config.n_heads}
     for layer in range(config.n_layers):
         here, there = f"blocks.{layer}", f"h.{layer}"
-        ours |= {f"{here}.{our_name}": theirs[f"{there}.{name}"] for our_name, name in _BLOCK_NAMES.items()}
-        heads = {"qkv": 3, "head": config.n_heads}
-        weight, bias = theirs[f"{there}.attn.c_attn.weight"], theirs[f"{there}.attn.c_attn.bias"]
+        ours |= {
+            f"{here}.{our_name}": theirs.pop(f"{there}.{name}") for our_name, name in _BLOCK_NAMES.items()
+        }
+        weight, bias = theirs.pop(f"{there}.attn.c_attn.weight"), theirs.pop(f"{there}.attn.c_attn.bias")
         weights = rearrange(weight, "d_model (qkv head d_head) -> qkv head d_model d_head", **heads)
         biases = rearrange(bias, "(qkv head d_head) -> qkv head d_head", **heads)
         for letter, W, b in zip("QKV", weights, biases):
             ours |= {f"{here}.attn.W_{letter}": W, f"{here}.attn.b_{letter}": b}
-        out = theirs[f"{there}.attn.c_proj.weight"]
+        out = theirs.pop(f"{there}.attn.c_proj.weight")
         ours[f"{here}.attn.W_O"] = rearrange(
             out, "(head d_head) d_model -> head d_head d_model", head=config.n_heads
         )
+    if theirs:
+        raise ValueError(f"not a plain GPT-2: left over are {', '.join(sorted(theirs))}")
     return ours
 
 
@@ -213,7 +216,7 @@ def to_huggingface(model: HookedTransformer) -> "GPT2LMHeadModel":
 
 
 def from_huggingface(
-    source: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
+    source: nn.Module | Mapping[str, Any] | str | Path,
     *,
     n_heads: int | None = None,
     tied: bool | None = None,
@@ -228,21 +231,23 @@ def from_huggingface(
     Raises:
         ValueError: the file is damaged or no plain GPT-2, or `n_heads` is missing.
     """
-    where = str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    where = str(source) if isinstance(source, (str, Path)) else type(source).__name__
     weights, described = _read_huggingface(source)
     weights = _strip(weights, where)
-    if problem := _not_plain(described):
-        raise ValueError(f"{where}: {problem}; only the plain GPT-2 is supported")
+    for name, plain in _PLAIN.items():
+        if described.get(name, plain[0]) not in plain:
+            raise ValueError(f"{where}: {name}={described[name]}, but a plain GPT-2 has {plain[0]}")
     n_heads = n_heads or described.get("n_head")
     if n_heads is None:
         raise ValueError(f"{where}: a state dict does not tell the number of heads; give n_heads")
     if tied is None:
         same = _HEAD not in weights or torch.equal(weights[_HEAD], weights["wte.weight"])
-        tied = same and described.get("tie_word_embeddings", True)
+        tied = same and bool(described.get("tie_word_embeddings", True))
     try:
         n_ctx, d_model = weights["wpe.weight"].shape
         config = ModelConfig(
-            n_layers=1 + max(int(found[1]) for name in weights if (found := re.match(r"h\.(\d+)\.", name))),
+            n_layers=1
+            + max((int(layer) for layer in re.findall(r"^h\.(\d+)\.", "\n".join(weights), re.M)), default=0),
             n_heads=n_heads,
             d_model=d_model,
             n_ctx=n_ctx,
@@ -254,9 +259,9 @@ def from_huggingface(
         )
         ours = _from_huggingface_weights(weights, config)
     except KeyError as missing:
-        raise ValueError(
-            f"{where}: not a GPT-2 with a language-model head: {missing.args[0]} is missing"
-        ) from None
+        raise ValueError(f"{where}: not a plain GPT-2: {missing.args[0]} is missing") from None
+    except ValueError as problem:
+        raise ValueError(f"{where}: {problem}") from None
     model = HookedTransformer(config, generator=torch.Generator())
     _fill(model, ours, where=where)
     return model
@@ -282,14 +287,18 @@ def _read_tensors(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return read_weights(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        # torch's own message proposes to unpickle without restriction, which would run the file's code.
+        with warnings.catch_warnings():  # about pickle protocols, when the file is something else altogether
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:
+        # Damage shows as any error. torch's message would propose to unpickle, which can run the file's code.
         raise ValueError(f"{path}: damaged, or holds more than tensors and plain values") from None
 
 
 def _strip(weights: Any, where: str) -> Weights:
-    """The tensors named as in GPT2Model, whatever wraps them; causal masks, which are no weights, left out."""
+    """The tensors named as in GPT2Model, whatever wraps them; causal masks are left out."""
     for key in NESTED_UNDER:
         if isinstance(weights, Mapping) and isinstance(weights.get(key), Mapping):
             weights = weights[key]
@@ -300,26 +309,9 @@ def _strip(weights: Any, where: str) -> Weights:
     stripped = {}
     for name, tensor in weights.items():
         name = _HEAD if name.endswith(_HEAD) else name.removeprefix(prefix)
-        if not name.endswith(_BUFFERS):
+        if isinstance(tensor, Tensor) and not name.endswith(_BUFFERS):
             stripped[name] = tensor.float()
     return stripped
-
-
-def _not_plain(config: Mapping[str, Any]) -> str | None:
-    """What a Hugging Face config asks for that HookedTransformer does not have."""
-    activation = config.get("activation_function", "gelu_new")
-    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
-        return f"activation_function={activation!r}"
-    wrong = [
-        name
-        for name, plain in {
-            "scale_attn_weights": True,
-            "scale_attn_by_inverse_layer_idx": False,
-            "add_cross_attention": False,
-        }.items()
-        if config.get(name, plain) != plain
-    ]
-    return f"{wrong[0]}={config[wrong[0]]}" if wrong else None
 
 
 def to_bridge(model: HookedTransformer) -> "TransformerBridge":

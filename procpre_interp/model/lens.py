@@ -143,7 +143,7 @@ class LensInterface(HookedRootModule):
         setattr(self.cfg, switch, on)
 
     def to_tokens(
-        self, input: Int[Tensor, "*batch pos"] | list[int] | list[list[int]], **ignored: Any
+        self, input: Int[Tensor, "*batch pos"] | list | str, **ignored: Any
     ) -> Int[Tensor, "batch pos"]:
         """Token ids as a batch on the model's device. There is no tokenizer here: text is a ValueError."""
         if isinstance(input, str) or (

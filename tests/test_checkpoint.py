@@ -1,0 +1,194 @@
+"""Files and other libraries' models: the same weights come back, and nothing runs code."""
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from procpre_interp.model import (
+    ModelConfig,
+    from_huggingface,
+    load_weights,
+    read_metadata,
+    read_weights,
+    save_weights,
+    to_bridge,
+    to_huggingface,
+)
+from tests.models import TINY, random_model, random_tokens
+
+
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def model(request):
+    return random_model(dataclasses.replace(TINY, tied=request.param, d_mlp=20, ln_eps=1e-4))
+
+
+def same(a, b) -> bool:
+    return a.config == b.config and torch.equal(a.flat, b.flat)
+
+
+def test_weights_come_back(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(model, path, {"step": "7"})
+    loaded = load_weights(path)
+    assert same(loaded, model)
+    assert not loaded.training
+    assert loaded.W_E.requires_grad
+    assert read_metadata(path)["step"] == "7"
+    assert list(read_weights(path)) == sorted(name for name, _ in model.named_parameters())
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_failed_save_leaves_the_old_file(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(model, path)
+    with pytest.raises(TypeError, match="object"):
+        save_weights(model, path, {"step": object()})  # type: ignore[dict-item]
+    assert same(load_weights(path), model)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
+@pytest.mark.parametrize("content", ["cut", "garbage", "foreign", "config", "missing", "pickle"])
+def test_a_bad_file_is_one_clear_line(content, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_weights(model, path)
+    weights = read_weights(path)
+    if content == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif content == "garbage":
+        path.write_bytes(b"no weights here")
+    elif content == "foreign":
+        save_file(weights, path)
+    elif content == "config":
+        save_file(weights, path, {"model_config": '{"n_layers": "two"}'})
+    elif content == "missing":
+        del weights["ln_final.w"]
+        save_file(weights, path, read_metadata_of(model))
+    else:
+        path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(ValueError, match=r"model\.safetensors") as error:
+        load_weights(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"model\.(safetensors|pt)") as error:
+        from_huggingface(path.rename(tmp_path / "model.pt"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "owned").exists()
+
+
+def read_metadata_of(model) -> dict[str, str]:
+    return {"model_config": json.dumps(dataclasses.asdict(model.config))}
+
+
+def test_hugging_face_computes_the_same_and_comes_back(model):
+    before = torch.get_rng_state()
+    theirs = to_huggingface(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = random_tokens()
+    torch.testing.assert_close(theirs(tokens).logits, model(tokens), atol=1e-5, rtol=0)
+    assert dataclasses.replace(from_huggingface(theirs).config, init_std=0.02) == model.config
+    assert same(from_huggingface(theirs), model)
+
+
+def test_a_folder_of_save_pretrained(model, tmp_path, capfd):
+    to_huggingface(model).save_pretrained(tmp_path)
+    assert same(from_huggingface(tmp_path), model)
+
+
+@pytest.mark.parametrize("wrapping", ["plain", "nested", "parallel", "without prefix", "buffers", "half"])
+def test_raw_state_dicts_as_training_scripts_write_them(wrapping, model, tmp_path):
+    theirs = to_huggingface(model)
+    state = dict(theirs.state_dict())
+    mask = torch.ones(1, 1, 10, 10)
+    contents = {
+        "plain": state,
+        "nested": {"step": 3, "model_state_dict": state, "optimizer": {"lr": 0.1}},
+        "parallel": {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        "without prefix": {name.removeprefix("transformer."): tensor for name, tensor in state.items()},
+        "buffers": state | {"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": mask},
+        "half": {name: tensor.bfloat16() for name, tensor in state.items()},
+    }  # fmt: skip
+    path = tmp_path / "model.pth"
+    torch.save(contents[wrapping], path)
+    loaded = from_huggingface(path, n_heads=TINY.n_heads)
+    assert dataclasses.replace(loaded.config, ln_eps=1e-4) == model.config
+    atol = 0.02 if wrapping == "half" else 0.0
+    torch.testing.assert_close(loaded.flat, model.flat, atol=atol, rtol=0)
+
+
+def test_without_a_head_the_unembedding_is_tied(model):
+    loaded = from_huggingface(to_huggingface(model).transformer.state_dict(), n_heads=TINY.n_heads)
+    assert loaded.config.tied
+    assert torch.equal(loaded.W_E, model.W_E)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("no heads", "give n_heads"),
+        ("heads", "no multiple of n_heads"),
+        ("missing", "h.1.mlp.c_fc.bias is missing"),
+        ("left over", "left over are h.0.adapter.weight"),
+        ("shape", "ln_final.w has shape (3,), not (12,)"),
+        ("no gpt", "wte.weight"),
+        ("activation", "activation_function=relu"),
+    ],
+)
+def test_what_is_no_plain_gpt2_is_refused(change, says):
+    theirs = to_huggingface(random_model())
+    state, n_heads = dict(theirs.state_dict()), 3
+    source = state
+    if change == "no heads":
+        n_heads = None
+    elif change == "heads":
+        n_heads = 5
+    elif change == "missing":
+        del state["transformer.h.1.mlp.c_fc.bias"]
+    elif change == "left over":
+        state["transformer.h.0.adapter.weight"] = torch.ones(2)
+    elif change == "shape":
+        state["transformer.ln_f.weight"] = torch.ones(3)
+    elif change == "no gpt":
+        source = {"layer.weight": torch.ones(2)}
+    else:
+        theirs.config.activation_function = "relu"
+        source = theirs
+    with pytest.raises(ValueError, match=re.escape(says)):
+        from_huggingface(source, n_heads=n_heads)
+
+
+def test_the_bridge_computes_the_same(model):
+    before = torch.get_rng_state()
+    bridge = to_bridge(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = random_tokens()
+    torch.testing.assert_close(bridge(tokens), model(tokens), atol=1e-5, rtol=0)
+    assert not bridge.training
+
+
+def test_activations_agree_with_the_bridge_where_names_are_shared(model):
+    tokens = random_tokens()
+    _, ours = model.run_with_cache(tokens)
+    _, theirs = to_bridge(model).run_with_cache(tokens)
+    shared = set(ours.cache_dict) & set(theirs.cache_dict)
+    assert set(ours.cache_dict) - shared == {f"blocks.{layer}.hook_mlp_in" for layer in (0, 1)}
+    for name in shared:
+        # The bridge's scores are the pattern, and its position embedding has no batch axis.
+        mine = ours[name].softmax(-1) if name.endswith("hook_attn_scores") else ours[name]
+        torch.testing.assert_close(mine, theirs[name].expand_as(mine), atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_config_of_a_file_is_whole(tmp_path):
+    config = ModelConfig(n_layers=1, n_heads=1, d_model=4, n_ctx=3, d_vocab=5, init_std=0.1)
+    save_weights(random_model(config), tmp_path / "w")
+    assert load_weights(tmp_path / "w").config == config
