@@ -32,11 +32,11 @@ class Text(Task):
     batch must first read the whole corpus to find its token file.
     """
 
-    corpus: str
+    corpus: str = "python-stdlib"
     """python-stdlib, docstrings or files:PATH."""
-    tokenizer: str
+    tokenizer: str = "byte"
     """byte, or bpe:4096 for BPE with that many ids, trained on the training split."""
-    length: int
+    length: int = 256
     """Tokens of a window."""
     corpus_hash: str = ""
     """Hash of the names and contents of the corpus's files; `resolve` fills it in."""
