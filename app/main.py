@@ -5,13 +5,8 @@ import streamlit as st
 st.set_page_config(page_title="procpre-interp", layout="wide")
 
 PAGES = [
-    st.Page(
-        "questions/did_transfer_help.py",
-        title="Did transfer help?",
-        icon=":material/trending_up:",
-        default=True,
-    ),
-    st.Page("questions/runs.py", title="Runs", icon=":material/list:"),
+    st.Page("questions/did_transfer_help.py", title="Did transfer help?", default=True),
+    st.Page("questions/runs.py", title="Runs"),
 ]
 
 st.navigation(PAGES).run()

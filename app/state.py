@@ -1,6 +1,7 @@
 """What the pages share: the store, its cached tables, and selections that live in the URL."""
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def stop_when_empty(found: Sequence[object] | pd.DataFrame, what: str) -> None:
     if len(found) == 0:
         path = store().path
         st.info(f"No {what} in {path.resolve()} yet. This fills it, in a few minutes:")
-        st.code(FILL.format(store=path), language="bash")
+        st.code(FILL.format(store=shlex.quote(str(path))), language="bash", wrap_lines=True)
         st.stop()
 
 
@@ -45,7 +46,8 @@ def choose(label: str, options: Sequence[str], key: str) -> str:
     """A select box whose choice is part of the URL, as `?key=choice`. An unknown one there is named."""
     wanted = st.query_params.get(key)
     if wanted is not None and wanted not in options:
-        st.warning(f"There is no {label.lower()} {wanted!r} here; this is {options[0]!r}.")
+        quoted = wanted.replace("`", "")[:60]  # as code: what an address says is not to become a link
+        st.warning(f"There is no {label.lower()} `{quoted}` here; this is `{options[0]}`.")
     index = options.index(wanted) if wanted in options else 0
     chosen = st.selectbox(label, options, index=index, key=key)
     st.query_params[key] = chosen

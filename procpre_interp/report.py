@@ -131,6 +131,7 @@ def reproduce_report(store: RunStore, table_name: str, path: str | Path) -> Path
 
 def runs_report(runs: Sequence[Run], path: str | Path) -> Path:
     """The report on some runs: their numbers, curves, what their configs differ in, and their parents."""
+    runs = list({run.id: run for run in runs}.values())
     histories = pd.concat(
         [run.history().assign(condition=run.id, label=_run_label(run), replicate=0) for run in runs],
         ignore_index=True,

@@ -120,13 +120,14 @@ class RunStore:
         Status is finished, diverged, damaged, running (a process is at it) or interrupted. `equals` keeps the
         rows whose columns have these values. Sizes are compared with the manifest, contents are not read.
         """
+        partial = _folders(self.path / "partial")  # first: a run that moves meanwhile is met twice, not never
         rows = [_summary_row(folder) for folder in _folders(self.path / "runs")]
-        for folder in _folders(self.path / "partial"):
-            status = "running" if files.is_locked(self._lock(folder.name)) else "interrupted"
-            if folder.is_dir():  # else finished meanwhile
-                rows.append(
-                    {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
-                )
+        seen = {row["run"] for row in rows}
+        for folder in partial:
+            if folder.name not in seen:
+                status = "running" if files.is_locked(self._lock(folder.name)) else "interrupted"
+                row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
+                rows.append(row)
         table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
         table = table.loc[:, _FIRST_COLUMNS + [column for column in table if column not in _FIRST_COLUMNS]]
         table = table.sort_values("created", ascending=False, kind="stable", ignore_index=True)
@@ -141,15 +142,15 @@ class RunStore:
 
         Raises `ValueError` while a process is at it.
         """
+        places = [self._finished(run_id), self._partial(run_id)]
+        if not any(place.is_dir() for place in places):
+            raise self._unknown(run_id)
+        hidden = self.path / "partial" / f".{run_id}.deleted"
+        hidden.parent.mkdir(exist_ok=True)
         try:
-            self._partial(run_id).parent.mkdir(parents=True, exist_ok=True)
             with files.locked(self._lock(run_id), timeout_seconds=0):
-                existing = [path for path in (self._finished(run_id), self._partial(run_id)) if path.is_dir()]
-                if not existing:
-                    raise self._unknown(run_id)
-                for folder in existing:
+                for folder in filter(Path.is_dir, places):
                     # Out of sight by one rename first, so that nobody meets a half-deleted run.
-                    hidden = self.path / "partial" / f".{run_id}.deleted"
                     shutil.rmtree(hidden, ignore_errors=True)
                     shutil.rmtree(folder.rename(hidden))
         except TimeoutError:
@@ -281,4 +282,8 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _modified(folder: Path) -> str:
-    return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    """When a folder last changed; now, where it went away this moment."""
+    try:
+        return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    except FileNotFoundError:
+        return now()

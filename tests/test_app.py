@@ -115,7 +115,7 @@ def test_a_filter_that_excludes_the_chosen_run(monkeypatch, tmp_path: Path):
 def test_an_unknown_run_in_the_address_is_named(monkeypatch, filled: Path):
     for unknown in ("nonsense", "../../etc"):
         app = open_page(monkeypatch, filled, PAGES[1], run=unknown)
-        assert f"There is no run '{unknown}'" in app.warning[0].value
+        assert f"There is no run `{unknown}`" in app.warning[0].value
 
 
 def test_a_damaged_store(monkeypatch, tmp_path: Path):

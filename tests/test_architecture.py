@@ -12,7 +12,7 @@ PACKAGE = "procpre_interp"
 
 BASE = {"config", "environment", "files", "registry", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
-TABLES = {"run", "runs", "stats", "plots", "describe", "report"}
+TABLES = {"run", "runs", "resampling", "stats", "plots", "describe", "report"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "data": BASE,
@@ -21,7 +21,8 @@ ALLOWED = {
     **dict.fromkeys(METHODS, BASE | {"data", "model"}),
     "run": BASE,
     "runs": BASE | {"run"},
-    "stats": BASE,
+    "resampling": BASE,
+    "stats": BASE | {"resampling"},
     "plots": BASE | {"stats"},
     "describe": BASE | {"run", "runs", "stats"},
     "report": BASE | TABLES,

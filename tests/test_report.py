@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from procpre_interp.describe import conditions_table, config_differences, describe_cost, estimate
@@ -105,7 +106,7 @@ def test_runs_are_compared(store: RunStore, tmp_path: Path):
 
 def test_text_is_escaped(tmp_path: Path):
     evil = "<script src='https://example.org/x.js'></script>"
-    blocks = [evil, pd.DataFrame({evil: [evil]})]
+    blocks = [evil, pd.DataFrame({evil: [evil]}), go.Figure(layout_title_text=evil)]
     page = Page(write_report(tmp_path / "evil.html", evil, [Section(title=evil, blocks=blocks)]))
     assert page.fetched == []
     assert page.text.count(evil) == 6

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from procpre_interp import stats
+from procpre_interp.resampling import percentile_tail
 from procpre_interp.seeding import numpy_stream
 from tests.results import NAN, reproduce_table
 
@@ -72,6 +73,11 @@ def test_a_table_without_the_baseline_has_no_gain():
     assert summary["gain_mean"].isna().all()
 
 
+def test_an_empty_table_is_refused():
+    with pytest.raises(ValueError, match="no run of this experiment is finished"):
+        stats.summarise_conditions(reproduce_table().head(0))
+
+
 def test_a_cell_that_occurs_twice_is_refused():
     table = pd.concat([reproduce_table(), reproduce_table().head(1)])
     with pytest.raises(ValueError, match=r"more than one row for \(condition, replicate\) \[\('none', 0\)\]"):
@@ -82,7 +88,7 @@ def test_a_cell_that_occurs_twice_is_refused():
 def test_bootstrap_agrees_with_scipy_at_the_expanded_level(n: int):
     values = numpy_stream(1, "values", n).normal(size=n)
     ours = stats.bootstrap_interval(values)
-    level = 1 - 2 * stats.percentile_tail(n)
+    level = 1 - 2 * percentile_tail(n)
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, confidence_level=level, n_resamples=20_000, method="percentile", rng=2
     ).confidence_interval
@@ -106,7 +112,7 @@ def test_bootstrap_is_reproducible_and_takes_other_statistics():
 def test_the_expanded_tail_gives_student_s_interval_for_normal_data():
     # The bootstrap distribution of a mean has deviation s sqrt((n - 1) / n) / sqrt(n), with s the sample's.
     n = 8
-    reach = -scipy.stats.norm.ppf(stats.percentile_tail(n)) * np.sqrt((n - 1) / n)
+    reach = -scipy.stats.norm.ppf(percentile_tail(n)) * np.sqrt((n - 1) / n)
     assert reach == pytest.approx(scipy.stats.t.ppf(0.975, n - 1))
 
 
