@@ -129,15 +129,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path) -> None:
-    """Sync every file of `folder` and write its manifest; leftovers of interrupted writes are removed."""
+def seal(folder: Path, *, leave_out: str) -> None:
+    """Sync every file of `folder` but `leave_out`, and write the manifest; remove what broken writes left."""
     entries = {}
     for path in sorted(folder.rglob("*")):
         if path.name.startswith(".") and path.name.endswith(".tmp"):
             path.unlink()
         elif path.is_dir():
             sync_folder(path)
-        elif path.name != MANIFEST:
+        elif path.name not in (MANIFEST, leave_out):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             name = path.relative_to(folder).as_posix()

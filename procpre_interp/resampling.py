@@ -54,7 +54,7 @@ def percentile_tail(n: int, level: float = LEVEL) -> float:
 
     The plain percentile interval, tail (1 - level) / 2, is too narrow when n is small: it divides by n, not
     n - 1, and knows no t. The expanded tail Phi(-sqrt(n / (n - 1)) t_{n-1}) makes up for both.
-    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, section 5.3.
+    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap (the expanded percentile interval).
     """
     if n < 2:
         return float("nan")

@@ -15,6 +15,7 @@ from procpre_interp.environment import now
 from procpre_interp.registry import unknown_name
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
+_RESUME = "resume.safetensors"
 
 
 class UnknownRun(ValueError, LookupError):
@@ -29,7 +30,12 @@ class DamagedRun(ValueError):
             f"run {folder.name} is damaged: {problem}. "
             f"Remove {folder} and repeat its command: it is computed again."
         )
-        self.problem = problem
+        self.folder, self.problem = folder, problem
+
+    def __reduce__(
+        self,
+    ) -> tuple[Any, ...]:  # an error of a worker process must reach the one that waits for it
+        return type(self), (self.folder, self.problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +97,7 @@ class PartialRun:
     @property
     def resume_path(self) -> Path:
         """Where the training state is kept from which an interrupted run goes on; removed by `finish`."""
-        return self.folder / "resume.safetensors"
+        return self.folder / _RESUME
 
     def weights_path(self, step: int) -> Path:
         """Where the weights of a checkpoint belong (write them within `files.atomic_write`)."""
@@ -114,10 +120,11 @@ class PartialRun:
     def finish(self, summary: Mapping[str, Any]) -> Run:
         """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs."""
         self.write_json("summary.json", {"run": self.id, "status": "finished", **summary, "created": now()})
-        self.resume_path.unlink(missing_ok=True)
-        files.seal(self.folder)
+        files.seal(self.folder, leave_out=_RESUME)
         self.finished_folder.parent.mkdir(exist_ok=True)
         self.folder.rename(self.finished_folder)
+        # Only now: a process killed a moment earlier would have lost the whole run.
+        (self.finished_folder / _RESUME).unlink(missing_ok=True)
         files.sync_folder(self.finished_folder.parent)
         files.sync_folder(self.folder.parent)
         return read_run(self.finished_folder, verify=False)
@@ -129,6 +136,7 @@ def load_history(run: Run | str | Path) -> pd.DataFrame:
 
 
 def read_run(folder: Path, *, verify: bool) -> Run:
+    """The finished run in `folder`; with `verify` all contents are checked now. Raises `DamagedRun`."""
     manifest = read_manifest(folder)
     for name in manifest if verify else ("config.yaml", "summary.json", "environment.json"):
         _check(folder, name, manifest)
@@ -144,6 +152,7 @@ def read_run(folder: Path, *, verify: bool) -> Run:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """The manifest of the run in `folder`, names and sizes checked. Raises `DamagedRun`."""
     try:
         return files.read_manifest(folder)
     except ValueError as problem:
@@ -160,6 +169,7 @@ def _check(folder: Path, name: str, manifest: dict[str, dict[str, Any]]) -> None
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically."""
     with files.atomic_write(path) as temporary:
         table.to_parquet(temporary, index=False)
 

@@ -81,10 +81,11 @@ class RunStore:
         timeout_seconds: float | int | None = None,
         waiting: Callable[[float], None] | None = None,
     ) -> Iterator[PartialRun | None]:
-        """Take a run to compute it, or None when it is finished. Waits while another process is at it.
+        """Take a run to compute it, or None when it is finished.
 
-        Left before `finish`, the folder stays as it is, to be resumed. Meanwhile `waiting` is called with the
-        seconds waited. Raises `TimeoutError` after `timeout_seconds`, and `DamagedRun`.
+        While another process is at it, this waits and calls `waiting` with the seconds waited. Left before
+        `finish`, the folder stays as it is, to be resumed. Raises `TimeoutError` after `timeout_seconds`, and
+        `DamagedRun`.
         """
         if self.is_finished(run_id):
             yield None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -125,6 +126,7 @@ def test_a_damaged_run_is_reported_and_not_used(store: RunStore, damage, problem
     with pytest.raises(DamagedRun, match=problem) as raised:
         store.open("abc1")
     assert "computed again" in str(raised.value)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     with pytest.raises(DamagedRun), store.claim("abc1"):
         pass
     assert problem in store.query(status="damaged")["problem"].item()
@@ -209,6 +211,23 @@ def test_a_killed_process_leaves_a_run_that_can_be_resumed(tmp_path: Path):
     assert [name for name in store.open("killed").manifest if name.endswith("tmp")] == []
 
 
+def test_a_run_that_could_not_be_sealed_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = RunStore(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "seal", full_disk)
+        with pytest.raises(OSError, match="No space"), store.claim("abc1") as partial:
+            fill(partial)
+    assert store.query()["status"].tolist() == ["interrupted"]
+    with store.claim("abc1") as partial:
+        assert partial is not None
+        assert partial.resume_path.read_bytes() == b"state"
+        fill(partial)
+    assert store.open("abc1").steps == [0, 50]
+
+
 def test_a_write_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     files.write_text(tmp_path / "kept", "old")
     with pytest.raises(TypeError), files.atomic_write(tmp_path / "kept") as temporary:
@@ -278,33 +297,23 @@ def test_a_thousand_runs_are_listed(tmp_path: Path):
     assert set(table["status"]) == {"finished"}
 
 
-def make_runs(store: Path, count: int) -> None:
-    """Finished runs with 12 checkpoints each, written plainly (a thousand synced ones take long)."""
+def make_runs(store: Path, count: int, checkpoints: int = 2) -> None:
+    """Finished runs, written plainly: a thousand synced ones take long."""
+    weights = [f"weights/step_{step:08d}.safetensors" for step in range(checkpoints)]
+    names = ["config.yaml", "environment.json", "history.parquet", *weights]
+    manifest = json.dumps({name: {"bytes": 5, "sha256": "0" * 64} for name in names})
     for index in range(count):
         folder = store / "runs" / f"{index:016x}"
         (folder / "weights").mkdir(parents=True)
-        summary = {
-            "run": folder.name,
-            "status": "finished",
-            "task": "haystack",
-            "seed": index,
-            "created": "2026",
-        }
-        manifest = {}
-        for name in (
-            "config.yaml",
-            "environment.json",
-            "history.parquet",
-            *(f"weights/step_{s:08d}" for s in range(12)),
-        ):
+        for name in names:
             (folder / name).write_bytes(b"12345")
-            manifest[name] = {"bytes": 5, "sha256": "0" * 64}
+        summary = {"run": folder.name, "status": "finished", "task": "haystack", "created": "2026"}
         (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "manifest.json").write_text(manifest)
 
 
 if __name__ == "__main__":
-    make_runs(Path(sys.argv[1]), int(sys.argv[2]))
+    make_runs(Path(sys.argv[1]), int(sys.argv[2]), checkpoints=12)
     for _ in range(3):
         started = time.perf_counter()
         RunStore(sys.argv[1]).query()
