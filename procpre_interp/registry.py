@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
@@ -21,10 +22,10 @@ class Registry(Generic[T]):
         self.kind = kind
         self._classes: dict[str, type[T]] = {}
 
-    def register(self, name: str) -> Callable[[type], type]:
+    def register(self, name: str) -> Callable[[C], C]:
         """Class decorator: enter the class under `name`, and set its `name` attribute."""
 
-        def enter(cls: type) -> type:
+        def enter(cls: C) -> C:
             if name in self._classes:
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._classes[name].__qualname__}")
             cls.name = name  # type: ignore[attr-defined]

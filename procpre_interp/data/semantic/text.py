@@ -75,6 +75,10 @@ class Text(Task):
             tokens, torch.full((n,), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
         )
 
+    def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
+        """Windows of the split itself, so that a mixture or a control never trains on another's."""
+        return self.split_batch(n, split, generator=generator)
+
     def resolve(self) -> "Text":
         """The task with the hashes of its files and its tokenizer. Builds the token file where there is none.
 
