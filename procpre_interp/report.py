@@ -136,7 +136,7 @@ def runs_report(runs: Sequence[Run], path: str | Path) -> Path:
         [run.history().assign(condition=run.id, label=_run_label(run), replicate=0) for run in runs],
         ignore_index=True,
     )
-    numbers = pd.DataFrame([run.summary for run in runs])
+    numbers = pd.DataFrame({run.id: run.summary for run in runs}, dtype=object).fillna("")
     curves = [
         learning_curves(histories, value, title=title)
         for value, title in (("accuracy", "Accuracy"), ("loss_nats", "Loss"))
@@ -144,7 +144,7 @@ def runs_report(runs: Sequence[Run], path: str | Path) -> Path:
     ]
     title = "Config" if len(runs) == 1 else "What the configs differ in"
     sections = [
-        Section(title="Numbers", blocks=[numbers.set_index("run").T.rename_axis("").reset_index()]),
+        Section(title="Numbers", blocks=[numbers.drop(index="run").rename_axis("").reset_index()]),
         Section(title="Learning", blocks=curves),
         Section(title=title, blocks=[config_differences({run.id: run.config for run in runs})]),
         Section(title="Lineage", blocks=[lineage(runs)]),
