@@ -73,6 +73,8 @@ def test_bfloat16_autocast_is_close_and_keeps_float32_gradients(model):
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(tokens)
         _, cache = model.run_with_cache(tokens)
+        at_the_end = model(tokens, torch.full((3, 1), 6))
+    torch.testing.assert_close(at_the_end, logits[:, -1:], atol=0.1, rtol=0.05)
     assert logits.dtype == torch.bfloat16
     assert cache["blocks.1.hook_resid_post"].dtype == torch.float32
     torch.testing.assert_close(logits.float(), model(tokens), atol=0.15, rtol=0.05)

@@ -91,8 +91,7 @@ class HookedTransformer(FlatParameters, LensInterface):
     for `attn.hook_q_input` (and k, v), `set_use_attn_in` for `attn.hook_attn_in`. A hook by name at a point
     that is off is a ValueError.
 
-    A new model is in eval mode: nothing in it differs between the modes, and TransformerLens's tools ask for
-    it.
+    A new model is in eval mode: nothing in it differs between the modes, and upstream's tools ask for it.
     """
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator) -> None:
@@ -163,7 +162,7 @@ class HookedTransformer(FlatParameters, LensInterface):
 
         With `positions` (pad a row by repeating its last entry) the last block's queries, attention output
         and MLP, `ln_final` and the unembedding are computed only there; the logits are the same. The hooks of
-        these then see n_read positions; `hook_resid_pre`, keys and values of the last block keep all.
+        these then see n_read positions; `hook_resid_pre`, `ln1`, keys and values of the last block keep all.
 
         `return_type="loss"` is the mean next-token cross-entropy in nats.
 
@@ -185,7 +184,8 @@ class HookedTransformer(FlatParameters, LensInterface):
                 f"return_type={return_type!r} {'with' if positions is not None else 'without'} positions; "
                 "choose 'logits' or None, or (without positions) 'loss' or 'both'"
             )
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten().long())
+        precise = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(precise.flatten(0, 1), tokens[:, 1:].flatten().long())
         return loss if return_type == "loss" else (logits, loss)
 
     def _check(self, tokens: Tensor, positions: Tensor | None) -> None:

@@ -169,20 +169,25 @@ class Attention(nn.Module):
         v: Float[Tensor, "batch pos head d_head"],
         positions: Int[Tensor, "batch n_read"] | None,
     ) -> Float[Tensor, "batch n_read head d_head"]:
-        explicit = listens(self.hook_attn_scores, self.hook_pattern)
-        if positions is None and not explicit:
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-        reads = torch.arange(q.shape[1], device=q.device)[None] if positions is None else positions
-        keys = torch.arange(k.shape[1], device=k.device)
-        visible: Tensor = (keys <= reads[:, :, None]).unsqueeze(1)
-        if not explicit:
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2)
-        scores = einsum(q, k, "batch query head d_head, batch key head d_head -> batch head query key")
-        scores = (scores * q.shape[-1] ** -0.5).masked_fill(~visible, -torch.inf)
-        pattern = observed(self.hook_pattern, observed(self.hook_attn_scores, scores).softmax(-1))
-        return einsum(pattern, v, "batch head query key, batch key head d_head -> batch query head d_head")
+        # On a CPU the fused kernel is 2 to 4 times slower in bfloat16 than two matrix products and a softmax.
+        slow = q.dtype == torch.bfloat16 and q.device.type == "cpu"
+        explicit = slow or listens(self.hook_attn_scores, self.hook_pattern)
+        hidden = None  # what causality hides
+        if explicit or positions is not None:
+            queries = torch.arange(q.shape[1], device=q.device)[None] if positions is None else positions
+            hidden = (torch.arange(k.shape[1], device=k.device) > queries[:, :, None]).unsqueeze(1)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if hidden is None:
+            z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        elif not explicit:
+            z = F.scaled_dot_product_attention(q, k, v, attn_mask=~hidden)
+        else:
+            # Adding -inf is masked_fill without a second pass over the scores in the backward pass.
+            causal = q.new_zeros(hidden.shape).masked_fill(hidden, -torch.inf)
+            scores = q * q.shape[-1] ** -0.5 @ k.mT + causal
+            pattern = observed(self.hook_pattern, observed(self.hook_attn_scores, scores).softmax(-1))
+            z = pattern @ v
+        return z.transpose(1, 2)
 
 
 class MLP(nn.Module):
