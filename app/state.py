@@ -58,9 +58,7 @@ def choose_many(label: str, options: Mapping[str, str], key: str) -> list[str]:
     """Several of the options (value -> what to call it), part of the URL as `?key=a&key=b`; all at first."""
     wanted = [value for value in st.query_params.get_all(key) if value in options]
     values = list(options)
-    chosen = st.multiselect(
-        label, values, default=wanted or values, format_func=lambda v: options[v], key=key
-    )
+    chosen = st.multiselect(label, values, default=wanted or values, format_func=lambda v: options[v], key=key)
     st.query_params[key] = chosen
     return chosen
 

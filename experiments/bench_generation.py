@@ -52,22 +52,14 @@ def measure(rows: int, turns: int) -> dict[str, tuple[list[float], float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--rows", type=int, default=4096, help="sequences drawn at once (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--turns", type=int, default=21, help="measurements of each task (default: %(default)s)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=4096, help="sequences drawn at once (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=21, help="measurements of each task (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
     measured = measure(arguments.rows, arguments.turns)
-    table = Table(
-        title=f"Generation, one thread, {arguments.rows} sequences at a time; million tokens per second"
-    )
+    table = Table(title=f"Generation, one thread, {arguments.rows} sequences at a time; million tokens per second")
     for column in ("task", "median", "best", "without padding: median", "best", "goal", ""):
         table.add_column(column, justify="left" if column == "task" else "right")
     for name, (rates, real) in measured.items():

@@ -124,7 +124,7 @@ VARIANTS = {"huggingface": huggingface, "transformer_lens": transformer_lens, "t
 
 
 def measure(setting: Setting, repeats: int) -> dict[str, list[float]]:
-    """Times of `repeats` steps of each variant, in ms, in turn. Raises `ValueError` when they do not do the same work."""
+    """Times of `repeats` steps of each variant, in ms, in turn. Raises `ValueError` when their work differs."""
     steps = {name: build(setting) for name, build in VARIANTS.items()}
     losses = {name: step() for name, step in steps.items()}
     tolerance = 1e-4 if setting.precision == "float32" else 0.02

@@ -40,7 +40,7 @@ def help_text() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0, 1 where something failed, 2 for a mistake in the call, 130 after Ctrl-C."""
+    """Run a command. Its exit code: 0, 1 where something failed, 2 for a mistake in the call, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(help_text(), end="")

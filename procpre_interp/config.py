@@ -57,9 +57,9 @@ def coerce(value: Any, declared: Any, where: str = "value") -> Any:
         return value
     elif isinstance(value, numbers.Real) and not isinstance(value, bool):
         if declared is float:
-            return float(value)
-        if declared is int and math.isfinite(value) and float(value).is_integer():
-            return int(value)
+            return float(typing.cast(float, value))
+        if declared is int and math.isfinite(number := float(typing.cast(float, value))) and number.is_integer():
+            return int(typing.cast(int, value))
     elif declared is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
         try:
             return float(value)
@@ -67,7 +67,9 @@ def coerce(value: Any, declared: Any, where: str = "value") -> Any:
             pass
     elif declared is str and isinstance(value, str):
         return str(value)
-    raise ValueError(f"{where}: {value!r} is not {'a' if declared in (str, bool) else 'of type'} {_type_name(declared)}")
+    raise ValueError(
+        f"{where}: {value!r} is not {'a' if declared in (str, bool) else 'of type'} {_type_name(declared)}"
+    )
 
 
 def _type_name(declared: Any) -> str:
@@ -110,7 +112,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
         raise ValueError(f"{where or cls.__name__}: give a name, one of: {', '.join(cls.registry)}")  # type: ignore[attr-defined]
     version = data.pop("version", None)
     if version is not None and version != getattr(cls, "version", None):
-        raise ValueError(f"{where or cls.__name__}: version {version}, but this code has {getattr(cls, 'version', None)}")
+        raise ValueError(
+            f"{where or cls.__name__}: version {version}, but this code has {getattr(cls, 'version', None)}"
+        )
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     title = getattr(cls, "name", cls.__name__)
     for key in data:

@@ -73,10 +73,7 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame
     flat = {run: flatten(config) for run, config in configs.items()}
     fields = list(dict.fromkeys(field for values in flat.values() for field in values))
     table = pd.DataFrame(
-        [
-            {"field": field, **{run: values.get(field, "(default)") for run, values in flat.items()}}
-            for field in fields
-        ],
+        [{"field": field, **{run: values.get(field, "(default)") for run, values in flat.items()}} for field in fields],
         columns=["field", *flat],
     )
     if len(flat) == 1:

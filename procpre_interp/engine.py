@@ -71,7 +71,10 @@ def execute_all(
         return problems
     running: dict[Future[None], str] = {}
     pool = ProcessPoolExecutor(
-        max_workers=min(workers, len(waiting)), mp_context=context, initializer=_start_worker, initargs=(stop, events)
+        max_workers=min(workers, len(waiting)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(stop, events),
     )
     try:
         while waiting or running:
@@ -106,9 +109,7 @@ def execute_all(
     return problems
 
 
-def _ready(
-    waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]
-) -> list[str]:
+def _ready(waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]) -> list[str]:
     """The waiting runs that can start, or that never can, whose problem is then entered."""
     ready = []
     for run in waiting:

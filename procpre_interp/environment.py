@@ -50,9 +50,7 @@ def _git_commit() -> tuple[str | None, bool | None]:
         ).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", "__init__.py"
-        )  # an installed copy inside somebody else's checkout fails
+        git("ls-files", "--error-unmatch", "__init__.py")  # an installed copy inside somebody else's checkout fails
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", package))
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -129,7 +129,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path, *, leave_out: str) -> None:
+def seal(folder: Path, *, leave_out: str | None = None) -> None:
     """Sync every file of `folder` but `leave_out`, and write the manifest; remove what broken writes left."""
     entries = {}
     for path in sorted(folder.rglob("*")):

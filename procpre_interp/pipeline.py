@@ -196,14 +196,12 @@ def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:
     return TaskStream(task, seed=seed, split=split, size=n).batch(0)
 
 
-def _finish(
-    config: RunConfig, partial: PartialRun, model: HookedTransformer, state: TrainState, carried: bool
-) -> Run:
+def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, state: TrainState, carried: bool) -> Run:
     """Test the trained model, store the tables, and seal the run."""
     task, train = config.task, config.train
     history = state.table()
     partial.write_table("history", history)
-    scores = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
+    scores: dict[str, float] = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
     if state.status == "finished":
         batch = held_out(task, "test", seed=config.seed, n=TEST_EXAMPLES).to(train.device)
         examples = evaluate(model, batch, autocast=train.precision == "bfloat16")

@@ -29,7 +29,7 @@ class Registry(Generic[T]):
             if name in self._classes:
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._classes[name].__qualname__}")
             cls.name = name  # type: ignore[attr-defined]
-            self._classes[name] = cls
+            self._classes[name] = cls  # pyright: ignore[reportArgumentType]
             return cls
 
         return enter

@@ -106,9 +106,7 @@ def reproduce_report(store: RunStore, table_name: str, path: str | Path) -> Path
     n = int(table.groupby("condition").size().to_numpy().min())
     result: list[Block | Caution] = []
     if n < 2:
-        result.append(
-            Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more.")
-        )
+        result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
     result += [conditions_table(summary, about), f"Intervals: {interval_note(n)}. {explain_columns(about)}"]
     result += [f"{label}: {note}." for label, note in _notes(table, about)]
     result += [accuracy_by_condition(summary, table=table, paper=about.get("paper"))]

@@ -50,17 +50,17 @@ _PHASE2 = TrainConfig(schedule="cosine", warmup_steps=500, weight_decay=1e-3, de
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "cheap": Protocol(
         name="cheap",
-        text="Cheap protocol (not the paper's). Phase 1: 16-Dyck of length 128, 10,000 steps of batch 32, lr 5e-3 constant "
-        "after 100 warm-up steps, decay .1 on everything, tied. Phase 2: haystack, 4,000 steps of batch 250, lr 3e-3 "
-        "cosine after 500 warm-up steps, decay 1e-3 on matrices, untied.",
+        text="Cheap protocol (not the paper's). Phase 1: 16-Dyck of length 128, 10,000 steps of batch 32, lr 5e-3 "
+        "constant after 100 warm-up steps, decay .1 on everything, tied. Phase 2: haystack, 4,000 steps of batch 250, "
+        "lr 3e-3 cosine after 500 warm-up steps, decay 1e-3 on matrices, untied.",
         phase1=dataclasses.replace(_PHASE1, steps=10_000, learning_rate=5e-3),
         phase2=dataclasses.replace(_PHASE2, steps=4_000, batch_size=250, learning_rate=3e-3),
     ),
     "paper": Protocol(
         name="paper",
-        text="Paper's phase 2: haystack, 10,000 steps of batch 1000, lr 1e-3 cosine after 500 warm-up steps, decay 1e-3 on "
-        "matrices, untied. Phase 1: 16-Dyck of length 128, 20,000 steps of batch 32, lr 2e-3 constant after 100 warm-up "
-        "steps, decay .1 on everything, tied (the paper: up to 1,000,000 steps of batch 256 at 5e-5).",
+        text="The paper's phase 2: haystack, 10,000 steps of batch 1000, lr 1e-3 cosine after 500 warm-up steps, decay "
+        "1e-3 on matrices, untied. Phase 1: 16-Dyck of length 128, 20,000 steps of batch 32, lr 2e-3 constant after "
+        "100 warm-up steps, decay .1 on everything, tied (the paper: up to 1,000,000 steps of batch 256 at 5e-5).",
         phase1=dataclasses.replace(_PHASE1, steps=20_000, learning_rate=2e-3),
         phase2=dataclasses.replace(_PHASE2, steps=10_000, batch_size=1000, learning_rate=1e-3),
     ),
@@ -118,7 +118,7 @@ class Plan:
     configs: dict[str, RunConfig]
     """By run id: parents before children, the first replicate first."""
     cells: pd.DataFrame
-    """One row a cell: condition, label, replicate, phase1_run, run."""
+    """One row a cell: condition, label, replicate, phase1_run (empty without one), run."""
 
     @property
     def table_name(self) -> str:
@@ -148,7 +148,7 @@ def plan(protocol: Protocol, *, replicates: int, quick: bool, first_seed: int = 
                     "condition": condition.name,
                     "label": condition.label,
                     "replicate": seed,
-                    "phase1_run": parent.run_id if parent else None,
+                    "phase1_run": parent.run_id if parent else "",
                     "run": child.run_id,
                 }
             )
@@ -166,7 +166,11 @@ def phase1(protocol: Protocol, kind: Literal["dyck", "shuffled"], seed: int) -> 
 def phase2(protocol: Protocol, seed: int, parents: Sequence[Parent]) -> RunConfig:
     """Haystack from these parents."""
     return RunConfig(
-        task=TASKS.build("haystack"), seed=seed, model=ARCHITECTURE, train=protocol.phase2, parents=tuple(parents)
+        task=TASKS.build("haystack"),
+        seed=seed,
+        model=ARCHITECTURE,
+        train=protocol.phase2,
+        parents=tuple(parents),
     )
 
 

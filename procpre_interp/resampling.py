@@ -104,9 +104,7 @@ def replicate_bootstrap(
     matrix = values.to_numpy(dtype=float)
     replicates = len(matrix)
     generator = generator or numpy_stream(0, "bootstrap")
-    draws = generator.multinomial(replicates, np.full(replicates, 1 / replicates), size=n_resamples).astype(
-        float
-    )
+    draws = generator.multinomial(replicates, np.full(replicates, 1 / replicates), size=n_resamples).astype(float)
     resampled = statistic(draws, matrix)
     counts = (~np.isnan(matrix)).sum(axis=0)
     bounds = np.full((2, matrix.shape[1]), np.nan)
@@ -141,9 +139,7 @@ def sign_flip_test(
     """
     n = len(differences)
     if n == 0 or np.isnan(differences).any():
-        raise ValueError(
-            f"{n} differences, {np.isnan(differences).sum()} of them NaN; give complete pairs only"
-        )
+        raise ValueError(f"{n} differences, {np.isnan(differences).sum()} of them NaN; give complete pairs only")
     exact = 2**n <= MAX_EXACT_FLIPS
     if exact:
         flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)

@@ -27,8 +27,7 @@ class DamagedRun(ValueError):
 
     def __init__(self, folder: Path, problem: str) -> None:
         super().__init__(
-            f"run {folder.name} is damaged: {problem}. "
-            f"Remove {folder} and repeat its command: it is computed again."
+            f"run {folder.name} is damaged: {problem}. Remove {folder} and repeat its command: it is computed again."
         )
         self.folder, self.problem = folder, problem
 

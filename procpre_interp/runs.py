@@ -171,20 +171,14 @@ class RunStore:
             raise UnknownRun(str(unknown_name("table", name, names)))
         try:
             metadata = json.loads(stem.with_name(f"{name}.json").read_bytes())
-            return Table(
-                name=name, frame=pd.read_parquet(stem.with_name(f"{name}.parquet")), metadata=metadata
-            )
+            return Table(name=name, frame=pd.read_parquet(stem.with_name(f"{name}.parquet")), metadata=metadata)
         except ValueError as problem:  # json's, and pyarrow's ArrowInvalid
-            raise ValueError(
-                f"table {name} is damaged: {problem}. Repeat the command that wrote it."
-            ) from None
+            raise ValueError(f"table {name} is damaged: {problem}. Repeat the command that wrote it.") from None
 
     def tables(self, prefix: str = "") -> list[str]:
         """Names of the stored tables, newest first."""
         found = [path for path in (self.path / "tables").glob("*.json") if path.name.startswith(prefix)]
-        found = [
-            path for path in found if _NAME.fullmatch(path.stem) and path.with_suffix(".parquet").exists()
-        ]
+        found = [path for path in found if _NAME.fullmatch(path.stem) and path.with_suffix(".parquet").exists()]
         return [path.stem for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
 
     def _finished(self, run_id: str) -> Path:
@@ -218,11 +212,7 @@ class RunStore:
             return UnknownRun(f"run {run_id} is not finished; repeat its command to go on where it stopped")
         ids = [folder.name for folder in _folders(self.path / "runs")]
         close = difflib.get_close_matches(run_id, ids, n=3, cutoff=0.4)
-        hint = (
-            f"closest: {', '.join(close)}"
-            if close
-            else f"{len(ids)} runs there; `procpre-interp runs` lists them"
-        )
+        hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
         return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
 
 

@@ -17,7 +17,5 @@ def random_model(config: ModelConfig = TINY, *, seed: int = 0, std: float = 0.3)
     return model
 
 
-def random_tokens(
-    config: ModelConfig = TINY, *, batch: int = 3, length: int = 7, seed: int = 0
-) -> torch.Tensor:
+def random_tokens(config: ModelConfig = TINY, *, batch: int = 3, length: int = 7, seed: int = 0) -> torch.Tensor:
     return torch.randint(config.d_vocab, (batch, length), generator=stream(seed, "tokens"))

@@ -75,10 +75,7 @@ def fill(store: RunStore, replicates: int = 5) -> None:
                     "replicate": replicate,
                     "phase1_run": None if condition == "none" else "phase1parent0000",
                     "run": run_id,
-                    **{
-                        key: summary[key]
-                        for key in ("status", "accuracy", "exact_match", "seconds", "tokens")
-                    },
+                    **{key: summary[key] for key in ("status", "accuracy", "exact_match", "seconds", "tokens")},
                     "breakthrough_step": NAN if breakthrough is None else float(breakthrough),
                     "limit": 4000,
                     "phase1_seconds": 0.0 if condition == "none" else 40.0,

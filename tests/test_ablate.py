@@ -53,8 +53,6 @@ def test_the_order_is_uniform(weights):
 @pytest.mark.parametrize("name", list(ABLATIONS))
 def test_registered_ablations_depend_on_the_generator_alone(name, weights):
     ablation = ABLATIONS.build(name)
-    once, again, other = (
-        ablation.apply(weights, CONFIG, generator=stream(seed, "shuffle")) for seed in (0, 0, 1)
-    )
+    once, again, other = (ablation.apply(weights, CONFIG, generator=stream(seed, "shuffle")) for seed in (0, 0, 1))
     assert all(torch.equal(once[key], again[key]) for key in weights)
     assert any(not torch.equal(once[key], other[key]) for key in weights)

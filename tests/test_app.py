@@ -39,9 +39,7 @@ def check(app: AppTest) -> AppTest:
 @pytest.mark.parametrize("page", PAGES)
 def test_an_empty_store_shows_the_command_that_fills_it(monkeypatch, tmp_path: Path, page: str):
     app = open_page(monkeypatch, tmp_path / "none", page)
-    assert [code.value for code in app.code] == [
-        f"procpre-interp reproduce --out {tmp_path / 'none'} --quick"
-    ]
+    assert [code.value for code in app.code] == [f"procpre-interp reproduce --out {tmp_path / 'none'} --quick"]
     assert not app.get("plotly_chart")
 
 

@@ -15,7 +15,16 @@ from procpre_interp.runs import RunStore
 
 TINY = [
     *("--train.steps", "6", "--train.batch-size", "8", "--train.warmup-steps", "2"),
-    *("--train.evaluate-every", "3", "--train.evaluate-examples", "16", "--model.d-model", "8", "--model.n-heads", "2"),
+    *(
+        "--train.evaluate-every",
+        "3",
+        "--train.evaluate-examples",
+        "16",
+        "--model.d-model",
+        "8",
+        "--model.n-heads",
+        "2",
+    ),
 ]
 DYCK = ["train", "--task", "dyck", "--task.k", "2", "--task.length", "64", "--model.tied", *TINY]
 
@@ -131,13 +140,19 @@ def test_tasks_lists_every_task_with_an_example(capsys):
         (["train", "--task"], "--task wants a value"),
         (["train", "--task", "dykc"], "Did you mean 'dyck'?"),
         (["train", "--task", "dyck", "--model.n-ctx", "32"], "longer than the context n_ctx=32"),
-        (["train", "--task", "dyck", "--train.freeze", "atn", *TINY], "unknown component 'atn'. Did you mean 'attn'"),
+        (
+            ["train", "--task", "dyck", "--train.freeze", "atn", *TINY],
+            "unknown component 'atn'. Did you mean 'attn'",
+        ),
         (["train", "--config", "none.yaml"], "none.yaml: No such file"),
         (["train", "--task", "dyck", "--train.device", "cuda:99"], "cannot be used"),
         (["transfer"], "wants --parent RUN"),
         (["transfer", "--parent", "nosuchrun"], "no run 'nosuchrun'"),
         (["transfer", "--parent", "../../etc"], "'../../etc' is no name of a run"),
-        (["transfer", "--parent", "a", "b", "--components", "attn", "mlp", "ln"], "2 parents but 3 selectors"),
+        (
+            ["transfer", "--parent", "a", "b", "--components", "attn", "mlp", "ln"],
+            "2 parents but 3 selectors",
+        ),
         (["runs", "--store", "nowhere"], "no store nowhere"),
         (["runs", "--store", "."], None),
         (["report", "nosuchrun", "--store", "."], "no run 'nosuchrun'"),
@@ -188,7 +203,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys, monkeypatch
 
 
 def test_ctrl_c_on_a_real_process_and_on_again(tmp_path):
-    arguments = [argument.replace("6", "3000") if argument == "6" else argument for argument in DYCK]
+    arguments = ["500" if argument == "6" else argument for argument in DYCK]
     command = [sys.executable, "-m", "procpre_interp.cli", *arguments, "--train.save-seconds", "0.1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     limit = time.monotonic() + 60
@@ -201,4 +216,4 @@ def test_ctrl_c_on_a_real_process_and_on_again(tmp_path):
     assert "Traceback" not in err
     assert RunStore("runs").query()["status"].tolist() == ["interrupted"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "finished after 3000 steps" in done.stdout
+    assert "finished after 500 steps" in done.stdout

@@ -69,9 +69,7 @@ def test_a_head_has_its_rows_of_seven_parameters():
     leaves = ["W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V"]
     assert parts == [WeightSlice(f"blocks.1.attn.{leaf}", (2,)) for leaf in leaves]
     assert select(TINY, "blocks.1.attn.head.2.W_V") == [WeightSlice("blocks.1.attn.W_V", (2,))]
-    assert select(TINY, "attn.head.0.b_Q") == [
-        WeightSlice(f"blocks.{layer}.attn.b_Q", (0,)) for layer in (0, 1)
-    ]
+    assert select(TINY, "attn.head.0.b_Q") == [WeightSlice(f"blocks.{layer}.attn.b_Q", (0,)) for layer in (0, 1)]
 
 
 def test_terms_apply_left_to_right():

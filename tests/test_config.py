@@ -43,11 +43,7 @@ class Recipe:
 
 
 def test_one_and_one_point_zero_are_one_config():
-    assert (
-        content_hash(Recipe(lr=1))
-        == content_hash(Recipe(lr=1.0))
-        == content_hash(from_dict(Recipe, {"lr": "1e0"}))
-    )
+    assert content_hash(Recipe(lr=1)) == content_hash(Recipe(lr=1.0)) == content_hash(from_dict(Recipe, {"lr": "1e0"}))
     assert content_hash(Recipe(lr=1.0, clip=2)) == content_hash(Recipe(lr=1.0, clip=2.0))
     assert content_hash(Recipe(lr=1.0)) != content_hash(Recipe(lr=1.5))
 
@@ -74,11 +70,7 @@ def test_a_new_field_with_a_default_renames_no_run():
         lr: float
         momentum: float = 0.0
 
-    assert (
-        content_hash(Before(lr=0.1))
-        == content_hash(After(lr=0.1))
-        != content_hash(After(lr=0.1, momentum=0.9))
-    )
+    assert content_hash(Before(lr=0.1)) == content_hash(After(lr=0.1)) != content_hash(After(lr=0.1, momentum=0.9))
 
 
 def test_unhashed_fields_are_stored_but_do_not_name_the_run():

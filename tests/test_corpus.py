@@ -76,9 +76,7 @@ def test_windows_hold_tokens_of_their_own_split_alone(corpus, tokenizer):
         drawn = set("".join(decode(row) for row in batch.tokens.tolist())) - set("<|endoftext|>\ufffd")
         assert len(drawn) > 10
         assert drawn <= {document[0] for document in by_split[split]}
-    assert task.batch(50, generator=stream(1)).tokens.equal(
-        task.split_batch(50, "train", generator=stream(1)).tokens
-    )
+    assert task.batch(50, generator=stream(1)).tokens.equal(task.split_batch(50, "train", generator=stream(1)).tokens)
 
 
 def test_copies_share_a_split_and_others_do_not_move_a_document(tmp_path):
@@ -223,18 +221,14 @@ def test_other_tasks_have_no_extra_metrics():
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    texts=st.lists(st.text(min_size=1, max_size=30), max_size=30), spec=st.sampled_from(["byte", "bpe:300"])
-)
+@given(texts=st.lists(st.text(min_size=1, max_size=30), max_size=30), spec=st.sampled_from(["byte", "bpe:300"]))
 def test_a_token_file_holds_every_document_with_its_end(tmp_path, texts, spec):
     corpus = write_rows(tmp_path / "rows.jsonl", ideographs(200) + texts)
     by_split = read_documents(build_corpus(corpus)).by_split
     found = token_file(build(corpus, spec))
     for split in SPLITS:
         tokens = found.tokens(split)
-        assert found.tokenizer().decode(tokens.tolist()) == "".join(
-            t + "<|endoftext|>" for t in by_split[split]
-        )
+        assert found.tokenizer().decode(tokens.tolist()) == "".join(t + "<|endoftext|>" for t in by_split[split])
         size = found.splits[split]
         assert size.documents == len(by_split[split]) == (tokens == vocabulary_size(spec) - 1).sum()
         assert size.bytes == sum(len(text.encode()) for text in by_split[split])

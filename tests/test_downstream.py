@@ -21,9 +21,7 @@ def test_haystack_is_the_oracles(pairs, seed):
     check_against_oracle(batch, task, **config)
 
 
-@pytest.mark.parametrize(
-    ("name", "most"), [("addition", 18), ("reversed_addition", 18), ("multiplication", 9)]
-)
+@pytest.mark.parametrize(("name", "most"), [("addition", 18), ("reversed_addition", 18), ("multiplication", 9)])
 @moderate
 @given(data=st.data(), mask=st.sampled_from(["answer", "paper"]), seed=seeds)
 def test_arithmetic_is_the_oracles(name, most, data, mask, seed):
@@ -52,8 +50,7 @@ def test_formats_of_the_paper():
 
 def test_the_papers_mask_leaves_out_the_first_answer_digit_alone():
     ours, paper = (
-        TASKS.build("addition", mask=mask).batch(500, generator=stream(0, "mask"))
-        for mask in ("answer", "paper")
+        TASKS.build("addition", mask=mask).batch(500, generator=stream(0, "mask")) for mask in ("answer", "paper")
     )
     assert torch.equal(ours.tokens, paper.tokens)
     left_out = ours.loss_mask & ~paper.loss_mask

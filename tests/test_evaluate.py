@@ -34,7 +34,11 @@ def test_against_a_plain_loop(arguments, max_tokens):
         assert (row["example"], row["n_scored"], row["n_correct"]) == (i, len(scored), correct)
         assert row["loss_nats"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
         assert row["exact_match"] == (correct == len(scored))
-        total_loss, total_correct, total = total_loss + sum(losses), total_correct + correct, total + len(scored)
+        total_loss, total_correct, total = (
+            total_loss + sum(losses),
+            total_correct + correct,
+            total + len(scored),
+        )
         matches, n_rows = matches + row["exact_match"], n_rows + 1
     assert next(rows, None) is None
     if n_rows:

@@ -185,7 +185,13 @@ def test_curriculum_goes_through_the_lengths():
         length = next_length(task, length)
     assert lengths == [2, 4]
     config = dataclasses.replace(
-        SMALL, steps=3000, curriculum=True, learning_rate=2e-2, evaluate_every=50, target_accuracy=0.9, batch_size=64
+        SMALL,
+        steps=3000,
+        curriculum=True,
+        learning_rate=2e-2,
+        evaluate_every=50,
+        target_accuracy=0.9,
+        batch_size=64,
     )
     state = trainer(config, task=task).run()
     table = state.table()

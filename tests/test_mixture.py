@@ -67,9 +67,7 @@ def test_impossible_mixtures_say_why(fields, message):
 
 
 def test_configs_nest():
-    task = TASKS.build(
-        "mixture", tasks=[{"name": "set", "length": 6}, {"name": "shuffled", "task": {"name": "dyck"}}]
-    )
+    task = TASKS.build("mixture", tasks=[{"name": "set", "length": 6}, {"name": "shuffled", "task": {"name": "dyck"}}])
     assert task == Mixture(tasks=(TASKS.build("set", length=6), Shuffled(task=TASKS.build("dyck"))))
     again = from_yaml(Task, to_yaml(task))
     assert again == task

@@ -210,9 +210,7 @@ def test_an_edit_reaches_every_later_reader(name, in_place):
     torch.testing.assert_close(cache[name], other[name])
 
 
-def recompute(
-    model: HookedTransformer, tokens: torch.Tensor, name: str, patched: torch.Tensor
-) -> torch.Tensor:
+def recompute(model: HookedTransformer, tokens: torch.Tensor, name: str, patched: torch.Tensor) -> torch.Tensor:
     """Logits of a plain GPT-2 written out head by head, with the activation `name` replaced."""
 
     def at(point, x):
@@ -242,9 +240,7 @@ def recompute(
             projected[letter] = at(f"{at_block}.attn.hook_{letter.lower()}", torch.stack(heads, 2))
         q, k, v = (projected[letter].transpose(1, 2) for letter in "QKV")
         scores = (q @ k.mT / TINY.d_head**0.5).masked_fill(~causal, -torch.inf)
-        pattern = at(
-            f"{at_block}.attn.hook_pattern", at(f"{at_block}.attn.hook_attn_scores", scores).softmax(-1)
-        )
+        pattern = at(f"{at_block}.attn.hook_pattern", at(f"{at_block}.attn.hook_attn_scores", scores).softmax(-1))
         z = at(f"{at_block}.attn.hook_z", (pattern @ v).transpose(1, 2))
         result = torch.stack([z[:, :, h] @ attn.W_O[h] for h in range(TINY.n_heads)], 2)
         out = at(f"{at_block}.attn.hook_result", result).sum(2) + attn.b_O
@@ -333,9 +329,7 @@ def test_patching_agrees_with_patching_by_hand(model, pair):
             expected = by_hand(f"blocks.{layer}.attn.hook_pattern", (every, head))
             torch.testing.assert_close(patterns[layer, head], expected)
         for pos in range(7):
-            torch.testing.assert_close(
-                residuals[layer, pos], by_hand(f"blocks.{layer}.hook_resid_mid", (every, pos))
-            )
+            torch.testing.assert_close(residuals[layer, pos], by_hand(f"blocks.{layer}.hook_resid_mid", (every, pos)))
     # Before the corrupted place nothing differs, and the whole residual stream restores the clean run.
     torch.testing.assert_close(residuals[:, 0], metric(model(corrupted)).expand(2))
     everything = [("blocks.0.hook_resid_mid", lambda x, hook: cache[hook.name])]
@@ -387,11 +381,7 @@ def test_attribution_is_the_first_order_of_patching(model, pair, granularity):
             return x
 
         ends = [
-            metric(
-                model.run_with_hooks(
-                    corrupted, fwd_hooks=[(name, partial(shift, index=index, amount=s * delta))]
-                )
-            )
+            metric(model.run_with_hooks(corrupted, fwd_hooks=[(name, partial(shift, index=index, amount=s * delta))]))
             for s in (-step, step)
         ]
         torch.testing.assert_close(
@@ -448,9 +438,7 @@ def test_a_previous_token_head_is_detected():
     tokens = torch.tensor([[0, 1, 2, 0, 1, 2]])
     _, cache = model.run_with_cache(tokens, remove_batch_dim=True)
     assert cache["pattern", 0].diagonal(-1, -2, -1).min() > 0.95
-    assert (
-        detect_head(model, tokens, "previous_token_head").item() > 0.75
-    )  # the first query can only see itself
+    assert detect_head(model, tokens, "previous_token_head").item() > 0.75  # the first query can only see itself
 
 
 def test_stacked_weights_and_circuits(model):
@@ -529,12 +517,8 @@ def test_fresh_weights_are_gpt2s():
 )
 @settings(max_examples=30, deadline=None)
 def test_a_smaller_model_of_a_seed_is_a_prefix(small_ctx, more_ctx, small_vocab, more_vocab, d_model, tied):
-    small = ModelConfig(
-        n_layers=1, n_heads=1, d_model=d_model, n_ctx=small_ctx, d_vocab=small_vocab, tied=tied
-    )
-    large = dataclasses.replace(
-        small, n_ctx=small_ctx + more_ctx, d_vocab=small_vocab + more_vocab, tied=False
-    )
+    small = ModelConfig(n_layers=1, n_heads=1, d_model=d_model, n_ctx=small_ctx, d_vocab=small_vocab, tied=tied)
+    large = dataclasses.replace(small, n_ctx=small_ctx + more_ctx, d_vocab=small_vocab + more_vocab, tied=False)
     a, b = HookedTransformer.from_seed(small, 7), HookedTransformer.from_seed(large, 7)
     assert torch.equal(a.W_E, b.W_E[:small_vocab])
     assert torch.equal(a.W_pos, b.W_pos[:small_ctx])
@@ -544,12 +528,8 @@ def test_a_smaller_model_of_a_seed_is_a_prefix(small_ctx, more_ctx, small_vocab,
 
 
 def test_labels_make_other_weights():
-    assert not torch.equal(
-        HookedTransformer.from_seed(TINY, 0).flat, HookedTransformer.from_seed(TINY, 1).flat
-    )
-    assert not torch.equal(
-        HookedTransformer.from_seed(TINY, 0).flat, HookedTransformer.from_seed(TINY, 0, "x").flat
-    )
+    assert not torch.equal(HookedTransformer.from_seed(TINY, 0).flat, HookedTransformer.from_seed(TINY, 1).flat)
+    assert not torch.equal(HookedTransformer.from_seed(TINY, 0).flat, HookedTransformer.from_seed(TINY, 0, "x").flat)
 
 
 def assert_bound(model: HookedTransformer) -> None:
@@ -588,9 +568,7 @@ def through_torch_save(model):
 
 def loaded(model, assign):
     other = HookedTransformer(model.config, generator=torch.Generator())
-    other.load_state_dict(
-        {name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=assign
-    )
+    other.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=assign)
     return other
 
 

@@ -25,9 +25,7 @@ TRAIN = TrainConfig(steps=12, batch_size=8, learning_rate=1e-2, warmup_steps=2, 
 PHASE1 = RunConfig(
     task=TASKS.build("dyck", k=2, length=64), seed=3, model=dataclasses.replace(SHAPE, tied=True), train=TRAIN
 )
-PHASE2 = RunConfig(
-    task=TASKS.build("haystack"), seed=3, model=dataclasses.replace(SHAPE, n_ctx=64), train=TRAIN
-)
+PHASE2 = RunConfig(task=TASKS.build("haystack"), seed=3, model=dataclasses.replace(SHAPE, n_ctx=64), train=TRAIN)
 
 
 def child(**parent) -> RunConfig:
@@ -134,7 +132,9 @@ def test_damage_comes_from_the_childs_seed_and_spares_the_parent(store):
 def test_a_checkpoint_can_be_a_parent(store):
     early = dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, checkpoints=2))
     weights = load_donor(Parent(run=early.run_id, step=1), store, seed=0).weights
-    assert not torch.equal(weights["embed.W_E"], load_donor(Parent(run=early.run_id), store, seed=0).weights["embed.W_E"])
+    assert not torch.equal(
+        weights["embed.W_E"], load_donor(Parent(run=early.run_id), store, seed=0).weights["embed.W_E"]
+    )
     with pytest.raises(ValueError, match=r"keeps no weights of step 5; there are: \[0, 1, 12\]"):
         load_donor(Parent(run=early.run_id, step=5), store, seed=0)
 
@@ -181,9 +181,7 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, store):
     execute(PHASE1, partial)
     steps = []
     with pytest.raises(Interrupted):
-        execute(
-            child(), partial, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 5
-        )
+        execute(child(), partial, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 5)
     assert partial.query(status="interrupted")["run"].tolist() == [child().run_id]
     run = execute(child(), partial, on_step=lambda s, t: steps.append(s.step))
     assert steps[5] == 6

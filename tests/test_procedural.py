@@ -78,9 +78,7 @@ def test_automaton_follows_its_rule(rule, bits, per_row, rows, seed):
     check_against_oracle(batch, task, **config)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in ORACLES if hasattr(TASKS[name], "k") or name in X_THEN_ANSWER]
-)
+@pytest.mark.parametrize("name", [name for name in ORACLES if hasattr(TASKS[name], "k") or name in X_THEN_ANSWER])
 def test_defaults_are_the_oracles(name):
     task = TASKS.build(name)
     check_against_oracle(task.batch(50, generator=stream(0, "default")), task)

@@ -19,9 +19,7 @@ import pytest
 from procpre_interp import files
 from procpre_interp.runs import DamagedRun, PartialRun, RunStore, UnknownRun, environment, load_history
 
-HISTORY = pd.DataFrame(
-    {"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.6]}
-)
+HISTORY = pd.DataFrame({"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.6]})
 
 
 def fill(partial: PartialRun | None, **summary) -> None:
@@ -189,9 +187,7 @@ with RunStore(sys.argv[1]).claim("killed") as partial:
 
 def test_a_killed_process_leaves_a_run_that_can_be_resumed(tmp_path: Path):
     store = RunStore(tmp_path)
-    worker = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    worker = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "writing\n"
     waited: list[float] = []

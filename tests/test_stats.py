@@ -45,12 +45,7 @@ def test_binomial_bounds_agree_with_scipy(n: int):
 def test_one_replicate_has_no_interval():
     one = stats.summarise_conditions(reproduce_table().query("replicate == 0")).set_index("condition")
     assert one.loc["dyck_full", "accuracy_mean"] == 0.9
-    assert (
-        one.loc[["dyck_full"], ["accuracy_low", "accuracy_high", "gain_low", "time_high"]]
-        .isna()
-        .to_numpy()
-        .all()
-    )
+    assert one.loc[["dyck_full"], ["accuracy_low", "accuracy_high", "gain_low", "time_high"]].isna().to_numpy().all()
     assert "no interval" in stats.interval_note(1)
     assert "covers less" in stats.interval_note(3)
     assert stats.interval_note(10) == "n = 10 replicates; 95 % bootstrap interval over replicates"

@@ -57,9 +57,7 @@ def test_a_batch_is_a_function_of_its_generator(name):
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
 
 
-@pytest.mark.parametrize(
-    "name", ["identity", "reverse", "sort", "set", "union", "delete", "stack", "sorting"]
-)
+@pytest.mark.parametrize("name", ["identity", "reverse", "sort", "set", "union", "delete", "stack", "sorting"])
 def test_the_first_scored_position_is_the_last_separator(name):
     batch = build(name).batch(200, generator=stream(0, "separator"))
     separators = batch.tokens == 100
@@ -80,9 +78,7 @@ def test_an_example_is_one_line(name):
 def test_the_first_line_of_the_docstring_describes_the_task(name):
     first = (TASKS[name].__doc__ or "").splitlines()[0]
     assert first.endswith(".")
-    assert not first.startswith(TASKS[name].__name__ + "("), (
-        "dataclasses write a signature where there is no docstring"
-    )
+    assert not first.startswith(TASKS[name].__name__ + "("), "dataclasses write a signature where there is no docstring"
 
 
 @pytest.mark.parametrize("name", EVERY_TASK)
@@ -106,10 +102,7 @@ def test_splits_are_held_out_as_sequences_not_only_as_hashes():
     """Where so few prompts exist that training sees them all, none of them is a validation prompt."""
     task = TASKS.build("identity", vocab=11, length=3)
     prompts = {
-        split: {
-            tuple(row)
-            for row in task.split_batch(n, split, generator=stream(0, split)).tokens[:, :3].tolist()
-        }
+        split: {tuple(row) for row in task.split_batch(n, split, generator=stream(0, split)).tokens[:, :3].tolist()}
         for split, n in zip(SPLITS, (30_000, 3000, 3000))
     }
     assert is_separable(task)

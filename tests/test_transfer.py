@@ -31,7 +31,9 @@ def donor():
     return Donor(weights_of(PARENT, 1), PARENT, "all")
 
 
-@pytest.mark.parametrize("selector", ["attn", "mlp+ln", "blocks.1", "blocks.0.attn.head.1", "attn.W_V", "all", "all-mlp"])
+@pytest.mark.parametrize(
+    "selector", ["attn", "mlp+ln", "blocks.1", "blocks.0.attn.head.1", "attn.W_V", "all", "all-mlp"]
+)
 def test_exactly_the_selected_weights_are_the_parents(selector, fresh, donor):
     everything_fresh = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")
     weights = transplant(fresh, CHILD, [dataclasses.replace(donor, selector=selector)], everything_fresh)

@@ -31,17 +31,13 @@ shown = state.choose_many("Conditions", conditions, "condition")
 if not shown:
     st.info("Choose at least one condition.")
     st.stop()
-summary, table, histories = (
-    state.keep(part, "condition", shown) for part in (summary, stored.frame, histories)
-)
+summary, table, histories = (state.keep(part, "condition", shown) for part in (summary, stored.frame, histories))
 
 accuracy, curves, survival, cost = st.tabs(["Accuracy", "Learning curves", "Time to breakthrough", "Cost"])
 with accuracy:
     figure = accuracy_by_condition(summary, table=table, paper=about.get("paper"))
     st.plotly_chart(figure, width="stretch", key="accuracy")
-    st.caption(
-        "How to read: transfer helped where the interval of the gain, in the table, lies wholly above 0."
-    )
+    st.caption("How to read: transfer helped where the interval of the gain, in the table, lies wholly above 0.")
     st.dataframe(conditions_table(summary, about), hide_index=True, width="stretch")
     n = int(summary["n"].to_numpy().min())
     st.caption(f"Intervals: {interval_note(n)}. {explain_columns(about)}")
@@ -58,15 +54,11 @@ with curves:
         threshold = None if value == "loss_nats" else about.get("threshold")
         figure = learning_curves(histories, value, threshold=threshold, title=quantities[value])
         st.plotly_chart(figure, width="stretch", key="curves")
-        st.caption(
-            "How to read: a jump is the breakthrough; the dotted line is the threshold that defines it."
-        )
+        st.caption("How to read: a jump is the breakthrough; the dotted line is the threshold that defines it.")
 with survival:
     st.plotly_chart(survival_curves(table), width="stretch", key="survival")
     st.caption(f"How to read: {READING_SURVIVAL}")
 with cost:
     st.text(describe_cost(about.get("cost", {})))
     st.dataframe(table, hide_index=True, width="stretch")
-    st.caption(
-        "One row a condition and replicate: the runs behind every number above. Details are under Runs."
-    )
+    st.caption("One row a condition and replicate: the runs behind every number above. Details are under Runs.")

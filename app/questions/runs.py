@@ -61,9 +61,7 @@ with curves:
         if value in history and history[value].notna().to_numpy().any():
             figure = learning_curves(history, value, title=title)
             st.plotly_chart(figure, width="stretch", key=f"run_{value}")
-    st.caption(
-        "How to read: one line is one run. Compare conditions over replicates under Did transfer help?"
-    )
+    st.caption("How to read: one line is one run. Compare conditions over replicates under Did transfer help?")
 with config:
     st.code(yaml.safe_dump(run.config, sort_keys=False), language="yaml")
 with environment:

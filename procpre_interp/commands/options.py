@@ -21,7 +21,7 @@ def parse(command: type[T], name: str, arguments: list[str], default: Any = None
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The value of `--flag value` or `--flag=value`, and the arguments without it. Raises `ValueError` if it has none."""
+    """The value of `--flag value` or `--flag=value`, and the other arguments. Raises `ValueError` if it has none."""
     rest: list[str] = []
     value = None
     remaining = iter(arguments)

@@ -12,7 +12,15 @@ from procpre_interp.commands.options import default_store, parse
 from procpre_interp.engine import execute_all
 from procpre_interp.progress import RunProgress
 from procpre_interp.report import reproduce_report
-from procpre_interp.reproduce import FIRST_CONFIRMATION_SEED, PROTOCOLS, Plan, ProtocolName, cost, plan, results
+from procpre_interp.reproduce import (
+    FIRST_CONFIRMATION_SEED,
+    PROTOCOLS,
+    Plan,
+    ProtocolName,
+    cost,
+    plan,
+    results,
+)
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import summarise_conditions
 
@@ -119,10 +127,11 @@ def print_results(planned: Plan, table: pd.DataFrame, spent: dict[str, float]) -
         console.print("One replicate: no interval, and no evidence. Use more with --replicates.")
     console.print(planned.protocol.text)
     console.print(
-        f"Cost: {spent['runs']:.0f} runs, {spent['cpu_seconds'] / 60:.1f} CPU-minutes, {spent['tokens'] / 1e6:.0f} M tokens."
+        f"Cost: {spent['runs']:.0f} runs, {spent['cpu_seconds'] / 60:.1f} CPU-minutes, "
+        f"{spent['tokens'] / 1e6:.0f} M tokens."
     )
 
 
 def interval(low: float, high: float, form: str) -> str:
     """An interval in brackets, or a dash where there is none."""
-    return "-" if low != low else f"[{low:{form}}, {high:{form}}]"  # noqa: PLR0124 (NaN is not equal to itself)
+    return "-" if low != low else f"[{low:{form}}, {high:{form}}]"

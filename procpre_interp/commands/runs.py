@@ -12,7 +12,18 @@ from rich.table import Table
 from procpre_interp.commands.options import default_store, parse
 from procpre_interp.runs import RunStore
 
-COLUMNS = ("run", "status", "task", "seed", "parents", "components", "steps", "accuracy", "loss_nats", "seconds")
+COLUMNS = (
+    "run",
+    "status",
+    "task",
+    "seed",
+    "parents",
+    "components",
+    "steps",
+    "accuracy",
+    "loss_nats",
+    "seconds",
+)
 """What the table shows; CSV and JSON have every column."""
 
 
@@ -35,7 +46,9 @@ def main(arguments: list[str]) -> int:
     """Print the list."""
     command = parse(Runs, "runs", arguments)
     if not command.store.is_dir():
-        raise FileNotFoundError(f"no store {command.store}; `procpre-interp reproduce --quick --out {command.store}` fills one")
+        raise FileNotFoundError(
+            f"no store {command.store}; `procpre-interp reproduce --quick --out {command.store}` fills one"
+        )
     equals = {}
     for condition in command.where:
         column, sign, value = condition.partition("=")
@@ -64,14 +77,15 @@ def print_table(table: pd.DataFrame) -> None:
     # Into a file or a pipe a line may be as long as it wants.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
     console.print(shown)
-    for row in table[table["status"] == "damaged"].to_dict("records"):
-        console.print(f"{row['run']} is damaged and not used: {row['problem']}", soft_wrap=True)
+    damaged = table.loc[table["status"] == "damaged"]
+    for run, problem in zip(damaged["run"], damaged["problem"]):
+        console.print(f"{run} is damaged and not used: {problem}", soft_wrap=True)
     console.print(f"{len(table)} runs")
 
 
 def cell(column: str, value: object) -> str:
     """A value as a person reads it."""
-    if value is None or value != value:  # noqa: PLR0124 (NaN is not equal to itself)
+    if value is None or value != value:
         return ""
     if isinstance(value, float):
         if column == "accuracy":

@@ -23,7 +23,7 @@ HELP_FLAGS = ("-h", "--help")
 class Training:
     """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
 
-    --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck, k: 16}, train: {steps: 500}}.
+    --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
     """
 
     task: Task
@@ -69,8 +69,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def as_default(command: type, fields: dict[str, Any]) -> Any:
     """An instance of the command's dataclass with these fields, to be tyro's default."""
     store = fields.pop("store", None)
-    config = from_dict(RunConfig, {key: value for key, value in fields.items()})
-    values: dict[str, Any] = {"task": config.task, "seed": config.seed, "model": config.model, "train": config.train}
+    config = from_dict(RunConfig, fields)
+    values: dict[str, Any] = {
+        "task": config.task,
+        "seed": config.seed,
+        "model": config.model,
+        "train": config.train,
+    }
     if store is not None:
         values["store"] = Path(store)
     return command(**values)

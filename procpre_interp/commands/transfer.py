@@ -86,5 +86,3 @@ def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tupl
             )
         )
     return tuple(parents)
-
-

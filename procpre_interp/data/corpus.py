@@ -141,9 +141,7 @@ def _hash_files(corpus: Corpus, files: dict[str, str]) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:ID_LENGTH]
 
 
-def walk(
-    root: Path, suffixes: Container[str], *, prefix: str = "", without: Container[str] = ()
-) -> list[SourceFile]:
+def walk(root: Path, suffixes: Container[str], *, prefix: str = "", without: Container[str] = ()) -> list[SourceFile]:
     """The files below `root` with one of the `suffixes`, sorted by name.
 
     Left out are what is hidden, folders named in `without`, and links to folders (which can form circles).

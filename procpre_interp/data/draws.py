@@ -25,9 +25,7 @@ def below(bounds: Int[Tensor, " batch"], *, generator: Generator) -> Int64[Tenso
     return (words(len(bounds), generator=generator).long() * bounds) >> 31
 
 
-def random_orders(
-    lengths: Int[Tensor, " batch"], width: int, *, generator: Generator
-) -> Int64[Tensor, "batch width"]:
+def random_orders(lengths: Int[Tensor, " batch"], width: int, *, generator: Generator) -> Int64[Tensor, "batch width"]:
     """Uniform permutations of 0 .. length - 1, one a row; positions from the length on stay in place."""
     # An index rides in the low bits of a random 63-bit key, and sorting the keys shuffles the indices: numpy
     # sorts rows ten times as fast as torch, which would carry the indices separately. The bits left over (56

@@ -84,9 +84,7 @@ class Mixture(Task):
         return self.mix(n, lambda task, rows: task.batch(rows, generator=generator), generator=generator)
 
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
-        return self.mix(
-            n, lambda task, rows: task.candidates(rows, split, generator=generator), generator=generator
-        )
+        return self.mix(n, lambda task, rows: task.candidates(rows, split, generator=generator), generator=generator)
 
     def mix(self, n: int, draw: Draw, *, generator: Generator) -> Batch:
         """`n` sequences, each from a component that the weights choose."""

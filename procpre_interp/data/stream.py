@@ -6,7 +6,7 @@ from procpre_interp.data.task import Batch, Split, Task, is_separable
 from procpre_interp.seeding import stream
 
 BLOCK_TOKENS = 2**20
-"""Tokens drawn at once: large enough that the vectorised generators run at full speed. Part of the numbers' identity."""
+"""Tokens drawn at once: large enough that the vectorised generators run at full speed. Changing it changes the data."""
 
 
 class BatchStream(Protocol):
@@ -23,7 +23,8 @@ class TaskStream:
     """
 
     def __init__(self, task: Task, *, seed: int, split: Split, size: int) -> None:
-        self.task, self.seed, self.split, self.size = task, seed, split, size
+        self.task, self.seed, self.size = task, seed, size
+        self.split: Split = split
         self.separable = is_separable(task)
         self.batches_per_block = max(1, BLOCK_TOKENS // (task.n_ctx * size))
         self._block: tuple[int, Batch] | None = None
@@ -33,7 +34,8 @@ class TaskStream:
         if self._block is None or self._block[0] != block:
             generator = stream(self.seed, self.task.stream_label, self.split, block)
             rows = self.size * self.batches_per_block
-            self._block = block, self.task.split_batch(
-                rows, self.split, generator=generator, separable=self.separable
+            self._block = (
+                block,
+                self.task.split_batch(rows, self.split, generator=generator, separable=self.separable),
             )
         return self._block[1][place * self.size : (place + 1) * self.size]

@@ -127,9 +127,7 @@ class Task(abc.ABC):
         splits."""
         return self.batch(n, generator=generator)
 
-    def split_batch(
-        self, n: int, split: Split, *, generator: Generator, separable: bool | None = None
-    ) -> Batch:
+    def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         """`n` sequences whose prompts belong to `split`.
 
         A prompt's 64-bit hash decides its split, and rows of other splits are redrawn, so no prompt of one

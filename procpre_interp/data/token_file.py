@@ -143,9 +143,7 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
     if documents.skipped:
         log.warning("corpus %s: %d documents; left out: %s", corpus, n, left_out)
     if n == 0:
-        raise ValueError(
-            f"corpus {corpus}: no document in {len(documents.files)} files; left out: {left_out}"
-        )
+        raise ValueError(f"corpus {corpus}: no document in {len(documents.files)} files; left out: {left_out}")
     for split, texts in documents.by_split.items():
         if not texts:
             raise ValueError(

@@ -35,9 +35,7 @@ NESTED_UNDER = ("model_state_dict", "state_dict", "model")
 Weights = dict[str, Float[Tensor, "..."]]
 
 
-def save_weights(
-    model: HookedTransformer, path: str | Path, metadata: Mapping[str, str] | None = None
-) -> None:
+def save_weights(model: HookedTransformer, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a model's weights and config. The file is complete or absent, whenever the process dies."""
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(to_dict(model.config, defaults=True))}
     weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
@@ -81,15 +79,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def _read_config(path: str | Path) -> ModelConfig:
     metadata = read_metadata(path)
     if CONFIG_KEY not in metadata:
-        raise ValueError(
-            f"{path}: no {CONFIG_KEY} in its header; read a file of other origin with from_huggingface"
-        )
+        raise ValueError(f"{path}: no {CONFIG_KEY} in its header; read a file of other origin with from_huggingface")
     try:
         return from_dict(ModelConfig, json.loads(metadata[CONFIG_KEY]), where=str(path))
     except json.JSONDecodeError as problem:
-        raise ValueError(
-            f"{path}: the {CONFIG_KEY} in its header is damaged ({_one_line(problem)})"
-        ) from None
+        raise ValueError(f"{path}: the {CONFIG_KEY} in its header is damaged ({_one_line(problem)})") from None
 
 
 def _one_line(problem: Exception) -> str:
@@ -101,14 +95,10 @@ def _fill(model: HookedTransformer, weights: Mapping[str, Tensor], *, where: str
     """Copy `weights` into the model; they must be its parameters, neither more nor fewer."""
     parameters = dict(model.named_parameters())
     if unmatched := sorted(parameters.keys() ^ weights.keys()):
-        raise ValueError(
-            f"{where}: weights do not fit the model; missing or left over: {', '.join(unmatched)}"
-        )
+        raise ValueError(f"{where}: weights do not fit the model; missing or left over: {', '.join(unmatched)}")
     for name, parameter in parameters.items():
         if parameter.shape != weights[name].shape:
-            raise ValueError(
-                f"{where}: {name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}"
-            )
+            raise ValueError(f"{where}: {name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
         parameter.copy_(weights[name])
 
 
@@ -150,12 +140,8 @@ def _to_huggingface_weights(model: HookedTransformer) -> Weights:
         here, there = f"blocks.{layer}", f"transformer.h.{layer}"
         theirs |= {f"{there}.{name}": ours[f"{here}.{our_name}"] for our_name, name in _BLOCK_NAMES.items()}
         qkv = torch.stack([ours[f"{here}.attn.W_{letter}"] for letter in "QKV"])
-        theirs[f"{there}.attn.c_attn.weight"] = rearrange(
-            qkv, "qkv head d_model d_head -> d_model (qkv head d_head)"
-        )
-        theirs[f"{there}.attn.c_attn.bias"] = torch.cat(
-            [ours[f"{here}.attn.b_{letter}"].flatten() for letter in "QKV"]
-        )
+        theirs[f"{there}.attn.c_attn.weight"] = rearrange(qkv, "qkv head d_model d_head -> d_model (qkv head d_head)")
+        theirs[f"{there}.attn.c_attn.bias"] = torch.cat([ours[f"{here}.attn.b_{letter}"].flatten() for letter in "QKV"])
         theirs[f"{there}.attn.c_proj.weight"] = ours[f"{here}.attn.W_O"].flatten(0, 1)
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
 
@@ -171,18 +157,14 @@ def _from_huggingface_weights(theirs: Mapping[str, Tensor], config: ModelConfig)
     heads = {"qkv": 3, "head": config.n_heads}
     for layer in range(config.n_layers):
         here, there = f"blocks.{layer}", f"h.{layer}"
-        ours |= {
-            f"{here}.{our_name}": theirs.pop(f"{there}.{name}") for our_name, name in _BLOCK_NAMES.items()
-        }
+        ours |= {f"{here}.{our_name}": theirs.pop(f"{there}.{name}") for our_name, name in _BLOCK_NAMES.items()}
         weight, bias = theirs.pop(f"{there}.attn.c_attn.weight"), theirs.pop(f"{there}.attn.c_attn.bias")
         weights = rearrange(weight, "d_model (qkv head d_head) -> qkv head d_model d_head", **heads)
         biases = rearrange(bias, "(qkv head d_head) -> qkv head d_head", **heads)
         for letter, W, b in zip("QKV", weights, biases):
             ours |= {f"{here}.attn.W_{letter}": W, f"{here}.attn.b_{letter}": b}
         out = theirs.pop(f"{there}.attn.c_proj.weight")
-        ours[f"{here}.attn.W_O"] = rearrange(
-            out, "(head d_head) d_model -> head d_head d_model", head=config.n_heads
-        )
+        ours[f"{here}.attn.W_O"] = rearrange(out, "(head d_head) d_model -> head d_head d_model", head=config.n_heads)
     if theirs:
         raise ValueError(f"not a plain GPT-2: left over are {', '.join(sorted(theirs))}")
     return ours
@@ -246,8 +228,7 @@ def from_huggingface(
     try:
         n_ctx, d_model = weights["wpe.weight"].shape
         config = ModelConfig(
-            n_layers=1
-            + max((int(layer) for layer in re.findall(r"^h\.(\d+)\.", "\n".join(weights), re.M)), default=0),
+            n_layers=1 + max((int(layer) for layer in re.findall(r"^h\.(\d+)\.", "\n".join(weights), re.M)), default=0),
             n_heads=n_heads,
             d_model=d_model,
             n_ctx=n_ctx,

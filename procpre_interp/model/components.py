@@ -139,9 +139,7 @@ def _parse(selector: str) -> list[tuple[str, str]]:
     first, *rest = re.split(r"([+,-])", selector)
     pairs = [("+", first.strip()), *((sign, term.strip()) for sign, term in zip(rest[::2], rest[1::2]))]
     if not all(term for _, term in pairs):
-        raise ValueError(
-            f"selector {selector!r} lacks a term before or after a sign; write for example 'all - pos'"
-        )
+        raise ValueError(f"selector {selector!r} lacks a term before or after a sign; write for example 'all - pos'")
     return pairs
 
 

@@ -31,10 +31,7 @@ class FlatParameters(nn.Module):
             return
         flat = torch.cat([p.detach().flatten() for p in parameters.values()])
         flat_grad = torch.cat(
-            [
-                (torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten()
-                for p in parameters.values()
-            ]
+            [(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten() for p in parameters.values()]
         )
         owners, offset = {}, 0
         for name, p in parameters.items():
@@ -62,14 +59,10 @@ class FlatParameters(nn.Module):
             RuntimeError: a parameter was replaced, and lives elsewhere.
         """
         if self._flat is None or self._owners is None:
-            raise RuntimeError(
-                "parameters of several dtypes or devices have no flat vector; convert the whole model"
-            )
+            raise RuntimeError("parameters of several dtypes or devices have no flat vector; convert the whole model")
         for name, (module, leaf, offset) in self._owners.items():
             if not _lies_at(module._parameters[leaf], self._flat, offset):
-                raise RuntimeError(
-                    f"{name} was replaced and is no slice of the flat vector; call model.bind()"
-                )
+                raise RuntimeError(f"{name} was replaced and is no slice of the flat vector; call model.bind()")
         return self._flat
 
     @property
@@ -103,9 +96,7 @@ class FlatParameters(nn.Module):
         self._bind_if_replaced()
         return self
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch; with `assign` the tensors' values and dtype are taken over, not their memory."""
         result = super().load_state_dict(state_dict, strict, assign)
         self._bind_if_replaced()
@@ -118,11 +109,7 @@ class FlatParameters(nn.Module):
             self.bind()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in self.__dict__.items()
-            if key not in ("_flat", "_flat_grad", "_owners")
-        }
+        return {key: value for key, value in self.__dict__.items() if key not in ("_flat", "_flat_grad", "_owners")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Called by deepcopy as by unpickling."""

@@ -194,9 +194,7 @@ class HookedTransformer(FlatParameters, LensInterface):
             raise ValueError(f"tokens of shape {tuple(tokens.shape)}; give [batch, pos], see `to_tokens`")
         length = tokens.shape[1]
         if length > n_ctx:
-            raise ValueError(
-                f"length {length} exceeds n_ctx={n_ctx}; cut the sequences or build a model with more"
-            )
+            raise ValueError(f"length {length} exceeds n_ctx={n_ctx}; cut the sequences or build a model with more")
         if positions is not None and positions.device.type == "cpu" and positions.numel():
             low, high = (int(x) for x in positions.aminmax())
             if low < 0 or high >= length:
@@ -213,9 +211,7 @@ class HookedTransformer(FlatParameters, LensInterface):
             ) from None
         pos_embed = self.pos_embed(tokens)
         if listens(self.hook_pos_embed):
-            pos_embed = observed(
-                self.hook_pos_embed, repeat(pos_embed, "pos d -> batch pos d", batch=len(tokens))
-            )
+            pos_embed = observed(self.hook_pos_embed, repeat(pos_embed, "pos d -> batch pos d", batch=len(tokens)))
         return observed(self.hook_embed, embed) + pos_embed
 
 

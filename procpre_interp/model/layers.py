@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint
 
+from procpre_interp.model.narrow import is_narrow, narrow_attention
+
 
 @dataclass
 class LensConfig(TransformerLensConfig):
@@ -111,9 +113,7 @@ class Attention(nn.Module):
         q, k, v = observed(self.hook_q, q), observed(self.hook_k, k), observed(self.hook_v, v)
         z = observed(self.hook_z, self._attend(q, k, v, positions))
         if self.cfg.use_attn_result and listens(self.hook_result):
-            result = einsum(
-                z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos head d_model"
-            )
+            result = einsum(z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
             return observed(self.hook_result, result).sum(2) + self.b_O
         return F.linear(z.flatten(2), self.W_O.flatten(0, 1).t(), self.b_O)
 
@@ -157,9 +157,7 @@ class Attention(nn.Module):
         """Projections of one input, as one matrix product: several narrow ones are slower."""
         weights = torch.cat([getattr(self, f"W_{letter}") for letter in letters])
         biases = torch.cat([getattr(self, f"b_{letter}") for letter in letters])
-        together = F.linear(
-            x, rearrange(weights, "head d_model d_head -> (head d_head) d_model"), biases.flatten()
-        )
+        together = F.linear(x, rearrange(weights, "head d_model d_head -> (head d_head) d_model"), biases.flatten())
         return together.unflatten(-1, (len(letters), *self.b_Q.shape)).unbind(2)
 
     def _attend(
@@ -176,6 +174,8 @@ class Attention(nn.Module):
         if explicit or positions is not None:
             queries = torch.arange(q.shape[1], device=q.device)[None] if positions is None else positions
             hidden = (torch.arange(k.shape[1], device=k.device) > queries[:, :, None]).unsqueeze(1)
+        elif is_narrow(q):
+            return narrow_attention(q, k, v)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if hidden is None:
             z = F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -87,9 +87,7 @@ class LensInterface(HookedRootModule):
             return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
         return output, cache
 
-    def get_caching_hooks(
-        self, names_filter: Any = None, *args: Any, **kwargs: Any
-    ) -> tuple[dict, list, list]:
+    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
         """As upstream, but a filter that names no point outright passes over those that are off."""
         if names_filter is not None and not callable(names_filter):
             return super().get_caching_hooks(names_filter, *args, **kwargs)
@@ -112,9 +110,7 @@ class LensInterface(HookedRootModule):
         if name not in self.hook_dict:
             raise unknown_name("hook point", name, list(self.hook_dict))
         if switch := self._off(name):
-            raise ValueError(
-                f"{name} is off and would never be called; switch it on with model.set_{switch}(True)"
-            )
+            raise ValueError(f"{name} is off and would never be called; switch it on with model.set_{switch}(True)")
 
     def _off(self, name: str) -> str | None:
         """The switch that keeps a hook point from being called, if any."""
@@ -142,20 +138,14 @@ class LensInterface(HookedRootModule):
             raise ValueError(f"{switch} and {other} exclude each other; call model.set_{other}(False) first")
         setattr(self.cfg, switch, on)
 
-    def to_tokens(
-        self, input: Int[Tensor, "*batch pos"] | list | str, **ignored: Any
-    ) -> Int[Tensor, "batch pos"]:
+    def to_tokens(self, input: Int[Tensor, "*batch pos"] | list | str, **ignored: Any) -> Int[Tensor, "batch pos"]:
         """Token ids as a batch on the model's device. There is no tokenizer here: text is a ValueError."""
-        if isinstance(input, str) or (
-            isinstance(input, list) and any(isinstance(item, str) for item in input)
-        ):
+        if isinstance(input, str) or (isinstance(input, list) and any(isinstance(item, str) for item in input)):
             raise ValueError("the model has no tokenizer; give token ids")
         tokens = torch.as_tensor(input, device=self.W_E.device)
         return tokens if tokens.ndim == 2 else tokens.unsqueeze(0)
 
-    def tokens_to_residual_directions(
-        self, tokens: Int[Tensor, "*shape"] | int
-    ) -> Float[Tensor, "*shape d_model"]:
+    def tokens_to_residual_directions(self, tokens: Int[Tensor, "*shape"] | int) -> Float[Tensor, "*shape d_model"]:
         """Columns of W_U: the directions after `ln_final` that raise these tokens' logits."""
         return rearrange(self.W_U[:, tokens], "d_model ... -> ... d_model")
 

@@ -51,9 +51,7 @@ def learning_curves(
             figure.add_scatter(x=x, y=y, mode="lines", line=thin, hoverinfo="skip", showlegend=False, **same)
         line = {"color": colour, "width": 2.5}
         hover = "step %{x:,}: %{y:.3f}"
-        figure.add_scatter(
-            x=steps, y=curve["mean"].to_numpy(), mode="lines", line=line, hovertemplate=hover, **same
-        )
+        figure.add_scatter(x=steps, y=curve["mean"].to_numpy(), mode="lines", line=line, hovertemplate=hover, **same)
     if threshold is not None:
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
     n = _fewest(curves)
@@ -85,9 +83,7 @@ def survival_curves(table: pd.DataFrame) -> go.Figure:
             "%{customdata[0]} at risk",
         )
     n = _fewest(curves)
-    caption = (
-        f"Kaplan-Meier, n = {n} replicate{'s' * (n != 1)}; a line at 100 % to the end never broke through"
-    )
+    caption = f"Kaplan-Meier, n = {n} replicate{'s' * (n != 1)}; a line at 100 % to the end never broke through"
     y = "Replicates without breakthrough (share)"
     lay_out(figure, title="Time to breakthrough", caption=caption, x="Step", y=y)
     figure.update_xaxes(rangemode="tozero")
@@ -163,8 +159,6 @@ def _one_line(history: pd.DataFrame, condition: str, value: str) -> tuple[np.nda
     """All replicates of a condition as one line with gaps: one trace instead of one a replicate."""
     rows = history.loc[(history["condition"] == condition) & (history["split"] == "validation")]
     gap = np.full((1, 2), np.nan)
-    parts = [
-        part for _, run in _groups(rows, "replicate") for part in (run[["step", value]].to_numpy(float), gap)
-    ]
+    parts = [part for _, run in _groups(rows, "replicate") for part in (run[["step", value]].to_numpy(float), gap)]
     points = np.concatenate(parts)
     return points[:, 0], points[:, 1]

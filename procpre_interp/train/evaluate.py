@@ -19,8 +19,8 @@ def evaluate(
     """One row an example, teacher-forced: what was scored, how well.
 
     Columns: `example` (row of the batch), `length` (tokens), `n_scored` (targets), `loss_nats` (mean over the scored
-    targets), `n_correct` (targets that have the largest logit), `exact_match` (all of them). An example without a scored
-    target has no row.
+    targets), `n_correct` (targets that have the largest logit), `exact_match` (all of them). An example without a
+    scored target has no row.
     """
     device = batch.tokens.device
     pieces = [torch.zeros(0, 5, dtype=torch.float64, device=device)]
@@ -33,7 +33,9 @@ def evaluate(
         ).sum(1)
         n_scored = scored.sum(1)
         n_correct = ((logits.argmax(2) == micro.targets) & scored).sum(1)
-        pieces.append(torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.double())
+        pieces.append(
+            torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.double()
+        )
     example, length, n_scored, n_correct, loss_nats = torch.cat(pieces).T.cpu().numpy()
     table = pd.DataFrame(
         {
@@ -45,7 +47,7 @@ def evaluate(
             "exact_match": n_correct == n_scored,
         }
     )
-    return table[table.n_scored > 0].sort_values("example", ignore_index=True)
+    return table.loc[table.n_scored > 0].sort_values("example").reset_index(drop=True)
 
 
 def summarise(examples: pd.DataFrame) -> dict[str, float]:

@@ -65,11 +65,11 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     """Largest gradient norm; none: no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 computes the forward and backward passes under autocast; weights stay float32. Pays from d_model 256 on."""
+    """bfloat16 computes forward and backward under autocast; weights stay float32. Pays from d_model 256 on."""
     micro_batch_tokens: int | None = None
     """Tokens of a micro-batch, whose gradients are accumulated; none: what fits the cache at this d_model."""
     curriculum: bool = False
-    """Start at length 2 and go on by 2 whenever validation accuracy reaches .99; the length may then be a task's own."""
+    """Start at length 2 and go on by 2 whenever validation accuracy reaches .99, up to the task as it is."""
     evaluate_every: int = 100
     """Steps between two evaluations."""
     evaluate_examples: int = 1000
@@ -168,8 +168,9 @@ class Interrupted(KeyboardInterrupt):
 class Trainer:
     """Trains `model` in place on `task`, from where `state_path` left off if that exists.
 
-    `on_step(state)` is called after each step, for progress; `keep(step)` when the weights are to be kept. Raises `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the
-    state saved.
+    `on_step(state)` is called after each step, for progress; `keep(step)` when the weights are to be kept. Raises
+    `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state
+    saved.
     """
 
     def __init__(
@@ -266,7 +267,12 @@ class Trainer:
         state, config = self.state, self.config
         examples = evaluate(self.model, self.validation, autocast=config.precision == "bfloat16")
         scores = summarise(examples)
-        common = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, "task_length": state.length}
+        common = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "task_length": state.length,
+        }
         train_loss = state.mean_train_loss
         if train_loss is not None:
             rate = self.learning_rate(state.step - 1)
@@ -286,7 +292,8 @@ class Trainer:
             state.end("diverged", f"validation loss {loss} at step {state.step}")
         elif train_loss is not None and state.step > config.warmup_steps and train_loss > DIVERGED_FACTOR * uniform:
             state.end(
-                "diverged", f"training loss {train_loss:.3g} nats up to step {state.step}; a uniform guess has {uniform:.3g}"
+                "diverged",
+                f"training loss {train_loss:.3g} nats up to step {state.step}; a uniform guess has {uniform:.3g}",
             )
         elif state.length is not None and accuracy >= CURRICULUM_ACCURACY:
             state.best_loss, state.since_best = math.inf, 0
@@ -336,7 +343,7 @@ def next_length(task: Task, length: int) -> int | None:
 
 
 def checkpoint_steps(steps: int, n: int) -> set[int]:
-    """`n` log-spaced steps from 1 to `steps`, fewer where they coincide, and step 0 with them; only the last when n is 1."""
+    """Step 0 and `n` log-spaced steps from 1 to `steps`, fewer where they coincide; only the last when n is 1."""
     if n == 1:
         return {steps}
     return {0} | {round(steps ** (i / (n - 1))) for i in range(n)}

@@ -69,7 +69,9 @@ def scored_positions(
     return torch.where(scored, positions, last), scored
 
 
-def summed_loss_nats(logits: Float[Tensor, "row n_read d_vocab"], targets: Int[Tensor, "row n_read"]) -> Float[Tensor, ""]:
+def summed_loss_nats(
+    logits: Float[Tensor, "row n_read d_vocab"], targets: Int[Tensor, "row n_read"]
+) -> Float[Tensor, ""]:
     """Sum of the cross-entropy over the scored targets, in nats; float32 whatever the logits are."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=UNSCORED, reduction="sum")
 

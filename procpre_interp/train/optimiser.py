@@ -31,7 +31,7 @@ class FlatAdamW:
     """torch's AdamW on one vector: all parameters in a handful of operations, which is what tiny models need.
 
     Decay is decoupled and applied first, as in torch, to the elements that `decay` marks. Elements that `frozen` marks
-    keep their bits: their gradient is zeroed before the norm is taken, so both moments stay zero, and they do not decay.
+    keep their bits: their gradient is zeroed before the norm is taken, so both moments stay zero; they do not decay.
 
     Source: Loshchilov and Hutter, arXiv 1711.05101.
     """

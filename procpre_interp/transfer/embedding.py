@@ -9,7 +9,9 @@ EmbeddingStrategy = Literal["fresh", "average", "partial", "retain"]
 
 
 def transfer_rows(
-    fresh: Float[Tensor, "rows d_model"], parent: Float[Tensor, "parent_rows d_model"], strategy: EmbeddingStrategy
+    fresh: Float[Tensor, "rows d_model"],
+    parent: Float[Tensor, "parent_rows d_model"],
+    strategy: EmbeddingStrategy,
 ) -> Float[Tensor, "rows d_model"]:
     """One row a token id, made of the fresh rows and the parent's.
 

@@ -17,8 +17,6 @@ EMBEDDINGS = "embed + pos + unembed"
 """What the strategies of `TransferConfig` govern, and selectors therefore do not."""
 
 
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferConfig:
     """What happens to embeddings and positions: factors of their own, whatever components are transferred."""
@@ -88,7 +86,11 @@ def _transfer_embeddings(
     # A tied parent has one matrix for both; the paper's parents all are.
     parent_columns = parent_rows if donor.config.tied else donor.weights["unembed.W_U"].T
     if donor.config.d_model != config.d_model:
-        if (transfer.token_embedding, transfer.unembedding, transfer.positions) == ("fresh", "fresh", "fresh"):
+        if (transfer.token_embedding, transfer.unembedding, transfer.positions) == (
+            "fresh",
+            "fresh",
+            "fresh",
+        ):
             return
         raise ValueError(f"d_model is {donor.config.d_model} in the parent and {config.d_model} in the model")
     weights["embed.W_E"] = transfer_rows(weights["embed.W_E"], parent_rows, transfer.token_embedding)

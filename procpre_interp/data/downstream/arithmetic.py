@@ -48,9 +48,7 @@ class ArithmeticTask(Task):
 
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= self.most_digits:
-            raise ValueError(
-                f"digits={self.digits}; digits of {self.name} must lie between 1 and {self.most_digits}"
-            )
+            raise ValueError(f"digits={self.digits}; digits of {self.name} must lie between 1 and {self.most_digits}")
 
     @abc.abstractmethod
     def result(self, a: Int64[Tensor, " batch"], b: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
@@ -86,9 +84,7 @@ class ArithmeticTask(Task):
             Ragged(answer + Ids.FIRST_ANSWER_DIGIT, n_digits),
         ]
         first, second, last = numbers if self.backwards else [number.reversed() for number in numbers]
-        operator, equals, stop = (
-            constant(i, n, torch.int16) for i in (self.operator_id, Ids.EQUALS, Ids.STOP)
-        )
+        operator, equals, stop = (constant(i, n, torch.int16) for i in (self.operator_id, Ids.EQUALS, Ids.STOP))
         whole = join([first, operator, second, equals, last, stop], width=self.n_ctx, pad=Ids.PAD)
         first_scored = 2 * self.digits + 1 + (self.mask == "paper")
         return Batch.from_sequences(whole.tokens, whole.lengths, first_scored, Ids.PAD)

@@ -28,13 +28,9 @@ class Haystack(Task):
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pairs <= Ids.N_KEYS:
-            raise ValueError(
-                f"max_pairs={self.max_pairs}; max_pairs must lie between 1 and {Ids.N_KEYS}, all keys"
-            )
+            raise ValueError(f"max_pairs={self.max_pairs}; max_pairs must lie between 1 and {Ids.N_KEYS}, all keys")
         if not 1 <= self.min_pairs <= self.max_pairs:
-            raise ValueError(
-                f"min_pairs={self.min_pairs}; min_pairs must lie between 1 and max_pairs={self.max_pairs}"
-            )
+            raise ValueError(f"min_pairs={self.min_pairs}; min_pairs must lie between 1 and max_pairs={self.max_pairs}")
 
     @property
     def d_vocab(self) -> int:

@@ -76,18 +76,12 @@ class CellularAutomaton(Task):
         rows = [state]
         for _ in range(self.rows - 1):
             rows.append(state := evolve(state, self.rule))
-        grouped = rearrange(
-            torch.stack(rows, 1), "batch row (symbol bit) -> batch (row symbol) bit", bit=self.bits
-        )
+        grouped = rearrange(torch.stack(rows, 1), "batch row (symbol bit) -> batch (row symbol) bit", bit=self.bits)
         tokens = torch.zeros(n, self.n_ctx, dtype=torch.int16)
         for bit in range(self.bits):
             tokens = tokens * 2 + grouped[..., bit]
-        return Batch.from_sequences(
-            tokens, torch.full((n,), self.n_ctx), self.cells // self.bits - 1, self.ids.pad
-        )
+        return Batch.from_sequences(tokens, torch.full((n,), self.n_ctx), self.cells // self.bits - 1, self.ids.pad)
 
     def example(self, tokens: list[int]) -> str:
-        cells = "".join(f"{token:0{self.bits}b}" for token in tokens).translate(
-            {ord("0"): ".", ord("1"): "#"}
-        )
+        cells = "".join(f"{token:0{self.bits}b}" for token in tokens).translate({ord("0"): ".", ord("1"): "#"})
         return " ".join(cells[start : start + self.cells] for start in range(0, len(cells), self.cells))

@@ -156,8 +156,6 @@ class DyckShuffle(BracketTask):
             last = open_types.gather(0, (n_types - 1).clamp_(min=0)[None])[0]
             written = torch.where(closed, last, kind)
             open_types.scatter_(0, torch.where(opens, n_types, entry)[None], written[None])
-            n_types = torch.where(
-                opens & (before == 0), n_types + 1, torch.where(closed, n_types - 1, n_types)
-            )
+            n_types = torch.where(opens & (before == 0), n_types + 1, torch.where(closed, n_types - 1, n_types))
             torch.where(opens, kind, kind + self.k, out=tokens[t])
         return tokens

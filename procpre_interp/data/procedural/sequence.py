@@ -45,16 +45,12 @@ class SequenceTask(Task):
 
     def __post_init__(self) -> None:
         if self.vocab <= self.first_symbol:
-            raise ValueError(
-                f"vocab={self.vocab} leaves no symbol; vocab must be at least {self.first_symbol + 1}"
-            )
+            raise ValueError(f"vocab={self.vocab} leaves no symbol; vocab must be at least {self.first_symbol + 1}")
         for field in ("length", "min_length"):
             value = getattr(self, field)
             if value is not None and (value < self.shortest or value % self.length_step):
                 even = " and even" if self.length_step == 2 else ""
-                raise ValueError(
-                    f"{field}={value} input symbols; {self.name} needs at least {self.shortest}{even}"
-                )
+                raise ValueError(f"{field}={value} input symbols; {self.name} needs at least {self.shortest}{even}")
         if self.min_length is not None and self.min_length > self.length:
             raise ValueError(f"min_length={self.min_length} exceeds length={self.length}")
 
@@ -85,9 +81,7 @@ class SequenceTask(Task):
     def symbols(self, lengths: Int[Tensor, " batch"], width: int, *, generator: Generator) -> Ragged:
         """Uniform symbols, repeats allowed."""
         shape = (len(lengths), width)
-        drawn = torch.randint(
-            self.first_symbol, self.vocab, shape, generator=generator, dtype=narrowest(self.d_vocab)
-        )
+        drawn = torch.randint(self.first_symbol, self.vocab, shape, generator=generator, dtype=narrowest(self.d_vocab))
         return Ragged(drawn, lengths)
 
     def inputs(self, lengths: Int[Tensor, " batch"], *, generator: Generator) -> list[Ragged]:
@@ -109,9 +103,7 @@ class SequenceTask(Task):
         parts = [piece for part in inputs for piece in [part, *separator]]
         whole = join([*parts, answer], width=self.n_ctx, pad=self.ids.pad)
         # The token before the answer, a separator where there is one, predicts the answer's first token.
-        return Batch.from_sequences(
-            whole.tokens, whole.lengths, whole.lengths - answer.lengths - 1, self.ids.pad
-        )
+        return Batch.from_sequences(whole.tokens, whole.lengths, whole.lengths - answer.lengths - 1, self.ids.pad)
 
     def example(self, tokens: list[int]) -> str:
         return " ".join("|" if token == self.ids.separator else str(token) for token in tokens)

@@ -98,9 +98,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 PROSE = frozenset({".txt", ".md", ".rst", ".tex", ".html"})
-CODE = frozenset(
-    {".py", ".java", ".js", ".ts", ".c", ".h", ".cpp", ".go", ".rs", ".rb", ".jl", ".r", ".lua", ".sql"}
-)
+CODE = frozenset({".py", ".java", ".js", ".ts", ".c", ".h", ".cpp", ".go", ".rs", ".rb", ".jl", ".r", ".lua", ".sql"})
 ROWS = frozenset({".jsonl", ".parquet"})
 
 FIELDS = ("text", "content")
@@ -155,9 +153,7 @@ def _jsonl_documents(where: str, text: str) -> Iterator[str]:
             raise ValueError(f"{where}, line {number}: not JSON: {problem}") from None
         document = next((row[f] for f in FIELDS if f in row), None) if isinstance(row, dict) else None
         if not isinstance(document, str):
-            raise ValueError(
-                f"{where}, line {number}: expected an object with a string {' or '.join(FIELDS)}"
-            )
+            raise ValueError(f"{where}, line {number}: expected an object with a string {' or '.join(FIELDS)}")
         yield document
 
 

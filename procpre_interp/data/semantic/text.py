@@ -45,9 +45,7 @@ class Text(Task):
 
     def __post_init__(self) -> None:
         if self.length < 2:
-            raise ValueError(
-                f"length={self.length} tokens; a window needs at least 2, to predict one from the other"
-            )
+            raise ValueError(f"length={self.length} tokens; a window needs at least 2, to predict one from the other")
         build_corpus(self.corpus)
         vocabulary_size(self.tokenizer)
 
@@ -63,9 +61,7 @@ class Text(Task):
         """`n` windows of the training split: the others are only for those who ask for them."""
         return self.split_batch(n, "train", generator=generator)
 
-    def split_batch(
-        self, n: int, split: Split, *, generator: Generator, separable: bool | None = None
-    ) -> Batch:
+    def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         """`n` windows of the split. `separable` plays no part: documents were split, not windows."""
         # Opened at each call, for less than .1 ms: so the task stays a plain value that any process can use.
         windows = sliding_window_view(self._open().tokens(split), self.length)

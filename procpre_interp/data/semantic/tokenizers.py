@@ -33,9 +33,7 @@ def vocabulary_size(spec: str) -> int:
     if kind == "bpe" and re.fullmatch("[1-9][0-9]{0,6}", size):
         if int(size) >= BYTES_AND_END:
             return int(size)
-        raise ValueError(
-            f"tokenizer {spec!r}: at least {BYTES_AND_END} ids: each byte and the end of a document"
-        )
+        raise ValueError(f"tokenizer {spec!r}: at least {BYTES_AND_END} ids: each byte and the end of a document")
     raise ValueError(f"unknown tokenizer {spec!r}. There are: byte, bpe:SIZE (bpe:4096, say)")
 
 
