@@ -24,7 +24,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.model.checkpoint import to_bridge, to_huggingface
 from procpre_interp.seeding import stream
 from procpre_interp.train import TrainConfig, Trainer
-from procpre_interp.train.loop import single_run_threads
+from procpre_interp.train.process import run_threads
 
 Step = Callable[[], float]
 """Takes one training step and returns its loss, in nats."""
@@ -143,7 +143,7 @@ def main(repeats: int = 9, threads: int = 2) -> None:
     """Measure, print a table, and as the last line JSON."""
     console = Console(highlight=False, markup=False)
     medians: dict[str, dict[str, float]] = {}
-    with single_run_threads(threads):
+    with run_threads(threads):
         for key, setting in settings().items():
             times = measure(setting, repeats)
             table = Table(title=f"{key}: {setting.title}", title_justify="left", box=None)

@@ -6,6 +6,7 @@ may carry `version: ClassVar[int]`, raised when its numbers change, and, when it
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -17,12 +18,17 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from procpre_interp.registry import unknown_name
-
 T = TypeVar("T")
 
 ID_LENGTH = 16
 """Hexadecimal digits of a content hash that name a run: 64 bits."""
+
+
+def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
+    """The error for a name that does not exist: it lists the choices and the closest one."""
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return ValueError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(sorted(choices))}")
 
 
 def unhashed(default: Any, **kwargs: Any) -> Any:

@@ -1,18 +1,12 @@
 """Named collections of classes: tasks, corpora, ablations."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from procpre_interp.config import from_dict, unknown_name
+
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
-
-
-def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
-    """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return ValueError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(sorted(choices))}")
 
 
 class Registry(Generic[T]):
@@ -41,8 +35,6 @@ class Registry(Generic[T]):
 
     def build(self, name: str, **params: Any) -> T:
         """An instance of the class registered as `name`; values are coerced to the declared field types."""
-        from procpre_interp.config import from_dict
-
         return from_dict(self[name], params)
 
     def __iter__(self) -> Iterator[str]:

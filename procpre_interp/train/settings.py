@@ -1,0 +1,98 @@
+"""How a phase is trained, as a config."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from procpre_interp.config import unhashed
+from procpre_interp.train.optimiser import Schedule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How one phase is trained. Defaults: the paper's diagnostic phase 2."""
+
+    version = 1
+
+    steps: int = 10_000
+    """Optimiser steps, at most."""
+    batch_size: int = 1000
+    """Sequences a step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    schedule: Schedule = "cosine"
+    """Course of the learning rate after the warm-up; linear and cosine end at zero."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    weight_decay: float = 1e-3
+    """Decoupled decay, as a share of the weight times the learning rate."""
+    decay: Literal["all", "matrices"] = "matrices"
+    """What decays: every parameter, or neither biases nor LayerNorm gains."""
+    beta1: float = 0.9
+    """Decay rate of Adam's first moment."""
+    beta2: float = 0.999
+    """Decay rate of Adam's second moment."""
+    clip_norm: float | None = 1.0
+    """Largest gradient norm; none: no clipping."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes forward and backward under autocast; weights stay float32. Pays from d_model 256 on."""
+    micro_batch_tokens: int | None = None
+    """Tokens of a micro-batch, whose gradients are accumulated; none: what fits the cache at this d_model."""
+    curriculum: bool = False
+    """Start at length 2 and go on by 2 whenever validation accuracy reaches .99, up to the task as it is."""
+    evaluate_every: int = 100
+    """Steps between two evaluations."""
+    evaluate_examples: int = 1000
+    """Validation examples, the same at every evaluation."""
+    patience: int | None = None
+    """Stop after so many evaluations without a lower validation loss; none: never."""
+    target_accuracy: float | None = None
+    """Stop at the first evaluation with at least this token accuracy (share, 0 to 1); none: never."""
+    checkpoints: int = 1
+    """Log-spaced steps whose weights are kept, the last step among them."""
+    freeze: str | None = None
+    """Selector of the weights that keep their initial value."""
+    threads: int = 1
+    """CPU threads. Another number changes the last bits of a sum, so it is part of the run's identity."""
+    device: str = "cpu"
+    """Where the model is trained: cpu, cuda, cuda:1, mps."""
+    save_seconds: float = unhashed(30.0)
+    """Seconds between two saved training states: what a killed run loses at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "evaluate_every", "evaluate_examples", "checkpoints", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; {name} must be at least 1")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate={self.learning_rate}; it must be a positive number")
+        for name in ("warmup_steps", "weight_decay", "save_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}; {name} must not be negative")
+        for name in ("micro_batch_tokens", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; {name} must be at least 1, or none")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; {name} must be in [0, 1)")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm={self.clip_norm}; it must be positive, or none")
+        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
+            raise ValueError(f"target_accuracy={self.target_accuracy}; it is a share and must be in (0, 1]")
+        try:
+            torch.device(self.device)
+        except RuntimeError:
+            raise ValueError(f"device={self.device!r}; it must be one that torch knows, such as cpu or cuda") from None
+
+    def resolve(self, d_model: int) -> "TrainConfig":
+        """With everything filled in that the numbers depend on."""
+        if self.micro_batch_tokens is not None:
+            return self
+        return dataclasses.replace(self, micro_batch_tokens=cached_tokens(d_model))
+
+
+def cached_tokens(d_model: int) -> int:
+    """Tokens of a micro-batch whose activations stay in a core's cache; measured at d_model 16, 64, 128 and 256."""
+    return max(512, 2**17 // d_model)
