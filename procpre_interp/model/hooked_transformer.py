@@ -169,14 +169,10 @@ class HookedTransformer(FlatParameters, LensInterface):
         Raises:
             ValueError: a sequence is longer than n_ctx, or a token id or position is out of range.
         """
-        self._check(tokens, positions)
-        last = len(self.blocks) - 1
-        resid = self._embed(tokens)
-        for layer, block in enumerate(self.blocks):
-            resid = block(resid, positions if layer == last else None)
+        final = self.final(tokens, positions)
         if return_type is None:
             return None
-        logits = self.unembed(self.ln_final(resid))
+        logits = self.unembed(final)
         if return_type == "logits":
             return logits
         if positions is not None or return_type not in ("loss", "both"):
@@ -187,6 +183,20 @@ class HookedTransformer(FlatParameters, LensInterface):
         precise = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(precise.flatten(0, 1), tokens[:, 1:].flatten().long())
         return loss if return_type == "loss" else (logits, loss)
+
+    def final(
+        self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, "batch n_read"] | None = None
+    ) -> Float[Tensor, "batch n_read d_model"]:
+        """What the unembedding reads: the residual stream after the last block, normalised by `ln_final`.
+
+        For a loss that never makes all logits. Arguments and errors are those of `forward`.
+        """
+        self._check(tokens, positions)
+        last = len(self.blocks) - 1
+        resid = self._embed(tokens)
+        for layer, block in enumerate(self.blocks):
+            resid = block(resid, positions if layer == last else None)
+        return self.ln_final(resid)
 
     def _check(self, tokens: Tensor, positions: Tensor | None) -> None:
         n_ctx = self.config.n_ctx

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
 
 UNSCORED = -100
 """The target that `cross_entropy` ignores."""
+
+LOGITS_AT_ONCE = 2**20
+"""Logits of a block of rows, which then stay in the cache."""
 
 DENSE_SHARE = 0.5
 """From this share of scored positions on, gathering them costs more than computing all."""
@@ -69,25 +73,78 @@ def scored_positions(
     return torch.where(scored, positions, last), scored
 
 
+class _UnembedAndScore(torch.autograd.Function):
+    """Sum of the cross-entropy of softmax(x W_U), and in the same pass its gradients, block by block of rows.
+
+    All logits at once leave the cache and are then read and written half a dozen times over.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "row d_model"],
+        W_U: Float[Tensor, "d_model d_vocab"],
+        targets: Int[Tensor, " row"],
+        dtype: torch.dtype,
+    ) -> Float[Tensor, ""]:
+        loss = torch.zeros((), device=x.device, dtype=x.dtype)
+        dx, dW_U, W = torch.empty_like(x), torch.zeros_like(W_U), W_U.to(dtype)
+        block = max(1, LOGITS_AT_ONCE // W_U.shape[1])
+        for start in range(0, len(x), block):
+            rows = slice(start, start + block)
+            target = targets[rows, None]
+            logits = (x[rows].to(dtype) @ W).to(x.dtype)
+            probs = logits.softmax(-1)
+            # log of the partition function from the largest entry, whose probability is never near 0: this spares a
+            # second exponential of everything.
+            log_z = logits.amax(1, keepdim=True) - probs.amax(1, keepdim=True).log()
+            loss += (log_z - logits.gather(1, target)).sum()
+            # d loss / d logits is the probabilities, less 1 at the target.
+            dlogits = probs.scatter_add_(1, target, probs.new_full(target.shape, -1.0)).to(dtype)
+            dx[rows] = dlogits @ W.t()
+            dW_U += x[rows].to(dtype).t() @ dlogits
+        ctx.save_for_backward(dx, dW_U)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Float[Tensor, ""]) -> tuple[Tensor, Tensor, None, None]:
+        dx, dW_U = ctx.saved_tensors
+        return dx * dloss, dW_U * dloss, None, None
+
+
 def summed_loss_nats(
-    logits: Float[Tensor, "row n_read d_vocab"], targets: Int[Tensor, "row n_read"]
+    final: Float[Tensor, "row n_read d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
+    targets: Int[Tensor, "row n_read"],
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, ""]:
-    """Sum of the cross-entropy over the scored targets, in nats; float32 whatever the logits are."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=UNSCORED, reduction="sum")
+    """Sum of the cross-entropy over the scored targets, in nats, from what the unembedding reads.
+
+    The matrix products are made in `dtype` (default: that of `final`); softmax and sum in that of `final`. Can be
+    differentiated once.
+    """
+    scored = targets != UNSCORED
+    arguments = final[scored], W_U, targets[scored], dtype or final.dtype
+    loss: Tensor = _UnembedAndScore.apply(*arguments)  # pyright: ignore[reportAssignmentType]
+    return loss
 
 
 def backward(model: HookedTransformer, batch: Batch, *, max_tokens: int, autocast: bool = False) -> Float[Tensor, ""]:
     """Mean loss over the batch's scored tokens, in nats; its gradient is added to the parameters' own.
 
-    Micro-batches are run one after another, which is gradient accumulation: the batch may be larger than memory.
+    Micro-batches are run one after another, which is gradient accumulation: the batch may be larger than memory. With
+    `autocast` the matrix products are made in bfloat16.
     """
     n_scored = batch.loss_mask.sum().clamp_min(1)
     device = batch.tokens.device
     total = torch.zeros((), device=device)
     for micro in micro_batches(batch, max_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            logits = model(micro.tokens, positions=micro.positions)
-        loss = summed_loss_nats(logits, micro.targets) / n_scored
+            final = model.final(micro.tokens, micro.positions)
+        dtype = torch.bfloat16 if autocast else None
+        loss = summed_loss_nats(final, model.W_U, micro.targets, dtype=dtype) / n_scored
         loss.backward()
         total += loss.detach()
     return total
