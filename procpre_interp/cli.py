@@ -62,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("PROCPRE_TRACEBACK"):
             raise
         return _complain(_os_problem(problem), 1)
+    except (RuntimeError, MemoryError) as problem:  # torch's word for too little memory
+        if os.environ.get("PROCPRE_TRACEBACK"):
+            raise
+        return _complain(f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}", 1)
     except (ValueError, LookupError) as problem:
         if os.environ.get("PROCPRE_TRACEBACK"):
             raise

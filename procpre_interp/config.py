@@ -26,7 +26,7 @@ ID_LENGTH = 16
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return ValueError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(sorted(choices))}")
 
@@ -113,7 +113,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """
     data = dict(data)
     if hasattr(cls, "registry") and "name" in data and not _has_field(cls, "name"):
-        cls = cls.registry[data.pop("name")]  # type: ignore[attr-defined]
+        cls = cls.registry[str(data.pop("name"))]  # type: ignore[attr-defined]
     elif hasattr(cls, "registry") and not hasattr(cls, "name"):
         raise ValueError(f"{where or cls.__name__}: give a name, one of: {', '.join(cls.registry)}")  # type: ignore[attr-defined]
     version = data.pop("version", None)

@@ -2,26 +2,24 @@
 
 import multiprocessing
 import multiprocessing.connection
-import os
-import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from procpre_interp.pipeline import RunConfig, execute
-from procpre_interp.runs import RunStore
+from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 
 PROGRESS_SECONDS = 0.25
 """Seconds between two progress messages of a worker."""
-ORPHAN_SECONDS = 15.0
-"""Seconds that a worker has to save its state when the main process was killed."""
+SAVE_SECONDS = 60.0
+"""Seconds that a worker has to save its state when it is asked to stop; then it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Event:
     steps: int = 0
     """At most."""
     loss_nats: float | None = None
-    """Training loss since the last evaluation."""
+    """Training loss since the last evaluation, or up to it."""
     accuracy: float | None = None
     """Validation token accuracy at the last evaluation, share."""
     seconds: float = 0.0
@@ -45,7 +43,10 @@ class Event:
 def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:
     """The event that a training state makes."""
     accuracy = next((row["accuracy"] for row in reversed(state.history) if "accuracy" in row), None)
-    return Event(run, "progress", state.step, train.steps, state.mean_train_loss, accuracy, state.seconds)
+    loss = state.mean_train_loss
+    if loss is None:  # just evaluated
+        loss = next((row["loss_nats"] for row in reversed(state.history) if row["split"] == "train"), None)
+    return Event(run, "progress", state.step, train.steps, loss, accuracy, state.seconds)
 
 
 def execute_all(
@@ -58,55 +59,52 @@ def execute_all(
     """Execute runs, given by id, and return the problems of those that failed, by id; finished ones are not repeated.
 
     A run starts when those of its parents that are in the sweep have finished, in the order given. A failed run fails
-    its descendants and nothing else. Raises `Interrupted` after Ctrl-C, once every worker has saved its state.
+    its descendants and nothing else, and so does one whose worker was killed. Raises `Interrupted` after Ctrl-C, once
+    every worker has saved its state.
     """
-    context = multiprocessing.get_context("spawn")
-    stop, events = context.Event(), context.Queue()
-    problems: dict[str, str] = {}
-    done = {run for run in configs if store.is_finished(run)}
-    for run in done:
-        on_event(Event(run, "finished"))
-    waiting = [run for run in configs if run not in done]
-    if not waiting:
-        return problems
-    running: dict[Future[None], str] = {}
-    pool = ProcessPoolExecutor(
-        max_workers=min(workers, len(waiting)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(stop, events),
-    )
+    done, problems = _known(configs, store)
+    for run in configs:
+        if run in done:
+            on_event(Event(run, "finished"))
+        elif run in problems:
+            on_event(Event(run, "failed", problem=problems[run]))
+    waiting = [run for run in configs if run not in done and run not in problems]
+    team: list[_Worker] = []
     try:
-        while waiting or running:
+        while waiting or any(worker.run for worker in team):
             for run in _ready(waiting, configs, done, problems):
                 if run in problems:
                     waiting.remove(run)
                     on_event(Event(run, "skipped", problem=problems[run]))
-                elif len(running) < workers:
+                elif (worker := _idle(team, workers, store.path)) is not None:
                     waiting.remove(run)
-                    running[pool.submit(_work, run, configs[run], store.path)] = run
-            finished, _ = wait(running, timeout=PROGRESS_SECONDS, return_when=FIRST_COMPLETED)
-            _drain(events, on_event)
-            for future in finished:
-                run = running.pop(future)
-                if (problem := _problem(future)) is None:
-                    done.add(run)
-                    on_event(Event(run, "finished"))
-                else:
-                    problems[run] = problem
-                    on_event(Event(run, "failed", problem=problem))
+                    worker.start(run, configs[run])
+            for event in _events(team):
+                on_event(event)
+                if event.kind == "finished":
+                    done.add(event.run)
+                elif event.kind == "failed":
+                    problems[event.run] = event.problem or "unknown"
     except KeyboardInterrupt:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
         raise Interrupted from None
-    except BrokenProcessPool:
-        raise OSError("a worker process was killed (out of memory?); the same command goes on from there") from None
     finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        _drain(events, on_event)
-        events.close()
+        for worker in team:
+            worker.ask_to_stop()
+        for worker in team:
+            worker.join()
     return problems
+
+
+def _known(configs: Mapping[str, RunConfig], store: RunStore) -> tuple[set[str], dict[str, str]]:
+    """The runs that are finished, and the problems of those that are there but damaged."""
+    done, problems = set(), {}
+    for run in configs:
+        try:
+            if store.is_finished(run):
+                done.add(run)
+        except DamagedRun as damage:
+            problems[run] = str(damage)
+    return done, problems
 
 
 def _ready(waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]) -> list[str]:
@@ -121,63 +119,117 @@ def _ready(waiting: list[str], configs: Mapping[str, RunConfig], done: set[str],
     return ready
 
 
-def _problem(future: Future[None]) -> str | None:
-    error = future.exception()
-    if error is None:
+def _idle(team: list["_Worker"], workers: int, store_path: Path) -> "_Worker | None":
+    """A worker without work, engaged now if the team is not complete."""
+    for worker in team:
+        if worker.run is None:
+            return worker
+    if len(team) >= workers:
         return None
-    if isinstance(error, BrokenProcessPool):
-        raise error
-    if isinstance(error, KeyboardInterrupt):
-        raise KeyboardInterrupt
-    return f"{type(error).__name__}: {error}" if not isinstance(error, (ValueError, OSError)) else str(error)
+    team.append(_Worker(store_path))
+    return team[-1]
 
 
-def _drain(events: Any, on_event: Callable[[Event], None]) -> None:
-    while True:
+def _events(team: list["_Worker"]) -> Iterator[Event]:
+    """What the workers report within `PROGRESS_SECONDS`; a dead one leaves the team, and its run has failed."""
+    for ready in multiprocessing.connection.wait([worker.connection for worker in team], PROGRESS_SECONDS):
+        worker = next(worker for worker in team if worker.connection is ready)
         try:
-            on_event(events.get_nowait())
-        except queue.Empty:
-            return
+            event = worker.connection.recv()
+        except (EOFError, OSError):
+            team.remove(worker)
+            worker.join()
+            if worker.run is not None:
+                problem = "its worker process was killed (out of memory?); the same command goes on from there"
+                yield Event(worker.run, "failed", problem=problem)
+            continue
+        if event.kind in ("finished", "failed"):
+            worker.run = None
+        yield event
 
 
 class _Worker:
-    """What a worker process was given at its start; processes share nothing else."""
+    """A process, and this side of the pipe to it: configs go there, events come back, "stop" ends it."""
 
-    stop: Any = None
-    events: Any = None
+    def __init__(self, store_path: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.run: str | None = None
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, store_path), daemon=True)
+        with _ignored_interrupts():
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def start(self, run: str, config: RunConfig) -> None:
+        self.run = run
+        self.connection.send((run, config))
+
+    def ask_to_stop(self) -> None:
+        with suppress(OSError):  # it is gone
+            self.connection.send("stop")
+
+    def join(self) -> None:
+        """Wait until the process has ended, reading what it still writes, lest it waits for us."""
+        limit = time.monotonic() + SAVE_SECONDS
+        try:
+            while self.connection.poll(max(0.0, limit - time.monotonic())):
+                self.connection.recv()
+            self.process.kill()
+        except (EOFError, OSError):
+            pass
+        self.process.join()
+        self.connection.close()
 
 
-def _start_worker(stop: Any, events: Any) -> None:
-    # Ctrl-C reaches the whole process group; only the main process acts on it, and asks the workers to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _Worker.stop, _Worker.events = stop, events
-    threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """Children started here ignore Ctrl-C, which the terminal sends to all: the main process asks them to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _follow_parent(stop: Any) -> None:
-    """End this process when the main one was killed, after some time to save what it is at."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    if not stop.is_set():
-        stop.set()
-    time.sleep(ORPHAN_SECONDS)
-    os._exit(1)
+def _work(connection: Connection, store_path: Path) -> None:
+    """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone."""
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return
+        if message == "stop":
+            return
+        run, config = message
+        try:
+            _execute(run, config, store_path, connection)
+            outcome = Event(run, "finished")
+        except Interrupted:
+            return
+        except Exception as error:
+            known = isinstance(error, (ValueError, OSError))
+            outcome = Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}")
+        with suppress(OSError):  # the main process is gone; the pipe's end tells
+            connection.send(outcome)
 
 
-def _work(run: str, config: RunConfig, store_path: Path) -> None:
-    """Execute one run in this worker and report on it."""
+def _execute(run: str, config: RunConfig, store_path: Path, connection: Connection) -> None:
+    """One run in this worker, with reports on its progress. Whatever comes through the pipe meanwhile means: stop."""
     last = 0.0
 
     def report(state: TrainState, train: TrainConfig) -> None:
         nonlocal last
         if time.monotonic() - last > PROGRESS_SECONDS or state.step == 1:
-            _Worker.events.put(progress_event(run, state, train))
+            with suppress(OSError):  # the main process is gone, and `should_stop` says so
+                connection.send(progress_event(run, state, train))
             last = time.monotonic()
 
     def waiting(seconds: float) -> None:
-        if _Worker.stop.is_set():
+        if connection.poll():
             raise Interrupted
 
-    _Worker.events.put(Event(run, "started", steps=config.train.steps))
-    execute(config, RunStore(store_path), on_step=report, should_stop=_Worker.stop.is_set, waiting=waiting)
+    connection.send(Event(run, "started", steps=config.train.steps))
+    execute(config, RunStore(store_path), on_step=report, should_stop=connection.poll, waiting=waiting)

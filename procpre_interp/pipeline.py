@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import torch
 
 from procpre_interp.ablate import Ablation
@@ -13,7 +14,7 @@ from procpre_interp.config import content_hash, from_dict, to_yaml
 from procpre_interp.data import Split, Task
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import is_separable, prompt_overlap
-from procpre_interp.model import HookedTransformer, ModelConfig, load_weights, save_weights
+from procpre_interp.model import HookedTransformer, ModelConfig, canonical_selector, load_weights, save_weights, select
 from procpre_interp.runs import PartialRun, Run, RunStore, environment
 from procpre_interp.seeding import stream
 from procpre_interp.stats import time_to_breakthrough
@@ -86,10 +87,18 @@ class RunConfig:
 
     def resolve(self) -> "RunConfig":
         """The config with everything filled in that the numbers depend on: what is hashed."""
-        transfer = self.transfer if self.parents else TransferConfig()
-        return dataclasses.replace(
-            self, task=self.task.resolve(), train=self.train.resolve(self.model.d_model), transfer=transfer
+        task = self.task.resolve()
+        shape = dataclasses.replace(
+            self.model,
+            d_mlp=None if self.model.d_mlp == 4 * self.model.d_model else self.model.d_mlp,
+            n_ctx=None if self.model.n_ctx == task.model_n_ctx else self.model.n_ctx,
         )
+        train = self.train.resolve(self.model.d_model)
+        if train.freeze is not None:
+            train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
+        parents = tuple(dataclasses.replace(p, selector=canonical_selector(p.selector)) for p in self.parents)
+        transfer = self.transfer if parents else TransferConfig()
+        return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
 
     @property
     def run_id(self) -> str:
@@ -105,7 +114,7 @@ def model_config(config: RunConfig) -> ModelConfig:
         n_heads=shape.n_heads,
         d_model=shape.d_model,
         d_mlp=shape.d_mlp,
-        n_ctx=shape.n_ctx or config.task.model_n_ctx,
+        n_ctx=config.task.model_n_ctx if shape.n_ctx is None else shape.n_ctx,
         d_vocab=config.task.d_vocab,
         tied=shape.tied,
     )
@@ -126,14 +135,19 @@ def execute(
     """
     config = config.resolve()
     run_id = content_hash(config)
+    if store.is_finished(run_id):
+        return store.open(run_id)
+    # What can be refused is refused before the store knows of the run.
+    check_device(config.train.device)
+    fresh = HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
+    if config.train.freeze is not None:
+        select(fresh.config, config.train.freeze)
+    donors = [load_donor(parent, store, config.seed) for parent in config.parents]
+    weights = transplant(dict(fresh.named_parameters()), fresh.config, donors, config.transfer)
+    config.task.prepare()
     with store.claim(run_id, waiting=waiting) as partial:
         if partial is None:
             return store.open(run_id)
-        check_device(config.train.device)
-        config.task.prepare()
-        fresh = HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
-        donors = [load_donor(parent, store, config.seed) for parent in config.parents]
-        weights = transplant(dict(fresh.named_parameters()), fresh.config, donors, config.transfer)
         model = with_weights(fresh, weights).to(config.train.device)
         partial.write_config(to_yaml(config))
         partial.write_json("environment.json", environment(threads=config.train.threads))
@@ -208,24 +222,27 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
         partial.write_table("examples", examples)
         scores = summarise(examples)
         scores |= task.extra_metrics(scores["loss_nats"], "test")
-    separable = is_separable(task)
+    # A curriculum's short sequences have few prompts, even where the whole task has many.
+    lengths = sorted(set(history["task_length"].dropna().astype(int)))
+    tasks = [task, *(task.at_length(length) for length in lengths)]
+    overlaps = [0.0 if is_separable(each) else prompt_overlap(each) for each in tasks]
     return partial.finish(
         {
             "status": state.status,
             "stop_reason": state.stop_reason,
             "task": task.name,
             "seed": config.seed,
-            "parents": ", ".join(parent.run for parent in config.parents),
-            "components": ", ".join(parent.selector for parent in config.parents),
+            "parents": ", ".join(parent.run for parent in config.parents) or None,
+            "components": ", ".join(parent.selector for parent in config.parents) or None,
             "n_layers": config.model.n_layers,
             "n_heads": config.model.n_heads,
             "d_model": config.model.d_model,
             "n_parameters": model.flat.numel(),
             "steps": state.step,
             **scores,
-            "breakthrough_step": time_to_breakthrough(history, task.breakthrough_accuracy),
-            "breakthrough_limit": train.steps,
-            "prompt_overlap": 0.0 if separable else prompt_overlap(task),
+            "breakthrough_step": breakthrough_step(history, task, state),
+            "breakthrough_limit": train.steps if state.status == "diverged" else state.step,
+            "prompt_overlap": max(overlaps),
             "positions_carried": carried,
             "tokens": state.tokens,
             "seconds": state.seconds,
@@ -233,3 +250,10 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
             "device": train.device,
         }
     )
+
+
+def breakthrough_step(history: pd.DataFrame, task: Task, state: TrainState) -> int | None:
+    """First evaluation of the whole task at or above its threshold; none of a diverged run, nor of short sequences."""
+    if state.status == "diverged":
+        return None
+    return time_to_breakthrough(history.loc[history["task_length"].isna()], task.breakthrough_accuracy)

@@ -17,7 +17,7 @@ import pandas as pd
 from procpre_interp.ablate import ShuffleWithinTensors
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline import Architecture, Parent, RunConfig
-from procpre_interp.runs import RunStore
+from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import TrainConfig
 
 FIRST_CONFIRMATION_SEED = 1000
@@ -179,7 +179,7 @@ def results(plan: Plan, store: RunStore) -> pd.DataFrame:
     """One row a finished cell: condition, replicate, runs, and what came out. Shares in 0 to 1, times in steps."""
     rows = []
     for cell in plan.cells.to_dict("records"):
-        if not store.is_finished(cell["run"]):
+        if not all(is_whole(store, run) for run in (cell["run"], cell["phase1_run"]) if run):
             continue
         outcome = store.open(cell["run"], verify=False).summary
         parent = store.open(cell["phase1_run"], verify=False).summary if cell["phase1_run"] else {}
@@ -201,9 +201,17 @@ def results(plan: Plan, store: RunStore) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def is_whole(store: RunStore, run: str) -> bool:
+    """Whether the run is finished and undamaged."""
+    try:
+        return store.is_finished(run)
+    except DamagedRun:
+        return False
+
+
 def cost(plan: Plan, store: RunStore) -> dict[str, float]:
     """What the runs of the plan cost, each counted once: their number, CPU-seconds and tokens."""
-    summaries = [store.open(run, verify=False).summary for run in plan.configs if store.is_finished(run)]
+    summaries = [store.open(run, verify=False).summary for run in plan.configs if is_whole(store, run)]
     return {
         "runs": len(summaries),
         "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),

@@ -115,7 +115,7 @@ class RunStore:
         """
         return read_run(self._finished(self._resolve(run_id)), verify=verify)
 
-    def query(self, **equals: Any) -> pd.DataFrame:
+    def query(self, /, **equals: Any) -> pd.DataFrame:
         """One row a run, newest first: its summary, its status and, where it is damaged, the problem.
 
         Status is finished, diverged, damaged, running (a process is at it) or interrupted. `equals` keeps the
@@ -251,7 +251,12 @@ def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
     """Rows that have the value; text (from a command line) is read as a number in a numeric column."""
     if value is None:
         return column.isna()
-    if isinstance(value, str) and pd.api.types.is_numeric_dtype(column.dtype):
+    known = column.dropna()
+    if isinstance(value, str) and len(known) and known.map(lambda item: isinstance(item, bool)).all():
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{name}={value!r}: the column {name} holds true and false")
+        value = value.lower() == "true"
+    elif isinstance(value, str) and pd.api.types.is_numeric_dtype(column.dtype):
         try:
             value = float(value)
         except ValueError:

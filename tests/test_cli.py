@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -154,21 +155,42 @@ def test_tasks_lists_every_task_with_an_example(capsys):
             "2 parents but 3 selectors",
         ),
         (["runs", "--store", "nowhere"], "no store nowhere"),
-        (["runs", "--store", "."], None),
         (["report", "nosuchrun", "--store", "."], "no run 'nosuchrun'"),
         (["reproduce", "--replicates", "0"], "replicates=0"),
         (["reproduce", "--workers", "0"], "workers=0"),
         (["tasks", "--name", "sorted"], "Did you mean 'sort"),
         (["app", "--port", "0"], "port=0"),
+        (["train", "--task", "dyck", "--model.n-ctx", "0"], "n_ctx=0"),
     ],
 )
 def test_mistakes_are_one_line_and_a_nonzero_exit_code(arguments, expected, capsys):
-    code = main(arguments)
-    if expected is None:
-        assert code == 0
-        return
-    assert code in (1, 2)
+    not_there = ("No such file", "no store")
+    assert main(arguments) == (1 if any(word in expected for word in not_there) else 2)
     assert expected in complaint(capsys)
+
+
+def test_a_refused_run_leaves_nothing_behind(capsys):
+    (Path("runs")).mkdir()
+    assert main([*DYCK, "--train.freeze", "atn"]) == 2
+    assert main(["runs"]) == 0
+    assert "0 runs" in capsys.readouterr().out
+
+
+def test_strange_yaml_is_explained(tmp_path, capsys):
+    for text in ("task: dyck\n", "task: {name: 5}\n", "1: 2\ntask: {name: dyck}\n", "- a\n", "a: [\n"):
+        Path("strange.yaml").write_text(text)
+        assert main(["train", "--config", "strange.yaml"]) == 2
+        complaint(capsys)
+
+
+def test_runs_are_filtered_by_what_is_missing_and_by_truth(capsys):
+    assert main(DYCK) == 0
+    capsys.readouterr()
+    for condition in ("parents=", "positions_carried=false", "seed=0"):
+        assert main(["runs", "--where", condition]) == 0
+        assert "1 runs" in capsys.readouterr().out
+    assert main(["runs", "--where", "positions_carried=perhaps"]) == 2
+    assert "holds true and false" in complaint(capsys)
 
 
 def test_a_bad_field_is_explained_without_a_traceback(capsys):
@@ -191,15 +213,26 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys, monkeypatch
 
     from procpre_interp.train import Trainer
 
-    def full(self):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resume.safetensors")
+    save, resumed_at = Trainer.save, []
 
+    def full(self):
+        if self.state.step > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resume.safetensors")
+        save(self)
+
+    def run(self):
+        resumed_at.append(self.state.step)
+        return train(self)
+
+    train = Trainer.run
+    monkeypatch.setattr(Trainer, "run", run)
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "save", full)
         assert main([*DYCK, "--train.save-seconds", "0"]) == 1
-    assert "No space left on device; make room and repeat the command" in complaint(capsys)
+    assert "No space left on device; make room and repeat the command" in capsys.readouterr().err
     assert main(DYCK) == 0
     assert "finished after 6 steps" in capsys.readouterr().out
+    assert resumed_at == [0, 3]
 
 
 def test_ctrl_c_on_a_real_process_and_on_again(tmp_path):

@@ -1,6 +1,7 @@
 """Sweeps: parents before children, failures stay where they are, Ctrl-C loses nothing."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import threading
@@ -71,3 +72,33 @@ def test_ctrl_c_saves_every_worker_and_the_sweep_goes_on(tmp_path):
     assert store.query()["status"].tolist() == ["interrupted", "interrupted"]
     for run in configs:
         assert (tmp_path / "partial" / run / "resume.safetensors").exists()
+
+
+def test_a_killed_worker_fails_its_own_run_only(tmp_path):
+    store = RunStore(tmp_path)
+    victim = dataclasses.replace(PHASE2, seed=9, train=dataclasses.replace(TRAIN, steps=100_000, save_seconds=0.0))
+    killed: list[int] = []
+
+    def kill(event: Event) -> None:
+        if event.run == victim.run_id and event.kind == "progress" and event.step > 1 and not killed:
+            (child_process,) = (p for p in multiprocessing.active_children() if p.pid is not None)
+            killed.append(child_process.pid)
+            os.kill(child_process.pid, signal.SIGKILL)
+
+    problems = execute_all(by_id(victim, PHASE1), store, workers=1, on_event=kill)
+    assert killed
+    assert set(problems) == {victim.run_id}
+    assert "worker process was killed" in problems[victim.run_id]
+    assert store.is_finished(PHASE1.run_id)
+    assert (tmp_path / "partial" / victim.run_id / "resume.safetensors").exists()
+
+
+def test_a_damaged_run_fails_its_descendants_only(tmp_path):
+    store = RunStore(tmp_path)
+    run = execute(PHASE1, store)
+    run.weights_path().write_bytes(b"damaged")
+    other = dataclasses.replace(PHASE1, seed=4)
+    problems = execute_all(by_id(PHASE1, child(), other), store, workers=1)
+    assert set(problems) == {PHASE1.run_id, child().run_id}
+    assert "is damaged" in problems[PHASE1.run_id]
+    assert store.is_finished(other.run_id)

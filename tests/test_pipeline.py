@@ -81,8 +81,10 @@ def test_identity_is_what_changes_the_numbers():
         dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, save_seconds=1.0)),
         dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, micro_batch_tokens=2**14)),  # what it resolves to
         dataclasses.replace(PHASE1, transfer=TransferConfig(positions="fresh")),  # no parents, no effect
+        dataclasses.replace(PHASE1, model=dataclasses.replace(PHASE1.model, d_mlp=32, n_ctx=64)),  # the defaults
         from_yaml(RunConfig, to_yaml(PHASE1)),
     ]
+    assert child(selector="attn + ln").run_id == child(selector="attn,ln").run_id
     assert {config.run_id for config in same} == {PHASE1.run_id}
     other = [
         dataclasses.replace(PHASE1, seed=4),

@@ -1,6 +1,7 @@
 """`procpre-interp reproduce`: replicates x conditions on haystack, a table beside the paper's numbers, a report."""
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from procpre_interp.commands.options import default_store, parse
+from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.engine import execute_all
 from procpre_interp.progress import RunProgress
 from procpre_interp.report import reproduce_report
@@ -22,7 +24,12 @@ from procpre_interp.reproduce import (
     results,
 )
 from procpre_interp.runs import RunStore
-from procpre_interp.stats import summarise_conditions
+from procpre_interp.stats import interval_note, summarise_conditions
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,7 @@ class Reproduce:
     """Replicates; none: 6, or 1 with --quick."""
     protocol: ProtocolName = "cheap"
     """cheap: minutes a run. paper: the paper's phase 2, an hour or more a replicate."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
     first_seed: int = FIRST_CONFIRMATION_SEED
     """Seed of the first replicate; 0-99 were used for tuning, from 1000 on they confirm."""
@@ -64,11 +71,10 @@ def main(arguments: list[str]) -> int:
     table = results(planned, store)
     if table.empty:
         return 1
-    spent = cost(planned, store)
-    store.write_table(planned.table_name, table, metadata(planned, spent))
-    report = command.out / "reproduce.html"
-    reproduce_report(store, planned.table_name, report)
-    print_results(planned, table, spent)
+    about = metadata(planned, cost(planned, store))
+    store.write_table(planned.table_name, table, about)
+    report = reproduce_report(store, planned.table_name, command.out / "reproduce.html")
+    print_results(table, about)
     print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")
     return 1 if problems else 0
 
@@ -97,41 +103,19 @@ def metadata(planned: Plan, spent: dict[str, float]) -> dict:
     }
 
 
-def print_results(planned: Plan, table: pd.DataFrame, spent: dict[str, float]) -> None:
-    """The table of conditions, the protocol and the cost, on stdout."""
-    console = Console(highlight=False, markup=False)
-    shown = Table(title="Needle in a haystack, test accuracy", box=None, pad_edge=False, title_justify="left")
-    shown.add_column("condition", overflow="fold")
-    for column in ("n", "accuracy %", "95 % interval", "paper %", "broke through", "steps to breakthrough"):
-        shown.add_column(column, justify="right")
-    paper = {c.name: c.paper_accuracy for c in planned.conditions}
-    labels = {c.name: c.label for c in planned.conditions}
-    for row in summarise_conditions(table).to_dict("records"):
-        number = paper[row["condition"]]
-        shown.add_row(
-            labels[row["condition"]],
-            str(row["n"]),
-            f"{100 * row['accuracy_mean']:.1f}",
-            interval(100 * row["accuracy_low"], 100 * row["accuracy_high"], ".1f"),
-            "" if number is None else f"{100 * number:.1f}",
-            f"{round(row['breakthrough_share'] * row['n'])}/{row['n']}",
-            f"{row['time_mean']:.0f} {interval(row['time_low'], row['time_high'], '.0f')}",
-        )
+def print_results(table: pd.DataFrame, about: dict) -> None:
+    """The table of conditions, what its columns mean, the protocol and the cost, on stdout."""
+    summary = summarise_conditions(table)
+    rows = conditions_table(summary, about)
+    # Into a file or a pipe a line may be as long as it wants.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    shown = Table(title=about["title"], box=None, pad_edge=False, title_justify="left")
+    for column in rows:
+        shown.add_column(column, justify="left" if column == "Condition" else "right", overflow="fold")
+    for row in rows.itertuples(index=False):
+        shown.add_row(*row)
     console.print(shown)
-    limit = int(table["limit"].iloc[0])
-    console.print(
-        f"\nIntervals: 95 % bootstrap over replicates. Steps to breakthrough: mean of the first evaluation at or above "
-        f"50 %, counted as {limit} where it never came (restricted mean)."
-    )
-    if len(planned.seeds) == 1:
-        console.print("One replicate: no interval, and no evidence. Use more with --replicates.")
-    console.print(planned.protocol.text)
-    console.print(
-        f"Cost: {spent['runs']:.0f} runs, {spent['cpu_seconds'] / 60:.1f} CPU-minutes, "
-        f"{spent['tokens'] / 1e6:.0f} M tokens."
-    )
-
-
-def interval(low: float, high: float, form: str) -> str:
-    """An interval in brackets, or a dash where there is none."""
-    return "-" if low != low else f"[{low:{form}}, {high:{form}}]"
+    fewest = int(summary["n"].to_numpy().min())
+    for line in (f"Intervals: {interval_note(fewest)}.", explain_columns(about), about["protocol"]):
+        console.print(f"\n{line}")
+    console.print(f"\nCost: {describe_cost(about['cost'])}.")

@@ -46,8 +46,9 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
     if path is not None:
         fields = read_yaml(Path(path))
     if name is not None:
-        given = fields.get("task", {})
-        fields["task"] = {**given, "name": name} if given.get("name") in (None, name) else {"name": name}
+        given = fields.get("task")
+        keep = given if isinstance(given, dict) and given.get("name") in (None, name) else {}
+        fields["task"] = {**keep, "name": name}
     if "task" not in fields:
         if not any(flag in arguments for flag in HELP_FLAGS):
             raise ValueError(f"procpre-interp {command} wants --task NAME. There are: {', '.join(TASKS)}")

@@ -19,8 +19,9 @@ class Transfer(Training):
     mlp, ln, blocks.0.attn.head.2 or all, or a union and difference of terms: attn+ln, all-blocks.1. With several
     parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp.
 
-    --task NAME chooses the task (default: haystack), whose own options then appear as --task.OPTION.
-    --config FILE takes defaults from YAML with the same names.
+    --task NAME chooses the task (haystack where neither it nor --config is given), whose own options then appear as
+    --task.OPTION. --config FILE takes defaults from YAML with the same names, parents as {parents: [{run, selector}]}:
+    the config.yaml of a stored run is such a file.
     """
 
     parent: tuple[str, ...] = ()
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     asks_help = any(flag in arguments for flag in HELP_FLAGS)
     fields, arguments = defaults(["--task=haystack", *arguments] if _needs_task(arguments) else arguments, "transfer")
     default = as_default(Transfer, {key: fields[key] for key in fields if key not in ("parents", "transfer")})
-    parents = from_dict(RunConfig, fields).parents
+    parents = from_dict(RunConfig, {key: fields[key] for key in fields if key != "store"}).parents
     default = dataclasses.replace(
         default,
         parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),

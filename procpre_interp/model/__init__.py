@@ -9,13 +9,21 @@ from procpre_interp.model.checkpoint import (
     to_bridge,
     to_huggingface,
 )
-from procpre_interp.model.components import WeightSlice, flat_mask, matrix_parameters, parameter_names, select
+from procpre_interp.model.components import (
+    WeightSlice,
+    canonical_selector,
+    flat_mask,
+    matrix_parameters,
+    parameter_names,
+    select,
+)
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 __all__ = [
     "HookedTransformer",
     "ModelConfig",
     "WeightSlice",
+    "canonical_selector",
     "flat_mask",
     "from_huggingface",
     "load_weights",

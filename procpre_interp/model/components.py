@@ -80,6 +80,11 @@ def select(config: ModelConfig, selector: str) -> list[WeightSlice]:
     return slices
 
 
+def canonical_selector(selector: str) -> str:
+    """The selector without white space and with one sign for union, so that two spellings name one run."""
+    return "".join(selector.split()).replace(",", "+")
+
+
 def flat_mask(model: HookedTransformer, selector: str) -> Bool[Tensor, " n_parameters"]:
     """Which entries of `model.flat` a selector names."""
     masks = {name: torch.zeros(shape, dtype=torch.bool) for name, (_, shape) in model.slices.items()}

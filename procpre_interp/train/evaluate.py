@@ -23,7 +23,7 @@ def evaluate(
     scored target has no row.
     """
     device = batch.tokens.device
-    pieces = [torch.zeros(0, 5, dtype=torch.float64, device=device)]
+    pieces = [torch.zeros(0, 5, dtype=torch.float64)]
     for micro in micro_batches(batch, max_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             logits = model(micro.tokens, positions=micro.positions)
@@ -34,9 +34,9 @@ def evaluate(
         n_scored = scored.sum(1)
         n_correct = ((logits.argmax(2) == micro.targets) & scored).sum(1)
         pieces.append(
-            torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.double()
+            torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.cpu().double()
         )
-    example, length, n_scored, n_correct, loss_nats = torch.cat(pieces).T.cpu().numpy()
+    example, length, n_scored, n_correct, loss_nats = torch.cat(pieces).T.numpy()
     table = pd.DataFrame(
         {
             "example": example.astype("int64"),

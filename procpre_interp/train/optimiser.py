@@ -51,7 +51,7 @@ class FlatAdamW:
         self.parameter = nn.Parameter(flat, requires_grad=True)
         self.parameter.grad = grad
         self.grad = grad
-        self.trainable = None if frozen is None else (~frozen).float()
+        self.frozen = frozen
         self.decay = weight_decay * (decay if frozen is None else decay & ~frozen).float()
         self.decays = bool(self.decay.any())
         self.clip_norm = clip_norm
@@ -60,8 +60,8 @@ class FlatAdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One update from the gradients that stand in `grad`, which are zeroed afterwards."""
-        if self.trainable is not None:
-            self.grad.mul_(self.trainable)
+        if self.frozen is not None:
+            self.grad.masked_fill_(self.frozen, 0.0)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_([self.parameter], self.clip_norm)
         if self.decays:
