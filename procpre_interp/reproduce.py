@@ -209,7 +209,7 @@ def is_whole(store: RunStore, run: str) -> bool:
         return False
 
 
-def cost(plan: Plan, store: RunStore) -> dict[str, float]:
+def cost(plan: Plan, store: RunStore) -> dict[str, float | int]:
     """What the runs of the plan cost, each counted once: their number, CPU-seconds and tokens."""
     summaries = [store.open(run, verify=False).summary for run in plan.configs if is_whole(store, run)]
     return {

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import pytest
-
 from procpre_interp import reproduce
 from procpre_interp.cli import main
 from procpre_interp.reproduce import CONDITIONS, PROTOCOLS, QUICK, cost, plan, results
@@ -70,6 +68,11 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, monkeypatch, caps
     store = RunStore(out)
     finished = store.query().set_index("run")["created"]
     assert len(finished) == 4
+    planned = plan(TINY, replicates=1, quick=True)
+    spent = cost(planned, store)
+    assert spent["runs"] == 4  # the shared parent once
+    assert spent["tokens"] == store.query()["tokens"].sum()
+    assert len(results(planned, store)) == 3
     # More replicates go on from there: nothing that is finished is computed again.
     assert main(["reproduce", "--quick", "--replicates", "2", "--out", str(out)]) == 0
     assert "n = 2 replicates" in capsys.readouterr().out
@@ -96,13 +99,3 @@ def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, monkeypa
     text = capsys.readouterr()
     assert "is damaged" in text.err
     assert "Traceback" not in text.err
-
-
-def test_cost_counts_each_run_once(tmp_path, monkeypatch):
-    monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
-    assert main(["reproduce", "--quick", "--out", str(tmp_path)]) == 0
-    planned, store = plan(TINY, replicates=1, quick=True), RunStore(tmp_path)
-    spent = cost(planned, store)
-    assert spent["runs"] == 4
-    assert spent["tokens"] == pytest.approx(store.query()["tokens"].sum())
-    assert len(results(planned, store)) == 3

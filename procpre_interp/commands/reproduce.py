@@ -87,7 +87,7 @@ def labels(planned: Plan) -> dict[str, str]:
     return names
 
 
-def metadata(planned: Plan, spent: dict[str, float]) -> dict:
+def metadata(planned: Plan, spent: dict[str, float | int]) -> dict:
     """What a reader of the table must know."""
     first = next(iter(planned.configs[run] for run in planned.cells["run"]))
     return {

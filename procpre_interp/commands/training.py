@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise ValueError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
-    if not isinstance(fields, dict):
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise ValueError(f"{path}: expected fields and values, such as 'task: {{name: dyck}}'")
     return fields
 
