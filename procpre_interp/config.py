@@ -193,12 +193,17 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def from_yaml(cls: type[T], text: str, where: str = "") -> T:
-    """The config that a YAML text describes. Raises `ValueError` when it is no mapping or does not fit."""
+def yaml_fields(text: str, where: str = "config") -> dict[str, Any]:
+    """The fields in a YAML text. Raises `ValueError` when it holds anything else."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as problem:
-        raise ValueError(f"{where or 'config'}: not YAML: {' '.join(str(problem).split())}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{where or 'config'}: expected fields and values, found {type(data).__name__}")
-    return from_dict(cls, typing.cast(dict[str, Any], data))
+        raise ValueError(f"{where}: not YAML: {' '.join(str(problem).split())}") from None
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ValueError(f"{where}: expected fields and values, such as 'seed: 1', found {type(data).__name__}")
+    return data
+
+
+def from_yaml(cls: type[T], text: str, where: str = "config") -> T:
+    """The config that a YAML text describes. Raises `ValueError` when it holds no fields, or they do not fit."""
+    return from_dict(cls, yaml_fields(text, where))

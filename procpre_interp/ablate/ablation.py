@@ -4,10 +4,9 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator
 
-from procpre_interp.model import ModelConfig
+from procpre_interp.model import ModelConfig, Weights
 from procpre_interp.registry import Registry
 
 
@@ -23,9 +22,7 @@ class Ablation(abc.ABC):
     """Which weights are damaged; the others keep their values."""
 
     @abc.abstractmethod
-    def apply(
-        self, weights: dict[str, Float[Tensor, "..."]], config: ModelConfig, *, generator: Generator
-    ) -> dict[str, Float[Tensor, "..."]]:
+    def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
         """New weights; those given are not changed."""
 
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator
 
 from procpre_interp.ablate.ablation import ABLATIONS, Ablation
-from procpre_interp.model import ModelConfig, select
+from procpre_interp.model import ModelConfig, Weights, select
 
 
 @ABLATIONS.register("shuffle_within_tensors")
@@ -20,9 +19,7 @@ class ShuffleWithinTensors(Ablation):
     GPT-2's fused matrix, which pools them. Source: P1, rescaling experiment.
     """
 
-    def apply(
-        self, weights: dict[str, Float[Tensor, "..."]], config: ModelConfig, *, generator: Generator
-    ) -> dict[str, Float[Tensor, "..."]]:
+    def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
         damaged = {name: tensor.clone() for name, tensor in weights.items()}
         for piece in select(config, self.selector):
             values = damaged[piece.parameter][piece.index]

@@ -1,10 +1,12 @@
 """Options that several commands share, and how they are read."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from rich.console import Console
 
 T = TypeVar("T")
 
@@ -18,6 +20,11 @@ def parse(command: type[T], name: str, arguments: list[str], default: Any = None
     """The command that the arguments describe. Exits after `-h`, and after a mistake, which is explained."""
     kwargs = {} if default is None else {"default": default}
     return tyro.cli(command, prog=f"procpre-interp {name}", args=arguments, **kwargs)
+
+
+def stdout_console() -> Console:
+    """A console for tables on stdout; into a file or a pipe a line may be as long as it wants."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:

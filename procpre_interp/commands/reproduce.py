@@ -1,15 +1,13 @@
 """`procpre-interp reproduce`: replicates x conditions on haystack, a table beside the paper's numbers, a report."""
 
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
-from procpre_interp.commands.options import default_store, parse
+from procpre_interp.commands.options import default_store, parse, stdout_console
 from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.engine import execute_all
 from procpre_interp.progress import RunProgress
@@ -107,8 +105,7 @@ def print_results(table: pd.DataFrame, about: dict) -> None:
     """The table of conditions, what its columns mean, the protocol and the cost, on stdout."""
     summary = summarise_conditions(table)
     rows = conditions_table(summary, about)
-    # Into a file or a pipe a line may be as long as it wants.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console = stdout_console()
     shown = Table(title=about["title"], box=None, pad_edge=False, title_justify="left")
     for column in rows:
         shown.add_column(column, justify="left" if column == "Condition" else "right", overflow="fold")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
-from procpre_interp.commands.options import default_store, parse
+from procpre_interp.commands.options import default_store, parse, stdout_console
 from procpre_interp.runs import RunStore
 
 COLUMNS = (
@@ -74,8 +73,7 @@ def print_table(table: pd.DataFrame) -> None:
         shown.add_column(column, justify="right" if numeric else "left", no_wrap=column == "run")
     for row in table[columns].itertuples(index=False):
         shown.add_row(*(cell(column, value) for column, value in zip(columns, row)))
-    # Into a file or a pipe a line may be as long as it wants.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console = stdout_console()
     console.print(shown)
     damaged = table.loc[table["status"] == "damaged"]
     for run, problem in zip(damaged["run"], damaged["problem"]):

@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from procpre_interp.commands.options import default_store, take
-from procpre_interp.config import from_dict
+from procpre_interp.config import from_dict, yaml_fields
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine import Event, progress_event
 from procpre_interp.pipeline import Architecture, RunConfig, execute
@@ -59,12 +58,10 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
 def read_yaml(path: Path) -> dict[str, Any]:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
-    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
-        raise ValueError(f"{path}: expected fields and values, such as 'task: {{name: dyck}}'")
-    return fields
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"{path}: not YAML: {problem}") from None
+    return yaml_fields(text, str(path))
 
 
 def as_default(command: type, fields: dict[str, Any]) -> Any:

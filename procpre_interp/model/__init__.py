@@ -1,6 +1,7 @@
 """The model, the map from its components to its weights, and its files."""
 
 from procpre_interp.model.checkpoint import (
+    Weights,
     from_huggingface,
     load_weights,
     read_metadata,
@@ -23,6 +24,7 @@ __all__ = [
     "HookedTransformer",
     "ModelConfig",
     "WeightSlice",
+    "Weights",
     "canonical_selector",
     "flat_mask",
     "from_huggingface",

@@ -33,6 +33,7 @@ NESTED_UNDER = ("model_state_dict", "state_dict", "model")
 """Where training scripts put a state dict inside a checkpoint."""
 
 Weights = dict[str, Float[Tensor, "..."]]
+"""Parameters by name, as in `HookedTransformer.named_parameters()`."""
 
 
 def save_weights(model: HookedTransformer, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

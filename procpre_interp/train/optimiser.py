@@ -51,6 +51,8 @@ class FlatAdamW:
         self.parameter = nn.Parameter(flat, requires_grad=True)
         self.parameter.grad = grad
         self.grad = grad
+        # Masks are made on the CPU, the vector may live elsewhere.
+        decay, frozen = decay.to(flat.device), None if frozen is None else frozen.to(flat.device)
         self.frozen = frozen
         self.decay = weight_decay * (decay if frozen is None else decay & ~frozen).float()
         self.decays = bool(self.decay.any())

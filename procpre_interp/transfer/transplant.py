@@ -4,14 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from procpre_interp.model import ModelConfig, select
+from procpre_interp.model import ModelConfig, Weights, select
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
-
-Weights = dict[str, Float[Tensor, "..."]]
-"""Parameters by name, as in `HookedTransformer.named_parameters()`."""
 
 EMBEDDINGS = "embed + pos + unembed"
 """What the strategies of `TransferConfig` govern, and selectors therefore do not."""
