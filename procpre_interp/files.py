@@ -15,6 +15,11 @@ MANIFEST = "manifest.json"
 """Written last into a folder: {file: {"bytes": size, "sha256": hash}}."""
 
 
+def cache_folder() -> Path:
+    """Where token files and compiled code are kept: $PROCPRE_CACHE, or ~/.cache/procpre_interp."""
+    return Path(os.environ.get("PROCPRE_CACHE") or "~/.cache/procpre_interp").expanduser()
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable (a rename is, only after its folder is synced)."""
     handle = os.open(folder, os.O_RDONLY)

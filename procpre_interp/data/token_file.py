@@ -69,11 +69,6 @@ class TokenFile:
         return load_tokenizer(self.tokenizer_spec, text)
 
 
-def cache_folder() -> Path:
-    """Where token files are kept: $PROCPRE_CACHE, or ~/.cache/procpre_interp."""
-    return Path(os.environ.get("PROCPRE_CACHE") or "~/.cache/procpre_interp").expanduser()
-
-
 def find_token_file(corpus_hash: str, tokenizer: str) -> TokenFile | None:
     """The token file, or None where there is none or it is damaged."""
     if not _folder(corpus_hash, tokenizer).is_dir():

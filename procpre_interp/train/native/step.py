@@ -1,0 +1,129 @@
+"""The native kernel as a training step: reads the model's flat parameters where they are, and adds to its gradient."""
+
+import ctypes
+import functools
+import weakref
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from procpre_interp.data.task import Batch
+from procpre_interp.model import HookedTransformer, ModelConfig, parameter_names
+from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build
+
+WIDTHS = (16, 32)
+"""d_model at which the kernel was measured to win; from 64 on torch's matrix products are as fast."""
+
+
+def why_not(config: ModelConfig) -> str | None:
+    """Why the native kernel cannot train a model of this shape on this machine, in one line; None when it can."""
+    if config.d_model not in WIDTHS:
+        return f"d_model={config.d_model} (the native kernel is for {' and '.join(map(str, WIDTHS))})"
+    if config.d_hidden % 16:
+        return f"d_mlp={config.d_hidden} (the native kernel is for multiples of 16)"
+    try:
+        build(_shape(config))
+    except KernelUnavailable as problem:
+        return str(problem)
+    return None
+
+
+class NativeStep:
+    """Forward and backward of a tiny model on the CPU, fused, in float32.
+
+    One sequence at a time goes through both passes, so that its activations stay in the cache. A thread takes every
+    `threads`-th sequence, and the threads' gradients are added in order: the bits depend on `threads` and on nothing
+    else. Raises `KernelUnavailable` where `why_not` has a reason, and when the model has no flat float32 CPU vector.
+    """
+
+    def __init__(self, model: HookedTransformer, *, threads: int, level: Level = "native") -> None:
+        config = model.config
+        if (reason := why_not(config)) is not None:
+            raise KernelUnavailable(reason)
+        if model.flat.dtype != torch.float32 or model.flat.device.type != "cpu":
+            raise KernelUnavailable(f"weights in {model.flat.dtype} on {model.flat.device}, not in float32 on the CPU")
+        self.model = model
+        self.library = _load(str(build(_shape(config), level)))
+        offsets = _offsets(model)
+        self.handle = self.library.kernel_create(
+            config.n_layers,
+            config.n_ctx,
+            config.d_vocab,
+            int(config.tied),
+            config.ln_eps,
+            offsets,
+            model.flat.numel(),
+            threads,
+        )
+        if not self.handle:
+            raise MemoryError(f"no memory for the native kernel's buffers at n_ctx={config.n_ctx}")
+        weakref.finalize(self, self.library.kernel_destroy, self.handle)
+
+    def backward(self, batch: Batch) -> float:
+        """Mean loss over the batch's scored tokens, in nats; its gradient is added to `model.flat_grad`.
+
+        Raises:
+            ValueError: a sequence is longer than n_ctx, or a token id is out of range.
+        """
+        config = self.model.config
+        check_ids(batch.tokens, torch.ones_like(batch.loss_mask), config.d_vocab)
+        check_ids(batch.targets, batch.loss_mask, config.d_vocab)
+        length = batch.tokens.shape[1]
+        if length > config.n_ctx and bool(batch.loss_mask[:, config.n_ctx :].any()):
+            raise ValueError(
+                f"length {length} exceeds n_ctx={config.n_ctx}; cut the sequences or build a model with more"
+            )
+        tokens, targets, mask = (x.contiguous() for x in (batch.tokens, batch.targets, batch.loss_mask))
+        n_scored = max(1, int(mask.sum()))
+        return self.library.kernel_step(
+            self.handle,
+            self.model.flat.data_ptr(),
+            self.model.flat_grad.data_ptr(),
+            tokens.data_ptr(),
+            targets.data_ptr(),
+            mask.data_ptr(),
+            len(tokens),
+            length,
+            1.0 / n_scored,
+        )
+
+
+def check_ids(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"], d_vocab: int) -> None:
+    """Raise `ValueError` where a masked id is none: the kernel would read beyond the embeddings."""
+    low, high = (int(x) for x in ids.aminmax()) if ids.numel() else (0, 0)
+    if low >= 0 and high < d_vocab:
+        return
+    chosen = ids[mask]
+    if chosen.numel() and (chosen.min() < 0 or chosen.max() >= d_vocab):
+        raise ValueError(
+            f"token ids from {int(chosen.min())} to {int(chosen.max())}; ids must be in 0..{d_vocab - 1}, "
+            f"d_vocab={d_vocab}"
+        )
+
+
+def _shape(config: ModelConfig) -> KernelShape:
+    return KernelShape(n_heads=config.n_heads, d_model=config.d_model, d_mlp=config.d_hidden)
+
+
+def _offsets(model: HookedTransformer) -> ctypes.Array[ctypes.c_int64]:
+    """Where each parameter begins in the flat vector, in the order of the kernel's `Offsets`, which is the model's."""
+    begin = {name: offset for name, (offset, _) in model.slices.items()}
+    names = parameter_names(model.config)
+    if model.config.tied:
+        names = [*names, "embed.W_E"]
+    return (ctypes.c_int64 * len(names))(*(begin[name] for name in names))
+
+
+@functools.cache
+def _load(path: str) -> ctypes.CDLL:
+    """The library, with the types of its three functions."""
+    library = ctypes.CDLL(path)
+    integer, pointer, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
+    library.kernel_create.argtypes = [*[integer] * 4, ctypes.c_float, pointer, size, integer]
+    library.kernel_create.restype = pointer
+    library.kernel_destroy.argtypes = [pointer]
+    library.kernel_destroy.restype = None
+    library.kernel_step.argtypes = [*[pointer] * 6, size, integer, ctypes.c_float]
+    library.kernel_step.restype = ctypes.c_double
+    return library

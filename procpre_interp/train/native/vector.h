@@ -1,0 +1,110 @@
+// A vector of W floats, the widest that the target has, written with the compiler's vector extensions (GCC and Clang):
+// the same source gives AVX-512, AVX2, SSE and ARM NEON.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(4 * W)));
+typedef std::int32_t ivec __attribute__((vector_size(4 * W)));
+typedef float unaligned_vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
+INLINE void store(float* p, vec x) { *reinterpret_cast<unaligned_vec*>(p) = x; }
+INLINE vec broadcast(float x) { return vec{} + x; }
+INLINE vec maximum(vec x, vec y) { return x > y ? x : y; }
+constexpr int padded(int n) { return (n + W - 1) / W * W; }
+
+template <int... I>
+INLINE ivec lane_numbers(std::integer_sequence<int, I...>) { return ivec{I...}; }
+INLINE ivec lane_numbers() { return lane_numbers(std::make_integer_sequence<int, W>{}); }
+
+// Lane i of `low`: a[i] where bit S of i is 0, else b[i - S]; of `high`: a[i + S] and b[i]. Exchanging the off-diagonal
+// quarters of a 2S x 2S block so, for S = 1, 2, 4 ..., transposes a W x W block.
+#if defined(__clang__)
+template <int S, int... I>
+INLINE vec low(vec a, vec b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (I & S ? W + I - S : I)...);
+}
+template <int S, int... I>
+INLINE vec high(vec a, vec b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (I & S ? W + I : I + S)...);
+}
+#else
+template <int S, int... I>
+INLINE vec low(vec a, vec b, std::integer_sequence<int, I...>) {
+    return __builtin_shuffle(a, b, ivec{(I & S ? W + I - S : I)...});
+}
+template <int S, int... I>
+INLINE vec high(vec a, vec b, std::integer_sequence<int, I...>) {
+    return __builtin_shuffle(a, b, ivec{(I & S ? W + I : I + S)...});
+}
+#endif
+template <int S> INLINE vec low(vec a, vec b) { return low<S>(a, b, std::make_integer_sequence<int, W>{}); }
+template <int S> INLINE vec high(vec a, vec b) { return high<S>(a, b, std::make_integer_sequence<int, W>{}); }
+
+// x[r][c] <- x[c][r]
+template <int S = 1>
+INLINE void transpose(vec (&x)[W]) {
+    if constexpr (S < W) {
+        for (int r = 0; r < W; r++) {
+            if (r & S) continue;
+            const vec a = x[r], b = x[r + S];
+            x[r] = low<S>(a, b);
+            x[r + S] = high<S>(a, b);
+        }
+        transpose<2 * S>(x);
+    }
+}
+
+// Lane i of the result is the sum over the lanes of x[i]: the tree of `transpose`, adding as it goes. x is used up.
+template <int S = 1>
+INLINE vec sums(vec (&x)[W]) {
+    if constexpr (S == W) return x[0];
+    else {
+        for (int r = 0; r < W; r += 2 * S) x[r] = low<S>(x[r], x[r + S]) + high<S>(x[r], x[r + S]);
+        return sums<2 * S>(x);
+    }
+}
+
+// The sum, or the largest, of all lanes, in every lane.
+template <int S = 1>
+INLINE vec sum_everywhere(vec x) {
+    if constexpr (S == W) return x;
+    else return sum_everywhere<2 * S>(low<S>(x, x) + high<S>(x, x));
+}
+template <int S = 1>
+INLINE vec maximum_everywhere(vec x) {
+    if constexpr (S == W) return x;
+    else return maximum_everywhere<2 * S>(maximum(low<S>(x, x), high<S>(x, x)));
+}
+
+// 2^x for x <= 126, to 2e-7 of the value; below 2^-100 it stays there, so that no product becomes a denormal
+// number, which costs a hundred cycles.
+INLINE vec exp2(vec x) {
+    x = x < -100.0f ? broadcast(-100.0f) : x;  // NaN stays NaN
+    const vec round_to_integer = broadcast(0x1.8p23f);  // adding it leaves no bits for the fraction
+    const vec shifted = x + round_to_integer;
+    const vec f = x - (shifted - round_to_integer);  // in [-1/2, 1/2]
+    // The polynomial of degree 5 with p(0) = 1 that is closest to 2^f in relative terms, by linear programming: 9e-8.
+    vec p = broadcast(0.001326472731307149f);
+    p = p * f + 0.009671512991189957f;
+    p = p * f + 0.05550733581185341f;
+    p = p * f + 0.24022242426872253f;
+    p = p * f + 0.6931470036506653f;
+    p = p * f + 1.0f;
+    return (vec)((ivec)p + ((ivec)shifted << 23));  // the integer part goes to the exponent
+}
+
+constexpr float LOG2_E = 1.44269504088896341f;
+constexpr float LN_2 = 0.693147180559945309f;
