@@ -93,12 +93,18 @@ class RunConfig:
             d_mlp=None if self.model.d_mlp == 4 * self.model.d_model else self.model.d_mlp,
             n_ctx=None if self.model.n_ctx == task.model_n_ctx else self.model.n_ctx,
         )
-        train = self.train.resolve(self.model.d_model)
+        train = self.train.resolve(model_config(self))
         if train.freeze is not None:
             train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
         parents = tuple(dataclasses.replace(p, selector=canonical_selector(p.selector)) for p in self.parents)
         transfer = self.transfer if parents else TransferConfig()
         return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
+
+    @property
+    def kernel_note(self) -> str | None:
+        """One line when `kernel: auto` falls back to torch, and why; None when it does not."""
+        reason = self.train.why_torch(model_config(self)) if self.train.kernel == "auto" else None
+        return reason and f"kernel: torch, since {reason}"
 
     @property
     def run_id(self) -> str:
@@ -139,6 +145,7 @@ def execute(
         return store.open(run_id)
     # What can be refused is refused before the store knows of the run.
     check_device(config.train.device)
+    config.train.refuse(model_config(config))
     fresh = HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
     if config.train.freeze is not None:
         select(fresh.config, config.train.freeze)
@@ -246,6 +253,7 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
             "positions_carried": carried,
             "tokens": state.tokens,
             "seconds": state.seconds,
+            "kernel": train.kernel,
             "threads": train.threads,
             "device": train.device,
         }

@@ -1,6 +1,7 @@
 """`procpre-interp reproduce`: replicates x conditions on haystack, a table beside the paper's numbers, a report."""
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def main(arguments: list[str]) -> int:
         PROTOCOLS[command.protocol], replicates=replicates, quick=command.quick, first_seed=command.first_seed
     )
     store = RunStore(command.out)
+    if (note := next(iter(planned.configs.values())).kernel_note) is not None:
+        print(note, file=sys.stderr)
     with RunProgress(labels(planned)) as progress:
         problems = execute_all(planned.configs, store, workers=command.workers, on_event=progress)
     table = results(planned, store)

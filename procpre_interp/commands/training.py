@@ -85,6 +85,8 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
     run_id = config.run_id
     console = Console(stderr=True)
     label = f"{config.task.name} {run_id}"
+    if (note := config.kernel_note) is not None:
+        console.print(note, markup=False, highlight=False)
     if store.is_finished(run_id):
         console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)
 

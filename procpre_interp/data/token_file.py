@@ -121,14 +121,14 @@ def _cache_errors(corpus: Corpus) -> Iterator[None]:
         yield
     except OSError as problem:
         raise OSError(
-            f"cannot write the token file of corpus {corpus} in {cache_folder()}: "
+            f"cannot write the token file of corpus {corpus} in {files.cache_folder()}: "
             f"{problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be written and has room"
         ) from problem
 
 
 def _folder(corpus_hash: str, tokenizer: str) -> Path:
     key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer]).encode()).hexdigest()[:ID_LENGTH]
-    return cache_folder() / "tokens" / key
+    return files.cache_folder() / "tokens" / key
 
 
 def _check_splits(corpus: Corpus, documents: Documents) -> None:

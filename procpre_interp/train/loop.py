@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from procpre_interp.data.stream import TaskStream
-from procpre_interp.data.task import Task
+from procpre_interp.data.task import Batch, Task
 from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.loss import backward
+from procpre_interp.train.native import NativeStep
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
 from procpre_interp.train.process import Interrupted, deferred_interrupts, run_threads
 from procpre_interp.train.settings import TrainConfig
@@ -45,7 +46,8 @@ class Trainer:
         keep: Callable[[int], None] = lambda step: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.config = config = config.resolve(model.config.d_model)
+        self.config = config = config.resolve(model.config)
+        config.refuse(model.config)
         self.model, self.full_task, self.seed = model, task, seed
         self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
         self.state = TrainState(length=next_length(task, 0) if config.curriculum else None)
@@ -59,6 +61,7 @@ class Trainer:
             clip_norm=config.clip_norm,
         )
         self.kept_steps = checkpoint_steps(config.steps, config.checkpoints)
+        self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.load()
         self.set_length(self.state.length)
 
@@ -100,22 +103,29 @@ class Trainer:
 
     def take_step(self) -> None:
         """One optimiser step on the next batch."""
-        state, config = self.state, self.config
+        state = self.state
         batch = self.stream.batch(state.step)
+        loss = self.backward(batch)
+        self.optimiser.step(self.learning_rate(state.step))
+        state.step += 1
+        state.tokens += int(batch.lengths.sum())
+        state.train_loss += loss
+        state.train_steps += 1
+        if not math.isfinite(state.train_loss):
+            state.end("diverged", f"training loss {loss} at step {state.step}")
+
+    def backward(self, batch: Batch) -> float:
+        """Mean loss over the batch's scored tokens, in nats; its gradient is added to the parameters' own."""
+        config = self.config
+        if self.native is not None:
+            return self.native.backward(batch)
         assert config.micro_batch_tokens is not None
-        loss = backward(
+        return backward(
             self.model,
             batch.to(config.device),
             max_tokens=config.micro_batch_tokens,
             autocast=config.precision == "bfloat16",
-        )
-        self.optimiser.step(self.learning_rate(state.step))
-        state.step += 1
-        state.tokens += int(batch.lengths.sum())
-        state.train_loss += loss.item()
-        state.train_steps += 1
-        if not math.isfinite(state.train_loss):
-            state.end("diverged", f"training loss {loss.item()} at step {state.step}")
+        ).item()
 
     def learning_rate(self, step: int) -> float:
         config = self.config

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 
 from procpre_interp.config import unhashed
+from procpre_interp.model import ModelConfig
+from procpre_interp.train.native import why_not
 from procpre_interp.train.optimiser import Schedule
 
 
@@ -39,8 +41,11 @@ class TrainConfig:
     """Largest gradient norm; none: no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes forward and backward under autocast; weights stay float32. Pays from d_model 256 on."""
+    kernel: Literal["auto", "native", "torch"] = "auto"
+    """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
+    can be had. Their last bits differ, so what auto became is part of the run's identity."""
     micro_batch_tokens: int | None = None
-    """Tokens of a micro-batch, whose gradients are accumulated; none: what fits the cache at this d_model."""
+    """Tokens of a micro-batch of the torch kernel, whose gradients are accumulated; none: what fits the cache."""
     curriculum: bool = False
     """Start at length 2 and go on by 2 whenever validation accuracy reaches .99, up to the task as it is."""
     evaluate_every: int = 100
@@ -86,11 +91,26 @@ class TrainConfig:
         except RuntimeError:
             raise ValueError(f"device={self.device!r}; it must be one that torch knows, such as cpu or cuda") from None
 
-    def resolve(self, d_model: int) -> "TrainConfig":
-        """With everything filled in that the numbers depend on."""
-        if self.micro_batch_tokens is not None:
-            return self
-        return dataclasses.replace(self, micro_batch_tokens=cached_tokens(d_model))
+    def resolve(self, model: ModelConfig) -> "TrainConfig":
+        """With everything filled in that the numbers depend on, and nothing that they do not depend on."""
+        kernel = self.kernel
+        if kernel == "auto":
+            kernel = "native" if self.why_torch(model) is None else "torch"
+        tokens = None if kernel == "native" else self.micro_batch_tokens or cached_tokens(model.d_model)
+        return dataclasses.replace(self, kernel=kernel, micro_batch_tokens=tokens)
+
+    def why_torch(self, model: ModelConfig) -> str | None:
+        """Why the native kernel cannot do this, in one line; None when it can."""
+        if self.device != "cpu":
+            return f"device={self.device} (the native kernel is for the CPU)"
+        if self.precision != "float32":
+            return f"precision={self.precision} (the native kernel computes in float32)"
+        return why_not(model)
+
+    def refuse(self, model: ModelConfig) -> None:
+        """Raise `ValueError` when the native kernel is asked for where it cannot be had."""
+        if self.kernel == "native" and (reason := self.why_torch(model)) is not None:
+            raise ValueError(f"kernel=native cannot be had: {reason}; use kernel=auto or torch")
 
 
 def cached_tokens(d_model: int) -> int:
