@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: reproduce test test-slow app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
-	$(BIN)/procpre-interp reproduce --quick --out $(OUT)
+	$(BIN)/procpre-interp reproduce --out $(OUT)
 
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2

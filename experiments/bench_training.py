@@ -1,10 +1,15 @@
 """How long a training step takes: this package against Hugging Face and TransformerLens, on the same work.
 
-    python experiments/bench_training.py [--repeats 9] [--threads 2] [--only d16 d64 d256]
+    python experiments/bench_training.py [--repeats 9] [--threads 2] [--only d16 dyck d64 d256]
 
-A step is forward, masked cross-entropy, backward, clipping and AdamW, on a batch that exists already; all three start
-from the same weights, and the first loss of each is compared. Variants are interleaved, since the machine's own speed
-drifts; believe the ratios. The last line is JSON: medians in ms by setting and variant.
+A step is forward, masked cross-entropy, backward, clipping and AdamW, on a batch that exists already; all variants
+start from the same weights, and the first loss of each is compared. Variants are interleaved, since the machine's own
+speed drifts; believe the ratios. This package has two kernels, `torch` and `native`. In `native x2` two processes of
+one thread each take a step at the same time, as a sweep's workers do; its time is half of what both need, so its ratio
+is that of the sum of their throughput.
+
+The share of the peak is useful operations a second (see `useful_flops`) over the best rate of a 1024 x 1024 float32
+matrix product of torch with as many threads, measured in between. The last line is JSON: the times and the peak.
 """
 
 import json
@@ -12,7 +17,10 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +38,21 @@ from procpre_interp.train.process import run_threads
 Step = Callable[[], float]
 """Takes one training step and returns its loss, in nats."""
 
+Key = Literal["d16", "dyck", "d64", "d256"]
+
+GOALS = (
+    ("d16", "native", "huggingface", 14.0),
+    ("d16", "native", "torch", 3.0),
+    ("d16", "native x2", "huggingface", 18.0),
+    ("dyck", "native", "huggingface", 2.5),
+)
+"""Setting, variant, the variant that it is compared with, and how many times as fast it should be (medians)."""
+
+USUAL = ("huggingface", "transformer_lens", "torch")
+"""Variants that do every setting."""
+
+SPAWN = multiprocessing.get_context("spawn")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -38,17 +61,28 @@ class Setting:
     title: str
     model: ModelConfig
     batch: Batch
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    variants: tuple[str, ...] = USUAL
+    threads: int | None = None
+    """CPU threads of every variant; none: as many as asked for."""
 
 
-def settings() -> dict[str, Setting]:
-    """The three that the README reports."""
-    haystack = TASKS.build("haystack")
+def settings() -> dict[Key, Setting]:
+    """Those that the README reports."""
+    haystack, dyck = TASKS.build("haystack"), TASKS.build("dyck", k=16, length=128)
     return {
         "d16": Setting(
             title="haystack, batch 1000 x 63, 2 layers, d_model 16",
             model=ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=haystack.model_n_ctx, d_vocab=haystack.d_vocab),
             batch=haystack.batch(1000, generator=stream(0, "bench")),
+            variants=(*USUAL, "native", "native x2"),
+        ),
+        "dyck": Setting(
+            title="16-Dyck, batch 32 x 128, 2 layers, d_model 16, tied; one thread",
+            model=ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=128, d_vocab=dyck.d_vocab, tied=True),
+            batch=dyck.batch(32, generator=stream(0, "bench")),
+            variants=(*USUAL, "native"),
+            threads=1,
         ),
         "d64": Setting(
             title="every token, batch 32 x 128, 2 layers, d_model 64, vocabulary 2048",
@@ -70,12 +104,29 @@ def every_token(rows: int, width: int, d_vocab: int) -> Batch:
     return Batch.from_sequences(tokens, torch.full((rows,), width), 0, pad=0)
 
 
-def ours(setting: Setting) -> Step:
+def useful_flops(model: ModelConfig, batch: Batch) -> float:
+    """Floating-point operations that a step cannot do without: two for a multiply-add, three times the forward pass.
+
+    Counted: matrix products and attention (the causal half), over the tokens up to a sequence's last scored position;
+    the last layer's queries, output and MLP, and the unembedding, at scored positions only. The backward pass has two
+    products for each of the forward pass. Not counted: exponentials, normalisation, GELU, the optimiser.
+    """
+    t = torch.arange(1, batch.tokens.shape[1] + 1)
+    n, m = (batch.loss_mask * t).amax(1), batch.loss_mask.sum(1)
+    d = model.d_model
+    a_query, a_key = 2 * d**2 + 2 * d * model.d_hidden, 2 * d**2  # W_Q, W_O and the MLP; W_K and W_V
+    a_block = n * (a_query + a_key) + 2 * d * (n * (n + 1) // 2)
+    last_block = m * a_query + n * a_key + 2 * d * (batch.loss_mask * t).sum(1)
+    multiply_adds = (model.n_layers - 1) * a_block + last_block + m * d * model.d_vocab
+    return 6.0 * int(multiply_adds.sum())
+
+
+def ours(setting: Setting, kernel: Literal["torch", "native"], threads: int) -> Step:
     """The training loop's own step."""
-    train = TrainConfig(batch_size=len(setting.batch), evaluate_examples=1, warmup_steps=0, clip_norm=1.0)
-    train = replace(train, precision=setting.precision)  # type: ignore[arg-type]
+    train = TrainConfig(batch_size=len(setting.batch), evaluate_examples=1, warmup_steps=0, precision=setting.precision)
+    train = replace(train, kernel=kernel, threads=threads)
     task = TASKS.build("dyck", k=1, length=4)  # the trainer wants one; its batches are never read
-    trainer = Trainer(fresh(setting), task, train, seed=0)
+    trainer = Trainer(HookedTransformer.from_seed(setting.model, 0), task, train, seed=0)
     trainer.stream.batch = lambda index: setting.batch
 
     def step() -> float:
@@ -86,8 +137,27 @@ def ours(setting: Setting) -> Step:
     return step
 
 
-def fresh(setting: Setting) -> HookedTransformer:
-    return HookedTransformer.from_seed(setting.model, 0)
+def two_processes(setting: Setting) -> Step:
+    """A native step in each of two processes at the same time, one thread each; returns the loss of the first."""
+    pipes = [SPAWN.Pipe() for _ in range(2)]
+    for _, there in pipes:
+        SPAWN.Process(target=serve_steps, args=(setting, there), daemon=True).start()
+
+    def step() -> float:
+        for here, _ in pipes:
+            here.send("step")
+        losses = [here.recv() for here, _ in pipes]
+        return losses[0]
+
+    return step
+
+
+def serve_steps(setting: Setting, asked: Connection) -> None:
+    """A step for each message, until the process is ended."""
+    with run_threads(1):
+        step = ours(setting, "native", 1)
+        while asked.recv():
+            asked.send(step())
 
 
 def plain(model: torch.nn.Module, logits_of: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Step:
@@ -110,58 +180,84 @@ def plain(model: torch.nn.Module, logits_of: Callable[[torch.Tensor], torch.Tens
 
 def huggingface(setting: Setting) -> Step:
     """GPT2LMHeadModel with scaled_dot_product_attention, as the paper's authors train."""
-    model = to_huggingface(fresh(setting))
+    model = to_huggingface(HookedTransformer.from_seed(setting.model, 0))
     assert model.config._attn_implementation == "sdpa"
     return plain(model, lambda tokens: model(input_ids=tokens, use_cache=False).logits, setting.batch)
 
 
 def transformer_lens(setting: Setting) -> Step:
     """TransformerBridge.boot_native's forward as it is."""
-    bridge = to_bridge(fresh(setting))
+    bridge = to_bridge(HookedTransformer.from_seed(setting.model, 0))
     return plain(bridge, lambda tokens: bridge(tokens, return_type="logits"), setting.batch)
 
 
-VARIANTS = {"huggingface": huggingface, "transformer_lens": transformer_lens, "torch": ours}
+VARIANTS: dict[str, Callable[[Setting, int], Step]] = {
+    "huggingface": lambda setting, threads: huggingface(setting),
+    "transformer_lens": lambda setting, threads: transformer_lens(setting),
+    "torch": lambda setting, threads: ours(setting, "torch", threads),
+    "native": lambda setting, threads: ours(setting, "native", threads),
+    "native x2": lambda setting, threads: two_processes(setting),
+}
 
 
-def measure(key: str, repeats: int, threads: int) -> dict[str, list[float]]:
-    """Times of `repeats` steps of each variant, in ms, in turn. Raises `ValueError` when their work differs."""
+def measure(key: Key, repeats: int, threads: int) -> tuple[dict[str, list[float]], float]:
+    """Times of `repeats` steps of each variant, in ms, in turn; and the peak, in GFLOP/s."""
     setting = settings()[key]
     tolerance = 1e-4 if setting.precision == "float32" else 0.02
     with run_threads(threads):
-        steps = {name: build(setting) for name, build in VARIANTS.items()}
+        steps = {name: VARIANTS[name](setting, threads) for name in setting.variants}
         losses = {name: step() for name, step in steps.items()}
         if max(losses.values()) - min(losses.values()) > tolerance:
             raise ValueError(f"the variants' first losses differ: {losses}")
+        square = torch.rand(1024, 1024, generator=stream(0, "bench"))
         times: dict[str, list[float]] = {name: [] for name in steps}
+        products = []
         for _ in range(repeats):
             for name, step in steps.items():
-                started = time.perf_counter()
-                step()
-                times[name].append(1000 * (time.perf_counter() - started))
-    return times
+                times[name].append(milliseconds(step) / (2 if name == "native x2" else 1))
+            products.append(milliseconds(lambda: square @ square))
+    return times, 2 * 1024**3 / min(products) / 1e6
 
 
-def main(repeats: int = 9, threads: int = 2, only: tuple[str, ...] = ("d16", "d64", "d256")) -> None:
-    """Measure each setting in a process of its own, print a table, and as the last line JSON.
+def milliseconds(action: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    action()
+    return 1000 * (time.perf_counter() - started)
 
-    In one process the second setting would inherit what the first made the allocator keep.
-    """
+
+def main(repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = ("d16", "dyck", "d64", "d256")) -> None:
+    """Measure each setting in a process of its own, where the allocator keeps nothing of another's."""
     console = Console(highlight=False, markup=False)
-    medians: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for key in only:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            times = pool.apply(measure, (key, repeats, threads))
-        table = Table(title=f"{key}: {settings()[key].title}", title_justify="left", box=None)
-        for column in ("variant", "median ms", "min ms", "x Hugging Face: medians", "minima"):
-            table.add_column(column, justify="left" if column == "variant" else "right")
-        medians[key] = {name: round(statistics.median(values), 2) for name, values in times.items()}
-        for name, values in times.items():
-            ratio = medians[key]["huggingface"] / medians[key][name]
-            best = min(times["huggingface"]) / min(values)
-            table.add_row(name, f"{medians[key][name]:.1f}", f"{min(values):.1f}", f"{ratio:.2f}", f"{best:.2f}")
-        console.print(table)
-    print(json.dumps(medians))
+        setting = settings()[key]
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+            times, peak = pool.submit(measure, key, repeats, setting.threads or threads).result()
+        results[key] = {
+            name: {"median_ms": round(statistics.median(values), 2), "min_ms": round(min(values), 2)}
+            for name, values in times.items()
+        }
+        flops = useful_flops(setting.model, setting.batch)
+        console.print(results_table(key, setting, results[key], flops, peak))
+        results[key]["peak_gflops"] = round(peak, 1)
+    for key, name, other, goal in GOALS:
+        if key in results:
+            ratio = results[key][other]["median_ms"] / results[key][name]["median_ms"]
+            outcome = "reached" if ratio >= goal else "missed"
+            console.print(f"{key}: {name} is {ratio:.1f} x {other} (goal {goal:g}: {outcome})")
+    print(json.dumps(results))
+
+
+def results_table(key: str, setting: Setting, results: dict[str, dict[str, float]], flops: float, peak: float) -> Table:
+    """One row a variant; the share of the peak for the native kernel."""
+    table = Table(title=f"{key}: {setting.title}", title_justify="left", box=None)
+    for column in ("variant", "median ms", "min ms", "x Hugging Face: medians", "minima", f"% of {peak:.0f} GFLOP/s"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for name, ms in results.items():
+        ratios = [results["huggingface"][key] / ms[key] for key in ("median_ms", "min_ms")]
+        share = f"{100 * flops / ms['median_ms'] / 1e6 / peak:.0f}" if name.startswith("native") else ""
+        table.add_row(name, *(f"{t:.1f}" for t in ms.values()), *(f"{ratio:.2f}" for ratio in ratios), share)
+    return table
 
 
 if __name__ == "__main__":

@@ -58,6 +58,18 @@ def estimate(row: Mapping[str, Any], name: str, scale: float | int, form: str) -
     return f"{mean:{form}}" if math.isnan(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
+def claims_table(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Gains beside the claimed ones as text, where there is a claim; `names` are the columns that say whose."""
+    lines = []
+    for row in summary.loc[summary["claimed"].notna()].to_dict("records"):
+        line = {title: row[column] for column, title in names.items()}
+        line |= {"Accuracy %": estimate(row, "accuracy", 100, ".1f"), "Paper %": f"{100 * row['claimed']:.1f}"}
+        claimed_gain = "" if math.isnan(row["claimed_gain"]) else f"{100 * row['claimed_gain']:+.1f}"
+        line |= {"Gain, points": estimate(row, "gain", 100, "+.1f"), "Paper": claimed_gain}
+        lines.append(line | {"n": str(row["n"]), "Verdict": row["verdict"]})
+    return pd.DataFrame(lines)
+
+
 def describe_cost(cost: Mapping[str, Any]) -> str:
     """Cost of an experiment in words: runs, CPU-minutes, tokens; other entries as they are."""
     known = {

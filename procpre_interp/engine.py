@@ -15,6 +15,7 @@ from typing import Literal
 from procpre_interp.pipeline import RunConfig, execute
 from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
+from procpre_interp.train.process import run_threads
 
 PROGRESS_SECONDS = 0.25
 """Seconds between two progress messages of a worker."""
@@ -55,12 +56,14 @@ def execute_all(
     *,
     workers: int,
     on_event: Callable[[Event], None] = lambda event: None,
+    may_start: Callable[[], bool] = lambda: True,
 ) -> dict[str, str]:
     """Execute runs, given by id, and return the problems of those that failed, by id; finished ones are not repeated.
 
-    A run starts when those of its parents that are in the sweep have finished, in the order given. A failed run fails
-    its descendants and nothing else, and so does one whose worker was killed. Raises `Interrupted` after Ctrl-C, once
-    every worker has saved its state.
+    A run starts when those of its parents that are in the sweep have finished, in the order given. Once `may_start()`
+    is false no further run starts, and those under way are finished. A failed run fails its descendants and nothing
+    else, and so does one whose worker was killed. Raises `Interrupted` after Ctrl-C, once every worker has saved its
+    state.
     """
     done, problems = _known(configs, store)
     for run in configs:
@@ -72,6 +75,8 @@ def execute_all(
     team: list[_Worker] = []
     try:
         while waiting or any(worker.run for worker in team):
+            if not may_start():
+                waiting.clear()
             for run in _ready(waiting, configs, done, problems):
                 if run in problems:
                     waiting.remove(run)
@@ -205,7 +210,9 @@ def _work(connection: Connection, store_path: Path) -> None:
             return
         run, config = message
         try:
-            _execute(run, config, store_path, connection)
+            # Data and tests too: threads of several workers on the same cores mostly wait for one another.
+            with run_threads(1):
+                _execute(run, config, store_path, connection)
             outcome = Event(run, "finished")
         except Interrupted:
             return

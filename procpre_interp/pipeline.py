@@ -139,7 +139,7 @@ def execute(
     Raises `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or
     when `should_stop()` turned true, with the state saved.
     """
-    config = config.resolve()
+    wanted, config = config, config.resolve()
     run_id = content_hash(config)
     if store.is_finished(run_id):
         return store.open(run_id)
@@ -157,7 +157,8 @@ def execute(
             return store.open(run_id)
         model = with_weights(fresh, weights).to(config.train.device)
         partial.write_config(to_yaml(config))
-        partial.write_json("environment.json", environment(threads=config.train.threads))
+        kernel = {"kernel": config.train.kernel, "kernel_note": wanted.kernel_note}
+        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel)
         trainer = Trainer(
             model,
             config.task,

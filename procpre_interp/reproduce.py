@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,12 +37,14 @@ class Protocol:
 
 
 _PHASE1 = TrainConfig(
+    steps=20_000,
     batch_size=32,
+    learning_rate=2e-3,
     schedule="constant",
     warmup_steps=100,
     weight_decay=0.1,
     decay="all",
-    evaluate_every=500,
+    evaluate_every=1000,
     evaluate_examples=256,
 )
 _PHASE2 = TrainConfig(schedule="cosine", warmup_steps=500, weight_decay=1e-3, decay="matrices", evaluate_every=50)
@@ -50,19 +52,21 @@ _PHASE2 = TrainConfig(schedule="cosine", warmup_steps=500, weight_decay=1e-3, de
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "cheap": Protocol(
         name="cheap",
-        text="Cheap protocol (not the paper's). Phase 1: 16-Dyck of length 128, 10,000 steps of batch 32, lr 5e-3 "
-        "constant after 100 warm-up steps, decay .1 on everything, tied. Phase 2: haystack, 4,000 steps of batch 250, "
+        text="Cheap protocol (not the paper's). Phase 1: 16-Dyck of length 128, 20,000 steps of batch 32, lr 2e-3 "
+        "constant after 100 warm-up steps, decay .1 on everything, tied. Phase 2: haystack, 5,000 steps of batch 250, "
         "lr 3e-3 constant after 500 warm-up steps (a cosine ends the search for late seeds), decay 1e-3 on matrices, "
         "untied.",
-        phase1=dataclasses.replace(_PHASE1, steps=10_000, learning_rate=5e-3),
-        phase2=dataclasses.replace(_PHASE2, steps=4_000, batch_size=250, learning_rate=3e-3, schedule="constant"),
+        phase1=_PHASE1,
+        phase2=dataclasses.replace(
+            _PHASE2, steps=5_000, batch_size=250, learning_rate=3e-3, schedule="constant", evaluate_every=100
+        ),
     ),
     "paper": Protocol(
         name="paper",
         text="The paper's phase 2: haystack, 10,000 steps of batch 1000, lr 1e-3 cosine after 500 warm-up steps, decay "
         "1e-3 on matrices, untied. Phase 1: 16-Dyck of length 128, 20,000 steps of batch 32, lr 2e-3 constant after "
         "100 warm-up steps, decay .1 on everything, tied (the paper: up to 1,000,000 steps of batch 256 at 5e-5).",
-        phase1=dataclasses.replace(_PHASE1, steps=20_000, learning_rate=2e-3),
+        phase1=_PHASE1,
         phase2=dataclasses.replace(_PHASE2, steps=10_000, batch_size=1000, learning_rate=1e-3),
     ),
 }
@@ -179,26 +183,31 @@ def results(plan: Plan, store: RunStore) -> pd.DataFrame:
     """One row a finished cell: condition, replicate, runs, and what came out. Shares in 0 to 1, times in steps."""
     rows = []
     for cell in plan.cells.to_dict("records"):
-        if not all(is_whole(store, run) for run in (cell["run"], cell["phase1_run"]) if run):
+        if not all(is_whole(store, run) for run in (cell["run"], *cell["phase1_run"].split())):
             continue
         outcome = store.open(cell["run"], verify=False).summary
-        parent = store.open(cell["phase1_run"], verify=False).summary if cell["phase1_run"] else {}
-        breakthrough = outcome["breakthrough_step"]
-        rows.append(
-            {
-                **cell,
-                "status": outcome["status"],
-                "accuracy": outcome["accuracy"],
-                "exact_match": outcome["exact_match"],
-                "breakthrough_step": math.nan if breakthrough is None else float(breakthrough),
-                "limit": outcome["breakthrough_limit"],
-                "seconds": outcome["seconds"],
-                "phase1_seconds": parent.get("seconds", 0.0),
-                "tokens": outcome["tokens"],
-                "phase1_accuracy": parent.get("accuracy", math.nan),
-            }
-        )
+        parents = [store.open(run, verify=False).summary for run in cell["phase1_run"].split()]
+        rows.append({**cell, **scores(outcome, parents)})
     return pd.DataFrame(rows)
+
+
+def scores(outcome: Mapping[str, Any], parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What came out of a cell, from the summaries of its run and of the run's parents.
+
+    The lowest phase-1 accuracy of several parents, and their seconds together.
+    """
+    breakthrough = outcome["breakthrough_step"]
+    return {
+        "status": outcome["status"],
+        "accuracy": outcome["accuracy"],
+        "exact_match": outcome["exact_match"],
+        "breakthrough_step": math.nan if breakthrough is None else float(breakthrough),
+        "limit": outcome["breakthrough_limit"],
+        "seconds": outcome["seconds"],
+        "phase1_seconds": sum((parent["seconds"] for parent in parents), 0.0),
+        "tokens": outcome["tokens"],
+        "phase1_accuracy": min((parent["accuracy"] for parent in parents), default=math.nan),
+    }
 
 
 def is_whole(store: RunStore, run: str) -> bool:
@@ -211,7 +220,12 @@ def is_whole(store: RunStore, run: str) -> bool:
 
 def cost(plan: Plan, store: RunStore) -> dict[str, float | int]:
     """What the runs of the plan cost, each counted once: their number, CPU-seconds and tokens."""
-    summaries = [store.open(run, verify=False).summary for run in plan.configs if is_whole(store, run)]
+    return cost_of(plan.configs, store)
+
+
+def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:
+    """What those of the runs cost that are finished: their number, CPU-seconds and tokens."""
+    summaries = [store.open(run, verify=False).summary for run in runs if is_whole(store, run)]
     return {
         "runs": len(summaries),
         "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),

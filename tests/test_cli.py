@@ -145,6 +145,7 @@ def test_tasks_lists_every_task_with_an_example(capsys):
             ["train", "--task", "dyck", "--train.freeze", "atn", *TINY],
             "unknown component 'atn'. Did you mean 'attn'",
         ),
+        (["train", "--task", "dyck", "--train.kernel", "native", *TINY], "kernel=native cannot be had: d_model=8"),
         (["train", "--config", "none.yaml"], "none.yaml: No such file"),
         (["train", "--task", "dyck", "--train.device", "cuda:99"], "cannot be used"),
         (["transfer"], "wants --parent RUN"),
@@ -174,6 +175,30 @@ def test_a_refused_run_leaves_nothing_behind(capsys):
     assert main([*DYCK, "--train.freeze", "atn"]) == 2
     assert main(["runs"]) == 0
     assert "0 runs" in capsys.readouterr().out
+
+
+def kernel_lines(capsys) -> list[str]:
+    """What was said about the kernel."""
+    return [line for line in capsys.readouterr().err.splitlines() if "kernel" in line]
+
+
+def test_a_training_run_says_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
+    assert main(DYCK) == 0
+    assert kernel_lines(capsys) == ["kernel: torch, since d_model=8 (the native kernel is for 16 and 32)"]
+    assert main(["transfer", "--parent", "latest", *TINY, "--model.n-ctx", "64"]) == 0
+    assert len(kernel_lines(capsys)) == 1
+    # There is nothing to explain where nothing is trained, and where torch was asked for.
+    assert main(DYCK) == 0
+    assert main([*DYCK, "--train.kernel", "torch", "--seed", "1"]) == 0
+    assert kernel_lines(capsys) == []
+    missing = str(tmp_path / "a folder with a long name that would not fit on one line of eighty characters" / "g++")
+    monkeypatch.setenv("CXX", f"'{missing}'")
+    assert main([*DYCK, "--model.d-model", "16"]) == 0
+    (line,) = kernel_lines(capsys)
+    assert line.startswith("kernel: torch, since no C++ compiler: ")
+    assert missing in line
+    assert main([*DYCK, "--model.d-model", "16", "--train.kernel", "native"]) == 2
+    assert "use kernel=auto or torch" in complaint(capsys)
 
 
 def test_strange_yaml_is_explained(tmp_path, capsys):

@@ -102,3 +102,20 @@ def test_a_damaged_run_fails_its_descendants_only(tmp_path):
     assert set(problems) == {PHASE1.run_id, child().run_id}
     assert "is damaged" in problems[PHASE1.run_id]
     assert store.is_finished(other.run_id)
+
+
+def test_no_run_starts_once_none_may(tmp_path):
+    store = RunStore(tmp_path)
+    started: list[str] = []
+
+    def note(event: Event) -> None:
+        if event.kind == "started":
+            started.append(event.run)
+
+    configs = by_id(PHASE1, child(), dataclasses.replace(PHASE1, seed=4))
+    assert execute_all(configs, store, workers=1, on_event=note, may_start=lambda: not started) == {}
+    assert started == [PHASE1.run_id]
+    assert store.is_finished(PHASE1.run_id)  # what was under way is finished
+    assert len(store.query()) == 1
+    assert execute_all(configs, store, workers=1) == {}
+    assert len(store.query()) == 3

@@ -59,6 +59,8 @@ def test_a_run_is_whole(store):
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["threads"] == 1
     assert environment["packages"]["torch"]
+    assert run.summary["kernel"] == environment["kernel"] == "torch"
+    assert "d_model=8" in environment["kernel_note"]
 
 
 def test_the_stored_weights_give_the_stored_score(store):

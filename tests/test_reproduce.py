@@ -84,6 +84,14 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, monkeypatch, caps
     assert table.loc[table.condition == "none", "phase1_run"].eq("").all()
 
 
+def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
+    monkeypatch.setattr("procpre_interp.commands.reproduce.execute_all", lambda *args, **kwargs: {})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert main(["reproduce", "--out", str(tmp_path / "runs")]) == 1  # no table without runs
+    assert capsys.readouterr().err == "kernel: torch, since no C++ compiler: CXX=no-such-compiler is not there\n"
+
+
 def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
     out = tmp_path / "runs"

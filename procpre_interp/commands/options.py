@@ -2,11 +2,14 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 T = TypeVar("T")
 
@@ -25,6 +28,16 @@ def parse(command: type[T], name: str, arguments: list[str], default: Any = None
 def stdout_console() -> Console:
     """A console for tables on stdout; into a file or a pipe a line may be as long as it wants."""
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+
+
+def print_frame(console: Console, frame: pd.DataFrame, title: str, *, left: Sequence[str]) -> None:
+    """A table of strings; the columns named in `left` are text, the others numbers."""
+    shown = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for column in frame:
+        shown.add_column(str(column), justify="left" if column in left else "right", overflow="fold")
+    for row in frame.itertuples(index=False):
+        shown.add_row(*row)
+    console.print(shown)
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:

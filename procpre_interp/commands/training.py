@@ -85,8 +85,6 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
     run_id = config.run_id
     console = Console(stderr=True)
     label = f"{config.task.name} {run_id}"
-    if (note := config.kernel_note) is not None:
-        console.print(note, markup=False, highlight=False)
     if store.is_finished(run_id):
         console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)
 
@@ -94,9 +92,14 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
         if seconds == 0:
             console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
 
+    # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
+    unsaid = [note] if (note := config.kernel_note) is not None else []
+
     with RunProgress({run_id: label}, console) as progress:
 
         def show(state: Any, train: TrainConfig) -> None:
+            while unsaid:
+                progress.say(unsaid.pop())
             if state.step % 10 == 0 or state.step == 1:
                 progress(progress_event(run_id, state, train))
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.files import atomic_write, cache_folder, locked
+from procpre_interp.files import atomic_write, cache_folder, locked, write_text
 
 Level = Literal["native", "avx512", "avx2", "plain"]
 """Which instructions: all that this processor has, or a generation's; plain is what every one of its kind has."""
@@ -73,16 +73,16 @@ def build(shape: KernelShape, level: Level = "native") -> Path:
 def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folder_name: str) -> Path:
     folder = Path(folder_name)
     library = folder / f"{_key(shape, level, command)}.so"
-    if _loads(library):
+    if _is_whole(library):
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(library.with_suffix(".lock")):
-            if not _loads(library):  # nobody compiled it while this process waited
+            if not _is_whole(library):  # else another process compiled it while this one waited
                 with atomic_write(library) as temporary:
                     compile_kernel(shape, temporary, level=level)
-                if not _loads(library):
-                    raise KernelUnavailable(f"the library that {command[0]} made cannot be loaded: {library}")
+                write_text(_checksum(library), hashlib.sha256(library.read_bytes()).hexdigest())
+                ctypes.CDLL(str(library))
     except OSError as problem:
         raise KernelUnavailable(
             f"{problem.filename or folder}: {problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be "
@@ -147,9 +147,13 @@ def _call(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _loads(library: Path) -> bool:
-    """Whether the library is there and whole."""
+def _checksum(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether the library is there and undamaged; loading one that is cut off would kill the process."""
     try:
-        return library.exists() and bool(ctypes.CDLL(str(library)).kernel_step)
-    except (OSError, AttributeError):
+        return hashlib.sha256(library.read_bytes()).hexdigest() == _checksum(library).read_text()
+    except OSError:
         return False

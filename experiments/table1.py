@@ -1,0 +1,372 @@
+"""The paper's diagnostic table: which procedural task, transferred how, helps which algorithmic skill?
+
+    python experiments/table1.py [--replicates 3] [--out runs] [--workers 2] [--minutes 90] [--quick]
+
+Seven starts of phase 2 (none, identity, set, stack, Dyck, Dyck shuffle, ECA) x five transfers (full, attention,
+attention + LN, MLP, MLP + LN), and the attention of set with the MLP of ECA (no LN, as the paper's components have
+none), x four downstream tasks: 128 cells a replicate. Budgets are cheap, so the *gains* over no pretraining, within
+replicates, are compared with the paper's gains (`effect_verdict`). All cells of one replicate come before those of the
+next; stopped by Ctrl-C or `--minutes`, the same command goes on from there.
+
+Whatever is transferred, token embeddings are averaged and positions carried where the parent's context is long enough.
+The paper does so in full transfer only, so that its comparison of components is one of embeddings as well. Answers are
+scored whole: the paper's mask leaves out the first digit of a sum.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tyro
+
+from procpre_interp import reproduce
+from procpre_interp.claims import MIN_REPLICATES, best_condition, compare_gains, lead
+from procpre_interp.commands.options import default_store, print_frame, stdout_console
+from procpre_interp.commands.reproduce import usable_cores
+from procpre_interp.data import TASKS
+from procpre_interp.describe import claims_table, describe_cost, estimate
+from procpre_interp.engine import execute_all
+from procpre_interp.files import write_text
+from procpre_interp.pipeline import Parent, RunConfig
+from procpre_interp.progress import RunProgress
+from procpre_interp.reproduce import ARCHITECTURE, FIRST_CONFIRMATION_SEED, PROTOCOLS, cost_of, is_whole, scores
+from procpre_interp.runs import RunStore
+from procpre_interp.stats import interval_note
+from procpre_interp.train import TrainConfig
+
+MARGIN = 0.02
+"""Smallest gain that counts as one, share of answer tokens: within +-2 percentage points there is no effect.
+
+Chosen before the runs, since the paper gives no intervals.
+"""
+NO_VERDICT = "quick: no verdict"
+
+NAMES = {
+    "none": "none",
+    "identity": "identity",
+    "set": "set",
+    "stack": "stack",
+    "dyck": "Dyck",
+    "dyck_shuffle": "Dyck shuffle",
+    "eca": "ECA",
+    "set+eca": "set + ECA",
+}
+"""Starts of phase 2."""
+SELECTORS = {"full": "all", "attention": "attn", "attention+LN": "attn + ln", "MLP": "mlp", "MLP+LN": "mlp + ln"}
+"""What is transferred. `full` is everything but the embeddings, which are treated alike in all five."""
+DOWNSTREAM = ("haystack", "addition", "reversed_addition", "sorting")
+
+NAN = math.nan
+PAPER = {
+    ("none", ""): (0.113, 0.591, 0.764, 0.827),
+    ("set", "full"): (0.189, 0.534, 0.446, 0.935),
+    ("set", "attention"): (0.889, 0.811, 0.544, 0.981),
+    ("eca", "full"): (0.105, 0.696, 0.910, 0.769),
+    ("eca", "MLP"): (0.0871, 0.631, 0.705, 0.771),
+    ("set+eca", "attention+MLP"): (0.944, 0.803, 0.829, 0.994),
+    ("identity", "full"): (0.188, NAN, NAN, NAN),
+    ("identity", "attention"): (0.990, NAN, NAN, NAN),
+    ("dyck", "full"): (0.969, NAN, NAN, NAN),
+    ("stack", "full"): (NAN, NAN, 0.349, NAN),
+}
+"""The paper's accuracies, in the order of `DOWNSTREAM`; NaN: it gives no number. Source: P1, table 1 and appendix."""
+
+_DYCK = PROTOCOLS["cheap"].phase1
+_PLATEAU = dataclasses.replace(_DYCK, steps=10_000, learning_rate=5e-3, evaluate_every=500, patience=8)
+_GENTLE = dataclasses.replace(_PLATEAU, weight_decay=0.01)
+_SEQUENCES = dataclasses.replace(_GENTLE, steps=40_000, batch_size=64, patience=20)
+PHASE1: dict[str, tuple[dict[str, Any], TrainConfig]] = {
+    "identity": ({"min_length": 4}, _SEQUENCES),
+    "set": ({"min_length": 2}, _SEQUENCES),
+    "stack": ({"min_length": 4}, _SEQUENCES),
+    "dyck": ({"k": 16, "length": 128}, _DYCK),
+    "dyck_shuffle": ({"k": 16, "length": 128}, _PLATEAU),
+    "eca": ({}, _GENTLE),
+}
+"""Fields and training of each procedural task: the paper's lengths, up to a plateau or about 3 CPU-minutes.
+
+The budget is in steps, so that no clock enters a run. Dyck's is that of `procpre-interp reproduce`: they share runs.
+"""
+_HAYSTACK = PROTOCOLS["cheap"].phase2
+_ALGORITHMIC = dataclasses.replace(_HAYSTACK, steps=2_000, schedule="cosine")
+PROTOCOL = (
+    "Cheap protocol, not the paper's. Phase 1, tied, constant learning rate: Dyck 20,000 steps of batch 32 at lr "
+    "2e-3; at lr 5e-3 Dyck shuffle and ECA 10,000 of batch 32, and identity, set and stack 40,000 of batch 64; all "
+    "but Dyck end earlier at a plateau of the validation loss. Phase 2, untied, batch 250, lr 3e-3: haystack 5,000 "
+    "steps at a constant rate, the others 2,000 with a cosine. In every transfer token embeddings are averaged and "
+    "positions carried where the parent's context is long enough; in the paper in the full one only. Answers are "
+    "scored whole; the paper leaves out the first digit of sums."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All runs, parents before children and the first replicate first, and which run is which cell."""
+
+    configs: dict[str, RunConfig]
+    cells: pd.DataFrame
+    """One row a cell: replicate, phase1, transfer, task, phase1_run (ids with a blank between; may be empty), run."""
+
+
+def plan(*, replicates: int, quick: bool = False) -> Plan:
+    """The table's runs; with `quick` a few cells of a few steps."""
+    if replicates < 1:
+        raise ValueError(f"replicates={replicates}; there must be at least 1")
+    configs: dict[str, RunConfig] = {}
+    rows = []
+    for seed in range(FIRST_CONFIRMATION_SEED, FIRST_CONFIRMATION_SEED + replicates):
+        parents = {name: phase1(name, seed, quick=quick) for name in PHASE1}
+        for start, transfer, selectors in starts(quick):
+            donors = [parents[name] for name in selectors]
+            configs |= {donor.run_id: donor for donor in donors}
+            for task in DOWNSTREAM[:2] if quick else DOWNSTREAM:
+                taken = [Parent(run=parents[name].run_id, selector=part) for name, part in selectors.items()]
+                child = phase2(task, seed, taken, quick=quick)
+                configs[child.run_id] = child
+                cell = {"replicate": seed, "phase1": start, "transfer": transfer, "task": task}
+                rows.append({**cell, "phase1_run": " ".join(p.run for p in taken), "run": child.run_id})
+    return Plan(configs=configs, cells=pd.DataFrame(rows))
+
+
+def starts(quick: bool) -> list[tuple[str, str, dict[str, str]]]:
+    """Every way to start phase 2: start, transfer, and the selector of each parent."""
+    if quick:
+        return [("none", "", {}), ("set", "full", {"set": "all"}), ("set", "attention", {"set": "attn"})]
+    single = [(name, transfer, {name: selector}) for name in PHASE1 for transfer, selector in SELECTORS.items()]
+    return [("none", "", {}), *single, ("set+eca", "attention+MLP", {"set": "attn", "eca": "mlp"})]
+
+
+def phase1(name: str, seed: int, *, quick: bool = False) -> RunConfig:
+    """Procedural pretraining."""
+    fields, train = PHASE1[name]
+    model = dataclasses.replace(ARCHITECTURE, tied=True)
+    return RunConfig(task=TASKS.build(name, **fields), seed=seed, model=model, train=shortened(train, quick))
+
+
+def phase2(task: str, seed: int, parents: Sequence[Parent], *, quick: bool = False) -> RunConfig:
+    """A downstream task from these parents. An assembly has the embeddings and positions of the first."""
+    config = reproduce.phase2(PROTOCOLS["cheap"], seed, parents)
+    train = _HAYSTACK if task == "haystack" else _ALGORITHMIC
+    return dataclasses.replace(config, task=TASKS.build(task), train=shortened(train, quick))
+
+
+def shortened(train: TrainConfig, quick: bool) -> TrainConfig:
+    """Next to nothing, with `quick`."""
+    if not quick:
+        return train
+    return dataclasses.replace(train, steps=20, batch_size=32, warmup_steps=5, evaluate_every=10, evaluate_examples=100)
+
+
+def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
+    """One row a cell that is finished, diverged or failed. Shares in 0 to 1, times in steps and seconds."""
+    rows = []
+    for cell in planned.cells.to_dict("records"):
+        runs = [cell["run"], *cell["phase1_run"].split()]
+        if failed := [problems[run] for run in runs if run in problems]:
+            rows.append({**cell, "status": "failed", "problem": failed[0]})
+        elif all(is_whole(store, run) for run in runs):
+            outcome, *parents = (store.open(run, verify=False).summary for run in runs)
+            carried = {"positions_carried": outcome["positions_carried"], "problem": ""}
+            rows.append({**cell, **scores(outcome, parents), **carried})
+    columns = [*planned.cells, "status", "accuracy", "exact_match", "breakthrough_step", "limit", "phase1_accuracy"]
+    columns += ["seconds", "phase1_seconds", "tokens", "positions_carried", "problem"]
+    return pd.DataFrame(rows, columns=columns).astype({"accuracy": float, "exact_match": float})
+
+
+def summarise(table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
+    """One row a task, start and transfer: accuracy, gain over none, the paper's number, verdict (`compare_gains`)."""
+    parts = []
+    for task, rows in table.groupby("task", sort=False):
+        cells = rows.assign(condition=rows["phase1"] + "/" + rows["transfer"])
+        claimed = {"/".join(start): numbers[DOWNSTREAM.index(str(task))] for start, numbers in PAPER.items()}
+        part = compare_gains(cells, claimed, margin=MARGIN, baseline="none/")
+        named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
+        carried = {row["condition"] for row in cells.to_dict("records") if row["positions_carried"] is True}
+        named["positions_carried"] = [condition in carried for condition in named["condition"]]
+        parts.append(named.merge(part, on="condition").drop(columns="condition"))
+    summary = pd.concat(parts, ignore_index=True)
+    return summary.assign(verdict=NO_VERDICT) if quick else summary
+
+
+def accuracies(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Replicates x (start, transfer) on one downstream task; NaN where a cell is missing, diverged or failed."""
+    return table.loc[table["task"] == task].pivot(index="replicate", columns=["phase1", "transfer"], values="accuracy")
+
+
+def matches(table: pd.DataFrame) -> pd.DataFrame:
+    """For each downstream task the best start, and how far it leads the runner-up. One row a task and transfer.
+
+    Transfer is `full`, or `mean` of the five, which no choice of the best transfer flatters. See `best_condition`.
+    """
+    rows = []
+    for task in dict.fromkeys(table["task"]):
+        for transfer in ("full", "mean"):
+            by_start = compare_starts(table, task, transfer)
+            if by_start.shape[1] >= 2 and len(by_start):
+                rows.append({"task": task, "transfer": transfer, **best_condition(by_start)})
+    return pd.DataFrame(rows)
+
+
+def compare_starts(table: pd.DataFrame, task: str, transfer: str) -> pd.DataFrame:
+    """Replicates x starts (none included, the assembly not), in the replicates that have all those with any result."""
+    accuracy = accuracies(table, task)
+    chosen = {}
+    for start in ("none", *PHASE1):
+        wanted = [""] if start == "none" else SELECTORS if transfer == "mean" else [transfer]
+        columns = [(start, how) for how in wanted]
+        if all(column in accuracy for column in columns):
+            chosen[start] = accuracy[columns].mean(axis=1, skipna=False)
+    return pd.DataFrame(chosen).dropna(axis=1, how="all").dropna()
+
+
+def conclusions(table: pd.DataFrame) -> list[str]:
+    """The task-to-skill matches that the paper names, computed, in sentences."""
+    found = matches(table)
+    lines = []
+    for row in found.to_dict("records"):
+        how = "full transfer" if row["transfer"] == "full" else "mean of the five transfers"
+        ahead = f"{NAMES[row['best']]}, {estimate(row, 'lead', 100, '+.1f')} points over {NAMES[row['runner_up']]}"
+        lines.append(f"{row['task']}, {how}: highest {ahead} -> {NAMES.get(row['answer'], row['answer'])}")
+    for start, task in (("dyck", "haystack"), ("eca", "reversed_addition")):
+        by_start = compare_starts(table, task, "full")
+        if start in by_start and by_start.shape[1] >= 2 and len(by_start):
+            rival = str(by_start.drop(columns=start).mean().idxmax())
+            row = lead(by_start, start, rival)
+            told = {start: "holds", rival: "does not hold"}.get(row["answer"], row["answer"])
+            ahead = f"{estimate(row, 'lead', 100, '+.1f')} points against {NAMES[rival]}"
+            lines.append(f"the paper's {NAMES[start]} for {task}, full transfer: {ahead} -> {told}")
+    return [*lines, f"one task best everywhere, full transfer? {one_best(found)}"]
+
+
+def one_best(found: pd.DataFrame) -> str:
+    """`yes` when one start is decided best on every downstream task, `no` when two tasks have different ones."""
+    full = found.loc[found["transfer"] == "full"] if len(found) else found
+    decided = {row["task"]: NAMES[row["answer"]] for row in full.to_dict("records") if row["answer"] in NAMES}
+    if len(set(decided.values())) > 1:
+        return "no: " + ", ".join(f"{best} on {task}" for task, best in decided.items())
+    if len(decided) == len(DOWNSTREAM):
+        return f"yes: {decided[DOWNSTREAM[0]]}"
+    return f"undecided: a best one is decided on {len(decided)} of {len(DOWNSTREAM)} tasks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table1:
+    """The paper's diagnostic table: procedural tasks x transfers x downstream tasks, beside the paper's numbers."""
+
+    replicates: int | None = None
+    """Seeds of both phases, from 1000 on; none: 3, the fewest for a verdict, or 1 with --quick."""
+    out: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+    workers: int = field(default_factory=usable_cores)
+    """Processes of one thread each. Does not change the numbers."""
+    minutes: float | None = None
+    """Start no run after so many minutes of the clock; those under way are finished. None: go on to the end."""
+    quick: bool = False
+    """A few cells of a few steps, to see that everything works; never a verdict."""
+    results: Path | None = None
+    """Folder of the CSV tables; none: experiments/results, or with --quick the folder of the runs."""
+
+
+def main(command: Table1) -> int:
+    """Run what is missing, store and print the tables. Exit code 1 where a run failed or nothing is finished."""
+    started = time.monotonic()
+    if command.workers < 1:
+        raise ValueError(f"workers={command.workers}; there must be at least 1")
+    if command.minutes is not None and not command.minutes >= 0:
+        raise ValueError(f"minutes={command.minutes}; it must not be negative, or none")
+    limit = math.inf if command.minutes is None else started + 60 * command.minutes
+    replicates = command.replicates if command.replicates is not None else 1 if command.quick else MIN_REPLICATES
+    planned, store = plan(replicates=replicates, quick=command.quick), RunStore(command.out)
+    missing = {run: config for run, config in planned.configs.items() if not is_whole(store, run)}
+    with RunProgress(labels(planned)) as progress:
+        progress.say(f"{len(planned.configs) - len(missing)} of {len(planned.configs)} runs are there")
+        may_start = lambda: time.monotonic() < limit  # noqa: E731
+        problems = execute_all(missing, store, workers=command.workers, on_event=progress, may_start=may_start)
+    table = results(planned, store, problems)
+    if table.empty:
+        print("no cell is finished yet; the same command goes on from here")
+        return 1
+    summary = summarise(table, quick=command.quick)
+    spent = cost_of(planned.configs, store)
+    about = {"title": "The diagnostic table", "protocol": PROTOCOL, "margin": MARGIN, "cost": spent}
+    store.write_table("table1-quick" if command.quick else "table1", table, about)
+    folder = command.results or (command.out if command.quick else Path(__file__).parent / "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    paper = {"claimed": "paper", "claimed_gain": "paper_gain"}
+    for name, frame in {"cells": table, "summary": summary, "matches": matches(table)}.items():
+        if not (command.quick and name == "matches"):
+            write_text(folder / f"table1_{name}.csv", frame.round(4).rename(columns=paper).to_csv(index=False))
+    print_tables(table, summary, quick=command.quick)
+    counts = f"{len(table)} of {len(planned.cells)} cells, {(table['status'] == 'failed').sum()} failed"
+    print(f"\n{counts}. Cost: {describe_cost(spent)}. Tables: {folder}")
+    return 1 if problems else 0
+
+
+def labels(planned: Plan) -> dict[str, str]:
+    """What to call each run while it works."""
+    names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in planned.configs.items()}
+    for cell in planned.cells.to_dict("records"):
+        names[cell["run"]] = (
+            f"seed {cell['replicate']} {cell['task']}: {NAMES[cell['phase1']]} {cell['transfer']}".strip()
+        )
+    return names
+
+
+def print_tables(table: pd.DataFrame, summary: pd.DataFrame, *, quick: bool) -> None:
+    """One table a downstream task, then those cells for which the paper has a number, then what follows from it."""
+    console = stdout_console()
+    for task, rows in summary.groupby("task", sort=False):
+        title = f"\n{task}, accuracy in %"
+        for start, transfer in (("none", ""), ("set+eca", "attention+MLP")):
+            for row in rows.loc[(rows["phase1"] == start) & (rows["transfer"] == transfer)].to_dict("records"):
+                title += f"; {NAMES[start]} {transfer}".rstrip() + f" {shown_cell(row)}"
+        print_frame(console, grid(rows), title, left=["Phase 1"])
+    titles = {"task": "Task", "start": "Phase 1", "transfer": "Transfer"}
+    beside = claims_table(summary.assign(start=[NAMES[start] for start in summary["phase1"]]), titles)
+    print_frame(console, beside, "\nGains over none, beside the paper's", left=[*titles.values(), "Verdict"])
+    lines = [
+        f"Intervals (of the cell with the fewest): {interval_note(int(summary['n'].to_numpy().min()))}.",
+        f"Verdicts compare the direction of gains; up to {100 * MARGIN:.0f} points count as none. Each may be wrong by "
+        "chance, and there are many.  *: position embeddings fresh, since the parent's context is too short.",
+        PROTOCOL,
+        *([NO_VERDICT] if quick else conclusions(table)),
+    ]
+    for row in table.loc[table["status"] == "failed"].to_dict("records"):
+        lines.append(f"failed: {row['replicate']} {row['task']} {row['phase1']} {row['transfer']}: {row['problem']}")
+    for line in lines:
+        console.print(f"\n{line}")
+
+
+def grid(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tasks of phase 1 x transfers, on one downstream task, as text."""
+    single = rows.loc[rows["transfer"].isin(list(SELECTORS))]
+    cells = {(row["phase1"], row["transfer"]): shown_cell(row) for row in single.to_dict("records")}
+    fresh = set(single.loc[~single["positions_carried"], "phase1"])
+    lines = []
+    for start in dict.fromkeys(single["phase1"]):
+        name = NAMES[start] + (" *" if start in fresh else "")
+        lines.append({"Phase 1": name, **{how: cells.get((start, how), "") for how in SELECTORS}})
+    return pd.DataFrame(lines, columns=["Phase 1", *SELECTORS])
+
+
+def shown_cell(row: Mapping[str, Any]) -> str:
+    """Accuracy with its interval, and what else happened."""
+    lost = [f"{row[status]} {status}" for status in ("failed", "diverged") if row[status]]
+    return " ".join([estimate(row, "accuracy", 100, ".1f"), *lost]).strip()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Table1)))
+    except KeyboardInterrupt:
+        print("table1: stopped; repeat the command to go on from there", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError) as problem:
+        print(f"table1: {' '.join(str(problem).split())}", file=sys.stderr)
+        sys.exit(1 if isinstance(problem, OSError) else 2)

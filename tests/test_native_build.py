@@ -1,0 +1,185 @@
+"""Building the kernel: once, by one of several processes, and a one-line reason where it cannot be done."""
+
+import ctypes
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from procpre_interp.train.native import build as module
+from procpre_interp.train.native.build import (
+    LEVEL_FLAGS,
+    PROCESSORS,
+    KernelShape,
+    KernelUnavailable,
+    build,
+    compile_kernel,
+    compiler,
+    level_flags,
+)
+
+SHAPE = KernelShape(n_heads=2, d_model=16, d_mlp=16)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "native"
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets a line for each compilation (`-c`), by a wrapper around the compiler. It optimises nothing."""
+    log, wrapper = tmp_path / "calls", tmp_path / "wrapper"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase " $* " in *" -c "*) echo compiled >> {log};; esac\nexec {compiler()[0]} "$@" -O0\n'
+    )
+    wrapper.chmod(0o755)
+    log.touch()
+    monkeypatch.setenv("CXX", str(wrapper))
+    return log
+
+
+ASK = """
+import sys
+from procpre_interp.train.native.build import KernelShape, build
+print(build(KernelShape(n_heads=2, d_model=16, d_mlp=16)))
+"""
+
+
+def ask() -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_build_once(cache, calls):
+    answers = {process.communicate()[0].strip() for process in [ask() for _ in range(3)]}
+    assert calls.read_text().splitlines() == ["compiled"]
+    (library,) = map(Path, answers)
+    assert set(cache.iterdir()) == {library, library.with_suffix(".sha256")}  # neither lock nor parts remain
+    assert ctypes.CDLL(str(library)).kernel_step
+    assert build(SHAPE) == library
+    assert calls.read_text().splitlines() == ["compiled"]
+
+
+def test_what_the_code_depends_on_names_the_library(cache, calls, tmp_path, monkeypatch):
+    keys = [module._key(SHAPE, "native", compiler())]
+    keys.append(module._key(KernelShape(n_heads=4, d_model=16, d_mlp=16), "native", compiler()))
+    keys.append(module._key(SHAPE, "plain", compiler()))
+    keys.append(module._key(SHAPE, "native", (*compiler(), "-DOTHER")))
+    for source in Path(module.__file__).parent.glob("*.[ch]*"):
+        shutil.copy(source, tmp_path)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "build.py"))
+    assert module._key(SHAPE, "native", compiler()) == keys[0]
+    (tmp_path / "vector.h").write_text((tmp_path / "vector.h").read_text() + "\n")
+    keys.append(module._key(SHAPE, "native", compiler()))
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_damaged_library_is_made_again(cache, calls):
+    library = build(SHAPE)
+    module._build.cache_clear()
+    for damage in (b"", library.read_bytes()[:1000]):
+        library.unlink()
+        library.write_bytes(damage)
+        # In another process: this one has the library loaded.
+        process = ask()
+        assert process.communicate()[0].strip() == str(library)
+        assert library.stat().st_size > 1000
+    assert len(calls.read_text().splitlines()) == 3
+
+
+def test_a_killed_build_leaves_no_library(cache, tmp_path, monkeypatch):
+    slow = tmp_path / "slow"
+    stall = f'case " $* " in *" -shared "*) touch {tmp_path}/linking; sleep 60;; esac'
+    slow.write_text(f'#!/bin/sh\n{stall}\nexec {compiler()[0]} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("CXX", str(slow))
+    process = subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.DEVNULL, start_new_session=True)
+    while not (tmp_path / "linking").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(cache.glob("*.so"))
+    monkeypatch.setenv("CXX", compiler_without_delay())
+    assert build(SHAPE).exists()
+
+
+def compiler_without_delay() -> str:
+    return next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
+
+
+@pytest.mark.parametrize("chosen", ["no-such-compiler", "/no/such/compiler --flag"])
+def test_no_compiler(chosen, monkeypatch):
+    monkeypatch.setenv("CXX", chosen)
+    with pytest.raises(KernelUnavailable, match="no C\\+\\+ compiler"):
+        build(SHAPE)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(KernelUnavailable, match="no C\\+\\+ compiler"):
+        build(SHAPE)
+
+
+def test_a_compiler_that_fails_says_why_in_one_line(cache, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'first' >&2; echo 'fatal error: too old' >&2; echo 'error: more' >&2; exit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(KernelUnavailable) as problem:
+        build(SHAPE)
+    assert "exit code 3" in str(problem.value)
+    assert str(problem.value).endswith("fatal error: too old")
+    assert "\n" not in str(problem.value)
+
+
+def test_an_unknown_processor(cache, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "vax")
+    with pytest.raises(KernelUnavailable, match="unknown processor 'vax'"):
+        build(SHAPE)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(KernelUnavailable, match="set PROCPRE_CACHE"):
+        build(SHAPE)
+
+
+@pytest.mark.parametrize("level", ["native", "avx512", "avx2", "plain"])
+def test_every_level_compiles(level, tmp_path):
+    if level not in LEVEL_FLAGS[PROCESSORS[platform.machine().lower()]]:
+        pytest.skip("another kind of processor")
+    compile_kernel(SHAPE, tmp_path / "kernel.so", level=level, flags=["-O0"])
+    assert (tmp_path / "kernel.so").exists()
+    assert not (tmp_path / "kernel.so.o").exists()
+
+
+def test_arm_compiles_where_there_is_a_cross_compiler(tmp_path, monkeypatch):
+    cross = shutil.which("aarch64-linux-gnu-g++")
+    if cross is None:
+        pytest.skip("no aarch64-linux-gnu-g++")
+    monkeypatch.setenv("CXX", cross)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert level_flags("plain") == ()
+    compile_kernel(SHAPE, tmp_path / "kernel.so", level="plain")
+
+
+DENORMALS = """
+import ctypes, sys
+import numpy as np, torch
+ctypes.CDLL(sys.argv[1])
+assert (torch.tensor(1e-40) * 2).item() > 0
+assert np.float32(1e-40) * np.float32(2) > 0
+"""
+
+
+def test_denormal_numbers_survive_loading():
+    """gcc before 13 links code that flushes them in the whole process when it is asked for fast maths."""
+    subprocess.run([sys.executable, "-c", DENORMALS, str(build(SHAPE))], check=True)
