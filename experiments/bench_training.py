@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -153,8 +154,8 @@ def two_processes(setting: Setting) -> Step:
 
 
 def serve_steps(setting: Setting, asked: Connection) -> None:
-    """A step for each message, until the process is ended."""
-    with run_threads(1):
+    """A step for each message, until the other end is closed."""
+    with run_threads(1), suppress(EOFError):
         step = ours(setting, "native", 1)
         while asked.recv():
             asked.send(step())

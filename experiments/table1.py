@@ -75,7 +75,7 @@ PAPER = {
     ("dyck", "full"): (0.969, NAN, NAN, NAN),
     ("stack", "full"): (NAN, NAN, 0.349, NAN),
 }
-"""The paper's accuracies, in the order of `DOWNSTREAM`; NaN: it gives no number. Source: P1, table 1 and appendix."""
+"""The paper's accuracies, in the order of `DOWNSTREAM`; NaN: it gives no number. Source: P1."""
 
 _DYCK = PROTOCOLS["cheap"].phase1
 _PLATEAU = dataclasses.replace(_DYCK, steps=10_000, learning_rate=5e-3, evaluate_every=500, patience=8)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.seeding import stream
+from procpre_interp.train.evaluate import evaluate
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import KernelUnavailable, NativeStep, why_not
 from procpre_interp.train.native import build as native_build
@@ -28,6 +29,19 @@ SHAPES = [(16, 1, 64), (16, 4, 64), (16, 16, 64), (16, 4, 48), (32, 1, 128), (32
 
 TOLERANCE = 1e-5
 """Largest difference from autograd, relative to the largest gradient."""
+
+
+CASE = {
+    "n_layers": 2,
+    "n_ctx": 40,
+    "d_vocab": 50,
+    "tied": False,
+    "rows": 9,
+    "width": 37,
+    "density": 0.4,
+    "std": 0.3,
+    "seed": 1,
+}
 
 
 @st.composite
@@ -105,6 +119,34 @@ def test_gradients_equal_autograd(d_model, n_heads, d_mlp, case):
     check(kernel.backward(batch), model.flat_grad, model, batch)
 
 
+@given(case=cases())
+@settings(max_examples=60, deadline=None)
+def test_scores_equal_those_of_torch(case):
+    model, batch = make(case, 16, 4, 64)
+    loss, correct = NativeStep(model, threads=case["threads"]).score(batch)
+    plain = evaluate(copy.deepcopy(model).double(), batch).set_index("example")
+    scored = batch.loss_mask.any(1)
+    assert not loss[~scored].any()
+    assert not correct[~scored].any()
+    assert scored.nonzero().flatten().tolist() == plain.index.tolist()
+    assert loss[scored].tolist() == pytest.approx((plain.loss_nats * plain.n_scored).tolist(), rel=1e-4, abs=1e-5)
+    assert correct[scored].tolist() == plain.n_correct.tolist()
+
+
+def test_scores_of_other_parameters_leave_the_model_alone():
+    model, batch = make(CASE, 16, 4, 64)
+    other, _ = make({**CASE, "seed": 2}, 16, 4, 64)
+    kernel, before = NativeStep(model, threads=1), model.flat.clone()
+    loss, correct = kernel.score(batch, other.flat)
+    expected = NativeStep(other, threads=1).score(batch)
+    assert torch.equal(loss, expected[0])
+    assert torch.equal(correct, expected[1])
+    assert torch.equal(model.flat, before)
+    for wrong in (model.flat[:-1], model.flat.double()):
+        with pytest.raises(ValueError, match="in float32"):
+            kernel.score(batch, wrong)
+
+
 @pytest.mark.parametrize("level", ["avx512", "avx2", "plain"])
 @given(case=cases())
 @settings(max_examples=40, deadline=None)
@@ -120,19 +162,6 @@ def test_every_vector_width_with_heads_wider_than_a_vector(level):
     case = {"n_layers": 2, "n_ctx": 33, "d_vocab": 40, "tied": False, "rows": 5, "width": 33, "density": 0.5}
     model, batch = make({**case, "std": 0.3, "seed": 0}, 32, 1, 128)
     check(NativeStep(model, threads=1, level=level).backward(batch), model.flat_grad, model, batch)
-
-
-CASE = {
-    "n_layers": 2,
-    "n_ctx": 40,
-    "d_vocab": 50,
-    "tied": False,
-    "rows": 9,
-    "width": 37,
-    "density": 0.4,
-    "std": 0.3,
-    "seed": 1,
-}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -276,9 +276,9 @@ void block_backward(const Shape& s, const BlockOffsets& o, const BlockWeights& w
     scatter_add_rows(work.dresid_mid, position, m, work.dresid);
 }
 
-// Loss at the m scored positions, and the gradient of what the unembedding reads, in dnorm [m][D].
+// Loss at the m scored positions, and the gradient of what the unembedding reads, in work.dnorm [m][D].
 double unembed(const Shape& s, const PackedWeights& weights, const std::int64_t* targets, int m, float scale,
-               Workspace& work, Gradient& gradient) {
+               Workspace& work, float* dW_U) {
     double loss = 0.0;
     for (int i = 0; i < m; i += LOGIT_ROWS) {
         const int rows = std::min(LOGIT_ROWS, m - i);
@@ -286,34 +286,72 @@ double unembed(const Shape& s, const PackedWeights& weights, const std::int64_t*
         linear(x, D, weights.W_U, nullptr, work.logits, s.columns(), rows);
         for (int r = 0; r < rows; r++)
             loss += cross_entropy(work.logits + r * s.columns(), s.d_vocab, targets[work.scored[i + r]], scale);
-        linear_gradient(x, D, work.logits, s.columns(), rows, gradient.W_U);
+        linear_gradient(x, D, work.logits, s.columns(), rows, dW_U);
         linear(work.logits, s.columns(), weights.W_UT, nullptr, work.dnorm + i * D, D, rows);
     }
     return loss;
 }
 
-// Forward and backward of one sequence.   tokens, targets, mask [width]; the sequence ends at its last scored position
-void sequence(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P,
-              const std::int64_t* tokens, const std::int64_t* targets, const std::uint8_t* mask, int width, float scale,
-              Workspace& work, Gradient& gradient) {
-    int m = 0;
-    for (int t = 0; t < width; t++)
-        if (mask[t]) work.scored[m++] = t;
-    if (m == 0) return;
-    const int n = work.scored[m - 1] + 1, last = s.n_layers - 1;
-    float* G = gradient.flat;
+struct Score {
+    double loss;           // nats, summed over scored positions
+    std::int64_t correct;  // scored positions whose target has the largest logit
+};
 
+// The same without a gradient.
+Score score(const Shape& s, const PackedWeights& weights, const std::int64_t* targets, int m, Workspace& work) {
+    Score total{0.0, 0};
+    for (int i = 0; i < m; i += LOGIT_ROWS) {
+        const int rows = std::min(LOGIT_ROWS, m - i);
+        linear(work.ln_final + i * D, D, weights.W_U, nullptr, work.logits, s.columns(), rows);
+        for (int r = 0; r < rows; r++) {
+            float* logits = work.logits + r * s.columns();
+            const std::int64_t target = targets[work.scored[i + r]];
+            total.correct += std::max_element(logits, logits + s.d_vocab) - logits == target;
+            total.loss += cross_entropy(logits, s.d_vocab, target, 1.0f);
+        }
+    }
+    return total;
+}
+
+// One sequence of a batch.   tokens, targets, mask [width]; it ends at its last scored position
+struct Sequence {
+    const std::int64_t *tokens, *targets;
+    const std::uint8_t* mask;
+    int width;
+};
+
+// Where the last block is read, and how far the sequence goes: m scored positions, n tokens.
+struct Extent {
+    int m, n;
+};
+
+Extent scored_positions(const Sequence& sequence, std::vector<int>& scored) {
+    int m = 0;
+    for (int t = 0; t < sequence.width; t++)
+        if (sequence.mask[t]) scored[m++] = t;
+    return {m, m == 0 ? 0 : scored[m - 1] + 1};
+}
+
+// What the unembedding reads at the scored positions, in work.ln_final [m][D].
+void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, const Sequence& sequence,
+             Extent extent, Workspace& work) {
+    const auto [m, n] = extent;
+    const int last = s.n_layers - 1;
     for (int t = 0; t < n; t++)
         for (int c = 0; c < D; c += W)
-            store(work.resid + t * D + c, load(P + at.W_E + tokens[t] * D + c) + load(P + at.W_pos + t * D + c));
+            store(work.resid + t * D + c, load(P + at.W_E + sequence.tokens[t] * D + c) + load(P + at.W_pos + t * D + c));
     for (int l = 0; l <= last; l++)
         block_forward(s, at.blocks[l], weights.blocks[l], P, l == last ? work.scored.data() : work.everywhere.data(),
                       l == last ? m : n, n, work, work.blocks[l]);
     layer_norm(work.resid, P + at.ln_final_w, P + at.ln_final_b, s.epsilon, work.normalised_final,
                work.inverse_std_final, work.ln_final, m);
+}
 
-    gradient.loss += unembed(s, weights, targets, m, scale, work, gradient);
-
+// From the gradient of what the unembedding reads, in work.dnorm [m][D], to that of every parameter before it.
+void backward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, const Sequence& sequence,
+              Extent extent, Workspace& work, float* G) {
+    const auto [m, n] = extent;
+    const int last = s.n_layers - 1;
     layer_norm_gradient<Result::set>(work.dnorm, work.normalised_final, work.inverse_std_final, P + at.ln_final_w,
                                      G + at.ln_final_w, G + at.ln_final_b, work.dresid, m);
     for (int l = last; l >= 0; l--)
@@ -323,13 +361,21 @@ void sequence(const Shape& s, const Offsets& at, const PackedWeights& weights, c
     for (int t = 0; t < n; t++)
         for (int c = 0; c < D; c += W) {
             const vec d = load(work.dresid + t * D + c);
-            float *dW_E = G + at.W_E + tokens[t] * D + c, *dW_pos = G + at.W_pos + t * D + c;
+            float *dW_E = G + at.W_E + sequence.tokens[t] * D + c, *dW_pos = G + at.W_pos + t * D + c;
             store(dW_E, load(dW_E) + d);
             store(dW_pos, load(dW_pos) + d);
         }
 }
 
 // ---- A batch --------------------------------------------------------------------------------------------------------
+
+// tokens, targets, mask [size][width]
+struct Batch {
+    const std::int64_t *tokens, *targets;
+    const std::uint8_t* mask;
+    std::int64_t size;
+    int width;
+};
 
 struct Kernel {
     Shape shape;
@@ -347,27 +393,54 @@ struct Kernel {
         }
     }
 
+    int threads() const { return int(workspaces.size()); }
+
     // Thread i takes sequences i, i + threads, ...: the same ones each time, so that sums have the same bits.
-    double step(const float* P, float* G, const std::int64_t* tokens, const std::int64_t* targets,
-                const std::uint8_t* mask, std::int64_t batch, int width, float scale) {
-        pack(shape, offsets, P, weights);
-        const int threads = int(workspaces.size());
-        const auto work = [&](int i) {
-            gradients[i].zero();
-            for (std::int64_t b = i; b < batch; b += threads)
-                sequence(shape, offsets, weights, P, tokens + b * width, targets + b * width, mask + b * width, width,
-                         scale, workspaces[i], gradients[i]);
+    template <class Work>
+    void each_sequence(const Batch& batch, const Work& work) {
+        const auto take = [&](int i) {
+            for (std::int64_t b = i; b < batch.size; b += threads()) {
+                const std::int64_t at = b * batch.width;
+                const Sequence sequence{batch.tokens + at, batch.targets + at, batch.mask + at, batch.width};
+                const Extent extent = scored_positions(sequence, workspaces[i].scored);
+                if (extent.m > 0) work(i, b, sequence, extent);
+            }
         };
         std::vector<std::thread> others;
-        for (int i = 1; i < threads; i++) others.emplace_back(work, i);
-        work(0);
+        for (int i = 1; i < threads(); i++) others.emplace_back(take, i);
+        take(0);
         for (std::thread& thread : others) thread.join();
+    }
+
+    double step(const float* P, float* G, const Batch& batch, float scale) {
+        pack(shape, offsets, P, weights);
+        for (Gradient& gradient : gradients) gradient.zero();
+        each_sequence(batch, [&](int i, std::int64_t, const Sequence& sequence, Extent extent) {
+            Workspace& work = workspaces[i];
+            Gradient& gradient = gradients[i];
+            forward(shape, offsets, weights, P, sequence, extent, work);
+            gradient.loss += unembed(shape, weights, sequence.targets, extent.m, scale, work, gradient.W_U);
+            backward(shape, offsets, weights, P, sequence, extent, work, gradient.flat);
+        });
         double loss = 0.0;
         for (const Gradient& gradient : gradients) {
             add_gradient(shape, offsets, gradient, n_parameters, G);
             loss += gradient.loss;
         }
         return loss * scale;
+    }
+
+    // loss, correct [batch.size], zero for sequences without a scored position
+    void score_batch(const float* P, const Batch& batch, double* loss, std::int64_t* correct) {
+        pack(shape, offsets, P, weights);
+        std::fill_n(loss, batch.size, 0.0);
+        std::fill_n(correct, batch.size, 0);
+        each_sequence(batch, [&](int i, std::int64_t b, const Sequence& sequence, Extent extent) {
+            forward(shape, offsets, weights, P, sequence, extent, workspaces[i]);
+            const Score found = score(shape, weights, sequence.targets, extent.m, workspaces[i]);
+            loss[b] = found.loss;
+            correct[b] = found.correct;
+        });
     }
 };
 
@@ -388,9 +461,16 @@ void* kernel_create(int n_layers, int n_ctx, int d_vocab, int tied, float epsilo
 void kernel_destroy(void* kernel) { delete static_cast<Kernel*>(kernel); }
 
 // scale x the summed loss in nats; its gradient is added to G [n_parameters]. Parameters P [n_parameters]; tokens,
-// targets and mask [batch][width], width <= n_ctx, ids below d_vocab wherever the loss depends on them (the caller checks).
+// targets and mask [batch][width]; no mask is set beyond n_ctx, and ids are below d_vocab wherever the loss depends on
+// them: the caller checks.
 double kernel_step(void* kernel, const float* P, float* G, const std::int64_t* tokens, const std::int64_t* targets,
                    const std::uint8_t* mask, std::int64_t batch, int width, float scale) {
-    return static_cast<Kernel*>(kernel)->step(P, G, tokens, targets, mask, batch, width, scale);
+    return static_cast<Kernel*>(kernel)->step(P, G, {tokens, targets, mask, batch, width}, scale);
+}
+
+// Summed loss in nats, and number of targets with the largest logit, of each sequence.   loss, correct [batch]
+void kernel_score(void* kernel, const float* P, const std::int64_t* tokens, const std::int64_t* targets,
+                  const std::uint8_t* mask, std::int64_t batch, int width, double* loss, std::int64_t* correct) {
+    static_cast<Kernel*>(kernel)->score_batch(P, {tokens, targets, mask, batch, width}, loss, correct);
 }
 }

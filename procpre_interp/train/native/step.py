@@ -5,7 +5,7 @@ import functools
 import weakref
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from procpre_interp.data.task import Batch
@@ -66,6 +66,38 @@ class NativeStep:
         Raises:
             ValueError: a sequence is longer than n_ctx, or a token id is out of range.
         """
+        batch = self._checked(batch)
+        return self.library.kernel_step(
+            self.handle,
+            self.model.flat.data_ptr(),
+            self.model.flat_grad.data_ptr(),
+            *_pointers(batch),
+            1.0 / max(1, int(batch.loss_mask.sum())),
+        )
+
+    def score(
+        self, batch: Batch, flat: Float[Tensor, " n_parameters"] | None = None
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Summed loss in nats, and number of targets with the largest logit, of each sequence; no gradient is made.
+
+        With `flat`, of these parameters instead of the model's: perturbed copies need no model of their own. Raises
+        `ValueError` as `backward` does, and for parameters that are not float32 or of another number.
+        """
+        batch = self._checked(batch)
+        flat = self.model.flat if flat is None else flat
+        if flat.shape != self.model.flat.shape or flat.dtype != torch.float32:
+            raise ValueError(
+                f"parameters of shape {tuple(flat.shape)} in {flat.dtype}; the kernel wants "
+                f"{tuple(self.model.flat.shape)} in float32"
+            )
+        flat = flat.detach().contiguous()
+        loss = torch.empty(len(batch), dtype=torch.float64)
+        correct = torch.empty(len(batch), dtype=torch.int64)
+        self.library.kernel_score(self.handle, flat.data_ptr(), *_pointers(batch), loss.data_ptr(), correct.data_ptr())
+        return loss, correct
+
+    def _checked(self, batch: Batch) -> Batch:
+        """The batch, contiguous. Raises `ValueError` where the kernel would read beyond the embeddings."""
         config = self.model.config
         check_ids(batch.tokens, torch.ones_like(batch.loss_mask), config.d_vocab)
         check_ids(batch.targets, batch.loss_mask, config.d_vocab)
@@ -75,18 +107,7 @@ class NativeStep:
                 f"length {length} exceeds n_ctx={config.n_ctx}; cut the sequences or build a model with more"
             )
         tokens, targets, mask = (x.contiguous() for x in (batch.tokens, batch.targets, batch.loss_mask))
-        n_scored = max(1, int(mask.sum()))
-        return self.library.kernel_step(
-            self.handle,
-            self.model.flat.data_ptr(),
-            self.model.flat_grad.data_ptr(),
-            tokens.data_ptr(),
-            targets.data_ptr(),
-            mask.data_ptr(),
-            len(tokens),
-            length,
-            1.0 / n_scored,
-        )
+        return Batch(tokens, targets, mask, batch.lengths)
 
 
 def check_ids(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"], d_vocab: int) -> None:
@@ -100,6 +121,11 @@ def check_ids(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"], d_
             f"token ids from {int(chosen.min())} to {int(chosen.max())}; ids must be in 0..{d_vocab - 1}, "
             f"d_vocab={d_vocab}"
         )
+
+
+def _pointers(batch: Batch) -> tuple[int, ...]:
+    """The kernel's arguments for a batch: addresses of tokens, targets and mask, rows, and width."""
+    return batch.tokens.data_ptr(), batch.targets.data_ptr(), batch.loss_mask.data_ptr(), *batch.tokens.shape
 
 
 def _shape(config: ModelConfig) -> KernelShape:
@@ -117,7 +143,7 @@ def _offsets(model: HookedTransformer) -> ctypes.Array[ctypes.c_int64]:
 
 @functools.cache
 def _load(path: str) -> ctypes.CDLL:
-    """The library, with the types of its three functions."""
+    """The library, with the types of its functions."""
     library = ctypes.CDLL(path)
     integer, pointer, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
     library.kernel_create.argtypes = [*[integer] * 4, ctypes.c_float, pointer, size, integer]
@@ -126,4 +152,6 @@ def _load(path: str) -> ctypes.CDLL:
     library.kernel_destroy.restype = None
     library.kernel_step.argtypes = [*[pointer] * 6, size, integer, ctypes.c_float]
     library.kernel_step.restype = ctypes.c_double
+    library.kernel_score.argtypes = [*[pointer] * 5, size, integer, pointer, pointer]
+    library.kernel_score.restype = None
     return library
