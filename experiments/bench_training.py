@@ -132,7 +132,8 @@ def ours(setting: Setting, kernel: Literal["torch", "native"], threads: int) -> 
 
     def step() -> float:
         before = trainer.state.train_loss
-        trainer.take_step()
+        with run_threads(trainer.torch_threads):
+            trainer.take_step()
         return trainer.state.train_loss - before
 
     return step

@@ -9,7 +9,10 @@
 extern "C" {
 void* kernel_create(int, int, int, int, float, const std::int64_t*, std::int64_t, int);
 void kernel_destroy(void*);
-double kernel_step(void*, const float*, float*, const std::int64_t*, const std::int64_t*, const std::uint8_t*, std::int64_t, int, float);
+double kernel_step(void*, const float*, float*, const std::int64_t*, const std::int64_t*, const std::uint8_t*,
+                   std::int64_t, int, float);
+void kernel_score(void*, const float*, const std::int64_t*, const std::int64_t*, const std::uint8_t*, std::int64_t, int,
+                  double*, std::int64_t*);
 }
 
 template <class T>
@@ -32,6 +35,10 @@ int main(int, char** argv) {
     void* kernel = kernel_create(int(c[0]), int(c[1]), int(c[2]), int(c[3]), f[0], offsets.data(), c[5], int(c[6]));
     const double loss = kernel_step(kernel, parameters.data(), gradient.data(), tokens.data(), targets.data(),
                                     mask.data(), c[7], int(c[8]), f[1]);
+    std::vector<double> losses(c[7]);
+    std::vector<std::int64_t> correct(c[7]);
+    kernel_score(kernel, parameters.data(), tokens.data(), targets.data(), mask.data(), c[7], int(c[8]), losses.data(),
+                 correct.data());
     kernel_destroy(kernel);
     std::FILE* output = std::fopen(argv[2], "wb");
     std::fwrite(&loss, sizeof loss, 1, output);

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.seeding import stream
-from procpre_interp.train import evaluate, summarise
+from procpre_interp.train import evaluate, evaluate_copies, summarise
 from tests.test_loss import D_VOCAB, batches, random_batch
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=9, d_vocab=D_VOCAB, init_std=0.5)
@@ -66,3 +66,18 @@ def test_perfect_and_hopeless():
     assert table.loss_nats.tolist() == pytest.approx([0.0, 40.0], abs=1e-4)
     assert summarise(table) == pytest.approx({"loss_nats": 20.0, "accuracy": 0.75, "exact_match": 0.5})
     assert math.isclose(table.loss_nats[1], 80 / 2, abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("d_model", [8, 16], ids=["torch", "native"])
+def test_copies_are_scored_as_models_of_their_own(d_model):
+    config = ModelConfig(n_layers=2, n_heads=2, d_model=d_model, n_ctx=9, d_vocab=D_VOCAB, init_std=0.5)
+    models = [HookedTransformer(config, generator=stream(seed, "copies")) for seed in range(3)]
+    batch = random_batch(rows=12, width=9, density=0.2, seed=5)
+    before = models[0].flat.clone()
+    table = evaluate_copies(models[0], (model.flat for model in models), batch)
+    assert table["copy"].tolist() == [0, 1, 2]
+    for model, row in zip(models, table.to_dict("records")):
+        expected = summarise(evaluate(model, batch))
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(models[0].flat, before)
+    assert evaluate_copies(models[0], [], batch).empty

@@ -1,12 +1,18 @@
 """Scores of a model on fixed examples: one row an example."""
 
+import copy
+from collections.abc import Iterable
+
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
 from procpre_interp.train.loss import UNSCORED, micro_batches
+from procpre_interp.train.native import NativeStep, why_not
 
 EVALUATION_TOKENS = 2**14
 """Tokens of a micro-batch in evaluation, where no activations are kept."""
@@ -63,3 +69,36 @@ def summarise(examples: pd.DataFrame) -> dict[str, float]:
         "accuracy": float(examples.n_correct.sum() / n_scored),
         "exact_match": float(examples.exact_match.mean()),
     }
+
+
+def evaluate_copies(
+    model: HookedTransformer, copies: Iterable[Float[Tensor, " n_parameters"]], batch: Batch, *, threads: int = 1
+) -> pd.DataFrame:
+    """Scores of copies of a model that differ in their parameters alone, such as damaged ones: one row a copy.
+
+    `copies` yields flat parameter vectors, in the order of `model.flat`, which keeps its own. Columns: `copy` (counted
+    from 0) and those of `summarise`. The native kernel scores them where it can, at some ms a copy for tiny models.
+    """
+    scratch = copy.deepcopy(model)
+    native = None
+    if scratch.flat.device.type == "cpu" and scratch.flat.dtype == torch.float32 and why_not(model.config) is None:
+        native = NativeStep(scratch, threads=threads)
+    rows = []
+    for number, flat in enumerate(copies):
+        if native is not None:
+            loss, correct = native.score(batch, flat)
+            n_scored = batch.loss_mask.sum(1)
+            examples = pd.DataFrame(
+                {
+                    "n_scored": n_scored.numpy(),
+                    "loss_nats": (loss / n_scored).numpy(),
+                    "n_correct": correct.numpy(),
+                    "exact_match": (correct == n_scored).numpy(),
+                }
+            ).loc[n_scored.numpy() > 0]
+        else:
+            with torch.no_grad():
+                scratch.flat.copy_(flat)
+            examples = evaluate(scratch, batch)
+        rows.append({"copy": number, **summarise(examples)})
+    return pd.DataFrame(rows, columns=["copy", "loss_nats", "accuracy", "exact_match"])

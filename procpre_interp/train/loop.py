@@ -77,7 +77,7 @@ class Trainer:
         """Train to the end and return the final state; its `status` is finished or diverged."""
         state, config = self.state, self.config
         last_save = time.monotonic()
-        with run_threads(config.threads), deferred_interrupts() as interrupts:
+        with run_threads(self.torch_threads), deferred_interrupts() as interrupts:
             if state.step == 0 and not state.history:
                 self.evaluate()
                 if 0 in self.kept_steps:
@@ -100,6 +100,11 @@ class Trainer:
                     self.save()
                     last_save = time.monotonic()
         return state
+
+    @property
+    def torch_threads(self) -> int:
+        """CPU threads for torch: one beside the native kernel, since torch's wait actively and steal its time."""
+        return 1 if self.native is not None else self.config.threads
 
     def take_step(self) -> None:
         """One optimiser step on the next batch."""

@@ -42,8 +42,8 @@ struct Shape {
     int rows() const { return padded(n_ctx); }       // of what is transposed, W rows at a time
 };
 
-// Where each tensor begins in the model's flat vector of parameters. Read from Python's list of offsets: W_E, W_pos; for
-// each layer the sixteen of `BlockOffsets` in their order; ln_final's w and b; W_U (the offset of W_E when tied).
+// Where each tensor begins in the model's flat vector of parameters. Read from Python's list of offsets: W_E, W_pos;
+// for each layer the sixteen of `BlockOffsets` in their order; ln_final's w and b; W_U (the offset of W_E when tied).
 struct BlockOffsets {
     std::int64_t ln1_w, ln1_b, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O, ln2_w, ln2_b, W_in, b_in, W_out, b_out;
 };
@@ -202,7 +202,10 @@ void gather_rows(const float* x, const int* position, int m, float* y) {
 
 void scatter_add_rows(const float* x, const int* position, int m, float* y) {
     for (int i = 0; i < m; i++)
-        for (int c = 0; c < D; c += W) store(y + position[i] * D + c, load(y + position[i] * D + c) + load(x + i * D + c));
+        for (int c = 0; c < D; c += W) {
+            float* row = y + position[i] * D + c;
+            store(row, load(row) + load(x + i * D + c));
+        }
 }
 
 void scale(float* x, int size, float factor) {
@@ -337,9 +340,10 @@ void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, co
              Extent extent, Workspace& work) {
     const auto [m, n] = extent;
     const int last = s.n_layers - 1;
-    for (int t = 0; t < n; t++)
-        for (int c = 0; c < D; c += W)
-            store(work.resid + t * D + c, load(P + at.W_E + sequence.tokens[t] * D + c) + load(P + at.W_pos + t * D + c));
+    for (int t = 0; t < n; t++) {
+        const float *token = P + at.W_E + sequence.tokens[t] * D, *position = P + at.W_pos + t * D;
+        for (int c = 0; c < D; c += W) store(work.resid + t * D + c, load(token + c) + load(position + c));
+    }
     for (int l = 0; l <= last; l++)
         block_forward(s, at.blocks[l], weights.blocks[l], P, l == last ? work.scored.data() : work.everywhere.data(),
                       l == last ? m : n, n, work, work.blocks[l]);

@@ -67,7 +67,8 @@ INLINE void layer_norm_gradient(const float* dy, const float* normalised, const 
     }
 }
 
-// ---- GELU, in its tanh approximation: x s(2u) with s the logistic function and u = sqrt(2/pi) (x + .044715 x^3) ------
+// ---- GELU -----------------------------------------------------------------------------------------------------------
+// In its tanh approximation: x s(2u) with s the logistic function and u = sqrt(2/pi) (x + .044715 x^3).
 
 constexpr float GELU_SCALE = 0.7978845608028654f, GELU_CUBE = 0.044715f;
 
@@ -220,7 +221,7 @@ INLINE float* attend_block_gradient(const float* q, const int* position, const f
     return pattern + Q * H * length;
 }
 
-// q, z [m][D], position [m] ascending, KT, VT [D][stride]; the pattern's rows for QUERIES queries at a time, then singly.
+// q, z [m][D], position [m] ascending, KT, VT [D][stride]; the pattern for QUERIES queries at a time, then singly.
 INLINE void attend(const float* q, const int* position, int m, const float* KT, const float* VT, int stride,
                    float* pattern, float* z) {
     int i = 0;
