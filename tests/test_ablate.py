@@ -1,58 +1,231 @@
-"""What a shuffle keeps and destroys."""
+"""Every ablation over the registry: what it keeps and destroys, and what all have in common."""
+
+import math
+import re
 
 import pytest
 import torch
 
-from procpre_interp.ablate import ABLATIONS, ShuffleWithinTensors
+from procpre_interp.ablate import ABLATIONS, LADDER, Ablation
+from procpre_interp.config import from_dict, from_yaml, to_dict, to_yaml
 from procpre_interp.model import HookedTransformer, ModelConfig, select
+from procpre_interp.pipeline import Parent
 from procpre_interp.seeding import stream
+from tests.models import random_model, random_tokens
 
-CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=5, d_vocab=7)
+CONFIG = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11)
+TIED = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11, tied=True)
+PER_HEAD = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
+
+DOSES = {"noise": {"noise_std": 0.5}}
+"""Fields without a default."""
+NOTHING_RANDOM = {"signs_only", "flat_spectrum", "reversed_spectrum", "low_rank"}
+
+KEEPS = {
+    "layer_norms_only": {"layer_norms"},
+    "norms_only": {"norms"},
+    "gaussian": set(),
+    "random_singular_vectors": {"layer_norms", "biases", "norms", "spectrum"},
+    "shuffle_within_layers": {"pooled_values"},
+    "shuffle_within_tensors": {"norms", "pooled_values", "tensor_values"},
+    "shuffle_within_columns": {"layer_norms", "biases", "norms", "pooled_values", "tensor_values", "column_values"},
+    "shuffle_within_rows": {"layer_norms", "biases", "norms", "pooled_values", "tensor_values", "row_values"},
+    "shuffle_across_heads": {"layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads"},
+    "magnitudes_only": {"norms", "magnitudes"},
+    "signs_only": {"signs"},
+    "flat_spectrum": {"layer_norms", "biases", "norms", "singular_vectors"},
+    "reversed_spectrum": {"layer_norms", "biases", "norms", "singular_vectors", "spectrum"},
+    "low_rank": {"layer_norms", "biases", "singular_vectors"},
+    "sign_flips": {"norms", "magnitudes"},
+    "shuffle_neurons": {
+        *("layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads", "spectrum", "function"),
+    },
+    "shuffle_heads": {"layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads", "function"},
+    "noise": set(),
+}
+"""Everything that each keeps. What is not listed, it must destroy."""
 
 
-@pytest.fixture
-def weights():
-    model = HookedTransformer(CONFIG, generator=stream(0, "model"))
-    with torch.no_grad():  # biases and gains are constant in a fresh model, and a shuffle of those shows nothing
-        model.flat.copy_(torch.randn(model.flat.shape, generator=stream(0, "values")))
-    return {name: p.detach() for name, p in model.named_parameters()}
+def build(name, **fields):
+    return ABLATIONS.build(name, **DOSES.get(name, {}), **fields)
 
 
-def test_values_stay_and_places_do_not(weights):
-    before = {name: tensor.clone() for name, tensor in weights.items()}
-    shuffled = ShuffleWithinTensors().apply(weights, CONFIG, generator=stream(0, "shuffle"))
-    chosen = {piece.parameter for piece in select(CONFIG, "blocks + ln_final")}
-    for name, tensor in shuffled.items():
-        assert torch.equal(weights[name], before[name]), "the input was changed"
-        assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
-        assert torch.equal(tensor, before[name]) == (name not in chosen), name
+def weights_of(config):
+    return {name: p.detach() for name, p in random_model(config).named_parameters()}
 
 
-def test_one_head_is_shuffled_within_itself(weights):
-    ablation = ShuffleWithinTensors(selector="blocks.1.attn.head.0")
-    shuffled = ablation.apply(weights, CONFIG, generator=stream(0, "shuffle"))
-    changed = {name for name in weights if not torch.equal(shuffled[name], weights[name])}
-    assert changed == {f"blocks.1.attn.{leaf}" for leaf in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")}
-    for name in changed:
-        assert torch.equal(shuffled[name][1], weights[name][1])
-        assert torch.equal(shuffled[name][0].flatten().sort().values, weights[name][0].flatten().sort().values)
+def logits(weights, config):
+    model = HookedTransformer(config, generator=stream(0, "model")).double()
+    model.load_state_dict({name: tensor.double() for name, tensor in weights.items()}, strict=False)
+    return model(random_tokens(config)).detach()
 
 
-def test_the_order_is_uniform(weights):
-    """Each value of a 4-entry bias lands on each place equally often: chi-square over 2,000 shuffles."""
-    ablation = ShuffleWithinTensors(selector="blocks.0.attn.head.0.b_Q")
-    generator = stream(0, "many")
-    bias = weights["blocks.0.attn.b_Q"][0]
-    counts = torch.zeros(4, 4)
-    for _ in range(2000):
-        shuffled = ablation.apply(weights, CONFIG, generator=generator)["blocks.0.attn.b_Q"][0]
-        counts[torch.arange(4), (shuffled[:, None] == bias).int().argmax(1)] += 1
-    assert ((counts - 500) ** 2 / 500).sum() < 27.9  # 9 degrees of freedom, p = .001
+def leaf(name):
+    return name.rpartition(".")[2]
+
+
+def in_blocks(weights, prefix):
+    return {name: tensor for name, tensor in weights.items() if "blocks." in name and leaf(name).startswith(prefix)}
+
+
+def same(before, after, of):
+    return all(torch.equal(of(before[name]), of(after[name])) for name in before)
+
+
+def close(before, after, of):
+    return all(torch.allclose(of(before[name]), of(after[name]), rtol=1e-5, atol=1e-6) for name in before)
+
+
+def pooled(weights):
+    """Sorted values of each fused tensor of GPT-2, as plain lists."""
+    pools = {}
+    for name, tensor in in_blocks(weights, ("W_", "b_")).items():
+        stored = name.replace("W_Q", "W_QKV").replace("W_K", "W_QKV").replace("W_V", "W_QKV")
+        stored = stored.replace("b_Q", "b_QKV").replace("b_K", "b_QKV").replace("b_V", "b_QKV")
+        pools.setdefault(stored, []).extend(tensor.flatten().tolist())
+    assert len(pools) == 2 * 8
+    return {name: sorted(values) for name, values in pools.items()}
+
+
+def vectors_fit(before, after):
+    """In the basis of the old singular vectors the new matrix is diagonal."""
+    for name, matrix in in_blocks(before, "W_").items():
+        left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        inner = left.mT @ after[name].double() @ right.mT
+        diagonal = torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
+        rebuilt = left @ diagonal @ right
+        if not torch.allclose(rebuilt, after[name].double(), atol=1e-5):
+            return False
+    return True
+
+
+def kept(invariant, before, after, config):
+    matrices, damaged = in_blocks(before, "W_"), in_blocks(after, "W_")
+    if invariant == "layer_norms":
+        norms = {name: tensor for name, tensor in before.items() if leaf(name) in ("w", "b")}
+        return same(norms, after, lambda x: x)
+    if invariant == "biases":
+        return same(in_blocks(before, "b_"), after, lambda x: x)
+    if invariant == "norms":
+        return close(in_blocks(before, ("W_", "b_")), after, lambda x: x.flatten().norm())
+    if invariant == "pooled_values":
+        return pooled(before) == pooled(after)
+    if invariant == "tensor_values":
+        return same(in_blocks(before, ("W_", "b_")), after, lambda x: x.flatten().sort().values)
+    if invariant == "row_values":
+        return same(matrices, damaged, lambda x: x.sort(-1).values)
+    if invariant == "column_values":
+        return same(matrices, damaged, lambda x: x.sort(-2).values)
+    if invariant == "values_over_heads":
+        per_head = {name: tensor for name, tensor in before.items() if leaf(name) in PER_HEAD}
+        return same(per_head, after, lambda x: x.sort(0).values)
+    if invariant == "magnitudes":
+        return same(matrices, damaged, torch.abs)
+    if invariant == "signs":
+        return same(matrices, damaged, torch.sign)
+    if invariant == "spectrum":
+        return close(matrices, damaged, torch.linalg.svdvals)
+    if invariant == "singular_vectors":
+        return vectors_fit(before, after)
+    assert invariant == "function"
+    return torch.allclose(logits(before, config), logits(after, config), rtol=1e-10, atol=1e-10)
+
+
+def test_the_table_and_the_ladder_name_every_ablation():
+    assert set(KEEPS) == set(ABLATIONS)
+    assert sorted(LADDER) == sorted(set(ABLATIONS) - set(DOSES))
+    for name in ABLATIONS:
+        for text in (ABLATIONS[name].keeps, ABLATIONS[name].destroys):
+            assert text
+            assert "\n" not in text
+
+
+@pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("name", list(KEEPS))
+def test_it_keeps_what_it_says_and_nothing_else(name, config):
+    weights = weights_of(config)
+    damaged = build(name).apply(weights, config, generator=stream(0, "damage"))
+    found = {what for what in set().union(*KEEPS.values()) if kept(what, weights, damaged, config)}
+    assert found == KEEPS[name]
+
+
+SELECTORS = (
+    "blocks + ln_final",
+    "all",
+    "attn",
+    "blocks.1.mlp",
+    "attn.head.0 + attn.head.2",
+    "blocks.1.attn.head.3.W_V",
+    "mlp.W_out",
+    "ln",
+    "ln.w",
+)
+REFUSED = {
+    "ln": {name for name, what in KEEPS.items() if "layer_norms" in what},
+    "blocks.1.mlp": {"shuffle_heads", "shuffle_across_heads"},
+    "attn": {"shuffle_neurons"},
+    "attn.head.0 + attn.head.2": {"shuffle_neurons"},
+    "blocks.1.attn.head.3.W_V": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons"},
+    "mlp.W_out": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons"},
+}
+REFUSED["ln.w"] = REFUSED["ln"] | {"sign_flips", "magnitudes_only"}
+"""Selectors with nothing that the ablation can damage, or only a part of what it must move together."""
+
+
+@pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_pure_repeatable_and_within_the_selector(name, selector, config):
+    weights = weights_of(config)
+    before = {key: tensor.clone() for key, tensor in weights.items()}
+    ablation = build(name, selector=selector)
+    if name in REFUSED.get(selector, ()):
+        with pytest.raises(ValueError, match=re.escape(f"selector {selector!r}") + ".* (name|add) "):
+            ablation.apply(weights, config, generator=stream(0, "damage"))
+        return
+    backwards = dict(reversed(weights.items()))
+    once = ablation.apply(weights, config, generator=stream(0, "damage"))
+    again = ablation.apply(backwards, config, generator=stream(0, "damage"))
+    other = ablation.apply(weights, config, generator=stream(1, "damage"))
+    assert list(once) == list(weights)
+    assert same(before, weights, lambda x: x), "the input was changed"
+    assert same(once, again, lambda x: x), "the result depends on more than the generator"
+    constant = (name, selector) == ("norms_only", "ln.w")
+    assert same(once, other, lambda x: x) == (name in NOTHING_RANDOM or constant)
+
+    spared = {key: torch.ones_like(tensor, dtype=torch.bool) for key, tensor in weights.items()}
+    for piece in select(config, selector):
+        spared[piece.parameter][piece.index] = False
+    assert all(torch.equal(once[key][spared[key]], before[key][spared[key]]) for key in weights)
+    assert not same(once, before, lambda x: x)
+    assert all(tensor.isfinite().all() for tensor in once.values())
 
 
 @pytest.mark.parametrize("name", list(ABLATIONS))
-def test_registered_ablations_depend_on_the_generator_alone(name, weights):
-    ablation = ABLATIONS.build(name)
-    once, again, other = (ablation.apply(weights, CONFIG, generator=stream(seed, "shuffle")) for seed in (0, 0, 1))
-    assert all(torch.equal(once[key], again[key]) for key in weights)
-    assert any(not torch.equal(once[key], other[key]) for key in weights)
+def test_dtype_stays_and_gradients_are_left_behind(name):
+    weights = {key: p.bfloat16().requires_grad_() for key, p in weights_of(CONFIG).items()}
+    damaged = build(name).apply(weights, CONFIG, generator=stream(0, "damage"))
+    for key, tensor in damaged.items():
+        assert (tensor.dtype, tensor.shape, tensor.requires_grad) == (torch.bfloat16, weights[key].shape, False)
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_yaml_round_trip(name):
+    for ablation in (build(name), build(name, selector="attn - blocks.0")):
+        assert from_dict(Ablation, to_dict(ablation)) == ablation
+        parent = Parent(run="0123", ablation=ablation)
+        assert from_yaml(Parent, to_yaml(parent)) == parent
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        *(("noise", {"noise_std": value}) for value in (-0.1, math.inf, math.nan)),
+        *(("low_rank", {"share": value}) for value in (0, 1.1, math.nan)),
+        *(("sign_flips", {"share": value}) for value in (-0.1, 1.1, math.nan)),
+    ],
+)
+def test_doses_out_of_range_are_refused(name, fields):
+    (field,) = fields
+    with pytest.raises(ValueError, match=f"{field}=.*; {field} must be"):
+        ABLATIONS.build(name, **fields)

@@ -1,6 +1,40 @@
 """Damage done to weights, to learn which of their properties matter."""
 
 from procpre_interp.ablate.ablation import ABLATIONS, Ablation
-from procpre_interp.ablate.shuffle import ShuffleWithinTensors
+from procpre_interp.ablate.initialisation import LayerNormsOnly, NormsOnly
+from procpre_interp.ablate.ladder import LADDER
+from procpre_interp.ablate.noise import Gaussian, Noise
+from procpre_interp.ablate.shuffle import (
+    ShuffleAcrossHeads,
+    ShuffleWithinColumns,
+    ShuffleWithinLayers,
+    ShuffleWithinRows,
+    ShuffleWithinTensors,
+)
+from procpre_interp.ablate.signs import MagnitudesOnly, SignFlips, SignsOnly
+from procpre_interp.ablate.spectrum import FlatSpectrum, LowRank, RandomSingularVectors, ReversedSpectrum
+from procpre_interp.ablate.symmetry import ShuffleHeads, ShuffleNeurons
 
-__all__ = ["ABLATIONS", "Ablation", "ShuffleWithinTensors"]
+__all__ = [
+    "ABLATIONS",
+    "LADDER",
+    "Ablation",
+    "FlatSpectrum",
+    "Gaussian",
+    "LayerNormsOnly",
+    "LowRank",
+    "MagnitudesOnly",
+    "Noise",
+    "NormsOnly",
+    "RandomSingularVectors",
+    "ReversedSpectrum",
+    "ShuffleAcrossHeads",
+    "ShuffleHeads",
+    "ShuffleNeurons",
+    "ShuffleWithinColumns",
+    "ShuffleWithinLayers",
+    "ShuffleWithinRows",
+    "ShuffleWithinTensors",
+    "SignFlips",
+    "SignsOnly",
+]

@@ -12,18 +12,29 @@ from procpre_interp.registry import Registry
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablation(abc.ABC):
-    """Weights in, damaged weights out. Subclasses say in their docstring what they keep and what they destroy."""
+    """Weights in, damaged weights out.
+
+    Subclasses set `keeps` and `destroys`, add their fields and `apply`; `ABLATIONS.register(name)` enters them.
+    """
 
     registry: ClassVar["Registry[Ablation]"]
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    keeps: ClassVar[str]
+    """What the damage leaves, in one line for tables."""
+    destroys: ClassVar[str]
+    """What it takes away, in one line for tables."""
 
     selector: str = "blocks + ln_final"
     """Which weights are damaged; the others keep their values."""
 
     @abc.abstractmethod
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        """New weights; those given are not changed."""
+        """New weights; those given are not changed.
+
+        Raises:
+            ValueError: the selector matches nothing, or nothing that this ablation can damage.
+        """
 
 
 ABLATIONS: Registry[Ablation] = Registry("ablation")

@@ -1,0 +1,61 @@
+"""A fresh model with one property of the trained one: its LayerNorms, or the norms of its tensors."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from procpre_interp.ablate.ablation import ABLATIONS, Ablation
+from procpre_interp.ablate.pieces import edited
+from procpre_interp.model import HookedTransformer, ModelConfig, Weights, WeightSlice, select
+
+
+@ABLATIONS.register("layer_norms_only")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerNormsOnly(Ablation):
+    """LayerNorm gains and biases stay; every other selected weight is that of a fresh model.
+
+    Destroys all matrices and biases: GPT-2's initialisation, with zero biases. One generator gives one fresh model,
+    whatever is selected of it.
+    """
+
+    keeps: ClassVar[str] = "LayerNorm gains and biases"
+    destroys: ClassVar[str] = "all matrices and biases: freshly initialised"
+
+    def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
+        norms = {piece.parameter for piece in select(config, "ln")}
+        pieces = [piece for piece in select(config, self.selector) if piece.parameter not in norms]
+        if not pieces:
+            raise ValueError(f"selector {self.selector!r} names LayerNorms alone, which stay; add 'attn' or 'mlp', say")
+        fresh = _fresh(config, generator)
+        return edited(weights, pieces, lambda piece, _: fresh[piece.parameter][piece.index].double())
+
+
+@ABLATIONS.register("norms_only")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NormsOnly(Ablation):
+    """Each tensor is that of a fresh model, rescaled to the Frobenius norm that it had.
+
+    Keeps one number a tensor (a head, where one is selected alone). So matrices are normal numbers, and LayerNorm gains
+    are constant. A fresh bias is zero and cannot be rescaled: biases are normal numbers too.
+    """
+
+    keeps: ClassVar[str] = "Frobenius norm of each tensor"
+    destroys: ClassVar[str] = "all else: freshly initialised"
+
+    def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
+        fresh = _fresh(config, generator)
+
+        def rescaled(piece: WeightSlice, values: Tensor) -> Tensor:
+            direction = fresh[piece.parameter][piece.index].double()
+            if not direction.any():
+                direction = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+            return direction * (torch.linalg.vector_norm(values) / torch.linalg.vector_norm(direction))
+
+        return edited(weights, select(config, self.selector), rescaled)
+
+
+def _fresh(config: ModelConfig, generator: Generator) -> Weights:
+    model = HookedTransformer(config, generator=generator)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}

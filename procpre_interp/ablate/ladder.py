@@ -1,0 +1,27 @@
+"""The weight controls in order."""
+
+LADDER = (
+    "layer_norms_only",
+    "norms_only",
+    "gaussian",
+    "random_singular_vectors",
+    "shuffle_within_layers",
+    "shuffle_within_tensors",
+    "shuffle_within_columns",
+    "shuffle_within_rows",
+    "shuffle_across_heads",
+    "magnitudes_only",
+    "signs_only",
+    "flat_spectrum",
+    "reversed_spectrum",
+    "low_rank",
+    "sign_flips",
+    "shuffle_neurons",
+    "shuffle_heads",
+)
+"""Names of the controls, from the least structure kept to the most.
+
+By how much a matrix still says: nothing; one number; two; a spectrum; its values as a bag, then as smaller bags; a half
+of each weight; its directions; nearly all; the function. Within such a step neither of two need contain the other.
+`noise` is no rung but a dose.
+"""
