@@ -13,6 +13,9 @@ from procpre_interp.seeding import numpy_stream
 LEVEL = 0.95
 """Coverage of every interval."""
 
+ALPHA = 0.05
+"""Level of every test."""
+
 N_RESAMPLES = 10_000
 """Bootstrap resamples: the bounds' own Monte-Carlo error is then well below the width of the interval."""
 
@@ -41,6 +44,19 @@ class PermutationTest:
     exact: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Equivalence:
+    """A mean difference with its 1 - 2 alpha interval, and whether that lies within +-margin."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    margin: float
+    smallest_p: float
+    decision: str
+
+
 def interval_note(n: int) -> str:
     """What the intervals over n replicates are, in words for a caption."""
     if n < 2:
@@ -65,6 +81,7 @@ def bootstrap_interval(
     values: Float[np.ndarray, " replicate"],
     statistic: Callable[..., np.ndarray] = np.mean,
     *,
+    level: float = LEVEL,
     n_resamples: int = N_RESAMPLES,
     generator: np.random.Generator | None = None,
 ) -> Interval:
@@ -75,7 +92,7 @@ def bootstrap_interval(
         return Interval(estimate=estimate, low=float("nan"), high=float("nan"), n=n)
     generator = generator or numpy_stream(0, "bootstrap")
     resampled = statistic(values[generator.integers(n, size=(n_resamples, n))], axis=-1)
-    tail = percentile_tail(n)
+    tail = percentile_tail(n, level)
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(estimate=estimate, low=float(low), high=float(high), n=n)
 
@@ -87,6 +104,16 @@ def drawn_means(
     present = ~np.isnan(values)
     total, count = weights @ np.where(present, values, 0.0), weights @ present.astype(float)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def replicate_matrix(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Replicates x conditions; NaN where a cell is missing. Raises `ValueError` when a cell occurs twice."""
+    twice = table.duplicated(["condition", "replicate"])
+    if twice.any():
+        cells = table.loc[twice, ["condition", "replicate"]].to_records(index=False).tolist()
+        raise ValueError(f"more than one row for (condition, replicate) {cells[:3]}; keep one each")
+    matrix = table.pivot(index="replicate", columns="condition", values=value)
+    return matrix.loc[:, list(dict.fromkeys(table["condition"]))]
 
 
 def replicate_bootstrap(
@@ -154,6 +181,60 @@ def sign_flip_test(
     smallest = smallest if exact else max(smallest, 1 / len(flips))
     statistic = float(differences.mean())
     return PermutationTest(statistic=statistic, p=share, smallest_p=smallest, n=n, exact=exact)
+
+
+def decide(
+    p: float | int,
+    smallest_p: float | int,
+    alpha: float | int = ALPHA,
+    *,
+    n: int | None = None,
+    adjusted: bool = False,
+) -> str:
+    """What a test says at level alpha: significant, not significant, or undecided where no result could be significant.
+
+    `n`, and whether both p are `adjusted`, only complete the sentence: "undecided: n = 4 can give no p below 0.125".
+    """
+    if not (0 <= p <= 1 and 0 <= smallest_p <= 1 and 0 < alpha < 1):
+        raise ValueError(f"{p=}, {smallest_p=}, {alpha=}; all are probabilities, and alpha is neither 0 nor 1")
+    if smallest_p > alpha:
+        data, kind = "these data" if n is None else f"n = {n}", "adjusted p" if adjusted else "p"
+        return f"undecided: {data} can give no {kind} below {smallest_p:.3g}"
+    return "significant" if p <= alpha else "not significant"
+
+
+def equivalence_test(
+    differences: Float[np.ndarray, " replicate"],
+    margin: float | int,
+    *,
+    alpha: float | int = ALPHA,
+    generator: np.random.Generator | None = None,
+) -> Equivalence:
+    """Whether paired differences are as good as zero: equivalent, not equivalent (wholly outside) or undecided.
+
+    Two one-sided tests at alpha, which is to say that the 1 - 2 alpha interval lies wholly within +-margin, a margin
+    fixed before the runs. The smallest p is that of one one-sided sign-flip test, 2^-n: with fewer replicates than 5
+    nothing is decided at 0.05, however narrow their range. Differences that are all alike give an interval without
+    width: they speak of replicates like these, and not of a rare other outcome.
+    Source: Schuirmann 1987 (two one-sided tests).
+    """
+    n = len(differences)
+    if n == 0 or not np.isfinite(differences).all():
+        raise ValueError(f"{n} differences {differences.tolist()}; give complete pairs only, one or more")
+    if not (0 < margin < np.inf and 0 < alpha < 0.5):
+        raise ValueError(f"{margin=}, {alpha=}; the margin must be above 0 and finite, alpha between 0 and 0.5")
+    bounds = bootstrap_interval(differences, level=1 - 2 * alpha, generator=generator)
+    low, high, smallest = bounds.low, bounds.high, 2.0**-n
+    if smallest > alpha:
+        decision = decide(1, smallest, alpha, n=n)
+    elif -margin < low and high < margin:
+        decision = "equivalent"
+    elif low >= margin or high <= -margin:
+        decision = "not equivalent"
+    else:
+        decision = "undecided: the interval crosses the margin"
+    values = {"estimate": bounds.estimate, "low": low, "high": high, "n": n}
+    return Equivalence(**values, margin=float(margin), smallest_p=smallest, decision=decision)
 
 
 def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:

@@ -12,7 +12,7 @@ PACKAGE = "procpre_interp"
 
 BASE = {"config", "environment", "files", "registry", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
-TABLES = {"run", "runs", "resampling", "stats", "plots", "describe", "report"}
+TABLES = {"run", "runs", "resampling", "survival", "stats", "plots", "describe", "report"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "data": BASE,
@@ -22,7 +22,8 @@ ALLOWED = {
     "run": BASE,
     "runs": BASE | {"run"},
     "resampling": BASE,
-    "stats": BASE | {"resampling"},
+    "survival": BASE | {"resampling"},
+    "stats": BASE | {"resampling", "survival"},
     "plots": BASE | {"stats"},
     "describe": BASE | {"run", "runs", "stats"},
     "report": BASE | TABLES,

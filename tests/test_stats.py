@@ -208,3 +208,232 @@ def test_holm_by_hand():
     adjusted = stats.holm(np.array([0.04, 0.01, 0.03, 0.005]))
     assert adjusted.tolist() == pytest.approx([0.06, 0.03, 0.06, 0.02])
     assert stats.holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+
+
+def test_a_decision_says_what_n_could_have_shown():
+    assert stats.decide(0.04, 0.01) == "significant"
+    assert stats.decide(0.05, 0.05) == "significant"
+    assert stats.decide(0.06, 0.05) == "not significant"
+    assert stats.decide(0.125, 0.125, n=4) == "undecided: n = 4 can give no p below 0.125"
+    assert stats.decide(0.125, 0.125) == "undecided: these data can give no p below 0.125"
+    assert stats.decide(0.125, 0.125, 0.2) == "significant"
+
+
+@pytest.mark.parametrize(
+    ("p", "smallest_p", "alpha"), [(1.1, 0.1, 0.05), (NAN, 0.1, 0.05), (0.5, -0.1, 0.05), (1, 1, 0)]
+)
+def test_a_decision_refuses_what_is_no_probability(p: float, smallest_p: float, alpha: float):
+    with pytest.raises(ValueError, match="probabilities, and alpha is neither 0 nor 1"):
+        stats.decide(p, smallest_p, alpha)
+
+
+def test_holm_in_families_by_hand():
+    tests = pd.DataFrame(
+        {
+            "family": ["map", "ladder", "map", "map", "ladder"],
+            "primary": [False, False, False, True, False],
+            "p": [0.03, 0.02, 0.04, 0.04, 0.5],
+            "smallest_p": [0.01, 0.0625, 0.02, 0.01, 0.0625],
+            "n": [8, 5, 8, 8, 5],
+        },
+        index=[3, 3, 1, 0, 7],
+    )
+    decided = stats.decide_tests(tests)
+    # The primary contrast is by itself; the map's others are two, the ladder's are two.
+    assert decided["p_holm"].tolist() == pytest.approx([0.06, 0.04, 0.06, 0.04, 0.5])
+    assert decided["smallest_p_holm"].tolist() == pytest.approx([0.02, 0.125, 0.02, 0.01, 0.125])
+    too_few = "undecided: n = 5 can give no adjusted p below 0.125"
+    expected = ["not significant", too_few, "not significant", "significant", too_few]
+    assert decided["decision"].tolist() == expected
+    assert decided[tests.columns.tolist()].equals(tests)
+    alone = stats.decide_tests(pd.DataFrame({"p": [0.25], "smallest_p": [0.125]}))
+    assert alone["decision"].tolist() == ["undecided: these data can give no p below 0.125"]
+
+
+def test_no_result_of_a_family_gives_less_than_the_smallest_adjusted_p():
+    """All combinations of what three tests could give."""
+    attainable = [np.array([0.125, 0.5, 1.0]), np.array([0.03125, 0.25, 1.0]), np.array([0.0625, 1.0])]
+    adjusted = np.array([stats.holm(np.array(p)) for p in itertools.product(*attainable)])
+    smallest = stats.holm(np.array([p.min() for p in attainable]))
+    assert adjusted.min(axis=0).tolist() == smallest.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"p": [0.1, NAN]}, "or NaN in"),
+        ({"p": [0.1, 1.2]}, "from 0 to 1"),
+        ({"family": ["map", None]}, "or NaN in"),
+        ({"primary": [True, True], "family": "map"}, "2 primary contrasts in family 'map'; name one"),
+    ],
+)
+def test_families_that_are_refused(change: dict, message: str):
+    tests = pd.DataFrame({"p": [0.1, 0.2], "smallest_p": [0.1, 0.1]})
+    with pytest.raises(ValueError, match=message):
+        stats.decide_tests(tests.assign(**change))
+    with pytest.raises(ValueError, match="give p and smallest_p of every test"):
+        stats.decide_tests(tests[["p"]])
+
+
+def test_detectable_effect_by_hand():
+    # Four pairs can give no p below 1 / 8, five none below 1 / 16, and Holm over 20 asks for more than ten.
+    assert stats.detectable_effect(4, 1.0) == stats.detectable_effect(5, 1) == np.inf
+    assert stats.detectable_effect(9, 1.0, alpha=0.05 / 20) == np.inf
+    # Sampled sign patterns stop at 1 / 10001, however many replicates.
+    assert stats.detectable_effect(40, 1.0, alpha=0.00009) == np.inf
+    assert np.isfinite(stats.detectable_effect(5, 1.0, alpha=0.0625))
+    # With six, only differences of one sign are significant: Phi(d)^6 = 0.8.
+    by_hand = scipy.stats.norm.ppf(0.8 ** (1 / 6))
+    assert stats.detectable_effect(6, 2.0) == pytest.approx(2 * by_hand, rel=0.03)
+    assert np.isnan(stats.detectable_effect(6, 0))
+    assert np.isnan(stats.detectable_effect(6, NAN))
+    assert stats.detectable_effect(1, NAN) == np.inf
+
+
+def test_detectable_effect_is_student_s_with_more_replicates():
+    n = 10
+    power_of = scipy.stats.nct(n - 1, stats.detectable_effect(n, 1.0) * np.sqrt(n))
+    assert power_of.sf(scipy.stats.t.ppf(0.975, n - 1)) == pytest.approx(0.8, abs=0.03)
+    power_of = scipy.stats.nct(29, stats.detectable_effect(30, 5.0, power=0.9) / 5 * np.sqrt(30))
+    assert power_of.sf(scipy.stats.t.ppf(0.975, 29)) == pytest.approx(0.9, abs=0.002)
+
+
+def test_the_detectable_effect_is_detected():
+    effect = stats.detectable_effect(7, 1.0)
+    samples = numpy_stream(7, "power").normal(effect, 1, size=(500, 7))
+    found = [stats.sign_flip_test(sample).p <= 0.05 for sample in samples]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("n", "std", "options"),
+    [(0, 1.0, {}), (5, -1.0, {}), (9, np.inf, {}), (5, 1.0, {"alpha": 0}), (5, 1.0, {"power": 1})],
+)
+def test_detectable_effects_that_are_refused(n: int, std: float, options: dict):
+    with pytest.raises(ValueError, match="n must be at least 1|finite and not < 0"):
+        stats.detectable_effect(n, std, **options)
+
+
+def test_sign_flips_and_holm_keep_their_level():
+    """Three tests without an effect on eight replicates, correlated as conditions with one baseline are."""
+    generator = numpy_stream(8, "null")
+    samples = generator.normal(size=(300, 8, 3)) + generator.normal(size=(300, 8, 1))
+    p = np.array([[stats.sign_flip_test(column).p for column in sample.T] for sample in samples])
+    # Of 256 sign patterns, 12 are the most that 5 % allows.
+    assert (p <= 0.05).mean() == pytest.approx(12 / 256, abs=0.02)
+    tests = pd.DataFrame({"p": p.ravel(), "smallest_p": 2 / 256, "family": np.repeat(np.arange(300), 3)})
+    erred = (stats.decide_tests(tests)["decision"] == "significant").groupby(tests["family"]).any()
+    assert 0.01 < erred.mean() < 0.07
+
+
+def crossed(rows: int, columns: int, generator: np.random.Generator) -> np.ndarray:
+    """Values with variance 4 of rows, 1 of columns, 0.25 residual."""
+    by_row, by_column = generator.normal(0, 2, size=(rows, 1)), generator.normal(0, 1, size=(1, columns))
+    return by_row + by_column + generator.normal(0, 0.5, size=(rows, columns))
+
+
+def test_variance_components_by_hand():
+    # Row means 2 and 6, column means 3 and 5, residuals +-1: MS = 16, 4 and 4.
+    found = stats.variance_components(np.array([[2.0, 2.0], [4.0, 8.0]]))
+    assert found.tolist() == pytest.approx([(16 - 4) / 2, 0, 4])
+    table = stats.two_way_bootstrap(pd.DataFrame([[1.0, 3.0], [3.0, 1.0]]))
+    # Only interaction: MS = 0, 0 and 4, so both main components are -2.
+    assert table["component"].tolist() == ["phase-1 seed", "phase-2 seed", "residual"]
+    assert table["variance"].tolist() == [0, 0, 4]
+    assert table["share"].tolist() == [0, 0, 1]
+    assert table["negative"].tolist() == [True, True, False]
+    assert (table["low"] >= 0).all()
+
+
+def test_variance_components_agree_with_plain_loops_and_are_unbiased():
+    generator = numpy_stream(11, "crossed")
+    values = np.array([crossed(4, 5, generator) for _ in range(3000)])
+    found = stats.variance_components(values)
+    assert found.mean(axis=0).tolist() == pytest.approx([4, 1, 0.25], rel=0.06)
+    first, grand = values[0], values[0].mean()
+    left = [(first[i, j] - first[i].mean() - first[:, j].mean() + grand) ** 2 for i in range(4) for j in range(5)]
+    residual = sum(left) / 12
+    by_row = (5 * sum((row.mean() - grand) ** 2 for row in first) / 3 - residual) / 5
+    by_column = (4 * sum((column.mean() - grand) ** 2 for column in first.T) / 4 - residual) / 4
+    assert found[0].tolist() == pytest.approx([by_row, by_column, residual])
+
+
+def test_pigeonhole_bounds_hold_the_components():
+    """Nearly always with 8 x 8 seeds; swapping the seeds' roles swaps the rows of the table."""
+    generator = numpy_stream(12, "crossed")
+    truth, held = np.array([4, 1, 0.25]), []
+    for _ in range(40):
+        table = stats.two_way_bootstrap(pd.DataFrame(crossed(8, 8, generator)), n_resamples=400)
+        held.append((table["low"] <= truth) & (truth <= table["high"]))
+    assert (np.mean(held, axis=0) >= 0.85).all()
+    values = pd.DataFrame(crossed(6, 4, generator))
+    one, other = stats.two_way_bootstrap(values), stats.two_way_bootstrap(values.T)
+    assert one["n"].tolist() == [6, 4, 4]
+    assert one["variance"].tolist() == pytest.approx(other["variance"][[1, 0, 2]].tolist())
+    assert one["high"].tolist() == pytest.approx(other["high"][[1, 0, 2]].tolist(), rel=0.15)
+    assert one.equals(stats.two_way_bootstrap(values))
+
+
+def test_resampled_components_are_those_of_the_data_on_average(monkeypatch: pytest.MonkeyPatch):
+    """Every resample of 3 x 3 seeds once, the correction against exact enumeration."""
+    values = crossed(3, 3, numpy_stream(13, "crossed"))
+    draws = np.array(list(itertools.product(range(3), repeat=3)))
+    rows, columns = np.repeat(draws, 27, axis=0)[:, :, None], np.tile(draws, (27, 1))[:, None, :]
+
+    class Enumerate:
+        def __init__(self) -> None:
+            self.drawn = [rows, columns]
+
+        def integers(self, *_, **__) -> np.ndarray:
+            return self.drawn.pop(0)
+
+    means = []
+    quantile = np.quantile
+    monkeypatch.setattr(np, "quantile", lambda drawn, q: means.append(drawn.mean()) or quantile(drawn, q))
+    monkeypatch.setattr("procpre_interp.stats.numpy_stream", lambda *_: Enumerate())
+    stats.two_way_bootstrap(pd.DataFrame(values))
+    assert means == pytest.approx(stats.variance_components(values).tolist())
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, NAN], [2.0, 3.0]]])
+def test_incomplete_crossings_are_refused(values: list):
+    with pytest.raises(ValueError, match="run every cell of at least 2 x 2 seeds"):
+        stats.two_way_bootstrap(pd.DataFrame(values))
+
+
+def test_crossed_values_without_variance_have_no_shares():
+    assert stats.two_way_bootstrap(pd.DataFrame(np.ones((3, 3))))["share"].isna().all()
+
+
+def test_equivalence_is_an_interval_within_the_margin():
+    near = np.array([0.01, -0.02, 0.0, 0.015, -0.005, 0.002])
+    test = stats.equivalence_test(near, 0.05)
+    assert (test.decision, test.n, test.smallest_p, test.margin) == ("equivalent", 6, 1 / 64, 0.05)
+    assert test.estimate == near.mean()
+    assert -0.05 < test.low < test.estimate < test.high < 0.05
+    # The 90 % interval is narrower than the 95 % one, by Student's ratio or so.
+    wide = stats.bootstrap_interval(near)
+    assert wide.low < test.low < test.high < wide.high
+    assert stats.equivalence_test(near + 0.2, 0.05).decision == "not equivalent"
+    assert stats.equivalence_test(near - 0.2, 0.05).decision == "not equivalent"
+    assert stats.equivalence_test(near + 0.05, 0.05).decision == "undecided: the interval crosses the margin"
+    assert stats.equivalence_test(near[:4], 1).decision == "undecided: n = 4 can give no p below 0.0625"
+    one = stats.equivalence_test(near[:1], 1)
+    assert np.isnan(one.low)
+    assert one.decision.startswith("undecided: n = 1")
+
+
+def test_equivalence_keeps_its_level():
+    """A difference that is just the margin is called equivalent in about 5 % of studies."""
+    samples = numpy_stream(14, "margin").normal(1.0, 0.5, size=(150, 8))
+    found = [stats.equivalence_test(sample, 1).decision == "equivalent" for sample in samples]
+    assert 0.01 < np.mean(found) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "alpha"),
+    [([], 0.1, 0.05), ([0.1, NAN], 0.1, 0.05), ([0.1, 0.2], 0, 0.05), ([0.1, 0.2], NAN, 0.05), ([0.1, 0.2], 1, 0.5)],
+)
+def test_equivalence_tests_that_are_refused(differences: list, margin: float, alpha: float):
+    with pytest.raises(ValueError, match="complete pairs|above 0 and finite"):
+        stats.equivalence_test(np.array(differences, dtype=float), margin, alpha=alpha)
