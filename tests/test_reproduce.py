@@ -44,9 +44,9 @@ def test_conditions_differ_in_what_they_name_and_nothing_else():
 
 def test_protocols_are_those_that_their_texts_name():
     cheap, paper = PROTOCOLS["cheap"], PROTOCOLS["paper"]
-    assert (cheap.phase1.steps, cheap.phase1.batch_size, cheap.phase1.learning_rate) == (10_000, 32, 5e-3)
-    assert (cheap.phase2.steps, cheap.phase2.batch_size, cheap.phase2.learning_rate) == (4_000, 250, 3e-3)
-    assert (cheap.phase2.evaluate_every, cheap.phase2.evaluate_examples) == (50, 1000)
+    assert (cheap.phase1.steps, cheap.phase1.batch_size, cheap.phase1.learning_rate) == (20_000, 32, 2e-3)
+    assert (cheap.phase2.steps, cheap.phase2.batch_size, cheap.phase2.learning_rate) == (5_000, 250, 3e-3)
+    assert (cheap.phase2.evaluate_every, cheap.phase2.evaluate_examples) == (100, 1000)
     assert (paper.phase2.steps, paper.phase2.batch_size, paper.phase2.learning_rate) == (10_000, 1000, 1e-3)
     assert reproduce.phase1(cheap, "dyck", 0).model.tied
     assert not reproduce.phase2(cheap, 0, []).model.tied
