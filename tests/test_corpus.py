@@ -25,7 +25,8 @@ from procpre_interp.data.semantic import language
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.semantic.tokenizers import load_tokenizer, train_tokenizer, vocabulary_size
 from procpre_interp.data.task import is_separable, prompt_overlap
-from procpre_interp.data.token_file import cache_folder, find_token_file
+from procpre_interp.data.token_file import find_token_file
+from procpre_interp.files import cache_folder
 from procpre_interp.seeding import stream
 
 SPLITS = ("train", "validation", "test")
