@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from rich.table import Table
 
-from procpre_interp.commands.options import default_store, parse, stdout_console
+from procpre_interp.commands.options import default_store, parse, print_frame, stdout_console
 from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.engine import execute_all
 from procpre_interp.progress import RunProgress
@@ -109,12 +108,7 @@ def print_results(table: pd.DataFrame, about: dict) -> None:
     summary = summarise_conditions(table)
     rows = conditions_table(summary, about)
     console = stdout_console()
-    shown = Table(title=about["title"], box=None, pad_edge=False, title_justify="left")
-    for column in rows:
-        shown.add_column(column, justify="left" if column == "Condition" else "right", overflow="fold")
-    for row in rows.itertuples(index=False):
-        shown.add_row(*row)
-    console.print(shown)
+    print_frame(console, rows, about["title"], left=["Condition"])
     fewest = int(summary["n"].to_numpy().min())
     for line in (f"Intervals: {interval_note(fewest)}.", explain_columns(about), about["protocol"]):
         console.print(f"\n{line}")

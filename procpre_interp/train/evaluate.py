@@ -12,7 +12,7 @@ from torch import Tensor
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
 from procpre_interp.train.loss import UNSCORED, micro_batches
-from procpre_interp.train.native import NativeStep, why_not
+from procpre_interp.train.native import KernelUnavailable, NativeStep
 
 EVALUATION_TOKENS = 2**14
 """Tokens of a micro-batch in evaluation, where no activations are kept."""
@@ -79,26 +79,29 @@ def evaluate_copies(
     `copies` yields flat parameter vectors, in the order of `model.flat`, which keeps its own. Columns: `copy` (counted
     from 0) and those of `summarise`. The native kernel scores them where it can, at some ms a copy for tiny models.
     """
-    scratch = copy.deepcopy(model)
-    native = None
-    if scratch.flat.device.type == "cpu" and scratch.flat.dtype == torch.float32 and why_not(model.config) is None:
-        native = NativeStep(scratch, threads=threads)
-    rows = []
-    for number, flat in enumerate(copies):
-        if native is not None:
-            loss, correct = native.score(batch, flat)
-            n_scored = batch.loss_mask.sum(1)
-            examples = pd.DataFrame(
-                {
-                    "n_scored": n_scored.numpy(),
-                    "loss_nats": (loss / n_scored).numpy(),
-                    "n_correct": correct.numpy(),
-                    "exact_match": (correct == n_scored).numpy(),
-                }
-            ).loc[n_scored.numpy() > 0]
-        else:
+    try:
+        native = NativeStep(model, threads=threads)
+    except KernelUnavailable:
+        scratch = copy.deepcopy(model)
+
+        def score(flat: Tensor) -> pd.DataFrame:
             with torch.no_grad():
                 scratch.flat.copy_(flat)
-            examples = evaluate(scratch, batch)
-        rows.append({"copy": number, **summarise(examples)})
+            return evaluate(scratch, batch)
+    else:
+        # Only these rows count: a sequence without a scored target has no loss.
+        batch = batch[batch.loss_mask.any(1)]
+        n_scored = batch.loss_mask.sum(1)
+
+        def score(flat: Tensor) -> pd.DataFrame:
+            loss, correct = native.score(batch, flat)
+            columns = {
+                "n_scored": n_scored,
+                "loss_nats": loss / n_scored,
+                "n_correct": correct,
+                "exact_match": correct == n_scored,
+            }
+            return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+
+    rows = [{"copy": number, **summarise(score(flat))} for number, flat in enumerate(copies)]
     return pd.DataFrame(rows, columns=["copy", "loss_nats", "accuracy", "exact_match"])

@@ -261,8 +261,8 @@ void block_backward(const Shape& s, const BlockOffsets& o, const BlockWeights& w
     // The gradient of the scores is in nats; q is in units of ln 2 (see QUERY_SCALE).
     scale(work.dq, m * D, QUERY_SCALE * LN_2);
     for (int j = 0; j < D; j++) scale(work.dKT + j * s.stride(), padded(n), LN_2);
-    transpose_columns(work.dKT, s.stride(), n, work.dk);
-    transpose_columns(work.dVT, s.stride(), n, work.dv);
+    transpose(work.dKT, s.stride(), D, padded(n), work.dk, D);
+    transpose(work.dVT, s.stride(), D, padded(n), work.dv, D);
 
     linear_gradient(a.query_input, D, work.dq, D, m, G + o.W_Q);
     bias_gradient(work.dq, D, m, G + o.b_Q);

@@ -98,27 +98,21 @@ INLINE void gelu_gradient(const float* x, const float* gate, float* dy, int size
 
 constexpr int QUERIES = 4;  // queries that share the loads of K^T and V^T and the updates of their gradients
 
-// x^T [D][stride] of x [n][D], whose rows up to a multiple of W can be written, and are set to zero.
-INLINE void transpose_rows(float* x, int n, float* xT, int stride) {
-    std::memset(x + n * D, 0, sizeof(float) * (padded(n) - n) * D);
-    for (int t = 0; t < n; t += W)
-        for (int c = 0; c < D; c += W) {
+// xT [columns][xT_row] of x [rows][x_row]; rows and columns are multiples of W.
+INLINE void transpose(const float* x, int x_row, int rows, int columns, float* xT, int xT_row) {
+    for (int t = 0; t < rows; t += W)
+        for (int c = 0; c < columns; c += W) {
             vec block[W];
-            for (int r = 0; r < W; r++) block[r] = load(x + (t + r) * D + c);
+            for (int r = 0; r < W; r++) block[r] = load(x + (t + r) * x_row + c);
             transpose(block);
-            for (int r = 0; r < W; r++) store(xT + (c + r) * stride + t, block[r]);
+            for (int r = 0; r < W; r++) store(xT + (c + r) * xT_row + t, block[r]);
         }
 }
 
-// x [padded(n)][D] of x^T [D][stride]
-INLINE void transpose_columns(const float* xT, int stride, int n, float* x) {
-    for (int t = 0; t < n; t += W)
-        for (int c = 0; c < D; c += W) {
-            vec block[W];
-            for (int r = 0; r < W; r++) block[r] = load(xT + (c + r) * stride + t);
-            transpose(block);
-            for (int r = 0; r < W; r++) store(x + (t + r) * D + c, block[r]);
-        }
+// x^T [D][stride] of x [n][D], whose rows up to a multiple of W can be written, and are set to zero.
+INLINE void transpose_rows(float* x, int n, float* xT, int stride) {
+    std::memset(x + n * D, 0, sizeof(float) * (padded(n) - n) * D);
+    transpose(x, D, padded(n), D, xT, stride);
 }
 
 // Sums over keys of row[key] x^T[j][key], for all dimensions j; `row` of dimension j is that of its head.

@@ -7,20 +7,22 @@ constexpr int ACCUMULATORS = W == 16 ? 16 : 8;  // half of the registers of the 
 
 enum class Result { set, add };
 
-// y[t, :] = x[t, :] A (+ bias) for R rows and C vectors of columns.
+// y[r, :] = sum over i < inner of x(r, i) A[i, :] (+ bias), for R rows and C vectors of columns; `add`: on top of y.
+// x(r, i) is x[r * x_row + i * x_step], so that x can be read as its transpose; A and y have rows of `out`.
 template <int R, int C, Result result>
-INLINE void linear_block(const float* x, int in, const float* A, const float* bias, float* y, int out) {
+INLINE void product_block(const float* x, int x_row, int x_step, int inner, const float* A, const float* bias, float* y,
+                          int out) {
     vec sum[R][C];
     for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) {
             sum[r][c] = bias ? load(bias + c * W) : vec{};
             if (result == Result::add) sum[r][c] += load(y + r * out + c * W);
         }
-    for (int i = 0; i < in; i++) {
+    for (int i = 0; i < inner; i++) {
         vec a[C];
         for (int c = 0; c < C; c++) a[c] = load(A + i * out + c * W);
         for (int r = 0; r < R; r++) {
-            const vec x_ri = broadcast(x[r * in + i]);
+            const vec x_ri = broadcast(x[r * x_row + i * x_step]);
             for (int c = 0; c < C; c++) sum[r][c] += x_ri * a[c];
         }
     }
@@ -32,7 +34,7 @@ INLINE void linear_block(const float* x, int in, const float* A, const float* bi
 template <int R, int C, Result result>
 INLINE void linear_rows(const float* x, int in, const float* A, const float* bias, float* y, int out, int n) {
     int t = 0;
-    for (; t + R <= n; t += R) linear_block<R, C, result>(x + t * in, in, A, bias, y + t * out, out);
+    for (; t + R <= n; t += R) product_block<R, C, result>(x + t * in, in, 1, in, A, bias, y + t * out, out);
     if constexpr (R > 1)
         if (t < n) linear_rows<R / 2, C, result>(x + t * in, in, A, bias, y + t * out, out, n - t);
 }
@@ -52,29 +54,12 @@ INLINE void linear(const float* x, int in, const float* A, const float* bias, fl
     linear_columns<1, result>(x, in, A, bias, y, out, n, c);
 }
 
-// dA[i, :] += sum over t of x[t, i] dy[t, :] for R rows of dA and C vectors of columns.
-template <int R, int C>
-INLINE void gradient_block(const float* x, int in, const float* dy, int out, int n, float* dA) {
-    vec sum[R][C];
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) sum[r][c] = load(dA + r * out + c * W);
-    for (int t = 0; t < n; t++) {
-        vec d[C];
-        for (int c = 0; c < C; c++) d[c] = load(dy + t * out + c * W);
-        for (int r = 0; r < R; r++) {
-            const vec x_tr = broadcast(x[t * in + r]);
-            for (int c = 0; c < C; c++) sum[r][c] += x_tr * d[c];
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) store(dA + r * out + c * W, sum[r][c]);
-}
-
 template <int C>
 INLINE int gradient_columns(const float* x, int in, const float* dy, int out, int n, float* dA, int c) {
     constexpr int R = ACCUMULATORS / C;
     for (; c + C * W <= out; c += C * W)
-        for (int i = 0; i < in; i += R) gradient_block<R, C>(x + i, in, dy + c, out, n, dA + i * out + c);
+        for (int i = 0; i < in; i += R)
+            product_block<R, C, Result::add>(x + i, 1, in, n, dy + c, nullptr, dA + i * out + c, out);
     return c;
 }
 

@@ -16,14 +16,14 @@ WIDTHS = (16, 32)
 """d_model at which the kernel was measured to win; from 64 on torch's matrix products are as fast."""
 
 
-def why_not(config: ModelConfig) -> str | None:
+def why_not(config: ModelConfig, level: Level = "native") -> str | None:
     """Why the native kernel cannot train a model of this shape on this machine, in one line; None when it can."""
     if config.d_model not in WIDTHS:
         return f"d_model={config.d_model} (the native kernel is for {' and '.join(map(str, WIDTHS))})"
     if config.d_hidden % 16:
         return f"d_mlp={config.d_hidden} (the native kernel is for multiples of 16)"
     try:
-        build(_shape(config))
+        build(_shape(config), level)
     except KernelUnavailable as problem:
         return str(problem)
     return None
@@ -39,7 +39,7 @@ class NativeStep:
 
     def __init__(self, model: HookedTransformer, *, threads: int, level: Level = "native") -> None:
         config = model.config
-        if (reason := why_not(config)) is not None:
+        if (reason := why_not(config, level)) is not None:
             raise KernelUnavailable(reason)
         if model.flat.dtype != torch.float32 or model.flat.device.type != "cpu":
             raise KernelUnavailable(f"weights in {model.flat.dtype} on {model.flat.device}, not in float32 on the CPU")
@@ -99,7 +99,7 @@ class NativeStep:
     def _checked(self, batch: Batch) -> Batch:
         """The batch, contiguous. Raises `ValueError` where the kernel would read beyond the embeddings."""
         config = self.model.config
-        check_ids(batch.tokens, torch.ones_like(batch.loss_mask), config.d_vocab)
+        check_ids(batch.tokens, None, config.d_vocab)
         check_ids(batch.targets, batch.loss_mask, config.d_vocab)
         length = batch.tokens.shape[1]
         if length > config.n_ctx and bool(batch.loss_mask[:, config.n_ctx :].any()):
@@ -110,12 +110,12 @@ class NativeStep:
         return Batch(tokens, targets, mask, batch.lengths)
 
 
-def check_ids(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"], d_vocab: int) -> None:
-    """Raise `ValueError` where a masked id is none: the kernel would read beyond the embeddings."""
+def check_ids(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None, d_vocab: int) -> None:
+    """Raise `ValueError` where an id (that `mask` marks) is none: the kernel would read beyond the embeddings."""
     low, high = (int(x) for x in ids.aminmax()) if ids.numel() else (0, 0)
     if low >= 0 and high < d_vocab:
         return
-    chosen = ids[mask]
+    chosen = ids if mask is None else ids[mask]
     if chosen.numel() and (chosen.min() < 0 or chosen.max() >= d_vocab):
         raise ValueError(
             f"token ids from {int(chosen.min())} to {int(chosen.max())}; ids must be in 0..{d_vocab - 1}, "
