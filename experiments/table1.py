@@ -25,19 +25,18 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp import reproduce
-from procpre_interp.claims import MIN_REPLICATES, best_condition, compare_gains, lead
-from procpre_interp.commands.options import default_store, print_frame, stdout_console
-from procpre_interp.commands.reproduce import usable_cores
+from procpre_interp.commands.options import default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.comparison import MIN_REPLICATES, best_condition, compare_gains, lead
 from procpre_interp.data import TASKS
 from procpre_interp.describe import claims_table, describe_cost, estimate
 from procpre_interp.engine import execute_all
 from procpre_interp.files import write_text
 from procpre_interp.pipeline import Parent, RunConfig
 from procpre_interp.progress import RunProgress
-from procpre_interp.reproduce import ARCHITECTURE, FIRST_CONFIRMATION_SEED, PROTOCOLS, cost_of, is_whole, scores
+from procpre_interp.reproduce import ARCHITECTURE, PROCEDURAL, PROTOCOLS
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note
+from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, cost_of, is_whole, scores
 from procpre_interp.train import TrainConfig
 
 MARGIN = 0.02
@@ -77,22 +76,6 @@ PAPER = {
 }
 """The paper's accuracies, in the order of `DOWNSTREAM`; NaN: it gives no number. Source: P1."""
 
-_DYCK = PROTOCOLS["cheap"].phase1
-_PLATEAU = dataclasses.replace(_DYCK, steps=10_000, learning_rate=5e-3, evaluate_every=500, patience=8)
-_GENTLE = dataclasses.replace(_PLATEAU, weight_decay=0.01)
-_SEQUENCES = dataclasses.replace(_GENTLE, steps=40_000, batch_size=64, patience=20)
-PHASE1: dict[str, tuple[dict[str, Any], TrainConfig]] = {
-    "identity": ({"min_length": 4}, _SEQUENCES),
-    "set": ({"min_length": 2}, _SEQUENCES),
-    "stack": ({"min_length": 4}, _SEQUENCES),
-    "dyck": ({"k": 16, "length": 128}, _DYCK),
-    "dyck_shuffle": ({"k": 16, "length": 128}, _PLATEAU),
-    "eca": ({}, _GENTLE),
-}
-"""Fields and training of each procedural task: the paper's lengths, up to a plateau or about 3 CPU-minutes.
-
-The budget is in steps, so that no clock enters a run. Dyck's is that of `procpre-interp reproduce`: they share runs.
-"""
 _HAYSTACK = PROTOCOLS["cheap"].phase2
 _ALGORITHMIC = dataclasses.replace(_HAYSTACK, steps=2_000, schedule="cosine")
 PROTOCOL = (
@@ -121,7 +104,7 @@ def plan(*, replicates: int, quick: bool = False) -> Plan:
     configs: dict[str, RunConfig] = {}
     rows = []
     for seed in range(FIRST_CONFIRMATION_SEED, FIRST_CONFIRMATION_SEED + replicates):
-        parents = {name: phase1(name, seed, quick=quick) for name in PHASE1}
+        parents = {name: phase1(name, seed, quick=quick) for name in PROCEDURAL}
         for start, transfer, selectors in starts(quick):
             donors = [parents[name] for name in selectors]
             configs |= {donor.run_id: donor for donor in donors}
@@ -138,22 +121,20 @@ def starts(quick: bool) -> list[tuple[str, str, dict[str, str]]]:
     """Every way to start phase 2: start, transfer, and the selector of each parent."""
     if quick:
         return [("none", "", {}), ("set", "full", {"set": "all"}), ("set", "attention", {"set": "attn"})]
-    single = [(name, transfer, {name: selector}) for name in PHASE1 for transfer, selector in SELECTORS.items()]
+    single = [(name, transfer, {name: selector}) for name in PROCEDURAL for transfer, selector in SELECTORS.items()]
     return [("none", "", {}), *single, ("set+eca", "attention+MLP", {"set": "attn", "eca": "mlp"})]
 
 
 def phase1(name: str, seed: int, *, quick: bool = False) -> RunConfig:
     """Procedural pretraining."""
-    fields, train = PHASE1[name]
-    model = dataclasses.replace(ARCHITECTURE, tied=True)
-    return RunConfig(task=TASKS.build(name, **fields), seed=seed, model=model, train=shortened(train, quick))
+    recipe = PROCEDURAL[name]
+    return RunConfig(task=recipe.task, seed=seed, model=recipe.model, train=shortened(recipe.train, quick))
 
 
 def phase2(task: str, seed: int, parents: Sequence[Parent], *, quick: bool = False) -> RunConfig:
     """A downstream task from these parents. An assembly has the embeddings and positions of the first."""
-    config = reproduce.phase2(PROTOCOLS["cheap"], seed, parents)
-    train = _HAYSTACK if task == "haystack" else _ALGORITHMIC
-    return dataclasses.replace(config, task=TASKS.build(task), train=shortened(train, quick))
+    train = shortened(_HAYSTACK if task == "haystack" else _ALGORITHMIC, quick)
+    return RunConfig(task=TASKS.build(task), seed=seed, model=ARCHITECTURE, train=train, parents=tuple(parents))
 
 
 def shortened(train: TrainConfig, quick: bool) -> TrainConfig:
@@ -171,9 +152,8 @@ def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.D
         if failed := [problems[run] for run in runs if run in problems]:
             rows.append({**cell, "status": "failed", "problem": failed[0]})
         elif all(is_whole(store, run) for run in runs):
-            outcome, *parents = (store.open(run, verify=False).summary for run in runs)
-            carried = {"positions_carried": outcome["positions_carried"], "problem": ""}
-            rows.append({**cell, **scores(outcome, parents), **carried})
+            outcome, *parents = (store.open(run, verify=False) for run in runs)
+            rows.append({**cell, **scores(outcome, parents), "problem": ""})
     columns = [*planned.cells, "status", "accuracy", "exact_match", "breakthrough_step", "limit", "phase1_accuracy"]
     columns += ["seconds", "phase1_seconds", "tokens", "positions_carried", "problem"]
     return pd.DataFrame(rows, columns=columns).astype({"accuracy": float, "exact_match": float})
@@ -217,7 +197,7 @@ def compare_starts(table: pd.DataFrame, task: str, transfer: str) -> pd.DataFram
     """Replicates x starts (none included, the assembly not), in the replicates that have all those with any result."""
     accuracy = accuracies(table, task)
     chosen = {}
-    for start in ("none", *PHASE1):
+    for start in ("none", *PROCEDURAL):
         wanted = [""] if start == "none" else SELECTORS if transfer == "mean" else [transfer]
         columns = [(start, how) for how in wanted]
         if all(column in accuracy for column in columns):

@@ -1,97 +1,246 @@
-"""Verdicts: does what was measured agree with what was claimed? Tables and numbers in, words out.
+"""Claims: what was predicted, what was measured, and the verdict that follows. Tables in, verdicts out; no torch.
 
-A verdict is computed from intervals over replicates and a margin that was fixed before the runs; it is never written by
-hand. With few replicates the intervals cover less than they say (`interval_note`), and so do the verdicts.
+A claim names one primary contrast and its margin before the runs. Its verdict is computed:
+
+- `supported`: the 95 % interval of the contrast over replicates lies wholly on the predicted side of the margin;
+- `refuted`: wholly on the other side;
+- `undecided`: neither, or the run was `--quick`, or a run of the contrast diverged or failed, or the replicates are so
+  few that no result could have been significant (`smallest_p`).
+
+That something is *not* enough is predicted as `within` the margin and tested for equivalence. Not significant is never
+support. With few replicates the intervals cover less than 95 % (`stats.interval_note`), and so do the verdicts.
 """
 
+import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from procpre_interp.stats import replicate_bootstrap, replicate_matrix
+from procpre_interp import files
+from procpre_interp.environment import now
+from procpre_interp.runs import RunStore
+from procpre_interp.stats import (
+    ALPHA,
+    bootstrap_interval,
+    decide,
+    decide_tests,
+    detectable_effect,
+    effect_sizes,
+    equivalence_test,
+    replicate_matrix,
+    restricted_time,
+    sign_flip_test,
+    summarise_conditions,
+)
 
-MIN_REPLICATES = 3
-"""Fewer give no verdict."""
-TOO_FEW = "too few replicates"
-UNDECIDED = "undecided"
+Verdict = Literal["supported", "refuted", "undecided"]
+Predicted = Literal["above", "below", "within"]
+PREFIX = "claim-"
+"""Of the names of claims' tables in a store."""
 
 
-def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: float) -> str:
-    """Whether the interval of a measured effect agrees with the claimed effect in its direction.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contrast:
+    """A weighted sum of conditions within a replicate, and what is predicted of its mean over replicates."""
 
-    Effects fall into three regions: below -margin, no effect (-margin to +margin), above +margin. agrees: the whole
-    interval lies in the region of the claimed effect. disagrees: it lies wholly outside of it. undecided: it does
-    neither. The claim's own uncertainty is taken to be none. Empty without a claim (NaN).
+    name: str
+    """What people read."""
+    weights: Mapping[str, float | int]
+    """Condition -> weight; {"attention": 1, "none": -1} is a gain."""
+    predicted: Predicted | None = None
+    """Above the margin, below it, or within +-margin; none: not predicted, only reported."""
+    margin: float | int = 0.0
+    """The smallest effect that matters, in the unit of the measure, fixed before the runs."""
+    measure: Literal["accuracy", "restricted_time_steps"] = "accuracy"
+    """Accuracy on the test set (share), or steps to breakthrough, at most the limit."""
+
+    def __post_init__(self) -> None:
+        if not self.weights or not all(math.isfinite(weight) for weight in self.weights.values()):
+            raise ValueError(f"contrast {self.name!r} has weights {dict(self.weights)}; give each condition a number")
+        if self.predicted == "within" and not self.margin > 0:
+            raise ValueError(f"contrast {self.name!r}: margin={self.margin}; within needs a margin above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A sentence that can fail, with the contrast that decides it."""
+
+    name: str
+    """Of its script and its stored table."""
+    claim: str
+    """The sentence."""
+    prediction: str
+    """What should be seen if it holds."""
+    margin: str
+    """Why the margin is what it is."""
+    refuted_by: str
+    """What should be seen if it does not."""
+    primary: Contrast
+    """The one contrast, named before the runs, that gives the verdict."""
+    secondary: Sequence[Contrast] = ()
+    """Other contrasts, adjusted for their number (Holm)."""
+
+    def __post_init__(self) -> None:
+        if self.primary.predicted is None:
+            raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
+
+
+def judge(claim: Claim, table: pd.DataFrame, *, quick: bool = False) -> dict[str, Any]:
+    """The claim with its verdict and every number behind it, as plain values for JSON.
+
+    `table` has one row a condition and replicate, as `sweep.results` gives it. Raises `ValueError` for a contrast of a
+    condition that the table does not have.
     """
-    if math.isnan(claimed):
-        return ""
-    if n < MIN_REPLICATES:
-        return TOO_FEW
-    if claimed > margin:
-        inside, outside = low > margin, high <= margin
-    elif claimed < -margin:
-        inside, outside = high < -margin, low >= -margin
+    contrasts = judge_contrasts([claim.primary, *claim.secondary], table, quick=quick)
+    first = contrasts.iloc[0]
+    compared = {"none"} < set(table["condition"])
+    found = {
+        **{key: value for key, value in asdict(claim).items() if isinstance(value, str)},
+        "verdict": first["verdict"],
+        "reason": first["reason"],
+        "quick": quick,
+        "created": now(),
+        "seeds": sorted(int(seed) for seed in table["replicate"].unique()),
+        "contrasts": contrasts.to_dict("records"),
+        "conditions": summarise_conditions(table).to_dict("records"),
+        "effects": effect_sizes(table).to_dict("records") if compared else [],
+    }
+    return files.plain(found)
+
+
+def judge_contrasts(contrasts: Sequence[Contrast], table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
+    """One row a contrast, the first being the primary one: estimate, bounds, tests, verdict and why.
+
+    p is that of the two-sided sign-flip test against the margin; for `within` that of the larger of the two one-sided
+    tests, and the bounds are those of the 90 % interval that belongs to them. `detectable` is the distance from the
+    margin that so many replicates, spread like these, would have found in 80 % of studies.
+    """
+    rows = [judge_contrast(each, table, quick=quick) for each in contrasts]
+    frame = pd.DataFrame(rows).assign(primary=[index == 0 for index in range(len(rows))])
+    tested = frame.loc[frame["p"].notna()]
+    if len(tested):
+        decided = decide_tests(tested.assign(family="claim"))
+        frame = frame.join(decided[["p_holm", "smallest_p_holm", "decision"]])
+    return frame
+
+
+def judge_contrast(contrast: Contrast, table: pd.DataFrame, *, quick: bool = False) -> dict[str, Any]:
+    """The row of one contrast, not adjusted for others."""
+    values, diverged = contrast_values(contrast, table)
+    n, margin = len(values), float(contrast.margin)
+    interval = bootstrap_interval(values)
+    row: dict[str, Any] = {
+        "contrast": contrast.name,
+        "formula": formula(contrast),
+        "measure": contrast.measure,
+        "predicted": contrast.predicted or "",
+        "margin": margin,
+        **{key: getattr(interval, key) for key in ("estimate", "low", "high", "n")},
+        "diverged": diverged,
+        "p": math.nan,
+        "smallest_p": math.nan,
+        "detectable": math.nan,
+    }
+    if contrast.predicted is None or n == 0:
+        return {**row, "verdict": "", "reason": "not predicted" if n else "no complete replicate"}
+    centred = values - (0.0 if contrast.predicted == "within" else margin)
+    row["detectable"] = detectable_effect(n, float(np.std(values, ddof=1)) if n > 1 else math.nan)
+    if contrast.predicted == "within":
+        test = equivalence_test(values, margin)
+        row |= {"low": test.low, "high": test.high, "smallest_p": test.smallest_p}
+        row["p"] = max(one_sided_p(values + margin), one_sided_p(margin - values))
+        inside, outside = test.decision == "equivalent", test.decision == "not equivalent"
     else:
-        inside, outside = low >= -margin and high <= margin, low > margin or high < -margin
-    return "agrees" if inside else "disagrees" if outside else UNDECIDED
+        test = sign_flip_test(centred)
+        row |= {"p": test.p, "smallest_p": test.smallest_p}
+        sign = 1 if contrast.predicted == "above" else -1
+        bounds = sorted((sign * (row["low"] - margin), sign * (row["high"] - margin)))
+        inside, outside = bounds[0] > 0, bounds[1] <= 0
+    if quick:
+        return {**row, "verdict": "undecided", "reason": "quick: a smoke test, never evidence"}
+    if diverged:
+        return {**row, "verdict": "undecided", "reason": f"{diverged} runs diverged or failed"}
+    if row["smallest_p"] > ALPHA:
+        return {**row, "verdict": "undecided", "reason": decide(1.0, row["smallest_p"], n=n)}
+    verdict = "supported" if inside else "refuted" if outside else "undecided"
+    return {**row, "verdict": verdict, "reason": explain(verdict, contrast)}
 
 
-def compare_gains(
-    table: pd.DataFrame, claimed: Mapping[str, float], *, margin: float, baseline: str = "none"
-) -> pd.DataFrame:
-    """Accuracies and gains over the baseline, paired by replicate, beside claimed accuracies; one row a condition.
+def contrast_values(contrast: Contrast, table: pd.DataFrame) -> tuple[np.ndarray, int]:
+    """The contrast in each replicate that has all its conditions, and how many of its runs diverged or failed."""
+    known = set(table["condition"])
+    if missing := [name for name in contrast.weights if name not in known]:
+        raise ValueError(f"contrast {contrast.name!r} wants {missing}, but the table has only {sorted(known)}")
+    rows = table.loc[table["condition"].isin(list(contrast.weights))]
+    lost = int((rows["status"] != "finished").sum())
+    rows = rows.loc[rows["status"] == "finished"]
+    if rows.empty:
+        return np.empty(0), lost
+    rows = rows.assign(restricted_time_steps=restricted_time(rows))
+    matrix = replicate_matrix(rows, contrast.measure).reindex(columns=list(contrast.weights)).dropna()
+    return matrix.to_numpy() @ np.array([float(weight) for weight in contrast.weights.values()]), lost
 
-    `table` has columns condition, replicate, status and accuracy (NaN where a run diverged or failed, which is
-    counted). The verdict compares gains, since a gain outlives a change of budget better than an accuracy; `n` counts
-    the replicates that have both run and baseline. The baseline has no gain of its own (NaN).
+
+def one_sided_p(values: np.ndarray) -> float:
+    """p of the one-sided sign-flip test that the mean is above 0."""
+    test = sign_flip_test(values)
+    return test.p / 2 if test.statistic > 0 else 1 - test.p / 2
+
+
+def formula(contrast: Contrast) -> str:
+    """The contrast as arithmetic: "attention - none"."""
+    parts = []
+    for name, weight in contrast.weights.items():
+        size = "" if abs(weight) == 1 else f"{abs(weight):.4g} "
+        parts.append(f"{'-' if weight < 0 else '+'} {size}{name}")
+    return " ".join(parts).removeprefix("+ ")
+
+
+def explain(verdict: str, contrast: Contrast) -> str:
+    """Why, in words."""
+    level = "90 %" if contrast.predicted == "within" else "95 %"
+    side = {
+        "above": f"above {contrast.margin:+.3g}",
+        "below": f"below {contrast.margin:+.3g}",
+        "within": f"within +-{contrast.margin:.3g}",
+    }[str(contrast.predicted)]
+    return {
+        "supported": f"the {level} interval lies wholly {side}",
+        "refuted": f"the {level} interval lies wholly outside of what was predicted ({side})",
+        "undecided": f"the {level} interval crosses the margin (predicted: {side})",
+    }[verdict]
+
+
+def write_claim(store: RunStore, judged: Mapping[str, Any], table: pd.DataFrame, folder: Path | None = None) -> None:
+    """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder."""
+    store.write_table(f"{PREFIX}{judged['name']}", table, judged)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(folder / f"{judged['name']}.json", judged)
+        files.write_text(folder / f"{judged['name']}.csv", table.round(5).to_csv(index=False))
+
+
+def read_claims(store: RunStore | None, folder: Path | None) -> list[dict[str, Any]]:
+    """All judged claims, by name; one in the store stands before the one of that name in the folder.
+
+    Each has `source` (store or bundled) and `cells`, the rows that it was judged on. Raises `ValueError` for a file
+    that cannot be read.
     """
-    accuracy = replicate_matrix(table, "accuracy")
-    gains = accuracy.sub(accuracy.get(baseline, math.nan), axis=0)
-    measures = {"accuracy": replicate_bootstrap(accuracy), "gain": replicate_bootstrap(gains)}
-    rows = []
-    for condition in map(str, accuracy):
-        row: dict[str, Any] = {"condition": condition}
-        for name, bounds in measures.items():
-            found = bounds.loc[condition]
-            row["n"] = int(found["n"])  # the gain's, which comes last
-            row |= {f"{name}_mean": found["estimate"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
-        statuses = table.loc[table["condition"] == condition, "status"].tolist()
-        row |= {status: statuses.count(status) for status in ("diverged", "failed")}
-        row["claimed"] = claimed.get(condition, math.nan)
-        row["claimed_gain"] = row["claimed"] - claimed.get(baseline, math.nan)
-        if condition == baseline:
-            row |= dict.fromkeys(("gain_mean", "gain_low", "gain_high", "claimed_gain"), math.nan)
-        row["verdict"] = effect_verdict(row["gain_low"], row["gain_high"], row["n"], row["claimed_gain"], margin=margin)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def lead(conditions: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
-    """How far one condition leads another, paired by replicate, and which of them that decides for.
-
-    `conditions` has a row a replicate, a column a condition. Decided when the interval of the mean difference excludes
-    zero; else `answer` is undecided, or says that there are too few replicates.
-    """
-    bound = replicate_bootstrap((conditions[first] - conditions[second]).to_frame("lead")).loc["lead"]
-    row = {"best": first, "runner_up": second, "n": int(bound["n"])}
-    row |= {"lead_mean": float(bound["estimate"]), "lead_low": float(bound["low"]), "lead_high": float(bound["high"])}
-    if row["n"] < MIN_REPLICATES:
-        return {**row, "answer": TOO_FEW}
-    return {**row, "answer": first if bound["low"] > 0 else second if bound["high"] < 0 else UNDECIDED}
-
-
-def best_condition(conditions: pd.DataFrame) -> dict[str, Any]:
-    """The condition with the highest mean and its lead over the runner-up, in the replicates that have all of them.
-
-    Both are chosen on the replicates that the interval is made of, which makes it narrower than it should be. Raises
-    `ValueError` for fewer than two conditions, or without such a replicate.
-    """
-    complete = conditions.dropna()
-    if complete.shape[1] < 2 or complete.empty:
-        raise ValueError(
-            f"{complete.shape[::-1]} conditions and complete replicates; a best one needs at least 2 and 1"
-        )
-    first, second = map(str, complete.mean().sort_values(ascending=False, kind="stable").index[:2])
-    return lead(complete, first, second)
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else []:
+        try:
+            judged = json.loads(path.read_bytes())
+            cells = pd.read_csv(path.with_suffix(".csv"))
+        except (OSError, ValueError) as problem:
+            raise ValueError(f"claim file {path} cannot be read: {problem}") from None
+        found[path.stem] = {**judged, "source": "bundled", "cells": cells}
+    if store is not None:
+        for name in store.tables(PREFIX):
+            stored = store.read_table(name)
+            found[name.removeprefix(PREFIX)] = {**stored.metadata, "source": "store", "cells": stored.frame}
+    return [found[name] for name in sorted(found)]

@@ -11,7 +11,10 @@ COMMANDS = {
     "train": "Train a fresh model on a task: phase 1, or phase 2 without pretraining.",
     "transfer": "Take components of finished runs and train on another task: phase 2.",
     "reproduce": "The paper's headline: Dyck pretraining and needle in a haystack.",
+    "sweep": "A grid of transfers over replicates, from one YAML file.",
+    "claims": "Do the claims hold? Verdicts and the numbers behind them.",
     "runs": "List and filter the runs of a store.",
+    "diagnose": "Name the failure signatures of runs, with the numbers behind them.",
     "report": "Write one HTML file about some runs, or about the newest reproduction.",
     "app": "Open the explorer in the browser.",
 }

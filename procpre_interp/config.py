@@ -122,7 +122,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
             f"{where or cls.__name__}: version {version}, but this code has {getattr(cls, 'version', None)}"
         )
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    title = getattr(cls, "name", cls.__name__)
+    title = cls.name if hasattr(cls, "registry") else cls.__name__  # type: ignore[attr-defined]
     for key in data:
         if key not in fields:
             raise unknown_name(f"field of {title}", key, list(fields))

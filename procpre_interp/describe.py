@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.runs import Run
+from procpre_interp.stats import interval_note
 
 READING_SURVIVAL = (
     "A curve that falls early and to 0 % means that every replicate learned soon. Where it ends above 0 %, "
@@ -68,6 +69,109 @@ def claims_table(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
         line |= {"Gain, points": estimate(row, "gain", 100, "+.1f"), "Paper": claimed_gain}
         lines.append(line | {"n": str(row["n"]), "Verdict": row["verdict"]})
     return pd.DataFrame(lines)
+
+
+def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Judged claims as text, one row a claim: the verdict and the primary contrast behind it."""
+    lines = []
+    for claim in claims:
+        first = claim["contrasts"][0]
+        lines.append(
+            {
+                "Claim": claim["claim"],
+                "Verdict": claim["verdict"] + (" (quick)" if claim["quick"] else ""),
+                "Primary contrast": first["contrast"],
+                "Estimate": contrast_estimate(first),
+                "Predicted": predicted(first),
+                "n": str(first["n"]),
+            }
+        )
+    return pd.DataFrame(lines, columns=["Claim", "Verdict", "Primary contrast", "Estimate", "Predicted", "n"])
+
+
+def contrasts_table(claim: Mapping[str, Any]) -> pd.DataFrame:
+    """All contrasts of a judged claim as text, the primary one first."""
+    lines = []
+    for row in claim["contrasts"]:
+        lines.append(
+            {
+                "Contrast": row["contrast"] + (" (primary)" if row["primary"] else ""),
+                "Estimate": contrast_estimate(row),
+                "Predicted": predicted(row),
+                "n": str(row["n"]),
+                "p": number(row.get("p"), ".3g"),
+                "smallest p": number(row.get("smallest_p"), ".3g"),
+                "p, Holm": number(row.get("p_holm"), ".3g"),
+                "Detectable": number(row.get("detectable"), ".3g"),
+                "Verdict": row["verdict"],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def map_effects_table(effects: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A transfer map as text, one row a method and player; shares in points."""
+    shares = ("accuracy", "area", "breakthrough_share")
+    lines = []
+    for row in effects:
+        scale, form = (100.0, "+.1f") if row["outcome"] in shares else (1.0, "+,.4g")
+        lines.append(
+            {
+                "Method": row["method"].replace("_", " "),
+                "Player": row["player"],
+                f"Effect on {row['outcome']}": with_bounds(row, scale, form),
+                "n": str(row["n"]),
+                "p, Holm": number(row["p_holm"], ".3g"),
+                "smallest": number(row["smallest_p_holm"], ".3g"),
+                "Decision": row["decision"],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def contrast_estimate(row: Mapping[str, Any]) -> str:
+    """The estimate of a contrast with its interval, accuracies in points."""
+    unit = {"accuracy": (100.0, "+.1f", "points"), "restricted_time_steps": (1.0, "+,.0f", "steps")}
+    scale, form, name = unit[row["measure"]]
+    return f"{with_bounds(row, scale, form)} {name}".strip()
+
+
+def with_bounds(row: Mapping[str, Any], scale: float | int, form: str) -> str:
+    """Estimate, low and high of a row, of which null is NaN, as `estimate` shows them."""
+    values = {"mean": row["estimate"], "low": row["low"], "high": row["high"]}
+    known = {f"value_{key}": math.nan if value is None else float(value) for key, value in values.items()}
+    return estimate(known, "value", scale, form)
+
+
+def predicted(row: Mapping[str, Any]) -> str:
+    """What was predicted of a contrast: "above +21.4"; empty for one that was only to be reported."""
+    margin = (100 if row["measure"] == "accuracy" else 1) * row["margin"]
+    return {"above": f"above {margin:+.1f}", "below": f"below {margin:+.1f}", "within": f"within +-{margin:.1f}"}.get(
+        row["predicted"], ""
+    )
+
+
+def number(value: float | None, form: str) -> str:
+    """A number as text; empty where there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def describe_claim(claim: Mapping[str, Any]) -> str:
+    """A judged claim in a few sentences."""
+    first = claim["contrasts"][0]
+    seeds = claim["seeds"]
+    lines = [
+        f"{claim['name']}: {claim['verdict'].upper()}. {claim['claim']}",
+        f"Predicted: {claim['prediction']}",
+        f"Measured: {first['contrast']}, {contrast_estimate(first)} (n = {first['n']}; {first['reason']}).",
+        f"Test against the margin: p = {number(first['p'], '.3g') or 'none'}; these replicates can give no p below "
+        f"{number(first['smallest_p'], '.3g') or 'any'}; they would have found a distance of "
+        f"{number(first['detectable'], '.3g') or 'unknown size'} from it in 80 % of studies.",
+        f"Seeds {seeds[0]} to {seeds[-1]}. {interval_note(first['n'])}."
+        if first["predicted"] != "within"
+        else f"Seeds {seeds[0]} to {seeds[-1]}. Bounds: 90 % interval, as two one-sided tests at 5 % want it.",
+    ]
+    return "\n".join(lines)
 
 
 def describe_cost(cost: Mapping[str, Any]) -> str:

@@ -56,6 +56,13 @@ class Parent:
     ablation: Ablation | None = None
     """Damage done to the parent's weights before the transfer."""
 
+    def canonical(self) -> "Parent":
+        """The same parent with its selectors spelt in one way, so that two spellings name one run."""
+        damage = self.ablation
+        if damage is not None:
+            damage = dataclasses.replace(damage, selector=canonical_selector(damage.selector))
+        return dataclasses.replace(self, selector=canonical_selector(self.selector), ablation=damage)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
@@ -96,7 +103,7 @@ class RunConfig:
         train = self.train.resolve(model_config(self))
         if train.freeze is not None:
             train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
-        parents = tuple(dataclasses.replace(p, selector=canonical_selector(p.selector)) for p in self.parents)
+        parents = tuple(parent.canonical() for parent in self.parents)
         transfer = self.transfer if parents else TransferConfig()
         return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
 

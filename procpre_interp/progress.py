@@ -13,7 +13,7 @@ PLAIN_SECONDS = 10.0
 """Seconds between two plain lines of one run."""
 
 
-def _scores(event: Event, started: tuple[int, float] | None) -> str:
+def scores_text(event: Event, started: tuple[int, float] | None) -> str:
     """Rate, loss and accuracy, as far as they are known."""
     parts = []
     if started is not None and event.step > started[0]:
@@ -25,12 +25,23 @@ def _scores(event: Event, started: tuple[int, float] | None) -> str:
     return ", ".join(parts)
 
 
-class RunProgress:
+class Output:
+    """Where progress is shown: a terminal (`live`), or a file, which gets plain lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.live = self.console.is_terminal
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class RunProgress(Output):
     """Shows the events of one or many runs; `labels` says what to call them. Use as a context manager."""
 
     def __init__(self, labels: Mapping[str, str], console: Console | None = None) -> None:
-        self.labels, self.console = labels, console or Console(stderr=True)
-        self.live = self.console.is_terminal
+        super().__init__(console)
+        self.labels = labels
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -59,7 +70,7 @@ class RunProgress:
             # The rate counts from the first event on: what a resumed run did before does not belong to it.
             if event.kind == "progress":
                 self.started.setdefault(event.run, (event.step, time.monotonic()))
-            scores = _scores(event, self.started.get(event.run))
+            scores = scores_text(event, self.started.get(event.run))
             if self.live:
                 if event.run not in self.bars:
                     self.bars[event.run] = self.progress.add_task(label, total=event.steps, scores="")
@@ -81,6 +92,3 @@ class RunProgress:
             return ""
         seconds = (event.steps - event.step) * (time.monotonic() - since) / (event.step - step)
         return f", {seconds / 60:.1f} min left"
-
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,13 @@ from procpre_interp.describe import (
     explain_columns,
     flatten,
     lineage,
+    map_effects_table,
 )
+from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition, diagnosis_table
 from procpre_interp.files import write_text
 from procpre_interp.plots.curves import accuracy_by_condition, learning_curves, survival_curves
-from procpre_interp.runs import Run, RunStore, load_histories
+from procpre_interp.plots.heatmaps import transfer_bars, transfer_heatmap
+from procpre_interp.runs import DamagedRun, Run, RunStore, UnknownRun, load_histories
 from procpre_interp.stats import interval_note, summarise_conditions
 
 STYLE = """
@@ -93,11 +97,11 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> P
     return path
 
 
-def reproduce_report(store: RunStore, table_name: str, path: str | Path) -> Path:
-    """The report on a stored table of `reproduce`: results beside the paper's, curves, protocol and cost.
+def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Path:
+    """The report on a stored table of `reproduce` or a sweep: results beside the paper's, curves, protocol and cost.
 
-    The table has one row a condition and replicate; its metadata are title, protocol, threshold, paper
-    (accuracies by condition, as shares) and cost.
+    The table has one row a condition and replicate; its metadata are title, protocol, threshold, cost and, where there
+    are any, paper (accuracies by condition, as shares) and maps (the effects of `transfer_map`, with a title each).
     """
     stored = store.read_table(table_name)
     table, about = stored.frame, stored.metadata
@@ -119,6 +123,8 @@ def reproduce_report(store: RunStore, table_name: str, path: str | Path) -> Path
         Section(title="Result", blocks=result),
         Section(title="Learning", blocks=learning),
         Section(title="Time to breakthrough", blocks=[survival_curves(table), READING_SURVIVAL]),
+        *(Section(title=each["title"], blocks=_map_blocks(each["effects"])) for each in about.get("maps", [])),
+        Section(title="Diagnosis", blocks=_condition_diagnosis(store, table)),
         Section(title="Protocol", blocks=[about.get("protocol", "")]),
         Section(title="Cost", blocks=[describe_cost(about.get("cost", {}))]),
         Section(title="Every run", blocks=[cells]),
@@ -127,8 +133,8 @@ def reproduce_report(store: RunStore, table_name: str, path: str | Path) -> Path
     return write_report(path, about.get("title", table_name), sections)
 
 
-def runs_report(runs: Sequence[Run], path: str | Path) -> Path:
-    """The report on some runs: their numbers, curves, what their configs differ in, and their parents."""
+def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
+    """The report on some runs of a store: numbers, curves, diagnosis, what the configs differ in, and parents."""
     runs = list({run.id: run for run in runs}.values())
     histories = pd.concat(
         [run.history().assign(condition=run.id, label=_run_label(run), replicate=0) for run in runs],
@@ -144,11 +150,42 @@ def runs_report(runs: Sequence[Run], path: str | Path) -> Path:
     sections = [
         Section(title="Numbers", blocks=[numbers.drop(index="run").rename_axis("").reset_index()]),
         Section(title="Learning", blocks=curves),
+        Section(title="Diagnosis", blocks=_diagnosis(store, runs)),
         Section(title=title, blocks=[config_differences({run.id: run.config for run in runs})]),
         Section(title="Lineage", blocks=[lineage(runs)]),
         Section(title="Environment", blocks=[_environment_table(run.environment) for run in runs[:1]]),
     ]
     return write_report(path, f"Runs {', '.join(run.id[:8] for run in runs)}", sections)
+
+
+def _map_blocks(effects: Sequence[Mapping[str, Any]]) -> list[Block | Caution]:
+    """A transfer map: all methods beside one another, a heat map each, and the numbers."""
+    frame = pd.DataFrame(list(effects)).fillna({"estimate": math.nan, "low": math.nan, "high": math.nan})
+    methods = list(dict.fromkeys(frame["method"]))
+    heatmaps = [transfer_heatmap(frame.loc[frame["method"] == method]) for method in methods]
+    return [transfer_bars(frame), *heatmaps, map_effects_table(effects)]
+
+
+def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:
+    """A paragraph a finding, then the numbers behind them."""
+    findings = diagnose_all(runs, store)
+    said = [f"{each.run[:8]}, {each.signature}: {each.sentence} {each.remedy}" for each in findings]
+    return [*said, diagnosis_table(findings).drop(columns="finding")]
+
+
+def _condition_diagnosis(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:
+    """One row a condition with pretraining, over those of its runs that the store holds."""
+    runs = []
+    for run in table.loc[table["phase1_run"].notna() & (table["phase1_run"] != ""), "run"]:
+        try:
+            runs.append(store.open(run, verify=False))
+        except (UnknownRun, DamagedRun):  # said under "Learning"
+            continue
+    note = (
+        "In brackets: runs of the condition that show a signature; one may show several. Numbers: means over the runs "
+        "with the most frequent failure. `procpre-interp diagnose RUN` gives sentences, remedies and comparison runs."
+    )
+    return [diagnosis_by_condition(diagnose_all(runs, store), table), note]
 
 
 def _run_label(run: Run) -> str:

@@ -5,23 +5,15 @@ the same positions and average the embeddings in the same way, so that they diff
 """
 
 import dataclasses
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pandas as pd
-
-from procpre_interp.ablate import ShuffleWithinTensors
+from procpre_interp.ablate import Ablation, ShuffleWithinTensors
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline import Architecture, Parent, RunConfig
-from procpre_interp.runs import DamagedRun, RunStore
+from procpre_interp.pipeline import Architecture
+from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Condition, Pretraining, Source, Sweep
 from procpre_interp.train import TrainConfig
-
-FIRST_CONFIRMATION_SEED = 1000
-"""Seeds from here on confirm; 0-99 were used for tuning."""
+from procpre_interp.transfer import EmbeddingStrategy, TransferConfig
 
 ProtocolName = Literal["cheap", "paper"]
 
@@ -75,159 +67,96 @@ ARCHITECTURE = Architecture(n_layers=2, n_heads=4, d_model=16)
 """The paper's diagnostic model."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Condition:
-    """One way to start phase 2."""
+def _procedural(name: str, train: TrainConfig, **fields: Any) -> Pretraining:
+    tied = dataclasses.replace(ARCHITECTURE, tied=True)
+    return Pretraining(name=name, task=TASKS.build(name, **fields), model=tied, train=train)
 
-    name: str
-    label: str
-    phase1: Literal["dyck", "shuffled"] | None
-    parent: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of the `Parent`: what is taken, and the damage done to it."""
-    paper_accuracy: float | None = None
-    """The paper's accuracy on haystack, share; none: it gives no number for this."""
-    paper_note: str = ""
+
+_DYCK = PROTOCOLS["cheap"].phase1
+_PLATEAU = dataclasses.replace(_DYCK, steps=10_000, learning_rate=5e-3, evaluate_every=500, patience=8)
+_GENTLE = dataclasses.replace(_PLATEAU, weight_decay=0.01)
+_SEQUENCES = dataclasses.replace(_GENTLE, steps=40_000, batch_size=64, patience=20)
+PROCEDURAL = {
+    each.name: each
+    for each in (
+        _procedural("identity", _SEQUENCES, min_length=4),
+        _procedural("set", _SEQUENCES, min_length=2),
+        _procedural("stack", _SEQUENCES, min_length=4),
+        _procedural("dyck", _DYCK, k=16, length=128),
+        _procedural("dyck_shuffle", _PLATEAU, k=16, length=128),
+        _procedural("eca", _GENTLE),
+    )
+}
+"""Cheap phase 1 of each procedural task: the paper's lengths, up to a plateau or about 3 CPU-minutes.
+
+The budget is in steps, so that no clock enters a run.
+"""
+
+
+def dyck(
+    name: str,
+    selector: str = "all",
+    *,
+    label: str = "",
+    phase1: str = "dyck",
+    ablation: Ablation | None = None,
+    embeddings: EmbeddingStrategy = "average",
+    positions: Literal["carry", "fresh"] = "carry",
+) -> Condition:
+    """A condition with one parent. `embeddings` is what happens to W_E and to W_U alike."""
+    transfer = TransferConfig(token_embedding=embeddings, unembedding=embeddings, positions=positions)
+    source = Source(phase1=phase1, selector=selector, ablation=ablation)
+    return Condition(name=name, label=label, sources=(source,), transfer=transfer)
 
 
 CONDITIONS = (
-    Condition(name="none", label="no pretraining", phase1=None, paper_accuracy=0.113),
-    Condition(name="dyck_full", label="Dyck, full transfer", phase1="dyck", paper_accuracy=0.969),
-    Condition(
-        name="dyck_shuffled_weights",
-        label="Dyck, weights shuffled within each tensor",
-        phase1="dyck",
-        parent={"ablation": ShuffleWithinTensors()},
-        paper_note="the paper: accuracy drops dramatically (shuffled a layer, no number)",
-    ),
-    Condition(name="attention_ln", label="Dyck, attention + LN", phase1="dyck", parent={"selector": "attn + ln"}),
-    Condition(name="mlp_ln", label="Dyck, MLP + LN", phase1="dyck", parent={"selector": "mlp + ln"}),
-    Condition(
-        name="shuffled_sequences",
-        label="Dyck with shuffled sequences, full transfer",
-        phase1="shuffled",
-        paper_accuracy=0.103,
-        paper_note="the paper's best of its shuffled tasks",
-    ),
+    Condition(name="none", label="no pretraining"),
+    dyck("dyck_full", label="Dyck, full transfer"),
+    dyck("dyck_shuffled_weights", label="Dyck, weights shuffled within each tensor", ablation=ShuffleWithinTensors()),
+    dyck("attention_ln", "attn+ln", label="Dyck, attention + LN"),
+    dyck("mlp_ln", "mlp+ln", label="Dyck, MLP + LN"),
+    dyck("shuffled_sequences", label="Dyck with shuffled sequences, full transfer", phase1="shuffled"),
 )
+"""Conditions of the reproduction."""
 QUICK = ("none", "dyck_full", "dyck_shuffled_weights")
-"""Conditions of `--quick`."""
+"""Those of `--quick`."""
+
+PAPER = {"none": 0.113, "dyck_full": 0.969, "shuffled_sequences": 0.103}
+"""The paper's accuracy on haystack, share; for the other conditions it gives no number."""
+PAPER_NOTES = {
+    "dyck_shuffled_weights": "the paper: accuracy drops dramatically (shuffled a layer, no number)",
+    "shuffled_sequences": "the paper's best of its shuffled tasks",
+}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """All runs of the experiment, and which run is which condition of which replicate."""
-
-    protocol: Protocol
-    conditions: tuple[Condition, ...]
-    seeds: tuple[int, ...]
-    configs: dict[str, RunConfig]
-    """By run id: parents before children, the first replicate first."""
-    cells: pd.DataFrame
-    """One row a cell: condition, label, replicate, phase1_run (empty without one), run."""
-
-    @property
-    def table_name(self) -> str:
-        """Name of the stored result: the same for the same runs."""
-        runs = json.dumps(sorted(self.cells["run"]))
-        return f"reproduce-{hashlib.sha256(runs.encode()).hexdigest()[:8]}"
+EFFECT_MARGIN = 0.25 * (PAPER["dyck_full"] - PAPER["none"])
+"""The smallest gain that matters on haystack, share of answers: a quarter of the paper's Dyck gain (21.4 points)."""
+MARGIN_NOTE = "21.4 points of accuracy: a quarter of the gain that the paper reports for Dyck on haystack."
+"""The same in words, for claims."""
 
 
-def plan(protocol: Protocol, *, replicates: int, quick: bool, first_seed: int = FIRST_CONFIRMATION_SEED) -> Plan:
-    """The runs of `replicates` seeds through all conditions, or through those of `QUICK`."""
-    if replicates < 1:
-        raise ValueError(f"replicates={replicates}; there must be at least 1")
-    conditions = tuple(c for c in CONDITIONS if not quick or c.name in QUICK)
-    seeds = tuple(range(first_seed, first_seed + replicates))
-    configs: dict[str, RunConfig] = {}
-    rows = []
-    for seed in seeds:
-        parents = {kind: phase1(protocol, kind, seed) for kind in ("dyck", "shuffled")}
-        for condition in conditions:
-            parent = parents[condition.phase1] if condition.phase1 else None
-            child = phase2(protocol, seed, [Parent(run=parent.run_id, **condition.parent)] if parent else [])
-            for config in (parent, child):
-                if config is not None:
-                    configs[config.run_id] = config
-            rows.append(
-                {
-                    "condition": condition.name,
-                    "label": condition.label,
-                    "replicate": seed,
-                    "phase1_run": parent.run_id if parent else "",
-                    "run": child.run_id,
-                }
-            )
-    return Plan(protocol=protocol, conditions=conditions, seeds=seeds, configs=configs, cells=pd.DataFrame(rows))
+def reproduction(
+    protocol: Protocol, *, replicates: int, quick: bool = False, first_seed: int = FIRST_CONFIRMATION_SEED
+) -> Sweep:
+    """The headline's conditions, or those of `QUICK`."""
+    conditions = tuple(each for each in CONDITIONS if not quick or each.name in QUICK)
+    title = "Dyck pretraining and needle in a haystack"
+    sweep = haystack_sweep("reproduce", conditions, protocol=protocol, replicates=replicates, title=title)
+    return dataclasses.replace(sweep, first_seed=first_seed)
 
 
-def phase1(protocol: Protocol, kind: Literal["dyck", "shuffled"], seed: int) -> RunConfig:
-    """Procedural pretraining on Dyck, or on the same sequences with their tokens in random order."""
-    task = TASKS.build("dyck", k=16, length=128)
-    if kind == "shuffled":
-        task = TASKS.build("shuffled", task=task)
-    return RunConfig(task=task, seed=seed, model=dataclasses.replace(ARCHITECTURE, tied=True), train=protocol.phase1)
-
-
-def phase2(protocol: Protocol, seed: int, parents: Sequence[Parent]) -> RunConfig:
-    """Haystack from these parents."""
-    return RunConfig(
+def haystack_sweep(
+    name: str, conditions: tuple[Condition, ...], *, protocol: Protocol = PROTOCOLS["cheap"], **fields: Any
+) -> Sweep:
+    """Haystack after Dyck, or after the same sequences shuffled; sweeps of the same protocol share runs."""
+    recipe = dataclasses.replace(PROCEDURAL["dyck"], train=protocol.phase1)
+    shuffled = dataclasses.replace(recipe, name="shuffled", task=TASKS.build("shuffled", task=recipe.task))
+    return Sweep(
+        name=name,
+        phase1=(recipe, shuffled, *fields.pop("phase1", ())),
         task=TASKS.build("haystack"),
-        seed=seed,
         model=ARCHITECTURE,
         train=protocol.phase2,
-        parents=tuple(parents),
+        conditions=conditions,
+        **fields,
     )
-
-
-def results(plan: Plan, store: RunStore) -> pd.DataFrame:
-    """One row a finished cell: condition, replicate, runs, and what came out. Shares in 0 to 1, times in steps."""
-    rows = []
-    for cell in plan.cells.to_dict("records"):
-        if not all(is_whole(store, run) for run in (cell["run"], *cell["phase1_run"].split())):
-            continue
-        outcome = store.open(cell["run"], verify=False).summary
-        parents = [store.open(run, verify=False).summary for run in cell["phase1_run"].split()]
-        rows.append({**cell, **scores(outcome, parents)})
-    return pd.DataFrame(rows)
-
-
-def scores(outcome: Mapping[str, Any], parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What came out of a cell, from the summaries of its run and of the run's parents.
-
-    The lowest phase-1 accuracy of several parents, and their seconds together.
-    """
-    breakthrough = outcome["breakthrough_step"]
-    return {
-        "status": outcome["status"],
-        "accuracy": outcome["accuracy"],
-        "exact_match": outcome["exact_match"],
-        "breakthrough_step": math.nan if breakthrough is None else float(breakthrough),
-        "limit": outcome["breakthrough_limit"],
-        "seconds": outcome["seconds"],
-        "phase1_seconds": sum((parent["seconds"] for parent in parents), 0.0),
-        "tokens": outcome["tokens"],
-        "phase1_accuracy": min((parent["accuracy"] for parent in parents), default=math.nan),
-    }
-
-
-def is_whole(store: RunStore, run: str) -> bool:
-    """Whether the run is finished and undamaged."""
-    try:
-        return store.is_finished(run)
-    except DamagedRun:
-        return False
-
-
-def cost(plan: Plan, store: RunStore) -> dict[str, float | int]:
-    """What the runs of the plan cost, each counted once: their number, CPU-seconds and tokens."""
-    return cost_of(plan.configs, store)
-
-
-def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:
-    """What those of the runs cost that are finished: their number, CPU-seconds and tokens."""
-    summaries = [store.open(run, verify=False).summary for run in runs if is_whole(store, run)]
-    return {
-        "runs": len(summaries),
-        "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),
-        "tokens": sum(summary["tokens"] for summary in summaries),
-    }

@@ -12,7 +12,9 @@ PACKAGE = "procpre_interp"
 
 BASE = {"config", "environment", "files", "registry", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
-TABLES = {"run", "runs", "resampling", "survival", "stats", "plots", "describe", "report"}
+EFFECTS = {"players", "transfer_map", "dose"}
+DIAGNOSIS = {"evidence", "signatures", "reasons", "diagnosis"}
+TABLES = {"run", "runs", "resampling", "survival", "stats", "plots", "describe", "report", *DIAGNOSIS, *EFFECTS}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "data": BASE,
@@ -24,20 +26,32 @@ ALLOWED = {
     "resampling": BASE,
     "survival": BASE | {"resampling"},
     "stats": BASE | {"resampling", "survival"},
-    "plots": BASE | {"stats"},
+    "players": BASE,
+    "transfer_map": BASE | {"resampling", "survival", "stats", "players"},
+    "dose": BASE | {"resampling", "survival", "stats"},
+    "plots": BASE | {"stats", "transfer_map"},
     "describe": BASE | {"run", "runs", "stats"},
+    "evidence": BASE | {"run", "runs"},
+    "signatures": BASE | {"evidence", "run", "stats"},
+    "reasons": BASE | {"evidence", "run", "signatures"},
+    "diagnosis": BASE | {"describe", "evidence", "reasons", "run", "runs", "signatures", "stats"},
     "report": BASE | TABLES,
+    "comparison": BASE | TABLES,
     "claims": BASE | TABLES,
 }
 PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
-ALLOWED["engine"] = ALLOWED["reproduce"] = PIPELINE | {"pipeline"}
+ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = PIPELINE | {"pipeline"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
+ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "transfer_map"}
+ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"progress", "sweep"}
+ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
 ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
+ALLOWED["experiment"] = ALLOWED["commands"] - {"cli"}
 """Part of the package (module or folder) -> the other parts that it may import."""
 
 NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
-TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims"}
+TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "__init__"}

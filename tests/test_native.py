@@ -24,6 +24,8 @@ from procpre_interp.train.native.build import KernelShape, Level, compile_kernel
 from procpre_interp.train.native.step import _offsets
 from tests.models import random_model
 
+pytestmark = pytest.mark.usefixtures("a_compiler")
+
 SHAPES = [(16, 1, 64), (16, 4, 64), (16, 16, 64), (16, 4, 48), (32, 1, 128), (32, 8, 128), (32, 32, 128)]
 """d_model, n_heads, d_mlp: each is compiled, so these few stand for all heads that divide d_model."""
 

@@ -8,10 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
+from procpre_interp.data import TASKS
+from procpre_interp.model import HookedTransformer
+from procpre_interp.pipeline import Architecture, RunConfig, model_config
+from procpre_interp.train import TrainConfig
+from procpre_interp.train.native import NativeStep, why_not
 from procpre_interp.train.native import build as module
 from procpre_interp.train.native.build import (
     LEVEL_FLAGS,
@@ -23,6 +29,8 @@ from procpre_interp.train.native.build import (
     compiler,
     level_flags,
 )
+
+pytestmark = pytest.mark.usefixtures("a_compiler")
 
 SHAPE = KernelShape(n_heads=2, d_model=16, d_mlp=16)
 
@@ -45,6 +53,14 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log.touch()
     monkeypatch.setenv("CXX", str(wrapper))
     return log
+
+
+def replace_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """$CXX is a shell script from here on: these lines, then the real compiler, which optimises nothing."""
+    path = folder / "compiler"
+    path.write_text(f'#!/bin/sh\n{script}\nexec {compiler_without_delay()} "$@" -O0\n')
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
 
 
 ASK = """
@@ -110,10 +126,92 @@ def test_a_killed_build_leaves_no_library(cache, tmp_path, monkeypatch):
     assert not list(cache.glob("*.so"))
     monkeypatch.setenv("CXX", compiler_without_delay())
     assert build(SHAPE).exists()
+    # The next build of the same library removes what this one left.
+    assert list(cache.glob(".*.tmp*"))
+    slow.write_text(f'#!/bin/sh\nexec {compiler_without_delay()} "$@"\n')
+    monkeypatch.setenv("CXX", str(slow))
+    assert build(SHAPE).exists()
+    assert {path.suffix for path in cache.iterdir()} == {".so", ".sha256"}
 
 
 def compiler_without_delay() -> str:
     return next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
+
+
+def test_old_leftovers_of_other_builds_are_removed(cache, calls):
+    cache.mkdir(parents=True)
+    names = [f".{'0' * 24}.so.{number}.tmp" for number in (1, 2)]
+    names += [f"{name}.o" for name in names]
+    for name in names:
+        (cache / name).write_text("")
+        if ".1." in name:
+            long_ago = time.time() - module.LEFTOVER_SECONDS - 60
+            os.utime(cache / name, (long_ago, long_ago))
+    library = build(SHAPE)
+    young = {cache / name for name in names if ".2." in name}  # another process may be at work on these
+    assert set(cache.iterdir()) == {library, library.with_suffix(".sha256"), *young}
+
+
+UNLOADABLE = """
+case " $* " in *" -shared "*)
+    while [ "$1" != -o ]; do shift; done
+    echo nonsense > "$2"
+    exit 0;;
+esac
+"""
+
+
+def test_a_library_that_cannot_be_loaded_is_refused_each_time(cache, tmp_path, monkeypatch):
+    replace_compiler(tmp_path, monkeypatch, UNLOADABLE)
+    run = RunConfig(
+        task=TASKS.build("dyck", k=4, length=24),
+        model=Architecture(n_heads=2, d_model=16, d_mlp=16),
+        train=TrainConfig(steps=2, batch_size=2, learning_rate=1e-3, warmup_steps=1, kernel="auto"),
+    )
+    model = HookedTransformer.from_seed(model_config(run), 0)
+    for _ in range(3):
+        reason = why_not(model.config)
+        assert reason is not None
+        assert f"{cache}/" in reason
+        assert "is compiled but cannot be loaded: " in reason
+        assert "written" not in reason  # the folder can be
+        assert "\n" not in reason
+        with pytest.raises(KernelUnavailable, match="cannot be loaded"):
+            NativeStep(model, threads=1)
+        assert run.resolve().train.kernel == "torch"
+        assert "cannot be loaded" in (run.kernel_note or "")
+    assert len(list(cache.glob("*.so"))) == 1
+
+
+def test_a_folder_that_nothing_can_be_run_from(cache, tmp_path, monkeypatch):
+    """Loading fails for another reason here: mounting a folder takes an administrator."""
+    replace_compiler(tmp_path, monkeypatch, UNLOADABLE)
+    monkeypatch.setattr(os, "ST_NOEXEC", 8, raising=False)
+    for flags, expected in ((8 | 1, True), (1, False)):
+        monkeypatch.setattr(os, "statvfs", lambda path, flags=flags: types.SimpleNamespace(f_flag=flags))
+        with pytest.raises(KernelUnavailable) as problem:
+            build(SHAPE)
+        assert str(problem.value).endswith("noexec: set PROCPRE_CACHE to a folder that is not") == expected
+
+
+def test_a_compiler_that_does_not_know_its_own_processor(cache, tmp_path, monkeypatch):
+    refuse = "echo \"error: unknown value 'native'\" >&2; exit 1"
+    pattern = '*" -march="*|*" -mcpu="*'
+    replace_compiler(tmp_path, monkeypatch, f'case " $* " in {pattern}) {refuse};; esac')
+    assert ctypes.CDLL(str(build(SHAPE))).kernel_step
+    compile_kernel(SHAPE, tmp_path / "kernel.so")
+    assert (tmp_path / "kernel.so").exists()
+    if level_flags("plain"):  # what was asked for by name is not replaced
+        with pytest.raises(KernelUnavailable, match="unknown value 'native'"):
+            build(SHAPE, "plain")
+
+
+@pytest.mark.parametrize("chosen", ["'g++", 'g++ -DNAME="a', "g++ \\"])
+def test_quotes_that_do_not_close(chosen, monkeypatch):
+    monkeypatch.setenv("CXX", chosen)
+    with pytest.raises(KernelUnavailable) as problem:
+        build(SHAPE)
+    assert str(problem.value).startswith(f"no C++ compiler: CXX={chosen!r} cannot be split into words: No ")
 
 
 @pytest.mark.parametrize("chosen", ["no-such-compiler", "/no/such/compiler --flag"])

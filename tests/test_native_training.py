@@ -10,8 +10,8 @@ from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.pipeline import Architecture, RunConfig, execute, load_model
 from procpre_interp.runs import RunStore
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
-from procpre_interp.train.native import KernelUnavailable
-from procpre_interp.train.native.build import compiler
+
+pytestmark = pytest.mark.usefixtures("a_compiler")
 
 TRAIN = TrainConfig(
     steps=50,
@@ -24,15 +24,6 @@ TRAIN = TrainConfig(
 )
 DYCK = TASKS.build("dyck", k=4, length=24)
 HAYSTACK = TASKS.build("haystack")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _a_compiler():
-    """Without one there is nothing to test here; one that fails must fail these tests."""
-    try:
-        compiler()
-    except KernelUnavailable as problem:
-        pytest.skip(str(problem))
 
 
 def fresh(task: Task, *, tied: bool = False, d_model: int = 16) -> HookedTransformer:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from procpre_interp.describe import conditions_table, config_differences, describe_cost, estimate
-from procpre_interp.report import Section, reproduce_report, runs_report, write_report
+from procpre_interp.report import Section, conditions_report, runs_report, write_report
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import summarise_conditions
 from tests.results import NAN, TABLE, fill, reproduce_table
@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 
 def test_a_reproduction_in_one_file(store: RunStore, tmp_path: Path):
-    page = Page(reproduce_report(store, TABLE, tmp_path / "new" / "reproduce.html"))
+    page = Page(conditions_report(store, TABLE, tmp_path / "new" / "reproduce.html"))
     assert page.fetched == []
     assert (page.scripts, page.figures) == (1, 4)
     summary = summarise_conditions(store.read_table(TABLE).frame).set_index("condition").to_dict("index")
@@ -68,7 +68,7 @@ def test_a_reproduction_in_one_file(store: RunStore, tmp_path: Path):
 def test_one_replicate_is_called_an_observation(tmp_path: Path):
     store = RunStore(tmp_path)
     fill(store, replicates=1)
-    text = Page(reproduce_report(store, TABLE, tmp_path / "reproduce.html")).text
+    text = Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).text
     assert "One replicate: an observation, not a result" in text
     assert "[" not in text.split("Intervals:")[0].replace("[0, 98] %", "").replace("[3, 100] %", "")
 
@@ -79,17 +79,17 @@ def test_damaged_and_missing_runs_are_named(tmp_path: Path):
     first, second, third = store.read_table(TABLE).frame["run"]
     (store.path / "runs" / first / "history.parquet").write_bytes(b"gone")
     store.delete(second)
-    text = Page(reproduce_report(store, TABLE, tmp_path / "reproduce.html")).text
+    text = Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).text
     assert f"run {first} is damaged" in text
     assert f"no run '{second}'" in text
     store.delete(first)
     store.delete(third)
-    assert Page(reproduce_report(store, TABLE, tmp_path / "reproduce.html")).figures == 2
+    assert Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).figures == 2
 
 
 def test_runs_are_compared(store: RunStore, tmp_path: Path):
     runs = [store.open(run) for run in store.read_table(TABLE).frame["run"][:2]]
-    page = Page(runs_report(runs, tmp_path / "runs.html"))
+    page = Page(runs_report(store, runs, tmp_path / "runs.html"))
     assert page.fetched == []
     assert page.figures == 2
     for text in (
@@ -100,7 +100,7 @@ def test_runs_are_compared(store: RunStore, tmp_path: Path):
         "(fresh",
     ):
         assert text in page.text
-    alone = Page(runs_report(runs[:1], tmp_path / "run.html")).text
+    alone = Page(runs_report(store, runs[:1], tmp_path / "run.html")).text
     assert "task.name" in alone
 
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from procpre_interp import reproduce
 from procpre_interp.cli import main
-from procpre_interp.reproduce import CONDITIONS, PROTOCOLS, QUICK, cost, plan, results
+from procpre_interp.reproduce import CONDITIONS, PROTOCOLS, QUICK, reproduction
 from procpre_interp.runs import RunStore
+from procpre_interp.sweep import cost_of, plan, results
 
 
 def short(config):
@@ -18,8 +18,8 @@ TINY = dataclasses.replace(
 
 
 def test_the_plan_shares_parents_and_pairs_seeds():
-    planned = plan(TINY, replicates=2, quick=False)
-    assert list(planned.seeds) == [1000, 1001]
+    planned = plan(reproduction(TINY, replicates=2))
+    assert list(planned.sweep.seeds) == [1000, 1001]
     assert len(planned.cells) == 2 * len(CONDITIONS)
     assert len(planned.configs) == 2 * (len(CONDITIONS) + 2)
     for config in planned.configs.values():
@@ -27,14 +27,14 @@ def test_the_plan_shares_parents_and_pairs_seeds():
             assert planned.configs[parent.run].seed == config.seed
     order = list(planned.configs)
     assert all(order.index(p.run) < order.index(run) for run, c in planned.configs.items() for p in c.parents)
-    quick = plan(TINY, replicates=1, quick=True)
+    quick = plan(reproduction(TINY, replicates=1, quick=True))
     assert set(quick.cells["condition"]) == set(QUICK)
     assert set(quick.configs) < set(planned.configs)
     assert quick.table_name != planned.table_name
 
 
 def test_conditions_differ_in_what_they_name_and_nothing_else():
-    planned = plan(TINY, replicates=1, quick=False)
+    planned = plan(reproduction(TINY, replicates=1))
     configs = {cell["condition"]: planned.configs[cell["run"]] for cell in planned.cells.to_dict("records")}
     assert len({(c.task, c.seed, c.model, c.train, c.transfer) for c in configs.values()}) == 1
     full, attention = configs["dyck_full"].parents[0], configs["attention_ln"].parents[0]
@@ -48,8 +48,9 @@ def test_protocols_are_those_that_their_texts_name():
     assert (cheap.phase2.steps, cheap.phase2.batch_size, cheap.phase2.learning_rate) == (5_000, 250, 3e-3)
     assert (cheap.phase2.evaluate_every, cheap.phase2.evaluate_examples) == (100, 1000)
     assert (paper.phase2.steps, paper.phase2.batch_size, paper.phase2.learning_rate) == (10_000, 1000, 1e-3)
-    assert reproduce.phase1(cheap, "dyck", 0).model.tied
-    assert not reproduce.phase2(cheap, 0, []).model.tied
+    sweep = reproduction(cheap, replicates=1)
+    assert all(each.model.tied for each in sweep.phase1)
+    assert not sweep.model.tied
 
 
 def test_the_command_from_nothing_to_a_report_and_on(tmp_path, monkeypatch, capsys):
@@ -68,8 +69,8 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, monkeypatch, caps
     store = RunStore(out)
     finished = store.query().set_index("run")["created"]
     assert len(finished) == 4
-    planned = plan(TINY, replicates=1, quick=True)
-    spent = cost(planned, store)
+    planned = plan(reproduction(TINY, replicates=1, quick=True))
+    spent = cost_of(planned.configs, store)
     assert spent["runs"] == 4  # the shared parent once
     assert spent["tokens"] == store.query()["tokens"].sum()
     assert len(results(planned, store)) == 3
@@ -79,7 +80,7 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, monkeypatch, caps
     again = store.query().set_index("run")["created"]
     assert len(again) == 8
     assert again[finished.index].equals(finished)
-    table = store.read_table(plan(TINY, replicates=2, quick=True).table_name).frame
+    table = store.read_table(plan(reproduction(TINY, replicates=2, quick=True)).table_name).frame
     assert table.groupby("condition").size().to_dict() == dict.fromkeys(QUICK, 2)
     assert table.loc[table.condition == "none", "phase1_run"].eq("").all()
 
@@ -96,7 +97,7 @@ def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, monkeypa
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
     out = tmp_path / "runs"
     assert main(["reproduce", "--quick", "--out", str(out)]) == 0
-    planned = plan(TINY, replicates=1, quick=True)
+    planned = plan(reproduction(TINY, replicates=1, quick=True))
     store = RunStore(out)
     cells = planned.cells.set_index("condition")
     (weights,) = (out / "runs" / cells.loc["dyck_full", "phase1_run"]).glob("weights/*")

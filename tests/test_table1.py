@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from experiments import table1
-from experiments.table1 import DOWNSTREAM, NO_VERDICT, PAPER, PHASE1, SELECTORS, Table1, conclusions, matches, summarise
-from procpre_interp import reproduce
-from procpre_interp.claims import TOO_FEW, UNDECIDED, best_condition, compare_gains, effect_verdict, lead
+from experiments.table1 import DOWNSTREAM, NO_VERDICT, PAPER, SELECTORS, Table1, conclusions, matches, summarise
+from procpre_interp import reproduce, sweep
+from procpre_interp.comparison import TOO_FEW, UNDECIDED, best_condition, compare_gains, effect_verdict, lead
 from procpre_interp.runs import RunStore
 
 SCRIPT = Path(table1.__file__)
@@ -155,13 +155,13 @@ def test_the_plan_is_complete_and_in_order():
     cells = planned.cells
     assert cells.groupby("replicate").size().to_dict() == {1000: 128, 1001: 128}
     assert cells["run"].is_unique
-    assert len(planned.configs) == 2 * (128 + len(PHASE1))
+    assert len(planned.configs) == 2 * (128 + len(PROCEDURAL))
     order = list(planned.configs)
     assert all(order.index(p.run) < order.index(run) for run, c in planned.configs.items() for p in c.parents)
     seeds = [config.seed for config in planned.configs.values()]
     assert seeds == sorted(seeds)
     single = cells.loc[~cells["phase1"].isin(["none", "set+eca"])]
-    assert set(single["phase1"]) == set(PHASE1)
+    assert set(single["phase1"]) == set(PROCEDURAL)
     assert set(single["transfer"]) == set(SELECTORS)
     assembly = cells.loc[(cells["phase1"] == "set+eca") & (cells["task"] == "sorting"), "run"].iloc[0]
     assert [(planned.configs[p.run].task.name, p.selector) for p in planned.configs[assembly].parents] == [
@@ -175,7 +175,7 @@ def test_the_plan_is_complete_and_in_order():
 def test_runs_are_shared_with_reproduce():
     planned = table1.plan(replicates=1)
     cells = planned.cells.set_index(["task", "phase1", "transfer"])["run"]
-    theirs = reproduce.plan(reproduce.PROTOCOLS["cheap"], replicates=1, quick=False).cells.set_index("condition")
+    theirs = sweep.plan(reproduce.reproduction(reproduce.PROTOCOLS["cheap"], replicates=1)).cells.set_index("condition")
     shared = {
         "none": ("none", ""),
         "dyck_full": ("dyck", "full"),

@@ -13,6 +13,7 @@ from procpre_interp.ablate.shuffle import (
 )
 from procpre_interp.ablate.signs import MagnitudesOnly, SignFlips, SignsOnly
 from procpre_interp.ablate.spectrum import FlatSpectrum, LowRank, RandomSingularVectors, ReversedSpectrum
+from procpre_interp.ablate.sweep import copy_labels, damaged_copies
 from procpre_interp.ablate.symmetry import ShuffleHeads, ShuffleNeurons
 
 __all__ = [
@@ -37,4 +38,6 @@ __all__ = [
     "ShuffleWithinTensors",
     "SignFlips",
     "SignsOnly",
+    "copy_labels",
+    "damaged_copies",
 ]

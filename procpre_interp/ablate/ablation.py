@@ -25,7 +25,7 @@ class Ablation(abc.ABC):
     destroys: ClassVar[str]
     """What it takes away, in one line for tables."""
 
-    selector: str = "blocks + ln_final"
+    selector: str = "blocks+ln_final"
     """Which weights are damaged; the others keep their values."""
 
     @abc.abstractmethod

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from procpre_interp.commands.options import default_store, parse
+from procpre_interp.commands.options import beside_package, default_store, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,8 @@ def main(arguments: list[str]) -> int:
 
 
 def main_page() -> Path:
-    """The explorer's router: beside the package in a checkout, within it when installed from a wheel."""
-    package = Path(__file__).resolve().parents[1]
-    candidates = [package / "_app" / "main.py", package.parent / "app" / "main.py"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"the explorer is not installed: no {candidates[0]}")
+    """The explorer's router."""
+    page = beside_package("app") / "main.py"
+    if not page.is_file():
+        raise FileNotFoundError(f"the explorer is not installed: no {page}")
+    return page

@@ -19,6 +19,18 @@ def default_store() -> Path:
     return Path(os.environ.get("PROCPRE_STORE", "runs"))
 
 
+def beside_package(name: str) -> Path:
+    """The folder `app` or `experiments`: within the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    bundled = package / f"_{name}"
+    return bundled if bundled.is_dir() else package.parent / name
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parse(command: type[T], name: str, arguments: list[str], default: Any = None) -> T:
     """The command that the arguments describe. Exits after `-h`, and after a mistake, which is explained."""
     kwargs = {} if default is None else {"default": default}

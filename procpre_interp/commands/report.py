@@ -6,13 +6,13 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import default_store, parse
-from procpre_interp.report import reproduce_report, runs_report
+from procpre_interp.report import conditions_report, runs_report
 from procpre_interp.runs import RunStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one self-contained HTML file: curves, numbers, how the configs differ, lineage, environment.
+    """Write one self-contained HTML file: curves, numbers, diagnosis, configs, lineage, environment.
 
     RUN is an id, the beginning of one, or "latest". Without any, the newest result of `procpre-interp reproduce`.
     """
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     command = parse(Report, "report", arguments)
     store = RunStore(command.store)
     if command.runs:
-        path = runs_report([store.open(run) for run in command.runs], command.out)
+        path = runs_report(store, [store.open(run) for run in command.runs], command.out)
     else:
         tables = store.tables("reproduce-")
         if not tables:
@@ -38,6 +38,6 @@ def main(arguments: list[str]) -> int:
                 f"no result of `procpre-interp reproduce` in {command.store}; name runs to report on, "
                 "`procpre-interp runs` lists them"
             )
-        path = reproduce_report(store, tables[0], command.out)
+        path = conditions_report(store, tables[0], command.out)
     print(f"report: {path}")
     return 0

@@ -1,33 +1,20 @@
 """`procpre-interp reproduce`: replicates x conditions on haystack, a table beside the paper's numbers, a report."""
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from procpre_interp.commands.options import default_store, parse, print_frame, stdout_console
+from procpre_interp.commands.options import default_store, parse, print_frame, stdout_console, usable_cores
 from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.engine import execute_all
 from procpre_interp.progress import RunProgress
-from procpre_interp.report import reproduce_report
-from procpre_interp.reproduce import (
-    FIRST_CONFIRMATION_SEED,
-    PROTOCOLS,
-    Plan,
-    ProtocolName,
-    cost,
-    plan,
-    results,
-)
+from procpre_interp.report import conditions_report
+from procpre_interp.reproduce import PAPER, PAPER_NOTES, PROTOCOLS, Protocol, ProtocolName, reproduction
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note, summarise_conditions
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Plan, cost_of, plan, results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,45 +47,36 @@ def main(arguments: list[str]) -> int:
     if command.workers < 1:
         raise ValueError(f"workers={command.workers}; there must be at least 1")
     replicates = command.replicates if command.replicates is not None else (1 if command.quick else 6)
-    planned = plan(
-        PROTOCOLS[command.protocol], replicates=replicates, quick=command.quick, first_seed=command.first_seed
-    )
+    protocol = PROTOCOLS[command.protocol]
+    planned = plan(reproduction(protocol, replicates=replicates, quick=command.quick, first_seed=command.first_seed))
     store = RunStore(command.out)
     if (note := next(iter(planned.configs.values())).kernel_note) is not None:
         print(note, file=sys.stderr)
-    with RunProgress(labels(planned)) as progress:
+    with RunProgress(planned.labels) as progress:
         problems = execute_all(planned.configs, store, workers=command.workers, on_event=progress)
     table = results(planned, store)
     if table.empty:
         return 1
-    about = metadata(planned, cost(planned, store))
+    about = metadata(planned, protocol, cost_of(planned.configs, store))
     store.write_table(planned.table_name, table, about)
-    report = reproduce_report(store, planned.table_name, command.out / "reproduce.html")
+    report = conditions_report(store, planned.table_name, command.out / "reproduce.html")
     print_results(table, about)
     print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")
     return 1 if problems else 0
 
 
-def labels(planned: Plan) -> dict[str, str]:
-    """What to call each run while it works."""
-    names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in planned.configs.items()}
-    for cell in planned.cells.to_dict("records"):
-        names[cell["run"]] = f"seed {cell['replicate']} phase 2: {cell['label']}"
-    return names
-
-
-def metadata(planned: Plan, spent: dict[str, float | int]) -> dict:
+def metadata(planned: Plan, protocol: Protocol, spent: dict[str, float | int]) -> dict:
     """What a reader of the table must know."""
-    first = next(iter(planned.configs[run] for run in planned.cells["run"]))
+    sweep, shown = planned.sweep, set(planned.cells["condition"])
     return {
-        "title": "Dyck pretraining and needle in a haystack",
-        "protocol": planned.protocol.text,
-        "protocol_name": planned.protocol.name,
-        "task": first.task.name,
-        "limit": first.train.steps,
-        "threshold": first.task.breakthrough_accuracy,
-        "paper": {c.name: c.paper_accuracy for c in planned.conditions if c.paper_accuracy is not None},
-        "paper_notes": {c.name: c.paper_note for c in planned.conditions if c.paper_note},
+        "title": sweep.title,
+        "protocol": protocol.text,
+        "protocol_name": protocol.name,
+        "task": sweep.task.name,
+        "limit": sweep.train.steps,
+        "threshold": sweep.task.breakthrough_accuracy,
+        "paper": {name: share for name, share in PAPER.items() if name in shown},
+        "paper_notes": {name: note for name, note in PAPER_NOTES.items() if name in shown},
         "cost": spent,
     }
 

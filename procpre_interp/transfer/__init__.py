@@ -1,9 +1,10 @@
 """Transfer of chosen components from phase-1 parents into a phase-2 model."""
 
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
-from procpre_interp.transfer.transplant import Donor, TransferConfig, Weights, positions_carried, transplant
+from procpre_interp.transfer.transplant import NOTHING, Donor, TransferConfig, Weights, positions_carried, transplant
 
 __all__ = [
+    "NOTHING",
     "Donor",
     "EmbeddingStrategy",
     "TransferConfig",

@@ -9,6 +9,8 @@ from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positi
 
 EMBEDDINGS = "embed + pos + unembed"
 """What the strategies of `TransferConfig` govern, and selectors therefore do not."""
+NOTHING = "none"
+"""The selector of a parent that gives no component: embeddings and positions alone, as `TransferConfig` says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +42,21 @@ def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], tra
     """New weights for a model of `config`: the fresh ones, with each donor's selected components in their place.
 
     Where selections overlap, the later donor's stand. Token embeddings, unembedding and positions follow `transfer`
-    and never the selectors, so `all` means every other weight. Transferring everything with `retain` and `carry` to a
-    model of the same shape gives the donor itself.
+    and never the selectors: `all` means every other weight, and `none` no other. Transferring everything with `retain`
+    and `carry` to a model of the same shape gives the donor itself.
 
     Raises `ValueError` when a selector takes nothing but embeddings, or a donor's weights do not fit.
     """
     weights = {name: tensor.clone() for name, tensor in fresh.items()}
     for donor in donors:
+        if donor.selector == NOTHING:
+            continue
         governed = {piece.parameter for piece in select(donor.config, EMBEDDINGS)}
         pieces = [piece for piece in select(donor.config, donor.selector) if piece.parameter not in governed]
         if not pieces:
             raise ValueError(
                 f"selector {donor.selector!r} takes nothing but embeddings, which follow token_embedding, unembedding "
-                "and positions; select components such as attn, mlp, ln or all"
+                f"and positions; select components such as attn, mlp, ln or all, or {NOTHING!r} for embeddings alone"
             )
         for piece in pieces:
             source, target = donor.weights[piece.parameter], weights.get(piece.parameter)

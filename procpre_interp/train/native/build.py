@@ -13,7 +13,9 @@ import platform
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,6 +43,8 @@ PROCESSORS = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64"
 
 COMPILE_SECONDS = 300
 """A compiler that takes longer is taken for one that hangs."""
+LEFTOVER_SECONDS = 6 * 3600
+"""Temporary files that are older were left by a build that was killed."""
 
 
 class KernelUnavailable(ValueError):
@@ -73,22 +77,48 @@ def build(shape: KernelShape, level: Level = "native") -> Path:
 def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folder_name: str) -> Path:
     folder = Path(folder_name)
     library = folder / f"{_key(shape, level, command)}.so"
-    if _is_whole(library):
-        return library
+    if not _is_whole(library):
+        _compile_once(shape, level, library)
+    _check_loads(library)
+    return library
+
+
+def _compile_once(shape: KernelShape, level: Level, library: Path) -> None:
+    """Compile the library unless another process does."""
+    folder = library.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(library.with_suffix(".lock")):
             if not _is_whole(library):  # else another process compiled it while this one waited
+                _remove_leftovers(library)
                 with atomic_write(library) as temporary:
                     compile_kernel(shape, temporary, level=level)
                 write_text(_checksum(library), hashlib.sha256(library.read_bytes()).hexdigest())
-                ctypes.CDLL(str(library))
     except OSError as problem:
         raise KernelUnavailable(
             f"{problem.filename or folder}: {problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be "
             "written"
         ) from None
-    return library
+
+
+def _check_loads(library: Path) -> None:
+    """Raise `KernelUnavailable` where the library cannot be loaded, whoever compiled it."""
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as problem:
+        # For a noexec mount the loader says "failed to map segment", which helps nobody.
+        noexec = os.statvfs(library.parent).f_flag & getattr(os, "ST_NOEXEC", 0)
+        advice = "; its folder is mounted noexec: set PROCPRE_CACHE to a folder that is not" if noexec else ""
+        reason = " ".join(str(problem).split()).removeprefix(f"{library}: ")
+        raise KernelUnavailable(f"{library} is compiled but cannot be loaded: {reason}{advice}") from None
+
+
+def _remove_leftovers(library: Path) -> None:
+    """Remove what killed builds left: of this library at once, since its lock is ours, and of others when it is old."""
+    for path in library.parent.glob(".*.tmp*"):
+        with suppress(OSError):  # it is gone by now, or another user's
+            if path.name.startswith(f".{library.stem}.") or time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
 
 
 def compile_kernel(shape: KernelShape, output: Path, *, level: Level = "native", flags: Sequence[str] = ()) -> None:
@@ -97,7 +127,19 @@ def compile_kernel(shape: KernelShape, output: Path, *, level: Level = "native",
     compiled = output.with_name(output.name + ".o")
     source = str(Path(__file__).with_name("kernel.cpp"))
     try:
-        _call([*command, *FLAGS, *level_flags(level), *shape.flags, *flags, "-c", source, "-o", str(compiled)])
+        _call(
+            [
+                *command,
+                *FLAGS,
+                *_accepted_flags(level, command),
+                *shape.flags,
+                *flags,
+                "-c",
+                source,
+                "-o",
+                str(compiled),
+            ]
+        )
         _call([*command, "-shared", str(compiled), "-o", str(output), "-pthread", *linked])
     finally:
         compiled.unlink(missing_ok=True)
@@ -105,7 +147,11 @@ def compile_kernel(shape: KernelShape, output: Path, *, level: Level = "native",
 
 def compiler() -> tuple[str, ...]:
     """The command of the C++ compiler: $CXX, or the first that there is. Raises `KernelUnavailable`."""
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    wanted = os.environ.get("CXX", "")
+    try:
+        chosen = shlex.split(wanted)
+    except ValueError as problem:
+        raise KernelUnavailable(f"no C++ compiler: CXX={wanted!r} cannot be split into words: {problem}") from None
     for name in [chosen[0]] if chosen else ["c++", "g++", "clang++"]:
         if (path := shutil.which(name)) is not None:
             return (path, *chosen[1:])
@@ -125,8 +171,15 @@ def level_flags(level: Level) -> tuple[str, ...]:
     return LEVEL_FLAGS[processor][level]
 
 
+def _accepted_flags(level: Level, command: Sequence[str]) -> tuple[str, ...]:
+    """The level's flags, or none where the compiler does not know how to compile for its own processor."""
+    flags = level_flags(level)
+    refused = level == "native" and _run([*command, *flags, "-E", "-x", "c++", os.devnull]).returncode != 0
+    return () if refused else flags
+
+
 def _key(shape: KernelShape, level: Level, command: tuple[str, ...]) -> str:
-    flags = [*FLAGS, *level_flags(level), *shape.flags]
+    flags = [*FLAGS, *_accepted_flags(level, command), *shape.flags]
     content = hashlib.sha256(repr((command, flags)).encode())
     content.update(_call([*command, *flags, "-dM", "-E", "-x", "c++", os.devnull]).encode())
     here = Path(__file__).parent
@@ -137,14 +190,19 @@ def _key(shape: KernelShape, level: Level, command: tuple[str, ...]) -> str:
 
 def _call(command: Sequence[str]) -> str:
     """What the compiler prints. Raises `KernelUnavailable` with its first complaint."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, errors="replace")
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        raise KernelUnavailable(f"{command[0]} does not run: {str(problem).splitlines()[0]}") from None
+    done = _run(command)
     if done.returncode != 0:
         complaints = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()] or ["no message"]
         raise KernelUnavailable(f"{command[0]} fails (exit code {done.returncode}): {complaints[0]}")
     return done.stdout
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """The compiler's answer. Raises `KernelUnavailable` where it does not run."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, errors="replace")
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise KernelUnavailable(f"{command[0]} does not run: {str(problem).splitlines()[0]}") from None
 
 
 def _checksum(library: Path) -> Path:

@@ -1,0 +1,66 @@
+"""Claim: pretraining on Dyck brackets teaches a tiny transformer to recall (needle in a haystack).
+
+    python experiments/dyck_teaches_recall.py [--out runs] [--workers 2] [--minutes 90] [--quick]
+
+The paper's headline is full transfer, 11.3 to 96.9 %. Ten replicates, since full transfer either breaks through or does
+not: seeds 1000 to 1005 had been seen when this was written, 1006 to 1009 had not.
+"""
+
+import sys
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from procpre_interp.claims import Claim, Contrast
+from procpre_interp.experiment import Experiment, Judged, main, run
+from procpre_interp.plots.curves import survival_curves
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, dyck, haystack_sweep
+
+__all__ = ["EXPERIMENT", "figure", "run"]
+
+CLAIM = Claim(
+    name="dyck_teaches_recall",
+    claim="Pretraining on Dyck, transferred in full, teaches recall.",
+    prediction="Accuracy on haystack is higher than without pretraining by more than the margin.",
+    margin=MARGIN_NOTE,
+    refuted_by="A mean gain whose interval lies wholly below the margin.",
+    primary=Contrast(
+        name="full transfer over none",
+        weights={"full": 1, "none": -1},
+        predicted="above",
+        margin=EFFECT_MARGIN,
+    ),
+    secondary=(
+        Contrast(
+            name="attention + LN over none",
+            weights={"attn+ln": 1, "none": -1},
+            predicted="above",
+            margin=EFFECT_MARGIN,
+        ),
+        Contrast(
+            name="steps that full transfer saves",
+            weights={"none": 1, "full": -1},
+            measure="restricted_time_steps",
+        ),
+    ),
+)
+
+
+def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
+    """Time to breakthrough, as survival curves."""
+    return survival_curves(table.loc[table["status"] != "failed"])
+
+
+EXPERIMENT = Experiment(
+    claim=CLAIM,
+    sweep=haystack_sweep(
+        "dyck_teaches_recall",
+        (dyck("full", label="Dyck, full transfer"), dyck("attn+ln", "attn+ln", label="Dyck, attention + LN")),
+        replicates=10,
+    ),
+    figure=figure,
+    protocol=PROTOCOLS["cheap"].text,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

@@ -1,0 +1,133 @@
+"""Claim: the gain is fragile: noise as large as the weights themselves destroys it.
+
+    python experiments/noise_dose_response.py [--out runs] [--workers 2] [--minutes 90] [--quick]
+
+Gaussian noise, in units of each tensor's standard deviation, is added to Dyck's attention + LN before the transfer: to
+both, to the attention alone, to the LayerNorms alone. The half-dose is where half of the gain is left. Beside it, the
+same noise on the finished phase-2 models, which are only evaluated: what the solution itself tolerates.
+"""
+
+import sys
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from procpre_interp.ablate import Noise
+from procpre_interp.claims import Claim, Contrast
+from procpre_interp.damage import damage_table
+from procpre_interp.dose import dose_means, half_dose
+from procpre_interp.experiment import Experiment, Judged, main, run
+from procpre_interp.files import plain
+from procpre_interp.plots.ladder import dose_response
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, dyck, haystack_sweep
+from procpre_interp.runs import RunStore
+
+__all__ = ["EXPERIMENT", "figure", "run"]
+
+DOSES = (0.25, 0.5, 1.0, 2.0)
+"""Noise before phase 2, in standard deviations of each tensor."""
+FINISHED_DOSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Noise on the finished model, which had no training to make up for it."""
+DRAWS = 10
+"""Draws of the noise a finished model and dose."""
+PARTS = {"attn+ln": "attention + LN", "attn": "attention", "ln": "LN"}
+"""Where the noise is."""
+
+
+def named(part: str, dose: float) -> str:
+    return f"{part} noise {dose:g}"
+
+
+CLAIM = Claim(
+    name="noise_dose_response",
+    claim="Noise of one standard deviation of the weights destroys most of the gain.",
+    prediction="Attention + LN with noise of one standard deviation is less accurate than intact by more than the "
+    "margin.",
+    margin=MARGIN_NOTE,
+    refuted_by="A mean loss whose interval lies wholly below the margin.",
+    primary=Contrast(
+        name="intact over noise of 1 std on attention + LN",
+        weights={"intact": 1, named("attn+ln", 1.0): -1},
+        predicted="above",
+        margin=EFFECT_MARGIN,
+    ),
+    secondary=tuple(
+        Contrast(
+            name=f"intact over noise of {dose:g} std on {PARTS[part]}",
+            weights={"intact": 1, named(part, dose): -1},
+            predicted="above",
+            margin=EFFECT_MARGIN,
+        )
+        for part in PARTS
+        for dose in DOSES
+        if (part, dose) != ("attn+ln", 1.0)
+    ),
+)
+
+
+def doses(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by component, dose and replicate, with that of no pretraining, for `dose.half_dose`."""
+    accuracy = table.loc[table["status"] == "finished"].pivot(index="replicate", columns="condition", values="accuracy")
+    cells = [(part, dose, "intact" if dose == 0 else named(part, dose)) for part in PARTS for dose in (0.0, *DOSES)]
+    parts = [
+        pd.DataFrame({"value": accuracy[name], "baseline": accuracy["none"]}).assign(
+            component=PARTS[part], noise_std=dose
+        )
+        for part, dose, name in cells
+        if name in accuracy
+    ]
+    return pd.concat(parts).reset_index()
+
+
+def extra(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+    """Half-doses before phase 2, and accuracies of the finished models with noise."""
+    found: dict[str, Any] = {"half_doses": half_dose(doses(table)).to_dict("records")}
+    intact = table.loc[(table["condition"] == "intact") & (table["status"] == "finished")]
+    noises = [Noise(noise_std=dose, selector="attn+ln") for dose in FINISHED_DOSES]
+    damaged = pd.concat(
+        [
+            damage_table(store.open(run), noises, n_draws=DRAWS).assign(replicate=seed)
+            for run, seed in intact[["run", "replicate"]].itertuples(index=False)
+        ]
+    )
+    means = damaged.groupby(["replicate", "noise_std"])["accuracy"].mean().rename("value").reset_index()
+    none = table.loc[table["condition"] == "none"].set_index("replicate")["accuracy"]
+    finished = means.assign(component="finished model", baseline=means["replicate"].map(none))
+    found["finished_doses"] = finished.to_dict("records")
+    found["finished_half_dose"] = half_dose(finished).to_dict("records")
+    return plain(found)
+
+
+def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
+    """Accuracy against noise before phase 2, with the fitted half-doses."""
+    fits = pd.DataFrame(judged["half_doses"])
+    numbers = dict.fromkeys(("half_dose", "low", "high", "slope"), float)  # null, which stands for NaN, included
+    return dose_response(dose_means(doses(table)), fits.astype(numbers))
+
+
+EXPERIMENT = Experiment(
+    claim=CLAIM,
+    sweep=haystack_sweep(
+        "noise_dose_response",
+        (
+            dyck("intact", "attn+ln", label="attention + LN intact"),
+            *(
+                dyck(
+                    named(part, dose),
+                    "attn+ln",
+                    label=f"noise of {dose:g} std on {name}",
+                    ablation=Noise(noise_std=dose, selector=part),
+                )
+                for part, name in PARTS.items()
+                for dose in DOSES
+            ),
+        ),
+    ),
+    figure=figure,
+    protocol=PROTOCOLS["cheap"].text,
+    extra=extra,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

@@ -1,0 +1,70 @@
+"""`procpre-interp claims`: every claim with its verdict and the numbers behind it. Imports no torch."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from tyro.conf import Positional
+
+from procpre_interp.claims import read_claims
+from procpre_interp.commands.options import beside_package, default_store, parse, print_frame, stdout_console
+from procpre_interp.describe import contrasts_table, describe_claim, verdicts_table
+from procpre_interp.files import plain
+from procpre_interp.registry import unknown_name
+from procpre_interp.runs import RunStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Do the claims hold? Verdicts as computed, from the store and from the results that come with the package.
+
+    With names of claims: all their contrasts, and the runs behind them.
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """Claims to show in full."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs. Its claims stand before the bundled ones of the same name."""
+    format: Literal["table", "json"] = "table"
+    """json has every number, and for each claim the runs that it was judged on."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the verdicts."""
+    command = parse(Claims, "claims", arguments)
+    claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
+    known = {claim["name"]: claim for claim in claims}
+    for name in command.names:
+        if name not in known:
+            raise unknown_name("claim", name, list(known))
+    chosen = [known[name] for name in command.names] if command.names else claims
+    if command.format == "json":
+        print(json.dumps([plain_claim(claim) for claim in chosen], indent=1))
+        return 0
+    if not chosen:
+        print("no claim is judged yet; `python experiments/dyck_teaches_recall.py` judges the first")
+        return 0
+    console = stdout_console()
+    if not command.names:
+        print_frame(console, verdicts_table(chosen), "", left=["Claim", "Verdict", "Primary contrast", "Predicted"])
+        console.print(
+            "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
+        )
+        return 0
+    for claim in chosen:
+        console.print(describe_claim(claim))
+        print_frame(console, contrasts_table(claim), "", left=["Contrast", "Predicted", "Verdict"])
+        cells = claim["cells"]
+        shown = [column for column in ("condition", "replicate", "run", "phase1_run", "accuracy") if column in cells]
+        text = cells[shown].astype({"accuracy": float}).round(4).fillna("").astype(str)
+        print_frame(console, text, f"\nRuns ({claim['source']})", left=shown[:1])
+        console.print("")
+    return 0
+
+
+def plain_claim(claim: dict[str, Any]) -> dict[str, Any]:
+    """The claim with its cells as rows."""
+    cells: pd.DataFrame = claim["cells"]
+    return {**claim, "cells": plain(cells.to_dict("records"))}

@@ -1,0 +1,62 @@
+"""`procpre-interp diagnose`: what went wrong in a run, or may have. Imports no torch."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from procpre_interp.commands.options import default_store, parse, stdout_console
+from procpre_interp.diagnosis import Finding, diagnose_all
+from procpre_interp.evidence import score_name, selector_of
+from procpre_interp.run import Run
+from procpre_interp.runs import RunStore
+from procpre_interp.signatures import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnose:
+    """Name the failure signatures of runs, with the numbers behind them.
+
+    A run is compared with others in the store: of the same task, model, training and seed, without pretraining or
+    with one factor of the transfer changed. RUN is an id, the beginning of one, or "latest".
+    """
+
+    runs: Positional[tuple[str, ...]] = ()
+    """Runs to diagnose."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+    format: Literal["table", "json"] = "table"
+    """table for people; json has one object a finding."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the findings on each run."""
+    command = parse(Diagnose, "diagnose", arguments)
+    if not command.runs:
+        raise ValueError("procpre-interp diagnose wants a RUN or several; `procpre-interp runs` lists them")
+    store = RunStore(command.store)
+    runs = list({run.id: run for run in map(store.open, command.runs)}.values())
+    findings = diagnose_all(runs, store)
+    if command.format == "json":
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        for run in runs:
+            print_findings(run, [finding for finding in findings if finding.run == run.id])
+    return 0
+
+
+def print_findings(run: Run, findings: list[Finding]) -> None:
+    """A heading with the run, then a paragraph a finding."""
+    console = stdout_console()
+    summary = run.summary
+    score = f"{score_name(run).partition('_')[0]} {shown(run)}"
+    about = f"{summary['task']}, seed {summary['seed']}, components: {selector_of(run)}, {score}"
+    console.print(f"run {run.id}: {about}", soft_wrap=True)
+    for finding in findings:
+        console.print(f"  {finding.signature}: {finding.sentence}", soft_wrap=True)
+        if finding.remedy:
+            console.print(f"    {finding.remedy}", soft_wrap=True)
+    console.print()

@@ -1,0 +1,112 @@
+"""`procpre-interp sweep`: a grid of transfers from one YAML file, over replicates, with a live table and a report."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tyro.conf import Positional
+
+from procpre_interp.commands.options import default_store, parse, print_frame, stdout_console, usable_cores
+from procpre_interp.commands.reproduce import print_results
+from procpre_interp.commands.training import read_yaml
+from procpre_interp.config import from_dict, to_yaml
+from procpre_interp.describe import map_effects_table
+from procpre_interp.report import conditions_report
+from procpre_interp.runs import RunStore
+from procpre_interp.sweep import Plan, Sweep, cost_of, map_table, results, run_sweep
+from procpre_interp.sweep_progress import live_table
+from procpre_interp.train import TrainConfig
+from procpre_interp.transfer_map import transfer_map
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCommand:
+    """Run every condition of a sweep over its replicates, and report.
+
+    CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
+    grids and transfer maps; `experiments/sweeps` has examples. Runs that are in the store already are not repeated, so
+    the same command goes on after Ctrl-C, and a larger grid computes only what is new. A failed cell is shown and
+    counted; the others go on.
+    """
+
+    config: Positional[Path]
+    """YAML file of the sweep."""
+    out: Path = field(default_factory=default_store)
+    """Folder of the runs, and of NAME.html."""
+    workers: int = field(default_factory=usable_cores)
+    """Processes of one thread each. Does not change the numbers."""
+    replicates: int | None = None
+    """Replicates; none: those of the file."""
+    minutes: float | None = None
+    """Start no run after so many minutes; those under way are finished. None: go on to the end."""
+    outcome: str = "accuracy"
+    """What the transfer maps explain: accuracy, loss_nats, area, restricted_time_steps, breakthrough_share, ..."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is missing, print tables, write the report. Exit code 1 where a run failed or nothing is finished."""
+    started = time.monotonic()
+    command = parse(SweepCommand, "sweep", arguments)
+    if command.workers < 1:
+        raise ValueError(f"workers={command.workers}; there must be at least 1")
+    fields = read_yaml(command.config)
+    if command.replicates is not None:
+        fields["replicates"] = command.replicates
+    sweep = from_dict(Sweep, fields, str(command.config))
+    store = RunStore(command.out)
+    limit = math.inf if command.minutes is None else started + 60 * command.minutes
+    planned, problems = run_sweep(
+        sweep, store, workers=command.workers, show=live_table(store), may_start=lambda: time.monotonic() < limit
+    )
+    table = results(planned, store, problems)
+    if table.empty or "finished" not in set(table["status"]):
+        print("no cell is finished; the same command goes on from here")
+        return 1
+    finished = table.loc[table["status"] != "failed"]
+    about = metadata(planned, store) | {"maps": maps(planned, finished, command.outcome)}
+    store.write_table(planned.table_name, finished, about)
+    report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
+    print_results(finished, about)
+    for each in about["maps"]:
+        rows = map_effects_table(each["effects"])
+        print_frame(stdout_console(), rows, f"\n{each['title']}", left=["Method", "Player", "Decision"])
+    for row in table.loc[table["status"] == "failed"].to_dict("records"):
+        print(f"failed: {row['label']}, seed {row['replicate']}: {row['problem']}")
+    missing = len(planned.cells) - len(table) + planned.deferred
+    print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
+    print(f"report: {report}   table: {planned.table_name} in {command.out}")
+    return 1 if problems else 0
+
+
+def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
+    """What a reader of the table must know."""
+    sweep = planned.sweep
+    phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
+    return {
+        "title": sweep.title or sweep.name,
+        "protocol": " ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
+        "config": to_yaml(sweep),
+        "task": sweep.task.name,
+        "limit": sweep.train.steps,
+        "threshold": sweep.task.breakthrough_accuracy,
+        "cost": cost_of(planned.configs, store),
+    }
+
+
+def training(train: TrainConfig) -> str:
+    """A phase's training in a few words."""
+    return f"{train.steps:,} steps of batch {train.batch_size}, lr {train.learning_rate:g}, {train.schedule}"
+
+
+def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
+    """Every transfer map of the sweep: its title and its effects, one row a method and player."""
+    found = []
+    for each in planned.sweep.maps:
+        rows = map_table(planned, table, each)
+        effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
+        title = f"Transfer map of {each.phase1}: {', '.join(each.players)}"
+        found.append({"title": title, "effects": effects.to_dict("records")})
+    return found

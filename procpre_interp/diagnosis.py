@@ -1,0 +1,165 @@
+"""Why a transfer failed: failure signatures of runs, named with the numbers that say so.
+
+A run is compared with others of its store, as `evidence` finds them; a comparison that the store does not hold is
+named, never guessed. The rules are in `signatures` (what is seen) and `reasons` (why it may be so).
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from procpre_interp.describe import flatten
+from procpre_interp.evidence import Evidence, parents_of, score_name, score_of, seed_of
+from procpre_interp.reasons import reasons, token_ratio
+from procpre_interp.run import Run
+from procpre_interp.runs import RunStore
+from procpre_interp.signatures import (
+    Finding,
+    Numbers,
+    copying,
+    difference,
+    full_below_selective,
+    margin,
+    outcome,
+    shown,
+    verdict,
+)
+
+__all__ = ["NO_SIGNATURE", "Finding", "diagnose", "diagnose_all", "diagnosis_by_condition", "diagnosis_table"]
+
+NO_SIGNATURE = "no failure signature"
+
+
+def diagnose(run: Run, store: RunStore) -> list[Finding]:
+    """The failure signatures of a finished run, or one finding that says that there is none."""
+    return diagnose_all([run], store)
+
+
+def diagnose_all(runs: Sequence[Run], store: RunStore) -> list[Finding]:
+    """The findings on several runs, in their order; the store is read once."""
+    evidence = Evidence(store)
+    return [finding for run in runs for finding in _findings(run, evidence)]
+
+
+def diagnosis_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """One row a finding, as text: run, signature, finding, numbers."""
+    rows = [[each.run, each.signature, each.sentence, describe_numbers(each.numbers)] for each in findings]
+    return pd.DataFrame(rows, columns=["run", "signature", "finding", "numbers"])
+
+
+def describe_numbers(numbers: Mapping[str, float | int | str]) -> str:
+    """Names and values in one line."""
+    form = {
+        name: ",.0f" if abs(value) >= 1000 else ".3g" for name, value in numbers.items() if isinstance(value, float)
+    }
+    return ", ".join(f"{name} {value:{form.get(name, '')}}" for name, value in numbers.items())
+
+
+def diagnosis_by_condition(findings: Sequence[Finding], cells: pd.DataFrame) -> pd.DataFrame:
+    """One row a condition of `cells` (columns label, run), as text: its signatures, each with its number of runs.
+
+    The numbers are means over the runs with the most frequent failure, or over all where there is none.
+    """
+    labels, rows = dict(zip(cells["run"], cells["label"])), []
+    for label in dict.fromkeys(labels[each.run] for each in findings):
+        group = [each for each in findings if labels[each.run] == label]
+        counts = pd.Series([each.signature for each in group]).value_counts(sort=False)
+        failures = counts.drop(NO_SIGNATURE, errors="ignore")
+        first = failures.idxmax() if len(failures) else NO_SIGNATURE
+        numbers = pd.DataFrame([each.numbers for each in group if each.signature == first]).select_dtypes("number")
+        signatures = "; ".join(f"{name} ({count})" for name, count in counts.items())
+        n = len({each.run for each in group})
+        means = numbers.drop(columns="n", errors="ignore").mean().to_dict()
+        rows.append([label, signatures, describe_numbers(means), str(n)])
+    return pd.DataFrame(rows, columns=["Condition", "Signatures (runs)", "Numbers (means)", "n"])
+
+
+def _findings(run: Run, evidence: Evidence) -> list[Finding]:
+    if run.summary["status"] == "diverged":
+        return [_diverged(run)]
+    if not parents_of(run):
+        sentence = f"Score {shown(run)}. Trained from fresh weights: there is no transfer to judge."
+        numbers: Numbers = {score_name(run): run.summary[score_name(run)]}
+        return [Finding(run=run.id, signature=NO_SIGNATURE, sentence=sentence, numbers=numbers, remedy="")]
+    found = list(full_below_selective(run, evidence))
+    baseline = evidence.baselines(run).get(seed_of(run))
+    if baseline is None or score_of(baseline) is None:
+        return [_no_baseline(run, baseline, evidence), *found]
+    seen, damage = verdict(run, baseline), evidence.damage(run)
+    sentence, numbers = outcome(run, baseline, evidence)
+    if damage:
+        sentence, numbers = f"Lineage: {'; '.join(damage)}. {sentence}", numbers | {"damage": "; ".join(damage)}
+    if seen == "gain":
+        remedy = "The damage does not take the gain away in this run." if damage else ""
+        return found or [Finding(run=run.id, signature=NO_SIGNATURE, sentence=sentence, numbers=numbers, remedy=remedy)]
+    if damage:
+        signature, remedy, causes = f"{seen}: shuffled or noised lineage", _undamaged(run, evidence), []
+    else:
+        signature = "no gain" if seen == "at baseline" else seen
+        judged = list(reasons(run, evidence, signature))
+        causes = [each for each in judged if isinstance(each, Finding)]
+        remarks = [each for each in judged if isinstance(each, str)]
+        if not causes:
+            remarks.insert(0, "None of the known reasons is seen.")
+        remedy, numbers = " ".join(remarks), numbers | token_ratio(run, evidence)
+    if numbers["gained"]:
+        remedy += " Other replicates did gain: compare times to breakthrough over more seeds, with a longer limit."
+    first = Finding(run=run.id, signature=signature, sentence=sentence, numbers=numbers, remedy=remedy)
+    return [first, *causes, *found]
+
+
+def _undamaged(run: Run, evidence: Evidence) -> str:
+    """What the same transfer reaches without the damage, if the store has it."""
+    intact = [each for each, factors in evidence.siblings(run) if factors <= {"ablation", "sequences"}]
+    intact = [each for each in intact if not evidence.damage(each)]
+    if not intact:
+        return "The same transfer without the damage would tell what the damage took away; it is not in the store."
+    best = max(intact, key=lambda each: difference(each, run))
+    same = difference(best, run) <= margin(run)
+    remark = ": in this replicate the damage need not be the cause." if same else "."
+    return f"The same transfer without the damage reaches {shown(best)} (run {best.id}){remark}"
+
+
+def _diverged(run: Run) -> Finding:
+    step, limit, why = run.summary["steps"], run.summary.get("breakthrough_limit"), run.summary.get("stop_reason")
+    sentence = f"Diverged at step {step:,}{f' of {limit:,}' if limit else ''}: {why}."
+    numbers: Numbers = {"status": "diverged", "stop_reason": str(why), "step": step}
+    rate = run.config.get("train", {}).get("learning_rate")
+    remedy = f"Lower --train.learning-rate{f' (now {rate:g})' if rate else ''}, or lengthen --train.warmup-steps."
+    return Finding(run=run.id, signature="no gain: diverged", sentence=sentence, numbers=numbers, remedy=remedy)
+
+
+def _no_baseline(run: Run, diverged: Run | None, evidence: Evidence) -> Finding:
+    """The baseline is missing, or diverged: so the gain is unknown."""
+    sentence = (
+        f"Score {shown(run)}; the gain is unknown: no baseline run with seed {seed_of(run)} (same "
+        "task, model and training, without parents) in the store."
+    )
+    numbers: Numbers = {score_name(run): run.summary[score_name(run)], "seed": seed_of(run)}
+    remedy = _baseline_command(run, evidence)
+    if diverged is not None:
+        sentence = f"Score {shown(run)}; the gain is unknown: the baseline run {diverged.id} diverged."
+        numbers, remedy = numbers | {"baseline_run": diverged.id}, "Lower --train.learning-rate for both."
+    elif evidence.n_damaged:
+        sentence += f" Damaged runs, {evidence.n_damaged} of them, were not used; it may be among these."
+        numbers |= {"damaged_runs": evidence.n_damaged}
+    sentence += copying(run)
+    return Finding(run=run.id, signature="no baseline", sentence=sentence, numbers=numbers, remedy=remedy)
+
+
+def _baseline_command(run: Run, evidence: Evidence) -> str:
+    """The command that trains the run's model from fresh weights; words where options cannot say its task."""
+    task = run.config["task"]
+    if any(isinstance(value, (list, dict)) for value in task.values()):
+        return f"Train the task, model, train and seed of {run.folder / 'config.yaml'} without its parents."
+    flags = flatten({part: run.config.get(part, {}) for part in ("task", "model", "train")})
+    words = ["procpre-interp", "train", "--task", task["name"], "--seed", str(seed_of(run))]
+    for name, value in flags.items():
+        part, _, option = name.partition(".")
+        if option and option not in ("name", "version"):
+            option = option.replace("_", "-")
+            words += {"true": [f"--{part}.{option}"], "false": [f"--{part}.no-{option}"]}.get(
+                value, [f"--{part}.{option}", value]
+            )
+    return f"This makes it: `{shlex.join([*words, '--store', str(evidence.store.path)])}`"

@@ -1,0 +1,182 @@
+"""Scripts of claims: run a sweep, judge the claim, keep table and verdict, draw the figure."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import tyro
+
+from procpre_interp.claims import Claim, judge, write_claim
+from procpre_interp.commands.options import default_store, stdout_console, usable_cores
+from procpre_interp.describe import describe_claim, describe_cost
+from procpre_interp.engine import Event
+from procpre_interp.plots.ladder import ladder
+from procpre_interp.report import Section, write_report
+from procpre_interp.runs import RunStore
+from procpre_interp.stats import replicate_bootstrap, replicate_matrix
+from procpre_interp.sweep import Plan, Sweep, cost_of, results, run_sweep
+from procpre_interp.sweep_progress import live_table
+from procpre_interp.train import TrainConfig
+
+RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
+"""Where the tables of the claims are kept in a checkout."""
+
+Judged = dict[str, Any]
+"""A claim with its verdict, as `claims.judge` gives it."""
+Show = Callable[[Plan], AbstractContextManager[Callable[[Event], None]]]
+"""What shows the events of a plan's runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A claim, the sweep whose runs decide it, and its figures."""
+
+    claim: Claim
+    sweep: Sweep
+    figure: Callable[[pd.DataFrame, Judged], go.Figure]
+    """From the table of the sweep and the judged claim."""
+    protocol: str
+    """How the runs are trained, in words."""
+    extra: Callable[[pd.DataFrame, RunStore], dict[str, Any]] = lambda table, store: {}
+    """What else is computed from table and runs, to be kept beside the verdict; plain values."""
+
+
+def run(
+    experiment: Experiment,
+    store: RunStore,
+    *,
+    workers: int,
+    quick: bool = False,
+    show: Show | None = None,
+    may_start: Callable[[], bool] = lambda: True,
+) -> tuple[pd.DataFrame, Judged]:
+    """Compute what is missing and judge the claim: its cells, and the claim with its verdict.
+
+    Raises `ValueError` while no cell is finished.
+    """
+    sweep = shortened(experiment.sweep) if quick else experiment.sweep
+    shown = {} if show is None else {"show": show}
+    planned, problems = run_sweep(sweep, store, workers=workers, may_start=may_start, **shown)
+    table = results(planned, store, problems)
+    if table.empty or "finished" not in set(table["status"]):
+        raise ValueError(f"{experiment.claim.name}: no run is finished; the same command goes on from here")
+    judged = judge(experiment.claim, table, quick=quick)
+    about = {"task": sweep.task.name, "limit": sweep.train.steps, "threshold": sweep.task.breakthrough_accuracy}
+    judged |= {**about, "protocol": experiment.protocol, "cost": cost_of(planned.configs, store)}
+    judged |= experiment.extra(table, store)
+    return table, judged
+
+
+def shortened(sweep: Sweep) -> Sweep:
+    """One replicate of a few steps, with a tuning seed: to see that everything works."""
+
+    def short(train: TrainConfig) -> TrainConfig:
+        return dataclasses.replace(
+            train, steps=20, batch_size=32, warmup_steps=5, evaluate_every=10, evaluate_examples=100, patience=None
+        )
+
+    phase1 = tuple(dataclasses.replace(each, train=short(each.train)) for each in sweep.phase1)
+    return dataclasses.replace(sweep, phase1=phase1, train=short(sweep.train), replicates=1, first_seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Run what is missing, judge the claim, and write its table and figure."""
+
+    out: Path = field(default_factory=default_store)
+    """Folder of the runs, and of the report claim-NAME.html."""
+    workers: int = field(default_factory=usable_cores)
+    """Processes of one thread each. Does not change the numbers."""
+    minutes: float | None = None
+    """Start no run after so many minutes; those under way are finished. None: go on to the end."""
+    quick: bool = False
+    """One replicate of a few steps, to see that everything works: the verdict is always undecided."""
+    results: Path | None = None
+    """Folder of the CSV and JSON that the repository keeps; none: experiments/results/claims, but not with --quick."""
+
+
+def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> int:
+    """The command line of a claim's script, or of several. Exit code 1 where a run failed or nothing is finished."""
+    name = experiments[0].claim.name if len(experiments) == 1 else "claims"
+    try:
+        options = tyro.cli(Options, prog=name, args=arguments, description=_purpose(experiments))
+        return _main(experiments, options)
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; repeat the command to go on from there", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as problem:
+        print(f"{name}: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 1 if isinstance(problem, OSError) else 2
+
+
+def _purpose(experiments: Sequence[Experiment]) -> str:
+    return "\n\n".join(f"{each.claim.claim} Prediction: {each.claim.prediction}" for each in experiments)
+
+
+def _main(experiments: Sequence[Experiment], options: Options) -> int:
+    if options.workers < 1:
+        raise ValueError(f"workers={options.workers}; there must be at least 1")
+    if options.minutes is not None and not options.minutes >= 0:
+        raise ValueError(f"minutes={options.minutes}; it must not be negative, or none")
+    store, started = RunStore(options.out), time.monotonic()
+    folder = options.results or (None if options.quick else RESULTS / "claims")
+    may_start = lambda: options.minutes is None or time.monotonic() < started + 60 * options.minutes  # noqa: E731
+    console, code = stdout_console(), 0
+    for each in experiments:
+        table, judged = run(
+            each, store, workers=options.workers, quick=options.quick, show=live_table(store), may_start=may_start
+        )
+        write_claim(store, judged, table, folder)
+        report = claim_report(each, table, judged, options.out / f"claim-{each.claim.name}.html")
+        console.print(describe_claim(judged))
+        console.print(f"Cost: {describe_cost(judged['cost'])}. Report: {report}\n")
+        code = max(code, int("failed" in set(table["status"])))
+    return code
+
+
+def claim_report(experiment: Experiment, table: pd.DataFrame, judged: Judged, path: Path) -> Path:
+    """One HTML file: the claim, its verdict, the contrasts, the figure, every cell."""
+    claim = experiment.claim
+    sections = [
+        Section(title="Claim", blocks=[claim.claim, f"Predicted: {claim.prediction}", f"Margin: {claim.margin}"]),
+        Section(title="Verdict", blocks=[describe_claim(judged), pd.DataFrame(judged["contrasts"])]),
+        Section(title="Conditions", blocks=[experiment.figure(table, judged)]),
+        Section(title="Protocol", blocks=[experiment.protocol]),
+        Section(title="Every run", blocks=[table]),
+    ]
+    return write_report(path, claim.claim, sections)
+
+
+def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
+    """Gain in accuracy over the baseline, paired by replicate, one row a condition: label, estimate, low, high, n."""
+    paired = _paired_gains(table, baseline)
+    bounds = replicate_bootstrap(paired)
+    return bounds.assign(label=_labels(table, bounds.index)).rename_axis("condition").reset_index()
+
+
+def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go.Figure:
+    """Every condition's gain over no pretraining, replicates as dots, with the margin of the primary contrast."""
+    effects = gains(table)
+    dots = _paired_gains(table, "none").melt(value_name="value", ignore_index=False)
+    dots = dots.assign(label=_labels(table, dots["condition"]))
+    lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
+    axis = "Gain over no pretraining (share of answer tokens)"
+    return ladder(effects, dots=dots, references=lines, x=axis, title=judged["claim"])
+
+
+def _paired_gains(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Replicates x conditions but the baseline."""
+    accuracy = replicate_matrix(table.loc[table["status"] == "finished"], "accuracy")
+    return accuracy.drop(columns=baseline).sub(accuracy[baseline], axis=0)
+
+
+def _labels(table: pd.DataFrame, conditions: Iterable[str]) -> list[str]:
+    labels = dict(zip(table["condition"], table["label"]))
+    return [labels[name] for name in conditions]

@@ -1,0 +1,156 @@
+"""Ladders of weight controls, and dose-response curves of noise on the weights."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from procpre_interp.plots.heatmaps import player_colours
+from procpre_interp.plots.theme import COMPONENT_COLOURS, condition_colours, lay_out, translucent
+from procpre_interp.stats import interval_note
+
+DASHES = ["solid", "dot", "dash", "dashdot", "longdash"]
+"""Of components that share a colour, which are those of several layers."""
+
+
+def ladder(
+    effects: pd.DataFrame,
+    *,
+    dots: pd.DataFrame | None = None,
+    references: Mapping[str, float | int] | None = None,
+    x: str = "Test accuracy (share of answer tokens)",
+    title: str = "",
+) -> go.Figure:
+    """Each condition of a ladder as a point with its interval, from the top down in the order of the table.
+
+    `effects` has columns label, estimate, low, high, n and, if wanted, condition, which decides the colour; `dots` has
+    a row a condition and replicate (label, value). `references` are drawn as dotted lines: name -> value.
+    """
+    labels = effects["label"].tolist()
+    if "condition" in effects:
+        own = condition_colours(effects["condition"])
+        colours = [own[name] for name in effects["condition"]]
+    else:
+        colours = [COMPONENT_COLOURS["all"]] * len(labels)
+    figure = go.Figure()
+    if dots is not None:
+        shown = dots.loc[dots["label"].isin(labels)]
+        figure.add_scatter(
+            x=shown["value"].to_numpy(dtype=float),
+            y=shown["label"].tolist(),
+            mode="markers",
+            marker={"size": 7, "color": [translucent(colours[labels.index(name)], 0.4) for name in shown["label"]]},
+            name="one replicate",
+            hovertemplate="%{y}: %{x:.3g}",
+        )
+    estimate = effects["estimate"].to_numpy(dtype=float)
+    bounds = effects[["low", "high", "n"]].to_numpy(dtype=float)
+    figure.add_scatter(
+        x=estimate,
+        y=labels,
+        mode="markers",
+        marker={"size": 12, "color": colours},
+        error_x={
+            "array": np.nan_to_num(bounds[:, 1] - estimate),
+            "arrayminus": np.nan_to_num(estimate - bounds[:, 0]),
+            "color": "#888888",
+        },
+        name="mean and interval",
+        customdata=bounds,
+        hovertemplate="%{y}: %{x:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}], n = %{customdata[2]}",
+    )
+    for name, value in (references or {}).items():
+        line = {"dash": "dot", "width": 1, "color": "#888888"}
+        figure.add_vline(value, line=line, annotation={"text": name, "font": {"size": 11}, "yanchor": "bottom"})
+    lay_out(figure, title=title, caption=interval_note(_fewest(effects)), x=x, y="", height=230 + 40 * len(labels))
+    # The names of the reference lines stand between the caption and the axes.
+    figure.update_layout(margin_t=110 if references else 80)
+    return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+
+
+def dose_response(
+    means: pd.DataFrame,
+    fits: pd.DataFrame | None = None,
+    *,
+    y: str = "Test accuracy (share of answer tokens)",
+    title: str = "",
+) -> go.Figure:
+    """Mean against the noise on the weights, its interval as a band, and each half dose as a vertical mark.
+
+    `means` is that of `dose.dose_means`, `fits` that of `dose.half_dose`. The axis is logarithmic, and dose 0 stands at
+    its left with a tick of its own. The mean without any transfer is dotted, where the table has a `baseline`.
+    """
+    components = list(dict.fromkeys(means["component"]))
+    colours, dashes = player_colours(components), _dashes(components)
+    doses = np.unique(means["noise_std"].to_numpy(dtype=float))
+    above = doses[doses > 0]
+    zero = float(above[0] ** 2 / above[1] if len(above) > 1 else above[0] / 2)
+    heights = means[["mean", "low", "high"]].to_numpy(dtype=float)
+    span = [float(np.nanmin(heights)), float(np.nanmax(heights))]
+    found = {} if fits is None else {fit["component"]: fit for fit in fits.to_dict("records")}
+    figure = go.Figure()
+    for component in components:
+        curve = means.loc[means["component"] == component].sort_values("noise_std")
+        dose = curve["noise_std"].to_numpy(dtype=float)
+        position = np.where(dose > 0, dose, zero)
+        low, mean, high = (curve[column].to_numpy(dtype=float) for column in ("low", "mean", "high"))
+        name = component if component not in found else f"{component}: {_in_words(found[component])}"
+        colour, same = colours[component], {"legendgroup": component, "name": name}
+        if not np.isnan(low).any():
+            figure.add_scatter(
+                x=np.concatenate([position, position[::-1]]),
+                y=np.concatenate([high, low[::-1]]),
+                mode="lines",
+                fill="toself",
+                fillcolor=translucent(colour, 0.18),
+                line_width=0,
+                hoverinfo="skip",
+                showlegend=False,
+                **same,
+            )
+        figure.add_scatter(
+            x=position,
+            y=mean,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5, "dash": dashes[component]},
+            marker={"color": colour, "size": 7},
+            customdata=np.column_stack([dose, low, high]),
+            hovertemplate="noise %{customdata[0]:.3g}: %{y:.3g} [%{customdata[1]:.3g}, %{customdata[2]:.3g}]",
+            **same,
+        )
+        half = found.get(component, {}).get("half_dose", np.nan)
+        if not np.isnan(half):
+            line = {"color": colour, "width": 1.5, "dash": "dash"}
+            mark = {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
+            figure.add_scatter(x=[half, half], y=span, **mark, **same)
+    if "baseline" in means:
+        for level in np.unique(means["baseline"].to_numpy(dtype=float)):
+            figure.add_hline(float(level), line={"dash": "dot", "width": 1, "color": "#888888"})
+    caption = f"{'dashed: half of the gain is left; ' if found else ''}{interval_note(_fewest(means))}"
+    lay_out(figure, title=title or "Noise on the weights", caption=caption, x="Noise (std of the tensor)", y=y)
+    ticks = {"tickvals": [zero, *above.tolist()], "ticktext": ["0", *(f"{dose:.3g}" for dose in above)]}
+    return figure.update_xaxes(type="log", **ticks)
+
+
+def _in_words(fit: Mapping) -> str:
+    """A half dose with its interval, for the legend; what is wrong with it instead, where it has none."""
+    if np.isnan(fit["half_dose"]):
+        return fit["problem"].partition(":")[0]
+    text = f"half dose {fit['half_dose']:.2g}"
+    text += "" if np.isnan(fit["low"]) else f" [{fit['low']:.2g}, {fit['high']:.2g}]"
+    return f"{text}, beyond the doses measured" if fit["beyond"] else text
+
+
+def _dashes(components: list[str]) -> dict[str, str]:
+    """A dash for each component: the next one where another has the same colour."""
+    colours, dashes = player_colours(components), {}
+    for component in components:
+        before = sum(colours[name] == colours[component] for name in dashes)
+        dashes[component] = DASHES[before % len(DASHES)]
+    return dashes
+
+
+def _fewest(table: pd.DataFrame) -> int:
+    """The smallest n, which the caption owes to the reader; 0 for an empty table."""
+    return int(table["n"].to_numpy().min()) if len(table) else 0

@@ -1,0 +1,394 @@
+"""Sweeps: one config describes a grid of transfers; its replicates are runs that share their phase-1 parents."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from procpre_interp.ablate import Ablation
+from procpre_interp.config import to_dict, unknown_name
+from procpre_interp.data import Task
+from procpre_interp.engine import Event, execute_all
+from procpre_interp.heads import NEEDS_ORDER, name_heads, sharpest_first
+from procpre_interp.pipeline import Architecture, Parent, RunConfig
+from procpre_interp.runs import DamagedRun, Run, RunStore
+from procpre_interp.train import TrainConfig
+from procpre_interp.transfer import NOTHING, TransferConfig
+from procpre_interp.transfer_map import Method, coalitions
+
+FIRST_CONFIRMATION_SEED = 1000
+"""Seeds from here on confirm; 0-99 were used for tuning."""
+HeadOrders = dict[tuple[str, int | None], list[str]]
+"""Heads of a run and step, the sharpest first."""
+BASELINE = "none"
+"""Name of the condition without phase 1, which every sweep has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretraining:
+    """A phase 1 that conditions take weights from; each replicate has its own, trained with the replicate's seed."""
+
+    name: str
+    """What conditions call it."""
+    task: Task
+    """What it is trained on."""
+    model: Architecture = field(default_factory=lambda: Architecture(tied=True))
+    """Shape of the model; the paper ties W_U to W_E in phase 1."""
+    train: TrainConfig
+    """How it is trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What a condition takes from a pretraining."""
+
+    phase1: str
+    """Name of the pretraining."""
+    selector: str = "all"
+    """Which components. `sharpest.K` and `bluntest.K` are the K heads of the lowest and the highest attention entropy
+    of this very parent; `none` takes embeddings and positions alone."""
+    step: int | None = None
+    """A checkpoint's step; none: the final weights."""
+    ablation: Ablation | None = None
+    """Damage done to the weights before the transfer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """One way to start phase 2."""
+
+    name: str
+    """Unique in the sweep."""
+    label: str = ""
+    """What people read; empty: the name."""
+    sources: tuple[Source, ...] = ()
+    """Where weights come from; several make an assembly, of which the later ones overlay the earlier."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """What happens to embeddings and positions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Every combination of these becomes a condition."""
+
+    phase1: tuple[str, ...]
+    """Names of pretrainings."""
+    selector: tuple[str, ...] = ("all",)
+    """Which components."""
+    ablation: tuple[Ablation | None, ...] = (None,)
+    """Which damage; null: none."""
+    transfer: tuple[TransferConfig, ...] = (TransferConfig(),)
+    """Which treatment of embeddings and positions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Map:
+    """A transfer map: conditions for all coalitions of players that its methods need."""
+
+    phase1: str
+    """Name of the pretraining."""
+    players: tuple[str, ...]
+    """Selectors such as attn, blocks.1 or blocks.0.attn.head.2, and `pos` and `embed` for what `transfer` governs."""
+    methods: tuple[Method, ...] = ("add_one_in", "leave_one_out", "shapley")
+    """What is computed from them."""
+    given: str = ""
+    """Selector of components that every coalition has, the empty one as well; empty: none."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """Embeddings and positions, as far as they are no players."""
+    n_orders: int = 4
+    """Sampled orders a replicate, where there are too many players for exact Shapley values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A grid of transfers over replicates: a fresh seed of both phases, carried through all conditions."""
+
+    name: str
+    """Of the stored table."""
+    title: str = ""
+    """Of the report; empty: the name."""
+    phase1: tuple[Pretraining, ...] = ()
+    """Pretrainings."""
+    task: Task
+    """Phase 2: what the models are trained on."""
+    model: Architecture = field(default_factory=Architecture)
+    """Phase 2: their shape."""
+    train: TrainConfig
+    """Phase 2: how they are trained."""
+    conditions: tuple[Condition, ...] = ()
+    """Conditions one by one; `none`, without phase 1, is always added."""
+    grids: tuple[Grid, ...] = ()
+    """Grids of conditions."""
+    maps: tuple[Map, ...] = ()
+    """Transfer maps."""
+    replicates: int = 6
+    """Number of replicates."""
+    first_seed: int = FIRST_CONFIRMATION_SEED
+    """Seed of the first; 0-99 for tuning, from 1000 for confirmation."""
+
+    def __post_init__(self) -> None:
+        if self.replicates < 1:
+            raise ValueError(f"replicates={self.replicates}; there must be at least 1")
+        names = [each.name for each in self.phase1]
+        used = [source.phase1 for condition in self.conditions for source in condition.sources]
+        used += [name for grid in self.grids for name in grid.phase1] + [each.phase1 for each in self.maps]
+        for name in used:
+            if name not in names:
+                raise unknown_name("pretraining of the sweep", name, names)
+        for what, twice in (("pretraining", names), ("condition", [each.name for each in self.of_replicate(0)])):
+            if repeated := {name for name in twice if twice.count(name) > 1}:
+                raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
+
+    @property
+    def seeds(self) -> range:
+        """One a replicate."""
+        return range(self.first_seed, self.first_seed + self.replicates)
+
+    def of_replicate(self, seed: int) -> list[Condition]:
+        """All conditions; those of sampled Shapley values are different ones in each replicate."""
+        conditions = {each.name: each for each in self.conditions}
+        listed = list(self.conditions)
+        for grid in self.grids:
+            listed += grid_conditions(grid)
+        for each in self.maps:
+            listed += map_conditions(each, seed).values()
+        if BASELINE not in conditions:
+            listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
+        # The same coalition in two maps, or a grid that holds it, is one condition.
+        seen: dict[Condition, None] = dict.fromkeys(listed)
+        return list(seen)
+
+
+def grid_conditions(grid: Grid) -> list[Condition]:
+    """The combinations, named by what they are made of."""
+    conditions = []
+    for phase1, selector, ablation, transfer in itertools.product(
+        grid.phase1, grid.selector, grid.ablation, grid.transfer
+    ):
+        parts = [phase1, selector, *described(ablation), *described(transfer)]
+        source = Source(phase1=phase1, selector=selector, ablation=ablation)
+        conditions.append(Condition(name=" ".join(parts), sources=(source,), transfer=transfer))
+    return conditions
+
+
+def described(part: Ablation | TransferConfig | None) -> list[str]:
+    """An ablation or a transfer in a few words; none where it is the default."""
+    fields = {key: value for key, value in to_dict(part or {}).items() if key != "version"}
+    name = fields.pop("name", None)
+    inside = ", ".join(f"{key}={value}" for key, value in fields.items())
+    if name is None:
+        return [inside] if inside else []
+    return [f"{name}({inside})" if inside else name]
+
+
+def map_conditions(each: Map, seed: int) -> dict[str, Condition]:
+    """Coalition -> condition, for one replicate."""
+    wanted = coalitions(each.players, each.methods, replicate=seed, n_orders=each.n_orders)
+    return {coalition: coalition_condition(each, coalition) for coalition in wanted}
+
+
+def coalition_condition(each: Map, coalition: str) -> Condition:
+    """The transfer of these players, of what is `given`, and of nothing else."""
+    chosen = coalition.split("|") if coalition else []
+    transfer = each.transfer
+    if "pos" in each.players:
+        transfer = dataclasses.replace(transfer, positions="carry" if "pos" in chosen else "fresh")
+    if "embed" in each.players:
+        strategy = "average" if "embed" in chosen else "fresh"
+        transfer = dataclasses.replace(transfer, token_embedding=strategy, unembedding=strategy)
+    parts = [part for part in (each.given, *chosen) if part not in ("", "pos", "embed")]
+    # Everything has one name, so that it is one run with the full transfer of other experiments.
+    selector = "all" if {"attn", "mlp", "ln"} <= set(parts) else "+".join(parts) or NOTHING
+    name = f"{each.phase1} {{{', '.join(chosen)}}}" + (f" + {each.given}" if each.given else "")
+    nothing = selector == NOTHING and transfer == dataclasses.replace(
+        transfer, token_embedding="fresh", unembedding="fresh", positions="fresh"
+    )
+    if nothing:  # so it is no transfer at all, and shares the baseline's runs
+        return Condition(name=name, transfer=TransferConfig())
+    return Condition(name=name, sources=(Source(phase1=each.phase1, selector=selector),), transfer=transfer)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All runs of a sweep, and which run is which condition of which replicate."""
+
+    sweep: Sweep
+    configs: dict[str, RunConfig]
+    """By run id: parents before children, the first replicate first."""
+    cells: pd.DataFrame
+    """One row a cell: condition, label, replicate, phase1_run (ids with a blank between; may be empty), run."""
+    deferred: int
+    """Cells that are not planned yet, since they name heads by the entropy of a parent that is not finished."""
+
+    @property
+    def table_name(self) -> str:
+        """Name of the stored result: the same for the same runs."""
+        runs = json.dumps(sorted(self.cells["run"]))
+        return f"{self.sweep.name}-{hashlib.sha256(runs.encode()).hexdigest()[:8]}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What to call each run while it works."""
+        names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in self.configs.items()}
+        for cell in self.cells.to_dict("records"):
+            names[cell["run"]] = f"seed {cell['replicate']} phase 2: {cell['label']}"
+        return names
+
+
+def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None = None) -> Plan:
+    """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`."""
+    orders = {} if orders is None else orders
+    configs: dict[str, RunConfig] = {}
+    rows: list[dict[str, Any]] = []
+    deferred = 0
+    for seed in sweep.seeds:
+        parents = {each.name: pretraining_run(each, seed) for each in sweep.phase1}
+        for condition in sweep.of_replicate(seed):
+            taken = [_parent(source, parents[source.phase1], store, orders) for source in condition.sources]
+            used = [parents[source.phase1] for source in condition.sources]
+            configs |= {parent.run_id: parent for parent in used}
+            if None in taken:
+                deferred += 1
+                continue
+            child = RunConfig(
+                task=sweep.task,
+                seed=seed,
+                model=sweep.model,
+                train=sweep.train,
+                parents=tuple(parent for parent in taken if parent is not None),
+                transfer=condition.transfer,
+            )
+            configs[child.run_id] = child
+            cell = {"condition": condition.name, "label": condition.label or condition.name, "replicate": seed}
+            rows.append({**cell, "phase1_run": " ".join(parent.run_id for parent in used), "run": child.run_id})
+    return Plan(sweep=sweep, configs=configs, cells=pd.DataFrame(rows), deferred=deferred)
+
+
+def pretraining_run(each: Pretraining, seed: int) -> RunConfig:
+    """The phase-1 run of a replicate."""
+    return RunConfig(task=each.task, seed=seed, model=each.model, train=each.train)
+
+
+def _parent(source: Source, config: RunConfig, store: RunStore | None, orders: HeadOrders) -> Parent | None:
+    """The parent of a run; none where its heads are to be ordered and it is not finished."""
+    run_id, selector = config.run_id, source.selector
+    if NEEDS_ORDER.search(selector):
+        if (run_id, source.step) not in orders:
+            if store is None or not is_whole(store, run_id):
+                return None
+            orders[run_id, source.step] = sharpest_first(store.open(run_id), source.step)
+        selector = name_heads(selector, orders[run_id, source.step])
+    return Parent(run=run_id, selector=selector, step=source.step, ablation=source.ablation)
+
+
+def run_sweep(
+    sweep: Sweep,
+    store: RunStore,
+    *,
+    workers: int,
+    show: Callable[["Plan"], AbstractContextManager[Callable[[Event], None]]] = lambda planned: nullcontext(_quiet),
+    may_start: Callable[[], bool] = lambda: True,
+) -> tuple[Plan, dict[str, str]]:
+    """Compute what is missing; the plan, and the problems of runs that failed, by id.
+
+    `show(plan)` gives what is told the events. Cells that name heads by entropy are planned once their parents are
+    finished, so that it may be called twice.
+    """
+    problems: dict[str, str] = {}
+    orders: HeadOrders = {}
+    planned = plan(sweep, store, orders)
+    while True:
+        missing = [run for run in planned.configs if run not in problems and not is_whole(store, run)]
+        todo = {run: planned.configs[run] for run in missing}
+        with show(planned) as on_event:
+            problems |= execute_all(todo, store, workers=workers, on_event=on_event, may_start=may_start)
+        before = planned.deferred
+        if before:
+            planned = plan(sweep, store, orders)
+        # Deferred cells whose parents failed, or were not started, stay deferred.
+        if planned.deferred == before:
+            return planned, problems
+
+
+def _quiet(event: Event) -> None:
+    """Nobody is told."""
+
+
+def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row a cell that is finished, diverged or failed: condition, replicate, runs, and what came out (`scores`)."""
+    problems = problems or {}
+    rows = []
+    for cell in planned.cells.to_dict("records"):
+        runs = [cell["run"], *cell["phase1_run"].split()]
+        if failed := [problems[run] for run in runs if run in problems]:
+            rows.append({**cell, "status": "failed", "problem": failed[0]})
+        elif all(is_whole(store, run) for run in runs):
+            outcome, *parents = (store.open(run, verify=False) for run in runs)
+            rows.append({**cell, **scores(outcome, parents), "problem": ""})
+    return pd.DataFrame(rows)
+
+
+def map_table(planned: Plan, table: pd.DataFrame, each: Map) -> pd.DataFrame:
+    """The rows of a table of `results` that a transfer map is made of, with their `coalition`."""
+    parts = []
+    for seed in planned.sweep.seeds:
+        named = {condition.name: coalition for coalition, condition in map_conditions(each, seed).items()}
+        rows = table.loc[(table["replicate"] == seed) & table["condition"].isin(list(named))]
+        parts.append(rows.assign(coalition=rows["condition"].map(named)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, Any]:
+    """What came out of a cell: of its run, and of the run's parents.
+
+    Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
+    between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
+    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together.
+    """
+    summary = outcome.summary
+    broke, finished = summary["breakthrough_step"], summary["status"] == "finished"
+    history = outcome.history()
+    seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
+    step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
+    return {
+        "status": summary["status"],
+        "accuracy": summary["accuracy"],
+        "exact_match": summary["exact_match"],
+        "loss_nats": summary["loss_nats"],
+        "area": float(np.trapezoid(accuracy, step) / np.ptp(step)) if finished and len(step) > 1 else math.nan,
+        "breakthrough_step": math.nan if broke is None else float(broke),
+        "limit": summary["breakthrough_limit"],
+        "tokens_to_target": math.nan if broke is None else float(tokens[step == broke][0]),
+        "token_limit": float(summary["tokens"]),
+        "seconds": summary["seconds"],
+        "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
+        "tokens": summary["tokens"],
+        "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
+        "positions_carried": summary["positions_carried"],
+    }
+
+
+def is_whole(store: RunStore, run: str) -> bool:
+    """Whether the run is finished and undamaged."""
+    try:
+        return store.is_finished(run)
+    except DamagedRun:
+        return False
+
+
+def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:
+    """What those of the runs cost that are finished, each counted once: their number, CPU-seconds and tokens."""
+    summaries = [store.open(run, verify=False).summary for run in dict.fromkeys(runs) if is_whole(store, run)]
+    return {
+        "runs": len(summaries),
+        "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),
+        "tokens": sum(summary["tokens"] for summary in summaries),
+    }

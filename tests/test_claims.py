@@ -1,0 +1,186 @@
+"""Verdicts on tables whose answer is known, and claim files."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procpre_interp.claims import Claim, Contrast, judge, judge_contrast, judge_contrasts, read_claims, write_claim
+from procpre_interp.cli import main
+from procpre_interp.runs import RunStore
+
+NAN = math.nan
+ABOVE = Contrast(name="gain", weights={"a": 1, "none": -1}, predicted="above", margin=0.2)
+BELOW = Contrast(name="loss", weights={"a": 1, "none": -1}, predicted="below", margin=-0.2)
+WITHIN = Contrast(name="as good", weights={"a": 1, "none": -1}, predicted="within", margin=0.2)
+CLAIM = Claim(name="a_helps", claim="A helps.", prediction="more", margin="a fifth", refuted_by="less", primary=ABOVE)
+
+
+def table(gains, *, none=0.1, condition="a", first=1000, **columns) -> pd.DataFrame:
+    """A baseline and one condition, whose gains over it are given, one replicate each."""
+    rows = []
+    for i, gain in enumerate(gains):
+        for name, accuracy in (("none", none), (condition, none + gain)):
+            rows.append({"condition": name, "label": name, "replicate": first + i, "accuracy": accuracy})
+    fixed = {"status": "finished", "breakthrough_step": NAN, "limit": 5000, "seconds": 1.0, "phase1_seconds": 0.0}
+    return pd.DataFrame(rows).assign(**(fixed | columns))
+
+
+SMALL = np.linspace(-0.02, 0.02, 6)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "gain", "verdict"),
+    [
+        (ABOVE, 0.5, "supported"),
+        (ABOVE, 0.2, "undecided"),
+        (ABOVE, 0.1, "refuted"),
+        (ABOVE, -0.5, "refuted"),
+        (BELOW, -0.5, "supported"),
+        (BELOW, -0.2, "undecided"),
+        (BELOW, 0.5, "refuted"),
+        (WITHIN, 0.0, "supported"),
+        (WITHIN, 0.15, "supported"),
+        (WITHIN, 0.2, "undecided"),
+        (WITHIN, 0.5, "refuted"),
+        (WITHIN, -0.5, "refuted"),
+    ],
+)
+def test_the_interval_decides(contrast, gain, verdict):
+    row = judge_contrast(contrast, table(gain + SMALL))
+    assert row["verdict"] == verdict, row
+    assert row["estimate"] == pytest.approx(gain)
+    assert row["n"] == 6
+    assert row["low"] < gain < row["high"]
+
+
+def test_not_significant_is_not_support_of_equality():
+    wide = judge_contrast(WITHIN, table([-0.6, 0.6, -0.5, 0.5, -0.4, 0.4]))
+    assert wide["verdict"] == "undecided"
+    assert "crosses the margin" in wide["reason"]
+
+
+@pytest.mark.parametrize(("contrast", "fewest"), [(ABOVE, 6), (WITHIN, 5)])
+def test_too_few_replicates_decide_nothing(contrast, fewest):
+    gain = 0.5 if contrast is ABOVE else 0.0
+    for n in range(1, 8):
+        row = judge_contrast(contrast, table(gain + np.linspace(-0.01, 0.01, n)))
+        assert row["verdict"] == ("supported" if n >= fewest else "undecided")
+        if n < fewest:
+            assert f"n = {n} can give no p below" in row["reason"]
+            assert row["smallest_p"] > 0.05
+
+
+def test_quick_and_diverged_runs_decide_nothing():
+    clear = table(0.5 + SMALL)
+    assert judge_contrast(ABOVE, clear, quick=True)["verdict"] == "undecided"
+    diverged = clear.assign(status=["finished"] * 11 + ["diverged"])
+    row = judge_contrast(ABOVE, diverged)
+    assert (row["verdict"], row["diverged"], row["n"]) == ("undecided", 1, 5)
+    # A diverged run of a condition that the contrast does not name changes nothing.
+    other = table([0.5], condition="b", status="diverged")
+    both = pd.concat([clear, other.loc[other["condition"] == "b"]]).assign(limit=5000)
+    assert judge_contrast(ABOVE, both)["verdict"] == "supported"
+
+
+def test_replicates_that_miss_a_condition_are_left_out():
+    clear = table(0.5 + np.linspace(-0.02, 0.02, 7))
+    rows = clear.loc[~((clear["replicate"] == 1003) & (clear["condition"] == "a"))]
+    assert judge_contrast(ABOVE, rows)["n"] == 6
+
+
+def test_a_contrast_weighs_conditions_within_replicates():
+    both = pd.concat([table([0.3] * 6, none=0.1), table([0.7] * 6, condition="b").query("condition == 'b'")])
+    found = judge_contrast(Contrast(name="i", weights={"b": 1, "a": -0.5, "none": -0.5}), both)
+    assert found["estimate"] == pytest.approx(0.8 - 0.5 * 0.4 - 0.5 * 0.1)
+    assert found["verdict"] == ""
+    assert found["formula"] == "b - 0.5 a - 0.5 none"
+
+
+def test_time_counts_at_most_the_limit():
+    rows = table([0.0] * 6).assign(breakthrough_step=[NAN, 1000.0] * 6)
+    found = judge_contrast(Contrast(name="t", weights={"none": 1, "a": -1}, measure="restricted_time_steps"), rows)
+    assert found["estimate"] == 4000
+
+
+@settings(deadline=None, max_examples=30)
+@given(gains=st.lists(st.floats(-1, 1), min_size=6, max_size=9), margin=st.floats(0.01, 0.9))
+def test_verdicts_never_contradict_one_another(gains, margin):
+    rows = table(np.array(gains))
+    above = judge_contrast(Contrast(name="x", weights=ABOVE.weights, predicted="above", margin=margin), rows)
+    below = judge_contrast(Contrast(name="x", weights=ABOVE.weights, predicted="below", margin=margin), rows)
+    within = judge_contrast(Contrast(name="x", weights=ABOVE.weights, predicted="within", margin=margin), rows)
+    assert (above["verdict"], below["verdict"]) != ("supported", "supported")
+    assert (above["verdict"] == "supported") <= (below["verdict"] == "refuted")
+    if above["verdict"] == "supported":
+        assert within["verdict"] != "supported"
+
+
+def test_secondary_contrasts_are_adjusted_for_their_number_and_the_primary_is_not():
+    rows = table(0.5 + SMALL)
+    secondary = [Contrast(name=str(i), weights=ABOVE.weights, predicted="above", margin=0.1) for i in range(3)]
+    found = judge_contrasts([ABOVE, *secondary, Contrast(name="free", weights=ABOVE.weights)], rows)
+    assert found["primary"].tolist() == [True, False, False, False, False]
+    assert found["p"].tolist()[:4] == pytest.approx([2 / 64] * 4)
+    assert found["p_holm"].tolist()[:4] == pytest.approx([2 / 64, 6 / 64, 6 / 64, 6 / 64])
+    assert found["decision"].tolist()[0] == "significant"
+    assert found["decision"].tolist()[1].startswith("undecided: n = 6 can give no adjusted p below")
+    assert math.isnan(found["p"].iloc[4])
+
+
+def test_impossible_contrasts_are_refused():
+    with pytest.raises(ValueError, match="wants \\['b'\\]"):
+        judge_contrast(Contrast(name="g", weights={"b": 1, "none": -1}), table([0.5]))
+    with pytest.raises(ValueError, match="within needs a margin above 0"):
+        Contrast(name="g", weights={"a": 1}, predicted="within")
+    with pytest.raises(ValueError, match="give each condition a number"):
+        Contrast(name="g", weights={})
+    with pytest.raises(ValueError, match="predicts nothing"):
+        Claim(name="x", claim="", prediction="", margin="", refuted_by="", primary=Contrast(name="g", weights={"a": 1}))
+
+
+def test_a_judged_claim_has_the_numbers_behind_it():
+    judged = judge(CLAIM, table(0.5 + SMALL))
+    assert judged["verdict"] == "supported"
+    assert judged["seeds"] == list(range(1000, 1006))
+    assert {row["condition"] for row in judged["conditions"]} == {"none", "a"}
+    assert {row["measure"] for row in judged["effects"]} == {
+        "restricted_time_steps",
+        "breakthrough_share",
+        "accuracy",
+    }
+    json.dumps(judged, allow_nan=False)
+
+
+def test_claims_of_the_store_stand_before_bundled_ones(tmp_path, capsys):
+    store, folder = RunStore(tmp_path / "runs"), tmp_path / "results"
+    cells = table(0.5 + SMALL, run="r", phase1_run="p")
+    write_claim(store, judge(CLAIM, cells), cells, folder)
+    weak = table(SMALL, run="s", phase1_run="p")
+    write_claim(store, judge(CLAIM, weak), weak)
+    (found,) = read_claims(store, folder)
+    assert (found["source"], found["verdict"]) == ("store", "refuted")
+    (bundled,) = read_claims(None, folder)
+    assert (bundled["source"], bundled["verdict"]) == ("bundled", "supported")
+    assert bundled["cells"]["run"].tolist() == ["r"] * 12
+    assert main(["claims", "--store", str(store.path)]) == 0
+    printed = capsys.readouterr().out
+    assert "A helps." in printed
+    assert "refuted" in printed
+    assert main(["claims", "a_helps", "--store", str(store.path)]) == 0
+    printed = capsys.readouterr().out
+    assert "A_HELPS" not in printed
+    assert "REFUTED" in printed
+    assert "above +20.0" in printed
+    assert main(["claims", "a_helps", "--store", str(store.path), "--format", "json"]) == 0
+    (plain,) = json.loads(capsys.readouterr().out)
+    assert plain["cells"][0]["run"] == "s"
+    assert main(["claims", "b_helps", "--store", str(store.path)]) == 2
+    assert "Did you mean 'a_helps'" in capsys.readouterr().err
+    (folder / "broken.json").write_text("{")
+    with pytest.raises(ValueError, match="broken.json cannot be read"):
+        read_claims(None, folder)

@@ -1,0 +1,143 @@
+"""The scripts of the claims: what they plan, whether their verdicts can come out either way, and one of them whole."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from procpre_interp.claims import judge
+from procpre_interp.experiment import main, shortened
+from procpre_interp.runs import RunStore
+from procpre_interp.sweep import plan
+
+NAMES = (
+    "dyck_teaches_recall",
+    "attention_carries_the_gain",
+    "selective_beats_full",
+    "shuffling_weights_destroys_it",
+    "noise_dose_response",
+    "shuffled_sequences_teach_nothing",
+    "parts_combine",
+)
+SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
+
+
+def script(name):
+    return importlib.import_module(f"experiments.{name}")
+
+
+def made_up(experiment, accuracy) -> pd.DataFrame:
+    """The table of the experiment's sweep: each condition near the accuracy given for it, replicates a bit apart."""
+    rows = []
+    for cell in plan(experiment.sweep).cells.to_dict("records"):
+        noise = np.random.Generator(np.random.PCG64([cell["replicate"], len(cell["condition"])])).normal(0, 0.004)
+        rows.append({**cell, "accuracy": accuracy(cell["condition"]) + noise})
+    outcome = {"status": "finished", "breakthrough_step": 2000.0, "limit": 5000, "exact_match": 0.5, "loss_nats": 1.0}
+    return pd.DataFrame(rows).assign(**outcome, seconds=1.0, phase1_seconds=1.0, problem="")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_claim_says_what_it_must_and_plans_confirmation_seeds(name):
+    experiment = script(name).EXPERIMENT
+    claim, sweep = experiment.claim, experiment.sweep
+    assert claim.name == sweep.name == name
+    assert all(len(text) > 20 for text in (claim.claim, claim.prediction, claim.margin, claim.refuted_by))
+    assert sweep.first_seed == 1000
+    assert sweep.replicates >= 6
+    assert claim.primary.margin > 0
+    conditions = {condition.name for condition in sweep.of_replicate(1000)}
+    for contrast in (claim.primary, *claim.secondary):
+        assert set(contrast.weights) <= conditions
+        # A contrast compares: what is common to all conditions cancels.
+        assert sum(contrast.weights.values()) == pytest.approx(0)
+    assert script(name).run is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_verdict_follows_from_the_table(name):
+    experiment = script(name).EXPERIMENT
+    weights = experiment.claim.primary.weights
+    apart = {condition: 0.1 + 0.6 * (weight > 0) for condition, weight in weights.items()}
+    alike = dict.fromkeys(weights, 0.1)
+    supported, refuted = (apart, alike) if experiment.claim.primary.predicted == "above" else (alike, apart)
+    for accuracies, verdict in ((supported, "supported"), (refuted, "refuted")):
+        table = made_up(experiment, lambda condition, known=accuracies: known.get(condition, 0.3))
+        judged = judge(experiment.claim, table)
+        assert judged["verdict"] == verdict
+        assert judge(experiment.claim, table, quick=True)["verdict"] == "undecided"
+        if name != "noise_dose_response":  # whose figure needs half-doses
+            figure = experiment.figure(table, judged)
+            assert isinstance(figure, go.Figure)
+            assert len(figure.data)
+
+
+def test_the_factorial_is_balanced():
+    module = script("selective_beats_full")
+    assert len(module.CELLS) == 16
+    for factor in range(4):
+        weights = module.main_effect(factor)
+        assert sorted(set(weights.values())) == [-1 / 8, 1 / 8]
+        assert sum(weights.values()) == 0
+    # Only the named factor differs between a cell and its partner.
+    runs = plan(module.EXPERIMENT.sweep).cells.drop_duplicates("condition").set_index("condition")["run"]
+    assert runs.nunique() == 17
+    for name, levels in module.CELLS.items():
+        (condition,) = (each for each in module.EXPERIMENT.sweep.conditions if each.name == name)
+        mlp, ln, embeddings, positions = levels
+        assert condition.transfer.token_embedding == condition.transfer.unembedding == embeddings
+        assert condition.transfer.positions == positions
+        selector = condition.sources[0].selector
+        assert ("mlp" in selector or selector == "all") == bool(mlp)
+        assert ("ln" in selector or selector == "all") == bool(ln)
+
+
+def test_quick_shortens_and_uses_tuning_seeds():
+    sweep = shortened(script("dyck_teaches_recall").EXPERIMENT.sweep)
+    assert sweep.replicates == 1
+    assert sweep.first_seed < 100
+    assert sweep.train.steps <= 20 >= max(each.train.steps for each in sweep.phase1)
+
+
+def test_a_script_from_nothing_to_a_claim_file(tmp_path, capsys):
+    out = tmp_path / "runs"
+    experiment = script("noise_dose_response").EXPERIMENT
+    assert main(experiment, arguments=["--quick", "--out", str(out), "--workers", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "noise_dose_response: UNDECIDED" in printed
+    store = RunStore(out)
+    stored = store.read_table("claim-noise_dose_response")
+    assert stored.metadata["quick"] is True
+    assert stored.metadata["reason"] == "quick: a smoke test, never evidence"
+    assert len(stored.metadata["half_doses"]) == 3
+    assert len(stored.metadata["finished_doses"]) == 7
+    assert len(stored.frame) == 14
+    page = (out / "claim-noise_dose_response.html").read_text()
+    assert "Plotly.newPlot" in page
+    assert "undecided" in page
+    # A second claim of the same runs computes nothing that is there.
+    before = len(store.query())
+    other = script("dyck_teaches_recall").EXPERIMENT
+    results = tmp_path / "results"
+    assert main(other, arguments=["--quick", "--out", str(out), "--results", str(results)]) == 0
+    assert len(store.query()) == before + 1  # full transfer
+    judged = json.loads((results / "dyck_teaches_recall.json").read_text())
+    assert judged["verdict"] == "undecided"
+    assert len(pd.read_csv(results / "dyck_teaches_recall.csv")) == 3
+
+
+def test_a_script_runs_by_its_path_and_names_a_mistake(tmp_path):
+    path = SCRIPTS / "shuffled_sequences_teach_nothing.py"
+    command = [sys.executable, str(path), "--workers", "0", "--out", str(tmp_path / "runs")]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "workers=0; there must be at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,242 @@
+"""Transfer maps, ladders and dose-response curves: the figure says what its table says."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+
+from procpre_interp.dose import dose_means, half_dose
+from procpre_interp.plots.heatmaps import ALL_LAYERS, METHODS, player_colours, transfer_bars, transfer_heatmap
+from procpre_interp.plots.ladder import dose_response, ladder
+from procpre_interp.plots.theme import COMPONENT_COLOURS, CONDITION_COLOURS, OTHERS
+from procpre_interp.transfer_map import transfer_map
+from tests.results import NAN
+
+PLAYERS = ["blocks.0.attn", "blocks.1.attn", "blocks.1.mlp", "pos"]
+
+
+def effects(**columns) -> pd.DataFrame:
+    table = {
+        "method": "shapley",
+        "player": PLAYERS,
+        "outcome": "accuracy",
+        "estimate": [0.4, -0.1, 0.02, 0.2],
+        "low": [0.3, -0.2, -0.01, NAN],
+        "high": [0.5, -0.05, 0.06, NAN],
+        "n": [6, 6, 5, 6],
+    }
+    return pd.DataFrame(table | columns)
+
+
+def subtitle(figure: go.Figure) -> str:
+    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
+
+
+def test_the_heat_map_puts_each_player_in_its_place():
+    figure = transfer_heatmap(effects())
+    (cells,) = figure.data
+    assert list(cells.x) == ["layer 0", "layer 1", ALL_LAYERS]
+    assert list(cells.y) == ["attn", "mlp", "pos"]
+    np.testing.assert_array_equal(cells.z, [[0.4, -0.1, NAN], [NAN, 0.02, NAN], [NAN, NAN, 0.2]])
+    # In brackets where the interval has 0 in it, or is not known.
+    assert cells.text.tolist() == [["+0.40", "-0.10", ""], ["", "(+0.02)", ""], ["", "", "(+0.20)"]]
+    assert cells.customdata[0][0] == "blocks.0.attn: +0.40 [+0.30, +0.50], n = 6"
+    assert cells.customdata[2][2] == "pos: +0.20 [-, -], n = 6"
+    assert (cells.zmin, cells.zmax) == (-0.4, 0.4)
+    assert figure.layout.yaxis.autorange == "reversed"
+    assert "Shapley value; (brackets): not told from 0; n = 5 replicates" in subtitle(figure)
+    assert cells.colorbar.title.text == "Effect (share of answer tokens)"
+    assert figure.layout.title.text == "Effect on accuracy"
+
+
+@pytest.mark.parametrize(
+    ("players", "rows", "columns"),
+    [
+        (["blocks.0", "blocks.1"], ["block"], ["layer 0", "layer 1"]),
+        (["blocks.0.attn.head.1.W_V", "attn.head.0"], ["attn head 1 W_V", "attn head 0"], ["layer 0", ALL_LAYERS]),
+        (["blocks.10.mlp.W_in", "blocks.2.mlp.W_in"], ["mlp W_in"], ["layer 2", "layer 10"]),
+        (["attn+ln", "mlp"], ["attn+ln", "mlp"], [ALL_LAYERS]),
+    ],
+)
+def test_rows_and_columns(players: list[str], rows: list[str], columns: list[str]):
+    table = effects().head(2).assign(player=players)
+    (cells,) = transfer_heatmap(table).data
+    assert (list(cells.y), list(cells.x)) == (rows, columns)
+    assert int(np.isfinite(cells.z).sum()) == 2
+
+
+def test_steps_are_written_whole():
+    table = effects(outcome="restricted_time_steps", estimate=[-1234.5, -99.0, 0.0, NAN])
+    (cells,) = transfer_heatmap(table, title="Steps").data
+    assert cells.text[0][0] == "-1,234"
+    assert cells.text[0][1] == "-99.00"
+    assert cells.zmax == 1234.5
+    assert cells.colorbar.title.text == "Effect (steps)"
+
+
+def test_a_heat_map_shows_one_map():
+    with pytest.raises(ValueError, match="a figure shows one: select it first"):
+        transfer_heatmap(effects(method=["shapley", "add_one_in"] * 2))
+    with pytest.raises(ValueError, match="outcome .'accuracy', 'area'."):
+        transfer_bars(effects(outcome=["accuracy", "area"] * 2))
+    with pytest.raises(ValueError, match="two effects for attn, layer 0"):
+        transfer_heatmap(effects(player=["blocks.0.attn"] * 4))
+
+
+def test_bars_have_a_row_a_player_and_a_marker_a_method():
+    table = pd.concat([effects(), effects(method="add_one_in", estimate=[0.1, 0.2, 0.3, 0.4])])
+    figure = transfer_bars(table)
+    shapley, alone = figure.data
+    assert [trace.name for trace in figure.data] == [METHODS["shapley"][1], METHODS["add_one_in"][1]]
+    assert [trace.marker.symbol for trace in figure.data] == ["square", "circle"]
+    np.testing.assert_allclose(shapley.x, [0.4, -0.1, 0.02, 0.2])
+    np.testing.assert_allclose(alone.x, [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(np.round(np.asarray(shapley.y)), range(4))
+    assert (np.asarray(alone.y) > np.asarray(shapley.y)).all()
+    np.testing.assert_allclose(shapley.error_x.array, [0.1, 0.05, 0.04, 0])
+    np.testing.assert_allclose(shapley.error_x.arrayminus, [0.1, 0.1, 0.03, 0])
+    attn, mlp, pos = (COMPONENT_COLOURS[name] for name in ("attn", "mlp", "pos"))
+    assert list(shapley.marker.color) == [attn, attn, mlp, pos]
+    assert list(figure.layout.yaxis.ticktext) == PLAYERS
+    assert tuple(figure.layout.yaxis.range) == (3.5, -0.5)
+    assert figure.layout.xaxis.title.text == "Effect (share of answer tokens)"
+    assert "n = 5 replicates" in subtitle(figure)
+
+
+def test_colours_of_players():
+    colours = player_colours(["ln_final", "blocks.1", "attn.head.0", "blocks.0", "attn+mlp", "blocks.0.ln2"])
+    assert colours == {
+        "ln_final": COMPONENT_COLOURS["ln"],
+        "blocks.1": OTHERS[0],
+        "attn.head.0": COMPONENT_COLOURS["attn"],
+        "blocks.0": OTHERS[1],
+        "attn+mlp": OTHERS[2],
+        "blocks.0.ln2": COMPONENT_COLOURS["ln"],
+    }
+
+
+def test_a_map_can_be_drawn_as_it_is():
+    rows = [
+        {"coalition": name, "replicate": i, "status": "finished", "accuracy": value + i / 100}
+        for i in range(3)
+        for name, value in {"": 0.1, "attn": 0.5, "pos": 0.1, "attn|pos": 0.9}.items()
+    ]
+    found = transfer_map(pd.DataFrame(rows), ["attn", "pos"], ["add_one_in", "shapley"])
+    assert len(transfer_bars(found).data) == 2
+    (cells,) = transfer_heatmap(found[found["method"] == "shapley"]).data
+    np.testing.assert_allclose(cells.z, [[0.6], [0.2]])
+
+
+def rungs(**columns) -> pd.DataFrame:
+    table = {
+        "label": ["trained", "shuffled", "Gaussian"],
+        "estimate": [0.9, 0.5, 0.1],
+        "low": [0.8, 0.3, NAN],
+        "high": [0.95, 0.6, NAN],
+        "n": [8, 8, 1],
+    }
+    return pd.DataFrame(table | columns)
+
+
+def test_a_ladder_shows_conditions_replicates_and_references():
+    dots = pd.DataFrame({"label": ["trained", "trained", "shuffled", "elsewhere"], "value": [0.85, 0.95, 0.5, 0.3]})
+    table = rungs(condition=["dyck_full", "dyck_shuffled_weights", "gaussian"])
+    figure = ladder(table, dots=dots, references={"no transfer": 0.11, "paper": 1}, title="Ladder")
+    replicates, points = figure.data
+    assert list(zip(replicates.y, replicates.x)) == [("trained", 0.85), ("trained", 0.95), ("shuffled", 0.5)]
+    assert list(points.y) == ["trained", "shuffled", "Gaussian"]
+    np.testing.assert_allclose(points.x, [0.9, 0.5, 0.1])
+    np.testing.assert_allclose(points.error_x.array, [0.05, 0.1, 0], atol=1e-9)
+    np.testing.assert_allclose(points.error_x.arrayminus, [0.1, 0.2, 0], atol=1e-9)
+    assert list(points.marker.color)[:2] == [CONDITION_COLOURS[name] for name in table["condition"][:2]]
+    assert [(line.x0, line.line.dash) for line in figure.layout.shapes] == [(0.11, "dot"), (1, "dot")]
+    assert [note.text for note in figure.layout.annotations] == ["no transfer", "paper"]
+    # The first of the table stands on top.
+    assert list(figure.layout.yaxis.categoryarray) == ["Gaussian", "shuffled", "trained"]
+    assert "no interval" in subtitle(figure)
+
+
+def test_a_ladder_without_conditions_has_one_colour():
+    figure = ladder(rungs(n=8), x="Loss (nats a scored token)")
+    (points,) = figure.data
+    assert set(points.marker.color) == {COMPONENT_COLOURS["all"]}
+    assert figure.layout.xaxis.title.text == "Loss (nats a scored token)"
+    assert not figure.layout.shapes
+    assert "n = 8 replicates" in subtitle(figure)
+
+
+def doses() -> pd.DataFrame:
+    rows = [
+        {
+            "component": component,
+            "noise_std": dose,
+            "replicate": replicate,
+            "value": 0.1 + gain / (1 + dose**2) + 0.01 * replicate,
+            "baseline": 0.1,
+        }
+        for component, gain in (("blocks.0.attn", 0.8), ("blocks.1.attn", 0.4), ("mlp", -0.2))
+        for dose in (0.0, 0.5, 1.0, 4.0)
+        for replicate in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_dose_response_draws_means_bands_and_half_doses():
+    table = doses()
+    means, fits = dose_means(table), half_dose(table, n_resamples=50)
+    figure = dose_response(means, fits)
+    curves = [trace for trace in figure.data if trace.showlegend is None]
+    assert [trace.legendgroup for trace in curves] == ["blocks.0.attn", "blocks.1.attn", "mlp"]
+    # Dose 0 stands one step to the left of the smallest dose.
+    assert list(curves[0].x) == [0.25, 0.5, 1, 4]
+    np.testing.assert_allclose(curves[0].y, [0.91, 0.75, 0.51, 0.11 + 0.8 / 17])
+    assert list(figure.layout.xaxis.tickvals) == [0.25, 0.5, 1, 4]
+    assert list(figure.layout.xaxis.ticktext) == ["0", "0.5", "1", "4"]
+    assert figure.layout.xaxis.type == "log"
+    attn, mlp = COMPONENT_COLOURS["attn"], COMPONENT_COLOURS["mlp"]
+    assert [(trace.line.color, trace.line.dash) for trace in curves] == [
+        (attn, "solid"),
+        (attn, "dot"),
+        (mlp, "solid"),
+    ]
+    assert [trace.marker.color for trace in curves] == [attn, attn, mlp]
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert [band.mode for band in bands] == ["lines"] * 3  # plotly marks the points of a short line otherwise
+    np.testing.assert_allclose(bands[0].y[:4] - bands[0].y[:3:-1], 0.02)
+    marks = [trace for trace in figure.data if trace.line.dash == "dash"]
+    assert [trace.legendgroup for trace in marks] == ["blocks.0.attn", "blocks.1.attn"]
+    np.testing.assert_allclose(marks[0].x, [fits["half_dose"][0]] * 2)
+    low, high = (float(fits[bound][0]) for bound in ("low", "high"))
+    assert curves[0].name == f"blocks.0.attn: half dose {fits['half_dose'][0]:.2g} [{low:.2g}, {high:.2g}]"
+    assert curves[2].name == "mlp: no gain to halve"
+    assert [(line.y0, line.line.dash) for line in figure.layout.shapes] == [(pytest.approx(0.1), "dot")]
+    assert "dashed: half of the gain is left; n = 3 replicates" in subtitle(figure)
+    assert figure.layout.yaxis.title.text == "Test accuracy (share of answer tokens)"
+
+
+def test_a_half_dose_out_of_reach_says_so():
+    fits = pd.DataFrame({"component": ["mlp"], "half_dose": 9.0, "low": NAN, "high": NAN, "beyond": True})
+    means = dose_means(doses().query("component == 'mlp'"))
+    names = {trace.name for trace in dose_response(means, fits.assign(problem="beyond")).data}
+    assert names == {"mlp: half dose 9, beyond the doses measured"}
+
+
+def test_one_replicate_has_no_band():
+    means = dose_means(doses().query("replicate == 0")).drop(columns="baseline")
+    figure = dose_response(means)
+    assert len(figure.data) == 3
+    assert not figure.layout.shapes
+    assert "no interval" in subtitle(figure)
+    assert "dashed" not in subtitle(figure)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [transfer_heatmap(effects()), transfer_bars(effects()), ladder(rungs()), dose_response(dose_means(doses()))],
+    ids=["heatmap", "bars", "ladder", "dose"],
+)
+def test_figures_are_plain_and_leave_the_templates_alone(figure: go.Figure):
+    before = pio.templates.default
+    assert isinstance(figure.to_json(), str)
+    assert pio.templates.default == before

@@ -1,0 +1,87 @@
+"""Attention entropy by hand and against a plain loop; heads ordered by it."""
+
+import math
+
+import pytest
+import torch
+
+from procpre_interp.data import TASKS
+from procpre_interp.heads import name_heads, sharpest_first
+from procpre_interp.model import HookedTransformer, ModelConfig
+from procpre_interp.pipeline import RunConfig, execute, load_model, load_task
+from procpre_interp.probe import attention_entropy, row_entropy_bits
+from procpre_interp.runs import RunStore
+from procpre_interp.seeding import stream
+from procpre_interp.train import TrainConfig
+
+CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=64, d_vocab=193, init_std=0.7)
+
+
+def test_a_uniform_row_has_log2_k_bits():
+    for k in (1, 2, 5, 64):
+        row = torch.cat([torch.full((k,), 1 / k), torch.zeros(3)])
+        assert row_entropy_bits(row).item() == pytest.approx(math.log2(k), abs=1e-6)
+    assert row_entropy_bits(torch.tensor([0.0, 1.0, 0.0])).item() == 0
+
+
+def test_a_model_that_attends_evenly_has_the_most_entropy():
+    model = HookedTransformer(CONFIG, generator=stream(0, "even"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("W_Q", "b_Q")):
+                parameter.zero_()
+    batch = TASKS.build("haystack").batch(20, generator=stream(0, "batch"))
+    table = attention_entropy(model, batch)
+    assert table["entropy_relative"].tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+    rows = [math.log2(i + 1) for length in batch.lengths.tolist() for i in range(length)]
+    assert table["entropy_bits"].tolist() == pytest.approx([sum(rows) / len(rows)] * 4, rel=1e-5)
+    assert set(table["n_rows"]) == {len(rows)}
+
+
+def test_against_a_plain_loop_whatever_the_blocks():
+    model = HookedTransformer(CONFIG, generator=stream(0, "model"))
+    batch = TASKS.build("haystack").batch(7, generator=stream(1, "batch"))
+    _, cache = model.run_with_cache(batch.tokens)
+    bits, relative = {}, {}
+    for layer in range(2):
+        for head in range(2):
+            rows, shares = [], []
+            for i, length in enumerate(batch.lengths.tolist()):
+                for t in range(length):
+                    weights = cache["pattern", layer][i, head, t, : t + 1].tolist()
+                    entropy = -sum(w * math.log2(w) for w in weights if w > 0)
+                    rows.append(entropy)
+                    if t:
+                        shares.append(entropy / math.log2(t + 1))
+            bits[layer, head] = sum(rows) / len(rows)
+            relative[layer, head] = sum(shares) / len(shares)
+    for size in (2, 64):
+        table = attention_entropy(model, batch, max_sequences=size).set_index(["layer", "head"])
+        for place in bits:
+            assert table.loc[place, "entropy_bits"] == pytest.approx(bits[place], rel=1e-5)
+            assert table.loc[place, "entropy_relative"] == pytest.approx(relative[place], rel=1e-5)
+
+
+def test_heads_are_named_from_the_order():
+    order = ["blocks.1.attn.head.0", "blocks.0.attn.head.1", "blocks.0.attn.head.0"]
+    assert name_heads("ln + sharpest.2", order) == "ln + blocks.0.attn.head.1+blocks.1.attn.head.0"
+    assert name_heads("bluntest.1", order) == "blocks.0.attn.head.0"
+    assert name_heads("attn+ln", order) == "attn+ln"
+    with pytest.raises(ValueError, match=r"sharpest.4: there are 3 heads"):
+        name_heads("sharpest.4", order)
+    with pytest.raises(ValueError, match=r"takes sharpest.1 away"):
+        name_heads("attn - sharpest.1", order)
+
+
+def test_the_sharpest_head_of_a_run_comes_first(tmp_path):
+    store = RunStore(tmp_path)
+    train = TrainConfig(steps=30, batch_size=16, learning_rate=3e-2, warmup_steps=2, evaluate_examples=16)
+    run = execute(RunConfig(task=TASKS.build("identity", min_length=4, length=6), train=train), store)
+    order = sharpest_first(run)
+    assert len(order) == len(set(order)) == 8
+    batch = load_task(run).batch(128, generator=stream(0, "head entropy"))
+    table = attention_entropy(load_model(run), batch)
+    named = {f"blocks.{row.layer}.attn.head.{row.head}": row.entropy_relative for row in table.itertuples()}
+    values = [named[name] for name in order]
+    assert values == sorted(values)
+    assert values[0] < values[-1]

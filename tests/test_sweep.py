@@ -1,0 +1,288 @@
+"""Sweeps: which runs a grid and a transfer map stand for, and a whole sweep of a few steps."""
+
+import dataclasses
+import math
+
+import pytest
+
+from procpre_interp.ablate import Noise
+from procpre_interp.cli import main
+from procpre_interp.config import from_dict, from_yaml, to_yaml
+from procpre_interp.data import TASKS
+from procpre_interp.pipeline import Architecture, execute
+from procpre_interp.reproduce import PROTOCOLS, haystack_sweep, reproduction
+from procpre_interp.runs import RunStore
+from procpre_interp.sweep import (
+    Condition,
+    Grid,
+    Map,
+    Pretraining,
+    Source,
+    Sweep,
+    coalition_condition,
+    cost_of,
+    map_conditions,
+    map_table,
+    plan,
+    results,
+    run_sweep,
+)
+from procpre_interp.train import TrainConfig
+from procpre_interp.transfer import TransferConfig
+from procpre_interp.transfer_map import transfer_map
+
+SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
+TRAIN = TrainConfig(steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=1, evaluate_every=2, evaluate_examples=16)
+DYCK = Pretraining(
+    name="dyck",
+    task=TASKS.build("dyck", k=2, length=64),
+    model=dataclasses.replace(SHAPE, tied=True, n_ctx=100),
+    train=dataclasses.replace(TRAIN, checkpoints=2),
+)
+FRESH = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")
+
+
+def tiny(**fields) -> Sweep:
+    sweep = {"name": "tiny", "phase1": (DYCK,), "task": TASKS.build("haystack"), "model": SHAPE, "train": TRAIN}
+    return Sweep(**{**sweep, "replicates": 2, **fields})
+
+
+def test_a_grid_is_every_combination_and_shares_its_parents():
+    grid = Grid(
+        phase1=("dyck",),
+        selector=("attn", "attn+ln"),
+        ablation=(None, Noise(noise_std=0.5)),
+        transfer=(TransferConfig(), FRESH),
+    )
+    planned = plan(tiny(grids=(grid,)))
+    assert len(planned.cells) == 2 * (1 + 2 * 2 * 2)
+    assert planned.cells["condition"].nunique() == 9
+    assert len(planned.configs) == 2 * (9 + 1)
+    assert "dyck attn noise(noise_std=0.5)" in set(planned.cells["condition"])
+    for cell in planned.cells.to_dict("records"):
+        config = planned.configs[cell["run"]]
+        assert config.seed == cell["replicate"]
+        assert [parent.run for parent in config.parents] == cell["phase1_run"].split()
+        assert all(planned.configs[parent.run].seed == config.seed for parent in config.parents)
+    order = list(planned.configs)
+    assert all(order.index(p.run) < order.index(run) for run, c in planned.configs.items() for p in c.parents)
+
+
+def test_a_sweep_is_yaml_and_back():
+    sweep = tiny(
+        conditions=(Condition(name="a", sources=(Source(phase1="dyck", ablation=Noise(noise_std=1.0)),)),),
+        grids=(Grid(phase1=("dyck",), selector=("mlp",)),),
+        maps=(Map(phase1="dyck", players=("attn", "mlp")),),
+    )
+    assert from_yaml(Sweep, to_yaml(sweep)) == sweep
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"grids": [{"phase1": ["dick"]}]}, "unknown pretraining of the sweep 'dick'"),
+        ({"maps": [{"phase1": "set", "players": ["attn"]}]}, "unknown pretraining of the sweep 'set'"),
+        ({"conditions": [{"name": "a"}, {"name": "a", "label": "b"}]}, "two conditions are named 'a'"),
+        ({"replicates": 0}, "replicates=0; there must be at least 1"),
+        ({"grids": [{"phase1": ["dyck"], "ablation": [{"name": "nose", "noise_std": 1}]}]}, "Did you mean 'noise'"),
+        ({"conditions": [{"name": "a", "selector": "all"}]}, "unknown field of Condition 'selector'"),
+    ],
+)
+def test_a_mistake_is_named(fields, text):
+    plain = {"name": "x", "task": {"name": "haystack"}, "train": {}}
+    plain["phase1"] = [{"name": "dyck", "task": {"name": "dyck"}, "train": {}}]
+    with pytest.raises(ValueError, match=text):
+        from_dict(Sweep, {**plain, **fields})
+
+
+def test_a_condition_that_a_grid_and_a_map_both_have_is_one_run():
+    each = Map(phase1="dyck", players=("attn", "ln"), methods=("shapley",))
+    planned = plan(tiny(maps=(each,), grids=(Grid(phase1=("dyck",), selector=("attn",)),), replicates=1))
+    runs = planned.cells.set_index("condition")["run"]
+    assert runs["dyck {attn}"] == runs["dyck attn"]
+    assert len(set(runs)) == len(runs) - 1
+
+
+@pytest.mark.parametrize(
+    ("coalition", "selector", "transfer"),
+    [
+        ("attn|mlp|ln|pos|embed", "all", TransferConfig()),
+        ("attn|ln", "attn+ln", FRESH),
+        ("pos", "none", dataclasses.replace(FRESH, positions="carry")),
+        ("mlp|embed", "mlp", TransferConfig(positions="fresh")),
+    ],
+)
+def test_a_coalition_is_a_transfer_of_its_players_alone(coalition, selector, transfer):
+    players = ("attn", "mlp", "ln", "pos", "embed")
+    condition = coalition_condition(Map(phase1="dyck", players=players), coalition)
+    assert condition.sources == (Source(phase1="dyck", selector=selector),)
+    assert condition.transfer == transfer
+
+
+def test_the_empty_coalition_shares_the_run_of_no_pretraining():
+    each = Map(phase1="dyck", players=("attn", "pos", "embed"))
+    planned = plan(tiny(maps=(each,), replicates=1))
+    runs = planned.cells.set_index("condition")["run"]
+    assert runs["dyck {}"] == runs["none"]
+    # With embeddings that every coalition has, the empty one is a transfer all the same.
+    given = coalition_condition(Map(phase1="dyck", players=("attn",)), "")
+    assert given.sources == (Source(phase1="dyck", selector="none"),)
+    assert coalition_condition(Map(phase1="dyck", players=("attn",), given="ln"), "").sources[0].selector == "ln"
+
+
+def test_the_full_map_of_components_shares_runs_with_the_reproduction():
+    each = Map(phase1="dyck", players=("attn", "mlp", "ln", "pos", "embed"))
+    planned = plan(haystack_sweep("map", (), maps=(each,), replicates=1))
+    theirs = plan(reproduction(PROTOCOLS["cheap"], replicates=1)).cells.set_index("condition")["run"]
+    ours = planned.cells.set_index("condition")["run"]
+    assert len(planned.configs) == 1 + 2**5
+    assert ours["dyck {attn, mlp, ln, pos, embed}"] == theirs["dyck_full"]
+    assert ours["dyck {attn, ln, pos, embed}"] == theirs["attention_ln"]
+    assert ours["none"] == theirs["none"]
+
+
+def test_sampled_orders_differ_between_replicates_and_are_planned_so():
+    heads = tuple(f"blocks.{layer}.attn.head.{head}" for layer in range(2) for head in range(4))
+    each = Map(phase1="dyck", players=heads, methods=("shapley",), given="ln")
+    first, second = (set(map_conditions(each, seed)) for seed in (1000, 1001))
+    assert first != second
+    planned = plan(haystack_sweep("heads", (), maps=(each,), replicates=2))
+    cells = planned.cells.loc[planned.cells["condition"] != "none"]
+    assert cells.groupby("replicate").size().tolist() == [len(first), len(second)]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("sweep"))
+    sweep = tiny(
+        maps=(Map(phase1="dyck", players=("attn", "mlp")),),
+        conditions=(
+            Condition(name="sharp", sources=(Source(phase1="dyck", selector="ln+sharpest.2"),)),
+            Condition(name="early", sources=(Source(phase1="dyck", selector="attn", step=1),)),
+            Condition(name="broken", sources=(Source(phase1="dyck", selector="blocks.7.attn"),)),
+        ),
+    )
+    planned, problems = run_sweep(sweep, store, workers=2)
+    return sweep, store, planned, problems
+
+
+def test_a_failed_cell_stops_no_other(swept):
+    _sweep, store, planned, problems = swept
+    table = results(planned, store, problems)
+    assert len(table) == len(planned.cells) == 2 * (1 + 4 + 3)
+    failed = table.loc[table["status"] == "failed"]
+    assert failed["condition"].tolist() == ["broken"] * 2
+    assert failed["problem"].str.contains("unknown component 'blocks.7.attn'").all()
+    assert (table.loc[table["condition"] != "broken", "status"] == "finished").all()
+
+
+def test_the_table_has_every_outcome(swept):
+    _sweep, store, planned, problems = swept
+    table = results(planned, store, problems)
+    rows = table.loc[table["status"] == "finished"].to_dict("records")
+    for row in rows:
+        run = store.open(row["run"])
+        history = run.history()
+        seen = history.loc[history["split"] == "validation"]
+        steps, accuracy = seen["step"].tolist(), seen["accuracy"].tolist()
+        parts = zip(steps, steps[1:], accuracy, accuracy[1:])
+        area = sum((b - a) * (x + y) / 2 for a, b, x, y in parts) / (steps[-1] - steps[0])
+        assert row["area"] == pytest.approx(area)
+        assert row["accuracy"] == run.summary["accuracy"]
+        assert row["token_limit"] == run.summary["tokens"]
+        assert math.isnan(row["breakthrough_step"]) == math.isnan(row["tokens_to_target"])
+    spent = cost_of(planned.configs, store)
+    assert spent["runs"] == len(planned.configs) - 2
+    assert spent["tokens"] == store.query()["tokens"].sum()
+
+
+def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path):
+    # A model that predicts the padding-free answer of `ww` soon: any accuracy reaches a threshold of nothing.
+    store = RunStore(tmp_path)
+    sweep = tiny(phase1=(), replicates=1, train=dataclasses.replace(TRAIN, steps=2, evaluate_every=1))
+    planned, _ = run_sweep(sweep, store, workers=1)
+    run = store.open(planned.cells["run"].iloc[0])
+    history = run.history()
+    summary = {**run.summary, "breakthrough_step": 1}
+    from procpre_interp.sweep import scores
+
+    row = scores(dataclasses.replace(run, summary=summary), [])
+    tokens = history.loc[(history["split"] == "validation") & (history["step"] == 1), "tokens"].iloc[0]
+    assert row["tokens_to_target"] == tokens
+    assert 0 < tokens < row["token_limit"]
+
+
+def test_heads_by_entropy_are_planned_when_their_parent_is_there(swept):
+    sweep, _store, planned, _ = swept
+    assert plan(sweep).deferred == 2
+    assert planned.deferred == 0
+    cells = planned.cells.loc[planned.cells["condition"] == "sharp"]
+    for run in cells["run"]:
+        (parent,) = planned.configs[run].parents
+        assert parent.selector.count("head") == 2
+        assert parent.selector.startswith("ln+blocks.")
+
+
+def test_nothing_is_computed_twice(swept):
+    sweep, store, planned, _problems = swept
+    before = store.query().set_index("run")["created"]
+    again, _ = run_sweep(sweep, store, workers=1)
+    assert again.table_name == planned.table_name
+    assert store.query().set_index("run")["created"].equals(before)
+
+
+def test_a_map_is_computed_from_its_cells(swept):
+    sweep, store, planned, problems = swept
+    table = results(planned, store, problems)
+    (each,) = sweep.maps
+    rows = map_table(planned, table, each)
+    assert sorted(set(rows["coalition"])) == ["", "attn", "attn|mlp", "mlp"]
+    effects = transfer_map(rows, each.players, each.methods).set_index(["method", "player"])["estimate"]
+    value = rows.pivot(index="replicate", columns="coalition", values="accuracy").mean()
+    assert effects["add_one_in", "attn"] == pytest.approx(value["attn"] - value[""])
+    assert effects["leave_one_out", "attn"] == pytest.approx(value["attn|mlp"] - value["mlp"])
+    assert effects["shapley"].sum() == pytest.approx(value["attn|mlp"] - value[""])
+
+
+def test_the_command_goes_on_and_reports(swept, tmp_path, capsys):
+    sweep, store, planned, _ = swept
+    path = tmp_path / "sweep.yaml"
+    path.write_text(to_yaml(sweep))
+    assert main(["sweep", str(path), "--out", str(store.path), "--workers", "1"]) == 1  # the broken cells
+    printed = capsys.readouterr().out
+    assert "14 cells finished, 2 failed, 0 not computed yet" in printed
+    assert "unknown component 'blocks.7.attn'" in printed
+    assert "Transfer map of dyck: attn, mlp" in printed
+    assert store.read_table(planned.table_name).frame.shape[0] == 14
+    html = (store.path / "tiny.html").read_text()
+    assert "Transfer map" in html
+
+
+def test_the_command_names_a_mistake(tmp_path, capsys):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("name: x\ntask: {name: haystack}\ntrain: {steps: 2}\ngrids: [{phase1: [dyck]}]\n")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "runs")]) == 2
+    assert "unknown pretraining of the sweep 'dyck'" in capsys.readouterr().err
+    assert main(["sweep", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "runs")]) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_damage_is_part_of_the_identity_however_its_selector_is_spelt(tmp_path):
+    def condition(selector: str) -> Condition:
+        damage = Noise(noise_std=1.0, selector=selector)
+        return Condition(name=selector, sources=(Source(phase1="dyck", ablation=damage),))
+
+    planned = plan(tiny(conditions=(condition("attn + ln"), condition("attn,ln"), condition("attn")), replicates=1))
+    runs = planned.cells.set_index("condition")["run"]
+    assert runs["attn + ln"] == runs["attn,ln"] != runs["attn"]
+
+
+def test_a_parent_can_give_embeddings_and_positions_alone(tmp_path):
+    store = RunStore(tmp_path)
+    sweep = tiny(conditions=(Condition(name="pos", sources=(Source(phase1="dyck", selector="none"),)),), replicates=1)
+    planned = plan(sweep)
+    for config in planned.configs.values():
+        execute(config, store)
+    table = results(planned, store).set_index("condition")
+    assert bool(table.loc["pos", "positions_carried"])
+    assert not bool(table.loc["none", "positions_carried"])
