@@ -91,7 +91,7 @@ def extra(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
             for run, seed in intact[["run", "replicate"]].itertuples(index=False)
         ]
     )
-    means = damaged.groupby(["replicate", "noise_std"])["accuracy"].mean().rename("value").reset_index()
+    means = damaged.groupby(["replicate", "noise_std"], as_index=False).agg(value=("accuracy", "mean"))
     none = table.loc[table["condition"] == "none"].set_index("replicate")["accuracy"]
     finished = means.assign(component="finished model", baseline=means["replicate"].map(none))
     found["finished_doses"] = finished.to_dict("records")

@@ -25,7 +25,6 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp.commands.options import default_store, print_frame, stdout_console, usable_cores
 from procpre_interp.comparison import MIN_REPLICATES, best_condition, compare_gains, lead
 from procpre_interp.data import TASKS
 from procpre_interp.describe import claims_table, describe_cost, estimate
@@ -37,6 +36,7 @@ from procpre_interp.reproduce import ARCHITECTURE, PROCEDURAL, PROTOCOLS
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note
 from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, cost_of, is_whole, scores
+from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
 from procpre_interp.train import TrainConfig
 
 MARGIN = 0.02

@@ -1,6 +1,7 @@
 """Scripts of claims: run a sweep, judge the claim, keep table and verdict, draw the figure."""
 
 import dataclasses
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,6 @@ import plotly.graph_objects as go
 import tyro
 
 from procpre_interp.claims import Claim, judge, write_claim
-from procpre_interp.commands.options import default_store, stdout_console, usable_cores
 from procpre_interp.describe import describe_claim, describe_cost
 from procpre_interp.engine import Event
 from procpre_interp.plots.ladder import ladder
@@ -23,10 +23,8 @@ from procpre_interp.runs import RunStore
 from procpre_interp.stats import replicate_bootstrap, replicate_matrix
 from procpre_interp.sweep import Plan, Sweep, cost_of, results, run_sweep
 from procpre_interp.sweep_progress import live_table
+from procpre_interp.terminal import beside_package, default_store, stdout_console, usable_cores
 from procpre_interp.train import TrainConfig
-
-RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
-"""Where the tables of the claims are kept in a checkout."""
 
 Judged = dict[str, Any]
 """A claim with its verdict, as `claims.judge` gives it."""
@@ -107,7 +105,7 @@ def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> in
     name = experiments[0].claim.name if len(experiments) == 1 else "claims"
     try:
         options = tyro.cli(Options, prog=name, args=arguments, description=_purpose(experiments))
-        return _main(experiments, options)
+        return run_all(experiments, options)
     except KeyboardInterrupt:
         print(f"{name}: stopped; repeat the command to go on from there", file=sys.stderr)
         return 130
@@ -116,17 +114,34 @@ def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> in
         return 1 if isinstance(problem, OSError) else 2
 
 
+def load_experiment(path: Path) -> Experiment:
+    """The `EXPERIMENT` of a claim's script."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EXPERIMENT
+
+
+def scripts(folder: Path) -> dict[str, Path]:
+    """The claims' scripts in a folder, by name."""
+    found = [path for path in sorted(folder.glob("*.py")) if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
+    return {path.stem: path for path in found}
+
+
 def _purpose(experiments: Sequence[Experiment]) -> str:
     return "\n\n".join(f"{each.claim.claim} Prediction: {each.claim.prediction}" for each in experiments)
 
 
-def _main(experiments: Sequence[Experiment], options: Options) -> int:
+def run_all(experiments: Sequence[Experiment], options: Options) -> int:
+    """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
     if options.workers < 1:
         raise ValueError(f"workers={options.workers}; there must be at least 1")
     if options.minutes is not None and not options.minutes >= 0:
         raise ValueError(f"minutes={options.minutes}; it must not be negative, or none")
     store, started = RunStore(options.out), time.monotonic()
-    folder = options.results or (None if options.quick else RESULTS / "claims")
+    folder = options.results or (None if options.quick else beside_package("experiments") / "results" / "claims")
     may_start = lambda: options.minutes is None or time.monotonic() < started + 60 * options.minutes  # noqa: E731
     console, code = stdout_console(), 0
     for each in experiments:

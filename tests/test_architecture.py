@@ -38,6 +38,7 @@ ALLOWED = {
     "report": BASE | TABLES,
     "comparison": BASE | TABLES,
     "claims": BASE | TABLES,
+    "terminal": set(),
 }
 PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
@@ -46,12 +47,12 @@ ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
+ALLOWED["experiment"] = set(ALLOWED)
 ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
-ALLOWED["experiment"] = ALLOWED["commands"] - {"cli"}
 """Part of the package (module or folder) -> the other parts that it may import."""
 
 NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
-TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison"}
+TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "terminal"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "__init__"}

@@ -5,7 +5,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from procpre_interp.commands.options import beside_package, default_store, parse
+from procpre_interp.commands.options import parse
+from procpre_interp.terminal import beside_package, default_store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`procpre-interp claims`: every claim with its verdict and the numbers behind it. Imports no torch."""
+"""`procpre-interp claims`: every claim with its verdict and the numbers behind it. Needs torch only to run them."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,11 +9,12 @@ import pandas as pd
 from tyro.conf import Positional
 
 from procpre_interp.claims import read_claims
-from procpre_interp.commands.options import beside_package, default_store, parse, print_frame, stdout_console
+from procpre_interp.commands.options import parse
 from procpre_interp.describe import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.files import plain
 from procpre_interp.registry import unknown_name
 from procpre_interp.runs import RunStore
+from procpre_interp.terminal import beside_package, default_store, print_frame, stdout_console, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,23 @@ class Claims:
     """Folder of the runs. Its claims stand before the bundled ones of the same name."""
     format: Literal["table", "json"] = "table"
     """json has every number, and for each claim the runs that it was judged on."""
+    run: bool = False
+    """First compute what the claims (those named, or all) still need, and judge them."""
+    quick: bool = False
+    """With --run: one replicate of a few steps, to see that everything works; always undecided."""
+    workers: int = field(default_factory=usable_cores)
+    """With --run: processes of one thread each. Does not change the numbers."""
+    minutes: float | None = None
+    """With --run: start no run after so many minutes for each claim. None: go on to the end."""
+    results: Path | None = None
+    """With --run: folder of the JSON and CSV; none: that of the bundled results, and with --quick nowhere."""
 
 
 def main(arguments: list[str]) -> int:
     """Print the verdicts."""
     command = parse(Claims, "claims", arguments)
+    if command.run:
+        return run(command)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
     known = {claim["name"]: claim for claim in claims}
     for name in command.names:
@@ -62,6 +75,25 @@ def main(arguments: list[str]) -> int:
         print_frame(console, text, f"\nRuns ({claim['source']})", left=shown[:1])
         console.print("")
     return 0
+
+
+def run(command: Claims) -> int:
+    """Run and judge the claims named, or all. Exit code 1 where a run failed."""
+    from procpre_interp.experiment import Options, load_experiment, run_all, scripts
+
+    known = scripts(beside_package("experiments"))
+    for name in command.names:
+        if name not in known:
+            raise unknown_name("claim", name, list(known))
+    experiments = [load_experiment(known[name]) for name in command.names or known]
+    options = Options(
+        out=command.store,
+        workers=command.workers,
+        minutes=command.minutes,
+        quick=command.quick,
+        results=command.results,
+    )
+    return run_all(experiments, options)
 
 
 def plain_claim(claim: dict[str, Any]) -> dict[str, Any]:

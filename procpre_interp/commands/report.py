@@ -5,9 +5,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from procpre_interp.commands.options import default_store, parse
+from procpre_interp.commands.options import parse
 from procpre_interp.report import conditions_report, runs_report
 from procpre_interp.runs import RunStore
+from procpre_interp.terminal import default_store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from procpre_interp.commands.options import default_store, parse, print_frame, stdout_console, usable_cores
+from procpre_interp.commands.options import parse
 from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.engine import execute_all
 from procpre_interp.progress import RunProgress
@@ -15,6 +15,7 @@ from procpre_interp.reproduce import PAPER, PAPER_NOTES, PROTOCOLS, Protocol, Pr
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note, summarise_conditions
 from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Plan, cost_of, plan, results
+from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from typing import Literal
 import pandas as pd
 from rich.table import Table
 
-from procpre_interp.commands.options import default_store, parse, stdout_console
+from procpre_interp.commands.options import parse
 from procpre_interp.runs import RunStore
+from procpre_interp.terminal import default_store, stdout_console
 
 COLUMNS = (
     "run",

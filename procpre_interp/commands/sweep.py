@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tyro.conf import Positional
 
-from procpre_interp.commands.options import default_store, parse, print_frame, stdout_console, usable_cores
+from procpre_interp.commands.options import parse
 from procpre_interp.commands.reproduce import print_results
 from procpre_interp.commands.training import read_yaml
 from procpre_interp.config import from_dict, to_yaml
@@ -18,6 +18,7 @@ from procpre_interp.report import conditions_report
 from procpre_interp.runs import RunStore
 from procpre_interp.sweep import Plan, Sweep, cost_of, map_table, results, run_sweep
 from procpre_interp.sweep_progress import live_table
+from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer_map import transfer_map
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from rich.console import Console
 
-from procpre_interp.commands.options import default_store, take
+from procpre_interp.commands.options import take
 from procpre_interp.config import from_dict, yaml_fields
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine import Event, progress_event
 from procpre_interp.pipeline import Architecture, RunConfig, execute
 from procpre_interp.progress import RunProgress
 from procpre_interp.runs import Run, RunStore
+from procpre_interp.terminal import default_store
 from procpre_interp.train import TrainConfig
 
 HELP_FLAGS = ("-h", "--help")

@@ -1,0 +1,42 @@
+"""What commands and scripts share: default folders, the number of cores, tables on stdout."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+
+def default_store() -> Path:
+    """Folder of the runs where none is named: $PROCPRE_STORE, or `runs`."""
+    return Path(os.environ.get("PROCPRE_STORE", "runs"))
+
+
+def beside_package(name: str) -> Path:
+    """The folder `app` or `experiments`: within the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    bundled = package / f"_{name}"
+    return bundled if bundled.is_dir() else package.parent / name
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stdout_console() -> Console:
+    """A console for tables on stdout; into a file or a pipe a line may be as long as it wants."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+
+
+def print_frame(console: Console, frame: pd.DataFrame, title: str, *, left: Sequence[str]) -> None:
+    """A table of strings; the columns named in `left` are text, the others numbers."""
+    shown = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for column in frame:
+        shown.add_column(str(column), justify="left" if column in left else "right", overflow="fold")
+    for row in frame.itertuples(index=False):
+        shown.add_row(*row)
+    console.print(shown)
