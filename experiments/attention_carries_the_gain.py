@@ -1,4 +1,4 @@
-"""Claim: it is attention that carries Dyck's gain on haystack.
+"""Claim: it is attention that carries Dyck's gain on haystack, given its LayerNorms and positions.
 
     python experiments/attention_carries_the_gain.py [--out runs] [--workers 2] [--minutes 90] [--quick]
 
@@ -9,14 +9,16 @@ embeddings (averaged) and positions (carried). That the MLPs are not enough is a
 import sys
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, dyck, haystack_sweep
+from procpre_interp.experiment import Experiment, confirmed, gains_figure, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
+NOT_ENOUGH = {"mlp+ln": "MLP + LN", "mlp": "MLP", "ln": "LN", "frame": "embeddings and positions"}
+
 CLAIM = Claim(
     name="attention_carries_the_gain",
-    claim="Attention carries what Dyck teaches for recall.",
+    claim="Given Dyck's LayerNorms and positions, its attention adds what teaches recall.",
     prediction="Attention + LN is more accurate than LN alone by more than the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean difference whose interval lies wholly below the margin.",
@@ -40,7 +42,7 @@ CLAIM = Claim(
                 predicted="within",
                 margin=EFFECT_MARGIN,
             )
-            for condition, name in {"mlp+ln": "MLP + LN", "mlp": "MLP", "ln": "LN"}.items()
+            for condition, name in NOT_ENOUGH.items()
         ),
     ),
 )
@@ -51,17 +53,22 @@ EXPERIMENT = Experiment(
     claim=CLAIM,
     sweep=haystack_sweep(
         "attention_carries_the_gain",
-        (
-            dyck("attn+ln", "attn+ln", label="attention + LN"),
-            dyck("attn", "attn", label="attention"),
-            dyck("mlp+ln", "mlp+ln", label="MLP + LN"),
-            dyck("mlp", "mlp", label="MLP"),
-            dyck("ln", "ln", label="LN"),
-            dyck("full", label="attention + MLP + LN"),
+        confirmed(
+            CLAIM,
+            (
+                dyck("attn+ln", "attn+ln", label="attention + LN"),
+                dyck("attn", "attn", label="attention"),
+                dyck("mlp+ln", "mlp+ln", label="MLP + LN"),
+                dyck("mlp", "mlp", label="MLP"),
+                dyck("ln", "ln", label="LN"),
+                dyck("frame", "none", label="averaged embeddings and positions alone"),
+                dyck("full", label="attention + MLP + LN"),
+            ),
         ),
+        replicates=10,
     ),
     figure=figure,
-    protocol=PROTOCOLS["cheap"].text,
+    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.experiment import Experiment, Judged, main, run
 from procpre_interp.plots.curves import survival_curves
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, dyck, haystack_sweep
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
         replicates=10,
     ),
     figure=figure,
-    protocol=PROTOCOLS["cheap"].text,
+    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
 )
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.experiment import Experiment, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, PROCEDURAL, PROTOCOLS, dyck, haystack_sweep
+from procpre_interp.reproduce import EFFECT_MARGIN, PROCEDURAL, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
 from procpre_interp.sweep import Condition, Source
 from procpre_interp.transfer import TransferConfig
 
@@ -82,7 +82,7 @@ EXPERIMENT = Experiment(
         phase1=(PROCEDURAL["set"], PROCEDURAL["eca"]),
     ),
     figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} Set and ECA: see the diagnostic table.",
+    protocol=f"{PROTOCOLS['cheap'].text} Set and ECA: see the diagnostic table. {SEEN_NOTE} This claim has 6.",
 )
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import itertools
 import sys
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, dyck, haystack_sweep
+from procpre_interp.experiment import Experiment, confirmed, gains_figure, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -74,13 +74,17 @@ EXPERIMENT = Experiment(
     claim=CLAIM,
     sweep=haystack_sweep(
         "selective_beats_full",
-        tuple(
-            dyck(name, SELECTORS[mlp, ln], embeddings=embeddings, positions=positions)
-            for name, (mlp, ln, embeddings, positions) in CELLS.items()
+        confirmed(
+            CLAIM,
+            tuple(
+                dyck(name, SELECTORS[mlp, ln], embeddings=embeddings, positions=positions)
+                for name, (mlp, ln, embeddings, positions) in CELLS.items()
+            ),
         ),
+        replicates=10,
     ),
     figure=figure,
-    protocol=PROTOCOLS["cheap"].text,
+    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
 )
 
 if __name__ == "__main__":

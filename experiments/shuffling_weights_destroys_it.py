@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 
 from procpre_interp.ablate import ABLATIONS, LADDER
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, Judged, gains, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, dyck, haystack_sweep
+from procpre_interp.experiment import Experiment, Judged, confirmed, gains, gains_figure, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -36,6 +36,12 @@ CLAIM = Claim(
         margin=EFFECT_MARGIN,
     ),
     secondary=(
+        Contrast(
+            name="shuffled within layers, over embeddings and positions alone",
+            weights={"shuffle_within_layers": 1, "frame": -1},
+            predicted="within",
+            margin=EFFECT_MARGIN,
+        ),
         Contrast(
             name="whole heads shuffled (same function), over intact",
             weights={"shuffle_heads": 1, "intact": -1},
@@ -61,13 +67,21 @@ EXPERIMENT = Experiment(
     claim=CLAIM,
     sweep=haystack_sweep(
         "shuffling_weights_destroys_it",
-        (
-            *(dyck(name, "attn+ln", label=name.replace("_", " "), ablation=ABLATIONS.build(name)) for name in RUNGS),
-            dyck("intact", "attn+ln", label="attention + LN intact"),
+        confirmed(
+            CLAIM,
+            (
+                *(
+                    dyck(name, "attn+ln", label=name.replace("_", " "), ablation=ABLATIONS.build(name))
+                    for name in RUNGS
+                ),
+                dyck("intact", "attn+ln", label="attention + LN intact"),
+                dyck("frame", "none", label="averaged embeddings and positions alone"),
+            ),
         ),
+        replicates=10,
     ),
     figure=figure,
-    protocol=PROTOCOLS["cheap"].text,
+    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
 )
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 A claim names one primary contrast and its margin before the runs. Its verdict is computed:
 
-- `supported`: the 95 % interval of the contrast over replicates lies wholly on the predicted side of the margin;
-- `refuted`: wholly on the other side;
-- `undecided`: neither, or the run was `--quick`, or a run of the contrast diverged or failed, or the replicates are so
-  few that no result could have been significant (`smallest_p`).
+- `supported`: the 95 % interval of the contrast over replicates lies wholly on the predicted side of the margin, and
+  the sign-flip test against the margin has p of at most 0.05;
+- `refuted`: likewise on the other side;
+- `undecided`: neither, or the run was `--quick`, or a planned run of the contrast diverged, failed or is not there, or
+  the replicates are so few that no result could have been significant (`smallest_p`).
 
 That something is *not* enough is predicted as `within` the margin and tested for equivalence. Not significant is never
-support. With few replicates the intervals cover less than 95 % (`stats.interval_note`), and so do the verdicts.
+support. With few replicates the intervals cover less than 95 % (`stats.interval_note`), and so do the verdicts; and
+what befalls one replicate in three may not have been seen at all (`stats.unseen_share`).
 """
 
 import json
@@ -32,6 +34,7 @@ from procpre_interp.stats import (
     detectable_effect,
     effect_sizes,
     equivalence_test,
+    permuted_log_rank,
     replicate_matrix,
     restricted_time,
     sign_flip_test,
@@ -83,56 +86,79 @@ class Claim:
     primary: Contrast
     """The one contrast, named before the runs, that gives the verdict."""
     secondary: Sequence[Contrast] = ()
-    """Other contrasts, adjusted for their number (Holm)."""
+    """Other contrasts, which are decided after an adjustment for their number (Holm)."""
 
     def __post_init__(self) -> None:
         if self.primary.predicted is None:
             raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
 
 
-def judge(claim: Claim, table: pd.DataFrame, *, quick: bool = False) -> dict[str, Any]:
+def judge(
+    claim: Claim, table: pd.DataFrame, *, planned: pd.DataFrame | None = None, quick: bool = False
+) -> dict[str, Any]:
     """The claim with its verdict and every number behind it, as plain values for JSON.
 
-    `table` has one row a condition and replicate, as `sweep.results` gives it. Raises `ValueError` for a contrast of a
-    condition that the table does not have.
+    `table` has one row a condition and replicate, as `sweep.results` gives it; `planned` the cells that there should
+    be (condition, replicate): with one of a contrast's missing, its verdict is undecided. None: those of the table.
     """
-    contrasts = judge_contrasts([claim.primary, *claim.secondary], table, quick=quick)
+    planned = table if planned is None else planned
+    contrasts = judge_contrasts([claim.primary, *claim.secondary], table, planned=planned, quick=quick)
     first = contrasts.iloc[0]
-    compared = {"none"} < set(table["condition"])
+    there = table.loc[table["status"] != "failed"]
+    compared = {"none"} < set(there["condition"])
     found = {
         **{key: value for key, value in asdict(claim).items() if isinstance(value, str)},
         "verdict": first["verdict"],
         "reason": first["reason"],
         "quick": quick,
         "created": now(),
-        "seeds": sorted(int(seed) for seed in table["replicate"].unique()),
+        "seeds": sorted(int(seed) for seed in planned["replicate"].unique()),
         "contrasts": contrasts.to_dict("records"),
-        "conditions": summarise_conditions(table).to_dict("records"),
-        "effects": effect_sizes(table).to_dict("records") if compared else [],
+        "log_rank": log_rank(claim.primary, there),
+        "conditions": summarise_conditions(there).to_dict("records"),
+        "effects": effect_sizes(there).to_dict("records") if compared else [],
     }
     return files.plain(found)
 
 
-def judge_contrasts(contrasts: Sequence[Contrast], table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
+def judge_contrasts(
+    contrasts: Sequence[Contrast],
+    table: pd.DataFrame,
+    *,
+    planned: pd.DataFrame | None = None,
+    quick: bool = False,
+) -> pd.DataFrame:
     """One row a contrast, the first being the primary one: estimate, bounds, tests, verdict and why.
 
     p is that of the two-sided sign-flip test against the margin; for `within` that of the larger of the two one-sided
-    tests, and the bounds are those of the 90 % interval that belongs to them. `detectable` is the distance from the
-    margin that so many replicates, spread like these, would have found in 80 % of studies.
+    tests, and the bounds are those of the 90 % interval that belongs to them. A secondary contrast is decided only
+    where its p, adjusted for the number of secondary ones (Holm), is at most 0.05. `detectable` is the distance from
+    the margin that so many replicates, spread like these, would have found in 80 % of studies.
     """
-    rows = [judge_contrast(each, table, quick=quick) for each in contrasts]
+    planned = table if planned is None else planned
+    rows = [judge_contrast(each, table, planned=planned, quick=quick) for each in contrasts]
     frame = pd.DataFrame(rows).assign(primary=[index == 0 for index in range(len(rows))])
     tested = frame.loc[frame["p"].notna()]
-    if len(tested):
-        decided = decide_tests(tested.assign(family="claim"))
-        frame = frame.join(decided[["p_holm", "smallest_p_holm", "decision"]])
+    if tested.empty:
+        return frame
+    decided = decide_tests(tested.assign(family="claim"))
+    frame = frame.join(decided[["p_holm", "smallest_p_holm", "decision"]])
+    open_ones = (frame["decision"] != "significant") & frame["verdict"].isin(["supported", "refuted"])
+    frame.loc[open_ones, "reason"] = [
+        decision if str(decision).startswith("undecided") else f"adjusted p = {p:.3g}"
+        for decision, p in frame.loc[open_ones, ["decision", "p_holm"]].itertuples(index=False)
+    ]
+    frame.loc[open_ones, "verdict"] = "undecided"
     return frame
 
 
-def judge_contrast(contrast: Contrast, table: pd.DataFrame, *, quick: bool = False) -> dict[str, Any]:
+def judge_contrast(
+    contrast: Contrast, table: pd.DataFrame, *, planned: pd.DataFrame | None = None, quick: bool = False
+) -> dict[str, Any]:
     """The row of one contrast, not adjusted for others."""
-    values, diverged = contrast_values(contrast, table)
+    values = contrast_values(contrast, table)
     n, margin = len(values), float(contrast.margin)
+    missing = missing_replicates(contrast, table, table if planned is None else planned, n)
     interval = bootstrap_interval(values)
     row: dict[str, Any] = {
         "contrast": contrast.name,
@@ -141,49 +167,97 @@ def judge_contrast(contrast: Contrast, table: pd.DataFrame, *, quick: bool = Fal
         "predicted": contrast.predicted or "",
         "margin": margin,
         **{key: getattr(interval, key) for key in ("estimate", "low", "high", "n")},
-        "diverged": diverged,
+        "missing": missing,
         "p": math.nan,
         "smallest_p": math.nan,
         "detectable": math.nan,
     }
-    if contrast.predicted is None or n == 0:
-        return {**row, "verdict": "", "reason": "not predicted" if n else "no complete replicate"}
-    centred = values - (0.0 if contrast.predicted == "within" else margin)
-    row["detectable"] = detectable_effect(n, float(np.std(values, ddof=1)) if n > 1 else math.nan)
+    if contrast.predicted is None:
+        return {**row, "verdict": "", "reason": "not predicted"}
+    inside = outside = False
+    if n:
+        tests, inside, outside = _tests(contrast, values)
+        row |= tests
+    if quick:
+        reason = "quick: a smoke test, never evidence"
+    elif missing:
+        reason = missing
+    elif row["smallest_p"] > ALPHA:
+        reason = decide(1.0, row["smallest_p"], n=n)
+    elif n > 1 and np.ptp(values) <= 1e-12:
+        reason = "all replicates are alike, which leaves their spread unknown"
+    else:
+        verdict = "supported" if inside else "refuted" if outside else "undecided"
+        return {**row, "verdict": verdict, "reason": explain(verdict, contrast)}
+    return {**row, "verdict": "undecided", "reason": reason}
+
+
+def _tests(contrast: Contrast, values: np.ndarray) -> tuple[dict[str, float], bool, bool]:
+    """p, its smallest, bounds and detectable distance; and whether all lies on the predicted side, or on the other.
+
+    Either takes both: an interval wholly on that side, and p of at most 0.05. For `within` the predicted side has the
+    two one-sided tests; the other one the 95 % interval and the two-sided test against the nearer margin.
+    """
+    margin, n = float(contrast.margin), len(values)
+    interval = bootstrap_interval(values)
+    row = {"detectable": detectable_effect(n, float(np.std(values, ddof=1)) if n > 1 else math.nan)}
     if contrast.predicted == "within":
         test = equivalence_test(values, margin)
-        row |= {"low": test.low, "high": test.high, "smallest_p": test.smallest_p}
-        row["p"] = max(one_sided_p(values + margin), one_sided_p(margin - values))
-        inside, outside = test.decision == "equivalent", test.decision == "not equivalent"
-    else:
-        test = sign_flip_test(centred)
-        row |= {"p": test.p, "smallest_p": test.smallest_p}
-        sign = 1 if contrast.predicted == "above" else -1
-        bounds = sorted((sign * (row["low"] - margin), sign * (row["high"] - margin)))
-        inside, outside = bounds[0] > 0, bounds[1] <= 0
-    if quick:
-        return {**row, "verdict": "undecided", "reason": "quick: a smoke test, never evidence"}
-    if diverged:
-        return {**row, "verdict": "undecided", "reason": f"{diverged} runs diverged or failed"}
-    if row["smallest_p"] > ALPHA:
-        return {**row, "verdict": "undecided", "reason": decide(1.0, row["smallest_p"], n=n)}
-    verdict = "supported" if inside else "refuted" if outside else "undecided"
-    return {**row, "verdict": verdict, "reason": explain(verdict, contrast)}
+        p = max(one_sided_p(values + margin), one_sided_p(margin - values))
+        beyond = sign_flip_test(values - math.copysign(margin, test.estimate))
+        row |= {"low": test.low, "high": test.high, "p": p, "smallest_p": test.smallest_p}
+        outside = (interval.low >= margin or interval.high <= -margin) and beyond.p <= ALPHA
+        if outside:  # so these are the test and the bounds that say it
+            row |= {"low": interval.low, "high": interval.high, "p": beyond.p, "smallest_p": beyond.smallest_p}
+        return row, test.decision == "equivalent" and p <= ALPHA, outside
+    test = sign_flip_test(values - margin)
+    sign = 1 if contrast.predicted == "above" else -1
+    near, far = sorted((sign * (interval.low - margin), sign * (interval.high - margin)))
+    decided = test.p <= ALPHA
+    return row | {"p": test.p, "smallest_p": test.smallest_p}, near > 0 and decided, far <= 0 and decided
 
 
-def contrast_values(contrast: Contrast, table: pd.DataFrame) -> tuple[np.ndarray, int]:
-    """The contrast in each replicate that has all its conditions, and how many of its runs diverged or failed."""
-    known = set(table["condition"])
-    if missing := [name for name in contrast.weights if name not in known]:
-        raise ValueError(f"contrast {contrast.name!r} wants {missing}, but the table has only {sorted(known)}")
-    rows = table.loc[table["condition"].isin(list(contrast.weights))]
-    lost = int((rows["status"] != "finished").sum())
-    rows = rows.loc[rows["status"] == "finished"]
+def contrast_values(contrast: Contrast, table: pd.DataFrame) -> np.ndarray:
+    """The contrast in each replicate that has finished runs of all its conditions."""
+    rows = table.loc[table["condition"].isin(list(contrast.weights)) & (table["status"] == "finished")]
     if rows.empty:
-        return np.empty(0), lost
+        return np.empty(0)
     rows = rows.assign(restricted_time_steps=restricted_time(rows))
     matrix = replicate_matrix(rows, contrast.measure).reindex(columns=list(contrast.weights)).dropna()
-    return matrix.to_numpy() @ np.array([float(weight) for weight in contrast.weights.values()]), lost
+    return matrix.to_numpy() @ np.array([float(weight) for weight in contrast.weights.values()])
+
+
+def missing_replicates(contrast: Contrast, table: pd.DataFrame, planned: pd.DataFrame, n: int) -> str:
+    """What is not there of the replicates that were planned with all conditions of the contrast; empty: nothing.
+
+    A verdict on some of the replicates would depend on when one looked, or on which runs failed.
+    """
+    names = list(contrast.weights)
+    if unplanned := sorted(set(names) - set(planned["condition"])):
+        raise ValueError(f"contrast {contrast.name!r} wants {unplanned}, which no cell was planned for")
+    cells = planned.loc[planned["condition"].isin(names)].groupby("replicate")["condition"].nunique()
+    wanted = int((cells == len(names)).sum())
+    if n >= wanted:
+        return ""
+    rows = table.loc[table["condition"].isin(names)]
+    counts = {status: int((rows["status"] == status).sum()) for status in ("diverged", "failed")}
+    lost = ", ".join(f"{count} runs {status}" for status, count in counts.items() if count)
+    return f"{n} of {wanted} planned replicates are complete" + (f" ({lost})" if lost else "")
+
+
+def log_rank(contrast: Contrast, table: pd.DataFrame) -> dict[str, Any] | None:
+    """The permuted log-rank test of time to breakthrough where the contrast is one condition against another."""
+    if sorted(contrast.weights.values()) != [-1, 1]:
+        return None
+    first, second = sorted(contrast.weights, key=lambda name: -contrast.weights[name])
+    times, limits = (replicate_matrix(table, value) for value in ("breakthrough_step", "limit"))
+    if not {first, second} <= set(limits):
+        return None
+    pairs = limits[[first, second]].dropna().index
+    if pairs.empty:
+        return None
+    arrays = [frame.loc[pairs, name].to_numpy(dtype=float) for name in (first, second) for frame in (times, limits)]
+    return {"sooner": first, "than": second, **asdict(permuted_log_rank(*arrays))}
 
 
 def one_sided_p(values: np.ndarray) -> float:
@@ -216,9 +290,14 @@ def explain(verdict: str, contrast: Contrast) -> str:
     }[verdict]
 
 
+def table_name(judged: Mapping[str, Any]) -> str:
+    """Of a claim in a store; a smoke test has another, lest it replaces a verdict."""
+    return f"{'quick-' if judged['quick'] else ''}{PREFIX}{judged['name']}"
+
+
 def write_claim(store: RunStore, judged: Mapping[str, Any], table: pd.DataFrame, folder: Path | None = None) -> None:
     """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder."""
-    store.write_table(f"{PREFIX}{judged['name']}", table, judged)
+    store.write_table(table_name(judged), table, judged)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / f"{judged['name']}.json", judged)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.runs import Run
-from procpre_interp.stats import interval_note
+from procpre_interp.stats import interval_note, unseen_share
 
 READING_SURVIVAL = (
     "A curve that falls early and to 0 % means that every replicate learned soon. Where it ends above 0 %, "
@@ -158,19 +158,29 @@ def number(value: float | None, form: str) -> str:
 
 def describe_claim(claim: Mapping[str, Any]) -> str:
     """A judged claim in a few sentences."""
-    first = claim["contrasts"][0]
-    seeds = claim["seeds"]
+    first, seeds, log_rank = claim["contrasts"][0], claim["seeds"], claim["log_rank"]
+    bounds = (
+        "90 % interval, as two one-sided tests at 5 % want it" if first["predicted"] == "within" else "95 % interval"
+    )
     lines = [
         f"{claim['name']}: {claim['verdict'].upper()}. {claim['claim']}",
         f"Predicted: {claim['prediction']}",
-        f"Measured: {first['contrast']}, {contrast_estimate(first)} (n = {first['n']}; {first['reason']}).",
-        f"Test against the margin: p = {number(first['p'], '.3g') or 'none'}; these replicates can give no p below "
-        f"{number(first['smallest_p'], '.3g') or 'any'}; they would have found a distance of "
-        f"{number(first['detectable'], '.3g') or 'unknown size'} from it in 80 % of studies.",
-        f"Seeds {seeds[0]} to {seeds[-1]}. {interval_note(first['n'])}."
-        if first["predicted"] != "within"
-        else f"Seeds {seeds[0]} to {seeds[-1]}. Bounds: 90 % interval, as two one-sided tests at 5 % want it.",
+        f"Measured: {first['contrast']}, {contrast_estimate(first)} ({bounds}; {first['reason']}).",
+        f"{interval_note(first['n'])}; seeds {seeds[0]} to {seeds[-1]}.",
     ]
+    if first["p"] is not None:
+        tests = f"p = {first['p']:.3g} against the margin, where so few replicates can give {first['smallest_p']:.3g}"
+        tests += " at best"
+        if first["detectable"] is not None:
+            tests += f"; 80 % of such studies find a distance of {first['detectable']:.2g} from it"
+        lines.append(
+            f"{tests}. What befalls up to {unseen_share(first['n']):.0%} of replicates may not have been seen."
+        )
+    if log_rank is not None:
+        lines.append(
+            f"Log-rank test of time to breakthrough, {log_rank['sooner']} against {log_rank['than']}: p = "
+            f"{log_rank['p']:.3g} (at best {log_rank['smallest_p']:.3g})."
+        )
     return "\n".join(lines)
 
 

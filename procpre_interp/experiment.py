@@ -14,14 +14,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import tyro
 
-from procpre_interp.claims import Claim, judge, write_claim
+from procpre_interp.claims import Claim, judge, table_name, write_claim
 from procpre_interp.describe import describe_claim, describe_cost
 from procpre_interp.engine import Event
 from procpre_interp.plots.ladder import ladder
 from procpre_interp.report import Section, write_report
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import replicate_bootstrap, replicate_matrix
-from procpre_interp.sweep import Plan, Sweep, cost_of, results, run_sweep
+from procpre_interp.sweep import Condition, Plan, Sweep, cost_of, results, run_sweep
 from procpre_interp.sweep_progress import live_table
 from procpre_interp.terminal import beside_package, default_store, stdout_console, usable_cores
 from procpre_interp.train import TrainConfig
@@ -65,10 +65,11 @@ def run(
     table = results(planned, store, problems)
     if table.empty or "finished" not in set(table["status"]):
         raise ValueError(f"{experiment.claim.name}: no run is finished; the same command goes on from here")
-    judged = judge(experiment.claim, table, quick=quick)
+    judged = judge(experiment.claim, table, planned=planned.cells, quick=quick)
     about = {"task": sweep.task.name, "limit": sweep.train.steps, "threshold": sweep.task.breakthrough_accuracy}
     judged |= {**about, "protocol": experiment.protocol, "cost": cost_of(planned.configs, store)}
-    judged |= experiment.extra(table, store)
+    if _conditions(sweep) <= _finished(table):
+        judged |= experiment.extra(table, store)
     return table, judged
 
 
@@ -114,6 +115,12 @@ def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> in
         return 1 if isinstance(problem, OSError) else 2
 
 
+def confirmed(claim: Claim, conditions: Sequence[Condition], *, few: int = 6) -> tuple[Condition, ...]:
+    """The conditions, of which those outside of the primary contrast are in the first few replicates only."""
+    primary = claim.primary.weights
+    return tuple(each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions)
+
+
 def load_experiment(path: Path) -> Experiment:
     """The `EXPERIMENT` of a claim's script."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -145,11 +152,16 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     may_start = lambda: options.minutes is None or time.monotonic() < started + 60 * options.minutes  # noqa: E731
     console, code = stdout_console(), 0
     for each in experiments:
-        table, judged = run(
-            each, store, workers=options.workers, quick=options.quick, show=live_table(store), may_start=may_start
-        )
+        try:
+            table, judged = run(
+                each, store, workers=options.workers, quick=options.quick, show=live_table(store), may_start=may_start
+            )
+        except ValueError as problem:  # one that cannot be judged yet leaves the others as they are
+            print(f"{each.claim.name}: {' '.join(str(problem).split())}", file=sys.stderr)
+            code = 1
+            continue
         write_claim(store, judged, table, folder)
-        report = claim_report(each, table, judged, options.out / f"claim-{each.claim.name}.html")
+        report = claim_report(each, table, judged, options.out / f"{table_name(judged)}.html")
         console.print(describe_claim(judged))
         console.print(f"Cost: {describe_cost(judged['cost'])}. Report: {report}\n")
         code = max(code, int("failed" in set(table["status"])))
@@ -162,11 +174,27 @@ def claim_report(experiment: Experiment, table: pd.DataFrame, judged: Judged, pa
     sections = [
         Section(title="Claim", blocks=[claim.claim, f"Predicted: {claim.prediction}", f"Margin: {claim.margin}"]),
         Section(title="Verdict", blocks=[describe_claim(judged), pd.DataFrame(judged["contrasts"])]),
-        Section(title="Conditions", blocks=[experiment.figure(table, judged)]),
+        Section(title="Conditions", blocks=[_drawn(experiment, table, judged)]),
         Section(title="Protocol", blocks=[experiment.protocol]),
         Section(title="Every run", blocks=[table]),
     ]
     return write_report(path, claim.claim, sections)
+
+
+def _drawn(experiment: Experiment, table: pd.DataFrame, judged: Judged) -> go.Figure | str:
+    """The figure; words while the table lacks the conditions that it compares."""
+    lacking = sorted(
+        {condition.name for condition in experiment.sweep.of_replicate(experiment.sweep.first_seed)} - _finished(table)
+    )
+    return f"No figure yet: no finished run of {', '.join(lacking)}." if lacking else experiment.figure(table, judged)
+
+
+def _conditions(sweep: Sweep) -> set[str]:
+    return {condition.name for condition in sweep.of_replicate(sweep.first_seed)}
+
+
+def _finished(table: pd.DataFrame) -> set[str]:
+    return set(table.loc[table["status"] == "finished", "condition"])
 
 
 def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:

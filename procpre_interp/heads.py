@@ -9,7 +9,7 @@ from procpre_interp.runs import Run
 from procpre_interp.seeding import stream
 from procpre_interp.train.process import run_threads
 
-NEEDS_ORDER = re.compile(r"\b(sharpest|bluntest)\.(\d+)\b")
+NEEDS_ORDER = re.compile(r"(?<![\w.])(sharpest|bluntest)\.(\d+)(?![\w.])")
 """Finds the terms."""
 PROBE_SEQUENCES = 128
 """Sequences on which the entropy is measured."""

@@ -123,7 +123,7 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
         Section(title="Result", blocks=result),
         Section(title="Learning", blocks=learning),
         Section(title="Time to breakthrough", blocks=[survival_curves(table), READING_SURVIVAL]),
-        *(Section(title=each["title"], blocks=_map_blocks(each["effects"])) for each in about.get("maps", [])),
+        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in about.get("maps", [])),
         Section(title="Diagnosis", blocks=_condition_diagnosis(store, table)),
         Section(title="Protocol", blocks=[about.get("protocol", "")]),
         Section(title="Cost", blocks=[describe_cost(about.get("cost", {}))]),
@@ -158,9 +158,12 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
     return write_report(path, f"Runs {', '.join(run.id[:8] for run in runs)}", sections)
 
 
-def _map_blocks(effects: Sequence[Mapping[str, Any]]) -> list[Block | Caution]:
-    """A transfer map: all methods beside one another, a heat map each, and the numbers."""
-    frame = pd.DataFrame(list(effects)).fillna({"estimate": math.nan, "low": math.nan, "high": math.nan})
+def _map_blocks(found: Mapping[str, Any]) -> list[Block | Caution]:
+    """A transfer map: all methods beside one another, a heat map each, and the numbers; or why there is none."""
+    effects = found["effects"]
+    if not effects:
+        return [Caution(text=found["problem"])]
+    frame = pd.DataFrame(effects).fillna({"estimate": math.nan, "low": math.nan, "high": math.nan})
     methods = list(dict.fromkeys(frame["method"]))
     heatmaps = [transfer_heatmap(frame.loc[frame["method"] == method]) for method in methods]
     return [transfer_bars(frame), *heatmaps, map_effects_table(effects)]

@@ -133,6 +133,12 @@ EFFECT_MARGIN = 0.25 * (PAPER["dyck_full"] - PAPER["none"])
 """The smallest gain that matters on haystack, share of answers: a quarter of the paper's Dyck gain (21.4 points)."""
 MARGIN_NOTE = "21.4 points of accuracy: a quarter of the gain that the paper reports for Dyck on haystack."
 """The same in words, for claims."""
+SEEN_NOTE = (
+    "Seeds 1000 to 1005 of no pretraining, full transfer, attention + LN, MLP + LN and shuffled sequences in full had "
+    "been seen in `procpre-interp reproduce` when the claims were written, 1000 to 1003 with an earlier protocol too. "
+    "The primary contrasts were first planned with 6 replicates and raised to 10 after 4 had been seen."
+)
+"""What had been seen of the seeds when the claims' predictions were written."""
 
 
 def reproduction(

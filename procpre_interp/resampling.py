@@ -237,6 +237,14 @@ def equivalence_test(
     return Equivalence(**values, margin=float(margin), smallest_p=smallest, decision=decision)
 
 
+def unseen_share(n: int) -> float:
+    """Largest share of replicates whose outcome n replicates miss altogether with probability 0.05 (the rule of three).
+
+    Where runs either break through or do not, a bootstrap of n alike ones says nothing of the rest.
+    """
+    return 1 - ALPHA ** (1 / n)
+
+
 def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """Holm's adjusted p-values: max over j <= i of (m - j) p_(j), j from 0, in order of size; at most 1."""
     order = np.argsort(p_values, kind="stable")

@@ -28,6 +28,7 @@ from procpre_interp.resampling import (
     replicate_bootstrap,
     replicate_matrix,
     sign_flip_test,
+    unseen_share,
 )
 from procpre_interp.seeding import numpy_stream
 from procpre_interp.survival import (
@@ -63,6 +64,7 @@ __all__ = [
     "survival_curve",
     "time_to_breakthrough",
     "two_way_bootstrap",
+    "unseen_share",
     "variance_components",
 ]
 

@@ -22,12 +22,14 @@ from procpre_interp.pipeline import Architecture, Parent, RunConfig
 from procpre_interp.runs import DamagedRun, Run, RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import NOTHING, TransferConfig
-from procpre_interp.transfer_map import Method, coalitions
+from procpre_interp.transfer_map import Method, coalitions, selector_grid
 
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
 HeadOrders = dict[tuple[str, int | None], list[str]]
 """Heads of a run and step, the sharpest first."""
+GOVERNED = ("pos_embed", "unembed", "embed.W_E", "pos_embed.W_pos", "unembed.W_U")
+"""Selectors of what the transfer options govern, under other names than the players `pos` and `embed`."""
 BASELINE = "none"
 """Name of the condition without phase 1, which every sweep has."""
 
@@ -73,6 +75,8 @@ class Condition:
     """Where weights come from; several make an assembly, of which the later ones overlay the earlier."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
+    replicates: int | None = None
+    """Only the first so many replicates have it; none: all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +99,10 @@ class Map:
 
     phase1: str
     """Name of the pretraining."""
-    players: tuple[str, ...]
+    players: tuple[str, ...] = ()
     """Selectors such as attn, blocks.1 or blocks.0.attn.head.2, and `pos` and `embed` for what `transfer` governs."""
+    grain: str | None = None
+    """In place of players: all of a grain (component, layer, layer_component, head, matrix, head_matrix)."""
     methods: tuple[Method, ...] = ("add_one_in", "leave_one_out", "shapley")
     """What is computed from them."""
     given: str = ""
@@ -105,6 +111,23 @@ class Map:
     """Embeddings and positions, as far as they are no players."""
     n_orders: int = 4
     """Sampled orders a replicate, where there are too many players for exact Shapley values."""
+
+    def __post_init__(self) -> None:
+        if bool(self.players) == (self.grain is not None):
+            raise ValueError(f"players={list(self.players)}, grain={self.grain}; give a map the one or the other")
+        for player in self.players:
+            if "-" in player or player in GOVERNED:
+                raise ValueError(
+                    f"player {player!r}: a player is a union of components, or pos or embed; differences would take "
+                    "away other players' weights too, and embeddings follow the transfer options"
+                )
+
+    def filled(self, shape: Architecture) -> "Map":
+        """The map with the players of its grain, for models of this shape."""
+        if self.grain is None:
+            return self
+        players = selector_grid(self.grain, shape.n_layers, shape.n_heads)
+        return dataclasses.replace(self, players=tuple(players), grain=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +166,18 @@ class Sweep:
         for name in used:
             if name not in names:
                 raise unknown_name("pretraining of the sweep", name, names)
-        for what, twice in (("pretraining", names), ("condition", [each.name for each in self.of_replicate(0)])):
+        for what, twice in (
+            ("pretraining", names),
+            ("condition", [each.name for each in self.of_replicate(self.first_seed)]),
+        ):
             if repeated := {name for name in twice if twice.count(name) > 1}:
                 raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
+
+    @property
+    def filled_maps(self) -> list[Map]:
+        """The maps with the players of their grains."""
+        shapes = {each.name: each.model for each in self.phase1}
+        return [each.filled(shapes[each.phase1]) for each in self.maps]
 
     @property
     def seeds(self) -> range:
@@ -158,13 +190,13 @@ class Sweep:
         listed = list(self.conditions)
         for grid in self.grids:
             listed += grid_conditions(grid)
-        for each in self.maps:
+        for each in self.filled_maps:
             listed += map_conditions(each, seed).values()
         if BASELINE not in conditions:
             listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
         # The same coalition in two maps, or a grid that holds it, is one condition.
-        seen: dict[Condition, None] = dict.fromkeys(listed)
-        return list(seen)
+        index = seed - self.first_seed
+        return [each for each in dict.fromkeys(listed) if each.replicates is None or index < each.replicates]
 
 
 def grid_conditions(grid: Grid) -> list[Condition]:
@@ -224,7 +256,10 @@ class Plan:
     configs: dict[str, RunConfig]
     """By run id: parents before children, the first replicate first."""
     cells: pd.DataFrame
-    """One row a cell: condition, label, replicate, phase1_run (ids with a blank between; may be empty), run."""
+    """One row a cell: condition, label, replicate, phase1_run (ids with a blank between; may be empty), run, problem.
+
+    A cell that cannot be a run, such as one with more heads than there are, has a problem and no run.
+    """
     deferred: int
     """Cells that are not planned yet, since they name heads by the entropy of a parent that is not finished."""
 
@@ -238,7 +273,7 @@ class Plan:
     def labels(self) -> dict[str, str]:
         """What to call each run while it works."""
         names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in self.configs.items()}
-        for cell in self.cells.to_dict("records"):
+        for cell in self.cells.loc[self.cells["run"] != ""].to_dict("records"):
             names[cell["run"]] = f"seed {cell['replicate']} phase 2: {cell['label']}"
         return names
 
@@ -252,9 +287,15 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     for seed in sweep.seeds:
         parents = {each.name: pretraining_run(each, seed) for each in sweep.phase1}
         for condition in sweep.of_replicate(seed):
-            taken = [_parent(source, parents[source.phase1], store, orders) for source in condition.sources]
             used = [parents[source.phase1] for source in condition.sources]
             configs |= {parent.run_id: parent for parent in used}
+            cell = {"condition": condition.name, "label": condition.label or condition.name, "replicate": seed}
+            cell["phase1_run"] = " ".join(parent.run_id for parent in used)
+            try:
+                taken = [_parent(source, parents[source.phase1], store, orders) for source in condition.sources]
+            except ValueError as problem:
+                rows.append({**cell, "run": "", "problem": str(problem)})
+                continue
             if None in taken:
                 deferred += 1
                 continue
@@ -267,8 +308,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                 transfer=condition.transfer,
             )
             configs[child.run_id] = child
-            cell = {"condition": condition.name, "label": condition.label or condition.name, "replicate": seed}
-            rows.append({**cell, "phase1_run": " ".join(parent.run_id for parent in used), "run": child.run_id})
+            rows.append({**cell, "run": child.run_id, "problem": ""})
     return Plan(sweep=sweep, configs=configs, cells=pd.DataFrame(rows), deferred=deferred)
 
 
@@ -327,9 +367,10 @@ def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None =
     problems = problems or {}
     rows = []
     for cell in planned.cells.to_dict("records"):
-        runs = [cell["run"], *cell["phase1_run"].split()]
-        if failed := [problems[run] for run in runs if run in problems]:
-            rows.append({**cell, "status": "failed", "problem": failed[0]})
+        runs, impossible = [cell["run"], *cell["phase1_run"].split()], cell.pop("problem")
+        failed = [problems[run] for run in runs if run in problems]
+        if impossible or failed:
+            rows.append({**cell, "status": "failed", "problem": impossible or failed[0]})
         elif all(is_whole(store, run) for run in runs):
             outcome, *parents = (store.open(run, verify=False) for run in runs)
             rows.append({**cell, **scores(outcome, parents), "problem": ""})

@@ -211,7 +211,8 @@ def live_table(store: RunStore) -> Callable[[Plan], SweepTable]:
     def show(planned: Plan) -> SweepTable:
         there = [run for run in planned.configs if is_whole(store, run)]
         accuracies = {run: float(store.open(run, verify=False).summary["accuracy"]) for run in there}
-        return SweepTable(planned.cells, planned.labels, accuracies=accuracies)
+        cells = planned.cells.loc[planned.cells["run"] != ""]
+        return SweepTable(cells, planned.labels, accuracies=accuracies)
 
     return show
 

@@ -17,7 +17,8 @@ NAN = math.nan
 ABOVE = Contrast(name="gain", weights={"a": 1, "none": -1}, predicted="above", margin=0.2)
 BELOW = Contrast(name="loss", weights={"a": 1, "none": -1}, predicted="below", margin=-0.2)
 WITHIN = Contrast(name="as good", weights={"a": 1, "none": -1}, predicted="within", margin=0.2)
-CLAIM = Claim(name="a_helps", claim="A helps.", prediction="more", margin="a fifth", refuted_by="less", primary=ABOVE)
+CLAIM_FIELDS = {"name": "a_helps", "claim": "A helps.", "prediction": "more", "margin": "a fifth", "refuted_by": "less"}
+CLAIM = Claim(**CLAIM_FIELDS, primary=ABOVE)
 
 
 def table(gains, *, none=0.1, condition="a", first=1000, **columns) -> pd.DataFrame:
@@ -80,21 +81,63 @@ def test_quick_and_diverged_runs_decide_nothing():
     assert judge_contrast(ABOVE, clear, quick=True)["verdict"] == "undecided"
     diverged = clear.assign(status=["finished"] * 11 + ["diverged"])
     row = judge_contrast(ABOVE, diverged)
-    assert (row["verdict"], row["diverged"], row["n"]) == ("undecided", 1, 5)
+    assert (row["verdict"], row["n"]) == ("undecided", 5)
+    assert row["reason"] == "5 of 6 planned replicates are complete (1 runs diverged)"
     # A diverged run of a condition that the contrast does not name changes nothing.
     other = table([0.5], condition="b", status="diverged")
     both = pd.concat([clear, other.loc[other["condition"] == "b"]]).assign(limit=5000)
     assert judge_contrast(ABOVE, both)["verdict"] == "supported"
 
 
-def test_replicates_that_miss_a_condition_are_left_out():
+def test_what_was_planned_and_is_not_there_leaves_it_undecided():
     clear = table(0.5 + np.linspace(-0.02, 0.02, 7))
     rows = clear.loc[~((clear["replicate"] == 1003) & (clear["condition"] == "a"))]
-    assert judge_contrast(ABOVE, rows)["n"] == 6
+    found = judge_contrast(ABOVE, rows, planned=clear)
+    assert (found["n"], found["verdict"]) == (6, "undecided")
+    assert found["reason"] == "6 of 7 planned replicates are complete"
+    # A condition that was planned for fewer replicates is complete with these.
+    assert judge_contrast(ABOVE, rows, planned=rows)["verdict"] == "supported"
+    failed = rows.copy()
+    failed.loc[failed["replicate"] == 1006, ["status", "accuracy"]] = ["failed", NAN]
+    found = judge_contrast(ABOVE, failed, planned=clear)
+    assert found["reason"] == "5 of 7 planned replicates are complete (2 runs failed)"
+    nothing = judge_contrast(ABOVE, clear.loc[clear["condition"] == "none"], planned=clear)
+    assert (nothing["n"], nothing["verdict"]) == (0, "undecided")
+
+
+def test_a_claim_with_failed_cells_is_judged_all_the_same():
+    rows = table(0.5 + SMALL)
+    failed = rows.copy()
+    failed.loc[3, ["status", "accuracy", "limit", "seconds"]] = ["failed", NAN, NAN, NAN]
+    judged = judge(CLAIM, failed, planned=rows)
+    assert judged["verdict"] == "undecided"
+    assert {row["condition"]: row["n"] for row in judged["conditions"]} == {"none": 6, "a": 5}
+
+
+def test_an_interval_without_a_significant_test_decides_nothing():
+    row = judge_contrast(ABOVE, table([0.78, 0.80, 0.75, 0.77, 0.79, 0.15]))
+    assert row["low"] > 0.2
+    assert row["p"] > 0.05
+    assert row["verdict"] == "undecided"
+
+
+def test_replicates_that_are_all_alike_decide_nothing():
+    row = judge_contrast(ABOVE, table([0.5] * 8))
+    assert row["verdict"] == "undecided"
+    assert "alike" in row["reason"]
+
+
+def test_the_log_rank_test_stands_beside_a_pair():
+    rows = table(0.5 + SMALL).assign(breakthrough_step=[NAN, 1000.0] * 6)
+    found = judge(CLAIM, rows)["log_rank"]
+    assert (found["sooner"], found["than"]) == ("a", "none")
+    assert found["p"] == pytest.approx(2 / 64)
+    three = Claim(**{**CLAIM_FIELDS, "primary": Contrast(name="x", weights={"a": 1, "none": -0.5}, predicted="above")})
+    assert judge(three, rows)["log_rank"] is None
 
 
 def test_a_contrast_weighs_conditions_within_replicates():
-    both = pd.concat([table([0.3] * 6, none=0.1), table([0.7] * 6, condition="b").query("condition == 'b'")])
+    both = pd.concat([table([0.3] * 6), table([0.7] * 6, condition="b").query("condition == 'b'")])
     found = judge_contrast(Contrast(name="i", weights={"b": 1, "a": -0.5, "none": -0.5}), both)
     assert found["estimate"] == pytest.approx(0.8 - 0.5 * 0.4 - 0.5 * 0.1)
     assert found["verdict"] == ""
@@ -133,7 +176,7 @@ def test_secondary_contrasts_are_adjusted_for_their_number_and_the_primary_is_no
 
 
 def test_impossible_contrasts_are_refused():
-    with pytest.raises(ValueError, match="wants \\['b'\\]"):
+    with pytest.raises(ValueError, match="wants \\['b'\\], which no cell was planned for"):
         judge_contrast(Contrast(name="g", weights={"b": 1, "none": -1}), table([0.5]))
     with pytest.raises(ValueError, match="within needs a margin above 0"):
         Contrast(name="g", weights={"a": 1}, predicted="within")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from procpre_interp.claims import judge
 from procpre_interp.experiment import main, shortened
 from procpre_interp.runs import RunStore
+from procpre_interp.seeding import numpy_stream
 from procpre_interp.sweep import plan
 
 NAMES = (
@@ -37,7 +37,7 @@ def made_up(experiment, accuracy) -> pd.DataFrame:
     """The table of the experiment's sweep: each condition near the accuracy given for it, replicates a bit apart."""
     rows = []
     for cell in plan(experiment.sweep).cells.to_dict("records"):
-        noise = np.random.Generator(np.random.PCG64([cell["replicate"], len(cell["condition"])])).normal(0, 0.004)
+        noise = numpy_stream(cell["replicate"], cell["condition"]).normal(0, 0.004)
         rows.append({**cell, "accuracy": accuracy(cell["condition"]) + noise})
     outcome = {"status": "finished", "breakthrough_step": 2000.0, "limit": 5000, "exact_match": 0.5, "loss_nats": 1.0}
     return pd.DataFrame(rows).assign(**outcome, seconds=1.0, phase1_seconds=1.0, problem="")
@@ -87,7 +87,7 @@ def test_the_factorial_is_balanced():
         assert sum(weights.values()) == 0
     # Only the named factor differs between a cell and its partner.
     runs = plan(module.EXPERIMENT.sweep).cells.drop_duplicates("condition").set_index("condition")["run"]
-    assert runs.nunique() == 17
+    assert runs.nunique() == 14
     for name, levels in module.CELLS.items():
         (condition,) = (each for each in module.EXPERIMENT.sweep.conditions if each.name == name)
         mlp, ln, embeddings, positions = levels
@@ -112,13 +112,13 @@ def test_a_script_from_nothing_to_a_claim_file(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "noise_dose_response: UNDECIDED" in printed
     store = RunStore(out)
-    stored = store.read_table("claim-noise_dose_response")
+    stored = store.read_table("quick-claim-noise_dose_response")
     assert stored.metadata["quick"] is True
     assert stored.metadata["reason"] == "quick: a smoke test, never evidence"
     assert len(stored.metadata["half_doses"]) == 3
     assert len(stored.metadata["finished_doses"]) == 7
     assert len(stored.frame) == 14
-    page = (out / "claim-noise_dose_response.html").read_text()
+    page = (out / "quick-claim-noise_dose_response.html").read_text()
     assert "Plotly.newPlot" in page
     assert "undecided" in page
     # A second claim of the same runs computes nothing that is there.

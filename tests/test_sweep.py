@@ -286,3 +286,53 @@ def test_a_parent_can_give_embeddings_and_positions_alone(tmp_path):
     table = results(planned, store).set_index("condition")
     assert bool(table.loc["pos", "positions_carried"])
     assert not bool(table.loc["none", "positions_carried"])
+
+
+def test_a_condition_can_be_in_the_first_replicates_only():
+    some = Condition(name="some", sources=(Source(phase1="dyck"),), replicates=1)
+    cells = plan(tiny(conditions=(some,), replicates=3)).cells
+    assert cells.groupby("condition")["replicate"].apply(list).to_dict() == {
+        "none": [1000, 1001, 1002],
+        "some": [1000],
+    }
+
+
+def test_a_map_of_a_grain_has_all_its_players():
+    each = Map(phase1="dyck", grain="layer_component", methods=("add_one_in",))
+    (filled,) = tiny(maps=(each,)).filled_maps
+    assert filled.players == ("blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp")
+    assert len(plan(tiny(maps=(each,), replicates=1)).cells) == 1 + 2 + 4
+
+
+@pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
+def test_players_that_would_take_from_others_are_refused(player):
+    with pytest.raises(ValueError, match="a player is a union of components, or pos or embed"):
+        Map(phase1="dyck", players=("mlp", player))
+
+
+def test_a_map_has_players_or_a_grain():
+    with pytest.raises(ValueError, match="the one or the other"):
+        Map(phase1="dyck")
+    with pytest.raises(ValueError, match="the one or the other"):
+        Map(phase1="dyck", players=("attn",), grain="layer")
+
+
+def test_more_heads_than_there_are_is_a_failed_cell_and_no_more(swept):
+    _, store, _, _ = swept
+    source = Source(phase1="dyck", selector="sharpest.9")
+    sweep = tiny(conditions=(Condition(name="many", sources=(source,)),))
+    planned, problems = run_sweep(sweep, store, workers=1)
+    table = results(planned, store, problems).set_index(["condition", "replicate"])
+    assert table.loc[("many", 1000), "problem"] == "sharpest.9: there are 4 heads; give a number from 1 to 4"
+    assert set(table.loc["none", "status"]) == {"finished"}
+
+
+def test_the_command_reports_what_it_can_of_an_incomplete_map(tmp_path, capsys):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(to_yaml(tiny(maps=(Map(phase1="dyck", players=("attn", "blocks.9.mlp")),), replicates=1)))
+    assert main(["sweep", str(path), "--out", str(tmp_path / "runs"), "--outcome", "acuracy"]) == 2
+    assert "Did you mean 'accuracy'" in capsys.readouterr().err
+    assert main(["sweep", str(path), "--out", str(tmp_path / "runs"), "--workers", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "unknown component 'blocks.9.mlp'" in printed
+    assert "report:" in printed

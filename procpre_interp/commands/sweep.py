@@ -14,13 +14,14 @@ from procpre_interp.commands.reproduce import print_results
 from procpre_interp.commands.training import read_yaml
 from procpre_interp.config import from_dict, to_yaml
 from procpre_interp.describe import map_effects_table
+from procpre_interp.registry import unknown_name
 from procpre_interp.report import conditions_report
 from procpre_interp.runs import RunStore
 from procpre_interp.sweep import Plan, Sweep, cost_of, map_table, results, run_sweep
 from procpre_interp.sweep_progress import live_table
 from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
 from procpre_interp.train import TrainConfig
-from procpre_interp.transfer_map import transfer_map
+from procpre_interp.transfer_map import OUTCOMES, transfer_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ def main(arguments: list[str]) -> int:
     command = parse(SweepCommand, "sweep", arguments)
     if command.workers < 1:
         raise ValueError(f"workers={command.workers}; there must be at least 1")
+    if command.outcome not in OUTCOMES:
+        raise unknown_name("outcome", command.outcome, list(OUTCOMES))
     fields = read_yaml(command.config)
     if command.replicates is not None:
         fields["replicates"] = command.replicates
@@ -72,14 +75,19 @@ def main(arguments: list[str]) -> int:
     report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
     print_results(finished, about)
     for each in about["maps"]:
+        if each["problem"]:
+            print(f"\n{each['title']}: {each['problem']}")
+            continue
         rows = map_effects_table(each["effects"])
         print_frame(stdout_console(), rows, f"\n{each['title']}", left=["Method", "Player", "Decision"])
-    for row in table.loc[table["status"] == "failed"].to_dict("records"):
-        print(f"failed: {row['label']}, seed {row['replicate']}: {row['problem']}")
+    for run, problem in problems.items():
+        print(f"failed: {planned.labels.get(run, run)}: {problem}")
+    for row in planned.cells.loc[planned.cells["problem"] != ""].to_dict("records"):
+        print(f"failed: seed {row['replicate']} phase 2: {row['label']}: {row['problem']}")
     missing = len(planned.cells) - len(table) + planned.deferred
     print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
     print(f"report: {report}   table: {planned.table_name} in {command.out}")
-    return 1 if problems else 0
+    return 1 if len(finished) < len(table) else 0
 
 
 def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
@@ -103,11 +111,15 @@ def training(train: TrainConfig) -> str:
 
 
 def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
-    """Every transfer map of the sweep: its title and its effects, one row a method and player."""
+    """Every transfer map of the sweep: its title and its effects, one row a method and player, or what it lacks."""
     found = []
-    for each in planned.sweep.maps:
+    for each in planned.sweep.filled_maps:
+        entry = {"title": f"Transfer map of {each.phase1}: {', '.join(each.players)}", "effects": [], "problem": ""}
         rows = map_table(planned, table, each)
-        effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
-        title = f"Transfer map of {each.phase1}: {', '.join(each.players)}"
-        found.append({"title": title, "effects": effects.to_dict("records")})
+        try:
+            effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
+            entry["effects"] = effects.to_dict("records")
+        except ValueError as problem:  # no complete replicate: what else there is can be reported all the same
+            entry["problem"] = str(problem)
+        found.append(entry)
     return found
