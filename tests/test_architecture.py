@@ -13,8 +13,7 @@ PACKAGE = "procpre_interp"
 BASE = {"config", "environment", "files", "registry", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
 EFFECTS = {"players", "transfer_map", "dose"}
-DIAGNOSIS = {"evidence", "signatures", "reasons", "diagnosis"}
-TABLES = {"run", "runs", "resampling", "survival", "stats", "plots", "describe", "report", *DIAGNOSIS, *EFFECTS}
+TABLES = {"run", "runs", "resampling", "survival", "stats", "plots", "describe", "diagnosis", "report", *EFFECTS}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "data": BASE,
@@ -31,10 +30,7 @@ ALLOWED = {
     "dose": BASE | {"resampling", "survival", "stats"},
     "plots": BASE | {"stats", "transfer_map"},
     "describe": BASE | {"run", "runs", "stats"},
-    "evidence": BASE | {"run", "runs"},
-    "signatures": BASE | {"evidence", "run", "stats"},
-    "reasons": BASE | {"evidence", "run", "signatures"},
-    "diagnosis": BASE | {"describe", "evidence", "reasons", "run", "runs", "signatures", "stats"},
+    "diagnosis": BASE | {"describe", "run", "runs", "stats"},
     "report": BASE | TABLES,
     "comparison": BASE | TABLES,
     "claims": BASE | TABLES,

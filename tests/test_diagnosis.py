@@ -21,7 +21,7 @@ from procpre_interp.diagnosis import (
     diagnosis_by_condition,
     diagnosis_table,
 )
-from procpre_interp.evidence import DEFAULTS, HARMLESS
+from procpre_interp.diagnosis.evidence import DEFAULTS, HARMLESS
 from procpre_interp.report import conditions_report, runs_report
 from procpre_interp.runs import Run, RunStore, environment
 from procpre_interp.transfer import TransferConfig

@@ -10,10 +10,10 @@ from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
 from procpre_interp.diagnosis import Finding, diagnose_all
-from procpre_interp.evidence import score_name, selector_of
+from procpre_interp.diagnosis.evidence import score_name, selector_of
+from procpre_interp.diagnosis.signatures import shown
 from procpre_interp.run import Run
 from procpre_interp.runs import RunStore
-from procpre_interp.signatures import shown
 from procpre_interp.terminal import default_store, stdout_console
 
 

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from procpre_interp.describe import flatten
-from procpre_interp.evidence import Evidence, parents_of, score_name, score_of, seed_of
-from procpre_interp.reasons import reasons, token_ratio
-from procpre_interp.run import Run
-from procpre_interp.runs import RunStore
-from procpre_interp.signatures import (
+from procpre_interp.diagnosis.evidence import Evidence, parents_of, score_name, score_of, seed_of
+from procpre_interp.diagnosis.reasons import reasons, token_ratio
+from procpre_interp.diagnosis.signatures import (
     Finding,
     Numbers,
     copying,
@@ -25,8 +23,8 @@ from procpre_interp.signatures import (
     shown,
     verdict,
 )
-
-__all__ = ["NO_SIGNATURE", "Finding", "diagnose", "diagnose_all", "diagnosis_by_condition", "diagnosis_table"]
+from procpre_interp.run import Run
+from procpre_interp.runs import RunStore
 
 NO_SIGNATURE = "no failure signature"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.evidence import Evidence, factor, parents_of, score_name, score_of, selector_of
+from procpre_interp.diagnosis.evidence import Evidence, factor, parents_of, score_name, score_of, selector_of
 from procpre_interp.run import Run
 from procpre_interp.stats import interval_note, replicate_bootstrap
 

@@ -6,9 +6,18 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from procpre_interp.evidence import Evidence, factor, parents_of, selector_of
+from procpre_interp.diagnosis.evidence import Evidence, factor, parents_of, selector_of
+from procpre_interp.diagnosis.signatures import (
+    Finding,
+    Numbers,
+    difference,
+    margin,
+    percent,
+    shown,
+    shown_difference,
+    terms_of,
+)
 from procpre_interp.run import Run
-from procpre_interp.signatures import Finding, Numbers, difference, margin, percent, shown, shown_difference, terms_of
 
 DYCK_ACCURACY = 0.41
 """Next-token accuracy that 16-Dyck had to reach in phase 1 before haystack gained, as measured with this toolkit."""

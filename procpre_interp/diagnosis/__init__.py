@@ -1,0 +1,12 @@
+"""Why a transfer failed: failure signatures of runs, named with the numbers that say so."""
+
+from procpre_interp.diagnosis.diagnose import (
+    NO_SIGNATURE,
+    diagnose,
+    diagnose_all,
+    diagnosis_by_condition,
+    diagnosis_table,
+)
+from procpre_interp.diagnosis.signatures import Finding
+
+__all__ = ["NO_SIGNATURE", "Finding", "diagnose", "diagnose_all", "diagnosis_by_condition", "diagnosis_table"]
