@@ -2,7 +2,7 @@
 
     python experiments/bench_sweep.py [--workers 2]
 
-Haystack, 2,000 steps of batch 250, ten transfers x six replicates. The parents are trained first, a few steps each, and
+Haystack, 2,000 steps of batch 250, nine transfers and no pretraining x six replicates. The parents are trained first, a few steps each, and
 not timed; the sweep is then one `procpre-interp sweep` command in a process of its own.
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import tyro
 
-from procpre_interp.ablate import Noise
 from procpre_interp.config import to_yaml
+from procpre_interp.engine import execute_all
 from procpre_interp.reproduce import PROTOCOLS, haystack_sweep
 from procpre_interp.runs import RunStore
-from procpre_interp.sweep import Grid, plan, run_sweep
+from procpre_interp.sweep import Grid, plan
 
-SELECTORS = ("attn", "mlp", "ln", "attn+ln", "mlp+ln")
+SELECTORS = ("attn", "mlp", "ln", "attn+ln", "mlp+ln", "all", "blocks.0", "blocks.1", "blocks.0.attn")
 
 
 def main(workers: int = 2, steps: int = 2000, replicates: int = 6) -> None:
@@ -32,19 +32,20 @@ def main(workers: int = 2, steps: int = 2000, replicates: int = 6) -> None:
         phase1=dataclasses.replace(cheap.phase1, steps=20, evaluate_every=20),
         phase2=dataclasses.replace(cheap.phase2, steps=steps),
     )
-    grid = Grid(phase1=("dyck",), selector=SELECTORS, ablation=(None, Noise(noise_std=0.5, selector="blocks")))
+    grid = Grid(phase1=("dyck",), selector=SELECTORS)
     sweep = haystack_sweep("bench", (), protocol=protocol, grids=(grid,), replicates=replicates, first_seed=0)
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder) / "runs")
-        parents = dataclasses.replace(sweep.train, steps=1, warmup_steps=0)
-        run_sweep(dataclasses.replace(sweep, train=parents), store, workers=workers)
+        planned = plan(sweep)
+        parents = {run: config for run, config in planned.configs.items() if config.task != sweep.task}
+        execute_all(parents, store, workers=workers)
         config = Path(folder) / "sweep.yaml"
         config.write_text(to_yaml(sweep))
         command = [sys.executable, "-m", "procpre_interp.cli", "sweep", str(config), "--out", str(store.path)]
         started = time.perf_counter()
         subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
-        runs = len(set(plan(sweep).cells["run"]))
+        runs = len(set(planned.cells["run"]))
     print(f"{runs} runs of {steps} steps, {workers} workers: {seconds:.0f} s, {seconds / runs:.1f} s a run")
 
 

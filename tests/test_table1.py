@@ -12,6 +12,7 @@ from experiments import table1
 from experiments.table1 import DOWNSTREAM, NO_VERDICT, PAPER, SELECTORS, Table1, conclusions, matches, summarise
 from procpre_interp import reproduce, sweep
 from procpre_interp.comparison import TOO_FEW, UNDECIDED, best_condition, compare_gains, effect_verdict, lead
+from procpre_interp.reproduce import PROCEDURAL
 from procpre_interp.runs import RunStore
 
 SCRIPT = Path(table1.__file__)
