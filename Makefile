@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 OUT ?= runs
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test test-slow app lint clean
+.PHONY: reproduce claims test test-slow app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
+
+claims: $(READY)  ## every claim: the runs that it still needs, its verdict, experiments/results/claims
+	$(BIN)/procpre-interp claims --run --store $(OUT)
 
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2

@@ -2,8 +2,8 @@
 
     python experiments/bench_sweep.py [--workers 2]
 
-Haystack, 2,000 steps of batch 250, nine transfers and no pretraining x six replicates. The parents are trained first, a few steps each, and
-not timed; the sweep is then one `procpre-interp sweep` command in a process of its own.
+Haystack, 2,000 steps of batch 250, nine transfers and no pretraining x six replicates. The parents are trained first, a
+few steps each, and not timed; the sweep is then one `procpre-interp sweep` command in a process of its own.
 """
 
 import dataclasses
