@@ -206,7 +206,7 @@ def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
 
 def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go.Figure:
     """Every condition's gain over no pretraining, replicates as dots, with the margin of the primary contrast."""
-    effects = gains(table)
+    effects = gains(table).drop(columns="condition")  # whose colours would say nothing here
     dots = _paired_gains(table, "none").melt(value_name="value", ignore_index=False)
     dots = dots.assign(label=_labels(table, dots["condition"]))
     lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
