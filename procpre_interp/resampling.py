@@ -237,6 +237,19 @@ def equivalence_test(
     return Equivalence(**values, margin=float(margin), smallest_p=smallest, decision=decision)
 
 
+def constant_bounds(value: float | int, n: int, reach: float | int) -> tuple[float, float]:
+    """Bounds of a mean of which n >= 2 observations are all `value`, for which a bootstrap would claim certainty.
+
+    Such are then a share of at least q = 0.025^(1 / n) of all replicates (the exact binomial bound), and the rest may
+    be up to `reach` from 0: the bounds are q value -+ (1 - q) reach, at most reach. NaN for an infinite one.
+    """
+    if not np.isfinite(reach):
+        return float("nan"), float("nan")
+    share = ((1 - LEVEL) / 2) ** (1 / n)
+    middle, width = share * value, (1 - share) * reach
+    return float(max(middle - width, -reach)), float(min(middle + width, reach))
+
+
 def unseen_share(n: int) -> float:
     """Largest share of replicates whose outcome n replicates miss altogether with probability 0.05 (the rule of three).
 

@@ -13,6 +13,7 @@ from procpre_interp.resampling import (
     MAX_EXACT_FLIPS,
     N_RESAMPLES,
     PermutationTest,
+    constant_bounds,
     replicate_bootstrap,
     replicate_matrix,
 )
@@ -69,9 +70,8 @@ def effect_sizes(
     `breakthrough_share`, both up to the smallest limit of the table, and `accuracy`, where a diverged run has none and
     its pair is left out; `n` counts the pairs. Whole replicates are resampled, the same for all rows of the result.
 
-    Where all pairs differ by the same amount v (`constant`), the bootstrap would claim certainty. Such are then a share
-    of at least q = 0.025^(1 / n) of all replicates (the exact binomial bound), and the rest may differ by anything up
-    to the range R of the measure (limit, 1, 1), so the bounds are q v -+ (1 - q) R, at most R.
+    Where all pairs differ by the same amount (`constant`), the bounds are those of `resampling.constant_bounds`, with
+    the range of the measure (limit, 1, 1).
 
     Raises `ValueError` for an empty table, an unknown baseline, or one that shares no replicate with another condition.
     """
@@ -105,9 +105,7 @@ def effect_sizes(
             n, pairs = int(row["n"]), joint[measure, condition].dropna().to_numpy()
             row |= {"n": n, "constant": n > 1 and bool(np.ptp(pairs) <= 1e-12 * reach)}
             if row["constant"]:
-                share = ((1 - LEVEL) / 2) ** (1 / n)
-                middle, width = share * row["estimate"], (1 - share) * reach
-                row |= {"low": max(middle - width, -reach), "high": min(middle + width, reach)}
+                row["low"], row["high"] = constant_bounds(row["estimate"], n, reach)
             rows.append(row)
     return pd.DataFrame(rows)
 

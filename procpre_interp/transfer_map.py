@@ -19,7 +19,7 @@ from procpre_interp.players import (
     place,
     selector_grid,
 )
-from procpre_interp.resampling import LEVEL, replicate_bootstrap, replicate_matrix, sign_flip_test
+from procpre_interp.resampling import constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
 from procpre_interp.stats import decide_tests
 from procpre_interp.survival import restricted_time
 
@@ -129,8 +129,8 @@ def transfer_map(
     Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
 
-    Effects that are the same in all replicates (`constant`) have the bounds of `survival.effect_sizes`, and NaN for a
-    loss, whose range is not known.
+    Effects that are the same in all replicates (`constant`) have the bounds of `resampling.constant_bounds`, and NaN
+    for a loss, whose range is not known.
 
     Raises `ValueError` for a table without a single complete replicate.
     """
@@ -160,7 +160,7 @@ def transfer_map(
         test = sign_flip_test(complete, generator=generator)
         result.loc[index, ["p", "smallest_p"]] = [test.p, test.smallest_p]
         if test.n > 1 and np.ptp(complete) <= 1e-12 * (reach if np.isfinite(reach) else 1):
-            result.loc[index, ["low", "high"]] = _constant_bounds(test.statistic, test.n, reach)
+            result.loc[index, ["low", "high"]] = constant_bounds(test.statistic, test.n, reach)
             result.loc[index, "constant"] = True
     tests = result.loc[result["n"] > 0, ["method", "p", "smallest_p", "n"]].rename(columns={"method": "family"})
     result = result.join(decide_tests(tests)[["p_holm", "smallest_p_holm", "decision"]])
@@ -201,12 +201,3 @@ def _runs(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
         if name.endswith("limit") and not (runs[name] > 0).to_numpy().all():
             raise ValueError(f"{name} {runs[name].unique().tolist()}; give runs with a {name} above 0")
     return runs
-
-
-def _constant_bounds(estimate: float, n: int, reach: float) -> list[float]:
-    """Bounds where n effects are alike: see `survival.effect_sizes`."""
-    if not np.isfinite(reach):
-        return [np.nan, np.nan]
-    share = ((1 - LEVEL) / 2) ** (1 / n)
-    middle, width = share * estimate, (1 - share) * reach
-    return [max(middle - width, -reach), min(middle + width, reach)]
