@@ -12,7 +12,7 @@ reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
 
 claims: $(READY)  ## every claim: the runs that it still needs, its verdict, experiments/results/claims
-	$(BIN)/procpre-interp claims --run --store $(OUT)
+	$(BIN)/procpre-interp claims --run --store $(OUT) --results experiments/results/claims
 
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import tyro
 
 from procpre_interp.claims import Claim, judge, table_name, write_claim
-from procpre_interp.describe import describe_claim, describe_cost
+from procpre_interp.describe import contrasts_table, describe_claim, describe_cost
 from procpre_interp.engine import Event
 from procpre_interp.plots.ladder import ladder
 from procpre_interp.report import Section, write_report
@@ -23,7 +23,7 @@ from procpre_interp.runs import RunStore
 from procpre_interp.stats import replicate_bootstrap, replicate_matrix
 from procpre_interp.sweep import Condition, Plan, Sweep, cost_of, results, run_sweep
 from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import beside_package, default_store, stdout_console, usable_cores
+from procpre_interp.terminal import default_store, stdout_console, usable_cores
 from procpre_interp.train import TrainConfig
 
 Judged = dict[str, Any]
@@ -98,7 +98,8 @@ class Options:
     quick: bool = False
     """One replicate of a few steps, to see that everything works: the verdict is always undecided."""
     results: Path | None = None
-    """Folder of the CSV and JSON that the repository keeps; none: experiments/results/claims, but not with --quick."""
+    """Folder for the cells as CSV and the judged claim as JSON, as experiments/results/claims has them; none: no such
+    files. The store has both in any case."""
 
 
 def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +149,6 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     if options.minutes is not None and not options.minutes >= 0:
         raise ValueError(f"minutes={options.minutes}; it must not be negative, or none")
     store, started = RunStore(options.out), time.monotonic()
-    folder = options.results or (None if options.quick else beside_package("experiments") / "results" / "claims")
     may_start = lambda: options.minutes is None or time.monotonic() < started + 60 * options.minutes  # noqa: E731
     console, code = stdout_console(), 0
     for each in experiments:
@@ -160,7 +160,7 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
             print(f"{each.claim.name}: {' '.join(str(problem).split())}", file=sys.stderr)
             code = 1
             continue
-        write_claim(store, judged, table, folder)
+        write_claim(store, judged, table, options.results)
         report = claim_report(each, table, judged, options.out / f"{table_name(judged)}.html")
         console.print(describe_claim(judged))
         console.print(f"Cost: {describe_cost(judged['cost'])}. Report: {report}\n")
@@ -173,7 +173,7 @@ def claim_report(experiment: Experiment, table: pd.DataFrame, judged: Judged, pa
     claim = experiment.claim
     sections = [
         Section(title="Claim", blocks=[claim.claim, f"Predicted: {claim.prediction}", f"Margin: {claim.margin}"]),
-        Section(title="Verdict", blocks=[describe_claim(judged), pd.DataFrame(judged["contrasts"])]),
+        Section(title="Verdict", blocks=[describe_claim(judged), contrasts_table(judged)]),
         Section(title="Conditions", blocks=[_drawn(experiment, table, judged)]),
         Section(title="Protocol", blocks=[experiment.protocol]),
         Section(title="Every run", blocks=[table]),

@@ -37,9 +37,9 @@ class Claims:
     workers: int = field(default_factory=usable_cores)
     """With --run: processes of one thread each. Does not change the numbers."""
     minutes: float | None = None
-    """With --run: start no run after so many minutes for each claim. None: go on to the end."""
+    """With --run: start no run after so many minutes. None: go on to the end."""
     results: Path | None = None
-    """With --run: folder of the JSON and CSV; none: that of the bundled results, and with --quick nowhere."""
+    """With --run: folder for JSON and CSV, as experiments/results/claims has them; none: the store alone."""
 
 
 def main(arguments: list[str]) -> int:
