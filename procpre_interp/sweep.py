@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -158,6 +159,8 @@ class Sweep:
     """Seed of the first; 0-99 for tuning, from 1000 for confirmation."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(f"name={self.name!r}; it names a table and a file: letters, digits, '.', '_' and '-'")
         if self.replicates < 1:
             raise ValueError(f"replicates={self.replicates}; there must be at least 1")
         names = [each.name for each in self.phase1]
