@@ -136,7 +136,9 @@ MARGIN_NOTE = "21.4 points of accuracy: a quarter of the gain that the paper rep
 SEEN_NOTE = (
     "Seeds 1000 to 1005 of no pretraining, full transfer, attention + LN, MLP + LN and shuffled sequences in full had "
     "been seen in `procpre-interp reproduce` when the claims were written, 1000 to 1003 with an earlier protocol too. "
-    "The primary contrasts were first planned with 6 replicates and raised to 10 after 4 had been seen."
+    "Primary contrasts and margins were set before any new run was looked at. After a look at 3 to 4 replicates the "
+    "number of replicates was raised from 6 to 10, two claims (attention, noise) were reworded to say what their "
+    "contrasts test, and conditions and secondary contrasts on embeddings and positions alone were added."
 )
 """What had been seen of the seeds when the claims' predictions were written."""
 
