@@ -122,7 +122,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
             f"{where or cls.__name__}: version {version}, but this code has {getattr(cls, 'version', None)}"
         )
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    title = cls.name if hasattr(cls, "registry") else cls.__name__  # type: ignore[attr-defined]
+    name = getattr(cls, "name", None)
+    title = name if isinstance(name, str) else cls.__name__  # a field called name is no name of the class
     for key in data:
         if key not in fields:
             raise unknown_name(f"field of {title}", key, list(fields))

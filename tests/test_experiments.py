@@ -87,7 +87,7 @@ def test_the_factorial_is_balanced():
         assert sum(weights.values()) == 0
     # Only the named factor differs between a cell and its partner.
     runs = plan(module.EXPERIMENT.sweep).cells.drop_duplicates("condition").set_index("condition")["run"]
-    assert runs.nunique() == 14
+    assert runs.nunique() == 17
     for name, levels in module.CELLS.items():
         (condition,) = (each for each in module.EXPERIMENT.sweep.conditions if each.name == name)
         mlp, ln, embeddings, positions = levels

@@ -302,7 +302,7 @@ def test_tables_are_stored_with_their_metadata(store: RunStore):
 
 
 def test_json_has_no_nan():
-    assert files._plain({"a": np.float32("nan"), "b": (np.int64(1), float("inf")), "c": np.arange(2)}) == {
+    assert files.plain({"a": np.float32("nan"), "b": (np.int64(1), float("inf")), "c": np.arange(2)}) == {
         "a": None,
         "b": [1, None],
         "c": [0, 1],
