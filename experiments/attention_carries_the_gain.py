@@ -9,8 +9,8 @@ embeddings (averaged) and positions (carried). That the MLPs are not enough is a
 import sys
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, confirmed, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
+from procpre_interp.experiment import gains_figure, haystack_experiment, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -49,26 +49,18 @@ CLAIM = Claim(
 figure = gains_figure
 """Every condition's gain over no pretraining."""
 
-EXPERIMENT = Experiment(
-    claim=CLAIM,
-    sweep=haystack_sweep(
-        "attention_carries_the_gain",
-        confirmed(
-            CLAIM,
-            (
-                dyck("attn+ln", "attn+ln", label="attention + LN"),
-                dyck("attn", "attn", label="attention"),
-                dyck("mlp+ln", "mlp+ln", label="MLP + LN"),
-                dyck("mlp", "mlp", label="MLP"),
-                dyck("ln", "ln", label="LN"),
-                dyck("frame", "none", label="averaged embeddings and positions alone"),
-                dyck("full", label="attention + MLP + LN"),
-            ),
-        ),
-        replicates=10,
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (
+        dyck("attn+ln", "attn+ln", label="attention + LN"),
+        dyck("attn", "attn", label="attention"),
+        dyck("mlp+ln", "mlp+ln", label="MLP + LN"),
+        dyck("mlp", "mlp", label="MLP"),
+        dyck("ln", "ln", label="LN"),
+        dyck("frame", "none", label="averaged embeddings and positions alone"),
+        dyck("full", label="attention + MLP + LN"),
     ),
-    figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
+    figure,
 )
 
 if __name__ == "__main__":

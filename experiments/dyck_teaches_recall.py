@@ -12,9 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, Judged, main, run
+from procpre_interp.experiment import Judged, haystack_experiment, main, run
 from procpre_interp.plots.curves import survival_curves
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -51,15 +51,11 @@ def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
     return survival_curves(table.loc[table["status"] != "failed"])
 
 
-EXPERIMENT = Experiment(
-    claim=CLAIM,
-    sweep=haystack_sweep(
-        "dyck_teaches_recall",
-        (dyck("full", label="Dyck, full transfer"), dyck("attn+ln", "attn+ln", label="Dyck, attention + LN")),
-        replicates=10,
-    ),
-    figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (dyck("full", label="Dyck, full transfer"), dyck("attn+ln", "attn+ln", label="Dyck, attention + LN")),
+    figure,
+    few=None,
 )
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from procpre_interp.ablate import Noise
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.damage import damage_table
 from procpre_interp.dose import dose_means, half_dose
-from procpre_interp.experiment import Experiment, Judged, confirmed, main, run
+from procpre_interp.experiment import Judged, haystack_experiment, main, run
 from procpre_interp.files import plain
 from procpre_interp.plots.ladder import dose_response
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.runs import RunStore
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -107,30 +107,22 @@ def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
     return dose_response(dose_means(doses(table)), fits.astype(numbers))
 
 
-EXPERIMENT = Experiment(
-    claim=CLAIM,
-    sweep=haystack_sweep(
-        "noise_dose_response",
-        confirmed(
-            CLAIM,
-            (
-                dyck("intact", "attn+ln", label="attention + LN intact"),
-                *(
-                    dyck(
-                        named(part, dose),
-                        "attn+ln",
-                        label=f"noise of {dose:g} std on {name}",
-                        ablation=Noise(noise_std=dose, selector=part),
-                    )
-                    for part, name in PARTS.items()
-                    for dose in DOSES
-                ),
-            ),
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (
+        dyck("intact", "attn+ln", label="attention + LN intact"),
+        *(
+            dyck(
+                named(part, dose),
+                "attn+ln",
+                label=f"noise of {dose:g} std on {name}",
+                ablation=Noise(noise_std=dose, selector=part),
+            )
+            for part, name in PARTS.items()
+            for dose in DOSES
         ),
-        replicates=10,
     ),
-    figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
+    figure,
     extra=extra,
 )
 

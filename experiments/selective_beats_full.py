@@ -11,8 +11,8 @@ import itertools
 import sys
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, confirmed, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
+from procpre_interp.experiment import gains_figure, haystack_experiment, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -70,21 +70,13 @@ CLAIM = Claim(
 figure = gains_figure
 """Every cell's gain over no pretraining."""
 
-EXPERIMENT = Experiment(
-    claim=CLAIM,
-    sweep=haystack_sweep(
-        "selective_beats_full",
-        confirmed(
-            CLAIM,
-            tuple(
-                dyck(name, SELECTORS[mlp, ln], embeddings=embeddings, positions=positions)
-                for name, (mlp, ln, embeddings, positions) in CELLS.items()
-            ),
-        ),
-        replicates=10,
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    tuple(
+        dyck(name, SELECTORS[mlp, ln], embeddings=embeddings, positions=positions)
+        for name, (mlp, ln, embeddings, positions) in CELLS.items()
     ),
-    figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
+    figure,
 )
 
 if __name__ == "__main__":

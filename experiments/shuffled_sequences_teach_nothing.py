@@ -9,8 +9,8 @@ gain reliably, is the primary contrast; the paper's own control is full transfer
 import sys
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, confirmed, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
+from procpre_interp.experiment import gains_figure, haystack_experiment, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -44,23 +44,15 @@ CLAIM = Claim(
 figure = gains_figure
 """Every condition's gain over no pretraining."""
 
-EXPERIMENT = Experiment(
-    claim=CLAIM,
-    sweep=haystack_sweep(
-        "shuffled_sequences_teach_nothing",
-        confirmed(
-            CLAIM,
-            (
-                dyck("shuffled attn+ln", "attn+ln", label="shuffled sequences, attention + LN", phase1="shuffled"),
-                dyck("shuffled full", label="shuffled sequences, full transfer", phase1="shuffled"),
-                dyck("attn+ln", "attn+ln", label="Dyck, attention + LN"),
-                dyck("full", label="Dyck, full transfer"),
-            ),
-        ),
-        replicates=10,
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (
+        dyck("shuffled attn+ln", "attn+ln", label="shuffled sequences, attention + LN", phase1="shuffled"),
+        dyck("shuffled full", label="shuffled sequences, full transfer", phase1="shuffled"),
+        dyck("attn+ln", "attn+ln", label="Dyck, attention + LN"),
+        dyck("full", label="Dyck, full transfer"),
     ),
-    figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
+    figure,
 )
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 
 from procpre_interp.ablate import ABLATIONS, LADDER
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Experiment, Judged, confirmed, gains, gains_figure, main, run
-from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
+from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -63,25 +63,14 @@ def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
     return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
 
 
-EXPERIMENT = Experiment(
-    claim=CLAIM,
-    sweep=haystack_sweep(
-        "shuffling_weights_destroys_it",
-        confirmed(
-            CLAIM,
-            (
-                *(
-                    dyck(name, "attn+ln", label=name.replace("_", " "), ablation=ABLATIONS.build(name))
-                    for name in RUNGS
-                ),
-                dyck("intact", "attn+ln", label="attention + LN intact"),
-                dyck("frame", "none", label="averaged embeddings and positions alone"),
-            ),
-        ),
-        replicates=10,
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (
+        *(dyck(name, "attn+ln", label=name.replace("_", " "), ablation=ABLATIONS.build(name)) for name in RUNGS),
+        dyck("intact", "attn+ln", label="attention + LN intact"),
+        dyck("frame", "none", label="averaged embeddings and positions alone"),
     ),
-    figure=figure,
-    protocol=f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}",
+    figure,
 )
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ scored whole: the paper's mask leaves out the first digit of a sum.
 import dataclasses
 import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +28,16 @@ from procpre_interp.comparison import MIN_REPLICATES, best_condition, compare_ga
 from procpre_interp.data import TASKS
 from procpre_interp.describe import claims_table, describe_cost, estimate
 from procpre_interp.engine import execute_all
+from procpre_interp.experiment import few_steps
 from procpre_interp.files import write_text
+from procpre_interp.outcomes import cell_results, cost_of, is_whole
 from procpre_interp.pipeline import Parent, RunConfig
 from procpre_interp.progress import RunProgress
 from procpre_interp.reproduce import ARCHITECTURE, PROCEDURAL, PROTOCOLS
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note
-from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, cost_of, is_whole, scores
-from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.sweep import FIRST_CONFIRMATION_SEED
+from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, time_limit, usable_cores
 from procpre_interp.train import TrainConfig
 
 MARGIN = 0.02
@@ -139,24 +140,15 @@ def phase2(task: str, seed: int, parents: Sequence[Parent], *, quick: bool = Fal
 
 def shortened(train: TrainConfig, quick: bool) -> TrainConfig:
     """Next to nothing, with `quick`."""
-    if not quick:
-        return train
-    return dataclasses.replace(train, steps=20, batch_size=32, warmup_steps=5, evaluate_every=10, evaluate_examples=100)
+    return few_steps(train) if quick else train
 
 
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
     """One row a cell that is finished, diverged or failed. Shares in 0 to 1, times in steps and seconds."""
-    rows = []
-    for cell in planned.cells.to_dict("records"):
-        runs = [cell["run"], *cell["phase1_run"].split()]
-        if failed := [problems[run] for run in runs if run in problems]:
-            rows.append({**cell, "status": "failed", "problem": failed[0]})
-        elif all(is_whole(store, run) for run in runs):
-            outcome, *parents = (store.open(run, verify=False) for run in runs)
-            rows.append({**cell, **scores(outcome, parents), "problem": ""})
     columns = [*planned.cells, "status", "accuracy", "exact_match", "breakthrough_step", "limit", "phase1_accuracy"]
     columns += ["seconds", "phase1_seconds", "tokens", "positions_carried", "problem"]
-    return pd.DataFrame(rows, columns=columns).astype({"accuracy": float, "exact_match": float})
+    found = cell_results(planned.cells, store, problems).reindex(columns=columns)
+    return found.astype({"accuracy": float, "exact_match": float})
 
 
 def summarise(table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
@@ -255,18 +247,13 @@ class Table1:
 
 def main(command: Table1) -> int:
     """Run what is missing, store and print the tables. Exit code 1 where a run failed or nothing is finished."""
-    started = time.monotonic()
-    if command.workers < 1:
-        raise ValueError(f"workers={command.workers}; there must be at least 1")
-    if command.minutes is not None and not command.minutes >= 0:
-        raise ValueError(f"minutes={command.minutes}; it must not be negative, or none")
-    limit = math.inf if command.minutes is None else started + 60 * command.minutes
+    check_workers(command.workers)
+    may_start = time_limit(command.minutes)
     replicates = command.replicates if command.replicates is not None else 1 if command.quick else MIN_REPLICATES
     planned, store = plan(replicates=replicates, quick=command.quick), RunStore(command.out)
     missing = {run: config for run, config in planned.configs.items() if not is_whole(store, run)}
     with RunProgress(labels(planned)) as progress:
         progress.say(f"{len(planned.configs) - len(missing)} of {len(planned.configs)} runs are there")
-        may_start = lambda: time.monotonic() < limit  # noqa: E731
         problems = execute_all(missing, store, workers=command.workers, on_event=progress, may_start=may_start)
     table = results(planned, store, problems)
     if table.empty:

@@ -28,6 +28,7 @@ from procpre_interp.environment import now
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import (
     ALPHA,
+    Interval,
     bootstrap_interval,
     decide,
     decide_tests,
@@ -101,7 +102,6 @@ def judge(
     `table` has one row a condition and replicate, as `sweep.results` gives it; `planned` the cells that there should
     be (condition, replicate): with one of a contrast's missing, its verdict is undecided. None: those of the table.
     """
-    planned = table if planned is None else planned
     contrasts = judge_contrasts([claim.primary, *claim.secondary], table, planned=planned, quick=quick)
     first = contrasts.iloc[0]
     there = table.loc[table["status"] != "failed"]
@@ -112,7 +112,7 @@ def judge(
         "reason": first["reason"],
         "quick": quick,
         "created": now(),
-        "seeds": sorted(int(seed) for seed in planned["replicate"].unique()),
+        "seeds": sorted(int(seed) for seed in (table if planned is None else planned)["replicate"].unique()),
         "contrasts": contrasts.to_dict("records"),
         "log_rank": log_rank(claim.primary, there),
         "conditions": summarise_conditions(there).to_dict("records"),
@@ -135,7 +135,6 @@ def judge_contrasts(
     where its p, adjusted for the number of secondary ones (Holm), is at most 0.05. `detectable` is the distance from
     the margin that so many replicates, spread like these, would have found in 80 % of studies.
     """
-    planned = table if planned is None else planned
     rows = [judge_contrast(each, table, planned=planned, quick=quick) for each in contrasts]
     frame = pd.DataFrame(rows).assign(primary=[index == 0 for index in range(len(rows))])
     tested = frame.loc[frame["p"].notna()]
@@ -158,7 +157,7 @@ def judge_contrast(
     """The row of one contrast, not adjusted for others."""
     values = contrast_values(contrast, table)
     n, margin = len(values), float(contrast.margin)
-    missing = missing_replicates(contrast, table, table if planned is None else planned, n)
+    missing = missing_replicates(contrast, table, planned, n)
     interval = bootstrap_interval(values)
     row: dict[str, Any] = {
         "contrast": contrast.name,
@@ -176,7 +175,7 @@ def judge_contrast(
         return {**row, "verdict": "", "reason": "not predicted"}
     inside = outside = False
     if n:
-        tests, inside, outside = _tests(contrast, values)
+        tests, inside, outside = _tests(contrast, values, interval)
         row |= tests
     if quick:
         reason = "quick: a smoke test, never evidence"
@@ -187,19 +186,18 @@ def judge_contrast(
     elif n > 1 and np.ptp(values) <= 1e-12:
         reason = "all replicates are alike, which leaves their spread unknown"
     else:
-        verdict = "supported" if inside else "refuted" if outside else "undecided"
+        verdict: Verdict = "supported" if inside else "refuted" if outside else "undecided"
         return {**row, "verdict": verdict, "reason": explain(verdict, contrast)}
     return {**row, "verdict": "undecided", "reason": reason}
 
 
-def _tests(contrast: Contrast, values: np.ndarray) -> tuple[dict[str, float], bool, bool]:
+def _tests(contrast: Contrast, values: np.ndarray, interval: Interval) -> tuple[dict[str, float], bool, bool]:
     """p, its smallest, bounds and detectable distance; and whether all lies on the predicted side, or on the other.
 
     Either takes both: an interval wholly on that side, and p of at most 0.05. For `within` the predicted side has the
     two one-sided tests; the other one the 95 % interval and the two-sided test against the nearer margin.
     """
     margin, n = float(contrast.margin), len(values)
-    interval = bootstrap_interval(values)
     row = {"detectable": detectable_effect(n, float(np.std(values, ddof=1)) if n > 1 else math.nan)}
     if contrast.predicted == "within":
         test = equivalence_test(values, margin)
@@ -227,12 +225,12 @@ def contrast_values(contrast: Contrast, table: pd.DataFrame) -> np.ndarray:
     return matrix.to_numpy() @ np.array([float(weight) for weight in contrast.weights.values()])
 
 
-def missing_replicates(contrast: Contrast, table: pd.DataFrame, planned: pd.DataFrame, n: int) -> str:
+def missing_replicates(contrast: Contrast, table: pd.DataFrame, planned: pd.DataFrame | None, n: int) -> str:
     """What is not there of the replicates that were planned with all conditions of the contrast; empty: nothing.
 
     A verdict on some of the replicates would depend on when one looked, or on which runs failed.
     """
-    names = list(contrast.weights)
+    names, planned = list(contrast.weights), table if planned is None else planned
     if unplanned := sorted(set(names) - set(planned["condition"])):
         raise ValueError(f"contrast {contrast.name!r} wants {unplanned}, which no cell was planned for")
     cells = planned.loc[planned["condition"].isin(names)].groupby("replicate")["condition"].nunique()
@@ -275,7 +273,7 @@ def formula(contrast: Contrast) -> str:
     return " ".join(parts).removeprefix("+ ")
 
 
-def explain(verdict: str, contrast: Contrast) -> str:
+def explain(verdict: Verdict, contrast: Contrast) -> str:
     """Why, in words."""
     level = "90 %" if contrast.predicted == "within" else "95 %"
     side = {

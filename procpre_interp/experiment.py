@@ -3,9 +3,7 @@
 import dataclasses
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,19 @@ import tyro
 
 from procpre_interp.claims import Claim, judge, table_name, write_claim
 from procpre_interp.describe import contrasts_table, describe_claim, describe_cost
-from procpre_interp.engine import Event
+from procpre_interp.outcomes import cost_of
 from procpre_interp.plots.ladder import ladder
 from procpre_interp.report import Section, write_report
+from procpre_interp.reproduce import PROTOCOLS, SEEN_NOTE, haystack_sweep
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import replicate_bootstrap, replicate_matrix
-from procpre_interp.sweep import Condition, Plan, Sweep, cost_of, results, run_sweep
+from procpre_interp.sweep import Condition, Show, Sweep, results, run_sweep, say_nothing
 from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import default_store, stdout_console, usable_cores
+from procpre_interp.terminal import check_workers, default_store, stdout_console, time_limit, usable_cores
 from procpre_interp.train import TrainConfig
 
 Judged = dict[str, Any]
 """A claim with its verdict, as `claims.judge` gives it."""
-Show = Callable[[Plan], AbstractContextManager[Callable[[Event], None]]]
-"""What shows the events of a plan's runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ def run(
     *,
     workers: int,
     quick: bool = False,
-    show: Show | None = None,
+    show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
 ) -> tuple[pd.DataFrame, Judged]:
     """Compute what is missing and judge the claim: its cells, and the claim with its verdict.
@@ -60,14 +57,12 @@ def run(
     Raises `ValueError` while no cell is finished.
     """
     sweep = shortened(experiment.sweep) if quick else experiment.sweep
-    shown = {} if show is None else {"show": show}
-    planned, problems = run_sweep(sweep, store, workers=workers, may_start=may_start, **shown)
+    planned, problems = run_sweep(sweep, store, workers=workers, show=show, may_start=may_start)
     table = results(planned, store, problems)
     if table.empty or "finished" not in set(table["status"]):
         raise ValueError(f"{experiment.claim.name}: no run is finished; the same command goes on from here")
     judged = judge(experiment.claim, table, planned=planned.cells, quick=quick)
-    about = {"task": sweep.task.name, "limit": sweep.train.steps, "threshold": sweep.task.breakthrough_accuracy}
-    judged |= {**about, "protocol": experiment.protocol, "cost": cost_of(planned.configs, store)}
+    judged |= {**sweep.about, "protocol": experiment.protocol, "cost": cost_of(planned.configs, store)}
     if _conditions(sweep) <= _finished(table):
         judged |= experiment.extra(table, store)
     return table, judged
@@ -75,14 +70,15 @@ def run(
 
 def shortened(sweep: Sweep) -> Sweep:
     """One replicate of a few steps, with a tuning seed: to see that everything works."""
+    phase1 = tuple(dataclasses.replace(each, train=few_steps(each.train)) for each in sweep.phase1)
+    return dataclasses.replace(sweep, phase1=phase1, train=few_steps(sweep.train), replicates=1, first_seed=0)
 
-    def short(train: TrainConfig) -> TrainConfig:
-        return dataclasses.replace(
-            train, steps=20, batch_size=32, warmup_steps=5, evaluate_every=10, evaluate_examples=100, patience=None
-        )
 
-    phase1 = tuple(dataclasses.replace(each, train=short(each.train)) for each in sweep.phase1)
-    return dataclasses.replace(sweep, phase1=phase1, train=short(sweep.train), replicates=1, first_seed=0)
+def few_steps(train: TrainConfig) -> TrainConfig:
+    """The training of a smoke test."""
+    return dataclasses.replace(
+        train, steps=20, batch_size=32, warmup_steps=5, evaluate_every=10, evaluate_examples=100, patience=None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +112,23 @@ def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> in
         return 1 if isinstance(problem, OSError) else 2
 
 
-def confirmed(claim: Claim, conditions: Sequence[Condition], *, few: int = 6) -> tuple[Condition, ...]:
-    """The conditions, of which those outside of the primary contrast are in the first few replicates only."""
+def haystack_experiment(
+    claim: Claim,
+    conditions: Sequence[Condition],
+    figure: Callable[[pd.DataFrame, Judged], go.Figure],
+    *,
+    few: int | None = 6,
+    **fields: Any,
+) -> Experiment:
+    """A claim on haystack after Dyck, in the cheap protocol; `fields` are others of the experiment.
+
+    The primary contrast has ten replicates, other conditions the first `few` (none: all).
+    """
     primary = claim.primary.weights
-    return tuple(each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions)
+    chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
+    sweep = haystack_sweep(claim.name, tuple(chosen), replicates=10)
+    protocol = f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}"
+    return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=protocol, **fields)
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -144,12 +153,8 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
-    if options.workers < 1:
-        raise ValueError(f"workers={options.workers}; there must be at least 1")
-    if options.minutes is not None and not options.minutes >= 0:
-        raise ValueError(f"minutes={options.minutes}; it must not be negative, or none")
-    store, started = RunStore(options.out), time.monotonic()
-    may_start = lambda: options.minutes is None or time.monotonic() < started + 60 * options.minutes  # noqa: E731
+    check_workers(options.workers)
+    may_start, store = time_limit(options.minutes), RunStore(options.out)
     console, code = stdout_console(), 0
     for each in experiments:
         try:

@@ -4,14 +4,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from procpre_interp.ablate import Ablation
@@ -19,8 +17,9 @@ from procpre_interp.config import to_dict, unknown_name
 from procpre_interp.data import Task
 from procpre_interp.engine import Event, execute_all
 from procpre_interp.heads import NEEDS_ORDER, name_heads, sharpest_first
+from procpre_interp.outcomes import cell_results, is_whole
 from procpre_interp.pipeline import Architecture, Parent, RunConfig
-from procpre_interp.runs import DamagedRun, Run, RunStore
+from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import NOTHING, TransferConfig
 from procpre_interp.transfer_map import Method, coalitions, selector_grid
@@ -183,19 +182,24 @@ class Sweep:
         return [each.filled(shapes[each.phase1]) for each in self.maps]
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What a reader of its table must know of phase 2: task, step limit and threshold of breakthrough (share)."""
+        threshold = self.task.breakthrough_accuracy
+        return {"task": self.task.name, "limit": self.train.steps, "threshold": threshold}
+
+    @property
     def seeds(self) -> range:
         """One a replicate."""
         return range(self.first_seed, self.first_seed + self.replicates)
 
     def of_replicate(self, seed: int) -> list[Condition]:
         """All conditions; those of sampled Shapley values are different ones in each replicate."""
-        conditions = {each.name: each for each in self.conditions}
         listed = list(self.conditions)
         for grid in self.grids:
             listed += grid_conditions(grid)
         for each in self.filled_maps:
             listed += map_conditions(each, seed).values()
-        if BASELINE not in conditions:
+        if all(each.name != BASELINE for each in self.conditions):
             listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
         # The same coalition in two maps, or a grid that holds it, is one condition.
         index = seed - self.first_seed
@@ -281,6 +285,10 @@ class Plan:
         return names
 
 
+Show = Callable[[Plan], AbstractContextManager[Callable[[Event], None]]]
+"""What shows the events of a plan's runs."""
+
+
 def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None = None) -> Plan:
     """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`."""
     orders = {} if orders is None else orders
@@ -289,13 +297,13 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     deferred = 0
     for seed in sweep.seeds:
         parents = {each.name: pretraining_run(each, seed) for each in sweep.phase1}
+        ids = {name: config.run_id for name, config in parents.items()}
         for condition in sweep.of_replicate(seed):
-            used = [parents[source.phase1] for source in condition.sources]
-            configs |= {parent.run_id: parent for parent in used}
+            configs |= {ids[source.phase1]: parents[source.phase1] for source in condition.sources}
             cell = {"condition": condition.name, "label": condition.label or condition.name, "replicate": seed}
-            cell["phase1_run"] = " ".join(parent.run_id for parent in used)
+            cell["phase1_run"] = " ".join(ids[source.phase1] for source in condition.sources)
             try:
-                taken = [_parent(source, parents[source.phase1], store, orders) for source in condition.sources]
+                taken = [_parent(source, ids[source.phase1], store, orders) for source in condition.sources]
             except ValueError as problem:
                 rows.append({**cell, "run": "", "problem": str(problem)})
                 continue
@@ -310,9 +318,15 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                 parents=tuple(parent for parent in taken if parent is not None),
                 transfer=condition.transfer,
             )
-            configs[child.run_id] = child
-            rows.append({**cell, "run": child.run_id, "problem": ""})
+            run_id = child.run_id
+            configs[run_id] = child
+            rows.append({**cell, "run": run_id, "problem": ""})
     return Plan(sweep=sweep, configs=configs, cells=pd.DataFrame(rows), deferred=deferred)
+
+
+def say_nothing(planned: Plan) -> AbstractContextManager[Callable[[Event], None]]:
+    """Shows nothing of a plan's runs."""
+    return nullcontext(lambda event: None)
 
 
 def pretraining_run(each: Pretraining, seed: int) -> RunConfig:
@@ -320,9 +334,9 @@ def pretraining_run(each: Pretraining, seed: int) -> RunConfig:
     return RunConfig(task=each.task, seed=seed, model=each.model, train=each.train)
 
 
-def _parent(source: Source, config: RunConfig, store: RunStore | None, orders: HeadOrders) -> Parent | None:
+def _parent(source: Source, run_id: str, store: RunStore | None, orders: HeadOrders) -> Parent | None:
     """The parent of a run; none where its heads are to be ordered and it is not finished."""
-    run_id, selector = config.run_id, source.selector
+    selector = source.selector
     if NEEDS_ORDER.search(selector):
         if (run_id, source.step) not in orders:
             if store is None or not is_whole(store, run_id):
@@ -337,7 +351,7 @@ def run_sweep(
     store: RunStore,
     *,
     workers: int,
-    show: Callable[["Plan"], AbstractContextManager[Callable[[Event], None]]] = lambda planned: nullcontext(_quiet),
+    show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
 ) -> tuple[Plan, dict[str, str]]:
     """Compute what is missing; the plan, and the problems of runs that failed, by id.
@@ -349,8 +363,7 @@ def run_sweep(
     orders: HeadOrders = {}
     planned = plan(sweep, store, orders)
     while True:
-        missing = [run for run in planned.configs if run not in problems and not is_whole(store, run)]
-        todo = {run: planned.configs[run] for run in missing}
+        todo = {run: config for run, config in planned.configs.items() if run not in problems}
         with show(planned) as on_event:
             problems |= execute_all(todo, store, workers=workers, on_event=on_event, may_start=may_start)
         before = planned.deferred
@@ -361,23 +374,9 @@ def run_sweep(
             return planned, problems
 
 
-def _quiet(event: Event) -> None:
-    """Nobody is told."""
-
-
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row a cell that is finished, diverged or failed: condition, replicate, runs, and what came out (`scores`)."""
-    problems = problems or {}
-    rows = []
-    for cell in planned.cells.to_dict("records"):
-        runs, impossible = [cell["run"], *cell["phase1_run"].split()], cell.pop("problem")
-        failed = [problems[run] for run in runs if run in problems]
-        if impossible or failed:
-            rows.append({**cell, "status": "failed", "problem": impossible or failed[0]})
-        elif all(is_whole(store, run) for run in runs):
-            outcome, *parents = (store.open(run, verify=False) for run in runs)
-            rows.append({**cell, **scores(outcome, parents), "problem": ""})
-    return pd.DataFrame(rows)
+    return cell_results(planned.cells, store, problems or {})
 
 
 def map_table(planned: Plan, table: pd.DataFrame, each: Map) -> pd.DataFrame:
@@ -388,51 +387,3 @@ def map_table(planned: Plan, table: pd.DataFrame, each: Map) -> pd.DataFrame:
         rows = table.loc[(table["replicate"] == seed) & table["condition"].isin(list(named))]
         parts.append(rows.assign(coalition=rows["condition"].map(named)))
     return pd.concat(parts, ignore_index=True)
-
-
-def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, Any]:
-    """What came out of a cell: of its run, and of the run's parents.
-
-    Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
-    between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
-    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together.
-    """
-    summary = outcome.summary
-    broke, finished = summary["breakthrough_step"], summary["status"] == "finished"
-    history = outcome.history()
-    seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
-    step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
-    return {
-        "status": summary["status"],
-        "accuracy": summary["accuracy"],
-        "exact_match": summary["exact_match"],
-        "loss_nats": summary["loss_nats"],
-        "area": float(np.trapezoid(accuracy, step) / np.ptp(step)) if finished and len(step) > 1 else math.nan,
-        "breakthrough_step": math.nan if broke is None else float(broke),
-        "limit": summary["breakthrough_limit"],
-        "tokens_to_target": math.nan if broke is None else float(tokens[step == broke][0]),
-        "token_limit": float(summary["tokens"]),
-        "seconds": summary["seconds"],
-        "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
-        "tokens": summary["tokens"],
-        "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
-        "positions_carried": summary["positions_carried"],
-    }
-
-
-def is_whole(store: RunStore, run: str) -> bool:
-    """Whether the run is finished and undamaged."""
-    try:
-        return store.is_finished(run)
-    except DamagedRun:
-        return False
-
-
-def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:
-    """What those of the runs cost that are finished, each counted once: their number, CPU-seconds and tokens."""
-    summaries = [store.open(run, verify=False).summary for run in dict.fromkeys(runs) if is_whole(store, run)]
-    return {
-        "runs": len(summaries),
-        "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),
-        "tokens": sum(summary["tokens"] for summary in summaries),
-    }

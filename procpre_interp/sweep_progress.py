@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from procpre_interp.engine import Event
+from procpre_interp.outcomes import whole_runs
 from procpre_interp.progress import Output, scores_text
 from procpre_interp.runs import RunStore
-from procpre_interp.sweep import Plan, is_whole
+from procpre_interp.sweep import Plan
 
 REFRESHES_PER_SECOND = 4
 SUMMARY_SECONDS = 60.0
@@ -209,8 +210,8 @@ def live_table(store: RunStore) -> Callable[[Plan], SweepTable]:
     """What `sweep.run_sweep` shows on stderr: the table of a plan, with what the store has of it already."""
 
     def show(planned: Plan) -> SweepTable:
-        there = [run for run in planned.configs if is_whole(store, run)]
-        accuracies = {run: float(store.open(run, verify=False).summary["accuracy"]) for run in there}
+        there = whole_runs(planned.configs, store)
+        accuracies = {run: float(opened.summary["accuracy"]) for run, opened in there.items()}
         cells = planned.cells.loc[planned.cells["run"] != ""]
         return SweepTable(cells, planned.labels, accuracies=accuracies)
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,22 @@ def beside_package(name: str) -> Path:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(workers: int) -> None:
+    """Raise `ValueError` for fewer than one."""
+    if workers < 1:
+        raise ValueError(f"workers={workers}; there must be at least 1")
+
+
+def time_limit(minutes: float | int | None) -> Callable[[], bool]:
+    """Whether so many minutes have not passed since now; always true for none. Raises `ValueError` for fewer than 0."""
+    if minutes is None:
+        return lambda: True
+    if not minutes >= 0:
+        raise ValueError(f"minutes={minutes}; it must not be negative, or none")
+    end = time.monotonic() + 60 * minutes
+    return lambda: time.monotonic() < end
 
 
 def stdout_console() -> Console:

@@ -62,28 +62,21 @@ def _token_limit(runs: pd.DataFrame) -> float:
     return float(limits.min() if diverged.all() else limits[~diverged].min())
 
 
+def _column(name: str, description: str, unit: str, reach: float) -> Outcome:
+    """A column as it stands."""
+    return Outcome(
+        columns=(name,),
+        measure=lambda runs: runs[name].to_numpy(dtype=float),
+        description=description,
+        unit=unit,
+        reach=lambda runs: reach,
+    )
+
+
 OUTCOMES: dict[str, Outcome] = {
-    "accuracy": Outcome(
-        columns=("accuracy",),
-        measure=lambda runs: runs["accuracy"].to_numpy(dtype=float),
-        description="accuracy",
-        unit="share of answer tokens",
-        reach=lambda runs: 1.0,
-    ),
-    "loss_nats": Outcome(
-        columns=("loss_nats",),
-        measure=lambda runs: runs["loss_nats"].to_numpy(dtype=float),
-        description="loss (below 0: better)",
-        unit="nats a scored token",
-        reach=lambda runs: np.inf,
-    ),
-    "area": Outcome(
-        columns=("area",),
-        measure=lambda runs: runs["area"].to_numpy(dtype=float),
-        description="mean validation accuracy over training",
-        unit="share of answer tokens",
-        reach=lambda runs: 1.0,
-    ),
+    "accuracy": _column("accuracy", "accuracy", "share of answer tokens", 1.0),
+    "loss_nats": _column("loss_nats", "loss (below 0: better)", "nats a scored token", np.inf),
+    "area": _column("area", "mean validation accuracy over training", "share of answer tokens", 1.0),
     "restricted_time_steps": Outcome(
         columns=("breakthrough_step", "limit"),
         measure=restricted_time,

@@ -32,6 +32,7 @@ ALLOWED = {
     "describe": BASE | {"run", "runs", "stats"},
     "diagnosis": BASE | {"describe", "run", "runs", "stats"},
     "report": BASE | TABLES,
+    "outcomes": BASE | {"run", "runs"},
     "comparison": BASE | TABLES,
     "claims": BASE | TABLES,
     "terminal": set(),
@@ -40,15 +41,15 @@ PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
 ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = PIPELINE | {"pipeline"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
-ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "transfer_map"}
-ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"progress", "sweep"}
+ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
+ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
 ALLOWED["experiment"] = set(ALLOWED)
 ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
 """Part of the package (module or folder) -> the other parts that it may import."""
 
 NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
-TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "terminal"}
+TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "outcomes", "terminal"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "__init__"}

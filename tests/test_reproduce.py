@@ -3,9 +3,10 @@
 import dataclasses
 
 from procpre_interp.cli import main
+from procpre_interp.outcomes import cost_of
 from procpre_interp.reproduce import CONDITIONS, PROTOCOLS, QUICK, reproduction
 from procpre_interp.runs import RunStore
-from procpre_interp.sweep import cost_of, plan, results
+from procpre_interp.sweep import plan, results
 
 
 def short(config):

@@ -9,6 +9,7 @@ from procpre_interp.ablate import Noise
 from procpre_interp.cli import main
 from procpre_interp.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
+from procpre_interp.outcomes import cost_of, scores
 from procpre_interp.pipeline import Architecture, execute
 from procpre_interp.reproduce import PROTOCOLS, haystack_sweep, reproduction
 from procpre_interp.runs import RunStore
@@ -20,7 +21,6 @@ from procpre_interp.sweep import (
     Source,
     Sweep,
     coalition_condition,
-    cost_of,
     map_conditions,
     map_table,
     plan,
@@ -205,8 +205,6 @@ def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path):
     run = store.open(planned.cells["run"].iloc[0])
     history = run.history()
     summary = {**run.summary, "breakthrough_step": 1}
-    from procpre_interp.sweep import scores
-
     row = scores(dataclasses.replace(run, summary=summary), [])
     tokens = history.loc[(history["split"] == "validation") & (history["step"] == 1), "tokens"].iloc[0]
     assert row["tokens_to_target"] == tokens

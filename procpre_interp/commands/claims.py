@@ -1,9 +1,10 @@
 """`procpre-interp claims`: every claim with its verdict and the numbers behind it. Needs torch only to run them."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 from tyro.conf import Positional
@@ -15,6 +16,8 @@ from procpre_interp.files import plain
 from procpre_interp.registry import unknown_name
 from procpre_interp.runs import RunStore
 from procpre_interp.terminal import beside_package, default_store, print_frame, stdout_console, usable_cores
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +51,7 @@ def main(arguments: list[str]) -> int:
     if command.run:
         return run(command)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
-    known = {claim["name"]: claim for claim in claims}
-    for name in command.names:
-        if name not in known:
-            raise unknown_name("claim", name, list(known))
-    chosen = [known[name] for name in command.names] if command.names else claims
+    chosen = named({claim["name"]: claim for claim in claims}, command.names)
     if command.format == "json":
         print(json.dumps([plain_claim(claim) for claim in chosen], indent=1))
         return 0
@@ -81,11 +80,7 @@ def run(command: Claims) -> int:
     """Run and judge the claims named, or all. Exit code 1 where a run failed."""
     from procpre_interp.experiment import Options, load_experiment, run_all, scripts
 
-    known = scripts(beside_package("experiments"))
-    for name in command.names:
-        if name not in known:
-            raise unknown_name("claim", name, list(known))
-    experiments = [load_experiment(known[name]) for name in command.names or known]
+    paths = named(scripts(beside_package("experiments")), command.names)
     options = Options(
         out=command.store,
         workers=command.workers,
@@ -93,7 +88,15 @@ def run(command: Claims) -> int:
         quick=command.quick,
         results=command.results,
     )
-    return run_all(experiments, options)
+    return run_all([load_experiment(path) for path in paths], options)
+
+
+def named(known: Mapping[str, T], names: Sequence[str]) -> list[T]:
+    """What the names stand for; all that is known, where there are none. Raises `ValueError` for an unknown one."""
+    for name in names:
+        if name not in known:
+            raise unknown_name("claim", name, list(known))
+    return [known[name] for name in names or known]
 
 
 def plain_claim(claim: dict[str, Any]) -> dict[str, Any]:

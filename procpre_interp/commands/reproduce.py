@@ -9,13 +9,14 @@ import pandas as pd
 from procpre_interp.commands.options import parse
 from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.engine import execute_all
+from procpre_interp.outcomes import cost_of
 from procpre_interp.progress import RunProgress
 from procpre_interp.report import conditions_report
 from procpre_interp.reproduce import PAPER, PAPER_NOTES, PROTOCOLS, Protocol, ProtocolName, reproduction
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note, summarise_conditions
-from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Plan, cost_of, plan, results
-from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Plan, plan, results
+from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,7 @@ class Reproduce:
 def main(arguments: list[str]) -> int:
     """Run what is missing, print the table, write the report. Exit code 1 where a run failed."""
     command = parse(Reproduce, "reproduce", arguments)
-    if command.workers < 1:
-        raise ValueError(f"workers={command.workers}; there must be at least 1")
+    check_workers(command.workers)
     replicates = command.replicates if command.replicates is not None else (1 if command.quick else 6)
     protocol = PROTOCOLS[command.protocol]
     planned = plan(reproduction(protocol, replicates=replicates, quick=command.quick, first_seed=command.first_seed))
@@ -73,9 +73,7 @@ def metadata(planned: Plan, protocol: Protocol, spent: dict[str, float | int]) -
         "title": sweep.title,
         "protocol": protocol.text,
         "protocol_name": protocol.name,
-        "task": sweep.task.name,
-        "limit": sweep.train.steps,
-        "threshold": sweep.task.breakthrough_accuracy,
+        **sweep.about,
         "paper": {name: share for name, share in PAPER.items() if name in shown},
         "paper_notes": {name: note for name, note in PAPER_NOTES.items() if name in shown},
         "cost": spent,

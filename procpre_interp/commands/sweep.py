@@ -1,7 +1,5 @@
 """`procpre-interp sweep`: a grid of transfers from one YAML file, over replicates, with a live table and a report."""
 
-import math
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,13 @@ from procpre_interp.commands.reproduce import print_results
 from procpre_interp.commands.training import read_yaml
 from procpre_interp.config import from_dict, to_yaml
 from procpre_interp.describe import map_effects_table
+from procpre_interp.outcomes import cost_of
 from procpre_interp.registry import unknown_name
 from procpre_interp.report import conditions_report
 from procpre_interp.runs import RunStore
-from procpre_interp.sweep import Plan, Sweep, cost_of, map_table, results, run_sweep
+from procpre_interp.sweep import Plan, Sweep, map_table, results, run_sweep
 from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, time_limit, usable_cores
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer_map import OUTCOMES, transfer_map
 
@@ -50,10 +49,9 @@ class SweepCommand:
 
 def main(arguments: list[str]) -> int:
     """Run what is missing, print tables, write the report. Exit code 1 where a run failed or nothing is finished."""
-    started = time.monotonic()
     command = parse(SweepCommand, "sweep", arguments)
-    if command.workers < 1:
-        raise ValueError(f"workers={command.workers}; there must be at least 1")
+    check_workers(command.workers)
+    may_start = time_limit(command.minutes)
     if command.outcome not in OUTCOMES:
         raise unknown_name("outcome", command.outcome, list(OUTCOMES))
     fields = read_yaml(command.config)
@@ -61,10 +59,7 @@ def main(arguments: list[str]) -> int:
         fields["replicates"] = command.replicates
     sweep = from_dict(Sweep, fields, str(command.config))
     store = RunStore(command.out)
-    limit = math.inf if command.minutes is None else started + 60 * command.minutes
-    planned, problems = run_sweep(
-        sweep, store, workers=command.workers, show=live_table(store), may_start=lambda: time.monotonic() < limit
-    )
+    planned, problems = run_sweep(sweep, store, workers=command.workers, show=live_table(store), may_start=may_start)
     table = results(planned, store, problems)
     if table.empty or "finished" not in set(table["status"]):
         print("no cell is finished; the same command goes on from here")
@@ -98,9 +93,7 @@ def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
         "title": sweep.title or sweep.name,
         "protocol": " ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
         "config": to_yaml(sweep),
-        "task": sweep.task.name,
-        "limit": sweep.train.steps,
-        "threshold": sweep.task.breakthrough_accuracy,
+        **sweep.about,
         "cost": cost_of(planned.configs, store),
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.plots.theme import condition_colours, lay_out, translucent
+from procpre_interp.plots.theme import add_band, condition_colours, error_bars, fewest, lay_out, translucent
 from procpre_interp.stats import interval_note, mean_curve, survival_curve
 
 AXES = {
@@ -32,19 +32,7 @@ def learning_curves(
         colour, steps = colours[condition], curve["step"].to_numpy()
         same = {"legendgroup": condition, "name": labels[condition]}
         low, high = curve["low"].to_numpy(), curve["high"].to_numpy()
-        if not np.isnan(low).any():
-            x, y = np.concatenate([steps, steps[::-1]]), np.concatenate([high, low[::-1]])
-            band = translucent(colour, 0.18)
-            figure.add_scatter(
-                x=x,
-                y=y,
-                fill="toself",
-                fillcolor=band,
-                line_width=0,
-                hoverinfo="skip",
-                showlegend=False,
-                **same,
-            )
+        add_band(figure, steps, low, high, colour, **same)
         if (curve["n"] > 1).to_numpy().any():
             x, y = _one_line(history, condition, value)
             thin = {"color": translucent(colour, 0.35), "width": 1}
@@ -54,7 +42,7 @@ def learning_curves(
         figure.add_scatter(x=steps, y=curve["mean"].to_numpy(), mode="lines", line=line, hovertemplate=hover, **same)
     if threshold is not None:
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
-    n = _fewest(curves)
+    n = fewest(curves)
     caption = interval_note(n) if n < 2 else f"thick: mean, thin: replicates; {interval_note(n)}"
     lay_out(figure, title=title or "Learning", caption=caption, x="Step", y=AXES.get(value, value))
     if value != "loss_nats":
@@ -82,7 +70,7 @@ def survival_curves(table: pd.DataFrame) -> go.Figure:
             hovertemplate="step %{x:,}: %{y:.0%} [%{customdata[1]:.0%}, %{customdata[2]:.0%}] of "
             "%{customdata[0]} at risk",
         )
-    n = _fewest(curves)
+    n = fewest(curves)
     caption = f"Kaplan-Meier, n = {n} replicate{'s' * (n != 1)}; a line at 100 % to the end never broke through"
     y = "Replicates without breakthrough (share)"
     lay_out(figure, title="Time to breakthrough", caption=caption, x="Step", y=y)
@@ -114,11 +102,7 @@ def accuracy_by_condition(
         y=[labels[name] for name in summary["condition"]],
         mode="markers",
         marker={"color": [colours[name] for name in summary["condition"]], "size": 12},
-        error_x={
-            "array": np.nan_to_num(summary["accuracy_high"].to_numpy() - mean),
-            "arrayminus": np.nan_to_num(mean - summary["accuracy_low"].to_numpy()),
-            "color": "#888888",
-        },
+        error_x=error_bars(mean, summary["accuracy_low"].to_numpy(), summary["accuracy_high"].to_numpy()),
         name="mean and interval",
     )
     reported = {name: share for name, share in (paper or {}).items() if name in labels}
@@ -131,7 +115,7 @@ def accuracy_by_condition(
             name="the paper",
         )
     figure.update_traces(hovertemplate="%{y}: %{x:.1%}")
-    caption = interval_note(_fewest(summary))
+    caption = interval_note(fewest(summary))
     x, height = "Test accuracy (share of answer tokens)", 230 + 40 * len(summary)
     lay_out(figure, title="Accuracy", caption=caption, x=x, y="", height=height)
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
@@ -148,11 +132,6 @@ def _labels(table: pd.DataFrame) -> dict[str, str]:
 def _groups(table: pd.DataFrame, column: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     for name in dict.fromkeys(table[column]):
         yield name, table.loc[table[column] == name]
-
-
-def _fewest(table: pd.DataFrame) -> int:
-    """The smallest n of a table, which the caption owes to the reader; 0 for an empty one."""
-    return int(table["n"].to_numpy().min()) if len(table) else 0
 
 
 def _one_line(history: pd.DataFrame, condition: str, value: str) -> tuple[np.ndarray, np.ndarray]:

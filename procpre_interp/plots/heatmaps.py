@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, lay_out
+from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, fewest, lay_out
 from procpre_interp.stats import interval_note
 from procpre_interp.transfer_map import OUTCOMES, place
 
@@ -65,7 +65,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
         ygap=2,
         colorbar={"title": {"text": f"Effect ({OUTCOMES[outcome].unit})", "side": "right"}},
     )
-    caption = f"{_in_words(method)}; (brackets): not told from 0; {interval_note(_fewest(effects))}"
+    caption = f"{_in_words(method)}; (brackets): not told from 0; {interval_note(fewest(effects))}"
     heading = title or f"Effect on {OUTCOMES[outcome].description}"
     lay_out(figure, title=heading, caption=caption, x="", y="", height=max(400, 200 + 36 * len(rows)))
     figure.update_xaxes(showgrid=False)
@@ -92,11 +92,7 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
             y=np.array([players.index(player) for player in rows["player"]]) + shift,
             mode="markers",
             marker={"symbol": symbol, "size": 11, "color": [colours[player] for player in rows["player"]]},
-            error_x={
-                "array": np.nan_to_num(bounds[:, 1] - estimate),
-                "arrayminus": np.nan_to_num(estimate - bounds[:, 0]),
-                "color": "#888888",
-            },
+            error_x=error_bars(estimate, bounds[:, 0], bounds[:, 1]),
             name=name,
             text=rows["player"].tolist(),
             customdata=bounds,
@@ -104,7 +100,7 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
         )
     figure.add_vline(0, line={"width": 1, "color": "#888888"})
     about = OUTCOMES[outcome]
-    caption, height = interval_note(_fewest(effects)), 230 + 22 * len(players) * (1 + len(methods))
+    caption, height = interval_note(fewest(effects)), 230 + 22 * len(players) * (1 + len(methods))
     heading = title or f"Effect on {about.description}"
     lay_out(figure, title=heading, caption=caption, x=f"Effect ({about.unit})", y="", height=height)
     ticks = {"tickvals": list(range(len(players))), "ticktext": players}
@@ -152,8 +148,3 @@ def _number(value: float) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.2f}"
-
-
-def _fewest(effects: pd.DataFrame) -> int:
-    """The smallest n, which the caption owes to the reader."""
-    return int(effects["n"].to_numpy().min()) if len(effects) else 0

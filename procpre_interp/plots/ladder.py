@@ -7,7 +7,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.plots.heatmaps import player_colours
-from procpre_interp.plots.theme import COMPONENT_COLOURS, condition_colours, lay_out, translucent
+from procpre_interp.plots.theme import (
+    COMPONENT_COLOURS,
+    add_band,
+    condition_colours,
+    error_bars,
+    fewest,
+    lay_out,
+    translucent,
+)
 from procpre_interp.stats import interval_note
 
 DASHES = ["solid", "dot", "dash", "dashdot", "longdash"]
@@ -51,11 +59,7 @@ def ladder(
         y=labels,
         mode="markers",
         marker={"size": 12, "color": colours},
-        error_x={
-            "array": np.nan_to_num(bounds[:, 1] - estimate),
-            "arrayminus": np.nan_to_num(estimate - bounds[:, 0]),
-            "color": "#888888",
-        },
+        error_x=error_bars(estimate, bounds[:, 0], bounds[:, 1]),
         name="mean and interval",
         customdata=bounds,
         hovertemplate="%{y}: %{x:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}], n = %{customdata[2]}",
@@ -63,7 +67,7 @@ def ladder(
     for name, value in (references or {}).items():
         line = {"dash": "dot", "width": 1, "color": "#888888"}
         figure.add_vline(value, line=line, annotation={"text": name, "font": {"size": 11}, "yanchor": "bottom"})
-    lay_out(figure, title=title, caption=interval_note(_fewest(effects)), x=x, y="", height=230 + 40 * len(labels))
+    lay_out(figure, title=title, caption=interval_note(fewest(effects)), x=x, y="", height=230 + 40 * len(labels))
     # The names of the reference lines stand between the caption and the axes.
     figure.update_layout(margin_t=110 if references else 80)
     return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
@@ -97,18 +101,7 @@ def dose_response(
         low, mean, high = (curve[column].to_numpy(dtype=float) for column in ("low", "mean", "high"))
         name = component if component not in found else f"{component}: {_in_words(found[component])}"
         colour, same = colours[component], {"legendgroup": component, "name": name}
-        if not np.isnan(low).any():
-            figure.add_scatter(
-                x=np.concatenate([position, position[::-1]]),
-                y=np.concatenate([high, low[::-1]]),
-                mode="lines",
-                fill="toself",
-                fillcolor=translucent(colour, 0.18),
-                line_width=0,
-                hoverinfo="skip",
-                showlegend=False,
-                **same,
-            )
+        add_band(figure, position, low, high, colour, **same)
         figure.add_scatter(
             x=position,
             y=mean,
@@ -127,7 +120,7 @@ def dose_response(
     if "baseline" in means:
         for level in np.unique(means["baseline"].to_numpy(dtype=float)):
             figure.add_hline(float(level), line={"dash": "dot", "width": 1, "color": "#888888"})
-    caption = f"{'dashed: half of the gain is left; ' if found else ''}{interval_note(_fewest(means))}"
+    caption = f"{'dashed: half of the gain is left; ' if found else ''}{interval_note(fewest(means))}"
     lay_out(figure, title=title or "Noise on the weights", caption=caption, x="Noise (std of the tensor)", y=y)
     ticks = {"tickvals": [zero, *above.tolist()], "ticktext": ["0", *(f"{dose:.3g}" for dose in above)]}
     return figure.update_xaxes(type="log", **ticks)
@@ -149,8 +142,3 @@ def _dashes(components: list[str]) -> dict[str, str]:
         before = sum(colours[name] == colours[component] for name in dashes)
         dashes[component] = DASHES[before % len(DASHES)]
     return dashes
-
-
-def _fewest(table: pd.DataFrame) -> int:
-    """The smallest n, which the caption owes to the reader; 0 for an empty table."""
-    return int(table["n"].to_numpy().min()) if len(table) else 0

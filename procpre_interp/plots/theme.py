@@ -1,8 +1,12 @@
 """How every figure looks: a fixed colour for each component and condition, readable on light and on dark."""
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float, Real
 
 COMPONENT_COLOURS = {
     "attn": "#4477AA",
@@ -44,6 +48,43 @@ def translucent(colour: str, opacity: float) -> str:
     """A `#RRGGBB` colour as rgba."""
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def error_bars(
+    estimate: Float[np.ndarray, " row"], low: Float[np.ndarray, " row"], high: Float[np.ndarray, " row"]
+) -> dict[str, Any]:
+    """An interval around each point, for `error_x`; none where a bound is NaN."""
+    lengths = {"array": np.nan_to_num(high - estimate), "arrayminus": np.nan_to_num(estimate - low)}
+    return {**lengths, "color": "#888888"}
+
+
+def add_band(
+    figure: go.Figure,
+    x: Real[np.ndarray, " point"],
+    low: Float[np.ndarray, " point"],
+    high: Float[np.ndarray, " point"],
+    colour: str,
+    **trace: Any,
+) -> None:
+    """Draw the area between two curves; nothing where a bound is NaN. `trace`: name and legend group."""
+    if np.isnan(low).any():
+        return
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
+        mode="lines",
+        fill="toself",
+        fillcolor=translucent(colour, 0.18),
+        line_width=0,
+        hoverinfo="skip",
+        showlegend=False,
+        **trace,
+    )
+
+
+def fewest(table: pd.DataFrame) -> int:
+    """The smallest n of a table, which the caption owes to the reader; 0 for an empty one."""
+    return int(table["n"].to_numpy().min()) if len(table) else 0
 
 
 def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, height: int = 420) -> go.Figure:
