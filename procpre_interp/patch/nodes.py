@@ -1,0 +1,307 @@
+"""Activation patching: what the output becomes when one activation is replaced by another run's."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.model import HookedTransformer
+from procpre_interp.patch.metrics import metric_named
+from procpre_interp.patch.replacement import Replacement, Source
+from procpre_interp.patch.replay import OF_THE_QUERY, PER_HEAD, RESIDUAL, Replay, score
+from procpre_interp.registry import unknown_name
+
+Direction = Literal["denoise", "noise"]
+MAX_BYTES = 2**26
+"""Of the activations that are computed at a time. More is not faster: a core's cache is smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    """Some patches of one site and layer: which heads (0 where there are none), and where."""
+
+    site: str
+    layer: int
+    heads: Int[Tensor, " patch"]
+    t: Int[Tensor, " patch"] | None
+    """Positions; None: all at once."""
+
+
+def activation_patching(
+    model: HookedTransformer,
+    pairs: Pairs,
+    *,
+    sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out", "z"),
+    by_position: bool = True,
+    layers: Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    replacement: Replacement = "other",
+    metric: str = "logit_difference",
+    generator: torch.Generator | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> pd.DataFrame:
+    """Effect of replacing one activation on the metric at the read position; one row a patch.
+
+    `denoise` runs the corrupted sequences and `noise` the clean ones; what comes in is the activation of the pair's
+    `other` sequence, `zero`, the `mean` over the pairs, or that of another pair (`resample`, drawn by `generator`).
+    A patch is one position of a site (all queries and keys of a pattern's row are one), or with `by_position=False`
+    the whole site; q, k, v, z and pattern are patched head by head.
+
+    Columns: site, layer, head, position (<NA> where there is none), metric, direction, replacement, value (mean over
+    pairs), effect (value minus that of the run without a patch), share (effect over the distance to the other run's
+    value: 1 restores it), clean and corrupted (the runs' own values), n_pairs. `max_bytes` bounds the memory; it
+    changes the numbers by no more than rounding.
+
+    Equal to the functions of `transformer_lens.patching`, which run the model once a patch.
+    Source: Meng et al. 2022 (causal tracing); Heimersheim and Nanda 2024 (denoising and noising).
+    """
+    values, places, runs = _sweep(
+        model, pairs, sites, by_position, layers, direction, replacement, metric, generator, max_bytes
+    )
+    base, goal = (runs["corrupted"], runs["clean"])[:: 1 if direction == "denoise" else -1]
+    table = pd.DataFrame(places).astype({"head": "Int64", "position": "Int64"})
+    effect = values.mean(1) - base.mean()
+    return table.assign(
+        metric=metric,
+        direction=direction,
+        replacement=replacement,
+        value=values.mean(1).cpu().numpy(),
+        effect=effect.cpu().numpy(),
+        share=(effect / (goal.mean() - base.mean())).cpu().numpy(),
+        clean=float(runs["clean"].mean()),
+        corrupted=float(runs["corrupted"].mean()),
+        n_pairs=len(pairs),
+    )
+
+
+def patched_values(
+    model: HookedTransformer,
+    pairs: Pairs,
+    site: str,
+    *,
+    by_position: bool = True,
+    direction: Direction = "denoise",
+    replacement: Replacement = "other",
+    metric: str = "logit_difference",
+    generator: torch.Generator | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Float[Tensor, "layer *head_pos pair"]:
+    """The metric of every pair under each patch of a site, [layer, (head,) (pos,) pair]; as `activation_patching`."""
+    values, _, _ = _sweep(
+        model, pairs, (site,), by_position, None, direction, replacement, metric, generator, max_bytes
+    )
+    shape = [model.config.n_layers]
+    shape += [model.config.n_heads] if site in PER_HEAD else []
+    shape += [pairs.clean.shape[1]] if by_position else []
+    return values.unflatten(0, shape)
+
+
+@torch.no_grad()
+def _sweep(
+    model: HookedTransformer,
+    pairs: Pairs,
+    sites: Sequence[str],
+    by_position: bool,
+    layers: Sequence[int] | None,
+    direction: Direction,
+    replacement: Replacement,
+    metric: str,
+    generator: torch.Generator | None,
+    max_bytes: int,
+) -> tuple[Float[Tensor, "patch pair"], list[dict[str, object]], dict[str, Float[Tensor, " pair"]]]:
+    """Values of all patches, what each is, and the values of the clean and the corrupted run."""
+    layers = range(model.config.n_layers) if layers is None else layers
+    _check(model, pairs, sites, layers, direction)
+    metric_named(metric)
+    pairs = pairs.to(model.flat.device)
+    wanted = [(site, layer) for layer in layers for site in sites]
+    sides = pairs if direction == "denoise" else pairs.swapped
+    blocks = blocks_of_pairs(model, pairs, max_bytes)
+    source = Source(model, sides, wanted, replacement, generator, blocks)
+    columns, clean, corrupted = [], [], []
+    for rows in blocks:
+        part, base = pairs[rows], sides.corrupted[rows]
+        replay = Replay(model, base, part.positions, wanted)
+        before = replay.score(replay.unpatched, part, metric)
+        new = source.of(rows)
+        columns.append(
+            torch.cat(
+                [_site_values(replay, part, *place, new[place], by_position, metric, max_bytes) for place in wanted]
+            )
+        )
+        other = model.final(sides.clean[rows], part.positions[:, None])[:, 0]
+        after = score(model, other, part, metric)
+        clean.append(after if direction == "denoise" else before)
+        corrupted.append(before if direction == "denoise" else after)
+    places = [place for site, layer in wanted for place in _places(model, site, layer, pairs, by_position)]
+    return torch.cat(columns, 1), places, {"clean": torch.cat(clean), "corrupted": torch.cat(corrupted)}
+
+
+def _check(
+    model: HookedTransformer, pairs: Pairs, sites: Sequence[str], layers: Sequence[int], direction: Direction
+) -> None:
+    if len(pairs) == 0:
+        raise ValueError("no pairs; patching needs at least one")
+    for site in sites:
+        if site not in (*RESIDUAL, *PER_HEAD):
+            raise unknown_name("site", site, [*RESIDUAL, *PER_HEAD])
+    for layer in layers:
+        if not 0 <= layer < model.config.n_layers:
+            raise ValueError(f"layer {layer}; layers are 0..{model.config.n_layers - 1}")
+    if direction not in ("denoise", "noise"):
+        raise ValueError(f"direction={direction!r}; choose denoise or noise")
+
+
+def _places(
+    model: HookedTransformer, site: str, layer: int, pairs: Pairs, by_position: bool
+) -> Iterator[dict[str, object]]:
+    for head in range(model.config.n_heads) if site in PER_HEAD else [None]:
+        for position in range(pairs.clean.shape[1]) if by_position else [None]:
+            yield {"site": site, "layer": layer, "head": head, "position": position}
+
+
+def blocks_of_pairs(model: HookedTransformer, pairs: Pairs, max_bytes: int) -> list[slice]:
+    """Slices of pairs whose activations, kept for a replay, take at most `max_bytes` (or one pair)."""
+    config = model.config
+    per_pair = pairs.clean.shape[1] * config.d_model * 10 * config.n_layers * model.flat.element_size()
+    size = max(1, max_bytes // per_pair)
+    return [slice(start, start + size) for start in range(0, len(pairs), size)]
+
+
+def _site_values(
+    replay: Replay,
+    pairs: Pairs,
+    site: str,
+    layer: int,
+    new: Tensor,
+    by_position: bool,
+    metric: str,
+    max_bytes: int,
+) -> Float[Tensor, "patch pair"]:
+    """The metric under every patch of a site in a layer: heads, then positions."""
+    device, n_pos = pairs.clean.device, pairs.clean.shape[1]
+    heads = torch.arange(replay.model.config.n_heads if site in PER_HEAD else 1, device=device)
+    before = replay.score(replay.unpatched, pairs, metric)
+    if not by_position or (layer == replay.last and site in OF_THE_QUERY):
+        values = torch.cat(
+            [
+                replay.score(_patched(replay, new, _Patch(site, layer, part, None)), pairs, metric)
+                for part in heads.split(_patches_at_once(replay, site, layer, None, max_bytes))
+            ]
+        )
+        if not by_position:
+            return values
+        here = torch.arange(n_pos, device=device)[:, None] == pairs.positions
+        return torch.where(here, values[:, None], before).flatten(0, 1)
+    # Behind the last position that is read nothing can matter.
+    n_acting = int(pairs.positions.max()) + 1
+    grid = torch.cartesian_prod(heads, torch.arange(n_acting, device=device))
+    values = torch.cat(
+        [
+            replay.score(_patched(replay, new, _Patch(site, layer, part[:, 0], part[:, 1])), pairs, metric)
+            for part in grid.split(_patches_at_once(replay, site, layer, n_acting, max_bytes))
+        ]
+    )
+    values = rearrange(values, "(head pos) pair -> head pos pair", pos=n_acting)
+    rest = before.expand(len(heads), n_pos - n_acting, len(pairs))
+    return torch.cat([values, rest], 1).flatten(0, 1)
+
+
+def _patches_at_once(replay: Replay, site: str, layer: int, n_acting: int | None, max_bytes: int) -> int:
+    """How many patches fit; the widest activations are those of the MLP and of attention."""
+    config = replay.model.config
+    pairs, n_pos = replay["resid_pre", 0].shape[:2]
+    read = layer == replay.last or (n_acting is not None and layer + 1 == replay.last and site in OF_THE_QUERY)
+    rows = 1 if read else n_pos
+    per_row = 4 * config.d_model + 2 * config.d_hidden + 3 * config.n_heads * n_pos
+    wide = 3 * n_pos * config.d_head if site in PER_HEAD else 0
+    return max(1, max_bytes // ((rows * per_row + wide) * pairs * replay.model.flat.element_size()))
+
+
+def _patched(replay: Replay, new: Tensor, patch: _Patch) -> Float[Tensor, "patch pair d_model"]:
+    """The final residual stream under each of some patches."""
+    if patch.site in PER_HEAD:
+        return _patched_head(replay, new, patch)
+    layer, t, last = patch.layer, patch.t, patch.layer == replay.last
+    if patch.site == "resid_pre":
+        return replay.from_residual(layer, new[None]) if t is None else replay.from_row(layer, t, _row(new, t))
+    if patch.site in ("attn_out", "mlp_out"):
+        after = "resid_mid" if patch.site == "attn_out" else "resid_post"
+        new = replay[after, layer] + new - replay[patch.site, layer]
+    rows = new[None] if t is None else _row(new, t)
+    if patch.site in ("resid_post", "mlp_out"):
+        if last:
+            return rows[:, :, 0]
+        return replay.from_residual(layer + 1, rows) if t is None else replay.from_row(layer + 1, t, rows)
+    return _from_middle(replay, layer, t, rows[:, :, 0] if last else rows)
+
+
+def _from_middle(
+    replay: Replay, layer: int, t: Int[Tensor, " patch"] | None, middle: Tensor
+) -> Float[Tensor, "patch pair d_model"]:
+    """Onwards from the residual stream between attention and MLP: read, at one position each, or everywhere."""
+    if layer == replay.last:
+        return replay.after_mlp(layer, middle)
+    return replay.from_middle(layer, middle) if t is None else replay.from_middle_row(layer, t, middle)
+
+
+def _patched_head(replay: Replay, new: Tensor, patch: _Patch) -> Float[Tensor, "patch pair d_model"]:
+    """A head's z is computed where it may change, and its difference goes through W_O into the residual stream."""
+    layer, heads, last = patch.layer, patch.heads, patch.layer == replay.last
+    row = None if last or patch.site not in OF_THE_QUERY else patch.t
+    z = _new_z(replay, new, patch, row)
+    written = einsum(
+        z - _of_heads(replay["z", layer], heads, row),
+        replay.block(layer).attn.W_O[heads],
+        "patch pair pos d_head, patch d_head d_model -> patch pair pos d_model",
+    )
+    middle = replay["resid_mid", layer]
+    middle = (middle[None] if row is None else _row(middle, row)[:, :, None]) + written
+    return _from_middle(replay, layer, row, middle[:, :, 0] if last or row is not None else middle)
+
+
+def _new_z(
+    replay: Replay, new: Tensor, patch: _Patch, row: Int[Tensor, " patch"] | None
+) -> Float[Tensor, "patch pair query d_head"]:
+    """z of each patch's head: at the position `row`, or at all positions that the replay holds of z."""
+    site, layer, heads, t = patch.site, patch.layer, patch.heads, patch.t
+    if site == "z":
+        return _of_heads(new, heads, row)
+    q, k, v = (_of_heads(replay[letter, layer], heads, row if letter == "q" else None) for letter in "qkv")
+    if site == "pattern":
+        pattern = rearrange(new, "pair head query key -> pair query head key")
+        return _of_heads(pattern, heads, row) @ v
+    if site == "q":
+        q = _of_heads(new, heads, row)
+    else:
+        changed = _of_heads(new, heads, None)
+        if t is not None:  # one position of it
+            at_t = torch.arange(changed.shape[2], device=t.device) == t[:, None]
+            changed = torch.where(at_t[:, None, :, None], changed, k if site == "k" else v)
+        k, v = (changed, v) if site == "k" else (k, changed)
+    if layer == replay.last:
+        queries = replay.positions[None, :, None]
+    else:
+        queries = torch.arange(q.shape[2], device=q.device)[None, None] if row is None else row[:, None, None]
+    hidden = torch.arange(k.shape[2], device=k.device) > queries[..., None]
+    scores = q * q.shape[-1] ** -0.5 @ k.mT
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
+
+
+def _row(x: Float[Tensor, "pair pos *rest"], t: Int[Tensor, " patch"]) -> Float[Tensor, "patch pair *rest"]:
+    return x[:, t].transpose(0, 1)
+
+
+def _of_heads(
+    x: Float[Tensor, "pair pos head d"], heads: Int[Tensor, " patch"], t: Int[Tensor, " patch"] | None
+) -> Float[Tensor, "patch pair rows d"]:
+    """One head of each patch, at all positions or at one."""
+    if t is None:
+        return rearrange(x[:, :, heads], "pair pos patch d -> patch pair pos d")
+    return rearrange(x[:, t, heads], "pair patch d -> patch pair 1 d")
