@@ -1,7 +1,7 @@
 """Counterfactual pairs: two sequences that differ in one cause, and the token where this shows."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ FEWEST_PAIRS = 64
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Clean and corrupted sequences of equal length. Each pair is read at one position, whose next token differs.
+    """Clean and corrupted sequences of equal width. Each pair is read at one position, whose next token differs.
 
     What an intervention does is measured there: on the logits of `answers` (right after the clean sequence) and
     `wrong` (right after the corrupted one).
@@ -76,6 +76,11 @@ class Pairs:
         return Pairs(self.corrupted, self.clean, self.positions, self.wrong, self.answers)
 
 
+def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:
+    """Pairs of one width, one below the other."""
+    return Pairs(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Pairs)))
+
+
 def collect_pairs(draw: Callable[[int], Pairs], n: int, *, at_once: int, what: str) -> Pairs:
     """`n` pairs, from as many calls of `draw` as it takes; it returns those of that many draws that succeed.
 
@@ -90,7 +95,7 @@ def collect_pairs(draw: Callable[[int], Pairs], n: int, *, at_once: int, what: s
         n_found += len(found[-1])
         n_drawn += rows
         if n_found == n:
-            return Pairs(*(torch.cat([getattr(pairs, f.name) for pairs in found]) for f in dataclasses.fields(Pairs)))
+            return concatenate_pairs(found)
         if n_drawn >= MAX_DRAWS_A_PAIR * max(n, FEWEST_PAIRS):
             raise ValueError(
                 f"{n_found} of {n} pairs of {what} in {n_drawn} draws; they are too rare here, so choose another cause "

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator
 
+from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import random_orders, words
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 
@@ -29,6 +31,8 @@ class Mixture(Task):
     """The components."""
     weights: tuple[float, ...] | None = None
     """Relative share of each component's sequences; equal shares where left out."""
+
+    why_no_causes: ClassVar[str] = "none of its components has one"
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -106,6 +110,32 @@ class Mixture(Task):
         shifted = Batch.from_sequences(tokens, lengths, 0, self.pad)
         return dataclasses.replace(shifted, loss_mask=scored)
 
+    @property
+    def causes(self) -> Mapping[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the components, behind their names: "dyck.type", or "dyck.2.type" of the second of two."""
+        return {name: self.tasks[i].causes[cause] for name, (i, cause) in self._components_by_cause().items()}
+
+    def _components_by_cause(self) -> dict[str, tuple[int, str]]:
+        names = [task.name for task in self.tasks]
+        found: dict[str, tuple[int, str]] = {}
+        for i, task in enumerate(self.tasks):
+            number = f".{names[: i + 1].count(task.name)}" if names.count(task.name) > 1 else ""
+            found |= {f"{task.name}{number}.{cause}": (i, cause) for cause in task.causes}
+        return found
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        """Pairs of the component, behind its prefix and padded behind the token that is predicted."""
+        i, cause = self._components_by_cause()[cause]
+        pairs = self.tasks[i].counterfactual(cause, n, generator=generator)
+        positions = pairs.positions + 1
+        t = torch.arange(self.n_ctx)
+        clean, corrupted = torch.full((2, n, self.n_ctx), self.pad)
+        for tokens, part in ((clean, pairs.clean), (corrupted, pairs.corrupted)):
+            tokens[:, 1 : part.shape[1] + 1] = part
+            tokens[:, 0] = self.first_prefix + i
+            tokens.masked_fill_(t > positions[:, None] + 1, self.pad)
+        return Pairs(clean, corrupted, positions, pairs.answers, pairs.wrong)
+
     def example(self, tokens: list[int]) -> str:
         prefix, *rest = tokens
         task = self.tasks[prefix - self.first_prefix]
@@ -124,6 +154,8 @@ class Shuffled(Task):
 
     task: Task
     """The task whose sequences are shuffled."""
+
+    why_no_causes: ClassVar[str] = "its tokens are in random order, so none decides the next"
 
     @property
     def d_vocab(self) -> int:

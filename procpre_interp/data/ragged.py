@@ -24,6 +24,10 @@ class Ragged:
         backwards = self.lengths[:, None] - 1 - torch.arange(self.tokens.shape[1])
         return Ragged(self.tokens.gather(1, backwards.clamp_(min=0)), self.lengths)
 
+    def replaced(self, positions: Int[Tensor, " batch"], tokens: Int[Tensor, " batch"]) -> "Ragged":
+        """Each row with another token at one position."""
+        return Ragged(self.tokens.scatter(1, positions[:, None], tokens[:, None].to(self.tokens.dtype)), self.lengths)
+
 
 def constant(token: int, n: int, dtype: torch.dtype) -> Ragged:
     """The one token in every row: a separator, an operator, a stop."""

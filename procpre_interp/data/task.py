@@ -8,6 +8,7 @@ shifted by one as `targets`, and a mask over the targets that are scored.
 import abc
 import bisect
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,7 +16,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
-from procpre_interp.registry import Registry
+from procpre_interp.data.counterfactual import Pairs, collect_pairs, concatenate_pairs
+from procpre_interp.registry import Registry, unknown_name
 from procpre_interp.seeding import stream
 
 Split = Literal["train", "validation", "test"]
@@ -27,6 +29,8 @@ MIN_DISTINCT_PROMPTS = 32
 """A split with fewer distinct prompts than this among `PROBE_SIZE` draws is too small to be held out."""
 PROBE_SIZE = 4096
 MAX_REDRAWS = 1000
+PAIR_TOKENS = 2**20
+"""Tokens of the sequences that are drawn at once for counterfactual pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,10 @@ class Task(abc.ABC):
     version: ClassVar[int] = 1
     breakthrough_accuracy: ClassVar[float] = 0.5
     """Token accuracy at or above which the task counts as broken through, fixed in advance. Share, 0 to 1."""
+    causes: ClassVar[Mapping[str, str]] = {}
+    """What can differ in a counterfactual pair: the name of each cause, and what differs and where it is read."""
+    why_no_causes: ClassVar[str] = "its class states none"
+    """What to say where there is no cause."""
 
     @property
     @abc.abstractmethod
@@ -150,6 +158,47 @@ class Task(abc.ABC):
         raise RuntimeError(
             f"{self.name}: only {n - missing} of {n} prompts of the {split} split in {MAX_REDRAWS} draws"
         )
+
+    def counterfactual(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        """`n` pairs of sequences that differ in one of the `causes`, as wide as `n_ctx`.
+
+        Both sequences are ones that `batch` can give (where one is not, the task says so), all splits together as
+        there. Each pair is read at a scored position. What stands up to it decides the next token (the type of a
+        close, where one follows) and differs in the cause alone, and in what the task's rule makes of it. Behind the
+        next token stands the rest of each sequence, which may end sooner than the other's, or padding.
+
+        Raises:
+            ValueError: an unknown cause, a task without causes, or fields of the task that make the cause impossible
+                or too rare.
+        """
+        if not self.causes:
+            raise ValueError(f"{self.name} has no cause that a pair could differ in: {self.why_no_causes}")
+        if cause not in self.causes:
+            raise unknown_name(f"cause of {self.name}", cause, list(self.causes))
+        return collect_pairs(
+            lambda rows: self.draw_pairs(cause, rows, generator=generator),
+            n,
+            at_once=max(1, PAIR_TOKENS // self.n_ctx),
+            what=f"cause {cause!r} of {self.name}",
+        )
+
+    def counterfactuals(self, n: int, *, generator: Generator) -> Pairs:
+        """`n` pairs of every cause, one cause after the other. Errors are those of `counterfactual`."""
+        causes = list(self.causes) or [""]  # a task without any is refused with its reason
+        return concatenate_pairs([self.counterfactual(cause, n, generator=generator) for cause in causes])
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        """The pairs in which one of the `causes` shows, of `n` draws; a task that has any makes them here."""
+        raise NotImplementedError(f"{self.name} states causes but makes no pairs")
+
+    def check_cause(self, cause: str, needed: str, **least: int) -> None:
+        """Raises `ValueError` where a field is below the least value with which there is what the cause needs."""
+        for field, bound in least.items():
+            if getattr(self, field) < bound:
+                raise ValueError(
+                    f"{field}={getattr(self, field)}; cause {cause!r} of {self.name} needs {needed}, so {field} must "
+                    f"be at least {bound}"
+                )
 
     @property
     def stream_label(self) -> str:

@@ -1,6 +1,7 @@
 """Arithmetic on two numbers, digit by digit: `12345+67890=80235.`"""
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -8,6 +9,8 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Generator, Tensor
 
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.ragged import Ragged, constant, join
 from procpre_interp.data.task import TASKS, Batch, Task
 from procpre_interp.data.vocab import ArithmeticVocab as Ids
@@ -39,6 +42,11 @@ class ArithmeticTask(Task):
     digit. (The released code also scores the padding that follows the stop of a shorter answer; we never
     score padding.)"""
 
+    causes: ClassVar[Mapping[str, str]] = {
+        "digit": "one operand digit; read where the answer's digit of its place follows",
+        "carry": "one operand digit, and with it the carry into the answer's digit that is read, whose own operand "
+        "digits stay",
+    }
     backwards: ClassVar[bool] = False
     """Operands and answer are written with the last digit first."""
     operator_id: ClassVar[int] = Ids.PLUS
@@ -73,7 +81,15 @@ class ArithmeticTask(Task):
         return max(40, self.n_ctx)
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
-        a, b = torch.randint(10 ** (self.digits - 1), 10**self.digits, (2, n), generator=generator)
+        return self.lay_out(*self.operands(n, generator=generator))
+
+    def operands(self, n: int, *, generator: Generator) -> Int64[Tensor, "2 batch"]:
+        """Uniform numbers."""
+        return torch.randint(10 ** (self.digits - 1), 10**self.digits, (2, n), generator=generator)
+
+    def lay_out(self, a: Int64[Tensor, " batch"], b: Int64[Tensor, " batch"]) -> Batch:
+        """The whole sequences."""
+        n = len(a)
         answer = to_digits(self.result(a, b), self.longest_answer)
         # Both sums and products have the greatest number of digits or one less.
         n_digits = self.longest_answer - (answer[:, -1] == 0).long()
@@ -88,6 +104,39 @@ class ArithmeticTask(Task):
         whole = join([first, operator, second, equals, last, stop], width=self.n_ctx, pad=Ids.PAD)
         first_scored = 2 * self.digits + 1 + (self.mask == "paper")
         return Batch.from_sequences(whole.tokens, whole.lengths, first_scored, Ids.PAD)
+
+    @property
+    def highest_partner(self) -> int:
+        """The most places above its own to which a digit contributes directly, not by a carry."""
+        return 0
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        """Pairs whose answers are equally long.
+
+        Where the first digit comes first, the first digit that differs is read, so that up to there only the operand
+        digit differs. Where the last comes first, the answer's digit of the changed place is written before a carry
+        shows, and differs too.
+        """
+        if cause == "carry":
+            self.check_cause(cause, "a digit that a carry reaches", digits=2)
+        clean_operands = self.operands(n, generator=generator)
+        which = below(torch.full((n,), 2), generator=generator)[None]
+        place = below(torch.full((n,), self.digits), generator=generator)
+        old, unit = clean_operands.gather(0, which)[0], torch.tensor(10) ** place
+        old_digit = old // unit % 10
+        digit = other_than(old_digit, 10, generator=generator)
+        changed = clean_operands.scatter(0, which, (old + (digit - old_digit) * unit)[None])
+        clean, corrupted = self.lay_out(*clean_operands), self.lay_out(*changed)
+        equals = 2 * self.digits + 1
+        first = (clean.targets != corrupted.targets)[:, equals:].int().argmax(1)
+        n_digits = clean.lengths - equals - 2
+        read = place + (cause == "carry") if self.backwards else first
+        place_read = read if self.backwards else n_digits - 1 - read
+        right = (place_read > place + self.highest_partner) == (cause == "carry")
+        valid = (digit > 0) | (place < self.digits - 1)
+        scored = clean.loss_mask.gather(1, (equals + read)[:, None])[:, 0]
+        kept = right & valid & scored & (clean.lengths == corrupted.lengths)
+        return Pairs.from_sequences(clean.tokens, corrupted.tokens, equals + read, kept)
 
     def example(self, tokens: list[int]) -> str:
         signs = {self.operator_id: self.operator_sign, Ids.EQUALS: "=", Ids.STOP: "."}
@@ -122,6 +171,12 @@ class ReversedAddition(ArithmeticTask):
 class Multiplication(ArithmeticTask):
     """The product of two numbers of 5 digits, first digit first."""
 
+    causes: ClassVar[Mapping[str, str]] = {
+        "digit": "one operand digit; read at the first digit of the answer that differs, to which it contributes "
+        "directly",
+        "carry": "one operand digit; read at the first digit of the answer that differs, to which it contributes by "
+        "carries alone",
+    }
     operator_id: ClassVar[int] = Ids.TIMES
     operator_sign: ClassVar[str] = "*"
     most_digits: ClassVar[int] = 9
@@ -129,6 +184,10 @@ class Multiplication(ArithmeticTask):
     @property
     def longest_answer(self) -> int:
         return 2 * self.digits
+
+    @property
+    def highest_partner(self) -> int:
+        return self.digits - 1
 
     def result(self, a: Int64[Tensor, " batch"], b: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
         return a * b

@@ -1,11 +1,14 @@
 """Recall from context: `k7=12 k3=90 k7? 12`, needle in a haystack."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator
 
-from procpre_interp.data.draws import below, random_orders
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.draws import below, other_than, random_orders
 from procpre_interp.data.task import TASKS, Batch, Task
 from procpre_interp.data.vocab import HaystackVocab as Ids
 
@@ -25,6 +28,12 @@ class Haystack(Task):
     """Most pairs in a sequence, which is padded to 2 max_pairs + 3 tokens, one more than the longest has."""
     min_pairs: int = 1
     """Fewest pairs in a sequence."""
+
+    causes: ClassVar[Mapping[str, str]] = {
+        "query": "another key of the same pairs is queried; read at the query",
+        "value": "the queried key has another value; read at the query",
+        "key": "the queried key and another change places, the values staying; read at the query",
+    }
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pairs <= Ids.N_KEYS:
@@ -62,6 +71,32 @@ class Haystack(Task):
         needle = tokens.gather(1, position) + torch.tensor([Ids.TWIN_OFFSET, 0], dtype=torch.int16)
         tokens.scatter_(1, end[:, None] + torch.arange(2), needle)
         return Batch.from_sequences(tokens, end + 2, end, Ids.PAD)
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        if cause != "value":
+            self.check_cause(cause, "a second pair", max_pairs=2)
+        batch = self.batch(n, generator=generator)
+        clean, end = batch.tokens, batch.lengths[:, None] - 2
+        query = clean.gather(1, end)
+        here = (clean == query - Ids.TWIN_OFFSET).int().argmax(1, keepdim=True)
+        n_pairs = end[:, 0] // 2
+        # A number among the other pairs, then its place: those from the queried pair on are one further.
+        there = below(n_pairs - 1, generator=generator)[:, None]
+        there = 2 * (there + (2 * there >= here))
+        if cause == "value":
+            n_values = Ids.LAST_VALUE + 1 - Ids.FIRST_VALUE
+            old = clean.gather(1, here + 1)[:, 0] - Ids.FIRST_VALUE
+            answer = other_than(old, n_values, generator=generator)[:, None] + Ids.FIRST_VALUE
+            corrupted = clean.scatter(1, here + 1, answer)
+        else:
+            answer = clean.gather(1, there + 1)
+            key, other = clean.gather(1, here), clean.gather(1, there)
+            if cause == "query":
+                corrupted = clean.scatter(1, end, other + Ids.TWIN_OFFSET)
+            else:
+                corrupted = clean.scatter(1, here, other).scatter_(1, there, key)
+        corrupted.scatter_(1, end + 1, answer)
+        return Pairs.from_sequences(clean, corrupted, end[:, 0], (n_pairs > 1) | (cause == "value"))
 
     def example(self, tokens: list[int]) -> str:
         *pairs, query, value = tokens

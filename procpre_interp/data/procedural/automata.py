@@ -1,12 +1,16 @@
 """Elementary cellular automata: a random row of cells, then the rows that a rule makes of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.draws import below, choose
 from procpre_interp.data.task import TASKS, Batch, Task
 from procpre_interp.data.vocab import Vocab
 
@@ -47,6 +51,11 @@ class CellularAutomaton(Task):
     rows: int = 16
     """Rows in a sequence, the random one included."""
 
+    causes: ClassVar[Mapping[str, str]] = {
+        "cell": "one cell of the first row, and what the rule makes of it in later ones; read at any symbol that it "
+        "reaches"
+    }
+
     def __post_init__(self) -> None:
         if not 0 <= self.rule <= 255:
             raise ValueError(f"rule={self.rule} is no elementary rule; rule must lie between 0 and 255")
@@ -72,7 +81,15 @@ class CellularAutomaton(Task):
         return self.rows * self.cells // self.bits
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
-        state = torch.randint(2, (n, self.cells), generator=generator, dtype=torch.int8).bool()
+        return self.history(self.first_rows(n, generator=generator))
+
+    def first_rows(self, n: int, *, generator: Generator) -> Bool[Tensor, "batch cell"]:
+        """Uniformly random rows."""
+        return torch.randint(2, (n, self.cells), generator=generator, dtype=torch.int8).bool()
+
+    def history(self, state: Bool[Tensor, "batch cell"]) -> Batch:
+        """The sequences that begin with these rows."""
+        n = len(state)
         rows = [state]
         for _ in range(self.rows - 1):
             rows.append(state := evolve(state, self.rule))
@@ -81,6 +98,19 @@ class CellularAutomaton(Task):
         for bit in range(self.bits):
             tokens = tokens * 2 + grouped[..., bit]
         return Batch.from_sequences(tokens, torch.full((n,), self.n_ctx), self.cells // self.bits - 1, self.ids.pad)
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        if self.rule in (0, 255):
+            raise ValueError(
+                f"rule={self.rule} makes the same of every row; cause {cause!r} of {self.name} needs a rule that looks "
+                "at the cells, 1 to 254"
+            )
+        first = self.first_rows(n, generator=generator)
+        flipped = below(torch.full((n,), self.cells), generator=generator)
+        clean = self.history(first)
+        corrupted = self.history(first.scatter(1, flipped[:, None], ~first.gather(1, flipped[:, None])))
+        differ = (clean.targets != corrupted.targets) & clean.loss_mask
+        return Pairs.from_sequences(clean.tokens, corrupted.tokens, choose(differ, generator=generator), differ.any(1))
 
     def example(self, tokens: list[int]) -> str:
         cells = "".join(f"{token:0{self.bits}b}" for token in tokens).translate({ord("0"): ".", ord("1"): "#"})

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from procpre_interp.data.draws import below, coins
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.draws import below, choose, coins, other_than
 from procpre_interp.data.procedural.sequence import narrowest
 from procpre_interp.data.task import TASKS, Batch, Task, clip_length
 from procpre_interp.data.vocab import Vocab
@@ -27,6 +29,8 @@ class BracketTask(Task):
     """Tokens of a sequence."""
 
     length_step: ClassVar[int] = 1
+    interleaves: ClassVar[bool] = False
+    """Whether a close may match any open of its type, and not only the latest of all."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -62,6 +66,30 @@ class BracketTask(Task):
         tokens = self.draw(n, generator=generator).T.contiguous()
         return Batch.from_sequences(tokens, torch.full((n,), self.length), 0, self.ids.pad)
 
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        """Another bracket closes at the read position, so the type must be looked up, not copied from there."""
+        self.check_cause(cause, "a second type", k=2)
+        self.check_cause(cause, "a bracket that is open while another closes", length=4)
+        tokens = self.batch(n, generator=generator).tokens
+        closing = tokens >= self.k
+        change = 1 - 2 * closing.long()
+        read = closing.roll(1, 1) & closing  # a sequence never starts with a close, so nothing comes around
+        if self.interleaves:
+            read &= change.cumsum(1) == 0
+        close = choose(read, generator=generator)[:, None]
+        kind = tokens.gather(1, close) - self.k
+        if self.interleaves:
+            change *= tokens % self.k == kind
+        # The open is the latest that led to the depth before the close. Where types interleave, that is the depth of
+        # its own type: all its closes in between then find others open, and stay right.
+        depth = change.cumsum(1)
+        t = torch.arange(self.length)
+        opens = (change == 1) & (depth == depth.gather(1, close) + 1) & (t < close)
+        opened = torch.where(opens, t, 0).amax(1, keepdim=True)
+        other = other_than(kind[:, 0], self.k, generator=generator)[:, None]
+        corrupted = tokens.scatter(1, opened, other).scatter_(1, close, other + self.k)
+        return Pairs.from_sequences(tokens, corrupted, close[:, 0] - 1, read.any(1))
+
     def example(self, tokens: list[int]) -> str:
         if self.k <= len(FAMILIAR):
             return " ".join(FAMILIAR[token % self.k][token // self.k] for token in tokens)
@@ -85,10 +113,18 @@ class Dyck(BracketTask):
     """Probability of opening where both are possible."""
 
     length_step: ClassVar[int] = 2
+    causes: ClassVar[Mapping[str, str]] = {
+        "type": "the innermost open bracket has another type; read where its close follows, behind another close"
+    }
 
     def __post_init__(self) -> None:
         BracketTask.__post_init__(self)
         self.check_probability(self.p_open)
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        if self.p_open == 0:
+            raise ValueError(f"p_open=0; cause {cause!r} of {self.name} needs nested brackets, so p_open above 0")
+        return BracketTask.draw_pairs(self, cause, n, generator=generator)
 
     def draw(self, n: int, *, generator: Generator) -> Int[Tensor, "pos batch"]:
         dtype = narrowest(self.d_vocab)
@@ -125,11 +161,25 @@ class DyckShuffle(BracketTask):
     max_depth: int = 16
     """Brackets open at a time, over all types."""
 
+    interleaves: ClassVar[bool] = True
+    causes: ClassVar[Mapping[str, str]] = {
+        "type": "the only open bracket has another type; read where its close follows, behind another close"
+    }
+
     def __post_init__(self) -> None:
         BracketTask.__post_init__(self)
         self.check_probability(self.p_open)
         if self.max_depth < 1:
             raise ValueError(f"max_depth={self.max_depth} open brackets; max_depth must be at least 1")
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        self.check_cause(cause, "a bracket that is open while another closes", max_depth=2)
+        if self.p_open in (0, 1):
+            raise ValueError(
+                f"p_open={self.p_open}; cause {cause!r} of {self.name} needs one open bracket after two, so p_open "
+                "between 0 and 1"
+            )
+        return BracketTask.draw_pairs(self, cause, n, generator=generator)
 
     def draw(self, n: int, *, generator: Generator) -> Int[Tensor, "pos batch"]:
         dtype = narrowest(self.d_vocab)

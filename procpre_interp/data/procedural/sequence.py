@@ -1,18 +1,21 @@
 """The family `input | answer`: draw an input, work out an answer, score the answer.
 
 A new task of the family is one method: `answer`, from the drawn input (`Reverse` is a good one to copy).
-Tasks with another input than uniform symbols override `inputs` too.
+Tasks with another input than uniform symbols override `inputs` too, and with it `causes` and `change`.
 """
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.ragged import Ragged, constant, join
 from procpre_interp.data.task import Batch, Task, clip_length
 from procpre_interp.data.vocab import Vocab
@@ -38,6 +41,7 @@ class SequenceTask(Task):
     """Least number of input symbols: lengths are then uniform in min_length .. length. The paper's small
     models have lengths 4-20 (identity, stack) and 2-20 (set)."""
 
+    causes: ClassVar[Mapping[str, str]] = {"symbol": "one input symbol is another; read where the answers first differ"}
     first_symbol: ClassVar[int] = 1
     shortest: ClassVar[int] = 1
     length_step: ClassVar[int] = 1
@@ -93,17 +97,45 @@ class SequenceTask(Task):
         """What follows the last separator."""
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
+        return self.lay_out(self.draw_inputs(n, generator=generator))
+
+    def draw_inputs(self, n: int, *, generator: Generator) -> list[Ragged]:
+        """`inputs` of drawn lengths."""
         lengths = torch.full((n,), self.length)
         if self.min_length is not None:
             choices = (self.length - self.min_length) // self.length_step + 1
             lengths -= self.length_step * torch.randint(choices, (n,), generator=generator)
-        inputs = self.inputs(lengths, generator=generator)
+        return self.inputs(lengths, generator=generator)
+
+    def lay_out(self, inputs: list[Ragged]) -> Batch:
+        """The whole sequences: the inputs, what divides them, and their answer."""
         answer = self.answer(*inputs)
-        separator = [constant(self.ids.separator, n, answer.tokens.dtype)] if self.n_separators else []
+        separator = (
+            [constant(self.ids.separator, len(answer.lengths), answer.tokens.dtype)] if self.n_separators else []
+        )
         parts = [piece for part in inputs for piece in [part, *separator]]
         whole = join([*parts, answer], width=self.n_ctx, pad=self.ids.pad)
         # The token before the answer, a separator where there is one, predicts the answer's first token.
         return Batch.from_sequences(whole.tokens, whole.lengths, whole.lengths - answer.lengths - 1, self.ids.pad)
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        inputs = self.draw_inputs(n, generator=generator)
+        changed, possible = self.change(cause, inputs, generator=generator)
+        clean, corrupted = self.lay_out(inputs), self.lay_out(changed)
+        # Only where both sequences go on: an answer has no token for its end.
+        differ = (clean.targets != corrupted.targets) & clean.loss_mask & corrupted.loss_mask
+        return Pairs.from_sequences(clean.tokens, corrupted.tokens, differ.int().argmax(1), possible & differ.any(1))
+
+    def change(
+        self, cause: str, inputs: list[Ragged], *, generator: Generator
+    ) -> tuple[list[Ragged], Bool[Tensor, " batch"]]:
+        """The inputs with another cause, and in which rows they are valid ones that differ in the cause."""
+        self.check_cause(cause, "a second symbol", vocab=self.first_symbol + 2)
+        (x,) = inputs
+        position = below(x.lengths, generator=generator)
+        old = x.tokens.gather(1, position[:, None])[:, 0] - self.first_symbol
+        new = other_than(old, self.vocab - self.first_symbol, generator=generator)
+        return [x.replaced(position, new + self.first_symbol)], torch.ones_like(position, dtype=torch.bool)
 
     def example(self, tokens: list[int]) -> str:
         return " ".join("|" if token == self.ids.separator else str(token) for token in tokens)

@@ -1,5 +1,6 @@
 """Sets: set `7 3 3 | 7 3`, union `7 3 | 3 5 | 7 3 5`, delete `7 3 5 3 | 3 | 7 5 3`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,22 @@ def first_appearances(x: Ragged, d_vocab: int) -> Bool[Tensor, "batch pos"]:
     return new
 
 
+def repeat_or_new(
+    x: Ragged,
+    position: Int[Tensor, " batch"],
+    earlier: Int[Tensor, " batch"],
+    drawn: Int[Tensor, " batch"],
+    d_vocab: int,
+) -> Int[Tensor, " batch"]:
+    """The symbol that makes a repeat of a new one at `position`, or the other way around.
+
+    It is the symbol at the place `earlier` in place of a new one, and the one `drawn` in place of a repeat. That may be
+    a repeat too, which changes no answer.
+    """
+    is_new = first_appearances(x, d_vocab).gather(1, position[:, None])[:, 0]
+    return torch.where(is_new, x.tokens.gather(1, earlier[:, None])[:, 0], drawn)
+
+
 @TASKS.register("set")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Set(SequenceTask):
@@ -34,9 +51,25 @@ class Set(SequenceTask):
     Source: P1, table of tasks and released code.
     """
 
+    causes: ClassVar[Mapping[str, str]] = {
+        "repeat": "an input symbol is a repeat or a new one; read where the answer has the new one or leaves it out"
+    }
+
     def answer(self, *inputs: Ragged) -> Ragged:
         (x,) = inputs
         return keep_only(x.tokens, first_appearances(x, self.d_vocab))
+
+    def change(
+        self, cause: str, inputs: list[Ragged], *, generator: Generator
+    ) -> tuple[list[Ragged], Bool[Tensor, " batch"]]:
+        self.check_cause(cause, "a symbol before the one that changes and another behind it", length=3, vocab=4)
+        (x,) = inputs
+        # In a row of one symbol nothing can be a repeat.
+        position = (1 + below(x.lengths - 1, generator=generator)).clamp(max=x.lengths - 1)
+        earlier = below(position, generator=generator)
+        drawn = self.symbols(x.lengths, 1, generator=generator).tokens[:, 0]
+        symbol = repeat_or_new(x, position, earlier, drawn, self.d_vocab)
+        return [x.replaced(position, symbol)], position > 0
 
 
 @TASKS.register("union")
@@ -51,6 +84,10 @@ class Union(SequenceTask):
     shortest: ClassVar[int] = 2
     length_step: ClassVar[int] = 2
     n_separators: ClassVar[int] = 2
+    causes: ClassVar[Mapping[str, str]] = {
+        "repeat": "a symbol of the second half is a repeat or a new one; read where the answer has the new one or "
+        "leaves it out"
+    }
 
     def inputs(self, lengths: Int[Tensor, " batch"], *, generator: Generator) -> list[Ragged]:
         return [self.symbols(lengths // 2, self.length // 2, generator=generator) for _ in range(2)]
@@ -58,6 +95,17 @@ class Union(SequenceTask):
     def answer(self, *inputs: Ragged) -> Ragged:
         both = join(list(inputs))
         return keep_only(both.tokens, first_appearances(both, self.d_vocab))
+
+    def change(
+        self, cause: str, inputs: list[Ragged], *, generator: Generator
+    ) -> tuple[list[Ragged], Bool[Tensor, " batch"]]:
+        """A repeat that is put in has its like in the first half."""
+        self.check_cause(cause, "a symbol in the second half and another behind it", length=4, vocab=4)
+        a, b = inputs
+        place, earlier = below(b.lengths, generator=generator), below(a.lengths, generator=generator)
+        drawn = self.symbols(b.lengths, 1, generator=generator).tokens[:, 0]
+        symbol = repeat_or_new(join([a, b]), a.lengths + place, earlier, drawn, self.d_vocab)
+        return [a, b.replaced(place, symbol)], torch.ones_like(place, dtype=torch.bool)
 
 
 @TASKS.register("delete")
@@ -73,6 +121,9 @@ class Delete(SequenceTask):
     shortest: ClassVar[int] = 2
     """Of one symbol nothing would be left to score."""
     n_separators: ClassVar[int] = 2
+    causes: ClassVar[Mapping[str, str]] = {
+        "target": "another symbol of the same input is to be deleted; read where the answers first differ"
+    }
 
     @property
     def n_ctx(self) -> int:
@@ -87,3 +138,11 @@ class Delete(SequenceTask):
         x, target = inputs
         first = (x.tokens == target.tokens).to(torch.int8).argmax(1, keepdim=True)
         return keep_only(x.tokens, x.real.scatter_(1, first, False))
+
+    def change(
+        self, cause: str, inputs: list[Ragged], *, generator: Generator
+    ) -> tuple[list[Ragged], Bool[Tensor, " batch"]]:
+        self.check_cause(cause, "a second symbol", vocab=3)
+        x, target = inputs
+        other = x.tokens.gather(1, below(x.lengths, generator=generator)[:, None])
+        return [x, Ragged(other, target.lengths)], (other != target.tokens)[:, 0]

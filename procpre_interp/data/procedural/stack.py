@@ -1,13 +1,14 @@
 """Stack operations and what they leave: `7 3 0 5 | 5 7`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
-from procpre_interp.data.draws import below, coins
+from procpre_interp.data.draws import below, coins, other_than
 from procpre_interp.data.procedural.sequence import SequenceTask, narrowest
 from procpre_interp.data.ragged import Ragged
 from procpre_interp.data.task import TASKS
@@ -28,6 +29,9 @@ class Stack(SequenceTask):
     """
 
     p_push: ClassVar[float] = 0.75
+    causes: ClassVar[Mapping[str, str]] = {
+        "top": "a symbol that stays on the stack is another; read where it is the next, all above it being out"
+    }
 
     def __post_init__(self) -> None:
         SequenceTask.__post_init__(self)
@@ -75,3 +79,20 @@ class Stack(SequenceTask):
             stack.scatter_(1, top, torch.where(push, operation, stack.gather(1, top)[:, 0])[:, None])
             depth += torch.where(push, 1, -1) * running
         return Ragged(stack[:, : self.longest_answer], depth).reversed()
+
+    def change(
+        self, cause: str, inputs: list[Ragged], *, generator: Generator
+    ) -> tuple[list[Ragged], Bool[Tensor, " batch"]]:
+        shortest = self.length if self.min_length is None else self.min_length
+        self.check_cause(cause, "a symbol that is not on the stack", vocab=3 if shortest == 1 else 4)
+        (operations,) = inputs
+        stack = self.answer(operations)
+        place = below(stack.lengths, generator=generator)[:, None]
+        old = stack.tokens.gather(1, place)
+        new = 1 + other_than(old[:, 0] - 1, self.vocab - 1, generator=generator)[:, None]
+        step, height = torch.arange(operations.tokens.shape[1]), torch.arange(stack.tokens.shape[1])
+        # It was pushed the last time that its symbol was: while it is on the stack, that cannot be pushed again.
+        pushed = torch.where((operations.tokens == old) & operations.real, step, 0).amax(1, keepdim=True)
+        beneath = (stack.tokens == new) & stack.real & (height > place)
+        later = (operations.tokens == new) & operations.real & (step > pushed)
+        return [operations.replaced(pushed[:, 0], new[:, 0])], ~(beneath.any(1) | later.any(1))

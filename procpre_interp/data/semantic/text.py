@@ -4,14 +4,19 @@ def mean(self):\\n        return self.total / self.n\\n<|endoftext|>import bisec
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from numpy.lib.stride_tricks import sliding_window_view
-from torch import Generator
+from torch import Generator, Tensor
 
 from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
 from procpre_interp.data.semantic.tokenizers import vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
@@ -43,6 +48,11 @@ class Text(Task):
     tokenizer_hash: str = ""
     """Hash of the trained tokenizer; `resolve` fills it in."""
 
+    causes: ClassVar[Mapping[str, str]] = {
+        "copy": "another token follows the one earlier occurrence of a token; read where that token occurs again, and "
+        "with it what followed"
+    }
+
     def __post_init__(self) -> None:
         if self.length < 2:
             raise ValueError(f"length={self.length} tokens; a window needs at least 2, to predict one from the other")
@@ -70,6 +80,26 @@ class Text(Task):
         return Batch.from_sequences(
             tokens, torch.full((n,), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
         )
+
+    def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
+        """Windows `.. a b .. a b ..` in which a occurs for the second time, and `.. a c .. a c ..`.
+
+        c is a random token of the corpus, and neither a nor b. The corrupted window is no text: only
+        what stood earlier in the window speaks for c, while all that one knows of the language speaks for b.
+        """
+        self.check_cause(cause, "two tokens twice", length=4)
+        clean, others = self.batch(2 * n, generator=generator).tokens.split(n)
+        earlier, second = second_occurrences(clean)
+        followed = clean.gather(1, earlier + 1)
+        copies = second & (clean.roll(-1, 1) == followed)
+        t = torch.arange(self.length)
+        copies &= (earlier + 1 < t) & (t < self.length - 1)
+        position = choose(copies, generator=generator)[:, None]
+        other = others[:, :1]
+        changed = torch.cat([earlier.gather(1, position), position], 1) + 1
+        corrupted = clean.scatter(1, changed, other.expand(-1, 2))
+        kept = copies.any(1) & (other != clean.gather(1, position))[:, 0]
+        return Pairs.from_sequences(clean, corrupted, position[:, 0], kept)
 
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         """Windows of the split itself, so that a mixture or a control never trains on another's."""
@@ -127,3 +157,14 @@ class Text(Task):
                 f"corpus {self.corpus}: {what} changed since `resolve` (hash {found}, was {resolved}); "
                 "bring it back, or leave out corpus_hash and tokenizer_hash to take what there is"
             )
+
+
+def second_occurrences(
+    tokens: Int[Tensor, "batch pos"],
+) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+    """Where each token occurred last before in its row (0 where it did not), and whether that was the first time."""
+    ascending, order = torch.sort(tokens, dim=1, stable=True)
+    again = ascending[:, 1:] == ascending[:, :-1]
+    before = torch.full_like(tokens, -1).scatter_(1, order[:, 1:], torch.where(again, order[:, :-1], -1))
+    earlier = before.clamp(min=0)
+    return earlier, (before >= 0) & (before.gather(1, earlier) < 0)
