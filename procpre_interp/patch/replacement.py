@@ -36,7 +36,7 @@ class Source:
             raise ValueError(f"replacement={replacement!r}; choose among {', '.join(get_args(Replacement))}")
         self.model, self.sides, self.wanted, self.replacement = model, sides, wanted, replacement
         if replacement == "resample":
-            self.order = _another(len(sides), generator).to(sides.clean.device)
+            self.order = another_pair(len(sides), generator).to(sides.clean.device)
         if replacement == "mean":
             self.means = self._means(blocks)
 
@@ -69,7 +69,7 @@ class Source:
         return {place: x / n.clamp(min=1) for place, (x, n) in totals.items()}
 
 
-def _another(n: int, generator: torch.Generator | None) -> Int[Tensor, " pair"]:
+def another_pair(n: int, generator: torch.Generator | None) -> Int[Tensor, " pair"]:
     """For each pair a different one: a random cycle through all."""
     if generator is None:
         raise ValueError("replacement='resample' draws other pairs; give a generator")

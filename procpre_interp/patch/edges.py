@@ -1,0 +1,301 @@
+"""What single edges carry: estimated from gradients, measured by patching, and along a path."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+import pandas as pd
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.model import HookedTransformer
+from procpre_interp.model.layers import Block, at_positions
+from procpre_interp.patch.circuit import circuit_values
+from procpre_interp.patch.graph import Edge, Graph, node_of
+from procpre_interp.patch.metrics import Metric, metric_named
+from procpre_interp.patch.rewired import (
+    Rewired,
+    WriterValues,
+    block_of,
+    block_sizes,
+    blocks,
+    prepare,
+    run_writers,
+    writer_points,
+    writer_values,
+)
+from procpre_interp.registry import unknown_name
+
+Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
+Direction = Literal["denoise", "noise"]
+
+BLOCK_BYTES = 2**28
+"""About what the differences, activations and gradients of one block of pairs may take."""
+
+
+def edge_attribution(
+    model: HookedTransformer,
+    pairs: Pairs,
+    *,
+    metric: str = "logit_difference",
+    method: Method = "eap",
+    steps: int = 5,
+    max_pairs: int | None = None,
+) -> pd.DataFrame:
+    """First-order effect of every edge on the metric, in its unit: writer, reader, score (mean over pairs).
+
+    Score = sum over positions of (clean - corrupted value of the writer) . gradient of the metric at the reader's
+    input, before its LayerNorm. Positive: carrying the clean value along that edge into the corrupted run raises the
+    metric. Where the gradient is taken:
+
+    - `eap`: in the corrupted run. A forward run of each sequence and one backward run.
+    - `eap_ig_inputs`: mean over `steps` runs whose embedding lies between the corrupted and the clean one.
+    - `eap_ig_activations`: for the edges of a group of writers (the embedding; the heads of a layer; its MLP), mean
+      over `steps` runs of the corrupted sequence in which the values of this group, all at once, lie between the
+      corrupted and the clean ones, and everything behind is computed from them: `steps` (2 n_layers + 1) backward runs.
+
+    Points between are at shares (i + 1/2) / steps of the way, whose mean converges faster than that over i / steps.
+    `max_pairs` are held at once; by default as many as `BLOCK_BYTES` holds.
+
+    Raises:
+        ValueError: unknown metric or method, no step, or no pairs.
+    Source:
+        Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in Faithfulness" (both IG forms). Their code takes the
+        points i / steps, and for `eap_ig_activations` runs the clean sequence and scores all edges in every run.
+    """
+    measure = metric_named(metric)
+    if method not in get_args(Method):
+        raise unknown_name("method", method, list(get_args(Method)))
+    if steps < 1:
+        raise ValueError(f"steps={steps}; a path needs at least 1 point")
+    pairs, graph = prepare(model, pairs), Graph(model.config)
+    size = max_pairs or max(1, BLOCK_BYTES // _bytes_a_pair(model, pairs.clean.shape[1]))
+    total = torch.zeros(len(graph.writers), len(graph.readers), dtype=torch.float64)
+    for rows in blocks(len(pairs), size):
+        total += _block_scores(model, graph, pairs[rows], measure, method, steps).cpu().double()
+    scores = total.T[graph.precedes.T] / len(pairs)
+    return _table(graph.edges, score=scores)
+
+
+@torch.no_grad()
+def edge_patching(
+    model: HookedTransformer,
+    pairs: Pairs,
+    *,
+    edges: Sequence[Edge] | None = None,
+    metric: str = "logit_difference",
+    direction: Direction = "denoise",
+    max_bytes: int | None = None,
+) -> pd.DataFrame:
+    """Exact effect on the metric of patching each edge alone: writer, reader, value, effect, share (means over pairs).
+
+    `denoise` runs the corrupted sequence, where this one edge carries its writer's clean value; `noise` runs the clean
+    sequence, where it carries the corrupted one. All that follows is computed again. effect = value - value without
+    the patch; share = effect / (clean - corrupted metric), NaN where these are equal. All edges unless `edges` are
+    given. Runs of `max_bytes` at once (see `block_sizes`).
+
+    Raises:
+        ValueError: unknown metric or direction, an edge that is not in the graph, or no pairs.
+    """
+    measure = metric_named(metric)
+    if direction not in get_args(Direction):
+        raise unknown_name("direction", direction, list(get_args(Direction)))
+    pairs, graph = prepare(model, pairs), Graph(model.config)
+    chosen = list(graph.edges) if edges is None else list(edges)
+    index = torch.tensor([graph.index(*edge) for edge in chosen], dtype=torch.long)
+    values, unpatched = torch.zeros(2, len(chosen), dtype=torch.float64)
+    gap = 0.0
+    n_pairs, n_runs = block_sizes(model, pairs.clean.shape[1], max_bytes)
+    everything = torch.ones(1, len(graph.edges), dtype=torch.bool, device=pairs.clean.device)
+    for rows in blocks(len(pairs), n_pairs):
+        part = pairs[rows]
+        ends = [run_writers(model, tokens, part.positions) for tokens in (part.clean, part.corrupted)]
+        clean, corrupted = (writer_values(model, end, part.positions) for end in ends)
+        run, other = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
+        for number, stage in enumerate(graph.stages):
+            places = ((index >= stage.edges.start) & (index < stage.edges.stop)).nonzero().flatten()
+            if len(places) == 0:
+                continue
+            rewired = Rewired(model, graph, run, other, part.positions, first_stage=number)
+            for few in blocks(len(places), n_runs):
+                keep = everything.repeat(few.stop - few.start, 1)
+                keep[torch.arange(len(keep)), index[places[few]]] = False
+                values[places[few]] += measure(rewired.logits(keep), part).sum(1).cpu().double()
+            # Through the same operations, so that an edge without effect has one of almost exactly 0.
+            unpatched[places] += float(measure(rewired.logits(everything), part).sum())
+        gap += float(_metric_of(model, part.clean, part, measure) - _metric_of(model, part.corrupted, part, measure))
+    effects = (values - unpatched) / len(pairs)
+    share = effects / (gap / len(pairs)) if gap else torch.full_like(effects, torch.nan)
+    return _table(chosen, value=values / len(pairs), effect=effects, share=share)
+
+
+@torch.no_grad()
+def path_patching(
+    model: HookedTransformer,
+    pairs: Pairs,
+    path: Sequence[str],
+    *,
+    metric: str = "logit_difference",
+    max_bytes: int | None = None,
+) -> pd.DataFrame:
+    """Effect on the metric when one path alone carries the clean value into the corrupted run; one row.
+
+    `path` is a writer, then the readers on the way, at last `logits`: ("embed", "blocks.0.attn.head.1.v", "logits").
+    The writer has its clean value; each node on the path reads that of the node before it along the path's edge, and
+    corrupted values along all others. Columns path, value, effect (value - corrupted metric) and share (effect / (clean
+    - corrupted metric), NaN where these are equal).
+
+    Raises:
+        ValueError: the path does not end in logits, or an edge of it is not in the graph.
+    Source:
+        Wang et al. 2023, "Interpretability in the Wild", section 3; Goldowsky-Dill et al. 2023.
+    """
+    if len(path) < 2 or path[-1] != "logits":
+        raise ValueError(f"path {' -> '.join(path)!r}; give a writer, readers on the way if any, and at last logits")
+    graph = Graph(model.config)
+    circuit = graph.mask(zip([path[0], *map(node_of, path[1:-1])], path[1:]))
+    before = graph.stage_of(path[0])
+    # Up to where the writer is known all edges are kept, so that it has its clean value; the rest of what is known
+    # there leaves along edges that are not kept.
+    if before >= 0:
+        circuit[: graph.stages[before].edges.stop] = True
+    masks = torch.stack([circuit, torch.zeros_like(circuit), torch.ones_like(circuit)])
+    found = circuit_values(model, pairs, masks, metric=metric, max_bytes=max_bytes)
+    value, corrupted, clean = (float(x) for x in found.cpu().double().mean(1))
+    effect = value - corrupted
+    share = effect / (clean - corrupted) if clean != corrupted else float("nan")
+    return pd.DataFrame([{"path": " -> ".join(path), "value": value, "effect": effect, "share": share}])
+
+
+def _table(edges: Sequence[Edge], **columns: Float[Tensor, " edge"]) -> pd.DataFrame:
+    named = {"writer": [writer for writer, _ in edges], "reader": [reader for _, reader in edges]}
+    return pd.DataFrame({**named, **{name: column.numpy() for name, column in columns.items()}})
+
+
+def _metric_of(model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric) -> Float[Tensor, ""]:
+    return measure(model(tokens, pairs.positions[:, None])[:, 0], pairs).sum()
+
+
+def _bytes_a_pair(model: HookedTransformer, n_pos: int) -> int:
+    config = model.config
+    writers = 2 * len(Graph(config).writers) + 3 * config.n_heads
+    run = config.n_layers * (16 * config.d_model + 4 * config.d_hidden + 3 * config.n_heads * n_pos)
+    return (writers * config.d_model + run + config.d_vocab) * n_pos * model.flat.element_size()
+
+
+def _block_scores(
+    model: HookedTransformer, graph: Graph, pairs: Pairs, measure: Metric, method: Method, steps: int
+) -> Float[Tensor, "writer reader"]:
+    """Sum over the pairs of the scores, 0 where there is no edge."""
+    clean = run_writers(model, pairs.clean, pairs.positions)
+    everything = slice(0, len(graph.writers))
+    scores = clean["blocks.0.hook_resid_pre"].new_zeros(len(graph.writers), len(graph.readers))
+
+    def difference(corrupted: dict[str, Tensor]) -> WriterValues:
+        return writer_values(model, clean, pairs.positions) - writer_values(model, corrupted, pairs.positions)
+
+    if method == "eap":
+        run, gradients = _backward(model, pairs, measure, {})
+        _add_scores(scores, model, graph, difference(run), everything, run, gradients, pairs.positions)
+        return scores
+    corrupted = run_writers(model, pairs.corrupted, pairs.positions)
+    change = difference(corrupted)
+    inputs_only = [(everything, "blocks.0.hook_resid_pre")]
+    for writers, point in inputs_only if method == "eap_ig_inputs" else _groups(graph):
+        for step in range(steps):
+            between = torch.lerp(corrupted[point], clean[point], (step + 0.5) / steps)
+            run, gradients = _backward(model, pairs, measure, {point: between})
+            _add_scores(scores, model, graph, change, writers, run, gradients, pairs.positions)
+    return scores / steps
+
+
+def _groups(graph: Graph) -> Iterator[tuple[slice, str]]:
+    """Writers whose values do not depend on one another, and the hook point that holds them."""
+    starts = [0, *(stage.n_writers for stage in graph.stages)]
+    for start, end, point in zip(starts, starts[1:], writer_points(graph.config)):
+        yield slice(start, end), point
+
+
+def _backward(
+    model: HookedTransformer, pairs: Pairs, measure: Metric, between: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Activations of a run of the corrupted sequences with those in `between` put in, and gradients of the metric.
+
+    The metric of a pair depends on no other pair, so one backward run of their sum gives every pair's own gradient.
+    Taken at q, k and v: inputs of readers that are split into one stream a head cost n_heads times the memory.
+    """
+    layers = range(model.config.n_layers)
+    readers = [f"blocks.{layer}.{point}" for layer in layers for point in (*_QKV.values(), "hook_mlp_in")]
+    readers.append(f"blocks.{layers[-1]}.hook_resid_post")
+    residual = [f"blocks.{layer}.hook_resid_pre" for layer in layers]
+    run: dict[str, Tensor] = {}
+
+    def keep(x: Tensor, hook) -> Tensor:
+        x = between.get(hook.name, x)
+        # The gradient needs a leaf to lead to, also in a model whose weights are frozen, and nothing before it.
+        run[hook.name] = x.detach().requires_grad_() if hook.name == residual[0] else x
+        return run[hook.name]
+
+    points = dict.fromkeys([*writer_points(model.config), *residual, *readers])
+    with torch.enable_grad(), model.hooks(fwd_hooks=[(point, keep) for point in points]):
+        total = _metric_of(model, pairs.corrupted, pairs, measure)
+        gradients = torch.autograd.grad(
+            total, [run[name] for name in readers], allow_unused=True, materialize_grads=True
+        )
+    return {name: x.detach() for name, x in run.items()}, dict(zip(readers, gradients))
+
+
+_QKV = {letter: f"attn.hook_{letter.lower()}" for letter in "QKV"}
+
+
+def _add_scores(
+    scores: Float[Tensor, "writer reader"],
+    model: HookedTransformer,
+    graph: Graph,
+    change: WriterValues,
+    writers: slice,
+    run: dict[str, Tensor],
+    gradients: dict[str, Tensor],
+    positions: Tensor,
+) -> None:
+    """Adds `change` of some writers times the gradients at all readers behind them: a matrix product a stage."""
+    last, heads = model.config.n_layers - 1, model.config.n_heads
+
+    def add(stage_writers: int, readers: slice, gradient: Float[Tensor, "reader pair pos d_model"], read: bool) -> None:
+        rows = slice(writers.start, min(writers.stop, stage_writers))
+        values = (change.read if read else change.everywhere)[rows]
+        scores[rows, readers] += values.flatten(1) @ gradient.flatten(1).T
+
+    for index, stage in enumerate(graph.stages):
+        if stage.n_writers <= writers.start:
+            continue
+        layer, is_mlp = divmod(index, 2)
+        if layer > last:
+            add(stage.n_writers, stage.readers, gradients[f"blocks.{last}.hook_resid_post"][None], True)
+        elif is_mlp:
+            add(stage.n_writers, stage.readers, gradients[f"blocks.{layer}.hook_mlp_in"][None], layer == last)
+        else:
+            for i, (letter, point) in enumerate(_QKV.items()):
+                read = layer == last and letter == "Q"
+                resid = run[f"blocks.{layer}.hook_resid_pre"]
+                resid = at_positions(resid, positions[:, None]) if read else resid
+                gradient = _at_inputs(block_of(model, layer), letter, resid, gradients[f"blocks.{layer}.{point}"])
+                start = stage.readers.start + i * heads
+                add(stage.n_writers, slice(start, start + heads), gradient, read)
+
+
+@torch.no_grad()
+def _at_inputs(
+    block: Block, letter: str, resid: Float[Tensor, "pair pos d_model"], gradient: Float[Tensor, "pair pos head d_head"]
+) -> Float[Tensor, "head pair pos d_model"]:
+    """The gradient at each head's q, k or v taken back through its weights and its own LayerNorm of `resid`."""
+    centred = resid - resid.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + block.ln1.eps).sqrt()
+    normal = centred / scale
+    weight = getattr(block.attn, f"W_{letter}") * block.ln1.w[:, None]
+    weight = weight - weight.mean(1, keepdim=True)  # LayerNorm takes the mean away, hence also from the gradient
+    shapes = "pair pos head d_head, head d_model d_head -> head pair pos d_model"
+    back = einsum(gradient / scale.unsqueeze(2), weight, shapes)
+    return torch.addcmul(back, normal, (back * normal).mean(-1, keepdim=True), value=-1)
