@@ -44,6 +44,8 @@ from procpre_interp.stats import (
 
 Verdict = Literal["supported", "refuted", "undecided"]
 Predicted = Literal["above", "below", "within"]
+OBSERVED = "observed"
+"""Column that is true of rows that were measured on runs, and are none themselves."""
 PREFIX = "claim-"
 """Of the names of claims' tables in a store."""
 
@@ -60,8 +62,9 @@ class Contrast:
     """Above the margin, below it, or within +-margin; none: not predicted, only reported."""
     margin: float | int = 0.0
     """The smallest effect that matters, in the unit of the measure, fixed before the runs."""
-    measure: Literal["accuracy", "restricted_time_steps"] = "accuracy"
-    """Accuracy on the test set (share), or steps to breakthrough, at most the limit."""
+    measure: str = "accuracy"
+    """Column of the table: accuracy on the test set (share), restricted_time_steps (steps to breakthrough, at most the
+    limit), or what an observation measured."""
 
     def __post_init__(self) -> None:
         if not self.weights or not all(math.isfinite(weight) for weight in self.weights.values()):
@@ -105,6 +108,8 @@ def judge(
     contrasts = judge_contrasts([claim.primary, *claim.secondary], table, planned=planned, quick=quick)
     first = contrasts.iloc[0]
     there = table.loc[table["status"] != "failed"]
+    if OBSERVED in there:  # these are neither trained nor tested
+        there = there.loc[~there[OBSERVED].astype(bool)]
     compared = {"none"} < set(there["condition"])
     found = {
         **{key: value for key, value in asdict(claim).items() if isinstance(value, str)},
@@ -220,7 +225,10 @@ def contrast_values(contrast: Contrast, table: pd.DataFrame) -> np.ndarray:
     rows = table.loc[table["condition"].isin(list(contrast.weights)) & (table["status"] == "finished")]
     if rows.empty:
         return np.empty(0)
-    rows = rows.assign(restricted_time_steps=restricted_time(rows))
+    if contrast.measure == "restricted_time_steps":
+        rows = rows.assign(restricted_time_steps=restricted_time(rows))
+    if contrast.measure not in rows:  # no replicate was observed yet
+        return np.empty(0)
     matrix = replicate_matrix(rows, contrast.measure).reindex(columns=list(contrast.weights)).dropna()
     return matrix.to_numpy() @ np.array([float(weight) for weight in contrast.weights.values()])
 

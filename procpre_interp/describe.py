@@ -132,7 +132,7 @@ def map_effects_table(effects: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def contrast_estimate(row: Mapping[str, Any]) -> str:
     """The estimate of a contrast with its interval, accuracies in points."""
     unit = {"accuracy": (100.0, "+.1f", "points"), "restricted_time_steps": (1.0, "+,.0f", "steps")}
-    scale, form, name = unit[row["measure"]]
+    scale, form, name = unit.get(row["measure"], (1.0, "+.3f", ""))
     return f"{with_bounds(row, scale, form)} {name}".strip()
 
 
@@ -145,10 +145,14 @@ def with_bounds(row: Mapping[str, Any], scale: float | int, form: str) -> str:
 
 def predicted(row: Mapping[str, Any]) -> str:
     """What was predicted of a contrast: "above +21.4"; empty for one that was only to be reported."""
-    margin = (100 if row["measure"] == "accuracy" else 1) * row["margin"]
-    return {"above": f"above {margin:+.1f}", "below": f"below {margin:+.1f}", "within": f"within +-{margin:.1f}"}.get(
-        row["predicted"], ""
-    )
+    scale, form = {"accuracy": (100, ".1f"), "restricted_time_steps": (1, ".1f")}.get(row["measure"], (1, ".2f"))
+    margin = scale * row["margin"]
+    sides = {
+        "above": f"above {margin:+{form}}",
+        "below": f"below {margin:+{form}}",
+        "within": f"within +-{margin:{form}}",
+    }
+    return sides.get(row["predicted"], "")
 
 
 def number(value: float | None, form: str) -> str:

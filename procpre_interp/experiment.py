@@ -14,10 +14,11 @@ import tyro
 
 from procpre_interp.claims import Claim, judge, table_name, write_claim
 from procpre_interp.describe import contrasts_table, describe_claim, describe_cost
+from procpre_interp.observe import Observation, observe
 from procpre_interp.outcomes import cost_of
 from procpre_interp.plots.ladder import ladder
 from procpre_interp.report import Section, write_report
-from procpre_interp.reproduce import PROTOCOLS, SEEN_NOTE, haystack_sweep
+from procpre_interp.reproduce import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import replicate_bootstrap, replicate_matrix
 from procpre_interp.sweep import Condition, Show, Sweep, results, run_sweep, say_nothing
@@ -39,6 +40,8 @@ class Experiment:
     """From the table of the sweep and the judged claim."""
     protocol: str
     """How the runs are trained, in words."""
+    observation: Observation | None = None
+    """What is measured on the models of its runs, if anything."""
     extra: Callable[[pd.DataFrame, RunStore], dict[str, Any]] = lambda table, store: {}
     """What else is computed from table and runs, to be kept beside the verdict; plain values."""
 
@@ -61,7 +64,10 @@ def run(
     table = results(planned, store, problems)
     if table.empty or "finished" not in set(table["status"]):
         raise ValueError(f"{experiment.claim.name}: no run is finished; the same command goes on from here")
-    judged = judge(experiment.claim, table, planned=planned.cells, quick=quick)
+    cells = planned.cells
+    if experiment.observation is not None:
+        table, cells = observe(experiment.observation, table, cells, store)
+    judged = judge(experiment.claim, table, planned=cells, quick=quick)
     judged |= {**sweep.about, "protocol": experiment.protocol, "cost": cost_of(planned.configs, store)}
     if _conditions(sweep) <= _finished(table):
         judged |= experiment.extra(table, store)
@@ -118,17 +124,18 @@ def haystack_experiment(
     figure: Callable[[pd.DataFrame, Judged], go.Figure],
     *,
     few: int | None = 6,
+    protocol: Protocol = PROTOCOLS["cheap"],
     **fields: Any,
 ) -> Experiment:
-    """A claim on haystack after Dyck, in the cheap protocol; `fields` are others of the experiment.
+    """A claim on haystack after Dyck, in the cheap protocol unless told; `fields` are others of the experiment.
 
     The primary contrast has ten replicates, other conditions the first `few` (none: all).
     """
     primary = claim.primary.weights
     chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
-    sweep = haystack_sweep(claim.name, tuple(chosen), replicates=10)
-    protocol = f"{PROTOCOLS['cheap'].text} {SEEN_NOTE}"
-    return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=protocol, **fields)
+    sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=10)
+    text = f"{protocol.text} {fields.pop('seen', SEEN_NOTE)}"
+    return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, **fields)
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -217,6 +224,19 @@ def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go
     lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
     axis = "Gain over no pretraining (share of answer tokens)"
     return ladder(effects, dots=dots, references=lines, x=axis, title=judged["claim"])
+
+
+def measure_figure(measure: str, axis: str) -> Callable[[pd.DataFrame, Judged], go.Figure]:
+    """A figure of one measure: every condition that has it, as a mean with its interval, replicates as dots."""
+
+    def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
+        rows = table.loc[(table["status"] == "finished") & table[measure].notna()]
+        means = replicate_bootstrap(replicate_matrix(rows, measure))
+        effects = means.assign(label=_labels(rows, means.index)).rename_axis("condition").reset_index()
+        dots = rows[["label"]].assign(value=rows[measure])
+        return ladder(effects.drop(columns="condition"), dots=dots, x=axis, title=judged["claim"])
+
+    return figure
 
 
 def _paired_gains(table: pd.DataFrame, baseline: str) -> pd.DataFrame:

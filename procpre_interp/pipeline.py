@@ -153,16 +153,15 @@ def execute(
     # What can be refused is refused before the store knows of the run.
     check_device(config.train.device)
     config.train.refuse(model_config(config))
-    fresh = HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
+    model = fresh_model(config)
     if config.train.freeze is not None:
-        select(fresh.config, config.train.freeze)
-    donors = [load_donor(parent, store, config.seed) for parent in config.parents]
-    weights = transplant(dict(fresh.named_parameters()), fresh.config, donors, config.transfer)
+        select(model.config, config.train.freeze)
+    carried = transplant_into(model, config, store)
     config.task.prepare()
     with store.claim(run_id, waiting=waiting) as partial:
         if partial is None:
             return store.open(run_id)
-        model = with_weights(fresh, weights).to(config.train.device)
+        model = model.to(config.train.device)
         partial.write_config(to_yaml(config))
         kernel = {"kernel": config.train.kernel, "kernel_note": wanted.kernel_note}
         partial.write_json("environment.json", environment(threads=config.train.threads) | kernel)
@@ -177,7 +176,6 @@ def execute(
             keep=lambda step: save_weights(model, partial.weights_path(step)),
         )
         state = trainer.run()
-        carried = positions_carried(fresh.config, donors, config.transfer)
         return _finish(config, partial, model, state, carried)
 
 
@@ -202,12 +200,32 @@ def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
     return Donor(weights, model.config, parent.selector)
 
 
+def fresh_model(config: RunConfig) -> HookedTransformer:
+    """The model before any training or transfer: drawn from the run's seed, the same in every condition."""
+    return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
+
+
+def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore) -> bool:
+    """Give a fresh model what the run's parents give it; whether their positions are carried.
+
+    Raises `ValueError` for a parent that is missing, damaged or does not fit.
+    """
+    donors = [load_donor(parent, store, config.seed) for parent in config.parents]
+    with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, config.transfer))
+    return positions_carried(model.config, donors, config.transfer)
+
+
 def with_weights(model: HookedTransformer, weights: Weights) -> HookedTransformer:
     """`model` with these parameters."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     return model
+
+
+def run_config(run: Run) -> RunConfig:
+    """The config that a run was made from."""
+    return from_dict(RunConfig, run.config, "config")
 
 
 def load_model(run: Run, step: int | None = None) -> HookedTransformer:

@@ -63,6 +63,15 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
     ),
 }
 
+TIMELINE = dataclasses.replace(
+    PROTOCOLS["cheap"],
+    name="timeline",
+    text=f"{PROTOCOLS['cheap'].text} Weights are kept at about 30 log-spaced steps of phase 1 and 60 of phase 2.",
+    phase1=dataclasses.replace(PROTOCOLS["cheap"].phase1, checkpoints=33),
+    phase2=dataclasses.replace(PROTOCOLS["cheap"].phase2, checkpoints=65),
+)
+"""The cheap protocol with the weights of many steps: the same training, and runs of their own."""
+
 ARCHITECTURE = Architecture(n_layers=2, n_heads=4, d_model=16)
 """The paper's diagnostic model."""
 

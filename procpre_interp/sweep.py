@@ -16,7 +16,7 @@ from procpre_interp.ablate import Ablation
 from procpre_interp.config import to_dict, unknown_name
 from procpre_interp.data import Task
 from procpre_interp.engine import Event, execute_all
-from procpre_interp.heads import NEEDS_ORDER, name_heads, sharpest_first
+from procpre_interp.heads import name_heads, ordered_heads, orders_of
 from procpre_interp.outcomes import cell_results, is_whole
 from procpre_interp.pipeline import Architecture, Parent, RunConfig
 from procpre_interp.runs import RunStore
@@ -26,8 +26,8 @@ from procpre_interp.transfer_map import Method, coalitions, selector_grid
 
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
-HeadOrders = dict[tuple[str, int | None], list[str]]
-"""Heads of a run and step, the sharpest first."""
+HeadOrders = dict[tuple[str, int | None, str], list[str]]
+"""Heads of a run and step in one of the orders of `heads.ordered_heads`."""
 GOVERNED = ("pos_embed", "unembed", "embed.W_E", "pos_embed.W_pos", "unembed.W_U")
 """Selectors of what the transfer options govern, under other names than the players `pos` and `embed`."""
 BASELINE = "none"
@@ -56,7 +56,8 @@ class Source:
     """Name of the pretraining."""
     selector: str = "all"
     """Which components. `sharpest.K` and `bluntest.K` are the K heads of the lowest and the highest attention entropy
-    of this very parent; `none` takes embeddings and positions alone."""
+    of this very parent, `circuit.K` the K strongest of its circuit, `random.K` K by lot; `none` takes embeddings and
+    positions alone."""
     step: int | None = None
     """A checkpoint's step; none: the final weights."""
     ablation: Ablation | None = None
@@ -336,13 +337,13 @@ def pretraining_run(each: Pretraining, seed: int) -> RunConfig:
 
 def _parent(source: Source, run_id: str, store: RunStore | None, orders: HeadOrders) -> Parent | None:
     """The parent of a run; none where its heads are to be ordered and it is not finished."""
-    selector = source.selector
-    if NEEDS_ORDER.search(selector):
-        if (run_id, source.step) not in orders:
-            if store is None or not is_whole(store, run_id):
-                return None
-            orders[run_id, source.step] = sharpest_first(store.open(run_id), source.step)
-        selector = name_heads(selector, orders[run_id, source.step])
+    missing = {(run_id, source.step, order) for order in orders_of(source.selector)} - set(orders)
+    if missing:
+        if store is None or not is_whole(store, run_id):
+            return None
+        run = store.open(run_id)
+        orders |= {key: ordered_heads(run, key[2], source.step) for key in missing}
+    selector = name_heads(source.selector, lambda order: orders[run_id, source.step, order])
     return Parent(run=run_id, selector=selector, step=source.step, ablation=source.ablation)
 
 

@@ -13,7 +13,19 @@ PACKAGE = "procpre_interp"
 BASE = {"config", "environment", "files", "registry", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
 EFFECTS = {"players", "transfer_map", "dose"}
-TABLES = {"run", "runs", "resampling", "survival", "stats", "plots", "describe", "diagnosis", "report", *EFFECTS}
+TABLES = {
+    "run",
+    "runs",
+    "resampling",
+    "survival",
+    "change_points",
+    "stats",
+    "plots",
+    "describe",
+    "diagnosis",
+    "report",
+    *EFFECTS,
+}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "data": BASE,
@@ -26,6 +38,7 @@ ALLOWED = {
     "survival": BASE | {"resampling"},
     "stats": BASE | {"resampling", "survival"},
     "players": BASE,
+    "change_points": BASE,
     "transfer_map": BASE | {"resampling", "survival", "stats", "players"},
     "dose": BASE | {"resampling", "survival", "stats"},
     "plots": BASE | {"stats", "transfer_map"},
@@ -39,7 +52,9 @@ ALLOWED = {
 }
 PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
-ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = PIPELINE | {"pipeline"}
+ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = ALLOWED["lineage"] = PIPELINE | {"pipeline"}
+ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
+ALLOWED["observe"] = PIPELINE | {"claims"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}

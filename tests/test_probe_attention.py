@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from procpre_interp.data import TASKS
-from procpre_interp.heads import name_heads, sharpest_first
+from procpre_interp.heads import name_heads, ordered_heads, orders_of
 from procpre_interp.model import HookedTransformer, ModelConfig
+from procpre_interp.patch import edge_attribution
 from procpre_interp.pipeline import RunConfig, execute, load_model, load_task
 from procpre_interp.probe import attention_entropy, row_entropy_bits
 from procpre_interp.runs import RunStore
@@ -63,21 +64,29 @@ def test_against_a_plain_loop_whatever_the_blocks():
 
 
 def test_heads_are_named_from_the_order():
-    order = ["blocks.1.attn.head.0", "blocks.0.attn.head.1", "blocks.0.attn.head.0"]
-    assert name_heads("ln + sharpest.2", order) == "ln + blocks.0.attn.head.1+blocks.1.attn.head.0"
-    assert name_heads("bluntest.1", order) == "blocks.0.attn.head.0"
-    assert name_heads("attn+ln", order) == "attn+ln"
+    heads = ["blocks.1.attn.head.0", "blocks.0.attn.head.1", "blocks.0.attn.head.0"]
+    orders = {"entropy": heads, "circuit": heads[::-1], "random": heads[1:] + heads[:1]}
+    assert name_heads("ln + sharpest.2", orders.get) == "ln + blocks.0.attn.head.1+blocks.1.attn.head.0"
+    assert name_heads("bluntest.1", orders.get) == "blocks.0.attn.head.0"
+    assert name_heads("circuit.1+random.1", orders.get) == "blocks.0.attn.head.0+blocks.0.attn.head.1"
+    assert name_heads("attn+ln", orders.get) == "attn+ln"
+    assert orders_of("ln+sharpest.2+bluntest.1+random.3") == {"entropy", "random"}
+    assert orders_of("attn+ln") == set()
     with pytest.raises(ValueError, match=r"sharpest.4: there are 3 heads"):
-        name_heads("sharpest.4", order)
+        name_heads("sharpest.4", orders.get)
     with pytest.raises(ValueError, match=r"takes sharpest.1 away"):
-        name_heads("attn - sharpest.1", order)
+        name_heads("attn - sharpest.1", orders.get)
 
 
-def test_the_sharpest_head_of_a_run_comes_first(tmp_path):
-    store = RunStore(tmp_path)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("store"))
     train = TrainConfig(steps=30, batch_size=16, learning_rate=3e-2, warmup_steps=2, evaluate_examples=16)
-    run = execute(RunConfig(task=TASKS.build("identity", min_length=4, length=6), train=train), store)
-    order = sharpest_first(run)
+    return execute(RunConfig(task=TASKS.build("identity", min_length=4, length=6), train=train), store)
+
+
+def test_the_sharpest_head_of_a_run_comes_first(run):
+    order = ordered_heads(run, "entropy")
     assert len(order) == len(set(order)) == 8
     batch = load_task(run).batch(128, generator=stream(0, "head entropy"))
     table = attention_entropy(load_model(run), batch)
@@ -85,3 +94,20 @@ def test_the_sharpest_head_of_a_run_comes_first(tmp_path):
     values = [named[name] for name in order]
     assert values == sorted(values)
     assert values[0] < values[-1]
+
+
+def test_the_strongest_head_of_the_circuit_comes_first(run):
+    order = ordered_heads(run, "circuit")
+    pairs = load_task(run).counterfactuals(128, generator=stream(0, "head circuit"))
+    scores = edge_attribution(load_model(run), pairs, method="eap_ig_inputs")
+    strength = [scores.loc[scores["writer"] == head, "score"].abs().sum() for head in order]
+    assert len(set(order)) == 8
+    assert strength == sorted(strength, reverse=True)
+    assert strength[0] > strength[-1]
+
+
+def test_heads_by_lot_are_those_of_the_seed(run):
+    order = ordered_heads(run, "random")
+    assert order == ordered_heads(run, "random")
+    assert sorted(order) == sorted(ordered_heads(run, "entropy"))
+    assert order != sorted(order)

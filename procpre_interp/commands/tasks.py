@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -18,7 +19,7 @@ class Tasks:
     """List the tasks, each with a printed example. Everything that can be trained on, for both phases, is a task."""
 
     name: str | None = None
-    """Show this task only, with all its fields."""
+    """Show this task only, with all its fields, and what can differ in a counterfactual pair (for `patch --cause`)."""
     examples: int = 1
     """Examples of each task."""
     seed: int = 0
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
         console.print(f"[bold]{escape(name)}[/bold]  {escape(first_line(kind))}")
         if command.name is not None:
             print_fields(console, kind)
+            print_causes(console, kind)
         print_examples(console, kind, command)
     return 0
 
@@ -50,6 +52,13 @@ def print_fields(console: Console, kind: type) -> None:
     for field in dataclasses.fields(kind):
         default = "required" if field.default is dataclasses.MISSING else to_dict(field.default)
         console.print(f"    --task.{field.name.replace('_', '-')}  {escape(str(default))}")
+
+
+def print_causes(console: Console, kind: type[Task]) -> None:
+    """The causes that a task states for its class; those of a mixture are its parts'."""
+    if isinstance(kind.causes, Mapping):
+        for cause, text in kind.causes.items():
+            console.print(f"    cause {escape(cause)}: {escape(text)}")
 
 
 def print_examples(console: Console, kind: type[Task], command: Tasks) -> None:

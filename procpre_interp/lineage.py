@@ -1,0 +1,50 @@
+"""The models that a two-phase run passed through, each with the task that it does or is about to do."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from procpre_interp.data import Task
+from procpre_interp.model import HookedTransformer
+from procpre_interp.pipeline import fresh_model, load_model, run_config, transplant_into
+from procpre_interp.runs import Run, RunStore
+
+StageName = Literal["phase1_fresh", "phase1", "fresh", "transplanted", "finished"]
+STAGES: dict[StageName, str] = {
+    "phase1_fresh": "before phase 1",
+    "phase1": "after phase 1",
+    "fresh": "before phase 2, without transfer",
+    "transplanted": "before phase 2, transplanted",
+    "finished": "after phase 2",
+}
+"""In words, in the order of their making."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A model on its way, and its task: phase 1's up to `phase1`, phase 2's from `fresh` on."""
+
+    name: StageName
+    model: HookedTransformer
+    task: Task
+
+
+def stages(run: Run, store: RunStore) -> dict[StageName, Stage]:
+    """The stages of a run; without parents there is neither a phase 1 nor a transplant.
+
+    Of several parents the first is phase 1. Fresh and transplanted models are made again from the config, and are what
+    training began with, bit for bit. Raises `ValueError` for a parent that is missing or damaged.
+    """
+    config = run_config(run)
+    found = [Stage("fresh", fresh_model(config), config.task), Stage("finished", load_model(run), config.task)]
+    if config.parents:
+        parent = store.open(config.parents[0].run)
+        before = run_config(parent)
+        transplanted = fresh_model(config)
+        transplant_into(transplanted, config, store)
+        found += [
+            Stage("phase1_fresh", fresh_model(before), before.task),
+            Stage("phase1", load_model(parent, config.parents[0].step), before.task),
+            Stage("transplanted", transplanted, config.task),
+        ]
+    named = {stage.name: stage for stage in found}
+    return {name: named[name] for name in STAGES if name in named}
