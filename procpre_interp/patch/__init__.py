@@ -1,4 +1,4 @@
-"""What carries an answer: interventions on activations, edges and circuits, measured on counterfactual pairs."""
+"""What carries an answer: interventions on activations, edges, circuits and heads, measured on counterfactual pairs."""
 
 from procpre_interp.patch.circuit import (
     circuit_curve,
@@ -10,8 +10,11 @@ from procpre_interp.patch.circuit import (
 )
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph
+from procpre_interp.patch.masking import mask_scores
 from procpre_interp.patch.metrics import METRICS
 from procpre_interp.patch.nodes import activation_patching, patched_values
+from procpre_interp.patch.overlap import overlap, overlap_table
+from procpre_interp.patch.pruning import head_test, prune_heads
 
 __all__ = [
     "METRICS",
@@ -22,9 +25,14 @@ __all__ = [
     "edge_attribution",
     "edge_patching",
     "greedy_edges",
+    "head_test",
+    "mask_scores",
     "minimality",
+    "overlap",
+    "overlap_table",
     "patched_values",
     "path_patching",
+    "prune_heads",
     "random_edges",
     "top_edges",
 ]
