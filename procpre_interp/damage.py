@@ -19,7 +19,7 @@ def damage_table(
     the same held-out examples, and the damage is drawn from the run's own seed. Draws are no replicates: those are
     runs of other seeds.
     """
-    model, seed = load_model(run), int(run.config.get("seed", 0))
+    model, seed = load_model(run), run.seed
     batch = held_out(load_task(run), "test", seed=seed, n=n_examples)
     copies = damaged_copies(model, ablations, n_draws=n_draws, seed=seed)
     scored = evaluate_copies(model, copies, batch, threads=threads).drop(columns="copy")

@@ -35,7 +35,7 @@ def ordered_heads(run: Run, order: str, step: int | None = None) -> list[str]:
 
     Ties keep the order of layers and heads.
     """
-    seed, model = int(run.config.get("seed", 0)), load_model(run, step)
+    seed, model = run.seed, load_model(run, step)
     names = [f"blocks.{i}.attn.head.{j}" for i in range(model.config.n_layers) for j in range(model.config.n_heads)]
     if order == "random":
         return [names[i] for i in torch.randperm(len(names), generator=stream(seed, "random heads")).tolist()]
@@ -48,8 +48,10 @@ def ordered_heads(run: Run, order: str, step: int | None = None) -> list[str]:
         else:
             pairs = load_task(run).counterfactuals(PROBE_SEQUENCES, generator=generator)
             scores = edge_attribution(model, pairs, method="eap_ig_inputs")
-            strength = scores["score"].abs().groupby(scores["writer"]).sum()
-            values = {name: -strength[name] for name in names}
+            values = dict.fromkeys(names, 0.0)
+            for writer, score in zip(scores["writer"], scores["score"]):
+                if writer in values:
+                    values[writer] -= abs(score)
     return sorted(names, key=lambda name: values[name])
 
 

@@ -151,6 +151,12 @@ SEEN_NOTE = (
 )
 """What had been seen of the seeds when the claims' predictions were written."""
 
+SEEN_IN_MODELS = (
+    "The accuracies of these seeds with attention + LN, full transfer and none were known when this claim was written. "
+    "Of what happens inside the models, the heads of one finished run had been looked at, as a test of the probes."
+)
+"""The same for claims on what happens inside of models."""
+
 
 def reproduction(
     protocol: Protocol, *, replicates: int, quick: bool = False, first_seed: int = FIRST_CONFIRMATION_SEED

@@ -51,6 +51,11 @@ class Run:
     """Whether every file's content was compared with the manifest when the run was opened."""
 
     @property
+    def seed(self) -> int:
+        """Of the fresh weights and of the data. (A config leaves out what is at its default, 0.)"""
+        return int(self.config.get("seed", 0))
+
+    @property
     def steps(self) -> list[int]:
         """Steps whose weights were kept; the last is the final one."""
         return sorted(int(found[1]) for name in self.manifest if (found := _STEP.fullmatch(name)))

@@ -65,7 +65,7 @@ def timelines(
     measured: dict[tuple[str, tuple[int, ...], int], pd.DataFrame] = {}
     tables = []
     for run in {run.id: run for run in runs}.values():
-        replicate = int(run.config["seed"])
+        replicate = run.seed
         for phase in _phases(run, store):
             known = phase.source.id, phase.steps, replicate
             if known not in measured:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from procpre_interp.describe import flatten
-from procpre_interp.diagnosis.evidence import Evidence, parents_of, score_name, score_of, seed_of
+from procpre_interp.diagnosis.evidence import Evidence, parents_of, score_name, score_of
 from procpre_interp.diagnosis.reasons import reasons, token_ratio
 from procpre_interp.diagnosis.signatures import (
     Finding,
@@ -81,7 +81,7 @@ def _findings(run: Run, evidence: Evidence) -> list[Finding]:
         numbers: Numbers = {score_name(run): run.summary[score_name(run)]}
         return [Finding(run=run.id, signature=NO_SIGNATURE, sentence=sentence, numbers=numbers, remedy="")]
     found = list(full_below_selective(run, evidence))
-    baseline = evidence.baselines(run).get(seed_of(run))
+    baseline = evidence.baselines(run).get(run.seed)
     if baseline is None or score_of(baseline) is None:
         return [_no_baseline(run, baseline, evidence), *found]
     seen, damage = verdict(run, baseline), evidence.damage(run)
@@ -131,10 +131,10 @@ def _diverged(run: Run) -> Finding:
 def _no_baseline(run: Run, diverged: Run | None, evidence: Evidence) -> Finding:
     """The baseline is missing, or diverged: so the gain is unknown."""
     sentence = (
-        f"Score {shown(run)}; the gain is unknown: no baseline run with seed {seed_of(run)} (same "
+        f"Score {shown(run)}; the gain is unknown: no baseline run with seed {run.seed} (same "
         "task, model and training, without parents) in the store."
     )
-    numbers: Numbers = {score_name(run): run.summary[score_name(run)], "seed": seed_of(run)}
+    numbers: Numbers = {score_name(run): run.summary[score_name(run)], "seed": run.seed}
     remedy = _baseline_command(run, evidence)
     if diverged is not None:
         sentence = f"Score {shown(run)}; the gain is unknown: the baseline run {diverged.id} diverged."
@@ -152,7 +152,7 @@ def _baseline_command(run: Run, evidence: Evidence) -> str:
     if any(isinstance(value, (list, dict)) for value in task.values()):
         return f"Train the task, model, train and seed of {run.folder / 'config.yaml'} without its parents."
     flags = flatten({part: run.config.get(part, {}) for part in ("task", "model", "train")})
-    words = ["procpre-interp", "train", "--task", task["name"], "--seed", str(seed_of(run))]
+    words = ["procpre-interp", "train", "--task", task["name"], "--seed", str(run.seed)]
     for name, value in flags.items():
         part, _, option = name.partition(".")
         if option and option not in ("name", "version"):

@@ -57,12 +57,12 @@ class Evidence:
 
     def baselines(self, run: Run) -> dict[int, Run]:
         """The comparable runs without parents, by seed."""
-        return {seed_of(each): each for each in self.comparable(run, parents=None) if not parents_of(each)}
+        return {each.seed: each for each in self.comparable(run, parents=None) if not parents_of(each)}
 
     def replicates(self, run: Run) -> dict[int, Run]:
         """This run and the others of its condition, by seed."""
         others = self.comparable(run, components=run.summary.get("components"))
-        return {seed_of(each): each for each in others if self.key(each) == self.key(run)} | {seed_of(run): run}
+        return {each.seed: each for each in others if self.key(each) == self.key(run)} | {run.seed: run}
 
     def key(self, run: Run) -> str:
         """The configs of the run and its ancestors without seeds: the same in every replicate.
@@ -73,7 +73,7 @@ class Evidence:
             lines = [_setting(run), *(str(factor(run, name)) for name in DEFAULTS)]
             for entry in parents_of(run):
                 parent = self.open(entry["run"])
-                paired = parent is not None and seed_of(parent) == seed_of(run)
+                paired = parent is not None and parent.seed == run.seed
                 lines += [self.key(parent) if parent is not None and paired else entry["run"]]
                 lines += [json.dumps({**entry, "run": ""}, sort_keys=True)]
             self._keys[run.id] = "\n".join(lines)
@@ -152,11 +152,6 @@ def selector_of(run: Run) -> str:
 def factor(run: Run, name: str) -> Any:
     """An option of the transfer, at its default where the config leaves it out."""
     return run.config.get("transfer", {}).get(name, DEFAULTS[name])
-
-
-def seed_of(run: Run) -> int:
-    """Seed of the run; configs leave out 0."""
-    return run.config.get("seed", 0)
 
 
 def score_name(run: Run) -> str:

@@ -1,0 +1,102 @@
+"""Claim: pretraining on Dyck sharpens attention, and what is transferred is sharp before it has seen the new task.
+
+    python experiments/heads_sharpen.py [--out runs] [--workers 2] [--minutes 90] [--quick]
+
+Entropy of each attention row over log2 of its choices, mean over rows and heads: 1 where attention is even, 0 where it
+looks at one token. Measured on 128 fresh sequences of the task that a model is trained on, or about to be. Whether the
+sharpest heads are what carries the gain is another question, asked by two transfers: LN with the four sharpest of the
+parent's eight heads, or with the four bluntest. Source: P1, mechanism (sharpening), whose measure is not given.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+
+from procpre_interp.claims import Claim, Contrast
+from procpre_interp.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.heads import PROBE_SEQUENCES
+from procpre_interp.lineage import STAGES, Stage, stages
+from procpre_interp.observe import Measured, Observation
+from procpre_interp.probe import attention_entropy
+from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
+from procpre_interp.runs import Run, RunStore
+from procpre_interp.seeding import stream
+
+__all__ = ["EXPERIMENT", "figure", "run"]
+
+MEASURE = "entropy_relative"
+MARGIN = 0.1
+
+CLAIM = Claim(
+    name="heads_sharpen",
+    claim="Pretraining on Dyck sharpens attention: transplanted heads attend more sharply to haystack than fresh ones.",
+    prediction="Before phase 2, entropy over its maximum is lower with Dyck's attention and LN by more than 0.1.",
+    margin=f"0.1 of the largest entropy that causal attention can have, for entropies; for accuracies {MARGIN_NOTE}",
+    refuted_by="A mean difference whose interval lies wholly above -0.1.",
+    primary=Contrast(
+        name="transplanted over fresh, on haystack",
+        weights={"transplanted": 1, "fresh": -1},
+        predicted="below",
+        margin=-MARGIN,
+        measure=MEASURE,
+    ),
+    secondary=(
+        Contrast(
+            name="after phase 1 over before, on Dyck",
+            weights={"phase1": 1, "phase1_fresh": -1},
+            predicted="below",
+            margin=-MARGIN,
+            measure=MEASURE,
+        ),
+        Contrast(
+            name="after phase 2, attention + LN over none",
+            weights={"attn+ln": 1, "none": -1},
+            predicted="below",
+            margin=-MARGIN,
+            measure=MEASURE,
+        ),
+        Contrast(
+            name="four sharpest heads over four bluntest",
+            weights={"sharpest": 1, "bluntest": -1},
+            predicted="above",
+            margin=EFFECT_MARGIN,
+        ),
+    ),
+)
+
+
+def entropy(stage: Stage, seed: int) -> dict[str, float]:
+    """Mean relative entropy over all heads of a model, on its task."""
+    batch = stage.task.batch(PROBE_SEQUENCES, generator=stream(seed, "head entropy"))
+    return {MEASURE: attention_entropy(stage.model, batch)["entropy_relative"].to_numpy().mean().item()}
+
+
+def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
+    """Entropy at every stage of the transfer, and after phase 2 without one."""
+    seed = runs["none"].seed
+    found = {name: entropy(stage, seed) for name, stage in stages(runs["attn+ln"], store).items()}
+    found["attn+ln"] = found.pop("finished")
+    return found | {"none": entropy(stages(runs["none"], store)["finished"], seed)}
+
+
+figure = measure_figure(MEASURE, "Attention entropy over the causal maximum, mean of all heads")
+
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (
+        dyck("attn+ln", "attn+ln", label="attention + LN"),
+        dataclasses.replace(dyck("sharpest", "ln+sharpest.4", label="LN + four sharpest heads"), replicates=6),
+        dataclasses.replace(dyck("bluntest", "ln+bluntest.4", label="LN + four bluntest heads"), replicates=6),
+    ),
+    figure,
+    few=None,
+    observation=Observation(
+        needs=("none", "attn+ln"),
+        conditions={name: text for name, text in STAGES.items() if name != "finished"},
+        measure=measure,
+    ),
+    seen=SEEN_IN_MODELS,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

@@ -1,0 +1,154 @@
+"""Claim: with Dyck's attention a head forms that looks a value up, and without pretraining none does.
+
+    python experiments/retrieval_head_forms.py [--out runs] [--workers 2] [--minutes 90] [--quick]
+
+A head retrieves as far as, at the query, it attends to the value of the queried key: its score is that share of
+attention, mean over 256 fresh sequences, and a model's score is that of its best head, the retrieval head. Even
+attention scores about 0.05. The weights of 60 steps of phase 2 are kept, which tell when it forms: the first kept step
+from which its score stays at 0.25 or above.
+
+Is it the transferred head? Before phase 2 every head of the transplant has a past: the bracket that must close next
+(the stack's top) is what a head of Dyck has to look up. If the head that does this best in its layer becomes the
+retrieval head, the transfer has brought a lookup along; by chance it would in one of four.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from procpre_interp.claims import Claim, Contrast
+from procpre_interp.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.lineage import Stage, stages
+from procpre_interp.observe import Measured, Observation
+from procpre_interp.patch import activation_patching
+from procpre_interp.probe import attention_scores
+from procpre_interp.reproduce import SEEN_IN_MODELS, TIMELINE, dyck
+from procpre_interp.runs import Run, RunStore
+from procpre_interp.seeding import stream
+from procpre_interp.timeline import formation, timelines
+
+__all__ = ["EXPERIMENT", "figure", "run"]
+
+MEASURE = "retrieval"
+MARGIN = 0.25
+SEQUENCES = 256
+
+CLAIM = Claim(
+    name="retrieval_head_forms",
+    claim="With Dyck's attention and LN a retrieval head forms on haystack; without pretraining none does.",
+    prediction="The best head's attention to the queried value is higher than without pretraining by more than 0.25.",
+    margin="A quarter of a head's attention, or of the logit difference, or of the replicates.",
+    refuted_by="A mean difference whose interval lies wholly below 0.25.",
+    primary=Contrast(
+        name="attention + LN over none",
+        weights={"attn+ln": 1, "none": -1},
+        predicted="above",
+        margin=MARGIN,
+        measure=MEASURE,
+    ),
+    secondary=(
+        Contrast(
+            name="full transfer over none",
+            weights={"full": 1, "none": -1},
+            predicted="above",
+            margin=MARGIN,
+            measure=MEASURE,
+        ),
+        Contrast(
+            name="it was the stack-top head of its layer, over chance",
+            weights={"stack_top_head": 1, "chance": -1},
+            predicted="above",
+            margin=MARGIN,
+            measure="share",
+        ),
+        Contrast(
+            name="its mean ablation costs more than that of another head",
+            weights={"retrieval_ablated": 1, "other_ablated": -1},
+            predicted="above",
+            margin=MARGIN,
+            measure="lost",
+        ),
+    ),
+)
+
+
+def by_head(table: pd.DataFrame, values: Iterable[float]) -> dict[tuple[int, int], float]:
+    """Values by layer and head."""
+    return dict(zip(zip(table["layer"].astype(int), table["head"].astype(int)), values))
+
+
+def attention_to(stage: Stage, target: str, seed: int) -> dict[tuple[int, int], float]:
+    """Every head's attention to a target."""
+    batch = stage.task.batch(SEQUENCES, generator=stream(seed, "retrieval"))
+    table = attention_scores(stage.model, batch, stage.task, targets=[target])
+    rows = table.loc[table["score"] == target]
+    return by_head(rows, rows["value"])
+
+
+def lost(stage: Stage, seed: int) -> dict[tuple[int, int], float]:
+    """Share of the logit difference that the mean ablation of each head takes away."""
+    pairs = stage.task.counterfactuals(64, generator=stream(seed, "retrieval pairs"))
+    table = activation_patching(
+        stage.model, pairs, sites=["z"], by_position=False, direction="noise", replacement="mean"
+    )
+    return by_head(table, 1 - table["value"] / table["clean"])
+
+
+def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
+    """The best head after phase 2 in each condition; its past and what depends on it, with attention + LN."""
+    seed = runs["none"].seed
+    found: dict[str, dict[str, float]] = {}
+    for name, each in runs.items():
+        found[name] = {MEASURE: max(attention_to(stages(each, store)["finished"], "value", seed).values())}
+    models = stages(runs["attn+ln"], store)
+    retrieval = attention_to(models["finished"], "value", seed)
+    best = max(retrieval, key=lambda place: retrieval[place])
+    before = attention_to(models["phase1"], "stack_top", seed)
+    layer = {place: value for place, value in before.items() if place[0] == best[0]}
+    found["stack_top_head"] = {"share": float(max(layer, key=lambda place: layer[place]) == best)}
+    found["chance"] = {"share": 1 / len(layer)}
+    cost = lost(models["finished"], seed)
+    found["retrieval_ablated"] = {"lost": cost.pop(best)}
+    found["other_ablated"] = {"lost": sum(cost.values()) / len(cost)}
+    return found
+
+
+def when(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+    """Formation and breakthrough of every run, in steps of phase 2; none where there was none within the limit."""
+    cells = table.loc[(table["status"] == "finished") & (table["run"] != "")].set_index("run")
+    runs = [store.open(str(run)) for run in cells.index]
+    curves = timelines(runs, store, targets=["value"])
+    heads = formation(curves.loc[curves["task"] == "haystack"], "value", MARGIN)
+    formed = heads.loc[heads["strongest"]].set_index("run")
+    whole = cells[["condition", "replicate", "breakthrough_step"]].join(
+        formed[["layer", "head", "formation_step", "step_before"]]
+    )
+    return {"formation": whole.reset_index().to_dict("records")}
+
+
+figure = measure_figure(MEASURE, "Attention of the best head to the queried value, share")
+
+EXPERIMENT = haystack_experiment(
+    CLAIM,
+    (dyck("full", label="attention + MLP + LN"), dyck("attn+ln", "attn+ln", label="attention + LN")),
+    figure,
+    few=None,
+    protocol=TIMELINE,
+    observation=Observation(
+        needs=("none", "full", "attn+ln"),
+        conditions={
+            "stack_top_head": "the retrieval head was the stack-top head of its layer",
+            "chance": "one of the layer's heads by lot",
+            "retrieval_ablated": "the retrieval head's mean in its place",
+            "other_ablated": "another head's mean in its place",
+        },
+        measure=measure,
+    ),
+    extra=when,
+    seen=SEEN_IN_MODELS,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))
