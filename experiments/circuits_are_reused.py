@@ -10,7 +10,6 @@ finished model (all other edges carry their mean), beside random circuits of the
 parent are transferred (with LN): the strongest of its circuit, or four by lot.
 """
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 
@@ -111,10 +110,8 @@ EXPERIMENT = haystack_experiment(
     CLAIM,
     (
         dyck("attn+ln", "attn+ln", label="attention + LN"),
-        dataclasses.replace(
-            dyck("circuit_heads", "ln+circuit.4", label="LN + four heads of the circuit"), replicates=6
-        ),
-        dataclasses.replace(dyck("random_heads", "ln+random.4", label="LN + four heads by lot"), replicates=6),
+        dyck("circuit_heads", "ln+circuit.4", label="LN + four heads of the circuit"),
+        dyck("random_heads", "ln+random.4", label="LN + four heads by lot"),
     ),
     figure,
     few=None,

@@ -8,7 +8,6 @@ sharpest heads are what carries the gain is another question, asked by two trans
 parent's eight heads, or with the four bluntest. Source: P1, mechanism (sharpening), whose measure is not given.
 """
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 
@@ -85,8 +84,8 @@ EXPERIMENT = haystack_experiment(
     CLAIM,
     (
         dyck("attn+ln", "attn+ln", label="attention + LN"),
-        dataclasses.replace(dyck("sharpest", "ln+sharpest.4", label="LN + four sharpest heads"), replicates=6),
-        dataclasses.replace(dyck("bluntest", "ln+bluntest.4", label="LN + four bluntest heads"), replicates=6),
+        dyck("sharpest", "ln+sharpest.4", label="LN + four sharpest heads"),
+        dyck("bluntest", "ln+bluntest.4", label="LN + four bluntest heads"),
     ),
     figure,
     few=None,

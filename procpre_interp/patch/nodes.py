@@ -66,14 +66,15 @@ def activation_patching(
     )
     base, goal = (runs["corrupted"], runs["clean"])[:: 1 if direction == "denoise" else -1]
     table = pd.DataFrame(places).astype({"head": "Int64", "position": "Int64"})
-    effect = values.mean(1) - base.mean()
+    values, base, goal = values.double().cpu().mean(1), base.double().cpu().mean(), goal.double().cpu().mean()
+    effect = values - base
     return table.assign(
         metric=metric,
         direction=direction,
         replacement=replacement,
-        value=values.mean(1).cpu().numpy(),
-        effect=effect.cpu().numpy(),
-        share=(effect / (goal.mean() - base.mean())).cpu().numpy(),
+        value=values.numpy(),
+        effect=effect.numpy(),
+        share=(effect / (goal - base)).numpy(),
         clean=float(runs["clean"].mean()),
         corrupted=float(runs["corrupted"].mean()),
         n_pairs=len(pairs),
