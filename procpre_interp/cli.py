@@ -13,6 +13,8 @@ COMMANDS = {
     "reproduce": "The paper's headline: Dyck pretraining and needle in a haystack.",
     "sweep": "A grid of transfers over replicates, from one YAML file.",
     "claims": "Do the claims hold? Verdicts and the numbers behind them.",
+    "probe": "What heads attend to, what weights and representations are like, and how they developed.",
+    "patch": "Which activations, edges and circuits carry an answer.",
     "runs": "List and filter the runs of a store.",
     "diagnose": "Name the failure signatures of runs, with the numbers behind them.",
     "report": "Write one HTML file about some runs, or about the newest reproduction.",

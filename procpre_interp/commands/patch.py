@@ -1,0 +1,130 @@
+"""`procpre-interp patch`: which activations, edges and circuits carry an answer, on counterfactual pairs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+from tyro.conf import Positional
+
+from procpre_interp.commands.options import parse
+from procpre_interp.commands.subjects import Look, Subject, show, stage_title, subjects, table_of
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
+from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.plots.patching import patch_heatmap
+from procpre_interp.seeding import stream
+from procpre_interp.train.process import run_threads
+
+What = Literal["nodes", "edges", "exact_edges", "circuit", "heads"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch(Look):
+    """Which activations, edges and circuits carry an answer?
+
+    Pairs of a clean and a corrupted sequence differ in one cause; what the model says changes with it. RUN is an id,
+    the beginning of one, "latest", RUN@STEP for kept weights, or a folder with a GPT-2 of Hugging Face's. With several
+    runs the table has means over them.
+    """
+
+    runs: Positional[tuple[str, ...]] = ()
+    """Models to patch."""
+    what: What = "nodes"
+    """nodes: activation patching; edges: EAP-IG scores of all edges; exact_edges: each edge patched alone; circuit: how
+    much the strongest edges carry; heads: which heads a learned mask keeps (no pairs)."""
+    cause: str | None = None
+    """What differs in a pair; none: pairs of every cause of the task. `procpre-interp tasks` names them."""
+    sites: tuple[str, ...] = ("resid_pre", "attn_out", "mlp_out", "z")
+    """nodes: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, pattern."""
+    by_position: bool = False
+    """nodes: every position by itself."""
+    direction: Literal["denoise", "noise"] = "denoise"
+    """Clean activations into the corrupted run, or the other way round."""
+    replacement: Literal["other", "zero", "mean", "resample"] = "other"
+    """What comes in: the other sequence's, nothing, the mean over pairs, or another pair's."""
+    metric: Literal["logit_difference", "probability", "loss"] = "logit_difference"
+    """Read where the two sequences' next tokens differ."""
+    seed: int = 0
+    """Of the pairs, and of whatever else is drawn."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table, and write the figures if asked."""
+    command = parse(Patch, "patch", arguments)
+    found = subjects(command.runs, command, "patch")
+    measure, values = WHAT[command.what]
+    with run_threads(1):
+        table = table_of(found, lambda subject: measure(subject, command), command.stage)
+    title = stage_title(command, f"{command.what.replace('_', ' ')}, {found[0].task.name}")
+    figures = _figures(command, table) if command.html is not None else []
+    show(table, values, command, figures, title)
+    return 0
+
+
+def pairs_of(subject: Subject, command: Patch) -> Pairs:
+    """`command.sequences` pairs of the cause, or of each where none is named."""
+    generator = stream(command.seed, "pairs", subject.task.stream_label)
+    if command.cause is None:
+        return subject.task.counterfactuals(command.sequences, generator=generator)
+    return subject.task.counterfactual(command.cause, command.sequences, generator=generator)
+
+
+def _nodes(subject: Subject, command: Patch) -> pd.DataFrame:
+    return activation_patching(
+        subject.model,
+        pairs_of(subject, command),
+        sites=command.sites,
+        by_position=command.by_position,
+        direction=command.direction,
+        replacement=command.replacement,
+        metric=command.metric,
+        generator=stream(command.seed, "resample"),
+    )
+
+
+def _edges(subject: Subject, command: Patch) -> pd.DataFrame:
+    table = edge_attribution(subject.model, pairs_of(subject, command), metric=command.metric, method="eap_ig_inputs")
+    return table.sort_values("score", key=abs, ascending=False, kind="stable")
+
+
+def _exact_edges(subject: Subject, command: Patch) -> pd.DataFrame:
+    table = edge_patching(subject.model, pairs_of(subject, command), metric=command.metric, direction=command.direction)
+    return table.sort_values("effect", key=abs, ascending=False, kind="stable")
+
+
+def _circuit(subject: Subject, command: Patch) -> pd.DataFrame:
+    pairs = pairs_of(subject, command)
+    scores = edge_attribution(subject.model, pairs, metric=command.metric, method="eap_ig_inputs")
+    replacement = "corrupted" if command.replacement == "other" else command.replacement
+    generator = stream(command.seed, "random circuits")
+    return circuit_curve(
+        subject.model, pairs, scores, metric=command.metric, replacement=replacement, generator=generator
+    )
+
+
+def _heads(subject: Subject, command: Patch) -> pd.DataFrame:
+    generator = stream(command.seed, "head test", subject.task.stream_label)
+    batch, test = (subject.task.batch(command.sequences, generator=generator) for _ in range(2))
+    return head_test(subject.model, batch, test, generator=generator)
+
+
+WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Sequence[str]]] = {
+    "nodes": (_nodes, ("value", "effect", "share", "clean", "corrupted")),
+    "edges": (_edges, ("score",)),
+    "exact_edges": (_exact_edges, ("value", "effect", "share")),
+    "circuit": (_circuit, ("value", "faithfulness", "completeness")),
+    "heads": (_heads, ("kl_nats", "accuracy")),
+}
+"""What is measured, and which columns are its values."""
+
+
+def _figures(command: Patch, table: pd.DataFrame) -> list[go.Figure]:
+    """Figures of the first run: an average of circuits is none."""
+    first = table.loc[table["run"] == table["run"].iloc[0]]
+    if command.what == "nodes":
+        return [patch_heatmap(first, site) for site in command.sites]
+    if command.what in ("edges", "exact_edges"):
+        return [circuit_graph(first.rename(columns={"effect": "score"}), n=30)]
+    return [faithfulness_curve(first)] if command.what == "circuit" else []

@@ -1,0 +1,154 @@
+"""`procpre-interp probe`: what heads attend to, what weights and representations are like, and how they developed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+from tyro.conf import Positional
+
+from procpre_interp.commands.options import parse
+from procpre_interp.commands.subjects import Look, Subject, show, stage_title, subjects, table_of
+from procpre_interp.data import Batch
+from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.lineage import stages
+from procpre_interp.model import HookedTransformer
+from procpre_interp.plots.attention import score_heatmap, timeline_figure
+from procpre_interp.plots.weights import cka_heatmap, drift_figure, spectrum_figure
+from procpre_interp.probe import attention_scores
+from procpre_interp.probe.labels import labels_for, position_labels
+from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
+from procpre_interp.probe.linear import linear_probe
+from procpre_interp.probe.representation import cka
+from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
+from procpre_interp.runs import RunStore
+from procpre_interp.seeding import stream
+from procpre_interp.timeline import timelines
+from procpre_interp.train.process import run_threads
+
+What = Literal[
+    "attention", "weights", "spectra", "composition", "linear", "lens", "attribution", "drift", "cka", "timeline"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Look):
+    """What do heads attend to, and what are weights and representations like?
+
+    RUN is an id, the beginning of one, "latest", RUN@STEP for kept weights, or a folder with a GPT-2 of Hugging Face's.
+    With several runs the table has means over them.
+    """
+
+    runs: Positional[tuple[str, ...]] = ()
+    """Models to look at."""
+    what: What = "attention"
+    """attention: entropy, distance and task-aware scores of each head; weights, spectra, composition: of the matrices;
+    linear: linear probes of what the task defines, with controls; lens, attribution: the logit difference by layer and
+    by component; drift, cka: how far phase 2 moved weights and representations; timeline: attention at every kept step
+    of both phases."""
+    score: str = "entropy_relative"
+    """attention, timeline: which score the figure shows; timeline: the only target that the table has."""
+    seed: int = 0
+    """Of the sequences, and of whatever else is drawn."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table, and write the figures if asked."""
+    command = parse(Probe, "probe", arguments)
+    values = VALUES[command.what]
+    store = RunStore(command.store)
+    with run_threads(1):
+        if command.what == "timeline":
+            if not command.runs:
+                raise ValueError("procpre-interp probe wants a RUN or several; `procpre-interp runs` lists them")
+            table = _timeline(command, store)
+            title = "attention at every kept step"
+        else:
+            found = subjects(command.runs, command, "probe")
+            table = table_of(found, lambda subject: WHAT[command.what](subject, command), command.stage)
+            title = stage_title(command, f"{command.what}, {found[0].task.name}")
+    show(table, values, command, _figures(command, table) if command.html is not None else [], title)
+    return 0
+
+
+def _timeline(command: Probe, store: RunStore) -> pd.DataFrame:
+    """One target's timelines, or those of the scores that need none."""
+    general = ("entropy_bits", "entropy_relative", "distance")
+    targets = () if command.score in general else (command.score,)
+    runs = [store.open(name) for name in command.runs]
+    table = timelines(runs, store, n_sequences=command.sequences, targets=targets)
+    return table.loc[table["score"] == command.score].reset_index(drop=True)
+
+
+def _attention(subject: Subject, command: Probe) -> pd.DataFrame:
+    return attention_scores(subject.model, _batch(subject, command), subject.task)
+
+
+def _linear(subject: Subject, command: Probe) -> pd.DataFrame:
+    names = labels_for(subject.task)
+    if not names:
+        raise ValueError(f"{subject.task.name} has no labels that a linear probe could be asked for")
+    batch, tables = _batch(subject, command), []
+    for name in names:
+        labels = position_labels(batch, subject.task, name)
+        generator = stream(command.seed, "linear probe", name)
+        table = linear_probe(subject.model, batch, labels, generator=generator, untrained=subject.fresh)
+        tables.append(table.assign(label=name))
+    whole = pd.concat(tables, ignore_index=True)
+    return whole.reindex(columns=["label", *whole.columns.drop("label")])
+
+
+def _batch(subject: Subject, command: Probe) -> Batch:
+    return subject.task.batch(command.sequences, generator=stream(command.seed, "probe", subject.task.stream_label))
+
+
+def _pairs(subject: Subject, command: Probe) -> Pairs:
+    generator = stream(command.seed, "pairs", subject.task.stream_label)
+    return subject.task.counterfactuals(command.sequences, generator=generator)
+
+
+def _before_and_after(subject: Subject, command: Probe) -> tuple[HookedTransformer, HookedTransformer]:
+    """What phase 2 began with, and what it ended with."""
+    store = RunStore(command.store)
+    found = stages(store.open(subject.run.partition("@")[0]), store)
+    return found.get("transplanted", found["fresh"]).model, subject.model
+
+
+WHAT: dict[str, Callable[[Subject, Probe], pd.DataFrame]] = {
+    "attention": _attention,
+    "weights": lambda subject, command: weight_table(subject.model),
+    "spectra": lambda subject, command: spectra(subject.model),
+    "composition": lambda subject, command: composition_scores(subject.model),
+    "linear": _linear,
+    "lens": lambda subject, command: logit_lens_table(subject.model, _pairs(subject, command)),
+    "attribution": lambda subject, command: direct_logit_attribution_table(subject.model, _pairs(subject, command)),
+    "drift": lambda subject, command: drift(*_before_and_after(subject, command)),
+    "cka": lambda subject, command: cka(*_before_and_after(subject, command), _batch(subject, command)),
+}
+"""What is measured of a model."""
+
+VALUES: dict[str, Sequence[str]] = {
+    "attention": ("value", "uniform", "n_queries"),
+    "weights": ("frobenius", "spectral", "stable_rank", "effective_rank", "rms"),
+    "spectra": ("singular_value",),
+    "composition": ("score", "baseline"),
+    "linear": ("accuracy", "majority", "control", "selectivity", "untrained", "n_train", "n_test", "n_classes"),
+    "lens": ("value", "accuracy"),
+    "attribution": ("value",),
+    "drift": ("relative_change", "cosine", "in_subspace", "turned_in_subspace", "expected", "rank"),
+    "cka": ("cka",),
+    "timeline": ("value", "uniform"),
+}
+"""Columns that are averaged over runs."""
+
+
+def _figures(command: Probe, table: pd.DataFrame) -> list[go.Figure]:
+    """Figures of the first run; of timelines, of all."""
+    first = table.loc[table["run"] == table["run"].iloc[0]]
+    if command.what == "attention":
+        return [score_heatmap(first, name) for name in dict.fromkeys(first["score"])]
+    if command.what == "timeline":
+        return [timeline_figure(table, command.score)]
+    figures = {"spectra": spectrum_figure, "drift": drift_figure, "cka": cka_heatmap}
+    return [figures[command.what](first)] if command.what in figures else []

@@ -1,0 +1,174 @@
+"""The models that `probe` and `patch` look at: of stored runs at some stage, or a GPT-2 of Hugging Face's."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+import yaml
+
+from procpre_interp.data import TASKS, Task
+from procpre_interp.lineage import STAGES, StageName, stages
+from procpre_interp.model import HookedTransformer, from_huggingface
+from procpre_interp.pipeline import load_model
+from procpre_interp.registry import unknown_name
+from procpre_interp.report import Section, write_report
+from procpre_interp.resampling import bootstrap_interval, interval_note
+from procpre_interp.runs import RunStore
+from procpre_interp.terminal import default_store, print_frame, stdout_console
+
+Format = Literal["table", "csv", "json"]
+MOST_ROWS = 80
+"""Of a table on the screen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What `probe` and `patch` share: which models, which task, and where the table goes."""
+
+    stage: StageName = "finished"
+    """Which model of a run's lineage: before or after phase 1, fresh, transplanted, or finished."""
+    task: str | None = None
+    """Another task than the stage's own, whose tokens the model knows: a name, or YAML such as '{name: dyck, k: 4}'."""
+    sequences: int = 128
+    """Sequences, or pairs, to measure on."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+    format: Format = "table"
+    """table for people (means over runs), csv and json for programs (every row)."""
+    html: Path | None = None
+    """Also write one HTML file with the figures and the whole table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, its task, and what names it in a table."""
+
+    run: str
+    replicate: int
+    model: HookedTransformer
+    task: Task
+    fresh: HookedTransformer | None
+    """The same before any training; none for a model from elsewhere."""
+
+
+def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
+    """The models that are named: RUN, RUN@STEP, or a folder with Hugging Face's config.json.
+
+    Raises `ValueError` for none, an unknown run, a stage that a run does not have, and a folder without --task.
+    """
+    if not names:
+        raise ValueError(f"procpre-interp {what} wants a RUN or several; `procpre-interp runs` lists them")
+    task = None if command.task is None else named_task(command.task)
+    store = RunStore(command.store)
+    return [_subject(name, command.stage, task, store) for name in dict.fromkeys(names)]
+
+
+def _subject(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
+    folder = Path(name)
+    if (folder / "config.json").is_file() and not (folder / "manifest.json").is_file():
+        if task is None:
+            raise ValueError(f"{name} is a model without a task; give --task, whose token ids must be the model's")
+        return Subject(folder.name, 0, _fits(from_huggingface(folder), task), task, None)
+    run_id, _, step = name.partition("@")
+    run = store.open(run_id)
+    if step and not step.isdecimal():
+        raise ValueError(f"{name}: after @ comes a step, one of {run.steps}")
+    found = stages(run, store)
+    if stage not in found:
+        raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {', '.join(found)}")
+    if step and stage != "finished":
+        raise ValueError(f"{name} with --stage {stage}; a step is one of the run's own training, of stage finished")
+    chosen = found[stage]
+    model = load_model(run, int(step)) if step else chosen.model
+    task = task or chosen.task
+    task.prepare()
+    before = found["phase1_fresh" if stage.startswith("phase1") else "fresh"].model
+    label = f"{run.id}@{step}" if step else run.id
+    return Subject(label, run.seed, _fits(model, task), task, before)
+
+
+def named_task(text: str) -> Task:
+    """A task from its name, or from YAML with its fields."""
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise ValueError(f"--task {text!r} is no YAML: {' '.join(str(problem).split())}") from None
+    if isinstance(fields, str):
+        fields = {"name": fields}
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise ValueError(f"--task {text!r}; give a name, or YAML such as '{{name: dyck, k: 4}}'")
+    if fields["name"] not in TASKS:
+        raise unknown_name("task", fields["name"], list(TASKS))
+    return TASKS.build(fields.pop("name"), **fields).resolve()
+
+
+def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:
+    if task.d_vocab > model.config.d_vocab or task.n_ctx > model.config.n_ctx:
+        raise ValueError(
+            f"{task.name} has {task.d_vocab} token ids and sequences of {task.n_ctx}; the model knows "
+            f"{model.config.d_vocab} ids and {model.config.n_ctx} positions"
+        )
+    return model
+
+
+def table_of(
+    found: Sequence[Subject], measure: Callable[[Subject], pd.DataFrame], stage: str = "finished"
+) -> pd.DataFrame:
+    """The measurements of several models, one below the other: run, replicate and stage first."""
+    tables = []
+    for subject in found:
+        table = measure(subject)
+        place = {"run": subject.run, "replicate": subject.replicate, "stage": stage}
+        tables.append(pd.DataFrame(place, index=table.index).join(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def over_runs(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
+    """Mean and interval over runs of some columns, one row for each combination of the others."""
+    keys = [column for column in table if column not in (*values, "run", "replicate")]
+    rows = []
+    for _, group in table.groupby(keys, sort=False, dropna=False):
+        row: dict[str, object] = group.iloc[0][keys].to_dict()
+        for value in values:
+            found = bootstrap_interval(group[value].dropna().to_numpy(dtype=float))
+            row |= {value: found.estimate, f"{value}_low": found.low, f"{value}_high": found.high}
+        rows.append(row | {"n": len(group)})
+    return pd.DataFrame(rows)
+
+
+def show(table: pd.DataFrame, values: Sequence[str], command: Look, figures: Sequence[go.Figure], title: str) -> None:
+    """Print the table as asked, and write the HTML file."""
+    if command.format == "csv":
+        print(table.to_csv(index=False), end="")
+    elif command.format == "json":
+        print(table.to_json(orient="records", indent=1))
+    else:
+        runs = len(set(table["run"]))
+        shown = over_runs(table, values) if runs > 1 else table.drop(columns=["run", "replicate"])
+        text = shown.head(MOST_ROWS).map(_cell)
+        names = [column for column in text if not pd.api.types.is_numeric_dtype(shown[column])]
+        console = stdout_console()
+        print_frame(console, text, title, left=names)
+        if len(shown) > MOST_ROWS:
+            console.print(f"{MOST_ROWS} of {len(shown)} rows; --format csv has all")
+        if runs > 1:
+            console.print(f"Means over {runs} runs, and intervals: {interval_note(runs)}")
+    if command.html is not None:
+        sections = [Section(title="Figures", blocks=list(figures)), Section(title="Every row", blocks=[table])]
+        where = write_report(command.html, title, [each for each in sections if each.blocks])
+        if command.format == "table":
+            print(f"report: {where}")
+
+
+def _cell(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def stage_title(command: Look, what: str) -> str:
+    """What was measured, and where."""
+    return f"{what} ({STAGES[command.stage]})"

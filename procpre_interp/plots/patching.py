@@ -1,0 +1,153 @@
+"""Effects of activation patches as heat maps over layers, heads and positions."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from procpre_interp.plots.heatmaps import DIVERGING
+from procpre_interp.plots.theme import lay_out
+from procpre_interp.registry import unknown_name
+
+MAX_PRINTED = 200
+"""Cells up to which a heat map prints its numbers; beyond it they are in the hover text alone."""
+
+MAX_TICKS = 48
+"""Positions that label an axis, or the axes of panels side by side; of longer sequences every k-th does."""
+
+VALUES = {"share": "Share of the gap", "effect": "Change of the {metric}"}
+"""What the colours can show, in words."""
+
+RUNS = {"denoise": "corrupted runs", "noise": "clean runs"}
+"""The runs that a patch changes, by direction."""
+
+REPLACEMENTS = {
+    "other": "the pair's other run's",
+    "zero": "zero",
+    "mean": "the mean over pairs",
+    "resample": "another pair's",
+}
+"""What comes in, in words."""
+
+
+def patch_heatmap(
+    table: pd.DataFrame, site: str, *, value: str = "share", tokens: Sequence[str] | None = None, title: str = ""
+) -> go.Figure:
+    """Effect of each patch of a site as the colour of its cell, centred on 0.
+
+    `table` is that of `patch.activation_patching` (site, layer, head, position, metric, direction, replacement, value,
+    effect, share, n_pairs). With positions they are across, and layers, or layers and heads, down; without, heads are
+    across and layers down. `value` is what the colours show: "share", 1 where a patch alone makes the metric that of
+    the other run, or "effect", in the metric's unit. `tokens` label the positions; equal ones stay apart.
+    """
+    keys, setting = ["layer", "head", "position"], ["metric", "direction", "replacement"]
+    require(table, ["site", *keys, *setting, "value", "effect", "share", "n_pairs"], "patches")
+    if value not in VALUES:
+        raise unknown_name("value of a patch", value, list(VALUES))
+    rows = table.loc[table["site"] == site]
+    if rows.empty:
+        raise unknown_name("site", site, [str(name) for name in table["site"].unique()])
+    refuse_twice(rows, [*setting, *keys])
+    metric, direction, replacement = (_only(rows, column) for column in setting)
+    with_heads, by_position = (bool(rows[column].notna().to_numpy().any()) for column in keys[1:])
+    places = [tuple(None if pd.isna(number) else int(number) for number in row) for row in rows[keys].to_numpy(object)]
+    down = [(layer, head if by_position else None) for layer, head, _ in places]
+    across = [position if by_position else head for _, head, position in places]
+    lines = sorted(set(down), key=lambda line: [_order(number) for number in line])
+    columns = sorted(set(across), key=_order)
+    last = max((position for *_, position in places if position is not None), default=-1)
+    if tokens is not None and len(tokens) <= last:
+        raise ValueError(f"{len(tokens)} tokens, and patches at positions up to {last}; give a token for each")
+    shape = len(lines), len(columns)
+    colour, hover = np.full(shape, np.nan), np.full(shape, "", dtype=object)
+    for place, line, column, patch in zip(places, down, across, rows.to_dict("records")):
+        spot = lines.index(line), columns.index(column)
+        colour[spot] = patch[value]
+        numbers = f"share {patch['share']:+.3g}, effect {patch['effect']:+.3g}, {_words(metric)} {patch['value']:.3g}"
+        hover[spot] = f"{_name(place, tokens)}: {numbers}"
+    reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=list(range(len(columns))),
+        y=list(range(len(lines))),
+        z=colour,
+        zmin=-reach,
+        zmax=reach,
+        colorscale=DIVERGING,
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        texttemplate="%{z:+.2f}" if colour.size <= MAX_PRINTED else None,
+        xgap=1,
+        ygap=1,
+        colorbar={"title": {"text": VALUES[value].format(metric=_words(metric)), "side": "right"}},
+    )
+    incoming, n = REPLACEMENTS.get(replacement, replacement), int(rows["n_pairs"].to_numpy().min())
+    caption = f"{RUNS.get(direction, direction)}, each activation replaced by {incoming}; {_words(metric)}; "
+    x = "Position" if by_position else "Head" if with_heads else ""
+    y = "Layer and head" if by_position and with_heads else "Layer"
+    height = max(380, 200 + 26 * len(lines))
+    caption += f"n = {n:,} pair{'s' * (n != 1)}, no interval"
+    lay_out(figure, title=title or f"Patching {site}", caption=caption, x=x, y=y, height=height)
+    labels = ["all" if column is None else str(column) for column in columns]
+    if by_position and tokens is not None:
+        labels = ["all" if column is None else visible(tokens[column]) for column in columns]
+    figure.update_xaxes(**ticks(labels), showgrid=False, zeroline=False)
+    names = [str(layer) if head is None else f"L{layer}H{head}" for layer, head in lines]
+    return figure.update_yaxes(**ticks(names, len(names)), showgrid=False, zeroline=False, autorange="reversed")
+
+
+def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Raises `ValueError` for a table that has no rows, or lacks a column that the figure draws."""
+    if table.empty:
+        raise ValueError(f"the table of {what} has no rows: there is nothing to draw")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"the table of {what} has columns {list(table)}; it lacks {missing}")
+
+
+def refuse_twice(rows: pd.DataFrame, keys: list[str]) -> None:
+    """Raises `ValueError` for two rows in one place: a cell drawn twice would show the second alone."""
+    twice = rows.duplicated(keys)
+    if twice.any():
+        where = ", ".join(f"{key} {value}" for key, value in rows.loc[twice, keys].iloc[0].items())
+        raise ValueError(f"two values for {where}; a figure shows one run or condition: select it first")
+
+
+def visible(token: str) -> str:
+    """A token as plotly shows it: markup escaped, and a mark where there would be nothing to see."""
+    return html.escape(token.replace(" ", "␣").replace("\n", "⏎"), quote=False) or "∅"
+
+
+def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> dict[str, Any]:
+    """Labels of an axis whose cells stand at 0, 1, ...: all of them, or every k-th."""
+    shown = list(range(0, len(labels), -(-len(labels) // at_most)))
+    return {"tickvals": shown, "ticktext": [labels[index] for index in shown]}
+
+
+def _order(number: int | None) -> tuple[bool, int]:
+    """As numbers, and what has none behind them."""
+    return number is None, number or 0
+
+
+def _name(place: tuple[int | None, ...], tokens: Sequence[str] | None) -> str:
+    """ "L0H2, position 7 (a)", without what the place lacks."""
+    layer, head, position = place
+    text = f"L{layer}" if head is None else f"L{layer}H{head}"
+    if position is None:
+        return text
+    return f"{text}, position {position}" + ("" if tokens is None else f" ({visible(tokens[position])})")
+
+
+def _words(metric: str) -> str:
+    return "loss in nats" if metric == "loss" else metric.replace("_", " ")
+
+
+def _only(rows: pd.DataFrame, column: str) -> str:
+    """The one value of a column."""
+    values = [str(value) for value in rows[column].unique()]
+    if len(values) != 1:
+        raise ValueError(f"patches with {column} {values}; a figure shows one: select it first")
+    return values[0]

@@ -1,0 +1,145 @@
+"""`procpre-interp probe` and `patch`: every kind of measurement, on runs and on a GPT-2 of Hugging Face's."""
+
+import json
+
+import pytest
+
+from procpre_interp.cli import main
+from procpre_interp.commands.patch import WHAT as PATCHES
+from procpre_interp.commands.probe import VALUES as PROBES
+from procpre_interp.commands.subjects import named_task
+from procpre_interp.data import TASKS
+from procpre_interp.model import to_huggingface
+from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model
+from procpre_interp.runs import RunStore
+from procpre_interp.train import TrainConfig
+from tests.test_cli import complaint
+
+TRAIN = TrainConfig(steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3)
+SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    for seed in (0, 1):
+        tied = Architecture(n_layers=2, n_heads=2, d_model=8, tied=True)
+        before = execute(RunConfig(task=TASKS.build("dyck", k=3, length=64), seed=seed, train=TRAIN, model=tied), store)
+        task, parents = TASKS.build("haystack", max_pairs=5), (Parent(run=before.id, selector="attn+ln"),)
+        execute(RunConfig(task=task, seed=seed, train=TRAIN, model=SHAPE, parents=parents), store)
+    return store
+
+
+@pytest.fixture
+def runs(store, monkeypatch, tmp_path) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROCPRE_STORE", str(store.path))
+    table = store.query(task="haystack").sort_values("seed")
+    return table["run"].tolist()
+
+
+@pytest.mark.parametrize("what", PROBES)
+def test_every_probe(what, runs, tmp_path, capsys):
+    score = ["--score", "value"] if what == "timeline" else []
+    html = tmp_path / "probe.html"
+    assert (
+        main(["probe", *runs, "--what", what, "--sequences", "16", "--format", "json", "--html", str(html), *score])
+        == 0
+    )
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["run"] for row in rows} == set(runs)
+    assert set(PROBES[what]) <= set(rows[0])
+    assert "Every row" in html.read_text()
+    assert main(["probe", *runs, "--what", what, "--sequences", "16", *score]) == 0
+    assert "Means over 2 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", PATCHES)
+def test_every_patch(what, runs, tmp_path, capsys):
+    html = tmp_path / "patch.html"
+    assert main(["patch", runs[0], "--what", what, "--sequences", "6", "--format", "json", "--html", str(html)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["stage"] for row in rows} == {"finished"}
+    assert set(PATCHES[what][1]) <= set(rows[0])
+    assert main(["patch", *runs, "--what", what, "--sequences", "6"]) == 0
+    assert what.replace("_", " ") in capsys.readouterr().out
+
+
+def test_patches_by_position_and_by_cause(runs, capsys):
+    command = [
+        "patch",
+        runs[0],
+        "--sites",
+        "z",
+        "--by-position",
+        "--cause",
+        "value",
+        "--sequences",
+        "4",
+        "--format",
+        "json",
+    ]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2 * 2 * 13
+    assert main([*command, "--metric", "loss", "--direction", "noise", "--replacement", "mean"]) == 0
+    assert {row["replacement"] for row in json.loads(capsys.readouterr().out)} == {"mean"}
+
+
+def test_stages_and_steps(runs, store, capsys):
+    probe = ["probe", "--what", "weights", "--format", "json"]
+    found = {}
+    for names in ([runs[0], "--stage", "transplanted"], [f"{runs[0]}@0"], [runs[0], "--stage", "phase1"], [runs[0]]):
+        assert main([*probe, *names]) == 0
+        found[names[-1]] = [row["frobenius"] for row in json.loads(capsys.readouterr().out) if row["matrix"] == "W_Q"]
+    assert found["transplanted"] == found[f"{runs[0]}@0"] == found["phase1"]
+    assert found["transplanted"] != found[runs[0]]
+
+
+def test_a_model_from_hugging_face(runs, store, tmp_path, capsys):
+    to_huggingface(load_model(store.open(runs[0]))).save_pretrained(tmp_path / "gpt2")
+    task = ["--task", "{name: haystack, max_pairs: 5}", "--sequences", "8", "--format", "json"]
+    for command in (["probe"], ["patch", "--what", "edges"], ["probe", "--what", "linear"]):
+        tables = []
+        for name in (str(tmp_path / "gpt2"), runs[0]):
+            assert main([command[0], name, *command[1:], *task]) == 0
+            rows = json.loads(capsys.readouterr().out)
+            tables.append([row.get("score", row.get("value", row.get("accuracy"))) for row in rows])
+        assert tables[0] == pytest.approx(tables[1], abs=1e-5) if command[-1] == "edges" else tables[0] == tables[1]
+    assert main(["probe", str(tmp_path / "gpt2")]) == 2
+    assert "model without a task" in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["probe"], "wants a RUN"),
+        (["probe", "--what", "timeline"], "wants a RUN"),
+        (["patch", "nothing"], "no run"),
+        (["patch", "RUN@7"], "keeps no weights of step 7"),
+        (["patch", "RUN@x"], "after @ comes a step"),
+        (["probe", "RUN@0", "--stage", "phase1"], "of stage finished"),
+        (["patch", "RUN", "--cause", "values"], "unknown cause of haystack 'values'"),
+        (["patch", "RUN", "--sites", "zz"], "unknown site 'zz'"),
+        (["patch", "RUN", "--task", "needle"], "unknown task 'needle'"),
+        (["patch", "RUN", "--task", "{name: [}"], "is no YAML"),
+        (["patch", "RUN", "--task", "7"], "give a name"),
+        (["probe", "RUN", "--task", "dyck"], "the model knows"),
+        (["probe", "RUN", "--what", "timeline", "--score", "retrieval"], "unknown target 'retrieval'"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, said, runs, capsys):
+    names = [part.replace("RUN", runs[0]) for part in arguments]
+    assert main(names) == 2
+    assert said in complaint(capsys)
+
+
+def test_a_stage_that_a_run_does_not_have(store, runs, capsys):
+    parent = store.query(task="dyck")["run"].iloc[0]
+    assert main(["probe", parent, "--stage", "phase1"]) == 2
+    assert "has no parents" in complaint(capsys)
+
+
+def test_tasks_by_name_and_by_yaml():
+    assert named_task("haystack") == TASKS.build("haystack").resolve()
+    assert named_task("{name: dyck, k: 4}").k == 4
