@@ -13,23 +13,14 @@ parent are transferred (with LN): the strongest of its circuit, or four by lot.
 import sys
 from collections.abc import Mapping
 
-import torch
-
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.experiment import haystack_experiment, main, measure_figure, run
-from procpre_interp.lineage import Stage, stages
 from procpre_interp.observe import Measured, Observation
-from procpre_interp.patch import Graph, circuit_values, edge_attribution, overlap_table, random_edges, top_edges
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
 from procpre_interp.runs import Run, RunStore
-from procpre_interp.seeding import numpy_stream, stream
+from procpre_interp.transfer_circuits import circuit_overlaps, circuit_reuse
 
 __all__ = ["EXPERIMENT", "figure", "run"]
-
-SHARE = 0.2
-PAIRS = 64
-RANDOM = 50
 
 CLAIM = Claim(
     name="circuits_are_reused",
@@ -69,39 +60,19 @@ CLAIM = Claim(
 )
 
 
-def circuit(stage: Stage, pairs: Pairs) -> torch.Tensor:
-    """The strongest fifth of a model's edges, as a mask over the graph's."""
-    graph = Graph(stage.model.config)
-    scores = edge_attribution(stage.model, pairs, method="eap_ig_inputs")
-    return graph.mask(top_edges(scores, round(SHARE * len(graph.edges))))
-
-
 def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     """Overlap of the two circuits, and what the first one carries in the finished model."""
-    seed, models = runs["attn+ln"].seed, stages(runs["attn+ln"], store)
-    first, last = models["phase1"], models["finished"]
-    pairs = {
-        stage.name: stage.task.counterfactuals(PAIRS, generator=stream(seed, "circuit pairs", stage.task.name))
-        for stage in (first, last)
+    run = runs["attn+ln"]
+    compared = circuit_overlaps([run], store).set_index(["first", "second"])
+    carried = circuit_reuse([run], store).set_index("circuit")
+    both = ("phase1", "finished")
+    found = {
+        "overlap": {"jaccard": float(compared.at[both, "jaccard"])},
+        "rewired": {"jaccard": float(compared.at[both, "null_mean"])},
     }
-    graph = Graph(last.model.config)
-    masks = {stage.name: circuit(stage, pairs[stage.name]) for stage in (first, last)}
-    named = {name: graph.circuit(mask) for name, mask in masks.items()}
-    compared = overlap_table(graph, named, generator=numpy_stream(seed, "rewired")).iloc[0]
-    generator = stream(seed, "random circuits")
-    size = len(named["phase1"])
-    randoms = torch.stack([graph.mask(random_edges(graph, size, generator=generator)) for _ in range(RANDOM)])
-    kept = torch.cat([masks["phase1"][None], randoms])
-    ends = torch.stack([torch.ones_like(kept[0]), torch.zeros_like(kept[0])])
-    values = circuit_values(last.model, pairs["finished"], torch.cat([kept, ~kept, ends]), replacement="mean").mean(1)
-    full, empty = values[-2:]
-    share = ((values[:-2] - empty) / (full - empty)).view(2, -1)
-    return {
-        "overlap": {"jaccard": float(compared["jaccard"])},
-        "rewired": {"jaccard": float(compared["null_mean"])},
-        "phase1_circuit": {"faithfulness": float(share[0, 0]), "completeness": float(share[1, 0])},
-        "random_circuits": {"faithfulness": float(share[0, 1:].mean()), "completeness": float(share[1, 1:].mean())},
-    }
+    for name, circuit in (("phase1_circuit", "phase1"), ("random_circuits", "random")):
+        found[name] = {each: float(carried.at[circuit, each]) for each in ("faithfulness", "completeness")}
+    return found
 
 
 figure = measure_figure("jaccard", "Jaccard index of the edges of both circuits")

@@ -54,6 +54,7 @@ PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
 ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = ALLOWED["lineage"] = PIPELINE | {"pipeline"}
 ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
+ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
 ALLOWED["observe"] = PIPELINE | {"claims"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}

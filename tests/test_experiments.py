@@ -1,5 +1,6 @@
 """The scripts of the claims: what they plan, whether their verdicts can come out either way, and one of them whole."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -11,8 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims import judge
-from procpre_interp.experiment import main, shortened
+from procpre_interp.claims import judge, judge_contrasts
+from procpre_interp.experiment import few_steps, main, shortened
 from procpre_interp.runs import RunStore
 from procpre_interp.seeding import numpy_stream
 from procpre_interp.sweep import plan
@@ -26,6 +27,8 @@ NAMES = (
     "shuffled_sequences_teach_nothing",
     "parts_combine",
 )
+OBSERVED = ("heads_sharpen", "circuits_are_reused", "retrieval_head_forms")
+"""Claims whose contrasts are of what is measured in models."""
 SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
@@ -58,6 +61,71 @@ def test_a_claim_says_what_it_must_and_plans_confirmation_seeds(name):
         # A contrast compares: what is common to all conditions cancels.
         assert sum(contrast.weights.values()) == pytest.approx(0)
     assert script(name).run is not None
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_a_claim_on_models_says_what_it_must(name):
+    experiment = script(name).EXPERIMENT
+    claim, sweep, observation = experiment.claim, experiment.sweep, experiment.observation
+    assert claim.name == sweep.name == name
+    assert all(len(text) > 20 for text in (claim.claim, claim.prediction, claim.margin, claim.refuted_by))
+    assert (sweep.first_seed, sweep.replicates) == (1000, 10)
+    trained = {condition.name for condition in sweep.of_replicate(1009)}
+    assert set(observation.needs) <= trained
+    assert not set(observation.conditions) & trained
+    for contrast in (claim.primary, *claim.secondary):
+        assert set(contrast.weights) <= trained | set(observation.conditions)
+        assert sum(contrast.weights.values()) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_the_verdict_follows_from_what_was_observed(name, tmp_path):
+    experiment = script(name).EXPERIMENT
+    primary = experiment.claim.primary
+    table = made_up(experiment, lambda condition: 0.5).assign(run="")
+    planned = plan(experiment.sweep).cells
+    for sign, verdict in ((1, "supported"), (-1, "refuted")):
+        sign *= 1 if primary.predicted == "above" else -1
+        rows = [
+            {
+                "condition": condition,
+                "label": condition,
+                "replicate": replicate,
+                "status": "finished",
+                "observed": True,
+                primary.measure: 0.4 * sign * weight + numpy_stream(replicate, condition).normal(0, 0.004),
+            }
+            for replicate in experiment.sweep.seeds
+            for condition, weight in primary.weights.items()
+        ]
+        observed = pd.DataFrame(rows)
+        whole = table.loc[~table["condition"].isin(list(primary.weights))].assign(observed=False)
+        whole = pd.concat([whole, observed], ignore_index=True)
+        contrasts = judge_contrasts([primary], whole, planned=pd.concat([planned, observed]))
+        assert contrasts["verdict"].tolist() == [verdict]
+        figure = experiment.figure(whole, {"claim": "title"})
+        assert len(figure.data) == 2
+    assert judge_contrasts([primary], table, planned=pd.concat([planned, observed]))["n"].tolist() == [0]
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory) -> Path:
+    """The claims share runs, as they do in a real store."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys):
+    experiment = script(name).EXPERIMENT
+    few = few_steps(experiment.sweep.train)
+    monkeypatch.setattr("procpre_interp.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(shared_store)]) == 0
+    judged = RunStore(shared_store).read_table(f"quick-claim-{name}")
+    assert judged.metadata["verdict"] == "undecided"
+    measured = judged.frame.loc[judged.frame["observed"].astype(bool)]
+    assert set(measured["condition"]) == set(experiment.observation.conditions)
+    assert [contrast["n"] for contrast in judged.metadata["contrasts"]] == [1] * 4
+    assert "UNDECIDED" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)

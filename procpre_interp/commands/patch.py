@@ -14,10 +14,12 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
 from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.plots.patching import patch_heatmap
+from procpre_interp.runs import Run, RunStore
 from procpre_interp.seeding import stream
 from procpre_interp.train.process import run_threads
+from procpre_interp.transfer_circuits import circuit_overlaps, circuit_reuse
 
-What = Literal["nodes", "edges", "exact_edges", "circuit", "heads"]
+What = Literal["nodes", "edges", "exact_edges", "circuit", "heads", "overlap", "reuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,8 @@ class Patch(Look):
     """Models to patch."""
     what: What = "nodes"
     """nodes: activation patching; edges: EAP-IG scores of all edges; exact_edges: each edge patched alone; circuit: how
-    much the strongest edges carry; heads: which heads a learned mask keeps (no pairs)."""
+    much the strongest edges carry; heads: which heads a learned mask keeps (no pairs); overlap, reuse: whether
+    circuits of phase 1, of the transplanted and the finished model are the same, and what each carries in the last."""
     cause: str | None = None
     """What differs in a pair; none: pairs of every cause of the task. `procpre-interp tasks` names them."""
     sites: tuple[str, ...] = ("resid_pre", "attn_out", "mlp_out", "z")
@@ -110,12 +113,27 @@ def _heads(subject: Subject, command: Patch) -> pd.DataFrame:
     return head_test(subject.model, batch, test, generator=generator)
 
 
+def _overlap(subject: Subject, command: Patch) -> pd.DataFrame:
+    return _of_run(circuit_overlaps, subject, command)
+
+
+def _reuse(subject: Subject, command: Patch) -> pd.DataFrame:
+    return _of_run(circuit_reuse, subject, command)
+
+
+def _of_run(measure: Callable[[list[Run], RunStore], pd.DataFrame], subject: Subject, command: Patch) -> pd.DataFrame:
+    store = RunStore(command.store)
+    return measure([store.open(subject.run.partition("@")[0])], store).drop(columns=["run", "replicate"])
+
+
 WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Sequence[str]]] = {
     "nodes": (_nodes, ("value", "effect", "share", "clean", "corrupted")),
     "edges": (_edges, ("score",)),
     "exact_edges": (_exact_edges, ("value", "effect", "share")),
     "circuit": (_circuit, ("value", "faithfulness", "completeness")),
     "heads": (_heads, ("kl_nats", "accuracy")),
+    "overlap": (_overlap, ("jaccard", "null_mean", "null_low", "null_high", "p")),
+    "reuse": (_reuse, ("faithfulness", "completeness")),
 }
 """What is measured, and which columns are its values."""
 
