@@ -65,7 +65,7 @@ def test_a_model_that_was_not_trained_on_has_its_parents_circuit(store, parent):
     config = RunConfig(task=task, seed=3, model=SHAPE, train=train, parents=(Parent(run=parent.id),), transfer=retain)
     table = circuit_overlaps([execute(config, store)], store, n_draws=20)
     assert table["jaccard"].tolist() == [1.0, 1.0, 1.0]
-    assert (table["p"] <= 0.1).all()
+    assert (table["null_mean"] < 1).all()
 
 
 def test_what_a_circuit_carries_is_measured_in_the_finished_model(store, run):
