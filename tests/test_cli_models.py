@@ -6,7 +6,7 @@ import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.commands.patch import WHAT as PATCHES
-from procpre_interp.commands.probe import VALUES as PROBES
+from procpre_interp.commands.probe import COLUMNS as PROBES
 from procpre_interp.commands.subjects import named_task
 from procpre_interp.data import TASKS
 from procpre_interp.model import to_huggingface
@@ -48,7 +48,7 @@ def test_every_probe(what, runs, tmp_path, capsys):
     )
     rows = json.loads(capsys.readouterr().out)
     assert {row["run"] for row in rows} == set(runs)
-    assert set(PROBES[what]) <= set(rows[0])
+    assert {*PROBES[what].keys, *PROBES[what].values} <= set(rows[0])
     assert "Every row" in html.read_text()
     assert main(["probe", *runs, "--what", what, "--sequences", "16", *score]) == 0
     assert "Means over 2 runs" in capsys.readouterr().out
@@ -60,7 +60,8 @@ def test_every_patch(what, runs, tmp_path, capsys):
     assert main(["patch", runs[0], "--what", what, "--sequences", "6", "--format", "json", "--html", str(html)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["stage"] for row in rows} == {"finished"}
-    assert set(PATCHES[what][1]) <= set(rows[0])
+    columns = PATCHES[what][1]
+    assert {*columns.keys, *columns.values} <= set(rows[0])
     assert main(["patch", *runs, "--what", what, "--sequences", "6"]) == 0
     assert what.replace("_", " ") in capsys.readouterr().out
 

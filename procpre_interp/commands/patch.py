@@ -1,6 +1,6 @@
 """`procpre-interp patch`: which activations, edges and circuits carry an answer, on counterfactual pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
-from procpre_interp.commands.subjects import Look, Subject, show, stage_title, subjects, table_of
+from procpre_interp.commands.subjects import Columns, Look, Subject, show, stage_title, subjects, table_of
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
 from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
@@ -57,12 +57,12 @@ def main(arguments: list[str]) -> int:
     """Print the table, and write the figures if asked."""
     command = parse(Patch, "patch", arguments)
     found = subjects(command.runs, command, "patch")
-    measure, values = WHAT[command.what]
+    measure, columns = WHAT[command.what]
     with run_threads(1):
         table = table_of(found, lambda subject: measure(subject, command), command.stage)
     title = stage_title(command, f"{command.what.replace('_', ' ')}, {found[0].task.name}")
     figures = _figures(command, table) if command.html is not None else []
-    show(table, values, command, figures, title)
+    show(table, columns, command, figures, title)
     return 0
 
 
@@ -126,16 +126,22 @@ def _of_run(measure: Callable[[list[Run], RunStore], pd.DataFrame], subject: Sub
     return measure([store.open(subject.run.partition("@")[0])], store).drop(columns=["run", "replicate"])
 
 
-WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Sequence[str]]] = {
-    "nodes": (_nodes, ("value", "effect", "share", "clean", "corrupted")),
-    "edges": (_edges, ("score",)),
-    "exact_edges": (_exact_edges, ("value", "effect", "share")),
-    "circuit": (_circuit, ("value", "faithfulness", "completeness")),
-    "heads": (_heads, ("kl_nats", "accuracy")),
-    "overlap": (_overlap, ("jaccard", "null_mean", "null_low", "null_high", "p")),
-    "reuse": (_reuse, ("faithfulness", "completeness")),
+WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Columns]] = {
+    "nodes": (_nodes, Columns(("site", "layer", "head", "position"), ("value", "effect", "share"))),
+    "edges": (_edges, Columns(("writer", "reader"), ("score",))),
+    "exact_edges": (_exact_edges, Columns(("writer", "reader"), ("value", "effect", "share"))),
+    "circuit": (_circuit, Columns(("search", "n_edges"), ("value", "faithfulness", "completeness"))),
+    "heads": (
+        _heads,
+        Columns(
+            ("mask", "sparsity"),
+            ("n_kept", "kl_nats", "random_kl_nats_mean", "accuracy", "random_accuracy_mean", "full_accuracy"),
+        ),
+    ),
+    "overlap": (_overlap, Columns(("first", "second"), ("n_shared", "jaccard", "null_mean", "null_high", "p"))),
+    "reuse": (_reuse, Columns(("circuit", "n_edges"), ("faithfulness", "completeness"))),
 }
-"""What is measured, and which columns are its values."""
+"""What is measured, and which columns people are shown."""
 
 
 def _figures(command: Patch, table: pd.DataFrame) -> list[go.Figure]:

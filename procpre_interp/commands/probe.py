@@ -1,6 +1,6 @@
 """`procpre-interp probe`: what heads attend to, what weights and representations are like, and how they developed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
-from procpre_interp.commands.subjects import Look, Subject, show, stage_title, subjects, table_of
+from procpre_interp.commands.subjects import Columns, Look, Subject, show, stage_title, subjects, table_of
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.lineage import stages
@@ -56,7 +56,7 @@ class Probe(Look):
 def main(arguments: list[str]) -> int:
     """Print the table, and write the figures if asked."""
     command = parse(Probe, "probe", arguments)
-    values = VALUES[command.what]
+    columns = COLUMNS[command.what]
     store = RunStore(command.store)
     with run_threads(1):
         if command.what == "timeline":
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
             found = subjects(command.runs, command, "probe")
             table = table_of(found, lambda subject: WHAT[command.what](subject, command), command.stage)
             title = stage_title(command, f"{command.what}, {found[0].task.name}")
-    show(table, values, command, _figures(command, table) if command.html is not None else [], title)
+    show(table, columns, command, _figures(command, table) if command.html is not None else [], title)
     return 0
 
 
@@ -128,19 +128,22 @@ WHAT: dict[str, Callable[[Subject, Probe], pd.DataFrame]] = {
 }
 """What is measured of a model."""
 
-VALUES: dict[str, Sequence[str]] = {
-    "attention": ("value", "uniform", "n_queries"),
-    "weights": ("frobenius", "spectral", "stable_rank", "effective_rank", "rms"),
-    "spectra": ("singular_value",),
-    "composition": ("score", "baseline"),
-    "linear": ("accuracy", "majority", "control", "selectivity", "untrained", "n_train", "n_test", "n_classes"),
-    "lens": ("value", "accuracy"),
-    "attribution": ("value",),
-    "drift": ("relative_change", "cosine", "in_subspace", "turned_in_subspace", "expected", "rank"),
-    "cka": ("cka",),
-    "timeline": ("value", "uniform"),
+MATRIX = ("name", "layer", "head")
+COLUMNS: dict[str, Columns] = {
+    "attention": Columns(("score", "layer", "head"), ("value", "uniform", "n_queries")),
+    "weights": Columns(MATRIX, ("frobenius", "spectral", "stable_rank", "effective_rank", "rms")),
+    "spectra": Columns((*MATRIX, "index"), ("singular_value",)),
+    "composition": Columns(("kind", "layer", "head", "to_layer", "to_head"), ("score", "baseline")),
+    "linear": Columns(
+        ("label", "site"), ("accuracy", "majority", "control", "selectivity", "untrained")
+    ),
+    "lens": Columns(("site", "layer"), ("value", "accuracy")),
+    "attribution": Columns(("component", "layer", "head"), ("value",)),
+    "drift": Columns(MATRIX, ("relative_change", "cosine", "in_subspace", "turned_in_subspace", "expected", "rank")),
+    "cka": Columns(("site", "other"), ("cka",)),
+    "timeline": Columns(("task", "phase", "step", "layer", "head"), ("value", "uniform")),
 }
-"""Columns that are averaged over runs."""
+"""What people are shown of each table."""
 
 
 def _figures(command: Probe, table: pd.DataFrame) -> list[go.Figure]:

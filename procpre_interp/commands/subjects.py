@@ -22,6 +22,9 @@ from procpre_interp.terminal import default_store, print_frame, stdout_console
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80
 """Of a table on the screen."""
+TEXT = ("site", "other", "score", "name", "matrix", "kind", "label", "component", "writer", "reader", "search", "mask")
+TEXT += ("circuit", "first", "second", "task")
+"""Columns of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,36 +129,49 @@ def table_of(
     return pd.concat(tables, ignore_index=True)
 
 
-def over_runs(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """Mean and interval over runs of some columns, one row for each combination of the others."""
-    keys = [column for column in table if column not in (*values, "run", "replicate")]
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a table people are shown: what names a row, and its numbers."""
+
+    keys: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """The table for people, as text: one row a place, numbers as means over runs with their intervals.
+
+    Rows of one run and place, such as random draws, are averaged first.
+    """
+    keys, values = list(columns.keys), list(columns.values)
+    each = table.groupby(["run", *keys], sort=False, dropna=False, as_index=False).agg(dict.fromkeys(values, "mean"))
+    several = len(set(table["run"])) > 1
     rows = []
-    for _, group in table.groupby(keys, sort=False, dropna=False):
-        row: dict[str, object] = group.iloc[0][keys].to_dict()
+    for _, group in each.groupby(keys, sort=False, dropna=False):
+        row = {key: _cell(value) for key, value in group.iloc[0][keys].items()}
         for value in values:
             found = bootstrap_interval(group[value].dropna().to_numpy(dtype=float))
-            row |= {value: found.estimate, f"{value}_low": found.low, f"{value}_high": found.high}
-        rows.append(row | {"n": len(group)})
+            row[value] = _cell(found.estimate)
+            if several and len(group) > 1:
+                row[value] += f" [{_cell(found.low)}, {_cell(found.high)}]"
+        rows.append(row | ({"n": str(len(group))} if several else {}))
     return pd.DataFrame(rows)
 
 
-def show(table: pd.DataFrame, values: Sequence[str], command: Look, figures: Sequence[go.Figure], title: str) -> None:
+def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence[go.Figure], title: str) -> None:
     """Print the table as asked, and write the HTML file."""
     if command.format == "csv":
         print(table.to_csv(index=False), end="")
     elif command.format == "json":
         print(table.to_json(orient="records", indent=1))
     else:
-        runs = len(set(table["run"]))
-        shown = over_runs(table, values) if runs > 1 else table.drop(columns=["run", "replicate"])
-        text = shown.head(MOST_ROWS).map(_cell)
-        names = [column for column in text if not pd.api.types.is_numeric_dtype(shown[column])]
+        runs, text = len(set(table["run"])), over_runs(table, columns)
         console = stdout_console()
-        print_frame(console, text, title, left=names)
-        if len(shown) > MOST_ROWS:
-            console.print(f"{MOST_ROWS} of {len(shown)} rows; --format csv has all")
+        print_frame(console, text.head(MOST_ROWS), title, left=[key for key in columns.keys if key in TEXT])
+        if len(text) > MOST_ROWS:
+            console.print(f"{MOST_ROWS} of {len(text)} rows")
         if runs > 1:
             console.print(f"Means over {runs} runs, and intervals: {interval_note(runs)}")
+        console.print("--format csv has every row and column")
     if command.html is not None:
         sections = [Section(title="Figures", blocks=list(figures)), Section(title="Every row", blocks=[table])]
         where = write_report(command.html, title, [each for each in sections if each.blocks])
