@@ -1,7 +1,10 @@
 """The models that a two-phase run passed through, each with the task that it does or is about to do."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+import pandas as pd
 
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
@@ -26,6 +29,31 @@ class Stage:
     name: StageName
     model: HookedTransformer
     task: Task
+
+
+def over_runs(
+    runs: Iterable[Run],
+    store: RunStore,
+    measure: Callable[[HookedTransformer, Task], pd.DataFrame],
+    *,
+    stage: StageName = "finished",
+) -> pd.DataFrame:
+    """A measurement on one stage of many runs, one table below the other: run, replicate and stage first.
+
+    `measure` is called with each model and its task: `lambda model, task: weight_table(model)`. Raises `ValueError` for
+    no runs, and for a stage that a run does not have.
+    """
+    tables = []
+    for run in runs:
+        found = stages(run, store)
+        if stage not in found:
+            raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {', '.join(found)}")
+        table = measure(found[stage].model, found[stage].task)
+        place = {"run": run.id, "replicate": run.seed, "stage": stage}
+        tables.append(pd.DataFrame(place, index=table.index).join(table))
+    if not tables:
+        raise ValueError("no runs to measure; give at least one")
+    return pd.concat(tables, ignore_index=True)
 
 
 def stages(run: Run, store: RunStore) -> dict[StageName, Stage]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.change_points import formation_step
+from procpre_interp.change_points import change_points, formation_step
 from procpre_interp.pipeline import load_model, load_task
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.probe.targets import TARGETS, targets_of
@@ -114,6 +114,26 @@ def formation(table: pd.DataFrame, score: str, threshold: float | int) -> pd.Dat
     # Of equal ones the first, in the order of layers and heads that the timeline has.
     ranks = heads.groupby(["run", "phase"])["final"].rank(method="first", ascending=False)
     return heads.assign(strongest=ranks == 1)
+
+
+def score_changes(table: pd.DataFrame, score: str, *, max_changes: int = 3) -> pd.DataFrame:
+    """When the level of each head's score changes: one row a change, none for a head whose score stays.
+
+    Columns run, replicate, phase, task, layer, head, score, those of `change_points` (step_before, step, level_before,
+    level_after) and axis_step, the step on the common axis. Changes are found within a phase, whose sequences are
+    others than the next one's. Raises `ValueError` for a score that the table does not have.
+    """
+    rows = table.loc[table["score"] == score]
+    if rows.empty:
+        raise unknown_name("score of the timeline", score, list(dict.fromkeys(table["score"])))
+    tables = []
+    for place, curve in rows.dropna(subset=["value"]).groupby(HEAD, sort=False):
+        curve = curve.sort_values("step")
+        found = change_points(curve["step"].to_numpy(), curve["value"].to_numpy(), max_changes=max_changes)
+        start = int(curve["axis_step"].iloc[0]) - int(curve["step"].iloc[0])
+        named = pd.DataFrame(dict(zip(HEAD, place)), index=found.index)
+        tables.append(named.join(found).assign(axis_step=found["step"] + start))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _phases(run: Run, store: RunStore) -> list[_Phase]:

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from procpre_interp.data import TASKS
-from procpre_interp.lineage import stages
+from procpre_interp.lineage import over_runs, stages
 from procpre_interp.observe import Observation, observe
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model
+from procpre_interp.probe import weight_table
 from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
 
@@ -53,6 +54,20 @@ def test_a_run_without_parents_has_no_transplant(store, two_phases):
     found = stages(parent, store)
     assert list(found) == ["fresh", "finished"]
     assert torch.equal(found["fresh"].model.flat, load_model(parent, 0).flat)
+
+
+def test_a_measurement_on_many_runs(store, two_phases):
+    parent, run = two_phases
+    table = over_runs([run, parent], store, lambda model, task: weight_table(model).assign(task=task.name))
+    assert list(table)[:3] == ["run", "replicate", "stage"]
+    assert table.groupby("run")["task"].first().to_dict() == {run.id: "haystack", parent.id: "dyck"}
+    before = over_runs([run], store, lambda model, task: weight_table(model), stage="transplanted")
+    taken = before.loc[before["matrix"] == "W_Q", "frobenius"].tolist()
+    assert taken == weight_table(load_model(parent)).query("matrix == 'W_Q'")["frobenius"].tolist()
+    with pytest.raises(ValueError, match="no stage 'phase1'"):
+        over_runs([parent], store, lambda model, task: weight_table(model), stage="phase1")
+    with pytest.raises(ValueError, match="no runs"):
+        over_runs([], store, lambda model, task: weight_table(model))
 
 
 def test_a_parent_that_is_gone(two_phases, tmp_path):

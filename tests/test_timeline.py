@@ -11,7 +11,7 @@ from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, lo
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.runs import RunStore
 from procpre_interp.seeding import stream
-from procpre_interp.timeline import formation, timeline, timelines
+from procpre_interp.timeline import formation, score_changes, timeline, timelines
 from procpre_interp.train import TrainConfig
 
 SHAPE = Architecture(n_layers=1, n_heads=2, d_model=8)
@@ -170,3 +170,25 @@ def test_formation_of_a_timeline_has_a_row_a_head_and_phase(table):
     assert formed.groupby("phase")["strongest"].sum().tolist() == [1, 1]
     last = table.loc[(table["score"] == "previous_token") & (table["step"] == 7)]
     assert formed.loc[formed["phase"] == 2, "final"].tolist() == last["value"].tolist()
+
+
+def test_changes_of_level_by_hand():
+    steps = np.unique(np.round(np.geomspace(1, 2000, 24)).astype(int))
+    step_up = np.where(steps >= 400, 0.8, 0.1) + 0.001 * np.sin(steps)
+    frames = []
+    for head, values in ((0, step_up), (1, np.full(len(steps), 0.3))):
+        place = {"run": "r", "replicate": 1, "phase": 2, "task": "haystack", "layer": 0, "head": head, "score": "value"}
+        frames.append(pd.DataFrame({**place, "step": steps, "axis_step": steps + 500, "value": values, "uniform": 0.1}))
+    changes = score_changes(pd.concat(frames), "value")
+    first = int(steps[steps >= 400][0])
+    assert changes[["head", "step", "axis_step"]].to_numpy().tolist() == [[0, first, first + 500]]
+    assert changes.iloc[0][["level_before", "level_after"]].tolist() == pytest.approx([0.1, 0.8], abs=0.01)
+    with pytest.raises(ValueError, match="unknown score of the timeline 'key'"):
+        score_changes(pd.concat(frames), "key")
+
+
+def test_changes_of_a_timeline_lie_within_its_phases(table):
+    changes = score_changes(table, "entropy_relative")
+    ends = table.groupby("phase")["axis_step"].agg(["min", "max"])
+    for row in changes.itertuples():
+        assert ends.loc[row.phase, "min"] <= row.axis_step <= ends.loc[row.phase, "max"]

@@ -13,6 +13,7 @@ from procpre_interp.commands.subjects import Columns, Look, Subject, show, stage
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
 from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.plots.measures import measure_dots
 from procpre_interp.plots.patching import patch_heatmap
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.seeding import stream
@@ -151,4 +152,11 @@ def _figures(command: Patch, table: pd.DataFrame) -> list[go.Figure]:
         return [patch_heatmap(first, site) for site in command.sites]
     if command.what in ("edges", "exact_edges"):
         return [circuit_graph(first.rename(columns={"effect": "score"}), n=30)]
-    return [faithfulness_curve(first)] if command.what == "circuit" else []
+    if command.what == "circuit":
+        return [faithfulness_curve(first)]
+    shown = {
+        "heads": ("kl_nats", "random_kl_nats_mean"),
+        "overlap": ("jaccard", "null_mean"),
+        "reuse": ("faithfulness", "completeness"),
+    }
+    return [measure_dots(table, WHAT[command.what][1].keys, shown[command.what], title=command.what)]

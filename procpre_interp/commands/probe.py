@@ -15,6 +15,7 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.lineage import stages
 from procpre_interp.model import HookedTransformer
 from procpre_interp.plots.attention import score_heatmap, timeline_figure
+from procpre_interp.plots.measures import measure_dots
 from procpre_interp.plots.weights import cka_heatmap, drift_figure, spectrum_figure
 from procpre_interp.probe import attention_scores
 from procpre_interp.probe.labels import labels_for, position_labels
@@ -134,9 +135,7 @@ COLUMNS: dict[str, Columns] = {
     "weights": Columns(MATRIX, ("frobenius", "spectral", "stable_rank", "effective_rank", "rms")),
     "spectra": Columns((*MATRIX, "index"), ("singular_value",)),
     "composition": Columns(("kind", "layer", "head", "to_layer", "to_head"), ("score", "baseline")),
-    "linear": Columns(
-        ("label", "site"), ("accuracy", "majority", "control", "selectivity", "untrained")
-    ),
+    "linear": Columns(("label", "site"), ("accuracy", "majority", "control", "selectivity", "untrained")),
     "lens": Columns(("site", "layer"), ("value", "accuracy")),
     "attribution": Columns(("component", "layer", "head"), ("value",)),
     "drift": Columns(MATRIX, ("relative_change", "cosine", "in_subspace", "turned_in_subspace", "expected", "rank")),
@@ -154,4 +153,8 @@ def _figures(command: Probe, table: pd.DataFrame) -> list[go.Figure]:
     if command.what == "timeline":
         return [timeline_figure(table, command.score)]
     figures = {"spectra": spectrum_figure, "drift": drift_figure, "cka": cka_heatmap}
-    return [figures[command.what](first)] if command.what in figures else []
+    if command.what in figures:
+        return [figures[command.what](first)]
+    shown = {"weights": ("stable_rank", "effective_rank"), "linear": ("accuracy", "control", "majority")}
+    columns = COLUMNS[command.what]
+    return [measure_dots(table, columns.keys, shown.get(command.what, columns.values), title=command.what)]
