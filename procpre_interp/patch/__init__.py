@@ -13,7 +13,7 @@ from procpre_interp.patch.graph import Graph
 from procpre_interp.patch.masking import mask_scores
 from procpre_interp.patch.metrics import METRICS
 from procpre_interp.patch.nodes import activation_patching, patched_values
-from procpre_interp.patch.overlap import overlap, overlap_table
+from procpre_interp.patch.overlap import overlap_table
 from procpre_interp.patch.pruning import head_test, prune_heads
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "head_test",
     "mask_scores",
     "minimality",
-    "overlap",
     "overlap_table",
     "patched_values",
     "path_patching",
