@@ -4,8 +4,10 @@
 
 A model's circuit is the fifth of its edges with the largest |score| of EAP-IG (inputs, 5 steps, logit difference) on
 64 counterfactual pairs of each cause of its task. Circuits of the phase-1 model on Dyck and of the finished model on
-haystack are compared edge by edge (Jaccard index), with as null the phase-1 circuit rewired so that every writer and
-reader keeps its number of edges. Overlap shows no cause, so the phase-1 circuit is also kept, and taken out, in the
+haystack are compared edge by edge (Jaccard index), with as null both circuits rewired so that every writer and reader
+keeps its number of edges. How much identical circuits would exceed that null is reported beside: few rewirings keep
+the degrees of so small a graph's circuits, so that the primary contrast could hardly have been supported (seen after
+the verdict). Overlap shows no cause, so the phase-1 circuit is also kept, and taken out, in the
 finished model (all other edges carry their mean), beside random circuits of the same size; and four heads of the
 parent are transferred (with LN): the strongest of its circuit, or four by lot.
 """
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Mapping
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.experiment import haystack_experiment, layers_of_heads, main, measure_figure, run
 from procpre_interp.observe import Measured, Observation
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
 from procpre_interp.runs import Run, RunStore
@@ -56,6 +58,11 @@ CLAIM = Claim(
             predicted="above",
             margin=EFFECT_MARGIN,
         ),
+        Contrast(
+            name="what identical circuits would exceed rewired ones by",
+            weights={"identical": 1, "identical_rewired": -1},
+            measure="jaccard",
+        ),
     ),
 )
 
@@ -66,11 +73,20 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     compared = circuit_overlaps([run], store).set_index(["first", "second"])
     carried = circuit_reuse([run], store).set_index("circuit")
     both = ("phase1", "finished")
-    found = {
+    found: dict[str, dict[str, float]] = {
         "overlap": {"jaccard": float(compared.at[both, "jaccard"])},
         "rewired": {"jaccard": float(compared.at[both, "null_mean"])},
+        "identical": {"jaccard": 1.0},
+        "identical_rewired": {"jaccard": 1 - float(compared.at[both, "ceiling"])},
     }
-    for name, circuit in (("phase1_circuit", "phase1"), ("random_circuits", "random")):
+    found["overlap"] |= {each: float(compared.at[both, each]) for each in ("distinct_first", "distinct_second")}
+    for name, circuit in (
+        ("phase1_circuit", "phase1"),
+        ("finished_circuit", "finished"),
+        ("random_circuits", "random"),
+    ):
+        if circuit not in carried.index:  # of a model that answers nothing
+            continue
         found[name] = {each: float(carried.at[circuit, each]) for each in ("faithfulness", "completeness")}
     return found
 
@@ -90,12 +106,16 @@ EXPERIMENT = haystack_experiment(
         needs=("attn+ln",),
         conditions={
             "overlap": "phase-1 circuit and finished circuit",
-            "rewired": "rewired phase-1 circuit and finished circuit",
+            "rewired": "both rewired",
+            "identical": "a circuit and itself",
+            "identical_rewired": "the phase-1 circuit and itself, both rewired",
+            "finished_circuit": "the finished model's own circuit in it",
             "phase1_circuit": "the phase-1 circuit in the finished model",
             "random_circuits": "random circuits of its size",
         },
         measure=measure,
     ),
+    extra=layers_of_heads,
     seen=SEEN_IN_MODELS,
 )
 

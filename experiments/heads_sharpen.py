@@ -3,16 +3,18 @@
     python experiments/heads_sharpen.py [--out runs] [--workers 2] [--minutes 90] [--quick]
 
 Entropy of each attention row over log2 of its choices, mean over rows and heads: 1 where attention is even, 0 where it
-looks at one token. Measured on 128 fresh sequences of the task that a model is trained on, or about to be. Whether the
-sharpest heads are what carries the gain is another question, asked by two transfers: LN with the four sharpest of the
-parent's eight heads, or with the four bluntest. Source: P1, mechanism (sharpening), whose measure is not given.
+looks at one token. Measured on 128 fresh sequences of the task that a model is trained on, or about to be. Embeddings
+are averaged in the transfer, so that before phase 2 all tokens are alike and attention can depend on positions alone.
+Whether the sharpest heads are what carries the gain is another question, asked by two transfers: LN with the four
+sharpest of the parent's eight heads, or with the four bluntest. Source: P1, mechanism (sharpening), whose measure is
+not given.
 """
 
 import sys
 from collections.abc import Mapping
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.experiment import haystack_experiment, layers_of_heads, main, measure_figure, run
 from procpre_interp.heads import PROBE_SEQUENCES
 from procpre_interp.lineage import STAGES, Stage, stages
 from procpre_interp.observe import Measured, Observation
@@ -94,6 +96,7 @@ EXPERIMENT = haystack_experiment(
         conditions={name: text for name, text in STAGES.items() if name != "finished"},
         measure=measure,
     ),
+    extra=layers_of_heads,
     seen=SEEN_IN_MODELS,
 )
 

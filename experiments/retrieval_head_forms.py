@@ -14,6 +14,7 @@ retrieval head, the transfer has brought a lookup along; by chance it would in o
 
 import sys
 from collections.abc import Iterable, Mapping
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,8 @@ __all__ = ["EXPERIMENT", "figure", "run"]
 MEASURE = "retrieval"
 MARGIN = 0.25
 SEQUENCES = 256
+SHOWN = (0, 300, 600, 776, 1000, 1300, 1700, 2250, 3000, 5000)
+"""Steps near which the development is stored."""
 
 CLAIM = Claim(
     name="retrieval_head_forms",
@@ -68,6 +71,11 @@ CLAIM = Claim(
             weights={"retrieval_ablated": 1, "other_ablated": -1},
             predicted="above",
             margin=MARGIN,
+            measure="lost",
+        ),
+        Contrast(
+            name="and more than that of another head of its layer",
+            weights={"retrieval_ablated": 1, "other_in_layer_ablated": -1},
             measure="lost",
         ),
     ),
@@ -111,7 +119,11 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     found["chance"] = {"share": 1 / len(layer)}
     cost = lost(models["finished"], seed)
     found["retrieval_ablated"] = {"lost": cost.pop(best)}
-    found["other_ablated"] = {"lost": sum(cost.values()) / len(cost)}
+    found["other_ablated"] = {"lost": mean(cost.values())}
+    found["other_in_layer_ablated"] = {"lost": mean(value for place, value in cost.items() if place[0] == best[0])}
+    found["dearest_below_ablated"] = {"lost": max(value for place, value in cost.items() if place[0] != best[0])}
+    ranked = sorted(retrieval.values())
+    found["attn+ln"]["lead"] = ranked[-1] - ranked[-2]
     return found
 
 
@@ -119,13 +131,28 @@ def when(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
     """Formation and breakthrough of every run, in steps of phase 2; none where there was none within the limit."""
     cells = table.loc[(table["status"] == "finished") & (table["run"] != "")].set_index("run")
     runs = [store.open(str(run)) for run in cells.index]
-    curves = timelines(runs, store, targets=["value"])
+    curves = timelines(runs, store, targets=["value", "own_key"])
     heads = formation(curves.loc[curves["task"] == "haystack"], "value", MARGIN)
     formed = heads.loc[heads["strongest"]].set_index("run")
     whole = cells[["condition", "replicate", "breakthrough_step"]].join(
         formed[["layer", "head", "formation_step", "step_before"]]
     )
-    return {"formation": whole.reset_index().to_dict("records")}
+    return {"formation": whole.reset_index().to_dict("records"), "development": development(curves, cells)}
+
+
+def development(curves: pd.DataFrame, cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """Attention of the best head of each layer to the queried value, and of each value to its key, over phase 2."""
+    rows = curves.loc[(curves["task"] == "haystack") & curves["score"].isin(["value", "own_key"])]
+    keys = ["run", "score", "layer", "step"]
+    best = rows.groupby(keys, as_index=False).agg({"value": "max", "uniform": "first"})
+    best = best.assign(condition=best["run"].map(cells["condition"]))
+    kept = sorted(set(best["step"]))
+    shown = [min(kept, key=lambda step, near=near: abs(step - near)) for near in SHOWN]
+    chosen = best.loc[best["step"].isin(shown)]
+    means = chosen.groupby(["condition", "score", "layer", "step"], as_index=False).agg(
+        {"value": "mean", "uniform": "mean", "run": "count"}
+    )
+    return means.round(4).rename(columns={"run": "n"}).to_dict("records")
 
 
 figure = measure_figure(MEASURE, "Attention of the best head to the queried value, share")
@@ -142,7 +169,9 @@ EXPERIMENT = haystack_experiment(
             "stack_top_head": "the retrieval head was the stack-top head of its layer",
             "chance": "one of the layer's heads by lot",
             "retrieval_ablated": "the retrieval head's mean in its place",
-            "other_ablated": "another head's mean in its place",
+            "other_ablated": "another head's mean in its place (all seven others)",
+            "other_in_layer_ablated": "another head's of its layer",
+            "dearest_below_ablated": "that of the dearest head of the other layer",
         },
         measure=measure,
     ),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +225,17 @@ def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go
     lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
     axis = "Gain over no pretraining (share of answer tokens)"
     return ladder(effects, dots=dots, references=lines, x=axis, title=judged["claim"])
+
+
+def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+    """Which layers the transferred heads are of, for every finished run that names heads one by one."""
+    rows = []
+    for cell in table.loc[(table["status"] == "finished") & (table["run"] != "")].to_dict("records"):
+        selectors = " ".join(parent["selector"] for parent in store.open(cell["run"]).config.get("parents", []))
+        if layers := sorted(set(re.findall(r"blocks\.(\d+)\.attn\.head", selectors))):
+            row = {key: cell[key] for key in ("condition", "replicate", "run", "accuracy", "breakthrough_step")}
+            rows.append({**row, "layers": " ".join(layers)})
+    return {"layers_of_heads": rows}
 
 
 def measure_figure(measure: str, axis: str) -> Callable[[pd.DataFrame, Judged], go.Figure]:

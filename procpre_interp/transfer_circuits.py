@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
@@ -14,7 +15,7 @@ from procpre_interp.runs import Run, RunStore
 from procpre_interp.seeding import numpy_stream, stream
 
 COMPARED: tuple[StageName, ...] = ("phase1", "transplanted", "finished")
-"""Stages whose circuits are compared; a model before any training answers nothing."""
+"""Stages whose circuits are compared, where they have one; a model before any training answers nothing."""
 SHARE = 0.2
 """Of a graph's edges that make a circuit."""
 PAIRS = 64
@@ -28,28 +29,44 @@ def stage_pairs(stage: Stage, seed: int, *, n: int = PAIRS) -> Pairs:
     return stage.task.counterfactuals(n, generator=stream(seed, "circuit pairs", stage.task.name))
 
 
-def stage_circuit(stage: Stage, pairs: Pairs, *, share: float = SHARE) -> Bool[Tensor, " edge"]:
-    """The strongest share of a model's edges, by |score| of EAP-IG (inputs, 5 steps), as a mask over the graph's."""
+def stage_circuit(stage: Stage, pairs: Pairs, *, share: float = SHARE) -> Bool[Tensor, " edge"] | None:
+    """The strongest share of a model's edges, by |score| of EAP-IG (inputs, 5 steps), as a mask over the graph's.
+
+    None where fewer edges have a score at all: with averaged embeddings, say, all tokens of a transplanted model are
+    alike, and no edge carries a difference.
+    """
     graph = Graph(stage.model.config)
     scores = edge_attribution(stage.model, pairs, method="eap_ig_inputs")
-    return graph.mask(top_edges(scores, round(share * len(graph.edges))))
+    size = round(share * len(graph.edges))
+    if np.count_nonzero(scores["score"].to_numpy()) < size:
+        return None
+    return graph.mask(top_edges(scores, size))
 
 
 def circuit_overlaps(runs: Iterable[Run], store: RunStore, *, n_draws: int = 1000) -> pd.DataFrame:
     """Overlap of the circuits of every two stages of each run, with that of rewired circuits.
 
     Columns run, replicate, and those of `patch.overlap_table`: Jaccard index of the edges, mean and 95 % range of the
-    index when both circuits are rewired so that every writer and reader keeps its number of edges, and p. Raises
-    `ValueError` for a run without parents.
+    index when both circuits are rewired so that every writer and reader keeps its number of edges, and p. `ceiling` is
+    what the first circuit and itself would exceed their null by. It is small, and the comparison says little, where a
+    circuit admits few rewirings (`distinct_first`, `distinct_second`). Stages without a circuit are left out. Raises
+    `ValueError` for a run without parents, or with circuits at fewer than two stages.
     """
     tables = []
     for run in runs:
         found = transferred(run, store)
         graph = Graph(found["finished"].model.config)
-        circuits = {
-            name: graph.circuit(stage_circuit(stage, stage_pairs(stage, run.seed))) for name, stage in found.items()
+        circuits = {name: graph.circuit(mask) for name, mask in _circuits(found, run.seed).items()}
+        if len(circuits) < 2:
+            raise ValueError(f"run {run.id}: only {list(circuits)} has a circuit; a model must tell its pairs apart")
+        generator = numpy_stream(run.seed, "rewired")
+        table = overlap_table(graph, circuits, generator=generator, n_draws=n_draws)
+        alone = {
+            name: overlap_table(graph, {name: own, "itself": own}, generator=generator, n_draws=n_draws)
+            for name, own in circuits.items()
         }
-        table = overlap_table(graph, circuits, generator=numpy_stream(run.seed, "rewired"), n_draws=n_draws)
+        ceilings = {name: 1 - float(each["null_mean"].iloc[0]) for name, each in alone.items()}
+        table = table.assign(ceiling=[ceilings[name] for name in table["first"]])
         table.insert(0, "run", run.id)
         table.insert(1, "replicate", run.seed)
         tables.append(table)
@@ -62,15 +79,15 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
     One row a run and circuit: run, replicate, circuit (a stage, or "random": mean over `n_random` of the same size),
     faithfulness (of the logit difference when only the circuit's edges carry their values and all others their mean, 0
     for no edge and 1 for all) and completeness (the same when the circuit alone is taken out: low where nothing else
-    can do the work). Raises `ValueError` for a run without parents.
+    can do the work). Stages without a circuit are left out. Raises `ValueError` for a run without parents.
     """
     rows = []
     for run in runs:
         found = transferred(run, store)
         last = found["finished"]
         graph, pairs = Graph(last.model.config), stage_pairs(last, run.seed)
-        masks = {name: stage_circuit(stage, stage_pairs(stage, run.seed)) for name, stage in found.items()}
-        size, generator = int(masks["phase1"].sum()), stream(run.seed, "random circuits")
+        masks = _circuits(found, run.seed)
+        size, generator = round(SHARE * len(graph.edges)), stream(run.seed, "random circuits")
         randoms = [graph.mask(random_edges(graph, size, generator=generator)) for _ in range(n_random)]
         kept = torch.stack([*masks.values(), *randoms])
         ends = torch.stack([torch.ones_like(kept[0]), torch.zeros_like(kept[0])])
@@ -90,6 +107,16 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _circuits(found: dict[StageName, Stage], seed: int) -> dict[StageName, Bool[Tensor, " edge"]]:
+    """The circuits of the stages that have one."""
+    masks: dict[StageName, Bool[Tensor, " edge"]] = {}
+    for name, stage in found.items():
+        mask = stage_circuit(stage, stage_pairs(stage, seed))
+        if mask is not None:
+            masks[name] = mask
+    return masks
 
 
 def transferred(run: Run, store: RunStore) -> dict[StageName, Stage]:

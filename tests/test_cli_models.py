@@ -127,6 +127,11 @@ def test_a_model_from_hugging_face(runs, store, tmp_path, capsys):
         (["patch", "RUN", "--task", "7"], "give a name"),
         (["probe", "RUN", "--task", "dyck"], "the model knows"),
         (["probe", "RUN", "--what", "timeline", "--score", "retrieval"], "unknown target 'retrieval'"),
+        (["probe", "RUN", "--what", "timeline", "--score", "separator"], "unknown score of these runs' tasks"),
+        (["probe", "RUN", "--sequences", "-3"], "sequences=-3; there must be at least 1"),
+        (["patch", "RUN@0", "--what", "reuse"], "leave out @STEP"),
+        (["patch", "RUN", "--what", "overlap", "--cause", "value"], "leave out --cause"),
+        (["probe", "RUN", "--what", "drift", "--stage", "fresh"], "compares before and after"),
     ],
 )
 def test_mistakes_are_one_line(arguments, said, runs, capsys):

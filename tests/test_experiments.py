@@ -123,8 +123,9 @@ def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys):
     judged = RunStore(shared_store).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"
     measured = judged.frame.loc[judged.frame["observed"].astype(bool)]
-    assert set(measured["condition"]) == set(experiment.observation.conditions)
-    assert [contrast["n"] for contrast in judged.metadata["contrasts"]] == [1] * 4
+    assert set(measured["condition"]) <= set(experiment.observation.conditions)
+    assert set(experiment.claim.primary.weights) <= set(judged.frame["condition"])
+    assert {contrast["n"] for contrast in judged.metadata["contrasts"]} == {1}
     assert "UNDECIDED" in capsys.readouterr().out
 
 

@@ -5,14 +5,16 @@ import torch
 
 from procpre_interp.data import TASKS
 from procpre_interp.lineage import stages
-from procpre_interp.patch import Graph, circuit_values
+from procpre_interp.patch import Graph, circuit_values, overlap_table
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute
 from procpre_interp.runs import RunStore
+from procpre_interp.seeding import numpy_stream
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 from procpre_interp.transfer_circuits import circuit_overlaps, circuit_reuse, stage_circuit, stage_pairs
 
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
+RETAIN = TransferConfig(token_embedding="retain", unembedding="retain")
 
 
 def trained(store, task, steps, **fields):
@@ -33,7 +35,7 @@ def parent(store):
 @pytest.fixture(scope="module")
 def run(store, parent):
     task = TASKS.build("reverse", vocab=8, length=4)
-    return trained(store, task, 40, parents=(Parent(run=parent.id),))
+    return trained(store, task, 40, parents=(Parent(run=parent.id),), transfer=RETAIN)
 
 
 def test_overlaps_are_of_the_circuits_on_each_stages_own_task(store, run):
@@ -57,12 +59,11 @@ def test_overlaps_are_of_the_circuits_on_each_stages_own_task(store, run):
 
 
 def test_a_model_that_was_not_trained_on_has_its_parents_circuit(store, parent):
-    retain = TransferConfig(token_embedding="retain", unembedding="retain")
     task = TASKS.build("identity", vocab=8, length=4)
     train = TrainConfig(
         steps=1, batch_size=2, warmup_steps=0, learning_rate=1e-12, weight_decay=0.0, evaluate_examples=8
     )
-    config = RunConfig(task=task, seed=3, model=SHAPE, train=train, parents=(Parent(run=parent.id),), transfer=retain)
+    config = RunConfig(task=task, seed=3, model=SHAPE, train=train, parents=(Parent(run=parent.id),), transfer=RETAIN)
     table = circuit_overlaps([execute(config, store)], store, n_draws=20)
     assert table["jaccard"].tolist() == [1.0, 1.0, 1.0]
     assert (table["null_mean"] < 1).all()
@@ -78,6 +79,25 @@ def test_what_a_circuit_carries_is_measured_in_the_finished_model(store, run):
     inside, outside, full, empty = circuit_values(last.model, pairs, masks, replacement="mean").mean(1)
     assert table.at["finished", "faithfulness"] == pytest.approx(float((inside - empty) / (full - empty)), abs=1e-4)
     assert table.at["finished", "completeness"] == pytest.approx(float((outside - empty) / (full - empty)), abs=1e-4)
+
+
+def test_a_model_whose_tokens_are_all_alike_has_no_circuit(store, parent):
+    task = TASKS.build("reverse", vocab=8, length=4)
+    child = trained(store, task, 12, parents=(Parent(run=parent.id, selector="attn+ln"),))
+    found = stages(child, store)
+    assert stage_circuit(found["transplanted"], stage_pairs(found["transplanted"], 3)) is None
+    assert list(circuit_reuse([child], store, n_random=2)["circuit"]) == ["phase1", "finished", "random"]
+    assert len(circuit_overlaps([child], store, n_draws=10)) == 1
+
+
+def test_the_ceiling_is_what_identical_circuits_would_have(store, run):
+    table = circuit_overlaps([run], store, n_draws=50)
+    phase1 = stages(run, store)["phase1"]
+    own = Graph(phase1.model.config).circuit(stage_circuit(phase1, stage_pairs(phase1, 3)))
+    alone = overlap_table(
+        Graph(phase1.model.config), {"a": own, "b": own}, generator=numpy_stream(0, "ceiling"), n_draws=400
+    )
+    assert table["ceiling"][0] == pytest.approx(1 - alone["null_mean"][0], abs=0.1)
 
 
 def test_what_cannot_be_compared(store, parent):

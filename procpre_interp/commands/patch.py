@@ -123,6 +123,12 @@ def _reuse(subject: Subject, command: Patch) -> pd.DataFrame:
 
 
 def _of_run(measure: Callable[[list[Run], RunStore], pd.DataFrame], subject: Subject, command: Patch) -> pd.DataFrame:
+    asked = {"--stage": command.stage != "finished", "--cause": command.cause is not None, "@STEP": "@" in subject.run}
+    asked |= {"--task": command.task is not None, "--metric": command.metric != "logit_difference"}
+    if ignored := [name for name, given in asked.items() if given]:
+        raise ValueError(
+            f"--what {command.what} compares all stages of a run in one way; leave out {', '.join(ignored)}"
+        )
     store = RunStore(command.store)
     return measure([store.open(subject.run.partition("@")[0])], store).drop(columns=["run", "replicate"])
 

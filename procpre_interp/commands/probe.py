@@ -23,6 +23,7 @@ from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens
 from procpre_interp.probe.linear import linear_probe
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
+from procpre_interp.registry import unknown_name
 from procpre_interp.runs import RunStore
 from procpre_interp.seeding import stream
 from procpre_interp.timeline import timelines
@@ -49,7 +50,7 @@ class Probe(Look):
     by component; drift, cka: how far phase 2 moved weights and representations; timeline: attention at every kept step
     of both phases."""
     score: str = "entropy_relative"
-    """attention, timeline: which score the figure shows; timeline: the only target that the table has."""
+    """timeline: the score that is followed, such as entropy_relative, or a target such as value."""
     seed: int = 0
     """Of the sequences, and of whatever else is drawn."""
 
@@ -79,7 +80,10 @@ def _timeline(command: Probe, store: RunStore) -> pd.DataFrame:
     targets = () if command.score in general else (command.score,)
     runs = [store.open(name) for name in command.runs]
     table = timelines(runs, store, n_sequences=command.sequences, targets=targets)
-    return table.loc[table["score"] == command.score].reset_index(drop=True)
+    rows = table.loc[table["score"] == command.score].reset_index(drop=True)
+    if rows.empty:
+        raise unknown_name("score of these runs' tasks", command.score, list(dict.fromkeys(table["score"])))
+    return rows
 
 
 def _attention(subject: Subject, command: Probe) -> pd.DataFrame:
@@ -110,10 +114,13 @@ def _pairs(subject: Subject, command: Probe) -> Pairs:
 
 
 def _before_and_after(subject: Subject, command: Probe) -> tuple[HookedTransformer, HookedTransformer]:
-    """What phase 2 began with, and what it ended with."""
+    """What a phase began with, and what it ended with."""
+    if command.stage not in ("finished", "phase1"):
+        raise ValueError(f"--what {command.what} compares before and after; --stage is finished, or phase1 for phase 1")
     store = RunStore(command.store)
     found = stages(store.open(subject.run.partition("@")[0]), store)
-    return found.get("transplanted", found["fresh"]).model, subject.model
+    before = found["phase1_fresh"] if command.stage == "phase1" else found.get("transplanted", found["fresh"])
+    return before.model, subject.model
 
 
 WHAT: dict[str, Callable[[Subject, Probe], pd.DataFrame]] = {

@@ -64,6 +64,8 @@ def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
     """
     if not names:
         raise ValueError(f"procpre-interp {what} wants a RUN or several; `procpre-interp runs` lists them")
+    if command.sequences < 1:
+        raise ValueError(f"sequences={command.sequences}; there must be at least 1")
     task = None if command.task is None else named_task(command.task)
     store = RunStore(command.store)
     return [_subject(name, command.stage, task, store) for name in dict.fromkeys(names)]
