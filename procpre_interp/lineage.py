@@ -46,14 +46,19 @@ def over_runs(
     tables = []
     for run in runs:
         found = stages(run, store)
-        if stage not in found:
-            raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {', '.join(found)}")
+        check_stage(run, found, stage)
         table = measure(found[stage].model, found[stage].task)
         place = {"run": run.id, "replicate": run.seed, "stage": stage}
         tables.append(pd.DataFrame(place, index=table.index).join(table))
     if not tables:
         raise ValueError("no runs to measure; give at least one")
     return pd.concat(tables, ignore_index=True)
+
+
+def check_stage(run: Run, found: dict[StageName, Stage], stage: StageName) -> None:
+    """Raise `ValueError` where a run's stages lack one."""
+    if stage not in found:
+        raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {', '.join(found)}")
 
 
 def stages(run: Run, store: RunStore) -> dict[StageName, Stage]:

@@ -1,7 +1,9 @@
 """Developmental timelines: what each head attends to at every kept checkpoint of both phases, and when that forms."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -90,19 +92,16 @@ def formation(table: pd.DataFrame, score: str, threshold: float | int) -> pd.Dat
 
     Raises `ValueError` for a score that the table does not have.
     """
-    rows = table.loc[table["score"] == score]
-    if rows.empty:
-        raise unknown_name("score of the timeline", score, list(dict.fromkeys(table["score"])))
     formed = []
-    for place, curve in rows.dropna(subset=["value"]).groupby(HEAD, sort=False):
-        curve = curve.sort_values("step")
-        step = formation_step(curve["step"].to_numpy(), curve["value"].to_numpy(), threshold=threshold)
-        last = curve.iloc[-1]
+    for place, curve in _curves(table, score):
+        steps = curve["step"].to_numpy()
+        step = formation_step(steps, curve["value"].to_numpy(), threshold=threshold)
+        last = curve.iloc[-1].to_dict()
         formed.append(
             {
-                **dict(zip(HEAD, place)),
+                **place,
                 "threshold": float(threshold),
-                "step_before": float(curve["step"].where(curve["step"] < step).max()),
+                "step_before": float(max(steps[steps < step], default=math.nan)),
                 "formation_step": step,
                 "axis_step": step + float(last["axis_step"] - last["step"]),
                 "final": float(last["value"]),
@@ -123,17 +122,22 @@ def score_changes(table: pd.DataFrame, score: str, *, max_changes: int = 3) -> p
     level_after) and axis_step, the step on the common axis. Changes are found within a phase, whose sequences are
     others than the next one's. Raises `ValueError` for a score that the table does not have.
     """
+    tables = []
+    for place, curve in _curves(table, score):
+        found = change_points(curve["step"].to_numpy(), curve["value"].to_numpy(), max_changes=max_changes)
+        start = int(curve["axis_step"].iloc[0]) - int(curve["step"].iloc[0])
+        named = pd.DataFrame(place, index=found.index)
+        tables.append(named.join(found).assign(axis_step=found["step"] + start))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _curves(table: pd.DataFrame, score: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Each head's score over the steps of a phase that have a value, and what names it."""
     rows = table.loc[table["score"] == score]
     if rows.empty:
         raise unknown_name("score of the timeline", score, list(dict.fromkeys(table["score"])))
-    tables = []
-    for place, curve in rows.dropna(subset=["value"]).groupby(HEAD, sort=False):
-        curve = curve.sort_values("step")
-        found = change_points(curve["step"].to_numpy(), curve["value"].to_numpy(), max_changes=max_changes)
-        start = int(curve["axis_step"].iloc[0]) - int(curve["step"].iloc[0])
-        named = pd.DataFrame(dict(zip(HEAD, place)), index=found.index)
-        tables.append(named.join(found).assign(axis_step=found["step"] + start))
-    return pd.concat(tables, ignore_index=True)
+    for _, curve in rows.dropna(subset=["value"]).groupby(HEAD, sort=False):
+        yield curve.iloc[0][HEAD].to_dict(), curve.sort_values("step")
 
 
 def _phases(run: Run, store: RunStore) -> list[_Phase]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pandas as pd
@@ -114,14 +115,6 @@ def _heads(subject: Subject, command: Patch) -> pd.DataFrame:
     return head_test(subject.model, batch, test, generator=generator)
 
 
-def _overlap(subject: Subject, command: Patch) -> pd.DataFrame:
-    return _of_run(circuit_overlaps, subject, command)
-
-
-def _reuse(subject: Subject, command: Patch) -> pd.DataFrame:
-    return _of_run(circuit_reuse, subject, command)
-
-
 def _of_run(measure: Callable[[list[Run], RunStore], pd.DataFrame], subject: Subject, command: Patch) -> pd.DataFrame:
     asked = {"--stage": command.stage != "finished", "--cause": command.cause is not None, "@STEP": "@" in subject.run}
     asked |= {"--task": command.task is not None, "--metric": command.metric != "logit_difference"}
@@ -145,8 +138,11 @@ WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Columns]] = {
             ("n_kept", "kl_nats", "random_kl_nats_mean", "accuracy", "random_accuracy_mean", "full_accuracy"),
         ),
     ),
-    "overlap": (_overlap, Columns(("first", "second"), ("n_shared", "jaccard", "null_mean", "null_high", "p"))),
-    "reuse": (_reuse, Columns(("circuit", "n_edges"), ("faithfulness", "completeness"))),
+    "overlap": (
+        partial(_of_run, circuit_overlaps),
+        Columns(("first", "second"), ("n_shared", "jaccard", "null_mean", "null_high", "p")),
+    ),
+    "reuse": (partial(_of_run, circuit_reuse), Columns(("circuit", "n_edges"), ("faithfulness", "completeness"))),
 }
 """What is measured, and which columns people are shown."""
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
-from procpre_interp.commands.subjects import Columns, Look, Subject, show, stage_title, subjects, table_of
+from procpre_interp.commands.subjects import Columns, Look, Subject, check_named, show, stage_title, subjects, table_of
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.lineage import stages
@@ -62,8 +62,7 @@ def main(arguments: list[str]) -> int:
     store = RunStore(command.store)
     with run_threads(1):
         if command.what == "timeline":
-            if not command.runs:
-                raise ValueError("procpre-interp probe wants a RUN or several; `procpre-interp runs` lists them")
+            check_named(command.runs, "probe")
             table = _timeline(command, store)
             title = "attention at every kept step"
         else:

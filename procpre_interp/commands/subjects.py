@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import yaml
 
 from procpre_interp.data import TASKS, Task
-from procpre_interp.lineage import STAGES, StageName, stages
+from procpre_interp.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.model import HookedTransformer, from_huggingface
 from procpre_interp.pipeline import load_model
 from procpre_interp.registry import unknown_name
@@ -62,13 +62,18 @@ def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
 
     Raises `ValueError` for none, an unknown run, a stage that a run does not have, and a folder without --task.
     """
-    if not names:
-        raise ValueError(f"procpre-interp {what} wants a RUN or several; `procpre-interp runs` lists them")
+    check_named(names, what)
     if command.sequences < 1:
         raise ValueError(f"sequences={command.sequences}; there must be at least 1")
     task = None if command.task is None else named_task(command.task)
     store = RunStore(command.store)
     return [_subject(name, command.stage, task, store) for name in dict.fromkeys(names)]
+
+
+def check_named(names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` where no run is named."""
+    if not names:
+        raise ValueError(f"procpre-interp {what} wants a RUN or several; `procpre-interp runs` lists them")
 
 
 def _subject(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
@@ -82,8 +87,7 @@ def _subject(name: str, stage: StageName, task: Task | None, store: RunStore) ->
     if step and not step.isdecimal():
         raise ValueError(f"{name}: after @ comes a step, one of {run.steps}")
     found = stages(run, store)
-    if stage not in found:
-        raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {', '.join(found)}")
+    check_stage(run, found, stage)
     if step and stage != "finished":
         raise ValueError(f"{name} with --stage {stage}; a step is one of the run's own training, of stage finished")
     chosen = found[stage]

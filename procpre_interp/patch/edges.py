@@ -15,6 +15,7 @@ from procpre_interp.model.layers import Block, at_positions
 from procpre_interp.patch.circuit import circuit_values
 from procpre_interp.patch.graph import Edge, Graph, node_of
 from procpre_interp.patch.metrics import Metric, metric_named
+from procpre_interp.patch.replacement import Direction, check_direction
 from procpre_interp.patch.rewired import (
     Rewired,
     WriterValues,
@@ -29,7 +30,6 @@ from procpre_interp.patch.rewired import (
 from procpre_interp.registry import unknown_name
 
 Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
-Direction = Literal["denoise", "noise"]
 
 BLOCK_BYTES = 2**28
 """About what the differences, activations and gradients of one block of pairs may take."""
@@ -100,8 +100,7 @@ def edge_patching(
         ValueError: unknown metric or direction, an edge that is not in the graph, or no pairs.
     """
     measure = metric_named(metric)
-    if direction not in get_args(Direction):
-        raise unknown_name("direction", direction, list(get_args(Direction)))
+    check_direction(direction)
     pairs, graph = prepare(model, pairs), Graph(model.config)
     chosen = list(graph.edges) if edges is None else list(edges)
     index = torch.tensor([graph.index(*edge) for edge in chosen], dtype=torch.long)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -13,11 +12,10 @@ from torch import Tensor
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.metrics import metric_named
-from procpre_interp.patch.replacement import Replacement, Source
+from procpre_interp.patch.replacement import Direction, Replacement, Source, check_direction
 from procpre_interp.patch.replay import OF_THE_QUERY, PER_HEAD, RESIDUAL, Replay, score
 from procpre_interp.registry import unknown_name
 
-Direction = Literal["denoise", "noise"]
 MAX_BYTES = 2**26
 """Of the activations that are computed at a time. More is not faster: a core's cache is smaller."""
 
@@ -155,8 +153,7 @@ def _check(
     for layer in layers:
         if not 0 <= layer < model.config.n_layers:
             raise ValueError(f"layer {layer}; layers are 0..{model.config.n_layers - 1}")
-    if direction not in ("denoise", "noise"):
-        raise ValueError(f"direction={direction!r}; choose denoise or noise")
+    check_direction(direction)
 
 
 def _places(

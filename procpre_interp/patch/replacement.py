@@ -10,8 +10,17 @@ from torch import Tensor
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.replay import OF_THE_QUERY, Activations, record
+from procpre_interp.registry import unknown_name
 
+Direction = Literal["denoise", "noise"]
+"""Clean values into the corrupted run, or corrupted ones into the clean run."""
 Replacement = Literal["other", "zero", "mean", "resample"]
+
+
+def check_direction(direction: str) -> None:
+    """Raise `ValueError` for an unknown one."""
+    if direction not in get_args(Direction):
+        raise unknown_name("direction", direction, list(get_args(Direction)))
 
 
 class Source:

@@ -137,20 +137,19 @@ class Replay:
         normalised = block.ln1(row)
         q, k, v = (project(block.attn, letter, normalised) for letter in "QKV")
         q = torch.where(here[..., None], q, self["q", self.last][:, 0])
-        z = self.attend_to_changed(self.last, t, q, k, v)
+        z = self._attend_to_changed(t, q, k, v)
         resid = torch.where(here, row, at_positions(self["resid_pre", self.last], self.positions[:, None])[:, 0])
         return self.after_mlp(self.last, resid + mixed(block.attn, z) + block.attn.b_O)
 
-    def attend_to_changed(
+    def _attend_to_changed(
         self,
-        layer: int,
         t: Int[Tensor, " patch"],
         q: Float[Tensor, "patch pair head d_head"],
         k: Float[Tensor, "patch pair head d_head"],
         v: Float[Tensor, "patch pair head d_head"],
     ) -> Float[Tensor, "patch pair head d_head"]:
-        """z at the read position for these queries, when key and value at position `t` are `k` and `v`."""
-        keys, values = self["k", layer], self["v", layer]
+        """z of the last layer for these queries, when key and value at position `t` are `k` and `v`."""
+        keys, values = self["k", self.last], self["v", self.last]
         # Pairs and heads first: what the matrix products batch over.
         q, k, v = (rearrange(x, "patch pair head d_head -> pair head patch d_head") for x in (q, k, v))
         scores = q @ rearrange(keys, "pair pos head d_head -> pair head d_head pos")
