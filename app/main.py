@@ -1,12 +1,35 @@
 """The explorer: one page a question. `procpre-interp app`, or `streamlit run app/main.py -- --store runs`."""
 
+import os
+
 import streamlit as st
 
-st.set_page_config(page_title="procpre-interp", layout="wide")
+st.set_page_config(page_title="procpre-interp", page_icon=":material/hub:", layout="wide")
 
-PAGES = [
-    st.Page("questions/did_transfer_help.py", title="Did transfer help?", default=True),
-    st.Page("questions/runs.py", title="Runs"),
-]
+PAGES = {
+    "Results": [
+        st.Page("questions/did_transfer_help.py", title="Did transfer help?", default=True),
+        st.Page("questions/where_does_it_live.py", title="Where does it live?"),
+        st.Page("questions/what_survives_damage.py", title="What survives damage?"),
+        st.Page("questions/do_the_claims_hold.py", title="Do the claims hold?"),
+    ],
+    "Inside the model": [
+        st.Page("questions/where_does_attention_look.py", title="Where does attention look?"),
+        st.Page("questions/which_circuit.py", title="Which circuit?"),
+        st.Page("questions/how_do_weights_move.py", title="How do weights move?"),
+    ],
+    "Data and runs": [
+        st.Page("questions/what_was_generated.py", title="What was generated?"),
+        st.Page("questions/run_something.py", title="Run something"),
+        st.Page("questions/runs.py", title="Runs"),
+    ],
+}
 
-st.navigation(PAGES).run()
+page = st.navigation(PAGES)
+try:
+    page.run()
+except (ValueError, LookupError, OSError, RuntimeError, MemoryError) as problem:
+    # The explorer's counterpart of the command line's last resort: what went wrong in one line, no traceback.
+    if os.environ.get("PROCPRE_TRACEBACK"):
+        raise
+    st.error(" ".join(str(problem).split()) or type(problem).__name__)

@@ -1,16 +1,24 @@
-"""What the pages share: the store, its cached tables, and selections that live in the URL."""
+"""What the pages share: the store or the demo, cached results, selections in the URL, and how figures show."""
 
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
-from procpre_interp.runs import Run, RunStore, Table, load_histories
-from procpre_interp.stats import summarise_conditions
+from procpre_interp.exhibits import Exhibit
+from procpre_interp.exhibits.results import Results, load_results
+from procpre_interp.runs import Run, RunStore
+
+T = TypeVar("T")
+
+DEMO = Path(__file__).resolve().parent / "demo"
+"""The small result that comes with the package."""
 
 FILL = "procpre-interp reproduce --out {store} --quick"
 """The command that fills an empty store."""
@@ -18,38 +26,60 @@ FILL = "procpre-interp reproduce --out {store} --quick"
 LIST_SECONDS = 10
 """How long a list of runs or tables is kept before the folder is read again."""
 
+TO_IMAGE = {"format": "png", "scale": 2}
 
-def store() -> RunStore:
-    """The store of this explorer: `-- --store PATH` on the command line, else PROCPRE_STORE, else `runs`.
 
-    Ends the page with one line when the path is no folder.
-    """
+def own_store() -> RunStore:
+    """The folder that this explorer was started on: `-- --store PATH` on the command line, else PROCPRE_STORE, else
+    `runs`. Raises `ValueError` when the path is no folder."""
     arguments = sys.argv[1:]
     given = arguments[arguments.index("--store") + 1] if "--store" in arguments[:-1] else None
-    try:
-        return RunStore(given or os.environ.get("PROCPRE_STORE", "runs"))
-    except ValueError as problem:
-        st.error(str(problem))
-        st.stop()
+    return RunStore(given or os.environ.get("PROCPRE_STORE", "runs"))
 
 
-def stop_when_empty(found: Sequence[object] | pd.DataFrame, what: str) -> None:
-    """End the page with the command that fills the store, when nothing was found."""
+def open_page(title: str, about: str = "") -> RunStore:
+    """The page's title and the store that it shows: the demo, marked as one, while the own store holds nothing."""
+    st.title(title)
+    if about:
+        st.markdown(about)
+    store = own_store()
+    if not is_empty(store):
+        return store
+    st.info(
+        f"**Demo.** `{store.path.resolve()}` holds no runs yet, so this is a small result that comes with the package: "
+        "real runs, five replicates. This fills the folder with your own, in a few minutes:",
+        icon=":material/science:",
+    )
+    st.code(FILL.format(store=shlex.quote(str(store.path))), language="bash", wrap_lines=True)
+    return RunStore(DEMO)
+
+
+def is_empty(store: RunStore) -> bool:
+    """Whether the store holds neither runs, finished or not, nor tables."""
+    return not any(any(path.glob("[!.]*")) for path in (store.path / name for name in ("runs", "partial", "tables")))
+
+
+def stop_when_empty(found: Sequence[object] | pd.DataFrame, what: str, command: str) -> None:
+    """End the page with the command that makes what was not found."""
     if len(found) == 0:
-        path = store().path
-        st.info(f"No {what} in {path.resolve()} yet. This fills it, in a few minutes:")
-        st.code(FILL.format(store=shlex.quote(str(path))), language="bash", wrap_lines=True)
+        st.info(f"No {what} here yet. This makes them:")
+        st.code(command, language="bash", wrap_lines=True)
         st.stop()
 
 
-def choose(label: str, options: Sequence[str], key: str) -> str:
-    """A select box whose choice is part of the URL, as `?key=choice`. An unknown one there is named."""
+def choose(label: str, options: Sequence[str] | Mapping[str, str], key: str) -> str:
+    """A select box whose choice is always part of the URL, as `?key=choice`. An unknown one there is named.
+
+    Options may be a mapping from value to what people read. For what a link must go on meaning when newer results
+    come in (a run, an experiment). For everything else: the widgets' own `bind="query-params"`.
+    """
     wanted = st.query_params.get(key)
-    if wanted is not None and wanted not in options:
-        quoted = wanted.replace("`", "")[:60]  # as code: what an address says is not to become a link
-        st.warning(f"There is no {label.lower()} `{quoted}` here; this is `{options[0]}`.")
-    index = options.index(wanted) if wanted in options else 0
-    chosen = st.selectbox(label, options, index=index, key=key)
+    names = dict(options) if isinstance(options, Mapping) else {option: option for option in options}
+    values = list(names)
+    if wanted is not None and wanted not in names:
+        st.warning(f"There is no {label.lower()} {quoted(wanted)} here; this is {quoted(values[0])}.")
+    index = values.index(wanted) if wanted in names else 0
+    chosen = st.selectbox(label, values, index=index, format_func=lambda value: names[value], key=key)
     st.query_params[key] = chosen
     return chosen
 
@@ -63,9 +93,89 @@ def choose_many(label: str, options: Mapping[str, str], key: str) -> list[str]:
     return chosen
 
 
-def keep(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
-    """The rows whose column has one of the values."""
-    return table.loc[table[column].isin(values)]
+def quoted(text: str) -> str:
+    """Text from an address as code, so that it cannot become markup or a link."""
+    return f"`{text.replace('`', '')[:60]}`"
+
+
+def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
+    """Tabs (name -> title) of which only the open one is computed; part of the URL. Returns its name and place."""
+    places = st.tabs(list(titles.values()), key=key, bind="query-params")
+    for name, place in zip(titles, places):
+        if place.open:
+            return name, place
+    return next(iter(titles)), places[0]
+
+
+def show(exhibit: Exhibit, *, key: str = "", selectable: bool = False) -> Any:
+    """The figure, how to read it, and its downloads. Returns plotly's selection where the figure is `selectable`.
+
+    `key` tells two figures of one name on one page apart.
+    """
+    name = f"{exhibit.name}_{key}" if key else exhibit.name
+    selected = st.plotly_chart(
+        exhibit.figure,
+        key=name,
+        on_select="rerun" if selectable else "ignore",
+        selection_mode="points",
+        config={"displaylogo": False, "toImageButtonOptions": TO_IMAGE | {"filename": exhibit.name}},
+        alt=f"{exhibit.title}. {exhibit.reading}",
+    )
+    st.caption(f"How to read: {exhibit.reading}")
+    for note in exhibit.notes:
+        st.caption(note)
+    with st.popover("Download", key=f"{name}_downloads"):
+        st.download_button(
+            "Numbers (CSV)",
+            lambda: exhibit.table.to_csv(index=False).encode(),
+            f"{exhibit.name}.csv",
+            "text/csv",
+            key=f"{name}_csv",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Figure (HTML)",
+            lambda: exhibit.figure.to_html(include_plotlyjs=True).encode(),
+            f"{exhibit.name}.html",
+            "text/html",
+            key=f"{name}_html",
+            on_click="ignore",
+        )
+        st.caption("Figure as PNG: the camera above the figure.")
+    return selected
+
+
+def cached(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """`function(*arguments, **options)`, computed once for the same function and arguments, in all sessions.
+
+    Runs count by their id and time, stores by their path: give what else the result depends on as an argument, and
+    results that may be rewritten by `results`.
+    """
+    return _compute(function, arguments, options)
+
+
+@st.cache_data(
+    max_entries=512,
+    show_spinner=False,
+    hash_funcs={
+        FunctionType: lambda function: f"{function.__module__}.{function.__qualname__}",
+        Run: lambda run: (str(run.folder), run.summary.get("created")),
+        RunStore: lambda store: str(store.path.resolve()),
+    },
+)
+def _compute(function: Callable[..., T], arguments: tuple[Any, ...], options: dict[str, Any]) -> T:
+    return function(*arguments, **options)
+
+
+def results(store: RunStore, name: str) -> Results:
+    """A stored table of conditions with its summary and evaluations; read again when it was rewritten."""
+    path = store.path / "tables" / f"{name}.parquet"
+    return _results(store.path, name, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading results")
+def _results(path: Path, name: str, version: int) -> Results:
+    return load_results(RunStore(path), name)
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading the list of runs")
@@ -75,29 +185,11 @@ def list_runs(path: Path) -> pd.DataFrame:
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
-def list_tables(path: Path, prefix: str) -> list[str]:
+def list_tables(path: Path, prefix: str = "") -> list[str]:
     """Names of the stored tables, newest first."""
     return RunStore(path).tables(prefix)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def read_run(path: Path, run_id: str, created: str) -> Run:
-    """A run; `created` tells a run from an earlier one of the same id."""
-    return RunStore(path).open(run_id, verify=False)
-
-
-@st.cache_data(max_entries=16, show_spinner="Reading results")
-def read_results(path: Path, name: str, version: int) -> tuple[Table, pd.DataFrame, pd.DataFrame, list[str]]:
-    """An experiment's table, its summary by condition, its runs' evaluations, and what is wrong with them.
-
-    `version` (the file's time) makes a rewritten table a new entry of the cache.
-    """
-    store = RunStore(path)
-    table = store.read_table(name)
-    histories, problems = load_histories(store, table.frame)
-    return table, summarise_conditions(table.frame), histories, problems
-
-
-def modified(path: Path, name: str) -> int:
-    """Modification time of a stored table in nanoseconds."""
-    return (path / "tables" / f"{name}.parquet").stat().st_mtime_ns
+def open_run(store: RunStore, run_id: str) -> Run:
+    """A finished run; each file's content is checked when it is read. Raises `UnknownRun`, or `DamagedRun`."""
+    return store.open(run_id, verify=False)

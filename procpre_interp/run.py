@@ -121,9 +121,12 @@ class PartialRun:
         """Store a table as parquet: `history`, `examples`."""
         write_parquet(self.folder / f"{name.removesuffix('.parquet')}.parquet", table)
 
-    def finish(self, summary: Mapping[str, Any]) -> Run:
-        """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs."""
-        self.write_json("summary.json", {"run": self.id, "status": "finished", **summary, "created": now()})
+    def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
+        """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
+
+        `created` is now, but for a copy of a run, which keeps its time.
+        """
+        self.write_json("summary.json", {"run": self.id, "status": "finished", **summary, "created": created or now()})
         files.seal(self.folder, leave_out=_RESUME)
         self.finished_folder.parent.mkdir(exist_ok=True)
         self.folder.rename(self.finished_folder)

@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from procpre_interp.runs import RunStore
+from tests.explorer import APP, PAGES, check, open_page
 from tests.results import TABLE, fill
 
-APP = Path(__file__).resolve().parents[1] / "app"
-PAGES = ["questions/did_transfer_help.py", "questions/runs.py"]
+TRANSFER = "questions/did_transfer_help.py"
 
 
 @pytest.fixture(scope="module")
@@ -19,21 +18,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("filled")
     fill(RunStore(path), replicates=2)
     return path
-
-
-def open_page(monkeypatch: pytest.MonkeyPatch, store: Path, page: str, **query: str) -> AppTest:
-    monkeypatch.setenv("PROCPRE_STORE", str(store))
-    monkeypatch.setattr(sys, "argv", ["main.py"])
-    monkeypatch.syspath_prepend(APP)  # as `streamlit run` does
-    app = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return check(app.switch_page(page).run())
-
-
-def check(app: AppTest) -> AppTest:
-    assert [exception.message for exception in app.exception] == []
-    return app
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -51,7 +35,7 @@ def test_a_store_that_is_a_file_is_one_line(monkeypatch, tmp_path: Path, page: s
 
 
 def test_did_transfer_help(monkeypatch, filled: Path):
-    app = open_page(monkeypatch, filled, PAGES[0])
+    app = open_page(monkeypatch, filled, TRANSFER)
     assert app.title[0].value == "Did transfer help?"
     assert len(app.get("plotly_chart")) == 3
     assert app.dataframe[0].value["Condition"].tolist()[:2] == ["no pretraining", "Dyck, full transfer"]
@@ -69,12 +53,12 @@ def test_did_transfer_help(monkeypatch, filled: Path):
 
 def test_one_replicate_is_called_an_observation(monkeypatch, tmp_path: Path):
     fill(RunStore(tmp_path), replicates=1)
-    app = open_page(monkeypatch, tmp_path, PAGES[0])
+    app = open_page(monkeypatch, tmp_path, TRANSFER)
     assert "an observation, not a result" in app.warning[0].value
 
 
 def test_selections_come_from_the_address(monkeypatch, filled: Path):
-    app = open_page(monkeypatch, filled, PAGES[0], condition="dyck_full", quantity="loss_nats")
+    app = open_page(monkeypatch, filled, TRANSFER, condition="dyck_full", quantity="loss_nats")
     assert app.multiselect(key="condition").value == ["dyck_full"]
     assert app.selectbox(key="quantity").value == "loss_nats"
 
@@ -127,11 +111,11 @@ def test_a_damaged_store(monkeypatch, tmp_path: Path):
         app = open_page(monkeypatch, tmp_path, PAGES[1], run=second)
     assert f"{first} is damaged" in app.error[0].value
     assert f"run {second} is damaged: the content of history.parquet" in app.error[1].value
-    app = open_page(monkeypatch, tmp_path, PAGES[0])
+    app = open_page(monkeypatch, tmp_path, TRANSFER)
     assert [run in warning.value for run, warning in zip((first, second), app.warning)] == [True, True]
     assert len(app.get("plotly_chart")) == 3
     (tmp_path / "tables" / f"{TABLE}.parquet").write_bytes(b"no table")
-    app = open_page(monkeypatch, tmp_path, PAGES[0])
+    app = open_page(monkeypatch, tmp_path, TRANSFER)
     assert f"table {TABLE} is damaged" in app.error[0].value
     for run in (first, second, third):
         store.delete(run)

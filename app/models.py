@@ -1,0 +1,72 @@
+"""Models of stored runs for the pages that look into them; the only module of the app, but those pages, with torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from procpre_interp.data import Task
+from procpre_interp.lineage import STAGES, StageName, check_stage, stages
+from procpre_interp.model import HookedTransformer
+from procpre_interp.pipeline import load_model, load_task
+from procpre_interp.runs import Run, RunStore
+from procpre_interp.train.process import run_threads
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, its task, and what tells it from every other one: store, run, and step or stage."""
+
+    key: tuple[str, ...]
+    name: str
+    """For people: "run 1234abcd after 595 steps"."""
+    model: HookedTransformer
+    task: Task
+
+
+def subject(run: Run, step: int | None = None) -> Subject:
+    """A finished run's model with the weights of a kept step, by default the last."""
+    return _at_step(run.folder, str(run.summary.get("created")), run, step)
+
+
+def subject_at(run: Run, store: RunStore, stage: StageName) -> Subject:
+    """A run's model at a stage of its making. Raises `ValueError` where the run has no such stage."""
+    return _at_stage(run.folder, str(run.summary.get("created")), stage, run, store)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Loading a model")
+def _at_step(folder: Path, created: str, _run: Run, step: int | None) -> Subject:
+    model = load_model(_run, step)
+    number = _run.steps[-1] if step is None else step
+    key = (str(folder), created, str(number))
+    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, load_task(_run))
+
+
+@st.cache_resource(max_entries=16, show_spinner="Loading a model")
+def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: RunStore) -> Subject:
+    found = stages(_run, _store)
+    check_stage(_run, found, stage)
+    key = (str(folder), created, stage)
+    return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, found[stage].task)
+
+
+def measure(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
+    """`function(model, task, *arguments, **options)`, computed once for the same subject and arguments."""
+    return _measure(f"{function.__module__}.{function.__qualname__}", found.key, arguments, options, function, found)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _measure(
+    name: str,
+    key: tuple[str, ...],
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    _function: Callable[..., T],
+    _subject: Subject,
+) -> T:
+    with run_threads(1):  # whose number changes last bits
+        return _function(_subject.model, _subject.task, *arguments, **options)

@@ -1,0 +1,5 @@
+"""To be written."""
+
+import state
+
+state.open_page("run_something")

@@ -1,0 +1,5 @@
+"""To be written."""
+
+import state
+
+state.open_page("what_was_generated")

@@ -1,0 +1,5 @@
+"""To be written."""
+
+import state
+
+state.open_page("where_does_attention_look")

@@ -1,0 +1,39 @@
+"""Pages of the explorer under streamlit's AppTest."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).resolve().parents[1] / "app"
+DEMO = APP / "demo"
+PAGES = sorted(f"questions/{path.name}" for path in (APP / "questions").glob("*.py"))
+
+
+def open_page(monkeypatch: pytest.MonkeyPatch, store: Path, page: str, **query: str | list[str]) -> AppTest:
+    """A page on a store, with an address that has these parameters; no page shows a traceback."""
+    monkeypatch.setenv("PROCPRE_STORE", str(store))
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.syspath_prepend(APP)  # as `streamlit run` does
+    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+    for key, value in query.items():
+        app.query_params[key] = value
+    return check(app.switch_page(page).run())
+
+
+def check(app: AppTest) -> AppTest:
+    """The page, which shows no traceback."""
+    assert [exception.message for exception in app.exception] == []
+    return app
+
+
+def charts(app: AppTest) -> list:
+    """The figures of a page."""
+    return list(app.get("plotly_chart"))
+
+
+def said(app: AppTest) -> str:
+    """All that a page says in errors, warnings, notes, captions and text, a line each."""
+    kinds = (app.error, app.warning, app.info, app.success, app.caption, app.text, app.markdown)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
