@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,12 +150,23 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     return Run(
         id=folder.name,
         folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        summary=json.loads((folder / "summary.json").read_bytes()),
-        environment=json.loads((folder / "environment.json").read_bytes()),
+        config=_fields(folder, "config.yaml", yaml.safe_load),  # which makes no objects: no code runs from a run
+        summary=_fields(folder, "summary.json", json.loads),
+        environment=_fields(folder, "environment.json", json.loads),
         manifest=manifest,
         verified=verify,
     )
+
+
+def _fields(folder: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str, Any]:
+    """What a small file holds. Raises `DamagedRun` where it holds no fields, or what its format forbids."""
+    try:
+        found = parse((folder / name).read_bytes())
+    except (ValueError, yaml.YAMLError) as problem:
+        raise DamagedRun(folder, f"{name} cannot be read ({' '.join(str(problem).split())})") from None
+    if not isinstance(found, dict):
+        raise DamagedRun(folder, f"{name} holds no fields")
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

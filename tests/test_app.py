@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from procpre_interp import files
 from procpre_interp.runs import RunStore
-from tests.explorer import APP, PAGES, check, open_page
+from tests.explorer import APP, DEMO, PAGES, charts, check, open_page, said
 from tests.results import TABLE, fill
 
 TRANSFER = "questions/did_transfer_help.py"
+RUN_A_MODEL = {"what_was_generated", "where_does_attention_look", "which_circuit", "how_do_weights_move"}
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +23,20 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_an_empty_store_shows_the_command_that_fills_it(monkeypatch, tmp_path: Path, page: str):
+def test_an_empty_store_shows_the_demo_and_the_command_that_fills_it(monkeypatch, tmp_path: Path, page: str):
     app = open_page(monkeypatch, tmp_path / "none", page)
-    assert [code.value for code in app.code] == [f"procpre-interp reproduce --out {tmp_path / 'none'} --quick"]
-    assert not app.get("plotly_chart")
+    assert f"procpre-interp reproduce --out {tmp_path / 'none'} --quick" in [code.value for code in app.code]
+    assert "**Demo.**" in said(app)
+    assert not app.error
+    assert charts(app) or page == "questions/run_something.py"
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_filled_store_shows_no_demo(monkeypatch, filled: Path, page: str):
+    app = open_page(monkeypatch, filled, page)
+    assert "**Demo.**" not in said(app)
+    assert not app.error
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -34,10 +46,34 @@ def test_a_store_that_is_a_file_is_one_line(monkeypatch, tmp_path: Path, page: s
     assert "a run store is a folder" in app.error[0].value
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_damaged_store(monkeypatch, tmp_path: Path, page: str):
+    store = RunStore(tmp_path)
+    fill(store, replicates=1)
+    first, second, third = store.read_table(TABLE).frame["run"]
+    (tmp_path / "runs" / first / "history.parquet").write_bytes(b"cut")
+    history = tmp_path / "runs" / second / "history.parquet"
+    history.write_bytes(bytes(history.stat().st_size))
+    (tmp_path / "runs" / third / "manifest.json").unlink()
+    (tmp_path / "tables" / f"{TABLE}.parquet").write_bytes(b"no table")
+    with store.claim("going0n"):
+        open_page(monkeypatch, tmp_path, page)
+    for run in (first, second, third, "../../etc", "nonsense"):
+        open_page(monkeypatch, tmp_path, page, run=run, experiment=TABLE, claim=run)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_address_may_say_anything(monkeypatch, filled: Path, page: str):
+    nonsense = {"run": "../../../etc/passwd", "experiment": "../x", "claim": "<script>", "tab": "[a](b)", "seed": "-1"}
+    nonsense |= {"step": "NaN", "condition": "**", "layer": "99", "head": "x", "task": "os.system", "n": "1e99"}
+    app = open_page(monkeypatch, filled, page, **nonsense)
+    assert "root:" not in said(app)
+
+
 def test_did_transfer_help(monkeypatch, filled: Path):
     app = open_page(monkeypatch, filled, TRANSFER)
     assert app.title[0].value == "Did transfer help?"
-    assert len(app.get("plotly_chart")) == 3
+    assert len(charts(app)) == 1
     assert app.dataframe[0].value["Condition"].tolist()[:2] == ["no pretraining", "Dyck, full transfer"]
     assert app.dataframe[0].value["Paper %"].tolist() == ["11.3", "96.9", ""]
     assert not app.warning
@@ -45,10 +81,21 @@ def test_did_transfer_help(monkeypatch, filled: Path):
     check(app.multiselect(key="condition").set_value(["none"]).run())
     assert app.dataframe[0].value["Condition"].tolist() == ["no pretraining"]
     assert app.query_params["condition"] == "none"
-    check(app.selectbox(key="quantity").set_value("loss_nats").run())
-    assert app.query_params["quantity"] == "loss_nats"
     check(app.multiselect(key="condition").set_value([]).run())
     assert "at least one condition" in app.info[0].value
+
+
+def test_learning_curves(monkeypatch, filled: Path):
+    app = open_page(monkeypatch, filled, TRANSFER, tab="Learning curves")
+    assert len(charts(app)) == 1
+    check(app.selectbox(key="quantity").set_value("loss_nats").run())
+    assert "nats" in charts(app)[0].proto.spec
+
+
+@pytest.mark.parametrize("tab", ["Time to breakthrough", "Cost"])
+def test_the_other_tabs(monkeypatch, filled: Path, tab: str):
+    app = open_page(monkeypatch, filled, TRANSFER, tab=tab)
+    assert len(charts(app)) + len(app.dataframe) == 1
 
 
 def test_one_replicate_is_called_an_observation(monkeypatch, tmp_path: Path):
@@ -58,77 +105,61 @@ def test_one_replicate_is_called_an_observation(monkeypatch, tmp_path: Path):
 
 
 def test_selections_come_from_the_address(monkeypatch, filled: Path):
-    app = open_page(monkeypatch, filled, TRANSFER, condition="dyck_full", quantity="loss_nats")
+    query = {"condition": "dyck_full", "quantity": "loss_nats", "tab": "Learning curves"}
+    app = open_page(monkeypatch, filled, TRANSFER, **query)
     assert app.multiselect(key="condition").value == ["dyck_full"]
     assert app.selectbox(key="quantity").value == "loss_nats"
 
 
-def test_runs(monkeypatch, filled: Path):
-    app = open_page(monkeypatch, filled, PAGES[1])
-    assert len(app.dataframe[0].value) == 6
-    assert len(app.get("plotly_chart")) == 2
-    assert "task:" in app.code[0].value
-    last = app.selectbox(key="run").options[-1]
-    check(app.selectbox(key="run").set_value(last).run())
-    assert app.query_params["run"] == last
-    check(app.selectbox(key="status").set_value("finished").run())
-    assert len(app.dataframe[0].value) == 6
+def test_an_unknown_experiment_in_the_address_is_named(monkeypatch, filled: Path):
+    app = open_page(monkeypatch, filled, TRANSFER, experiment="../../x")
+    assert "There is no experiment `../../x` here" in app.warning[0].value
+    assert len(charts(app)) == 1
 
 
-def test_a_filter_that_excludes_the_chosen_run(monkeypatch, tmp_path: Path):
-    store = RunStore(tmp_path)
-    fill(store, replicates=1)
-    diverged = store.path / "runs" / "d1verged"
-    with store.claim(diverged.name) as partial:
-        assert partial is not None
-        partial.write_config("seed: 1")
-        partial.write_json("environment.json", {})
-        partial.write_table("history", store.open("latest").history().drop(columns="accuracy"))
-        partial.finish({"status": "diverged", "task": "haystack"})
-    app = open_page(monkeypatch, tmp_path, PAGES[1])
-    check(app.selectbox(key="run").set_value(app.selectbox(key="run").options[-1]).run())
-    check(app.selectbox(key="status").set_value("diverged").run())
-    assert app.selectbox(key="run").value == diverged.name
-    assert app.query_params["run"] == diverged.name
-    assert len(app.get("plotly_chart")) == 1
-    check(app.selectbox(key="status").set_value("all").run())
-
-
-def test_an_unknown_run_in_the_address_is_named(monkeypatch, filled: Path):
-    for unknown in ("nonsense", "../../etc"):
-        app = open_page(monkeypatch, filled, PAGES[1], run=unknown)
-        assert f"There is no run `{unknown}`" in app.warning[0].value
-
-
-def test_a_damaged_store(monkeypatch, tmp_path: Path):
+def test_runs_that_cannot_be_read_are_left_out_and_said(monkeypatch, tmp_path: Path):
     store = RunStore(tmp_path)
     fill(store, replicates=1)
     first, second, third = store.read_table(TABLE).frame["run"]
-    (tmp_path / "runs" / first / "history.parquet").write_bytes(b"cut")
     history = tmp_path / "runs" / second / "history.parquet"
     history.write_bytes(bytes(history.stat().st_size))
-    with store.claim("going0n"):
-        app = open_page(monkeypatch, tmp_path, PAGES[1], run=second)
-    assert f"{first} is damaged" in app.error[0].value
-    assert f"run {second} is damaged: the content of history.parquet" in app.error[1].value
-    app = open_page(monkeypatch, tmp_path, TRANSFER)
-    assert [run in warning.value for run, warning in zip((first, second), app.warning)] == [True, True]
-    assert len(app.get("plotly_chart")) == 3
+    store.delete(first)
+    app = open_page(monkeypatch, tmp_path, TRANSFER, tab="Learning curves")
+    warnings = [warning.value for warning in app.warning if "Left out" in warning.value]
+    assert [run in warning for run, warning in zip((first, second), warnings)] == [True, True]
+    assert len(charts(app)) == 1
     (tmp_path / "tables" / f"{TABLE}.parquet").write_bytes(b"no table")
     app = open_page(monkeypatch, tmp_path, TRANSFER)
     assert f"table {TABLE} is damaged" in app.error[0].value
-    for run in (first, second, third):
-        store.delete(run)
+    store.delete(third)
 
 
-def test_pages_do_not_load_torch(filled: Path):
+def test_no_code_runs_from_a_loaded_run(monkeypatch, tmp_path: Path):
+    """A config that would run a command, sealed as if it were whole."""
+    store, touched = RunStore(tmp_path), tmp_path / "touched"
+    fill(store, replicates=1)
+    run = store.open("latest", verify=False)
+    config = f"task: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{touched}']]\n"
+    (run.folder / "config.yaml").write_text(config)
+    files.seal(run.folder)
+    for page in PAGES:
+        app = open_page(monkeypatch, tmp_path, page, run=run.id)
+        assert not app.exception
+    with pytest.raises(ValueError, match=r"damaged: config\.yaml cannot be read \(could not determine a constructor"):
+        store.open(run.id)
+    assert not touched.exists()
+
+
+def test_pages_of_tables_do_not_load_torch():
+    pages = [page for page in PAGES if Path(page).stem not in RUN_A_MODEL]
+    assert len(pages) == len(PAGES) - len(RUN_A_MODEL)
     code = f"""
 import os, sys
-os.environ["PROCPRE_STORE"] = {str(filled)!r}
+os.environ["PROCPRE_STORE"] = {str(DEMO)!r}
 sys.path.insert(0, {str(APP)!r})
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file({str(APP / "main.py")!r}, default_timeout=60)
-for page in {PAGES!r}:
+for page in {pages!r}:
     assert not app.switch_page(page).run().exception
 print(sorted({{"torch", "transformers", "transformer_lens"}} & set(sys.modules)))
 """
