@@ -13,9 +13,11 @@ import streamlit as st
 
 from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits.results import Results, load_results
+from procpre_interp.exhibits.runs import conditions
 from procpre_interp.runs import Run, RunStore
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 DEMO = Path(__file__).resolve().parent / "demo"
 """The small result that comes with the package."""
@@ -93,9 +95,9 @@ def choose_many(label: str, options: Mapping[str, str], key: str) -> list[str]:
     return chosen
 
 
-def quoted(text: str) -> str:
-    """Text from an address as code, so that it cannot become markup or a link."""
-    return f"`{text.replace('`', '')[:60]}`"
+def quoted(text: str, at_most: int = 60) -> str:
+    """Text from an address or a file as code, so that it cannot become markup or a link."""
+    return f"`{' '.join(text.replace('`', '').split())[:at_most]}`"
 
 
 def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
@@ -167,6 +169,48 @@ def _compute(function: Callable[..., T], arguments: tuple[Any, ...], options: di
     return function(*arguments, **options)
 
 
+def each(
+    label: str,
+    items: Sequence[Item],
+    compute: Callable[[Item], T],
+    *,
+    key: str,
+    name: Callable[[Item], str] = str,
+) -> list[T]:
+    """`compute(item)` of each item in turn, with a progress bar and a button that cancels: for what takes seconds.
+
+    After a cancel the results so far come back, fewer than items, with a button to go on. `compute` must keep its
+    results (`cached`, `models.measure`): they are asked for again at every rerun, and whichever widget is used ends the
+    loop after the item at work. `key` names all that the results depend on (run, seed), as each key has its own cancel.
+    `name` says which item is at work.
+    """
+    stopped, finished = f"{key}_stopped", f"{key}_finished"  # in the session; the buttons have keys of their own
+    n, so_far = len(items), st.session_state.get(finished, 0)
+    if st.session_state.get(stopped, False):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.warning(f"{label}: cancelled after {so_far:,} of {n:,}. What was computed is kept.")
+            st.button("Continue", key=f"{key}_continue", on_click=st.session_state.update, args=({stopped: False},))
+        return [compute(item) for item in items[:so_far]]
+    place, found = st.empty(), []
+    show_progress = so_far < n  # what this session has seen finished comes from the cache, too fast for a bar
+    if show_progress:
+        with place.container():
+            st.button("Cancel", key=f"{key}_cancel", on_click=st.session_state.update, args=({stopped: True},))
+            bar = st.progress(0.0, label)
+    for index, item in enumerate(items):
+        if show_progress:
+            # Every call to streamlit is where a click on "Cancel" takes effect.
+            bar.progress(index / n, f"{label}: {name(item)} ({index + 1:,} of {n:,})")
+        try:
+            found.append(compute(item))
+        except Exception:
+            place.empty()
+            raise
+        st.session_state[finished] = max(len(found), st.session_state.get(finished, 0))
+    place.empty()
+    return found
+
+
 def results(store: RunStore, name: str) -> Results:
     """A stored table of conditions with its summary and evaluations; read again when it was rewritten."""
     path = store.path / "tables" / f"{name}.parquet"
@@ -188,6 +232,12 @@ def list_runs(path: Path) -> pd.DataFrame:
 def list_tables(path: Path, prefix: str = "") -> list[str]:
     """Names of the stored tables, newest first."""
     return RunStore(path).tables(prefix)
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
+def list_conditions(path: Path) -> dict[str, str]:
+    """Run -> what the store's tables call its condition."""
+    return conditions(RunStore(path))
 
 
 def open_run(store: RunStore, run_id: str) -> Run:

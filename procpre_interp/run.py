@@ -137,6 +137,16 @@ class PartialRun:
         return read_run(self.finished_folder, verify=False)
 
 
+def saved_step(folder: Path) -> int | None:
+    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
+    try:
+        with (folder / _RESUME).open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(json.loads(header["__metadata__"]["state"])["step"])
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError):
+        return None
+
+
 def load_history(run: Run | str | Path) -> pd.DataFrame:
     """The evaluations of a run, given as a `Run` or as its folder; one row an observation."""
     return (run if isinstance(run, Run) else read_run(Path(run), verify=False)).history()

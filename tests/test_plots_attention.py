@@ -7,7 +7,7 @@ import plotly.io as pio
 import pytest
 
 from procpre_interp.plots.attention import SEQUENTIAL, pattern_figure, score_heatmap, timeline_figure
-from procpre_interp.plots.circuits import log_axis
+from procpre_interp.plots.axes import log_axis
 from procpre_interp.plots.heatmaps import DIVERGING
 from procpre_interp.plots.theme import GRID, OTHERS
 from procpre_interp.probe.attention import attention_pattern

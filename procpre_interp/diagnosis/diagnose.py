@@ -34,9 +34,9 @@ def diagnose(run: Run, store: RunStore) -> list[Finding]:
     return diagnose_all([run], store)
 
 
-def diagnose_all(runs: Sequence[Run], store: RunStore) -> list[Finding]:
-    """The findings on several runs, in their order; the store is read once."""
-    evidence = Evidence(store)
+def diagnose_all(runs: Sequence[Run], store: RunStore, summaries: pd.DataFrame | None = None) -> list[Finding]:
+    """The findings on several runs, in their order; the store is read once, or was (`summaries`: its `query`)."""
+    evidence = Evidence(store, summaries)
     return [finding for run in runs for finding in _findings(run, evidence)]
 
 

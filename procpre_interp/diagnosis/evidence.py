@@ -25,8 +25,8 @@ class Evidence:
     Damaged and unfinished runs do not count. Two runs are comparable when task, model and training are the same.
     """
 
-    def __init__(self, store: RunStore) -> None:
-        self.store, self.table = store, store.query()
+    def __init__(self, store: RunStore, summaries: pd.DataFrame | None = None) -> None:
+        self.store, self.table = store, store.query() if summaries is None else summaries
         self.n_damaged = int((self.table["status"] == "damaged").to_numpy().sum())
         self._runs: dict[str, Run | None] = {}
         self._keys: dict[str, str] = {}

@@ -9,10 +9,9 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.plots.circuits import log_axis
+from procpre_interp.plots.axes import MAX_PRINTED, MAX_TICKS, log_axis, refuse_twice, require, ticks, visible
 from procpre_interp.plots.heatmaps import DIVERGING
 from procpre_interp.plots.ladder import DASHES
-from procpre_interp.plots.patching import MAX_PRINTED, MAX_TICKS, refuse_twice, require, ticks, visible
 from procpre_interp.plots.theme import GRID, OTHERS, add_band, lay_out
 from procpre_interp.registry import unknown_name
 

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from procpre_interp.plots.patching import refuse_twice, require
+from procpre_interp.plots.axes import log_axis, refuse_twice, require
 from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, add_band, error_bars, fewest, lay_out, translucent
 from procpre_interp.stats import interval_note
 
@@ -163,18 +163,6 @@ def overlap_bars(
     lay_out(figure, title=title or "Overlap of circuits", caption=caption, x=x, y="", height=height)
     figure.update_xaxes(rangemode="tozero")
     return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], showgrid=False)
-
-
-def log_axis(largest: int) -> dict[str, Any]:
-    """A logarithmic axis for counts from 0 to `largest`, each drawn at count + 1 and labelled with the count."""
-    counts = [0, *(10**power for power in range(len(str(largest))) if 10**power <= largest)]
-    room = float(np.log10(largest + 1)) * 0.03 or 0.1
-    return {
-        "type": "log",
-        "tickvals": [count + 1 for count in counts],
-        "ticktext": [f"{count:,}" for count in counts],
-        "range": [-room, float(np.log10(largest + 1)) + room],
-    }
 
 
 def _node(name: str) -> _Node:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.plots.patching import require
+from procpre_interp.plots.axes import require
 from procpre_interp.plots.theme import OTHERS, lay_out
 
 SYMBOLS = ("circle", "diamond-open", "square-open", "x-thin-open", "triangle-up-open")

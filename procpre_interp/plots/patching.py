@@ -1,22 +1,15 @@
 """Effects of activation patches as heat maps over layers, heads and positions."""
 
-import html
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from procpre_interp.plots.axes import MAX_PRINTED, refuse_twice, require, ticks, visible
 from procpre_interp.plots.heatmaps import DIVERGING
 from procpre_interp.plots.theme import lay_out
 from procpre_interp.registry import unknown_name
-
-MAX_PRINTED = 200
-"""Cells up to which a heat map prints its numbers; beyond it they are in the hover text alone."""
-
-MAX_TICKS = 48
-"""Positions that label an axis, or the axes of panels side by side; of longer sequences every k-th does."""
 
 VALUES = {"share": "Share of the gap", "effect": "Change of the {metric}"}
 """What the colours can show, in words."""
@@ -97,34 +90,6 @@ def patch_heatmap(
     figure.update_xaxes(**ticks(labels), showgrid=False, zeroline=False)
     names = [str(layer) if head is None else f"L{layer}H{head}" for layer, head in lines]
     return figure.update_yaxes(**ticks(names, len(names)), showgrid=False, zeroline=False, autorange="reversed")
-
-
-def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    """Raises `ValueError` for a table that has no rows, or lacks a column that the figure draws."""
-    if table.empty:
-        raise ValueError(f"the table of {what} has no rows: there is nothing to draw")
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"the table of {what} has columns {list(table)}; it lacks {missing}")
-
-
-def refuse_twice(rows: pd.DataFrame, keys: list[str]) -> None:
-    """Raises `ValueError` for two rows in one place: a cell drawn twice would show the second alone."""
-    twice = rows.duplicated(keys)
-    if twice.any():
-        where = ", ".join(f"{key} {value}" for key, value in rows.loc[twice, keys].iloc[0].items())
-        raise ValueError(f"two values for {where}; a figure shows one run or condition: select it first")
-
-
-def visible(token: str) -> str:
-    """A token as plotly shows it: markup escaped, and a mark where there would be nothing to see."""
-    return html.escape(token.replace(" ", "␣").replace("\n", "⏎"), quote=False) or "∅"
-
-
-def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> dict[str, Any]:
-    """Labels of an axis whose cells stand at 0, 1, ...: all of them, or every k-th."""
-    shown = list(range(0, len(labels), -(-len(labels) // at_most)))
-    return {"tickvals": shown, "ticktext": [labels[index] for index in shown]}
 
 
 def _order(number: int | None) -> tuple[bool, int]:

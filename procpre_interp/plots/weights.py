@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from procpre_interp.plots.attention import SEQUENTIAL
+from procpre_interp.plots.axes import MAX_PRINTED, refuse_twice, require
 from procpre_interp.plots.heatmaps import player_colours
 from procpre_interp.plots.ladder import DASHES
-from procpre_interp.plots.patching import MAX_PRINTED, refuse_twice, require
 from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, lay_out, translucent
 from procpre_interp.registry import unknown_name
 

@@ -1,0 +1,239 @@
+"""Runs: which there are, their curves over one another, what they hold, and where their weights come from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.exhibits.results import QUANTITIES
+from procpre_interp.plots.curves import learning_curves
+from procpre_interp.plots.theme import OTHERS
+from procpre_interp.run import DamagedRun, Run, UnknownRun, saved_step
+from procpre_interp.runs import RunStore, load_histories
+
+MOST_COMPARED = len(OTHERS)
+"""Runs over one another: as many as there are colours to tell them apart."""
+
+MOST_UNFINISHED = 20
+"""Unfinished runs of which configs are read."""
+
+FIRST, LATER = "fresh weights", "from parents"
+"""The phases of a list: runs without parents, and runs with some."""
+
+SEARCHED = ("run", "task", "components", "condition", "parents", "stop_reason")
+"""The columns that a search reads."""
+
+COLUMNS = (
+    "run",
+    "status",
+    "task",
+    "phase",
+    "components",
+    "condition",
+    "seed",
+    "accuracy",
+    "loss_nats",
+    "breakthrough_step",
+    "steps",
+    "seconds",
+    "created",
+    "parents",
+    "problem",
+)
+"""The columns that a list shows first."""
+
+SHARES = ("accuracy", "exact_match", "prompt_overlap")
+
+
+def conditions(store: RunStore) -> dict[str, str]:
+    """Run -> what the store's tables call its condition; several names are joined by "; ". Damaged tables are left out."""
+    found: dict[str, dict[str, None]] = {}
+    for name in store.tables():
+        try:
+            frame = store.read_table(name).frame
+        except (ValueError, OSError):
+            continue
+        column = next((column for column in ("label", "condition") if column in frame), None)
+        if column is not None and "run" in frame:
+            for run, label in frame[["run", column]].dropna().itertuples(index=False, name=None):
+                found.setdefault(str(run), {})[str(label)] = None
+    return {run: "; ".join(labels) for run, labels in found.items()}
+
+
+def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """`RunStore.query` with the columns phase and condition (from `labels`), the most telling columns first."""
+    table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
+    has_parents = table["parents"].fillna("") != ""
+    known = table["status"].isin(["finished", "diverged"])
+    table["phase"] = has_parents.map({True: LATER, False: FIRST}).where(known)
+    table["condition"] = table["run"].map(dict(labels))
+    text = dict.fromkeys(("condition", "problem", "parents", "components"), "string")
+    return table.convert_dtypes().astype(text)
+
+
+def keep(table: pd.DataFrame, text: str = "", **among: Sequence[Any]) -> pd.DataFrame:
+    """The rows of a `listing` that have one of the values in each column named, and in which each word of the text
+    occurs, in upper or lower case. No values: any."""
+    for column, values in among.items():
+        if values:
+            table = table.loc[table[column].isin(values)]
+    if words := text.lower().split():
+        columns = [table[column].astype(object).fillna("").astype(str) for column in SEARCHED if column in table]
+        searched = reduce(lambda left, right: left + "\n" + right, columns).str.lower()
+        table = table.loc[reduce(lambda a, b: a & b, [searched.str.contains(word, regex=False) for word in words])]
+    return table.reset_index(drop=True)
+
+
+def troubles(runs: pd.DataFrame, store: RunStore) -> list[tuple[str, pd.DataFrame]]:
+    """What is damaged in a list and what is not finished: a line each, and the table behind it.
+
+    An unfinished run has the step that it has saved, and of how many, where that is known; of many, the newest
+    `MOST_UNFINISHED`, since their files are read.
+    """
+    damaged = runs.loc[runs["status"] == "damaged", ["run", "problem"]]
+    found = [(f"{_count(damaged)} damaged and not used", damaged)] if len(damaged) else []
+    for status, said in (("running", "being written"), ("interrupted", "interrupted: repeat the command to go on")):
+        some = runs.loc[runs["status"] == status]
+        if len(some):
+            rows = [_unfinished(row, store) for row in some.head(MOST_UNFINISHED).to_dict("records")]
+            found.append((f"{_count(some)} {said}", pd.DataFrame(rows).convert_dtypes()))
+    return found
+
+
+def _count(runs: pd.DataFrame) -> str:
+    return "1 run is" if len(runs) == 1 else f"{len(runs):,} runs are"
+
+
+def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
+    config = _partial_config(store, row["run"])
+    task, train = (part if isinstance(part, dict) else {} for part in (config.get("task"), config.get("train")))
+    steps = {"saved step": saved_step(store.path / "partial" / row["run"]), "of steps": train.get("steps")}
+    return {"run": row["run"], "task": task.get("name"), **steps, "changed": row["created"]}
+
+
+def names(table: pd.DataFrame) -> dict[str, str]:
+    """Run -> its `name`, for all runs of a list."""
+    fields = table.reindex(columns=["run", "status", "task", "components", "seed", "accuracy"]).astype(object)
+    rows = fields.where(fields.notna(), None).to_dict("records")
+    return {row["run"]: name(row["run"], row) for row in rows}
+
+
+def name(run: str, summary: Mapping[str, Any]) -> str:
+    """What people call a run: the beginning of its id, its task, what its parents gave, its seed, its accuracy."""
+    status, accuracy = summary.get("status"), summary.get("accuracy")
+    if status not in ("finished", "diverged"):
+        return f"{run} {status}"
+    parts = [run[:8], str(summary.get("task")), summary.get("components") or FIRST, f"seed {summary.get('seed', 0)}"]
+    return ", ".join([*parts, "diverged" if accuracy is None else f"{accuracy:.1%}"])
+
+
+def histories(runs: Sequence[Run], store: RunStore) -> tuple[pd.DataFrame, list[str]]:
+    """The evaluations of runs, each a condition of its own; then a line for each whose history is damaged."""
+    rows = [{"condition": run.id, "label": name(run.id, run.summary), "replicate": 0, "run": run.id} for run in runs]
+    return load_histories(store, pd.DataFrame(rows, columns=["condition", "label", "replicate", "run"]))
+
+
+def measured(evaluations: pd.DataFrame) -> list[str]:
+    """The quantities that `curves` can draw of these evaluations."""
+    whole = evaluations.loc[evaluations["split"] == "validation"]
+    return [column for column in QUANTITIES if column in whole and whole[column].notna().to_numpy().any()]
+
+
+def curves(evaluations: pd.DataFrame, quantity: str = "accuracy") -> Exhibit:
+    """A validation quantity over training, one line a run of `histories`. Raises `ValueError` where there is none."""
+    if quantity not in (known := measured(evaluations)):
+        raise ValueError(f"no evaluations of {quantity} in these runs; there are: {', '.join(known) or 'none'}")
+    drawn = evaluations.loc[evaluations[quantity].notna()]
+    return Exhibit(
+        name=f"run_{quantity}",
+        figure=learning_curves(drawn, quantity, title=QUANTITIES[quantity]),
+        reading="One line is one run: compare conditions over replicates, not runs.",
+        table=evaluations.drop(columns=["condition", "replicate"]),
+    )
+
+
+def numbers(runs: Sequence[Run]) -> pd.DataFrame:
+    """The runs' summaries as text, one row a field, one column a run; shares in %."""
+    shown = {run.id: {**run.summary, "kept steps": ", ".join(f"{step:,}" for step in run.steps)} for run in runs}
+    fields = [field for field in dict.fromkeys(key for row in shown.values() for key in row) if field != "run"]
+    rows = [{"field": field, **{run: _text(field, row.get(field)) for run, row in shown.items()}} for field in fields]
+    return pd.DataFrame(rows, columns=["field", *shown])
+
+
+def stored_files(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a file of the runs and its size in bytes."""
+    rows = [[run.id, file, entry["bytes"]] for run in runs for file, entry in run.manifest.items()]
+    return pd.DataFrame(rows, columns=["run", "file", "bytes"])
+
+
+def ancestry(runs: Sequence[Run], store: RunStore) -> tuple[list[Run], list[str]]:
+    """The runs and all their ancestors, each once; then a line for each that is missing or damaged."""
+    found, problems = {run.id: run for run in runs}, []
+    waiting = list(runs)
+    while waiting:
+        for entry in waiting.pop(0).config.get("parents") or []:
+            if entry["run"] not in found:
+                try:
+                    parent = store.open(entry["run"], verify=False)
+                except (UnknownRun, DamagedRun) as problem:
+                    problems.append(str(problem))
+                else:
+                    found[parent.id] = parent
+                    waiting.append(parent)
+    return list(found.values()), list(dict.fromkeys(problems))
+
+
+def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
+    """The runs of a list that have this one as a parent, those being written included."""
+    table = runs.reindex(columns=["run", "status", "parents"])
+    unknown = table["status"].isin(["running", "interrupted"])
+    parents = {run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()}
+    for run in table.loc[unknown, "run"]:
+        entries = _partial_config(store, run).get("parents") or []
+        parents[run] = [entry.get("run") for entry in entries if isinstance(entry, dict)]
+    return [run for run, named in parents.items() if run_id in named]
+
+
+def deletion(runs: pd.DataFrame, run_id: str, store: RunStore) -> str:
+    """What deleting a run of a list takes away, and whose weights then come from a run that is gone."""
+    if run_id not in set(runs["run"]):
+        raise UnknownRun(f"no run {run_id!r} in the list of {store.path}")
+    places = [store.path / folder / run_id for folder in ("runs", "partial")]
+    sizes = [path.lstat().st_size for place in places for path in place.rglob("*") if not path.is_dir()]
+    status = runs.loc[runs["run"] == run_id, "status"].iloc[0]
+    found = children(runs, run_id, store)
+    what = f"Run {run_id} ({status}): {len(sizes)} files, {sum(sizes) / 1e6:,.2f} MB, in {store.path}."
+    if not found:
+        return f"{what} No run has it as a parent."
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return (
+        f"{what} It is a parent of {', '.join(found[:8])}{more}: they stay, but cannot be traced to it or computed "
+        "again without it."
+    )
+
+
+def _partial_config(store: RunStore, run_id: str) -> dict[str, Any]:
+    """The config of a run being written; empty where it is not there yet, or cannot be read."""
+    path: Path = store.path / "partial" / run_id / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _text(field: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if field in SHARES:
+        return f"{value:.1%}"
+    if isinstance(value, int):
+        return str(value) if field == "seed" else f"{value:,}"
+    return f"{value:,.4g}"
