@@ -12,7 +12,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.describe import (
-    READING_SURVIVAL,
     conditions_table,
     config_differences,
     describe_cost,
@@ -22,11 +21,13 @@ from procpre_interp.describe import (
     map_effects_table,
 )
 from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition, diagnosis_table
+from procpre_interp.exhibits import Exhibit
+from procpre_interp.exhibits import results as exhibits
 from procpre_interp.files import write_text
-from procpre_interp.plots.curves import accuracy_by_condition, learning_curves, survival_curves
+from procpre_interp.plots.curves import learning_curves
 from procpre_interp.plots.heatmaps import transfer_bars, transfer_heatmap
-from procpre_interp.runs import DamagedRun, Run, RunStore, UnknownRun, load_histories
-from procpre_interp.stats import interval_note, summarise_conditions
+from procpre_interp.runs import DamagedRun, Run, RunStore, UnknownRun
+from procpre_interp.stats import interval_note
 
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d1d1f, #e6e6e6); --quiet: light-dark(#666, #a0a0a0);
@@ -40,12 +41,13 @@ th, td { padding: .35rem .8rem .35rem 0; text-align: left; border-bottom: 1px so
   vertical-align: top; }
 td:not(:first-child) { white-space: nowrap; }
 th { color: var(--quiet); font-weight: 600; }
+.reading { color: var(--quiet); font-size: .9rem; margin: .2rem 0 1.2rem; }
 .warning { background: var(--warn); padding: .5rem .8rem; border-radius: .3rem; }
 .infolayer text, .xtick text, .ytick text { fill: var(--ink) !important; }
 """
 
-Block = str | pd.DataFrame | go.Figure
-"""What a section shows: a paragraph, a table or a figure."""
+Block = str | pd.DataFrame | go.Figure | Exhibit
+"""What a section shows: a paragraph, a table, a figure, or a figure with the sentences that belong to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,27 +67,12 @@ class Section:
 
 def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
     """Write one HTML file that opens without a network; all text is escaped. Returns its path."""
-    figures = 0
-    body = [f"<h1>{html.escape(title)}</h1>"]
+    body, n_figures = [f"<h1>{html.escape(title)}</h1>"], 0
     for section in sections:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
         for block in section.blocks:
-            if isinstance(block, go.Figure):
-                body.append(
-                    block.to_html(
-                        full_html=False,
-                        include_plotlyjs=figures == 0,
-                        div_id=f"figure-{figures}",
-                        config={"displaylogo": False, "responsive": True},
-                    )
-                )
-                figures += 1
-            elif isinstance(block, pd.DataFrame):
-                table = block.to_html(index=False, border=0, na_rep="", justify="unset", float_format=_number)
-                body.append(f'<div class="scroll">{table}</div>')
-            else:
-                text, kind = (block.text, ' class="warning"') if isinstance(block, Caution) else (block, "")
-                body.append(f"<p{kind}>{html.escape(text)}</p>")
+            body.append(_html(block, n_figures))
+            n_figures += isinstance(block, (go.Figure, Exhibit))
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -103,34 +90,34 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     The table has one row a condition and replicate; its metadata are title, protocol, threshold, cost and, where there
     are any, paper (accuracies by condition, as shares) and maps (the effects of `transfer_map`, with a title each).
     """
-    stored = store.read_table(table_name)
-    table, about = stored.frame, stored.metadata
-    summary = summarise_conditions(table)
-    histories, problems = load_histories(store, table)
-    n = int(table.groupby("condition").size().to_numpy().min())
+    found = exhibits.load_results(store, table_name)
+    sections = [
+        *results_sections(found),
+        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps", [])),
+        Section(title="Diagnosis", blocks=_condition_diagnosis(store, found.table)),
+        Section(title="Protocol", blocks=[found.about.get("protocol", "")]),
+        Section(title="Cost", blocks=[describe_cost(found.about.get("cost", {}))]),
+        Section(title="Every run", blocks=[found.table.drop(columns=["label"])]),
+        Section(title="Environment", blocks=_environments(store, found.table)),
+    ]
+    return write_report(path, found.title, sections)
+
+
+def results_sections(found: exhibits.Results) -> list[Section]:
+    """Accuracy, learning and time to breakthrough by condition."""
+    n = int(found.summary["n"].to_numpy().min())
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
-    result += [conditions_table(summary, about), f"Intervals: {interval_note(n)}. {explain_columns(about)}"]
-    result += [f"{label}: {note}." for label, note in _notes(table, about)]
-    result += [accuracy_by_condition(summary, table=table, paper=about.get("paper"))]
-    learning: list[Block | Caution] = [Caution(text=problem) for problem in problems]
-    if len(histories):
-        learning += [learning_curves(histories, threshold=about.get("threshold"))]
-        learning += [learning_curves(histories, "loss_nats", title="Loss")]
-    cells = table.drop(columns=["label"], errors="ignore")
-    sections = [
+    result += [conditions_table(found.summary, found.about)]
+    result += [f"Intervals: {interval_note(n)}. {explain_columns(found.about)}", exhibits.accuracy(found)]
+    learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]
+    learning += [exhibits.learning(found, name) for name in ("accuracy", "loss_nats") if name in found.histories]
+    return [
         Section(title="Result", blocks=result),
         Section(title="Learning", blocks=learning),
-        Section(title="Time to breakthrough", blocks=[survival_curves(table), READING_SURVIVAL]),
-        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in about.get("maps", [])),
-        Section(title="Diagnosis", blocks=_condition_diagnosis(store, table)),
-        Section(title="Protocol", blocks=[about.get("protocol", "")]),
-        Section(title="Cost", blocks=[describe_cost(about.get("cost", {}))]),
-        Section(title="Every run", blocks=[cells]),
-        Section(title="Environment", blocks=_environments(store, table)),
+        Section(title="Time to breakthrough", blocks=[exhibits.survival(found)]),
     ]
-    return write_report(path, about.get("title", table_name), sections)
 
 
 def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
@@ -156,6 +143,24 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
         Section(title="Environment", blocks=[_environment_table(run.environment) for run in runs[:1]]),
     ]
     return write_report(path, f"Runs {', '.join(run.id[:8] for run in runs)}", sections)
+
+
+def _html(block: Block | Caution, n_figures: int) -> str:
+    """One block; the first figure brings plotly's script. `n_figures`: how many stand above it."""
+    if isinstance(block, go.Figure):
+        config = {"displaylogo": False, "responsive": True}
+        return block.to_html(
+            full_html=False, include_plotlyjs=n_figures == 0, div_id=f"figure-{n_figures}", config=config
+        )
+    if isinstance(block, Exhibit):
+        said = "<br>".join(html.escape(line) for line in (f"How to read: {block.reading}", *block.notes))
+        return f'{_html(block.figure, n_figures)}\n<p class="reading">{said}</p>'
+    if isinstance(block, pd.DataFrame):
+        table = block.to_html(index=False, border=0, na_rep="", justify="unset", float_format=_number)
+        return f'<div class="scroll">{table}</div>'
+    if isinstance(block, Caution):
+        return f'<p class="warning">{html.escape(block.text)}</p>'
+    return f"<p>{html.escape(block)}</p>"
 
 
 def _map_blocks(found: Mapping[str, Any]) -> list[Block | Caution]:
@@ -193,11 +198,6 @@ def _condition_diagnosis(store: RunStore, table: pd.DataFrame) -> list[Block | C
 
 def _run_label(run: Run) -> str:
     return f"{run.id[:8]} {run.summary.get('task', '')} seed {run.summary.get('seed', '?')}"
-
-
-def _notes(table: pd.DataFrame, about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    labels = dict(zip(table["condition"], table["label"]))
-    return [(labels[name], note) for name, note in about.get("paper_notes", {}).items() if name in labels]
 
 
 def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:

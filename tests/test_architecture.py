@@ -44,7 +44,7 @@ ALLOWED = {
     "plots": BASE | {"stats", "transfer_map"},
     "describe": BASE | {"run", "runs", "stats"},
     "diagnosis": BASE | {"describe", "run", "runs", "stats"},
-    "report": BASE | TABLES,
+    "report": BASE | TABLES | {"exhibits"},
     "outcomes": BASE | {"run", "runs"},
     "comparison": BASE | TABLES,
     "claims": BASE | TABLES,
@@ -71,7 +71,7 @@ NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
 TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "export", "jobs", "outcomes", "terminal"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
-EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "where", "damage", "claims"}
+EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims"}
 """Modules of `exhibits` that read stored tables, and so are held to what `report` may import."""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "comparison", "exhibits", "export", "jobs", "terminal", "__init__"}
