@@ -14,6 +14,7 @@ import streamlit as st
 from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits.results import Results, load_results
 from procpre_interp.exhibits.runs import conditions
+from procpre_interp.exhibits.where import tables_with_maps
 from procpre_interp.runs import Run, RunStore
 
 T = TypeVar("T")
@@ -72,8 +73,8 @@ def stop_when_empty(found: Sequence[object] | pd.DataFrame, what: str, command: 
 def choose(label: str, options: Sequence[str] | Mapping[str, str], key: str) -> str:
     """A select box whose choice is always part of the URL, as `?key=choice`. An unknown one there is named.
 
-    Options may be a mapping from value to what people read. For what a link must go on meaning when newer results
-    come in (a run, an experiment). For everything else: the widgets' own `bind="query-params"`.
+    Options may be a mapping from value to what people read: then the value stands in the URL, where the widgets' own
+    `bind="query-params"` has the text.
     """
     wanted = st.query_params.get(key)
     names = dict(options) if isinstance(options, Mapping) else {option: option for option in options}
@@ -109,16 +110,22 @@ def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
     return next(iter(titles)), places[0]
 
 
-def show(exhibit: Exhibit, *, key: str = "", selectable: bool = False) -> Any:
-    """The figure, how to read it, and its downloads. Returns plotly's selection where the figure is `selectable`.
+def show(exhibit: Exhibit, *, key: str = "", on_click: Callable[[Any], None] | None = None) -> None:
+    """The figure, how to read it, and its downloads. `on_click` is told the custom data of a marker that was clicked.
 
     `key` tells two figures of one name on one page apart.
     """
     name = f"{exhibit.name}_{key}" if key else exhibit.name
-    selected = st.plotly_chart(
+
+    def tell() -> None:
+        points = st.session_state[name]["selection"]["points"]
+        if points and on_click is not None:
+            on_click(points[0].get("customdata"))
+
+    st.plotly_chart(
         exhibit.figure,
         key=name,
-        on_select="rerun" if selectable else "ignore",
+        on_select=tell if on_click else "ignore",
         selection_mode="points",
         config={"displaylogo": False, "toImageButtonOptions": TO_IMAGE | {"filename": exhibit.name}},
         alt=f"{exhibit.title}. {exhibit.reading}",
@@ -127,14 +134,7 @@ def show(exhibit: Exhibit, *, key: str = "", selectable: bool = False) -> Any:
     for note in exhibit.notes:
         st.caption(note)
     with st.popover("Download", key=f"{name}_downloads"):
-        st.download_button(
-            "Numbers (CSV)",
-            lambda: exhibit.table.to_csv(index=False).encode(),
-            f"{exhibit.name}.csv",
-            "text/csv",
-            key=f"{name}_csv",
-            on_click="ignore",
-        )
+        download(exhibit.table, exhibit.name, "Numbers (CSV)", key=f"{name}_csv")
         st.download_button(
             "Figure (HTML)",
             lambda: exhibit.figure.to_html(include_plotlyjs=True).encode(),
@@ -144,7 +144,24 @@ def show(exhibit: Exhibit, *, key: str = "", selectable: bool = False) -> Any:
             on_click="ignore",
         )
         st.caption("Figure as PNG: the camera above the figure.")
-    return selected
+
+
+def download(table: pd.DataFrame, name: str, label: str = "", *, key: str | None = None) -> None:
+    """A button that downloads a table as CSV; it is made when the button is clicked."""
+    st.download_button(
+        label or f"{name}.csv",
+        lambda: table.to_csv(index=False).encode(),
+        f"{name}.csv",
+        "text/csv",
+        key=key or f"{name}_csv",
+        on_click="ignore",
+    )
+
+
+def show_table(table: pd.DataFrame, name: str, columns: Mapping[str, Any] | None = None) -> None:
+    """A table and its download; `columns` says how some of them show."""
+    st.dataframe(table, hide_index=True, column_config=columns, placeholder="", alt=name, key=f"{name}_table")
+    download(table, name)
 
 
 def cached(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -232,6 +249,12 @@ def list_runs(path: Path) -> pd.DataFrame:
 def list_tables(path: Path, prefix: str = "") -> list[str]:
     """Names of the stored tables, newest first."""
     return RunStore(path).tables(prefix)
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner="Looking for transfer maps")
+def list_maps(path: Path) -> list[str]:
+    """Names of the stored sweeps with transfer maps, newest first."""
+    return tables_with_maps(RunStore(path))
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)

@@ -46,8 +46,8 @@ ALLOWED = {
     "diagnosis": BASE | {"describe", "run", "runs", "stats"},
     "report": BASE | TABLES | {"exhibits"},
     "outcomes": BASE | {"run", "runs"},
-    "comparison": BASE | TABLES,
-    "claims": BASE | TABLES,
+    "comparison": BASE | TABLES - {"report"},
+    "claims": BASE | TABLES - {"report"},
     "export": BASE | {"run", "runs"},
     "jobs": BASE | {"terminal"},
     "terminal": set(),
@@ -62,8 +62,8 @@ ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
+ALLOWED["exhibits"] = set(ALLOWED) - {"report"}  # which shows them
 ALLOWED["experiment"] = set(ALLOWED)
-ALLOWED["exhibits"] = set(ALLOWED)
 ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
 """Part of the package (module or folder) -> the other parts that it may import."""
 

@@ -38,11 +38,8 @@ with place:
     elif tab == "curves":
         for problem in kept.problems:
             st.warning(f"Left out of the curves: {problem}")
-        known = [name for name in exhibits.QUANTITIES if name in kept.histories]
-        if known:
-            titles = exhibits.QUANTITIES
-            value = st.selectbox("Quantity", known, format_func=titles.get, key="quantity", bind="query-params")
-            state.show(exhibits.learning(kept, value))
+        if kept.quantities:
+            state.show(exhibits.learning(kept, state.choose("Quantity", kept.quantities, "quantity")))
         else:
             st.info("None of these runs can be read.")
     elif tab == "survival":

@@ -1,5 +1,60 @@
-"""To be written."""
+"""Where does it live? Transfer maps over the model, and the curves and runs behind each part."""
 
 import state
+import streamlit as st
 
-state.open_page("where_does_it_live")
+from procpre_interp.exhibits import where
+
+SWEEP = "procpre-interp sweep experiments/sweeps/components.yaml --out {store}"
+
+store = state.open_page(
+    "Where does it live?",
+    "A sweep transfers each part of the pretrained model alone, and all parts but this, and trains again, in replicates.",
+)
+names = state.list_maps(store.path)
+state.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))
+sweep = state.results(store, state.choose("Experiment", names, "experiment"))
+maps = where.maps(sweep)
+chosen = maps[0]
+if len(maps) > 1:
+    titles = {str(index): each.title for index, each in enumerate(maps)}
+    chosen = maps[int(state.choose("Map", titles, "map"))]
+st.subheader(sweep.title)
+if "demo" in sweep.about:
+    st.caption(sweep.about["demo"])
+
+left, right = st.columns(2)
+with left:
+    outcome = state.choose("Outcome", chosen.outcomes, "outcome")
+with right:
+    methods = {name: where.METHOD_NAMES.get(name, name) for name in reversed(chosen.methods)}
+    method = state.choose("Method", methods, "method")
+table = state.cached(where.effects, chosen, outcome)
+shown = table.loc[table["method"] == method]
+st.success(where.answer(shown), icon=":material/lightbulb:")
+
+TABS = {"map": "Map", "bars": "All methods", "table": "Table"}
+tab, place = state.tabs(TABS)
+with place:
+    if tab == "map":
+        state.show(where.heatmap(shown), on_click=lambda text: st.session_state.update(part=where.clicked_player(text)))
+    elif tab == "bars":
+        state.show(where.bars(table))
+    else:
+        state.show_table(where.as_text(table), "effects")
+
+st.subheader("What is behind a part")
+st.caption("Click a cell of the map, or choose here.")
+part = state.choose("Part", chosen.players, "part")
+if sweep.quantities:
+    quantity = state.choose("Quantity", sweep.quantities, "quantity")
+    state.show(where.curves(sweep, chosen, part, quantity))
+else:
+    st.info("None of these runs can be read.")
+with st.expander("The runs behind these curves"):
+    state.show_table(where.runs_behind(chosen, part), "runs_behind")
+    st.page_link("questions/runs.py", label="Look into runs", icon=":material/search:")
+st.caption(
+    "Other grains (layers, heads, matrices): `grain:` under `maps:` in a sweep's file, such as "
+    "`experiments/sweeps/components.yaml`."
+)

@@ -1,6 +1,6 @@
 """Did transfer help? Accuracy, learning, time to breakthrough and cost by condition, from one stored table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,11 @@ class Results:
         """Condition -> what people read, in the order of the table."""
         return dict(zip(self.summary["condition"], self.summary["label"]))
 
+    @property
+    def quantities(self) -> dict[str, str]:
+        """What the evaluations hold: column -> what people read."""
+        return {name: title for name, title in QUANTITIES.items() if name in self.histories and len(self.histories)}
+
     def keep(self, conditions: Sequence[str]) -> "Results":
         """These conditions alone; the gains stay those over no pretraining."""
         kept = {
@@ -46,6 +51,16 @@ class Results:
             for frame in [getattr(self, part)]
         }
         return replace(self, **kept)
+
+    def relabel(self, labels: Mapping[str, str]) -> "Results":
+        """With other names for people: condition -> label."""
+        named = {
+            part: frame.assign(label=frame["condition"].map(dict(labels)).fillna(frame["label"]))
+            for part in ("table", "summary", "histories")
+            for frame in [getattr(self, part)]
+            if "label" in frame
+        }
+        return replace(self, **named)
 
 
 def load_results(store: RunStore, name: str = "") -> Results:

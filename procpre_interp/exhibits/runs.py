@@ -51,7 +51,7 @@ SHARES = ("accuracy", "exact_match", "prompt_overlap")
 
 
 def conditions(store: RunStore) -> dict[str, str]:
-    """Run -> what the store's tables call its condition; several names are joined by "; ". Damaged tables are left out."""
+    """Run -> what the store's tables call its condition, several names joined by "; ". Damaged tables are left out."""
     found: dict[str, dict[str, None]] = {}
     for name in store.tables():
         try:

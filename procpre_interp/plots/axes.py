@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 MAX_PRINTED = 200
 """Cells up to which a heat map prints its numbers; beyond it they are in the hover text alone."""
@@ -52,3 +53,29 @@ def log_axis(largest: int) -> dict[str, Any]:
         "ticktext": [f"{count:,}" for count in counts],
         "range": [-room, float(np.log10(largest + 1)) + room],
     }
+
+
+def add_click_targets(figure: go.Figure, size: int = 30) -> go.Figure:
+    """A transparent marker of so many pixels on each cell of the heat maps; returns the figure.
+
+    Plotly selects markers, but no cells of a heat map. A marker shows its cell's hover text and has it as `customdata`;
+    the heat maps' own must be strings. Cells without a number have none.
+    """
+    heatmaps: list[Any] = list(figure.select_traces({"type": "heatmap"}))
+    for trace in heatmaps:
+        rows, columns = np.nonzero(np.isfinite(np.asarray(trace.z, dtype=float)))
+        x, y, hover = (np.asarray(values, dtype=object) for values in (trace.x, trace.y, trace.customdata))
+        figure.add_scatter(
+            x=x[columns],
+            y=y[rows],
+            mode="markers",
+            marker={"size": size, "symbol": "square", "color": "#888888", "opacity": 0},
+            selected={"marker": {"opacity": 0.35}},
+            unselected={"marker": {"opacity": 0}},
+            customdata=hover[rows, columns],
+            hovertemplate="%{customdata}<extra></extra>",
+            showlegend=False,
+            xaxis=trace.xaxis,
+            yaxis=trace.yaxis,
+        )
+    return figure

@@ -1,0 +1,42 @@
+"""The page "Where does it live?" on the demo."""
+
+from tests.explorer import charts, check, open_page, said
+
+PAGE = "questions/where_does_it_live.py"
+
+
+def spec(app, index: int) -> str:
+    return charts(app)[index].proto.spec
+
+
+def test_the_answer_stands_on_top(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert app.success[0].value.startswith("Carries the gain: attn (+23.5 [")
+    assert len(charts(app)) == 2
+
+
+def test_the_method_and_the_outcome_change_the_numbers(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    first = app.success[0].value
+    check(app.selectbox(key="method").set_value("leave_one_out").run())
+    second = app.success[0].value
+    check(app.selectbox(key="outcome").set_value("restricted_time_steps").run())
+    assert len({first, second, app.success[0].value}) == 3
+    assert "steps)" in app.success[0].value
+
+
+def test_a_part_from_the_address_shows_its_own_curves(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, part="ln", method="add_one_in", tab="All methods")
+    assert app.selectbox(key="part").value == "ln"
+    assert "Not drawn, as their runs are not in the store: ln alone, all but ln." in said(app)
+    check(app.selectbox(key="part").set_value("attn").run())
+    assert "attn alone" in said(app)
+    assert "ln alone" not in said(app)
+
+
+def test_an_unknown_part_in_the_address_is_named(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, part="nose", outcome="joy")
+    assert app.selectbox(key="part").value == "attn"
+    assert not app.error
+    assert "`nose` here; this is `attn`" in said(app)
+    assert "`joy`" in said(app)

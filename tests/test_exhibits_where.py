@@ -1,0 +1,125 @@
+"""Transfer maps as exhibits, on a sweep whose effects are known."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from procpre_interp.exhibits import where
+from procpre_interp.exhibits.results import Results, load_results
+from procpre_interp.runs import RunStore
+from procpre_interp.stats import summarise_conditions
+from tests.explorer import DEMO
+
+VALUES = {"attn": 0.5, "mlp": -0.2, "ln": 0.0}
+"""What each part adds to an accuracy of 0.3; attn and ln together add 0.1 more."""
+
+
+def sweep(values=VALUES, replicates: int = 6) -> Results:
+    rows, effects = [], []
+    for size in range(len(values) + 1):
+        for chosen in itertools.combinations(values, size):
+            both = 0.1 * ({"attn", "ln"} <= set(chosen))
+            for replicate in range(1000, 1000 + replicates):
+                noise = 0.001 * (replicate - 1002.5) * len(chosen)
+                accuracy = 0.3 + sum(values[name] for name in chosen) + both + noise
+                condition = f"dyck {{{', '.join(chosen)}}}"
+                row = {
+                    "condition": condition,
+                    "label": condition,
+                    "replicate": replicate,
+                    "run": f"{condition}{replicate}",
+                }
+                row |= {"phase1_run": "p", "status": "finished", "accuracy": accuracy, "breakthrough_step": np.nan}
+                rows.append(row | {"limit": 100})
+    for method in ("add_one_in", "leave_one_out", "shapley"):
+        effects += [{"method": method, "player": name} for name in values]
+    table = pd.DataFrame(rows)
+    config = yaml.safe_dump({"maps": [{"phase1": "dyck", "players": list(values)}]})
+    about = {"config": config, "maps": [{"title": "Map", "effects": effects, "problem": ""}]}
+    histories = pd.DataFrame({"condition": [], "label": [], "accuracy": []})
+    return Results(
+        name="sweep",
+        table=table,
+        about=about,
+        summary=summarise_conditions(table),
+        histories=histories,
+        problems=(),
+    )
+
+
+def estimates(method: str) -> dict[str, float]:
+    (found,) = where.maps(sweep())
+    table = where.effects(found)
+    return table.loc[table["method"] == method].set_index("player")["estimate"].to_dict()
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("add_one_in", {"attn": 0.5, "mlp": -0.2, "ln": 0.0}),
+        ("leave_one_out", {"attn": 0.6, "mlp": -0.2, "ln": 0.1}),
+        ("shapley", {"attn": 0.55, "mlp": -0.2, "ln": 0.05}),
+    ],
+)
+def test_effects_are_those_that_were_put_in(method, expected):
+    assert estimates(method) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_answer_names_what_helps_and_what_harms():
+    (found,) = where.maps(sweep())
+    table = where.effects(found)
+    said = where.answer(table.loc[table["method"] == "leave_one_out"])
+    assert said.startswith("Carries the gain: attn (+60.0 [")
+    assert "Harms it: mlp (-20.0 [" in said
+    assert "breakthrough_share" in found.outcomes
+    assert "area" not in found.outcomes
+
+
+def test_a_loss_that_falls_is_a_gain():
+    row = {"method": "shapley", "player": "attn", "outcome": "loss_nats", "estimate": -1.5, "low": -2.0, "high": -1.0}
+    assert where.answer(pd.DataFrame([row])) == "Carries the gain: attn (-1.50 [-2.00, -1.00] nats a scored token)."
+    harm = pd.DataFrame([row | {"estimate": 1.5, "low": 1.0, "high": 2.0}])
+    assert "no part alone, for sure. Harms it: attn" in where.answer(harm)
+    unsure = pd.DataFrame([row | {"low": -3.0, "high": 1.0}])
+    assert "Not told from 0: attn" in where.answer(unsure)
+
+
+def test_every_cell_can_be_clicked_and_is_its_part():
+    (found,) = where.maps(sweep())
+    table = where.effects(found)
+    exhibit = where.heatmap(table.loc[table["method"] == "shapley"])
+    heat, targets = exhibit.figure.data
+    assert (heat.type, targets.type) == ("heatmap", "scatter")
+    assert [where.clicked_player(text) for text in targets.customdata] == list(VALUES)
+    assert list(targets.y) == ["attn", "mlp", "ln"]
+
+
+def test_curves_compare_a_part_with_its_absence():
+    results = load_results(RunStore(DEMO), where.tables_with_maps(RunStore(DEMO))[0])
+    (found,) = where.maps(results)
+    labels = {"nothing", "attn alone", "all but attn", "all parts"}
+    assert set(where.compared(found, "attn").values()) == labels
+    behind = where.runs_behind(found, "attn")
+    assert behind.groupby("transferred").size().to_dict() == dict.fromkeys(labels, 6)
+    alone = behind.loc[behind["transferred"] == "attn alone", "run"]
+    expected = results.table.loc[results.table["condition"] == "dyck {attn}", "run"]
+    assert set(alone) == set(expected)
+    drawn = {trace.name for trace in where.curves(results, found, "attn").figure.data if trace.name}
+    assert drawn <= labels
+    assert drawn
+
+
+def test_mistakes():
+    results = sweep()
+    (found,) = where.maps(results)
+    with pytest.raises(ValueError, match="no part 'nose' in this map"):
+        where.compared(found, "nose")
+    results.about["maps"][0]["effects"] = []
+    with pytest.raises(ValueError, match="without|no transfer map"):
+        where.maps(results)
+    results.about["config"] = "maps: [1, 2]"
+    with pytest.raises(ValueError, match="no transfer map that can be read"):
+        where.maps(results)
