@@ -12,9 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from procpre_interp.exhibits import Exhibit
-from procpre_interp.exhibits.results import Results, load_results
+from procpre_interp.exhibits.damage import damage_claims
+from procpre_interp.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.exhibits.runs import conditions
-from procpre_interp.exhibits.where import tables_with_maps
 from procpre_interp.runs import Run, RunStore
 
 T = TypeVar("T")
@@ -245,16 +245,20 @@ def list_runs(path: Path) -> pd.DataFrame:
     return RunStore(path).query()
 
 
+def list_results(path: Path, kind: Kind = "conditions") -> list[str]:
+    """Names of the stored tables that can show this: reproductions first, then the newest."""
+    return [name for name, kinds in _catalogue(path).items() if kind in kinds]
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading the list of results")
+def _catalogue(path: Path) -> dict[str, set[Kind]]:
+    return catalogue(RunStore(path))
+
+
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
-def list_tables(path: Path, prefix: str = "") -> list[str]:
-    """Names of the stored tables, newest first."""
-    return RunStore(path).tables(prefix)
-
-
-@st.cache_data(ttl=LIST_SECONDS, show_spinner="Looking for transfer maps")
-def list_maps(path: Path) -> list[str]:
-    """Names of the stored sweeps with transfer maps, newest first."""
-    return tables_with_maps(RunStore(path))
+def list_damage(path: Path) -> dict[str, Any]:
+    """The claims that damage weights, by name."""
+    return damage_claims(RunStore(path))
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)

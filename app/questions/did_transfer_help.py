@@ -8,7 +8,7 @@ from procpre_interp.exhibits import results as exhibits
 from procpre_interp.stats import interval_note
 
 store = state.open_page("Did transfer help?")
-names = [name for prefix in ("reproduce-", "components-") for name in state.list_tables(store.path, prefix)]
+names = state.list_results(store.path)
 state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
 found = state.results(store, state.choose("Experiment", names, "experiment"))
 st.subheader(found.title)

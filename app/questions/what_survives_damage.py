@@ -1,5 +1,58 @@
-"""To be written."""
+"""What survives damage? Shuffled and noised weights, and the signatures of transfers that failed."""
 
 import state
+import streamlit as st
 
-state.open_page("what_survives_damage")
+from procpre_interp.exhibits import damage
+
+TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
+
+store = state.open_page(
+    "What survives damage?",
+    "Weights are damaged in one property before they are transferred: what must stay for the gain to stay?",
+)
+claims = state.list_damage(store.path)
+
+
+def show_claim(name: str, *exhibits) -> None:
+    """The exhibits of a damage claim and where its numbers are from, or the command that makes it."""
+    state.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")
+    judged = claims[name]
+    st.caption(damage.origin(judged))
+    for exhibit in exhibits:
+        state.show(state.cached(exhibit, judged))
+
+
+def show_failures() -> None:
+    names = state.list_results(store.path)
+    state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
+    found = state.results(store, state.choose("Experiment", names, "experiment"))
+    runs, problems = damage.transferred_runs(found, store)
+    if not runs:
+        st.info(f"None of the {len(problems):,} runs with pretraining in this table can be opened.")
+        return
+    by_condition, findings = state.cached(damage.diagnosis, found, store)
+    state.show_table(by_condition, "signatures")
+    st.caption("In brackets: runs of the condition that show a signature; one may show several.")
+    label = state.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")
+    for row in findings.loc[findings["label"] == label].to_dict("records"):
+        with st.expander(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}"):
+            st.text(f"{row['finding']}\n{row['remedy']}".strip())
+            st.caption(state.quoted(row["numbers"], 500))
+    state.download(findings, "findings")
+    if problems:
+        st.caption(f"Left out, as they cannot be opened: {len(problems):,} runs.")
+
+
+tab, place = state.tabs(TABS)
+with place:
+    if tab == "ladder":
+        show_claim(damage.CONTROLS, damage.controls)
+        sweeps = state.list_results(store.path, "damage")
+        if sweeps:
+            name = state.choose("Sweep with damage", sweeps, "sweep")
+            state.show(damage.controls_of(state.results(store, name)), key="sweep")
+    elif tab == "noise":
+        show_claim(damage.NOISE, damage.noise, damage.noise_on_finished)
+    else:
+        show_failures()

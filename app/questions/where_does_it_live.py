@@ -9,9 +9,9 @@ SWEEP = "procpre-interp sweep experiments/sweeps/components.yaml --out {store}"
 
 store = state.open_page(
     "Where does it live?",
-    "A sweep transfers each part of the pretrained model alone, and all parts but this, and trains again, in replicates.",
+    "A sweep transfers each part of a pretrained model alone, and all parts but this, and trains again, in replicates.",
 )
-names = state.list_maps(store.path)
+names = state.list_results(store.path, "maps")
 state.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))
 sweep = state.results(store, state.choose("Experiment", names, "experiment"))
 maps = where.maps(sweep)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
+from procpre_interp.claims import PREFIX
 from procpre_interp.describe import READING_SURVIVAL
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.plots.curves import accuracy_by_condition, learning_curves, survival_curves
@@ -63,6 +64,34 @@ class Results:
         return replace(self, **named)
 
 
+COLUMNS = {"condition", "label", "replicate", "run", "breakthrough_step"}
+"""What a table of conditions has at least."""
+
+Kind = Literal["conditions", "maps", "damage"]
+"""A table of conditions; one with transfer maps; one whose conditions damage weights."""
+
+
+def catalogue(store: RunStore) -> dict[str, set[Kind]]:
+    """What each stored table of conditions can show: reproductions first, then the newest. Claims and damaged tables
+    are left out."""
+    found: dict[str, set[Kind]] = {}
+    for name in sorted(store.tables(), key=lambda name: not name.startswith("reproduce-")):
+        if PREFIX in name:
+            continue
+        try:
+            stored = store.read_table(name)
+        except (ValueError, OSError):
+            continue
+        if set(stored.frame) >= COLUMNS:
+            about = stored.metadata
+            found[name] = {"conditions"}
+            if any(each.get("effects") for each in about.get("maps") or []):
+                found[name].add("maps")
+            if "ablation:" in str(about.get("config", "")):
+                found[name].add("damage")
+    return found
+
+
 def load_results(store: RunStore, name: str = "") -> Results:
     """A table of `reproduce`, a sweep or a claim with all that belongs to it; by default the newest reproduction.
 
@@ -75,7 +104,7 @@ def load_results(store: RunStore, name: str = "") -> Results:
         name = names[0]
     stored = store.read_table(name)
     table = stored.frame
-    if missing := {"condition", "label", "replicate", "run", "breakthrough_step"} - set(table):
+    if missing := COLUMNS - set(table):
         raise ValueError(f"table {name} has no conditions (it lacks {', '.join(sorted(missing))})")
     if "observed" in table:  # what was measured of models, which is no run
         table = table.loc[~table["observed"].fillna(False).astype(bool)].reset_index(drop=True)

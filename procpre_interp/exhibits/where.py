@@ -11,7 +11,6 @@ from procpre_interp.exhibits.results import Results, learning
 from procpre_interp.players import coalitions
 from procpre_interp.plots.axes import add_click_targets
 from procpre_interp.plots.heatmaps import METHODS, transfer_bars, transfer_heatmap
-from procpre_interp.runs import RunStore
 from procpre_interp.transfer_map import OUTCOMES, transfer_map
 
 READINGS = {
@@ -42,19 +41,6 @@ class TransferMap:
         """What the table has of `OUTCOMES`: name -> what people read."""
         known = {name: each for name, each in OUTCOMES.items() if set(each.columns) <= set(self.rows)}
         return {name: f"{each.description} ({each.unit})" for name, each in known.items()}
-
-
-def tables_with_maps(store: RunStore) -> list[str]:
-    """Names of the stored sweeps that have transfer maps, newest first; damaged tables are left out."""
-    found = []
-    for name in store.tables():
-        try:
-            maps = store.read_table(name).metadata.get("maps") or []
-        except (ValueError, OSError):
-            continue
-        if any(each.get("effects") for each in maps):
-            found.append(name)
-    return found
 
 
 def maps(results: Results) -> list[TransferMap]:

@@ -1,0 +1,166 @@
+"""What survives damage? What is left of a transfer's gain after shuffling or noise, and why transfers fail."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from procpre_interp.claims import find_claims
+from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition
+from procpre_interp.diagnosis.diagnose import describe_numbers
+from procpre_interp.dose import dose_means, half_dose
+from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.exhibits.results import Results
+from procpre_interp.plots.ladder import dose_response, ladder
+from procpre_interp.run import DamagedRun, Run, UnknownRun
+from procpre_interp.runs import RunStore
+from procpre_interp.stats import replicate_matrix, summarise_conditions
+from procpre_interp.terminal import beside_package
+
+Judged = Mapping[str, Any]
+"""A claim as `claims.find_claims` gives it."""
+
+FOLDER = beside_package("experiments") / "results" / "claims"
+"""The results that come with the package."""
+
+CONTROLS, NOISE = "shuffling_weights_destroys_it", "noise_dose_response"
+"""The claims that damage weights."""
+
+SOURCES = {"bundled": "results that come with the package", "store": "this store"}
+
+_NOISED = re.compile(r"(?P<part>.+) noise (?P<dose>\d+(?:\.\d+)?)")
+"""How the conditions of `noise_dose_response` are named."""
+
+
+def damage_claims(store: RunStore | None = None, folder=FOLDER) -> dict[str, Judged]:
+    """The claims that damage weights, by name; one in the store stands before the one that comes with the package."""
+    found, _ = find_claims(store, folder)
+    return {name: found[name] for name in (CONTROLS, NOISE) if name in found}
+
+
+def origin(judged: Judged) -> str:
+    """Where the numbers come from, in a sentence."""
+    return f"From {SOURCES[judged['source']]}: `procpre-interp claims {judged['name']}`, {len(judged['seeds'])} seeds."
+
+
+def controls(judged: Judged) -> Exhibit:
+    """Gain of each control over no pretraining, the ladder from the least structure kept to the most."""
+    return _gains(judged["cells"], str(judged["claim"]), float(judged["contrasts"][0]["margin"]))
+
+
+def controls_of(results: Results) -> Exhibit:
+    """The same of any stored table of conditions, such as a sweep with ablations."""
+    return _gains(results.table, results.title, None)
+
+
+def _gains(cells: pd.DataFrame, title: str, margin: float | None) -> Exhibit:
+    summary = summarise_conditions(cells)
+    if "none" not in set(summary["condition"]):
+        raise ValueError("a ladder shows gains over no pretraining: the table has no condition 'none'")
+    shown = summary.loc[(summary["condition"] != "none") & summary["gain_mean"].notna()]
+    if shown.empty:
+        raise ValueError("no condition has a finished replicate beside one without pretraining")
+    named = {"gain_mean": "estimate", "gain_low": "low", "gain_high": "high"}
+    effects = shown[["condition", "label", "n", *named]].rename(columns=named)
+    accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
+    gains = accuracy.drop(columns="none").sub(accuracy["none"], axis=0)
+    dots = gains.melt(var_name="condition", value_name="value", ignore_index=False).dropna(subset="value").reset_index()
+    dots["label"] = dots["condition"].map(dict(zip(effects["condition"], effects["label"])))
+    lines = {"none": 0.0} | ({} if margin is None else {"margin": margin})
+    intact = effects.loc[effects["condition"] == "intact", "estimate"]
+    lines |= {"intact": float(intact.iloc[0])} if len(intact) else {}
+    axis = "Gain over no pretraining (share of answer tokens)"
+    return Exhibit(
+        name="ladder",
+        figure=ladder(effects.drop(columns="condition"), dots=dots.dropna(), references=lines, x=axis, title=title),
+        reading="A control that keeps what matters stands near the intact transfer, one that destroys it near none; "
+        "dots far apart mean that some replicates broke through and others did not.",
+        table=effects,
+    )
+
+
+def doses(cells: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by component, noise and replicate beside no pretraining's: what `dose.half_dose` wants.
+
+    Conditions are "none", "intact" and "<part> noise <std>". Raises `ValueError` for cells without noise.
+    """
+    accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
+    labels = dict(cells[["condition", "label"]].itertuples(index=False, name=None))
+    parts: dict[str, dict[float, str]] = {}
+    for condition in accuracy:
+        if found := _NOISED.fullmatch(str(condition)):
+            parts.setdefault(found["part"], {0.0: "intact"})[float(found["dose"])] = str(condition)
+    if not parts or not {"none", "intact"} <= set(accuracy):
+        raise ValueError("cells without noise on an intact transfer: no dose-response")
+    rows = [
+        pd.DataFrame({"value": accuracy[condition], "baseline": accuracy["none"]}).assign(
+            component=labels[max(by_dose.items())[1]].rpartition(" on ")[2] or part, noise_std=dose
+        )
+        for part, by_dose in parts.items()
+        for dose, condition in sorted(by_dose.items())
+    ]
+    # Some doses are in the first replicates only.
+    return pd.concat(rows).reset_index().dropna(subset=["value", "baseline"])
+
+
+def noise(judged: Judged) -> Exhibit:
+    """Accuracy after phase 2 against the noise on the transferred weights, with half doses."""
+    table = doses(judged["cells"])
+    return _dose_response(table, half_dose(table), "noise_before", "Noise on the transfer, before phase 2")
+
+
+def noise_on_finished(judged: Judged) -> Exhibit:
+    """Accuracy against the noise on finished models, which had no training to make up for it."""
+    if not judged.get("finished_doses"):
+        raise ValueError("this claim has no noise on finished models; compute it again with `procpre-interp claims`")
+    table = pd.DataFrame(judged["finished_doses"])
+    return _dose_response(table, half_dose(table), "noise_after", "Noise on the finished model")
+
+
+def _dose_response(table: pd.DataFrame, fits: pd.DataFrame, name: str, title: str) -> Exhibit:
+    means = dose_means(table)
+    return Exhibit(
+        name=name,
+        figure=dose_response(means, fits, title=title),
+        reading="The further right the dashed mark, the more noise the weights take before half of the gain is gone; "
+        "the dotted line is no pretraining.",
+        table=means,
+        notes=tuple(f"{fit['component']}: {fit['problem']}." for fit in fits.to_dict("records") if fit["problem"]),
+    )
+
+
+def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list[str]]:
+    """The runs of a table that had pretraining, and a line for each that cannot be opened."""
+    runs, problems = [], []
+    has_parent = results.table["phase1_run"].fillna("") != ""
+    for run in dict.fromkeys(results.table.loc[has_parent, "run"]):
+        try:
+            runs.append(store.open(run, verify=False))
+        except (UnknownRun, DamagedRun) as problem:
+            problems.append(str(problem))
+    return runs, problems
+
+
+def diagnosis(results: Results, store: RunStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Why transfers failed: signatures by condition as text, and one row a finding of each run.
+
+    The second has columns label, replicate, run, signature, finding, remedy and numbers.
+    """
+    runs, _ = transferred_runs(results, store)
+    findings = diagnose_all(runs, store)
+    cells = results.table.drop_duplicates("run").set_index("run")
+    rows = [
+        {
+            "label": cells.loc[found.run, "label"],
+            "replicate": cells.loc[found.run, "replicate"],
+            "run": found.run,
+            "signature": found.signature,
+            "finding": found.sentence,
+            "remedy": found.remedy,
+            "numbers": describe_numbers(found.numbers),
+        }
+        for found in findings
+    ]
+    columns = ["label", "replicate", "run", "signature", "finding", "remedy", "numbers"]
+    return diagnosis_by_condition(findings, results.table), pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,47 @@
+"""The page "What survives damage?" on the demo and on a store whose claim is damaged."""
+
+from procpre_interp.runs import RunStore
+from tests.explorer import charts, check, open_page, said
+from tests.results import fill
+
+PAGE = "questions/what_survives_damage.py"
+
+
+def test_the_ladder_of_the_package_shows_where_there_is_no_other(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert len(charts(app)) == 1
+    assert "From results that come with the package" in said(app)
+
+
+def test_noise_before_and_after(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Noise")
+    assert len(charts(app)) == 2
+
+
+def test_failures_by_condition(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Why transfers fail", condition="Dyck, MLP + LN")
+    assert app.selectbox(key="condition").value == "Dyck, MLP + LN"
+    assert len(app.expander) == 5
+    assert all("no gain" in each.label for each in app.expander)
+    check(app.selectbox(key="condition").set_value("Dyck, attention + LN").run())
+    assert all("no gain" not in each.label for each in app.expander)
+
+
+def test_runs_that_are_gone_are_counted(monkeypatch, tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=2)
+    table = store.read_table(store.tables("reproduce-")[0]).frame
+    for run in table.loc[table["phase1_run"].fillna("") != "", "run"].iloc[:1]:
+        store.delete(run)
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Why transfers fail")
+    assert "cannot be opened: 1 runs" in said(app)
+
+
+def test_a_damaged_claim_gives_way_to_the_one_that_comes_with_the_package(monkeypatch, tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=2)
+    (tmp_path / "tables" / "claim-shuffling_weights_destroys_it.parquet").write_bytes(b"no table")
+    (tmp_path / "tables" / "claim-shuffling_weights_destroys_it.json").write_text("{}")
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert len(charts(app)) == 1
+    assert "come with the package" in said(app)

@@ -1,0 +1,76 @@
+"""Damage as exhibits, on cells whose gains are known, and the results that come with the package."""
+
+import pandas as pd
+import pytest
+
+from procpre_interp.exhibits import damage
+from procpre_interp.exhibits.results import load_results
+from procpre_interp.runs import RunStore
+from tests.explorer import DEMO
+
+
+def cells(accuracies: dict[str, float], replicates: int = 4) -> pd.DataFrame:
+    rows = [
+        {"condition": name, "label": name.replace("attn noise", "noise of"), "replicate": seed, "run": f"{name}{seed}"}
+        | {"status": "finished", "accuracy": accuracy + 0.01 * (seed - 1001.5), "breakthrough_step": None, "limit": 100}
+        for name, accuracy in accuracies.items()
+        for seed in range(1000, 1000 + replicates)
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(breakthrough_step=float("nan"), phase1_run="", loss_nats=1.0)
+
+
+def judged(accuracies: dict[str, float], name: str, **more) -> dict:
+    about = {"claim": "A claim.", "contrasts": [{"margin": 0.214}], "source": "store", "seeds": [0, 1], "name": name}
+    return about | {"cells": cells(accuracies)} | more
+
+
+def test_the_ladder_shows_gains_over_none():
+    claim = judged({"none": 0.1, "shuffle": 0.15, "intact": 0.9}, damage.CONTROLS)
+    exhibit = damage.controls(claim)
+    assert exhibit.table.set_index("condition")["estimate"].to_dict() == pytest.approx({"shuffle": 0.05, "intact": 0.8})
+    dots, means = exhibit.figure.data
+    assert sorted(dots.x) == pytest.approx([0.05] * 4 + [0.8] * 4)
+    assert list(means.y) == ["shuffle", "intact"]
+    lines = {shape.x0 for shape in exhibit.figure.layout.shapes}
+    assert {0.0, 0.214} <= lines
+    assert "2 seeds" in damage.origin(claim)
+
+
+def test_noise_has_its_half_dose_where_half_of_the_gain_is_left():
+    curve = {f"attn noise {dose:g}": 0.1 + 0.8 / (1 + (dose / 0.6) ** 4) for dose in (0.25, 0.5, 1, 2)}
+    exhibit = damage.noise(judged({"none": 0.1, "intact": 0.9} | curve, damage.NOISE))
+    assert exhibit.table["noise_std"].tolist() == [0.0, 0.25, 0.5, 1.0, 2.0]
+    names = [trace.name for trace in exhibit.figure.data if trace.name]
+    assert any("half dose 0.6" in name for name in names)
+
+
+def test_what_comes_with_the_package():
+    claims = damage.damage_claims()
+    assert list(claims) == [damage.CONTROLS, damage.NOISE]
+    assert damage.origin(claims[damage.NOISE]).startswith("From results that come with the package")
+    assert set(damage.noise(claims[damage.NOISE]).table["component"]) == {"attention + LN", "attention", "LN"}
+    assert set(damage.noise_on_finished(claims[damage.NOISE]).table["component"]) == {"finished model"}
+    rungs = damage.controls(claims[damage.CONTROLS]).table["condition"].tolist()
+    assert "shuffle_within_layers" in rungs
+    assert "none" not in rungs
+
+
+def test_diagnosis_is_of_the_runs_of_the_table():
+    store = RunStore(DEMO)
+    results = load_results(store)
+    by_condition, findings = damage.diagnosis(results, store)
+    assert by_condition["Condition"].tolist() == list(results.labels.values())[1:]
+    assert set(findings["run"]) == set(results.table.loc[results.table["phase1_run"] != "", "run"])
+    mlp = findings.loc[findings["label"] == "Dyck, MLP + LN"]
+    assert set(mlp["replicate"]) == set(results.table["replicate"])
+    assert set(mlp["signature"]) == {"no gain"}
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="no condition 'none'"):
+        damage.controls(judged({"intact": 0.9}, damage.CONTROLS))
+    with pytest.raises(ValueError, match="no dose-response"):
+        damage.noise(judged({"none": 0.1, "intact": 0.9}, damage.NOISE))
+    with pytest.raises(ValueError, match="no noise on finished models"):
+        damage.noise_on_finished(judged({"none": 0.1}, damage.NOISE))
