@@ -1,6 +1,7 @@
 """What the pages share: the store or the demo, cached results, selections in the URL, and how figures show."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from procpre_interp.exhibits import Exhibit
+from procpre_interp.exhibits.claims import load_claims
 from procpre_interp.exhibits.damage import damage_claims
 from procpre_interp.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.exhibits.runs import conditions
@@ -99,6 +101,11 @@ def choose_many(label: str, options: Mapping[str, str], key: str) -> list[str]:
 def quoted(text: str, at_most: int = 60) -> str:
     """Text from an address or a file as code, so that it cannot become markup or a link."""
     return f"`{' '.join(text.replace('`', '').split())[:at_most]}`"
+
+
+def escaped(text: str) -> str:
+    """Text from a file as it stands, for where markdown would be read."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!<>|~$:])", r"\\\1", " ".join(text.split()))
 
 
 def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
@@ -259,6 +266,12 @@ def _catalogue(path: Path) -> dict[str, set[Kind]]:
 def list_damage(path: Path) -> dict[str, Any]:
     """The claims that damage weights, by name."""
     return damage_claims(RunStore(path))
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading claims")
+def list_claims(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """All judged claims by name, and a line for each file that cannot be read."""
+    return load_claims(RunStore(path))
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)

@@ -24,12 +24,12 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp.comparison import MIN_REPLICATES, best_condition, compare_gains, lead
+from procpre_interp.comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
 from procpre_interp.data import TASKS
 from procpre_interp.describe import claims_table, describe_cost, estimate
 from procpre_interp.engine import execute_all
 from procpre_interp.experiment import few_steps
-from procpre_interp.files import write_text
+from procpre_interp.files import plain, write_text
 from procpre_interp.outcomes import cell_results, cost_of, is_whole
 from procpre_interp.pipeline import Parent, RunConfig
 from procpre_interp.progress import RunProgress
@@ -40,11 +40,6 @@ from procpre_interp.sweep import FIRST_CONFIRMATION_SEED
 from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, time_limit, usable_cores
 from procpre_interp.train import TrainConfig
 
-MARGIN = 0.02
-"""Smallest gain that counts as one, share of answer tokens: within +-2 percentage points there is no effect.
-
-Chosen before the runs, since the paper gives no intervals.
-"""
 NO_VERDICT = "quick: no verdict"
 
 NAMES = {
@@ -152,17 +147,9 @@ def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.D
 
 
 def summarise(table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
-    """One row a task, start and transfer: accuracy, gain over none, the paper's number, verdict (`compare_gains`)."""
-    parts = []
-    for task, rows in table.groupby("task", sort=False):
-        cells = rows.assign(condition=rows["phase1"] + "/" + rows["transfer"])
-        claimed = {"/".join(start): numbers[DOWNSTREAM.index(str(task))] for start, numbers in PAPER.items()}
-        part = compare_gains(cells, claimed, margin=MARGIN, baseline="none/")
-        named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
-        carried = {row["condition"] for row in cells.to_dict("records") if row["positions_carried"] is True}
-        named["positions_carried"] = [condition in carried for condition in named["condition"]]
-        parts.append(named.merge(part, on="condition").drop(columns="condition"))
-    summary = pd.concat(parts, ignore_index=True)
+    """One row a task, start and transfer: accuracy, gain over none, the paper's number, verdict (`compare_tasks`)."""
+    claimed = {(task, *start): number for start, row in PAPER.items() for task, number in zip(DOWNSTREAM, row)}
+    summary = compare_tasks(table, claimed)
     return summary.assign(verdict=NO_VERDICT) if quick else summary
 
 
@@ -262,6 +249,7 @@ def main(command: Table1) -> int:
     summary = summarise(table, quick=command.quick)
     spent = cost_of(planned.configs, store)
     about = {"title": "The diagnostic table", "protocol": PROTOCOL, "margin": MARGIN, "cost": spent}
+    about |= {"summary": plain(summary.to_dict("records"))}
     store.write_table("table1-quick" if command.quick else "table1", table, about)
     folder = command.results or (command.out if command.quick else Path(__file__).parent / "results")
     folder.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,14 @@ OBSERVED = "observed"
 """Column that is true of rows that were measured on runs, and are none themselves."""
 PREFIX = "claim-"
 """Of the names of claims' tables in a store."""
+QUICK = "quick-"
+"""Before it where the claim was only a smoke test."""
+
+_JUDGED = {"claim", "prediction", "margin", "refuted_by", "verdict", "reason", "quick", "seeds", "contrasts"}
+_CONTRAST = {"contrast", "formula", "measure", "predicted", "margin", "estimate", "low", "high", "n"}
+_CONTRAST |= {"verdict", "reason"}
+_CELL = {"condition", "label", "replicate", "run", "status"}
+"""What every claim file has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +175,7 @@ def judge_contrast(
     row: dict[str, Any] = {
         "contrast": contrast.name,
         "formula": formula(contrast),
+        "weights": dict(contrast.weights),
         "measure": contrast.measure,
         "predicted": contrast.predicted or "",
         "margin": margin,
@@ -222,15 +231,19 @@ def _tests(contrast: Contrast, values: np.ndarray, interval: Interval) -> tuple[
 
 def contrast_values(contrast: Contrast, table: pd.DataFrame) -> np.ndarray:
     """The contrast in each replicate that has finished runs of all its conditions."""
-    rows = table.loc[table["condition"].isin(list(contrast.weights)) & (table["status"] == "finished")]
-    if rows.empty:
-        return np.empty(0)
+    weights = np.array([float(weight) for weight in contrast.weights.values()])
+    return compared_values(contrast, table).to_numpy(dtype=float) @ weights
+
+
+def compared_values(contrast: Contrast, table: pd.DataFrame) -> pd.DataFrame:
+    """What a contrast weighs: its measure, replicates x conditions, where all its conditions have finished runs."""
+    names = list(contrast.weights)
+    rows = table.loc[table["condition"].isin(names) & (table["status"] == "finished")]
     if contrast.measure == "restricted_time_steps":
         rows = rows.assign(restricted_time_steps=restricted_time(rows))
-    if contrast.measure not in rows:  # no replicate was observed yet
-        return np.empty(0)
-    matrix = replicate_matrix(rows, contrast.measure).reindex(columns=list(contrast.weights)).dropna()
-    return matrix.to_numpy() @ np.array([float(weight) for weight in contrast.weights.values()])
+    if rows.empty or contrast.measure not in rows:  # no replicate was observed yet
+        return pd.DataFrame(columns=names)
+    return replicate_matrix(rows, contrast.measure).reindex(columns=names).dropna()
 
 
 def missing_replicates(contrast: Contrast, table: pd.DataFrame, planned: pd.DataFrame | None, n: int) -> str:
@@ -298,7 +311,7 @@ def explain(verdict: Verdict, contrast: Contrast) -> str:
 
 def table_name(judged: Mapping[str, Any]) -> str:
     """Of a claim in a store; a smoke test has another, lest it replaces a verdict."""
-    return f"{'quick-' if judged['quick'] else ''}{PREFIX}{judged['name']}"
+    return f"{QUICK if judged['quick'] else ''}{PREFIX}{judged['name']}"
 
 
 def write_claim(store: RunStore, judged: Mapping[str, Any], table: pd.DataFrame, folder: Path | None = None) -> None:
@@ -310,22 +323,49 @@ def write_claim(store: RunStore, judged: Mapping[str, Any], table: pd.DataFrame,
         files.write_text(folder / f"{judged['name']}.csv", table.round(5).to_csv(index=False))
 
 
-def read_claims(store: RunStore | None, folder: Path | None) -> list[dict[str, Any]]:
-    """All judged claims, by name; one in the store stands before the one of that name in the folder.
+def find_claims(
+    store: RunStore | None, folder: Path | None, *, quick: bool = False
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """All judged claims by name, and a line for each file that cannot be read.
 
-    Each has `source` (store or bundled) and `cells`, the rows that it was judged on. Raises `ValueError` for a file
-    that cannot be read.
+    One in the store stands before the one of that name in the folder. Each has `source` (store or bundled) and
+    `cells`, the rows that it was judged on. With `quick` the store's smoke tests too, as "quick-<name>".
     """
+    files_of = sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else []
+    stored = [] if store is None else store.tables(PREFIX) + (store.tables(QUICK + PREFIX) if quick else [])
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else []:
+    problems: list[str] = []
+    for place in [*files_of, *stored]:
         try:
-            judged = json.loads(path.read_bytes())
-            cells = pd.read_csv(path.with_suffix(".csv"))
+            if isinstance(place, Path):
+                name, source, judged = place.stem, "bundled", json.loads(place.read_bytes())
+                cells = pd.read_csv(place.with_suffix(".csv"))
+            else:
+                assert store is not None
+                table = store.read_table(place)
+                name, source, judged, cells = place.replace(PREFIX, "", 1), "store", table.metadata, table.frame
+            _check_judged(judged, cells)
         except (OSError, ValueError) as problem:
-            raise ValueError(f"claim file {path} cannot be read: {problem}") from None
-        found[path.stem] = {**judged, "source": "bundled", "cells": cells}
-    if store is not None:
-        for name in store.tables(PREFIX):
-            stored = store.read_table(name)
-            found[name.removeprefix(PREFIX)] = {**stored.metadata, "source": "store", "cells": stored.frame}
-    return [found[name] for name in sorted(found)]
+            problems.append(f"claim file {place} cannot be read: {problem}")
+        else:
+            found[name] = {**judged, "source": source, "cells": cells}
+    return {name: found[name] for name in sorted(found)}, problems
+
+
+def read_claims(store: RunStore | None, folder: Path | None) -> list[dict[str, Any]]:
+    """All judged claims, by name, as `find_claims` gives them. Raises `ValueError` for a file that cannot be read."""
+    found, problems = find_claims(store, folder)
+    if problems:
+        raise ValueError(problems[0])
+    return list(found.values())
+
+
+def _check_judged(judged: Any, cells: pd.DataFrame) -> None:
+    """Raises `ValueError` for what `judge` does not write."""
+    if not isinstance(judged, dict) or (missing := _JUDGED - set(judged)):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}" if isinstance(judged, dict) else "it is no claim")
+    contrasts = judged["contrasts"]
+    if not (isinstance(contrasts, list) and contrasts and all(isinstance(row, dict) for row in contrasts)):
+        raise ValueError("it has no contrasts")
+    if missing := {key for row in contrasts for key in _CONTRAST - set(row)} | (_CELL - set(cells)):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")

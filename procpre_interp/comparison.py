@@ -14,6 +14,11 @@ from procpre_interp.stats import replicate_bootstrap, replicate_matrix
 
 MIN_REPLICATES = 3
 """Fewer give no verdict."""
+MARGIN = 0.02
+"""Smallest gain that counts as one, share of answer tokens: within +-2 percentage points there is no effect.
+
+Chosen before the runs, since the paper gives no intervals.
+"""
 TOO_FEW = "too few replicates"
 UNDECIDED = "undecided"
 
@@ -66,6 +71,26 @@ def compare_gains(
         row["verdict"] = effect_verdict(row["gain_low"], row["gain_high"], row["n"], row["claimed_gain"], margin=margin)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def compare_tasks(
+    table: pd.DataFrame, claimed: Mapping[tuple[str, str, str], float], *, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Accuracies and gains over none beside claimed accuracies: one row a (task, phase1, transfer), as `claimed` has.
+
+    `table` has these columns and those of `compare_gains`, which compares the starts of each task; the baseline is the
+    start "none" with transfer "". Whether position embeddings were carried over is told too.
+    """
+    parts = []
+    for task, rows in table.groupby("task", sort=False):
+        cells = rows.assign(condition=rows["phase1"] + "/" + rows["transfer"])
+        of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
+        part = compare_gains(cells, of_task, margin=margin, baseline="none/")
+        named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
+        carried = {row["condition"] for row in cells.to_dict("records") if row["positions_carried"] is True}
+        named["positions_carried"] = [condition in carried for condition in named["condition"]]
+        parts.append(named.merge(part, on="condition").drop(columns="condition"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def lead(conditions: pd.DataFrame, first: str, second: str) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def _gains(cells: pd.DataFrame, title: str, margin: float | None) -> Exhibit:
     accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
     gains = accuracy.drop(columns="none").sub(accuracy["none"], axis=0)
     dots = gains.melt(var_name="condition", value_name="value", ignore_index=False).dropna(subset="value").reset_index()
-    dots["label"] = dots["condition"].map(dict(zip(effects["condition"], effects["label"])))
+    labels = dict(zip(effects["condition"], effects["label"]))
+    dots["label"] = [labels.get(condition) for condition in dots["condition"]]
     lines = {"none": 0.0} | ({} if margin is None else {"margin": margin})
     intact = effects.loc[effects["condition"] == "intact", "estimate"]
     lines |= {"intact": float(intact.iloc[0])} if len(intact) else {}

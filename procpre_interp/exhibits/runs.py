@@ -6,6 +6,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -70,8 +71,9 @@ def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
     has_parents = table["parents"].fillna("") != ""
     known = table["status"].isin(["finished", "diverged"])
-    table["phase"] = has_parents.map({True: LATER, False: FIRST}).where(known)
-    table["condition"] = table["run"].map(dict(labels))
+    table["phase"] = np.where(has_parents, LATER, FIRST)
+    table["phase"] = table["phase"].where(known)
+    table["condition"] = [labels.get(run) for run in table["run"]]
     text = dict.fromkeys(("condition", "problem", "parents", "components"), "string")
     return table.convert_dtypes().astype(text)
 
@@ -192,7 +194,9 @@ def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
     """The runs of a list that have this one as a parent, those being written included."""
     table = runs.reindex(columns=["run", "status", "parents"])
     unknown = table["status"].isin(["running", "interrupted"])
-    parents = {run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()}
+    parents: dict[str, list[Any]] = {
+        run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()
+    }
     for run in table.loc[unknown, "run"]:
         entries = _partial_config(store, run).get("parents") or []
         parents[run] = [entry.get("run") for entry in entries if isinstance(entry, dict)]

@@ -1,0 +1,105 @@
+"""Claims as exhibits: the bundled ones, and stores with damaged, quick and newer ones."""
+
+import json
+
+import numpy as np
+import pytest
+
+from procpre_interp.claims import find_claims, table_name, write_claim
+from procpre_interp.exhibits import claims as exhibits
+from procpre_interp.runs import RunStore
+
+
+@pytest.fixture(scope="module")
+def bundled() -> dict:
+    return find_claims(None, exhibits.FOLDER)[0]
+
+
+def stored(claim: dict, **changes) -> dict:
+    return {key: value for key, value in claim.items() if key not in ("cells", "source")} | changes
+
+
+def test_the_bundled_claims_can_all_be_shown(bundled):
+    found, problems = exhibits.load_claims()
+    assert problems == []
+    assert len(found) >= 10
+    for claim in found.values():
+        assert len(exhibits.contrasts(claim).table) == len(claim["contrasts"])
+        assert {row["measure"] for row in claim["contrasts"]} <= {*exhibits.MEASURES}
+
+
+def test_the_values_behind_a_contrast_average_to_its_estimate(bundled):
+    for claim in bundled.values():
+        for row in claim["contrasts"]:
+            if row["n"]:
+                values = exhibits.replicates(claim, row["contrast"]).table["value"]
+                assert len(values) == row["n"], (claim["name"], row["contrast"])
+                assert np.mean(values) == pytest.approx(row["estimate"], abs=1e-4)
+
+
+def test_formulas_and_weights_say_the_same(bundled):
+    for claim in bundled.values():
+        for row in claim["contrasts"]:
+            assert all(name in row["formula"] for name in row["weights"])
+
+
+def test_what_was_measured_has_no_survival(bundled):
+    overlap = bundled["circuits_are_reused"]
+    assert not exhibits.was_trained(overlap, overlap["contrasts"][0]["contrast"])
+    with pytest.raises(ValueError, match="measured, not trained"):
+        exhibits.survival(overlap, overlap["contrasts"][0]["contrast"])
+    recall = bundled["dyck_teaches_recall"]
+    table = exhibits.survival(recall, recall["contrasts"][0]["contrast"]).table
+    assert set(table["condition"]) == {"full", "none"}
+
+
+def test_the_store_stands_before_the_package_and_smoke_tests_beside_both(bundled, tmp_path):
+    store, claim = RunStore(tmp_path), bundled["dyck_teaches_recall"]
+    write_claim(store, stored(claim, verdict="refuted"), claim["cells"])
+    write_claim(store, stored(claim, quick=True), claim["cells"])
+    assert table_name(stored(claim, quick=True)) == "quick-claim-dyck_teaches_recall"
+    found, problems = exhibits.load_claims(store)
+    assert problems == []
+    assert (found["dyck_teaches_recall"]["source"], found["dyck_teaches_recall"]["verdict"]) == ("store", "refuted")
+    assert found["quick-dyck_teaches_recall"]["quick"]
+    assert found["parts_combine"]["source"] == "bundled"
+    overview = exhibits.overview(found).set_index("Name")
+    assert overview.loc["quick-dyck_teaches_recall", "Verdict"].endswith("(quick)")
+    assert exhibits.command("quick-dyck_teaches_recall") == "procpre-interp claims dyck_teaches_recall --run --quick"
+
+
+def test_damaged_files_are_named_and_the_others_are_there(bundled, tmp_path):
+    store, claim = RunStore(tmp_path / "store"), bundled["dyck_teaches_recall"]
+    write_claim(store, stored(claim), claim["cells"])
+    (tmp_path / "store" / "tables" / "claim-dyck_teaches_recall.parquet").write_bytes(b"no")
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    (folder / "empty.json").write_text("{}")
+    (folder / "empty.csv").write_text("condition\n")
+    (folder / "list.json").write_text(json.dumps([1]))
+    (folder / "list.csv").write_text("condition\n")
+    lacks = stored(claim)
+    lacks["contrasts"] = [{"contrast": "x"}]
+    (folder / "lacks.json").write_text(json.dumps(lacks, default=float))
+    (folder / "lacks.csv").write_text(claim["cells"].to_csv(index=False))
+    found, problems = exhibits.load_claims(store, folder)
+    assert found == {}
+    assert len(problems) == 4
+    assert all("cannot be read" in problem for problem in problems)
+
+
+def test_mistakes(bundled):
+    with pytest.raises(ValueError, match="unknown contrast"):
+        exhibits.replicates(bundled["parts_combine"], "nonsense")
+    old = stored(bundled["parts_combine"], cells=bundled["parts_combine"]["cells"])
+    old["contrasts"] = [{key: value for key, value in row.items() if key != "weights"} for row in old["contrasts"]]
+    with pytest.raises(ValueError, match="judge it again"):
+        exhibits.replicates(old, old["contrasts"][0]["contrast"])
+
+
+def test_the_papers_numbers_stand_beside_ours():
+    summary, source = exhibits.load_beside()
+    assert source == "results that come with the package"
+    table = exhibits.beside_the_paper(summary).table
+    dyck = table.loc[(table["task"] == "haystack") & (table["phase1"] == "dyck") & (table["transfer"] == "full")]
+    assert dyck["paper_gain"].tolist() == pytest.approx([0.969 - 0.113], abs=1e-3)

@@ -1,0 +1,89 @@
+"""Figures of claims: where points, margins and predicted sides are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from procpre_interp.plots.claims import contrast_forest, gains_beside, paired_values
+
+ROWS = pd.DataFrame(
+    {
+        "contrast": ["a <b>over</b> b", "c over d", "e near f"],
+        "axis": ["accuracy", "accuracy", "steps"],
+        "predicted": ["above", "", "within"],
+        "margin": [0.2, 0.0, 100.0],
+        "estimate": [0.5, -0.1, 20.0],
+        "low": [0.3, -0.2, -50.0],
+        "high": [0.7, 0.05, 90.0],
+        "n": [6, 6, 4],
+        "verdict": ["supported", "", "supported"],
+    }
+)
+
+
+def named(figure, name: str) -> list:
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def test_estimates_stand_where_they_are_and_names_are_escaped():
+    figure = contrast_forest(ROWS)
+    first, second = named(figure, "supported")
+    assert (list(first.x), list(second.x)) == ([0.5], [20.0])
+    assert (first.error_x.array[0], first.error_x.arrayminus[0]) == pytest.approx((0.2, 0.2))
+    (open_,) = named(figure, "not predicted")
+    assert list(open_.x) == [-0.1]
+    assert figure.layout.yaxis.ticktext[0] == "a &lt;b&gt;over&lt;/b&gt; b"
+    assert figure.layout.xaxis.title.text == "accuracy"
+    assert figure.layout.xaxis2.title.text == "steps"
+    assert "n = 4" in figure.layout.title.subtitle.text
+
+
+def test_the_predicted_side_begins_at_the_margin():
+    figure = contrast_forest(ROWS)
+    above, within = named(figure, "predicted")
+    assert min(x for x in above.x if x is not None) == 0.2
+    assert max(x for x in above.x if x is not None) == figure.layout.xaxis.range[1]
+    assert {x for x in within.x if x is not None} == {-100.0, 100.0}
+    margins = [{x for x in trace.x if x is not None} for trace in named(figure, "margin")]
+    assert margins == [{0.2}, {-100.0, 100.0}]
+
+
+def test_each_name_is_in_the_legend_once():
+    shown = [trace.name for trace in contrast_forest(ROWS).data if trace.showlegend]
+    assert sorted(shown) == sorted({"supported", "not predicted", "predicted", "margin"})
+
+
+def test_pairs_belong_together():
+    pairs = pd.DataFrame({"replicate": [7, 8], "attn": [0.9, 0.8], "none": [0.1, 0.3], "value": [0.8, 0.5]})
+    contrast = {"contrast": "attention over none", "axis": "gain", "measured": "Accuracy", "predicted": "above"}
+    figure = paired_values(pairs, contrast | {"margin": 0.2, "estimate": 0.65, "low": 0.5, "high": 0.8})
+    (attention,) = named(figure, "attn")
+    assert (list(attention.x), list(attention.y)) == ([0.9, 0.8], ["seed 7", "seed 8"])
+    lines = np.array(figure.data[0].x, dtype=float).reshape(2, 3)
+    np.testing.assert_allclose(lines[:, :2], [[0.9, 0.1], [0.8, 0.3]])
+    assert list(named(figure, "contrast")[0].x) == [0.8, 0.5]
+    assert list(named(figure, "mean and interval")[0].x) == [0.65]
+    sides = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
+    assert sides[0][0] == 0.2
+
+
+def test_ours_and_the_papers_stand_in_one_row():
+    summary = pd.DataFrame(
+        {
+            "task": ["haystack", "haystack", "sorting"],
+            "label": ["Dyck", "set", "set"],
+            "gain_mean": [0.4, 0.0, -0.7],
+            "gain_low": [0.1, -0.1, -0.8],
+            "gain_high": [0.6, 0.1, -0.6],
+            "n": [3, 3, 3],
+            "claimed_gain": [0.85, np.nan, 0.1],
+            "verdict": ["agrees", "", "disagrees"],
+        }
+    )
+    figure = gains_beside(summary, margin=0.02)
+    assert [list(trace.x) for trace in named(figure, "the paper")] == [[0.85], [0.1]]
+    assert [list(trace.x) for trace in named(figure, "disagrees")] == [[-0.7]]
+    bands = {(shape.x0, shape.x1) for shape in figure.layout.shapes}
+    assert bands == {(-0.02, 0.02)}
+    with pytest.raises(ValueError, match="no rows"):
+        gains_beside(summary.assign(claimed_gain=np.nan), margin=0.02)
