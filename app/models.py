@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from procpre_interp.data import Task
+from procpre_interp.exhibits.attention import Moment, moments
 from procpre_interp.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline import load_model, load_task
@@ -26,6 +27,26 @@ class Subject:
     """For people: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
     task: Task
+
+
+def moment(chosen: Moment, store: RunStore) -> Subject:
+    """The model of a run at a moment of its making."""
+    return subject_at(chosen.run, store, "transplanted") if chosen.step is None else subject(chosen.run, chosen.step)
+
+
+def choose_moment(run: Run, store: RunStore, key: str = "at") -> Subject:
+    """The model at a kept step of either phase, by a slider whose label is part of the URL; at first the last one."""
+    found = {each.label: each for each in moments(run, store)}
+    labels = list(found)
+    if len(labels) == 1:
+        st.caption(f"Kept: {labels[0]}.")
+        return moment(found[labels[0]], store)
+    wanted = st.query_params.get(key)
+    if st.session_state.get(key) not in found:  # another run's
+        st.session_state[key] = wanted if wanted in found else labels[-1]
+    label = st.select_slider("Moment, over both phases", labels, key=key)
+    st.query_params[key] = label
+    return moment(found[label], store)
 
 
 def subject(run: Run, step: int | None = None) -> Subject:

@@ -16,7 +16,7 @@ from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits.claims import load_claims
 from procpre_interp.exhibits.damage import damage_claims
 from procpre_interp.exhibits.results import Kind, Results, catalogue, load_results
-from procpre_interp.exhibits.runs import conditions
+from procpre_interp.exhibits.runs import conditions, with_weights
 from procpre_interp.runs import Run, RunStore
 
 T = TypeVar("T")
@@ -278,6 +278,47 @@ def list_claims(path: Path) -> tuple[dict[str, Any], list[str]]:
 def list_conditions(path: Path) -> dict[str, str]:
     """Run -> what the store's tables call its condition."""
     return conditions(RunStore(path))
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
+def list_models(path: Path) -> dict[str, str]:
+    """Runs that keep weights: run -> what to call it."""
+    return with_weights(list_runs(path), RunStore(path))
+
+
+def choose_run(store: RunStore, label: str = "Run", key: str = "run", *, beside: Run | None = None) -> Run:
+    """A run that keeps weights, part of the URL as its id or the beginning of one.
+
+    At first one that was pretrained and keeps several steps, or, `beside` another run, one of the same task.
+    """
+    names = list_models(store.path)
+    stop_when_empty(
+        list(names), "runs with kept weights", "procpre-interp train --task haystack --train.checkpoints 12"
+    )
+    wanted = st.query_params.get(key, "")
+    if wanted and wanted not in names and len(found := [name for name in names if name.startswith(wanted)]) == 1:
+        st.query_params[key] = found[0]
+    if not wanted and beside is not None:
+        tasks = dict(list_runs(store.path)[["run", "task"]].itertuples(index=False, name=None))
+        alike = [run for run in names if run != beside.id and tasks.get(run) == beside.summary.get("task")]
+        st.query_params[key] = (alike or list(names))[0]
+    return open_run(store, choose(label, names, key))
+
+
+def choose_number(label: str, low: int, high: int, key: str) -> int:
+    """A whole number from low to high, part of the URL; an impossible one there becomes the nearest."""
+    wanted = st.query_params.get(key, "")
+    try:
+        value = min(max(int(wanted[:12]), low), high)
+    except ValueError:
+        value = low
+    if key in st.session_state:
+        st.session_state[key] = min(max(int(st.session_state[key]), low), high)
+        chosen = st.number_input(label, low, high, key=key, step=1)
+    else:
+        chosen = st.number_input(label, low, high, value, key=key, step=1)
+    st.query_params[key] = str(chosen)
+    return int(chosen)
 
 
 def open_run(store: RunStore, run_id: str) -> Run:

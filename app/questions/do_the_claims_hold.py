@@ -15,7 +15,7 @@ store = state.open_page(
 claims, problems = state.list_claims(store.path)
 for problem in problems:
     st.warning(state.quoted(problem, 300))
-state.stop_when_empty(claims, "claims", "procpre-interp claims --run")
+state.stop_when_empty(list(claims), "claims", "procpre-interp claims --run")
 table = exhibits.overview(claims)
 verdicts = table["Verdict"].str.removesuffix(" (quick)").value_counts()
 st.success(", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()) + ".", icon=":material/lightbulb:")

@@ -1,5 +1,71 @@
-"""To be written."""
+"""Where does attention look? Heads by layer, the pattern of one sequence, over the checkpoints of both phases."""
 
+import models
 import state
+import streamlit as st
 
-state.open_page("where_does_attention_look")
+from procpre_interp.data.tokens import parse_tokens, token_names
+from procpre_interp.exhibits import attention
+
+TABS = {"pattern": "One sequence", "scores": "All scores", "training": "Over training"}
+
+store = state.open_page(
+    "Where does attention look?",
+    "Pick a run and a moment of its making; click a head to see its pattern.",
+)
+beside = st.toggle("Two runs side by side", key="beside", bind="query-params")
+columns = st.columns(2) if beside else [st.container()]
+runs, subjects = [], []
+for column, (label, run_key, key) in zip(columns, (("Run", "run", "at"), ("Other run", "other", "other_at"))):
+    with column:
+        runs.append(state.choose_run(store, label, run_key, beside=runs[0] if runs else None))
+        subjects.append(models.choose_moment(runs[-1], store, key))
+first, sides = subjects[0], ("first", "second")
+
+score = state.choose("Score", attention.score_names(first.task), "score")
+for column, side, subject in zip(columns, sides, subjects):
+    with column:
+        if score in attention.score_names(subject.task):
+            exhibit = models.measure(attention.scores, subject, score, of=subject.name)
+
+            def take(text: str) -> None:
+                head = attention.clicked_head(text)
+                st.session_state.update(layer=head[0], head=head[1], all_heads=False)
+
+            state.show(exhibit, key=side, on_click=take)
+        else:
+            st.info(f"{subject.task.name} has no score {score}.")
+
+tab, place = state.tabs(TABS)
+with place:
+    if tab == "pattern":
+        row = st.columns(4, vertical_alignment="bottom")
+        with row[0]:
+            layer = state.choose_number("Layer", 0, first.model.config.n_layers - 1, "layer")
+        with row[1]:
+            head = state.choose_number("Head", 0, first.model.config.n_heads - 1, "head")
+        with row[2]:
+            example = state.choose_number("Generated sequence", 0, attention.SEQUENCES - 1, "example")
+        with row[3]:
+            every = st.toggle("All heads", key="all_heads", bind="query-params")
+        typed = st.text_input(
+            "Or type a sequence: names or ids of tokens, with blanks between",
+            key="tokens",
+            bind="query-params",
+            placeholder=" ".join(token_names(first.task, attention.sequence(first.task, 0, 0).tolist())[:8]),
+        )
+        where = (None, None) if every else (layer, head)
+        for column, side, subject in zip(st.columns(2) if beside else [st.container()], sides, subjects):
+            with column:
+                task = subject.task
+                tokens = parse_tokens(task, typed) if typed else attention.sequence(task, 0, example)
+                pattern = models.measure(attention.pattern, subject, tuple(tokens.tolist()), *where, of=subject.name)
+                state.show(pattern, key=side)
+    elif tab == "scores":
+        for side, subject in zip(sides, subjects):
+            st.caption(subject.name)
+            state.show_table(models.measure(attention.scores, subject).table, f"scores_{side}")
+    else:
+        for side, run in zip(sides, runs):
+            with st.spinner("Measuring all kept steps"):
+                state.show(state.cached(attention.development, run, store, score), key=side)

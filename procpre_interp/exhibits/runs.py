@@ -125,6 +125,17 @@ def names(table: pd.DataFrame) -> dict[str, str]:
     return {row["run"]: name(row["run"], row) for row in rows}
 
 
+def with_weights(runs: pd.DataFrame, store: RunStore) -> dict[str, str]:
+    """Runs of a list that keep weights: run -> its `name`. Those that were pretrained and keep several steps first."""
+    kept = {folder.name: sum(1 for _ in folder.glob("weights/step_*")) for folder in (store.path / "runs").glob("*")}
+    known = runs.loc[runs["status"].isin(["finished", "diverged"])].reindex(columns=["run", "parents"])
+    pretrained = {run for run, parents in known[["run", "parents"]].itertuples(index=False) if isinstance(parents, str)}
+    found = [run for run in known["run"] if kept.get(run, 0) > 0]
+    called = names(runs)
+    ordered = sorted(found, key=lambda run: (run not in pretrained, -kept[run]))
+    return {run: called[run] for run in ordered}
+
+
 def name(run: str, summary: Mapping[str, Any]) -> str:
     """What people call a run: the beginning of its id, its task, what its parents gave, its seed, its accuracy."""
     status, accuracy = summary.get("status"), summary.get("accuracy")

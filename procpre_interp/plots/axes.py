@@ -1,7 +1,7 @@
 """What figures ask of their tables, and the axes that they share: nothing twice, and labels that can be read."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,24 +55,29 @@ def log_axis(largest: int) -> dict[str, Any]:
     }
 
 
-def add_click_targets(figure: go.Figure, size: int = 30) -> go.Figure:
+def add_click_targets(figure: go.Figure, name: Callable[[Any, Any], str] | None = None, *, size: int = 30) -> go.Figure:
     """A transparent marker of so many pixels on each cell of the heat maps; returns the figure.
 
-    Plotly selects markers, but no cells of a heat map. A marker shows its cell's hover text and has it as `customdata`;
-    the heat maps' own must be strings. Cells without a number have none.
+    Plotly selects markers, but no cells of a heat map. A marker shows its cell's hover text and has it as `customdata`:
+    the heat map's own, or `name(x, y)` and the number. Cells without a number have none.
     """
     heatmaps: list[Any] = list(figure.select_traces({"type": "heatmap"}))
     for trace in heatmaps:
         rows, columns = np.nonzero(np.isfinite(np.asarray(trace.z, dtype=float)))
-        x, y, hover = (np.asarray(values, dtype=object) for values in (trace.x, trace.y, trace.customdata))
+        x, y = np.asarray(trace.x, dtype=object)[columns], np.asarray(trace.y, dtype=object)[rows]
+        if name is None:
+            hover = np.asarray(trace.customdata, dtype=object)[rows, columns]
+        else:
+            values = np.asarray(trace.z, dtype=float)[rows, columns]
+            hover = [f"{name(*place)}: {value:.3g}" for *place, value in zip(x, y, values)]
         figure.add_scatter(
-            x=x[columns],
-            y=y[rows],
+            x=x,
+            y=y,
             mode="markers",
             marker={"size": size, "symbol": "square", "color": "#888888", "opacity": 0},
             selected={"marker": {"opacity": 0.35}},
             unselected={"marker": {"opacity": 0}},
-            customdata=hover[rows, columns],
+            customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
             showlegend=False,
             xaxis=trace.xaxis,

@@ -1,0 +1,80 @@
+"""Attention as exhibits: numbers of a tiny model, moments of the demo's runs."""
+
+import pytest
+import torch
+
+from procpre_interp.data import TASKS
+from procpre_interp.exhibits import attention
+from procpre_interp.model import ModelConfig
+from procpre_interp.pipeline import load_model, load_task
+from procpre_interp.probe import attention_scores
+from procpre_interp.runs import RunStore
+from tests.explorer import DEMO
+from tests.models import random_model
+
+STORE = RunStore(DEMO)
+TASK = TASKS.build("haystack", max_pairs=4)
+MODEL = random_model(ModelConfig(n_layers=2, n_heads=3, d_model=12, n_ctx=TASK.n_ctx, d_vocab=TASK.d_vocab))
+
+
+def test_a_cell_is_the_score_of_its_head():
+    exhibit = attention.scores(MODEL, TASK, "value", n=16)
+    expected = attention_scores(MODEL, attention.sample(TASK, 0, 16), TASK)
+    row = expected.query("layer == 1 and head == 2 and score == 'value'").iloc[0]
+    heat, targets = exhibit.figure.data
+    assert heat.z[1][2] == pytest.approx(row["value"])
+    assert attention.clicked_head(targets.customdata[5]) == (1, 2)
+    assert "16 generated sequences" in exhibit.notes[0]
+
+
+def test_the_scores_of_a_task_come_first():
+    names = list(attention.score_names(TASK))
+    assert set(names[:3]) == {"key", "value", "own_key"}
+    assert "entropy_relative" in names
+    with pytest.raises(ValueError, match="no score 'nose' on haystack"):
+        attention.scores(MODEL, TASK, "nose")
+
+
+def test_a_pattern_names_its_tokens_and_sums_to_one():
+    table = attention.pattern(MODEL, TASK, [135, 12, 165], 1, 2).table
+    assert set(zip(table["layer"], table["head"])) == {(1, 2)}
+    assert table.groupby("query")["weight"].sum().tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert table.iloc[-1][["query_token", "key_token"]].tolist() == ["k7?", "k7?"]
+    assert set(attention.pattern(MODEL, TASK, torch.tensor([135, 12])).table["layer"]) == {0, 1}
+    with pytest.raises(ValueError, match="no head 9"):
+        attention.pattern(MODEL, TASK, [135], 1, 9)
+    with pytest.raises(ValueError, match="token ids 0 to 255"):
+        attention.pattern(MODEL, TASK, [300])
+
+
+def test_moments_go_through_both_phases():
+    run = STORE.open("f00f71212a994232")
+    labels = [each.label for each in attention.moments(run, STORE)]
+    phase1 = [f"phase 1, step {step}" for step in ("0", "488", "4,256", "20,000")]
+    assert labels == phase1 + [f"phase 2, step {step}" for step in ("0", "595", "1,157", "5,000")]
+    parent = STORE.open("9643c1a212deed14")
+    assert [each.label for each in attention.moments(parent, STORE)] == phase1
+
+
+def test_the_transplanted_model_stands_in_for_a_step_0_that_was_not_kept(monkeypatch):
+    run = STORE.open("f00f71212a994232", verify=False)
+    del run.manifest["weights/step_00000000.safetensors"]
+    found = attention.moments(run, STORE)
+    assert [each.label for each in found[3:6]] == ["phase 1, step 20,000", "transplanted", "phase 2, step 595"]
+    assert found[4].step is None
+
+
+def test_development_is_that_of_one_run():
+    run = STORE.open("f00f71212a994232")
+    exhibit = attention.development(run, STORE, "value", n=8)
+    assert set(exhibit.table["phase"]) == {2}
+    assert set(exhibit.table["step"]) == set(run.steps)
+    assert "an observation" in exhibit.notes[0]
+
+
+def test_one_line_from_a_stored_run():
+    run = STORE.open("f00f71212a994232")
+    model, task = load_model(run), load_task(run)
+    best = attention.scores(model, task, "value", n=32).table.query("score == 'value'")["value"].max()
+    assert best > 0.5
+    assert attention.sequence(task, 0, 3).tolist() == attention.sequence(task, 0, 3).tolist()
