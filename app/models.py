@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
@@ -34,16 +34,20 @@ def moment(chosen: Moment, store: RunStore) -> Subject:
     return subject_at(chosen.run, store, "transplanted") if chosen.step is None else subject(chosen.run, chosen.step)
 
 
-def choose_moment(run: Run, store: RunStore, key: str = "at") -> Subject:
-    """The model at a kept step of either phase, by a slider whose label is part of the URL; at first the last one."""
+def choose_moment(run: Run, store: RunStore, key: str = "at", *, start: Literal["first", "last"] = "last") -> Subject:
+    """The model at a kept step of either phase, by a slider whose label is part of the URL.
+
+    At first the last one, or the first of the run's own steps.
+    """
     found = {each.label: each for each in moments(run, store)}
     labels = list(found)
     if len(labels) == 1:
         st.caption(f"Kept: {labels[0]}.")
         return moment(found[labels[0]], store)
-    wanted = st.query_params.get(key)
+    own = [label for label in labels if found[label].run.id == run.id]
+    wanted, usual = st.query_params.get(key), own[0 if start == "first" else -1]
     if st.session_state.get(key) not in found:  # another run's
-        st.session_state[key] = wanted if wanted in found else labels[-1]
+        st.session_state[key] = wanted if wanted in found else usual
     label = st.select_slider("Moment, over both phases", labels, key=key)
     st.query_params[key] = label
     return moment(found[label], store)
@@ -73,6 +77,21 @@ def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: R
     check_stage(_run, found, stage)
     key = (str(folder), created, stage)
     return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, found[stage].task)
+
+
+def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
+    """`function(model, *arguments, **options)`, computed once for the same subject and arguments."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    return _measure(
+        name, found.key, arguments, options, lambda model, _, *rest, **more: function(model, *rest, **more), found
+    )
+
+
+def compare(function: Callable[..., T], first: Subject, second: Subject, *arguments: Any, **options: Any) -> T:
+    """`function(first model, second model, *arguments, **options)`, computed once for the same ones."""
+    name, other = f"{function.__module__}.{function.__qualname__}", second.model
+    key = (*first.key, *second.key, *(repr(argument) for argument in arguments))
+    return _measure(name, key, (), options, lambda model, _, **more: function(model, other, *arguments, **more), first)
 
 
 def measure(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:

@@ -305,13 +305,13 @@ def choose_run(store: RunStore, label: str = "Run", key: str = "run", *, beside:
     return open_run(store, choose(label, names, key))
 
 
-def choose_number(label: str, low: int, high: int, key: str) -> int:
+def choose_number(label: str, low: int, high: int, key: str, *, start: int | None = None) -> int:
     """A whole number from low to high, part of the URL; an impossible one there becomes the nearest."""
     wanted = st.query_params.get(key, "")
     try:
         value = min(max(int(wanted[:12]), low), high)
     except ValueError:
-        value = low
+        value = low if start is None else start
     if key in st.session_state:
         st.session_state[key] = min(max(int(st.session_state[key]), low), high)
         chosen = st.number_input(label, low, high, key=key, step=1)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -51,11 +51,23 @@ PREFIX = "claim-"
 QUICK = "quick-"
 """Before it where the claim was only a smoke test."""
 
-_JUDGED = {"claim", "prediction", "margin", "refuted_by", "verdict", "reason", "quick", "seeds", "contrasts"}
-_CONTRAST = {"contrast", "formula", "measure", "predicted", "margin", "estimate", "low", "high", "n"}
-_CONTRAST |= {"verdict", "reason"}
+_NUMBER = (int, float, type(None))
+_JUDGED: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "claim", "prediction", "margin", "refuted_by", "verdict", "reason"), str),
+    "quick": bool,
+    "seeds": list,
+    "contrasts": list,
+    "log_rank": (dict, type(None)),
+}
+_CONTRAST: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("contrast", "formula", "measure", "predicted", "verdict", "reason"), str),
+    **dict.fromkeys(("estimate", "low", "high", "p", "smallest_p", "detectable"), _NUMBER),
+    "margin": (int, float),
+    "n": int,
+    "primary": bool,
+}
 _CELL = {"condition", "label", "replicate", "run", "status"}
-"""What every claim file has."""
+"""What every claim file has, and of which type."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -345,7 +357,7 @@ def find_claims(
                 table = store.read_table(place)
                 name, source, judged, cells = place.replace(PREFIX, "", 1), "store", table.metadata, table.frame
             _check_judged(judged, cells)
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, LookupError, RuntimeError) as problem:  # arrow's and json's are of all four kinds
             problems.append(f"claim file {place} cannot be read: {problem}")
         else:
             found[name] = {**judged, "source": source, "cells": cells}
@@ -362,10 +374,31 @@ def read_claims(store: RunStore | None, folder: Path | None) -> list[dict[str, A
 
 def _check_judged(judged: Any, cells: pd.DataFrame) -> None:
     """Raises `ValueError` for what `judge` does not write."""
-    if not isinstance(judged, dict) or (missing := _JUDGED - set(judged)):
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}" if isinstance(judged, dict) else "it is no claim")
-    contrasts = judged["contrasts"]
-    if not (isinstance(contrasts, list) and contrasts and all(isinstance(row, dict) for row in contrasts)):
+    _check_fields(judged, _JUDGED, "claim")
+    if judged["verdict"] not in get_args(Verdict):
+        raise ValueError(f"its verdict is {judged['verdict'][:60]!r}, none of {', '.join(get_args(Verdict))}")
+    if not judged["seeds"] or not all(isinstance(seed, int) for seed in judged["seeds"]):
+        raise ValueError("its seeds are no list of whole numbers")
+    if not judged["contrasts"]:
         raise ValueError("it has no contrasts")
-    if missing := {key for row in contrasts for key in _CONTRAST - set(row)} | (_CELL - set(cells)):
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    for row in judged["contrasts"]:
+        _check_fields(row, _CONTRAST, "contrast")
+        if row["verdict"] not in ("", *get_args(Verdict)) or row["predicted"] not in ("", *get_args(Predicted)):
+            raise ValueError(f"a contrast predicts {row['predicted'][:60]!r} and is {row['verdict'][:60]!r}")
+        weights = row.get("weights", {"": 0})  # older files have none
+        if not (
+            isinstance(weights, dict) and weights and all(isinstance(each, (int, float)) for each in weights.values())
+        ):
+            raise ValueError(f"contrast {row['contrast'][:60]!r} has weights that are no numbers")
+    if missing := _CELL - set(cells):
+        raise ValueError(f"its cells lack {', '.join(sorted(missing))}")
+
+
+def _check_fields(found: Any, types: Mapping[str, type | tuple[type, ...]], what: str) -> None:
+    """Raises `ValueError` where a field is not there, or of another type."""
+    if not isinstance(found, dict):
+        raise ValueError(f"it has no {what}")
+    if missing := types.keys() - found.keys():
+        raise ValueError(f"its {what} lacks {', '.join(sorted(missing))}")
+    if wrong := sorted(key for key, kind in types.items() if not isinstance(found[key], kind)):
+        raise ValueError(f"its {what} has a wrong type of {', '.join(wrong)}")

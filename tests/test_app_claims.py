@@ -1,5 +1,7 @@
 """The page "Do the claims hold?" on the demo and on a store with a damaged claim."""
 
+from procpre_interp.claims import write_claim
+from procpre_interp.exhibits.claims import load_claims
 from procpre_interp.runs import RunStore
 from tests.explorer import charts, check, open_page, said
 from tests.results import fill
@@ -9,7 +11,9 @@ PAGE = "questions/do_the_claims_hold.py"
 
 def test_verdicts_and_the_papers_numbers(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
-    assert "supported" in app.success[0].value
+    assert app.success[0].value == "Of 10 claims: 3 supported, 3 refuted, 4 undecided."
+    assert f"--store {tmp_path}" in [code.value for code in app.code][-1]
+    assert "What it cannot say" in said(app)
     table = app.dataframe[0].value.set_index("Name")
     assert table.loc["attention_carries_the_gain", "Verdict"] == "supported"
     assert len(charts(app)) == 2
@@ -26,6 +30,9 @@ def test_a_claim_and_a_contrast_from_the_address(monkeypatch, tmp_path):
     assert charts(app)[0].proto.spec != first
     check(app.selectbox(key="claim").set_value("circuits_are_reused").run())
     assert "circuits_are_reused: REFUTED" in said(app)
+    assert "claim=circuits_are_reused" not in said(app)
+    assert not app.warning  # the contrast of the claim before is forgotten
+    assert app.query_params["contrast"] == "overlap over rewired circuits"
     assert len(charts(app)) == 2
 
 
@@ -35,4 +42,21 @@ def test_a_damaged_claim_is_a_line_and_the_others_are_shown(monkeypatch, tmp_pat
         (tmp_path / "tables" / f"claim-parts_combine.{suffix}").write_bytes(content)
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert "claim-parts_combine cannot be read" in app.warning[0].value
+    assert len(app.warning) == 1
     assert "parts_combine" in app.dataframe[0].value["Name"].tolist()
+    assert len(charts(app)) == 2
+
+
+def test_a_smoke_test_with_markup_and_no_finished_runs(monkeypatch, tmp_path):
+    store, claim = RunStore(tmp_path), load_claims()[0]["parts_combine"]
+    cells = claim["cells"].assign(status="failed")
+    quick = {key: value for key, value in claim.items() if key not in ("cells", "source")}
+    quick |= {"quick": True, "verdict": "undecided", "claim": "[a](http://b) <b>c</b>"}
+    write_claim(store, quick, cells)
+    query = {"claim": "quick-parts_combine", "tab": "Replicates"}
+    app = open_page(monkeypatch, tmp_path, PAGE, **query)
+    assert app.subheader[0].value == r"\[a\]\(http\:\/\/b\) \<b\>c\<\/b\>".replace(r"\/", "/")
+    assert "Smoke tests, which are no evidence: 1" in app.success[0].value
+    assert "A smoke test" in app.warning[0].value
+    assert "No replicate has finished" in said(app)
+    assert "procpre-interp claims parts_combine --run --quick" in app.code[-1].value

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from procpre_interp.claims import find_claims, table_name, write_claim
@@ -78,14 +79,36 @@ def test_damaged_files_are_named_and_the_others_are_there(bundled, tmp_path):
     (folder / "empty.csv").write_text("condition\n")
     (folder / "list.json").write_text(json.dumps([1]))
     (folder / "list.csv").write_text("condition\n")
+    for name, change in {
+        "verdict": {"verdict": "<b>true"},
+        "seeds": {"seeds": ["x"]},
+        "quick": {"quick": "no"},
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(stored(claim, **change)))
+        (folder / f"{name}.csv").write_text(claim["cells"].to_csv(index=False))
+    for name, change in {
+        "estimate": {"estimate": "1"},
+        "predicted": {"predicted": "over"},
+        "weights": {"weights": {}},
+    }.items():
+        rows = [row | change for row in claim["contrasts"]]
+        (folder / f"{name}.json").write_text(json.dumps(stored(claim, contrasts=rows)))
+        (folder / f"{name}.csv").write_text(claim["cells"].to_csv(index=False))
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "alone.json").write_text(json.dumps(stored(claim)))
     lacks = stored(claim)
     lacks["contrasts"] = [{"contrast": "x"}]
-    (folder / "lacks.json").write_text(json.dumps(lacks, default=float))
+    (folder / "lacks.json").write_text(json.dumps(lacks))
     (folder / "lacks.csv").write_text(claim["cells"].to_csv(index=False))
     found, problems = exhibits.load_claims(store, folder)
     assert found == {}
-    assert len(problems) == 4
-    assert all("cannot be read" in problem for problem in problems)
+    named = ["empty", "list", "verdict", "seeds", "quick", "estimate", "predicted", "weights", "deep", "alone", "lacks"]
+    assert len(problems) == len(named) + 1
+    for name in [*(f"{each}.json" for each in named), "claim-dyck_teaches_recall"]:
+        assert len([problem for problem in problems if f"{name} cannot be read" in problem]) == 1, name
+    (folder / "parts_combine.json").write_text(json.dumps(stored(bundled["parts_combine"])))
+    (folder / "parts_combine.csv").write_text(bundled["parts_combine"]["cells"].to_csv(index=False))
+    assert list(exhibits.load_claims(store, folder)[0]) == ["parts_combine"]
 
 
 def test_mistakes(bundled):
@@ -95,6 +118,48 @@ def test_mistakes(bundled):
     old["contrasts"] = [{key: value for key, value in row.items() if key != "weights"} for row in old["contrasts"]]
     with pytest.raises(ValueError, match="judge it again"):
         exhibits.replicates(old, old["contrasts"][0]["contrast"])
+    assert not exhibits.was_trained(old, old["contrasts"][0]["contrast"])
+    failed = {**bundled["parts_combine"], "cells": bundled["parts_combine"]["cells"].assign(status="failed")}
+    assert "No replicate" in exhibits.why_no_replicates(failed, failed["contrasts"][0]["contrast"])
+
+
+def test_smoke_tests_do_not_count_as_verdicts(bundled):
+    few = {name: bundled[name] for name in ("parts_combine", "dyck_teaches_recall")}
+    assert exhibits.answer(few) == "Of 2 claims: 1 refuted, 1 undecided."
+    quick = {"quick-parts_combine": {**bundled["parts_combine"], "verdict": "undecided", "quick": True}}
+    assert exhibits.answer(few | quick).startswith("Of 2 claims: 1 refuted, 1 undecided. Smoke tests")
+    assert exhibits.answer(quick) == "Smoke tests, which are no evidence: 1."
+    assert exhibits.cannot_say(quick["quick-parts_combine"]).startswith("A smoke test says")
+
+
+def test_what_a_verdict_cannot_say_has_its_n_and_task(bundled):
+    said = exhibits.cannot_say(bundled["parts_combine"])
+    assert "Refuted says" in said
+    assert "task (haystack)" in said
+    assert "n = 6 seeds" in said
+
+
+def test_the_contrast_in_words(bundled):
+    claim = bundled["attention_carries_the_gain"]
+    undecided = claim["contrasts"][1]
+    said = exhibits.describe_contrast(claim, undecided["contrast"])
+    assert said == f"{undecided['contrast']} = {undecided['formula']}\nUndecided: {undecided['reason']}"
+    assert exhibits.rows_of(claim)["Why"].tolist()[1] == undecided["reason"]
+
+
+def test_a_stored_diagnostic_table_stands_before_the_bundled_one(tmp_path):
+    row = {"task": "haystack", "phase1": "dyck", "transfer": "full", "gain_mean": 0.3, "gain_low": 0.1}
+    row |= {"gain_high": 0.5, "n": 3, "claimed_gain": 0.8, "verdict": "agrees"}
+    store = RunStore(tmp_path)
+    store.write_table("table1", pd.DataFrame({"task": ["haystack"]}), {"summary": [row]})
+    summary, source = exhibits.load_beside(store)
+    assert source == "this store"
+    assert exhibits.beside_the_paper(summary).table["paper_gain"].tolist() == [0.8]
+    store.write_table("table1", pd.DataFrame({"task": ["haystack"]}), {"summary": [{"task": "haystack"}]})
+    with pytest.raises(ValueError, match="table1 has columns"):
+        exhibits.load_beside(store)
+    store.write_table("table1", pd.DataFrame({"task": ["haystack"]}), {})  # older than summaries
+    assert exhibits.load_beside(store)[1] == "results that come with the package"
 
 
 def test_the_papers_numbers_stand_beside_ours():

@@ -21,6 +21,11 @@ ROWS = pd.DataFrame(
 )
 
 
+PAIRS = pd.DataFrame({"replicate": [7, 8], "attn": [0.9, 0.8], "none": [0.1, 0.3], "value": [0.8, 0.5]})
+CONTRAST = {"contrast": "attention over none", "axis": "gain", "predicted": "above", "margin": 0.2}
+CONTRAST |= {"estimate": 0.65, "low": 0.5, "high": 0.8, "weights": {"attn": 1, "none": -1}}
+
+
 def named(figure, name: str) -> list:
     return [trace for trace in figure.data if trace.name == name]
 
@@ -35,7 +40,8 @@ def test_estimates_stand_where_they_are_and_names_are_escaped():
     assert figure.layout.yaxis.ticktext[0] == "a &lt;b&gt;over&lt;/b&gt; b"
     assert figure.layout.xaxis.title.text == "accuracy"
     assert figure.layout.xaxis2.title.text == "steps"
-    assert "n = 4" in figure.layout.title.subtitle.text
+    assert "n = 4 replicates" in figure.layout.title.subtitle.text
+    assert "up to n = 6" in figure.layout.title.subtitle.text
 
 
 def test_the_predicted_side_begins_at_the_margin():
@@ -48,15 +54,32 @@ def test_the_predicted_side_begins_at_the_margin():
     assert margins == [{0.2}, {-100.0, 100.0}]
 
 
+def test_both_margins_of_within_and_the_whole_of_each_interval_are_on_the_axis():
+    figure = contrast_forest(ROWS)
+    left, right = figure.layout.xaxis2.range
+    assert left < -100 < 100 < right
+    left, right = figure.layout.xaxis.range
+    assert left < -0.2 < 0.7 < right
+    alone = contrast_forest(ROWS.iloc[[1]].assign(margin=50.0))
+    assert named(alone, "predicted") + named(alone, "margin") == []
+    assert alone.layout.xaxis.range[1] < 1  # a margin that nothing was predicted of is not on it
+
+
+def test_a_contrast_without_replicates_has_its_row_and_no_point():
+    empty = ROWS.iloc[[0]].assign(estimate=np.nan, low=np.nan, high=np.nan, n=0, verdict="undecided")
+    figure = contrast_forest(empty)
+    assert list(named(figure, "margin")[0].x)[:2] == [0.2, 0.2]
+    assert np.isnan(named(figure, "undecided")[0].x).all()
+    assert "no interval" in figure.layout.title.subtitle.text
+
+
 def test_each_name_is_in_the_legend_once():
     shown = [trace.name for trace in contrast_forest(ROWS).data if trace.showlegend]
     assert sorted(shown) == sorted({"supported", "not predicted", "predicted", "margin"})
 
 
 def test_pairs_belong_together():
-    pairs = pd.DataFrame({"replicate": [7, 8], "attn": [0.9, 0.8], "none": [0.1, 0.3], "value": [0.8, 0.5]})
-    contrast = {"contrast": "attention over none", "axis": "gain", "measured": "Accuracy", "predicted": "above"}
-    figure = paired_values(pairs, contrast | {"margin": 0.2, "estimate": 0.65, "low": 0.5, "high": 0.8})
+    figure = paired_values(PAIRS, CONTRAST)
     (attention,) = named(figure, "attn")
     assert (list(attention.x), list(attention.y)) == ([0.9, 0.8], ["seed 7", "seed 8"])
     lines = np.array(figure.data[0].x, dtype=float).reshape(2, 3)
@@ -64,7 +87,27 @@ def test_pairs_belong_together():
     assert list(named(figure, "contrast")[0].x) == [0.8, 0.5]
     assert list(named(figure, "mean and interval")[0].x) == [0.65]
     sides = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
-    assert sides[0][0] == 0.2
+    assert sides == [(0.2, figure.layout.xaxis2.range[1])]
+    lines = [(shape.x0, shape.xref) for shape in figure.layout.shapes if shape.type == "line"]
+    assert lines == [(0.2, "x2")]
+
+
+def test_labels_and_titles_of_pairs_are_escaped():
+    figure = paired_values(PAIRS, CONTRAST | {"contrast": "<b>x", "axis": "<i>y"}, labels={"attn": "<a href='x'>"})
+    assert figure.layout.title.text == "&lt;b&gt;x"
+    assert figure.layout.xaxis.title.text == "&lt;i&gt;y"
+    (attention,) = named(figure, "&lt;a href='x'&gt;")
+    assert attention.text == attention.name
+
+
+def test_many_conditions_are_told_apart_by_the_sign_of_their_weights():
+    weights = {f"c{index}": 1 if index < 3 else -1 for index in range(8)}
+    pairs = pd.DataFrame({"replicate": [0], "value": [0.5]} | {name: [0.1] for name in weights})
+    figure = paired_values(pairs, CONTRAST | {"weights": weights})
+    assert [len(named(figure, name)) for name in ("weighed +", "weighed -")] == [3, 5]
+    legend = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert sorted(legend) == ["contrast", "mean and interval", "weighed +", "weighed -"]
+    assert len({trace.marker.color for trace in figure.data if trace.name == "weighed +"}) == 1
 
 
 def test_ours_and_the_papers_stand_in_one_row():

@@ -1,5 +1,33 @@
-"""To be written."""
+"""How do weights move? Two models of any runs and moments: spectra, drift, and likeness of representations."""
 
+import models
 import state
+import streamlit as st
 
-state.open_page("how_do_weights_move")
+from procpre_interp.exhibits import weights
+
+TABS = {"drift": "How far they moved", "spectra": "Singular values", "cka": "Likeness"}
+
+store = state.open_page(
+    "How do weights move?",
+    "Two models, at any moment of any run: by default one run before and after phase 2.",
+)
+left, right = st.columns(2)
+with left:
+    before = models.choose_moment(state.choose_run(store), store, start="first")
+with right:
+    # The same run at first: what its own training changed.
+    after = models.choose_moment(state.choose_run(store, "Other run", "other"), store, "other_at")
+of = f"{before.name} to {after.name}"
+
+tab, place = state.tabs(TABS)
+with place:
+    if tab == "drift":
+        state.show(models.compare(weights.drift, before, after, of=of))
+    elif tab == "spectra":
+        for side, subject in (("before", before), ("after", after)):
+            state.show(models.measure_model(weights.spectra, subject, of=subject.name), key=side)
+    else:
+        tasks = {subject.task.name: subject.task for subject in (before, after)}
+        task = tasks[state.choose("Sequences of", list(tasks), "task")]
+        state.show(models.compare(weights.likeness, before, after, task, names=(before.name, after.name)))

@@ -1,5 +1,69 @@
-"""To be written."""
+"""Which circuit? A live patch on one pair, patches over many pairs, edges as a graph, and what circuits carry alone."""
 
+import models
 import state
+import streamlit as st
 
-state.open_page("which_circuit")
+from procpre_interp.exhibits import circuits
+
+TABS = {"pair": "One pair, live", "pairs": "Many pairs", "graph": "Edges", "faithfulness": "Faithfulness"}
+
+store = state.open_page(
+    "Which circuit?",
+    "Two sequences differ in one cause. An activation of the clean run is put into the corrupted one: does the answer "
+    "come back?",
+)
+left, right = st.columns(2)
+with left:
+    run = state.choose_run(store)
+with right:
+    subject = models.choose_moment(run, store)
+    cause = state.choose("Cause", circuits.causes(subject.task), "cause")
+config = subject.model.config
+
+
+def show_live_patch(site: str) -> None:
+    """A pair, the effect of every patch on it, and one patch looked at."""
+    number = state.choose_number("Pair", 0, circuits.PAIRS - 1, "pair")
+    pair = circuits.one_pair(subject.task, cause, number)
+    tokens = circuits.pair_table(subject.task, pair)
+    st.dataframe(tokens.T, alt="the pair, token by token")
+    length = pair.clean.shape[1]
+
+    def take(text: str) -> None:
+        layer, head, position = circuits.clicked_patch(text)
+        st.session_state.update(layer=layer, head=head, position=position, everywhere=False)
+
+    state.show(models.measure(circuits.effects_on_pair, subject, cause, number, site), on_click=take)
+    st.caption("Click a cell, or choose the place here.")
+    places = st.columns(4, vertical_alignment="bottom")
+    with places[0]:
+        layer = state.choose_number("Layer", 0, config.n_layers - 1, "layer")
+    head = None
+    if site in circuits.HEAD_SITES:
+        with places[1]:
+            head = state.choose_number("Head", 0, config.n_heads - 1, "head")
+    with places[2]:
+        position = state.choose_number("Position", 0, length - 1, "position")
+    with places[3]:
+        everywhere = st.toggle("All positions", key="everywhere", bind="query-params")
+    where = (layer, None if everywhere else position, head)
+    state.show(models.measure(circuits.live_patch, subject, cause, number, site, *where))
+
+
+tab, place = state.tabs(TABS)
+with place:
+    if tab in ("pair", "pairs"):
+        site = state.choose("Activation", circuits.SITES, "site")
+        if tab == "pair":
+            show_live_patch(site)
+        else:
+            by_position = st.toggle("By position", key="by_position", bind="query-params")
+            state.show(models.measure(circuits.effects, subject, cause, site, by_position=by_position))
+    elif tab == "graph":
+        n_edges = state.choose_number("Edges", 1, 100, "edges", start=25)
+        state.show(models.measure(circuits.graph, subject, cause, n_edges=n_edges))
+    else:
+        with st.spinner("Measuring circuits of growing size"):
+            exhibit = models.measure(circuits.faithfulness, subject, cause)
+        state.show(exhibit)

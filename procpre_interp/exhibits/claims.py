@@ -1,5 +1,7 @@
 """Do the claims hold? Verdicts, contrasts with their margins, and the replicates and runs that they rest on."""
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ import pandas as pd
 from procpre_interp.claims import OBSERVED, QUICK, Contrast, compared_values, find_claims
 from procpre_interp.comparison import MARGIN
 from procpre_interp.config import unknown_name
-from procpre_interp.describe import READING_SURVIVAL, verdicts_table
+from procpre_interp.describe import READING_SURVIVAL, contrasts_table, verdicts_table
 from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.plots.axes import require
 from procpre_interp.plots.claims import contrast_forest, gains_beside, paired_values
 from procpre_interp.plots.curves import survival_curves
 from procpre_interp.runs import RunStore
@@ -36,10 +39,20 @@ MEASURES = {
 }
 """What a claim may be about: column of its cells, and what people read."""
 
+COMPARED = ["task", "phase1", "transfer", "gain_mean", "gain_low", "gain_high", "n", "paper_gain", "verdict"]
+"""What the summary of the diagnostic table has."""
+
 READING_FOREST = (
-    "A contrast holds where its whole interval lies on the shaded side of its dotted margin, and is refuted where it "
-    "lies wholly on the other; one that crosses the margin is undecided."
+    "A contrast can be supported only where its whole interval lies on the shaded side of its dotted margin, and "
+    "refuted only where it lies wholly on the other; the marker says what its tests and missing runs leave of that."
 )
+
+CANNOT_SAY = {
+    "supported": "Supported says where the mean over seeds lies, not that each seed shows it.",
+    "refuted": "Refuted says that the mean is not where it was predicted, not why.",
+    "undecided": "Undecided says neither that there is an effect nor that there is none.",
+}
+"""Verdict -> what it must not be taken for."""
 
 
 def load_claims(
@@ -56,35 +69,68 @@ def overview(claims: Mapping[str, Judged]) -> pd.DataFrame:
     return table.assign(From=[claim["source"] for claim in claims.values()])
 
 
+def answer(claims: Mapping[str, Judged]) -> str:
+    """In a sentence: how many claims have which verdict; smoke tests are no evidence, and told apart."""
+    counts = Counter(claim["verdict"] for claim in claims.values() if not claim["quick"])
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CANNOT_SAY if counts[verdict])
+    n_quick = sum(claim["quick"] for claim in claims.values())
+    beside = f" Smoke tests, which are no evidence: {n_quick}." if n_quick else ""
+    return f"Of {counts.total()} claims: {said}.{beside}" if said else beside.strip()
+
+
+def cannot_say(claim: Judged) -> str:
+    """What the verdict of a claim must not be taken for, in a few sentences."""
+    if claim["quick"]:
+        return "A smoke test says that the code runs, and nothing of the claim."
+    task = f" ({claim['task']})" if isinstance(claim.get("task"), str) else ""
+    n = claim["contrasts"][0]["n"]
+    seen = f"It is about one model, task{task}, budget and protocol, with n = {n} seeds; others were not tried."
+    return f"{CANNOT_SAY[claim['verdict']]} {seen}"
+
+
+def rows_of(claim: Judged) -> pd.DataFrame:
+    """All contrasts as text, with why each verdict is what it is."""
+    return contrasts_table(claim).assign(Why=[row["reason"] for row in claim["contrasts"]])
+
+
+def describe_contrast(claim: Judged, contrast: str) -> str:
+    """One contrast as arithmetic, its verdict and why."""
+    row = _contrast(claim, contrast)
+    return f"{row['contrast']} = {row['formula']}\n{row['verdict'].capitalize() or 'Not predicted'}: {row['reason']}"
+
+
 def contrasts(claim: Judged) -> Exhibit:
     """All contrasts of a claim with their intervals and margins, the primary one first."""
     table = pd.DataFrame(claim["contrasts"])
     table["axis"] = [axis(measure) for measure in table["measure"]]
     bounds = ["margin", "estimate", "low", "high"]
     table[bounds] = table[bounds].astype(float)
-    table["verdict"] = table["verdict"].fillna("")
     return Exhibit(
         name="contrasts",
-        figure=contrast_forest(table, title=str(claim["claim"])),
+        figure=contrast_forest(table, title=f"Contrasts of {claim['name']}"),
         reading=READING_FOREST,
         table=table.drop(columns=["axis", "weights"], errors="ignore"),
         notes=("The first contrast was named before the runs and decides; the others are adjusted for their number.",),
     )
 
 
-def replicates(claim: Judged, contrast: str) -> Exhibit:
-    """What a contrast compares in each replicate, and its value there. Raises `ValueError` where there is nothing."""
+def why_no_replicates(claim: Judged, contrast: str) -> str:
+    """Why nothing can be shown of what a contrast compares; empty where it can."""
     row = _contrast(claim, contrast)
     if "weights" not in row:
-        raise ValueError("this claim file is older than its contrasts' weights: judge it again with `claims --run`")
-    found = Contrast(name=row["contrast"], weights=row["weights"], measure=row["measure"])
-    values = compared_values(found, claim["cells"])
-    if values.empty:
-        raise ValueError(f"no replicate has finished runs of all that {contrast!r} compares")
+        return "This claim file is older than its contrasts' weights: judge it again with `claims --run`."
+    return "" if len(_compared(row, claim)) else "No replicate has finished runs of all that this contrast compares."
+
+
+def replicates(claim: Judged, contrast: str) -> Exhibit:
+    """What a contrast compares in each replicate, and its value there. Raises `ValueError` where there is nothing."""
+    if reason := why_no_replicates(claim, contrast):
+        raise ValueError(reason)
+    row = _contrast(claim, contrast)
+    values = _compared(row, claim)
     weights = [float(weight) for weight in row["weights"].values()]
     pairs = values.assign(value=values.to_numpy(dtype=float) @ weights).rename_axis("replicate").reset_index()
-    title = axis(row["measure"])
-    shown = {**row, "axis": f"{row['formula']}: {title}", "measured": title[0].upper() + title[1:]}
+    shown = {**row, "axis": axis(row["measure"])}
     labels = dict(
         claim["cells"][["condition", "label"]].drop_duplicates("condition").itertuples(index=False, name=None)
     )
@@ -130,21 +176,28 @@ def load_beside(store: RunStore | None = None) -> tuple[pd.DataFrame, str]:
     """The summary for `beside_the_paper` and where it is from: that of the store's `table1`, else the bundled one."""
     if store is not None and "table1" in store.tables("table1"):
         stored = store.read_table("table1")
-        summary = stored.metadata.get("summary")
-        if summary:
-            return pd.DataFrame(summary).rename(columns={"claimed_gain": "paper_gain"}), "this store"
+        if isinstance(stored.metadata, dict) and (summary := stored.metadata.get("summary")):  # not of older ones
+            table = pd.DataFrame(summary).rename(columns={"claimed_gain": "paper_gain"})
+            require(table, COMPARED, "ours beside the paper's in table1")
+            if table["paper_gain"].notna().to_numpy().any():
+                return table, "this store"
     return pd.read_csv(FOLDER.parent / "table1_summary.csv"), "results that come with the package"
 
 
 def command(name: str) -> str:
     """What computes a claim, smoke test or not."""
     quick = name.startswith(QUICK)
-    return f"procpre-interp claims {name.removeprefix(QUICK)} --run{' --quick' if quick else ''}"
+    return f"procpre-interp claims {shlex.quote(name.removeprefix(QUICK))} --run{' --quick' if quick else ''}"
 
 
 def axis(measure: str) -> str:
     """What people read of a measure, with its unit; its own name where it is unknown."""
     return MEASURES.get(measure, measure.replace("_", " "))
+
+
+def _compared(row: Mapping[str, Any], claim: Judged) -> pd.DataFrame:
+    found = Contrast(name=row["contrast"], weights=row["weights"], measure=row["measure"])
+    return compared_values(found, claim["cells"])
 
 
 def _trained_cells(claim: Judged, contrast: str) -> pd.DataFrame:

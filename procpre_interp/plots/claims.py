@@ -27,7 +27,7 @@ COMPARISONS = {
     "agrees": VERDICTS["supported"],
     "disagrees": VERDICTS["refuted"],
     "undecided": VERDICTS["undecided"],
-    "too few replicates": VERDICTS["not predicted"],
+    "too few replicates": ("#888888", "square-open"),
 }
 """The same for `comparison.effect_verdict`."""
 
@@ -36,6 +36,9 @@ PAPER = "#B8A11F"
 GREY = "#888888"
 WIDTH = 34
 """Letters in a line of a row's name."""
+MANY = 6
+"""Conditions up to which each has a colour of its own; more are told apart by the sign of their weights."""
+WEIGHED = {"weighed +": "#4477AA", "weighed -": "#EE7733"}
 HEAD, ROW, FOOT = 110, 42, 80
 """Pixels above the panels, of a row, and below a panel, where its axis is."""
 
@@ -50,13 +53,14 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
     figure, panels = _panels(contrasts, "axis")
     for index, (_, rows) in enumerate(panels, start=1):
         place: dict[str, Any] = {"row": index, "col": 1}
-        left, right = _span(rows[["estimate", "low", "high", "margin"]].to_numpy(dtype=float))
+        margins = [each for row in rows.to_dict("records") for each in _margins(row["predicted"], row["margin"])]
+        left, right = _span(np.append(rows[["estimate", "low", "high"]].to_numpy(dtype=float), margins))
         _add_predictions(figure, rows, left, right, place)
         verdicts = rows["verdict"].replace("", "not predicted")
         for verdict in [name for name in VERDICTS if name in set(verdicts)]:
             _add_estimates(figure, rows.loc[verdicts == verdict], verdict, VERDICTS[verdict], "estimate", place)
         figure.update_xaxes(range=[left, right], **place)
-    note = interval_note(fewest(contrasts))
+    note = _caption(contrasts)
     if (contrasts["predicted"] == "within").to_numpy().any():
         note += "; within: 90 %, or 95 % where refuted"
     return _finish(figure, panels, title=title or "Contrasts", caption=note)
@@ -65,27 +69,24 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
 def paired_values(pairs: pd.DataFrame, contrast: dict, *, labels: dict[str, str] | None = None) -> go.Figure:
     """What a contrast weighs in each replicate (left), and its value there beside margin and mean (right).
 
-    `pairs` has a row a replicate: columns replicate, value and one a condition. `contrast` has contrast, axis,
-    measured (title of the left axis), predicted, margin, estimate, low and high.
+    `pairs` has a row a replicate: columns replicate, value and one a condition. `contrast` has contrast, axis (titles
+    of both axes), weights (condition -> weight), predicted, margin, estimate, low and high.
     """
-    names = [column for column in pairs if column not in ("replicate", "value")]
-    require(pairs, ["replicate", "value", *names[:1]], "pairs")
-    colours, labels = condition_colours(names), labels or {}
-    rows = [f"seed {replicate}" for replicate in pairs["replicate"]]
+    names = list(contrast["weights"])
+    require(pairs, ["replicate", "value", *names], "pairs")
+    rows = [html.escape(f"seed {replicate}", quote=False) for replicate in pairs["replicate"]]
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     if len(names) == 2:  # which belong together
         both = np.column_stack([pairs[names].to_numpy(dtype=float), np.full(len(pairs), np.nan)])
         line = {"mode": "lines", "line": {"color": GREY, "width": 1}, "hoverinfo": "skip", "showlegend": False}
         figure.add_scatter(x=both.ravel(), y=[row for row in rows for _ in range(3)], **line, row=1, col=1)
-    for name in names:
-        values = pairs[name].to_numpy(dtype=float)
-        marker = {"color": colours[name], "size": 10}
-        hover = "%{y}: %{x:.4g}"
-        named = {"name": html.escape(str(labels.get(name, name)), quote=False), "hovertemplate": hover}
-        figure.add_scatter(x=values, y=rows, mode="markers", marker=marker, **named, row=1, col=1)
+    for name, look in _looks(contrast["weights"], labels or {}).items():
+        figure.add_scatter(x=pairs[name].to_numpy(dtype=float), y=rows, mode="markers", **look, row=1, col=1)
     margin, predicted = float(contrast["margin"]), contrast["predicted"]
     bounds = np.array([[contrast[key] for key in ("estimate", "low", "high")]], dtype=float)
-    left, right = _span(np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), margin]))
+    left, right = _span(
+        np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), *_margins(predicted, margin)])
+    )
     # Nothing else is in the panel yet, and plotly would leave them out.
     right_panel: dict[str, Any] = {"row": 1, "col": 2, "exclude_empty_subplots": False}
     for low, high in _sides(predicted, margin, left, right):
@@ -100,11 +101,12 @@ def paired_values(pairs: pd.DataFrame, contrast: dict, *, labels: dict[str, str]
     mean |= {"error_x": error_bars(*bounds.T), "hovertemplate": "mean: %{x:+.4g}"}
     figure.add_scatter(x=bounds[:, 0], y=["mean"], **mean, row=1, col=2)
     figure.update_yaxes(categoryorder="array", categoryarray=["mean", *rows[::-1]])
-    height = 250 + 24 * (len(rows) + 1) + 10 * len(names)
+    height = 250 + 24 * (len(rows) + 1) + 10 * min(len(names), MANY)
     title, caption = html.escape(str(contrast["contrast"]), quote=False), interval_note(len(pairs))
     lay_out(figure, title=title, caption=caption, x="", y="", height=height)
-    figure.update_xaxes(title=contrast["measured"], row=1, col=1)
-    return figure.update_xaxes(title=contrast["axis"], range=[left, right], row=1, col=2)
+    measure = html.escape(str(contrast["axis"]), quote=False)
+    figure.update_xaxes(title="<br>".join(textwrap.wrap(measure, 2 * WIDTH)), row=1, col=1)
+    return figure.update_xaxes(title="the contrast, in the same unit", range=[left, right], row=1, col=2)
 
 
 def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go.Figure:
@@ -132,7 +134,31 @@ def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go
         figure.add_scatter(x=x, y=y, **paper, hovertemplate="the paper: %{x:+.1%}", showlegend=index == 1, **place)
         figure.update_xaxes(range=[left, right], tickformat="+.0%", **place)
     panels = [(f"{task}: gain over no pretraining (share of answer tokens)", part) for task, part in panels]
-    return _finish(figure, panels, title=title or "Gains beside the paper's", caption=interval_note(fewest(rows)))
+    return _finish(figure, panels, title=title or "Gains beside the paper's", caption=_caption(rows))
+
+
+def _looks(weights: dict[str, float | int], labels: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour, name and hover text of each condition's points; of many conditions a legend entry for each sign."""
+    colours, seen, looks = condition_colours(weights), set(), {}
+    for name, weight in weights.items():
+        label = html.escape(str(labels.get(name, name)), quote=False)
+        group = label if len(weights) <= MANY else "weighed -" if weight < 0 else "weighed +"
+        looks[name] = {
+            "marker": {"color": colours[name] if group == label else WEIGHED[group], "size": 10},
+            "name": group,
+            "legendgroup": group if len(weights) > MANY else name,
+            "showlegend": len(weights) <= MANY or group not in seen,
+            "text": label,
+            "hovertemplate": "%{text}<br>%{y}: %{x:.4g}<extra></extra>",
+        }
+        seen.add(group)
+    return looks
+
+
+def _caption(rows: pd.DataFrame) -> str:
+    """The interval of the row with the fewest replicates, which is said where others have more."""
+    few, most = fewest(rows), int(rows["n"].to_numpy().max())
+    return interval_note(few) + (f"; up to n = {most} in other rows" if most > few else "")
 
 
 def _panels(table: pd.DataFrame, by: str) -> tuple[go.Figure, list[tuple[str, pd.DataFrame]]]:
@@ -175,7 +201,7 @@ def _add_estimates(
         x=numbers[:, 0],
         y=rows["y"].to_numpy(),
         mode="markers",
-        marker={"color": colour, "symbol": symbol, "size": 12, "line": {"width": 2}},
+        marker={"color": colour, "symbol": symbol, "size": 12, "line": {"width": 2, "color": colour}},
         error_x=error_bars(*numbers[:, :3].T) | {"color": colour},
         name=name,
         legendgroup=name,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from procpre_interp.plots.axes import MAX_PRINTED, refuse_twice, require, ticks, visible
 from procpre_interp.plots.heatmaps import DIVERGING
-from procpre_interp.plots.theme import lay_out
+from procpre_interp.plots.theme import OTHERS, lay_out
 from procpre_interp.registry import unknown_name
 
 VALUES = {"share": "Share of the gap", "effect": "Change of the {metric}"}
@@ -24,6 +24,8 @@ REPLACEMENTS = {
     "resample": "another pair's",
 }
 """What comes in, in words."""
+
+RUN_COLOURS = {"clean": "#4477AA", "corrupted": "#888888", "patched": "#CC6677"}
 
 
 def patch_heatmap(
@@ -116,3 +118,26 @@ def _only(rows: pd.DataFrame, column: str) -> str:
     if len(values) != 1:
         raise ValueError(f"patches with {column} {values}; a figure shows one: select it first")
     return values[0]
+
+
+def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
+    """Probabilities of some next tokens in several runs: a group a token, a bar a run.
+
+    `table` has columns run, token, probability.
+    """
+    require(table, ["run", "token", "probability"], "probabilities")
+    refuse_twice(table, ["run", "token"])
+    figure = go.Figure()
+    for run in dict.fromkeys(table["run"]):
+        rows = table.loc[table["run"] == run]
+        values = rows["probability"].to_numpy(dtype=float)
+        figure.add_bar(
+            x=[visible(token) for token in rows["token"]],
+            y=values,
+            name=run,
+            marker={"color": RUN_COLOURS.get(run, OTHERS[0])},
+            text=[f"{value:.2f}" for value in values],
+            hovertemplate="%{x}: %{y:.4f}",
+        )
+    lay_out(figure, title=title, caption="one pair, no interval", x="Next token", y="Probability")
+    return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05])
