@@ -89,11 +89,17 @@ def choose(label: str, options: Sequence[str] | Mapping[str, str], key: str) -> 
     return chosen
 
 
-def choose_many(label: str, options: Mapping[str, str], key: str) -> list[str]:
-    """Several of the options (value -> what to call it), part of the URL as `?key=a&key=b`; all at first."""
+def choose_many(label: str, options: Mapping[str, str], key: str, *, start: Sequence[str] | None = None) -> list[str]:
+    """Several of the options (value -> what to call it), part of the URL as `?key=a&key=b`; at first `start` or all."""
     wanted = [value for value in st.query_params.get_all(key) if value in options]
     values = list(options)
-    chosen = st.multiselect(label, values, default=wanted or values, format_func=lambda v: options[v], key=key)
+    chosen = st.multiselect(
+        label,
+        values,
+        default=wanted or (values if start is None else list(start)),
+        format_func=lambda v: options[v],
+        key=key,
+    )
     st.query_params[key] = chosen
     return chosen
 

@@ -23,9 +23,11 @@ state.show_table(exhibits.overview(claims), "claims")
 
 name = state.choose("Claim", {name: f"{name}: {claim['verdict']}" for name, claim in claims.items()}, "claim")
 claim = claims[name]
+contrasts = [row["contrast"] for row in claim["contrasts"]]
 if st.session_state.setdefault("contrast_of", name) != name:  # another claim has other contrasts
     st.session_state["contrast_of"] = name
-    st.query_params.pop("contrast", None)
+    if st.query_params.get("contrast") not in contrasts:
+        st.query_params.pop("contrast", None)
 if claim["quick"]:
     st.warning("A smoke test of one replicate and a few steps: no evidence.")
 st.subheader(state.escaped(claim["claim"]))
@@ -41,7 +43,7 @@ with place:
         state.show(exhibits.contrasts(claim))
         state.show_table(exhibits.rows_of(claim), "contrast_list")
     elif tab == "replicates":
-        contrast = state.choose("Contrast", [row["contrast"] for row in claim["contrasts"]], "contrast")
+        contrast = state.choose("Contrast", contrasts, "contrast")
         st.text(exhibits.describe_contrast(claim, contrast))
         if reason := exhibits.why_no_replicates(claim, contrast):
             st.info(reason)

@@ -1,5 +1,74 @@
-"""To be written."""
+"""What was generated? A playground of every task: tokens by role, what is scored, structure, and the control."""
+
+from typing import Any
 
 import state
+import streamlit as st
 
-state.open_page("what_was_generated")
+from procpre_interp.data import TASKS, Task
+from procpre_interp.exhibits import sequences
+
+PLAIN = [name for name in TASKS if name not in (*sequences.MADE_OF_OTHERS, "text")]
+MOST = {"int": 10_000, "float": 1.0}
+
+
+def ask(name: str, field: sequences.Field) -> Any:
+    """A control for one field; its key names the task too, as tasks have defaults of their own."""
+    key, label = f"{name}_{field.name}", field.name.replace("_", " ")
+    if field.kind == "choice":
+        return state.choose(label.capitalize(), field.choices, key)
+    largest = MOST[field.kind]
+    least, step = (0, 1) if field.kind == "int" else (0.0, 0.01)
+    label = f"{label.capitalize()}{' (none: fixed)' if field.optional else ''}"
+    return st.number_input(label, least, largest, field.default, step=step, key=key, bind="query-params")
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the corpus")
+def whole_task(task: Task) -> Task:
+    """The task with its corpus found and its tokenizer trained."""
+    resolved = task.resolve()
+    resolved.prepare()
+    return resolved
+
+
+state.open_page(
+    "What was generated?",
+    "Phase 1 learns from generated sequences. Change a task and see what a model is given, and what it must predict.",
+)
+name = state.choose("Task", sorted(TASKS, key=lambda task: task != "dyck"), "task")
+st.markdown((TASKS[name].__doc__ or "").splitlines()[0])
+parts: list[str] = []
+if name == "mixture":
+    parts = state.choose_many("Components", {part: part for part in PLAIN}, "parts", start=["dyck", "set"])
+elif name == "shuffled":
+    parts = [state.choose("Task that is shuffled", PLAIN, "inner")]
+fields, values = sequences.fields(name), {}
+for column, field in zip(st.columns(max(1, len(fields))), fields):
+    with column:
+        values[field.name] = ask(name, field)
+left, right = st.columns(2)
+with left:
+    seed = state.choose_number("Seed", 0, 10**6, "seed")
+with right:
+    n = state.choose_number("Sequences", 1, 24, "n", start=6)
+
+task = whole_task(sequences.build(name, parts, **values))
+if task.n_ctx > 4096:
+    st.error(f"Sequences of {task.n_ctx:,} tokens are more than a page can show; choose a shorter length.")
+    st.stop()
+columns = st.columns(5)
+for column, (title, value) in zip(columns, sequences.facts(task, seed).items()):
+    column.metric(title, value)
+
+state.show(sequences.tokens(task, seed, n))
+if hasattr(task, "rule"):
+    number = state.choose_number("Sequence that is drawn", 0, n - 1, "example")
+    state.show(sequences.automaton(task, seed, number))
+if hasattr(task, "p_open"):
+    state.show(sequences.depth(task, seed, n))
+if name != "shuffled":
+    state.show(sequences.control(task, seed, n))
+with st.expander("As text"):
+    batch = sequences.draw(task, seed, n)
+    lines = [task.example(row[:length].tolist()) for row, length in zip(batch.tokens, batch.lengths)]
+    st.code("\n".join(lines), language=None, wrap_lines=True)

@@ -65,8 +65,9 @@ def load_claims(
 def overview(claims: Mapping[str, Judged]) -> pd.DataFrame:
     """One row a claim, as text: verdict, primary contrast, where it comes from."""
     table = verdicts_table(list(claims.values()))
-    table.insert(0, "Name", list(claims))
-    return table.assign(From=[claim["source"] for claim in claims.values()])
+    table = table.assign(Name=list(claims), From=[claim["source"] for claim in claims.values()])
+    first = ["Name", "Verdict", "Estimate", "Predicted", "n", "From"]  # the sentences, which are long, come last
+    return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
 
 
 def answer(claims: Mapping[str, Judged]) -> str:
@@ -90,7 +91,9 @@ def cannot_say(claim: Judged) -> str:
 
 def rows_of(claim: Judged) -> pd.DataFrame:
     """All contrasts as text, with why each verdict is what it is."""
-    return contrasts_table(claim).assign(Why=[row["reason"] for row in claim["contrasts"]])
+    table = contrasts_table(claim).assign(Why=[row["reason"] for row in claim["contrasts"]])
+    first = ["Contrast", "Verdict", "Estimate", "Predicted", "n", "Why"]
+    return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
 
 
 def describe_contrast(claim: Judged, contrast: str) -> str:
