@@ -1,5 +1,103 @@
-"""To be written."""
+"""Run something: start a command from a form, and watch, cancel or repeat it. Jobs outlive the page."""
+
+import shlex
+from typing import Any
 
 import state
+import streamlit as st
 
-state.open_page("run_something")
+from procpre_interp.exhibits.runs import troubles
+from procpre_interp.jobs import FORMS, Job, JobStore, Option, command_line
+from procpre_interp.terminal import usable_cores
+
+ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
+REFRESH_SECONDS = 2
+
+state.open_page(
+    "Run something", "A job is a process of its own: it goes on when this page, or the explorer, is closed."
+)
+store = state.own_store()
+jobs = JobStore(store.path)
+
+
+def ask(option: Option, key: str) -> Any:
+    """A control for an option."""
+    if option.kind == "switch":
+        return st.checkbox(option.label, key=key)
+    if option.kind == "choice":
+        index = option.choices.index(str(option.default)) if option.default in option.choices else 0
+        return st.selectbox(option.label, option.choices, index=index, key=key)
+    if option.kind in ("word", "pairs"):
+        return st.text_input(option.label, str(option.default or ""), key=key)
+    least, default = (int, float)[option.kind == "float"](option.least), option.default
+    shape = {"format": "%g", "step": 1e-4} if option.kind == "float" else {"step": 1}
+    return st.number_input(option.label, min_value=least, value=default, key=key, **shape)  # pyright: ignore
+
+
+def start(name: str, arguments: list[str]) -> None:
+    st.query_params["job"] = jobs.start(name, arguments).id
+
+
+def show_form(name: str) -> None:
+    form = FORMS[name]
+    st.markdown(form.about)
+    with st.form(f"form_{name}"):
+        values, columns = {}, st.columns(2)
+        for index, option in enumerate(form.options):
+            with columns[index % 2]:
+                values[option.label] = ask(option, f"{name}_{index}")
+        busy = [job for job in jobs.all() if job.is_running]
+        anyway = st.checkbox("Start beside it all the same", key=f"{name}_anyway") if busy else True
+        sent = st.form_submit_button("Start", type="primary")
+    if busy:
+        st.caption(f"Running: {busy[0].id}. {usable_cores()} cores; two jobs at once slow each other down.")
+    if sent:
+        arguments = command_line(name, values, store.path)
+        st.code(shlex.join(["procpre-interp", *arguments]), language="bash", wrap_lines=True)
+        if anyway:
+            start(name, arguments)
+        else:
+            st.warning(f"Job {busy[0].id} is running: wait for it, cancel it, or tick the box.")
+
+
+@st.dialog("Forget this job?")
+def ask_and_delete(job: Job) -> None:
+    st.text(f"{job.id} and its log go; its runs stay.")
+    if st.button("Forget", type="primary", icon=":material/delete_forever:"):
+        jobs.delete(job.id)
+        st.query_params.pop("job", None)
+        st.rerun()
+
+
+@st.fragment(run_every=REFRESH_SECONDS)
+def show_jobs() -> None:
+    """Every job, and one in full; runs by itself, so that the forms above keep what is typed."""
+    found = {job.id: f"{ICONS[job.state]} {job.id} {job.state}" for job in jobs.all()}
+    if not found:
+        st.caption("No job yet.")
+        return
+    job = jobs.open(state.choose("Job", found, "job"))
+    now = job.state
+    st.code(shlex.join(["procpre-interp", *job.arguments]), language="bash", wrap_lines=True)
+    code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+    st.markdown(f"{ICONS[now]} **{now}**, started {job.started}{f', ended {job.ended}' if job.ended else ''}{code}")
+    buttons = st.container(horizontal=True)
+    if now in ("running", "stopping"):
+        label = "Cancel: saves its state" if now == "running" else "Kill: loses what was not saved"
+        buttons.button(label, key="cancel_job", on_click=job.cancel)
+        for title, table in troubles(state.list_runs(store.path), store):
+            if "being written" in title:
+                st.dataframe(table, hide_index=True, alt="runs being written")
+    else:
+        label = "Repeat" if now == "finished" else "Go on from there"
+        buttons.button(label, key="repeat_job", on_click=start, args=(job.name, list(job.arguments)))
+        if buttons.button("Forget", key="delete_job"):
+            ask_and_delete(job)
+    st.code(job.log() or "(nothing said yet)", language=None, height=320)
+
+
+tab, place = state.tabs({name: form.title for name, form in FORMS.items()}, key="command")
+with place:
+    show_form(tab)
+st.subheader("Jobs")
+show_jobs()

@@ -1,0 +1,209 @@
+"""What a job may be asked for: some options of some commands, so that a form can reach no file and no other command."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from procpre_interp.registry import unknown_name
+from procpre_interp.terminal import beside_package
+
+Value = bool | int | float | str | None
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+,@-]*")
+"""A run, a selector, a name: no blank, no path, nothing that begins like an option."""
+_PAIR = re.compile(r"(?P<name>[a-z][a-z_]*)=(?P<value>[A-Za-z0-9_.-]+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """An option of a command; a test compares its default with the command's own."""
+
+    flag: str
+    """Such as --train.steps; empty for words without one (the name of a claim, a parent)."""
+    label: str
+    kind: Literal["int", "float", "switch", "choice", "word", "pairs"] = "int"
+    """pairs: fields of the task, such as `k=8 length=64`."""
+    default: Value = None
+    """None: left to the command."""
+    choices: tuple[str, ...] = ()
+    least: float | int = 1
+    is_required: bool = False
+
+    def arguments(self, value: Value) -> list[str]:
+        """The arguments that give the option this value; none for its default. Raises `ValueError` for a bad one."""
+        if value in (None, "") or (value == self.default and not self.is_required):
+            if self.is_required:
+                raise ValueError(f"{self.label}: give one")
+            return []
+        if self.kind == "switch":
+            return [self.flag] if value else []
+        if self.kind == "pairs":
+            return [self._pair(word) for word in str(value).split()]
+        if self.kind in ("int", "float"):
+            number = float(str(value))
+            if not math.isfinite(number) or number < self.least or (self.kind == "int" and number % 1):
+                whole = "a whole number" if self.kind == "int" else "a number"
+                raise ValueError(f"{self.label} {value}; it must be {whole} from {self.least:g} on")
+            return [f"{self.flag}={int(number) if self.kind == 'int' else number!r}"]
+        if self.kind == "choice" and value not in self.choices:
+            raise unknown_name(self.label.lower(), str(value)[:40], list(self.choices))
+        words = str(value).split() if self.kind == "word" else [str(value)]
+        for word in words:
+            if not _WORD.fullmatch(word):
+                raise ValueError(f"{self.label} {word[:40]!r}; use letters, digits and _ . + , @ -")
+        return [self.flag, *words] if self.flag else words
+
+    def _pair(self, word: str) -> str:
+        found = _PAIR.fullmatch(word)
+        if found is None or found["name"] in ("corpus", "name"):
+            raise ValueError(f"{self.label} {word[:40]!r}; write fields of numbers or words, such as k=8 length=64")
+        return f"--task.{found['name'].replace('_', '-')}={found['value']}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """A command that can be started."""
+
+    title: str
+    about: str
+    words: tuple[str, ...]
+    """How its command line begins."""
+    store_flag: str
+    """The option that names the folder of the runs."""
+    options: tuple[Option, ...]
+
+
+TASKS = (
+    "addition",
+    "delete",
+    "dyck",
+    "dyck_shuffle",
+    "eca",
+    "haystack",
+    "identity",
+    "multiplication",
+    "reverse",
+    "reversed_addition",
+    "set",
+    "sort",
+    "sorting",
+    "stack",
+    "text",
+    "union",
+    "ww",
+)
+"""Tasks that a form can start; a test compares them with the registry, which needs torch."""
+
+
+def _workers() -> Option:
+    return Option(flag="--workers", label="Processes (none: one a core)")
+
+
+_TASK = Option(flag="--task", label="Task", kind="choice", choices=TASKS, is_required=True)
+_TRAINING = (
+    Option(flag="", label="Fields of the task, such as k=8 length=64", kind="pairs"),
+    Option(flag="--train.steps", label="Steps", default=10_000),
+    Option(flag="--train.batch-size", label="Sequences a step", default=1000),
+    Option(flag="--train.learning-rate", label="Peak learning rate", kind="float", default=1e-3, least=1e-9),
+    Option(
+        flag="--train.schedule",
+        label="Schedule",
+        kind="choice",
+        default="cosine",
+        choices=("cosine", "constant", "linear"),
+    ),
+    Option(flag="--train.checkpoints", label="Kept steps", default=1),
+    Option(flag="--model.n-layers", label="Layers", default=2),
+    Option(flag="--model.n-heads", label="Heads a layer", default=4),
+    Option(flag="--model.d-model", label="Width", default=16),
+    Option(flag="--seed", label="Seed (from 1000: confirmation)", default=0, least=0),
+)
+
+
+def names(kind: str) -> list[str]:
+    """Names of the bundled sweeps or claims. Nothing of them is run."""
+    folder = beside_package("experiments")
+    if kind == "sweep":
+        return sorted(path.stem for path in (folder / "sweeps").glob("*.yaml"))
+    return sorted(path.stem for path in (folder / "results" / "claims").glob("*.json"))
+
+
+FORMS: Mapping[str, Form] = {
+    "reproduce": Form(
+        title="Reproduce",
+        about="The paper's headline: Dyck pretraining, then needle in a haystack, in six conditions. About 25 minutes "
+        "on two cores; quick: under four, and no evidence either way.",
+        words=("reproduce",),
+        store_flag="--out",
+        options=(
+            Option(flag="--quick", label="Quick: one replicate of three conditions", kind="switch", default=False),
+            Option(flag="--replicates", label="Replicates (none: 6, or 1 when quick)"),
+            _workers(),
+        ),
+    ),
+    "train": Form(
+        title="Train",
+        about="A fresh model on one task: phase 1, or phase 2 without pretraining.",
+        words=("train",),
+        store_flag="--store",
+        options=(_TASK, *_TRAINING),
+    ),
+    "transfer": Form(
+        title="Transfer",
+        about="Components of finished runs into a fresh model, which is then trained: phase 2. Layers, heads and width "
+        "must be the parents'.",
+        words=("transfer",),
+        store_flag="--store",
+        options=(
+            Option(
+                flag="--parent", label="Parent: a run, or several with blanks between", kind="word", is_required=True
+            ),
+            Option(
+                flag="--components",
+                label="What each gives: attn+ln, mlp, blocks.0, all ...",
+                kind="word",
+                default="all",
+            ),
+            _TASK,
+            *_TRAINING,
+        ),
+    ),
+    "sweep": Form(
+        title="Sweep",
+        about="A grid of transfers over replicates. What the store holds is not repeated.",
+        words=("sweep",),
+        store_flag="--out",
+        options=(
+            Option(flag="", label="Sweep", kind="choice", choices=tuple(names("sweep")), is_required=True),
+            Option(flag="--replicates", label="Replicates (none: those of the file)"),
+            _workers(),
+        ),
+    ),
+    "claim": Form(
+        title="Claim",
+        about="Computes the runs that a claim still needs, and judges it.",
+        words=("claims", "--run"),
+        store_flag="--store",
+        options=(
+            Option(flag="", label="Claim", kind="choice", choices=tuple(names("claim")), is_required=True),
+            Option(flag="--quick", label="Quick: a smoke test, never a verdict", kind="switch", default=False),
+            _workers(),
+        ),
+    ),
+}
+
+
+def command_line(form: str, values: Mapping[str, Value], store: Path) -> list[str]:
+    """The arguments of `procpre-interp` for a form's values, by label. Raises `ValueError` for a bad one."""
+    if form not in FORMS:
+        raise unknown_name("form", form[:40], list(FORMS))
+    asked = FORMS[form]
+    if extra := set(values) - {option.label for option in asked.options}:
+        raise ValueError(f"{asked.title} has no {min(extra)[:40]!r}")
+    given = [part for option in asked.options for part in option.arguments(values.get(option.label, option.default))]
+    if form == "sweep":
+        given[0] = str(beside_package("experiments") / "sweeps" / f"{given[0]}.yaml")
+    return [*asked.words, *given, asked.store_flag, str(store.resolve())]

@@ -1,0 +1,165 @@
+"""The jobs of a run store: started, listed, asked to stop, and deleted."""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from procpre_interp.files import write_text
+from procpre_interp.registry import unknown_name
+
+State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
+
+LOG_BYTES = 20_000
+"""Of a log that are read, from its end."""
+
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z]+-[0-9a-f]{4}")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
+_STOPPED = 130
+"""Exit code of a command that was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command that was started; what it says of itself is read anew at each call."""
+
+    folder: Path
+    name: str
+    arguments: tuple[str, ...]
+    """Of `procpre-interp`."""
+    started: str
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, and of one that died."""
+        try:
+            return int(json.loads((self.folder / "end.json").read_bytes())["exit_code"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any of its processes lives: each of them has the lock open."""
+        try:
+            with (self.folder / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def state(self) -> State:
+        asked = (self.folder / "cancel").exists()
+        if self.is_running:
+            return "stopping" if asked else "running"
+        code = self.exit_code
+        if code is None:
+            return "died"
+        if code == 0:
+            return "finished"
+        return "cancelled" if code == _STOPPED or asked else "failed"
+
+    @property
+    def ended(self) -> str:
+        """When it ended; empty while it runs."""
+        try:
+            return str(json.loads((self.folder / "end.json").read_bytes())["ended"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""
+
+    def log(self, at_most: int = LOG_BYTES) -> str:
+        """The end of what the command said, without the codes that colour a terminal; of a line that was written over
+        and over, the last state."""
+        try:
+            with (self.folder / "log").open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - at_most))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ""
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        return _ESCAPES.sub("", "\n".join(lines[size > at_most :])).strip()
+
+    def cancel(self) -> None:
+        """Ask it to stop, as Ctrl-C does: it saves its state. Asked again, it is killed."""
+        with (self.folder / "cancel").open("a", encoding="utf-8") as file:
+            file.write("stop\n")
+
+
+class JobStore:
+    """The jobs below the folder of a run store."""
+
+    def __init__(self, store: Path) -> None:
+        self.path = store / "jobs"
+
+    def start(self, name: str, arguments: Sequence[str], *, program: Sequence[str] | None = None) -> Job:
+        """Start `procpre-interp` with these arguments in a session of its own. `program`: another one, for tests."""
+        now = datetime.now(UTC)
+        folder = self.path / f"{now:%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
+        if not _ID.fullmatch(folder.name):
+            raise ValueError(f"job name {name!r}; use small letters")
+        folder.mkdir(parents=True)
+        program = list(program or [sys.executable, "-m", "procpre_interp.cli"])
+        about = {"name": name, "arguments": list(arguments), "started": now.isoformat(timespec="seconds")}
+        write_text(folder / "job.json", json.dumps(about | {"program": program}, indent=1))
+        with (folder / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # The guard inherits the open file, and with it the lock: there is no moment without it. It goes into the
+            # background by itself, so that it is nobody's child.
+            subprocess.run(
+                [sys.executable, "-m", "procpre_interp.jobs.guard", str(folder), str(lock.fileno())],
+                pass_fds=[lock.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                check=True,
+            )
+        return self.open(folder.name)
+
+    def open(self, job_id: str) -> Job:
+        """A job by its id. Raises `ValueError` for one that is not there, or cannot be read."""
+        if not _ID.fullmatch(job_id) or not (self.path / job_id).is_dir():
+            raise unknown_name("job", job_id[:60], [path.name for path in self._folders()][:12])
+        folder = self.path / job_id
+        try:
+            about = json.loads((folder / "job.json").read_bytes())
+            return Job(folder, str(about["name"]), tuple(map(str, about["arguments"])), str(about["started"]))
+        except (OSError, ValueError, LookupError, TypeError) as problem:
+            raise ValueError(f"job {job_id} is damaged: {problem}") from None
+
+    def all(self) -> list[Job]:
+        """All jobs, the newest first; damaged ones are left out."""
+        found = []
+        for folder in self._folders():
+            try:
+                found.append(self.open(folder.name))
+            except ValueError:
+                continue
+        return found
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job and its log; its runs stay. Raises `ValueError` while it runs."""
+        job = self.open(job_id)
+        if job.is_running:
+            raise ValueError(f"job {job_id} is running; cancel it first")
+        shutil.rmtree(job.folder)
+
+    def _folders(self) -> list[Path]:
+        found = self.path.iterdir() if self.path.is_dir() else []
+        return sorted((path for path in found if _ID.fullmatch(path.name)), reverse=True)

@@ -1,0 +1,209 @@
+"""Background jobs: their life, what stops them, and what a form may ask for."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from procpre_interp.data import TASKS as KNOWN_TASKS
+from procpre_interp.jobs import FORMS, Job, JobStore, command_line
+from procpre_interp.jobs.forms import TASKS, Option, names
+from procpre_interp.runs import RunStore
+
+PYTHON = (sys.executable, "-c")
+
+
+def wait_for(job: Job, *states: str, seconds: float = 20) -> str:
+    deadline = time.monotonic() + seconds
+    while (now := job.state) not in states and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert now in states, (now, job.log())
+    return now
+
+
+def start(tmp_path: Path, code: str, *arguments: str) -> Job:
+    return JobStore(tmp_path).start("train", [code, *arguments], program=PYTHON)
+
+
+def test_a_job_ends_with_its_exit_code_and_what_it_said(tmp_path):
+    job = start(tmp_path, "import sys; print('hello', sys.argv[1:]); sys.exit(3)", "a b", "--c")
+    wait_for(job, "failed")
+    assert job.exit_code == 3
+    assert job.log() == "hello ['a b', '--c']"
+    assert job.ended
+    (found,) = JobStore(tmp_path).all()
+    assert (found.id, found.state, found.arguments[1:]) == (job.id, "failed", ("a b", "--c"))
+    assert wait_for(start(tmp_path, "pass"), "finished") == "finished"
+
+
+def test_cancel_is_ctrl_c_in_the_command_and_its_workers(tmp_path):
+    code = """
+import subprocess, sys, time
+work = "import time\\ntry: time.sleep(60)\\nexcept KeyboardInterrupt: print('worker saved')"
+worker = subprocess.Popen([sys.executable, "-c", work])
+print("ready", flush=True)
+try: time.sleep(60)
+except KeyboardInterrupt:
+    worker.wait(); print("saved"); sys.exit(130)
+"""
+    job = start(tmp_path, code)
+    deadline = time.monotonic() + 20
+    while "ready" not in job.log() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)  # until the worker sleeps
+    assert job.state == "running"
+    job.cancel()
+    assert wait_for(job, "cancelled") == "cancelled"
+    assert set(job.log().splitlines()) >= {"worker saved", "saved"}
+
+
+def test_what_ignores_ctrl_c_is_killed_when_asked_again(tmp_path):
+    code = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    )
+    job = start(tmp_path, code)
+    deadline = time.monotonic() + 20
+    while "ready" not in job.log() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.cancel()
+    time.sleep(0.6)
+    assert job.state == "stopping"
+    job.cancel()
+    wait_for(job, "cancelled")
+    assert job.exit_code == -signal.SIGKILL
+
+
+def test_a_killed_guard_leaves_a_job_that_runs_on_and_then_has_died(tmp_path):
+    job = start(tmp_path, "import time; print('ready', flush=True); time.sleep(2)")
+    deadline = time.monotonic() + 20
+    while "ready" not in job.log() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found = subprocess.run(["pgrep", "-f", f"jobs.guard {job.folder}"], capture_output=True, text=True, check=True)
+    for guard in found.stdout.split():
+        os.kill(int(guard), signal.SIGKILL)
+    assert job.is_running
+    assert wait_for(job, "died") == "died"
+    assert job.exit_code is None
+
+
+def test_a_running_job_cannot_be_forgotten_and_others_can(tmp_path):
+    jobs, job = JobStore(tmp_path), start(tmp_path, "import time; time.sleep(60)")
+    with pytest.raises(ValueError, match="cancel it first"):
+        jobs.delete(job.id)
+    job.cancel()
+    wait_for(job, "cancelled", "failed")
+    jobs.delete(job.id)
+    assert jobs.all() == []
+
+
+def test_the_end_of_a_long_log_without_colours_and_overwritten_lines(tmp_path):
+    code = "print('\\x1b[31mred\\x1b[0m'); print('10%\\r50%\\r90%'); print('x' * 30000); print('last')"
+    job = start(tmp_path, code)
+    wait_for(job, "finished")
+    assert job.log(100) == "last"
+    assert job.log(10**6).splitlines()[:2] == ["red", "90%"]
+
+
+@pytest.mark.parametrize(
+    "job_id", ["../runs", "nonsense", "20260101-000000-train-zzzz", "20260101-000000-train-0000", ""]
+)
+def test_ids_that_are_none(tmp_path, job_id):
+    with pytest.raises(ValueError, match="unknown job"):
+        JobStore(tmp_path).open(job_id)
+
+
+def test_damaged_jobs_are_left_out_and_runs_do_not_see_jobs(tmp_path):
+    folder = tmp_path / "jobs" / "20260101-000000-train-00ff"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text("[]")
+    assert JobStore(tmp_path).all() == []
+    with pytest.raises(ValueError, match="is damaged"):
+        JobStore(tmp_path).open(folder.name)
+    assert RunStore(tmp_path).query().empty
+    with pytest.raises(ValueError, match="small letters"):
+        JobStore(tmp_path).start("Bad Name", [], program=PYTHON)
+
+
+def test_command_lines():
+    store = Path("/somewhere/runs")
+    values = {"Task": "dyck", "Fields of the task, such as k=8 length=64": "k=8 p_open=0.4", "Steps": 50}
+    expected = ["train", "--task", "dyck", "--task.k=8", "--task.p-open=0.4", "--train.steps=50"]
+    assert command_line("train", values, store) == [*expected, "--store", "/somewhere/runs"]
+    assert command_line("reproduce", {}, store) == ["reproduce", "--out", "/somewhere/runs"]
+    quick = {"Quick: one replicate of three conditions": True}
+    assert command_line("reproduce", quick, store) == ["reproduce", "--quick", "--out", "/somewhere/runs"]
+    claim = command_line("claim", {"Claim": "parts_combine"}, store)
+    assert claim == ["claims", "--run", "parts_combine", "--store", "/somewhere/runs"]
+    sweep = command_line("sweep", {"Sweep": "heads", "Replicates (none: those of the file)": 2}, store)
+    assert Path(sweep[1]).is_file()
+    assert sweep[2:] == ["--replicates=2", "--out", "/somewhere/runs"]
+    parents = {"Parent: a run, or several with blanks between": "abc def", "Task": "haystack"}
+    assert command_line("transfer", parents, store)[:5] == ["transfer", "--parent", "abc", "def", "--task"]
+
+
+@pytest.mark.parametrize(
+    ("form", "values", "said"),
+    [
+        ("train", {}, "Task: give one"),
+        ("train", {"Task": "--store=/etc"}, "unknown task"),
+        ("train", {"Task": "dyck", "Steps": 0}, "from 1 on"),
+        ("train", {"Task": "dyck", "Steps": 2.5}, "whole number"),
+        ("train", {"Task": "dyck", "Peak learning rate": float("nan")}, "a number"),
+        ("train", {"Task": "text", "Fields of the task, such as k=8 length=64": "corpus=x"}, "write fields"),
+        ("train", {"Task": "text", "Fields of the task, such as k=8 length=64": "k=../x"}, "write fields"),
+        ("train", {"Task": "dyck", "Fields of the task, such as k=8 length=64": "--store=/etc"}, "write fields"),
+        ("transfer", {"Parent: a run, or several with blanks between": "--store=/etc"}, "use letters"),
+        ("transfer", {"Parent: a run, or several with blanks between": "a;rm"}, "use letters"),
+        ("claim", {"Claim": "../../x"}, "unknown claim"),
+        ("sweep", {"Sweep": "/etc/passwd"}, "unknown sweep"),
+        ("train", {"Nonsense": 1}, "has no 'Nonsense'"),
+        ("rm", {}, "unknown form"),
+    ],
+)
+def test_what_may_not_be_started(form, values, said):
+    with pytest.raises(ValueError, match=said):
+        command_line(form, values, Path("runs"))
+
+
+def test_tasks_and_names_are_those_that_there_are():
+    assert set(TASKS) == set(KNOWN_TASKS) - {"mixture", "shuffled"}
+    assert {"components", "heads"} <= set(names("sweep"))
+    for claim in names("claim"):
+        assert (Path(__file__).parents[1] / "experiments" / f"{claim}.py").is_file()
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_every_option_is_the_commands_own(form, capsys):
+    from procpre_interp.cli import main
+
+    asked = FORMS[form]
+    words = [asked.words[0], *(["--task", "dyck"] if form in ("train", "transfer") else []), "-h"]
+    os.environ["COLUMNS"] = "400"
+    try:
+        assert main(words) == 0
+    finally:
+        del os.environ["COLUMNS"]
+    text = re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out)
+    assert f"{asked.store_flag} " in text
+    for option in asked.options:
+        if not option.flag:
+            continue
+        found = re.search(rf"{re.escape(option.flag)}(?= [A-Z\[{{]|,)", text)  # in the table, not in the prose
+        assert found, option.flag
+        if option.default is not None and option.kind != "switch":
+            stated = re.search(r"\(default: ([^)]*)\)", text[found.start() :])
+            assert stated, option.flag
+            shown = stated[1]
+            assert shown == str(option.default) or float(shown) == float(str(option.default)), option.flag
+
+
+def test_options_are_values():
+    option = Option(flag="--x", label="X", default=3)
+    assert dataclasses.replace(option, default=None).arguments(3) == ["--x=3"]
+    assert option.arguments(3) == []
