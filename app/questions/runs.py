@@ -1,68 +1,104 @@
-"""Runs: what is in the store, what it was computed with, and what is damaged."""
+"""Runs: what is in the store, how runs differ, where their weights come from, and what is damaged."""
 
+import details
+import pandas as pd
 import state
 import streamlit as st
-import yaml
 
-from procpre_interp.plots.curves import learning_curves
+from procpre_interp.exhibits import runs as exhibits
+from procpre_interp.run import DamagedRun, UnknownRun
 
-FIRST = ["run", "status", "task", "seed", "accuracy", "loss_nats", "breakthrough_step", "steps", "seconds"]
+COLUMNS = {
+    "accuracy": st.column_config.NumberColumn("accuracy, test", format="percent", help="Share of answer tokens"),
+    "loss_nats": st.column_config.NumberColumn("loss, nats", format="%.3f"),
+    "breakthrough_step": st.column_config.NumberColumn("breakthrough, step"),
+    "seconds": st.column_config.NumberColumn(format="%.0f"),
+    "seed": st.column_config.NumberColumn(format="%d"),
+}
 
-st.title("Runs")
-path = state.store().path
-runs = state.list_runs(path)
-state.stop_when_empty(runs, "runs")
 
-damaged = state.keep(runs, "status", ["damaged"])
-for run_id, problem in zip(damaged["run"], damaged["problem"]):
-    st.error(f"{run_id} is damaged and not used: {problem}.")
+def show_troubles(title: str, table: pd.DataFrame) -> None:
+    """One line, and what stands behind it: all of it at once where it is short."""
+    if len(table):
+        with st.expander(title, icon=":material/warning:", expanded=len(table) <= 3):
+            st.dataframe(table, hide_index=True, placeholder="")
 
-filters = st.columns(2)
-for column, place in zip(("status", "task"), filters):
-    if column in runs:
-        choices = sorted({str(value) for value in runs[column] if isinstance(value, str)})
-        with place:
-            chosen = state.choose(column.capitalize(), ["all", *choices], column)
-        runs = runs if chosen == "all" else state.keep(runs, column, [chosen])
 
-first = [column for column in FIRST if column in runs]
-rest = [column for column in runs if column not in first]
-st.dataframe(
-    runs.loc[:, first + rest],
-    hide_index=True,
-    width="stretch",
-    column_config={
-        "accuracy": st.column_config.NumberColumn(format="percent", help="Share of answer tokens, test set"),
-        "loss_nats": st.column_config.NumberColumn("loss, nats", format="%.3f"),
-        "breakthrough_step": st.column_config.NumberColumn("breakthrough, step"),
-        "seconds": st.column_config.NumberColumn("seconds", format="%.0f"),
-    },
-)
-st.caption(f"{len(runs)} runs, newest first. A diverged run is a finished result.")
+def delete(ids: list[str]) -> None:
+    try:
+        for run_id in ids:
+            store.delete(run_id)
+    except (ValueError, OSError) as problem:  # nothing above this catches it
+        st.session_state["not_deleted"] = str(problem)
+    state.list_runs.clear()
 
-finished = state.keep(runs, "status", ["finished", "diverged"])
-created = dict(zip(finished["run"], finished["created"]))
-if not created:
-    st.info("No finished run among these.")
-    st.stop()
-run_id = state.choose("Run", list(created), "run")
-try:
-    run = state.read_run(path, run_id, created[run_id])
-    history = run.history()
-except (ValueError, OSError) as problem:
-    st.error(str(problem))
-    st.stop()
 
-curves, config, environment = st.tabs(["Curves", "Config", "Environment"])
-with curves:
-    label = f"{run.summary.get('task', run.id)}, seed {run.summary.get('seed', '?')}"
-    history = history.assign(condition=run.id, label=label, replicate=0)
-    for value, title in (("accuracy", "Accuracy"), ("loss_nats", "Loss")):
-        if value in history and history[value].notna().to_numpy().any():
-            figure = learning_curves(history, value, title=title)
-            st.plotly_chart(figure, width="stretch", key=f"run_{value}")
-    st.caption("How to read: one line is one run. Compare conditions over replicates under Did transfer help?")
-with config:
-    st.code(yaml.safe_dump(run.config, sort_keys=False), language="yaml")
-with environment:
-    st.code(yaml.safe_dump(run.environment, sort_keys=False), language="yaml")
+@st.dialog("Delete for good?")
+def ask_and_delete(ids: list[str]) -> None:
+    for run_id in ids:
+        st.text(exhibits.deletion(everything, run_id, store))
+    st.caption("Repeating the command of a deleted run computes it again.")
+    if st.button("Delete", type="primary", icon=":material/delete_forever:", on_click=delete, args=(ids,)):
+        st.rerun()
+
+
+def choose_runs(shown: pd.DataFrame) -> list[str]:
+    """Ids, beginnings of ids or "latest", from rows ticked or from the box below the list; part of the URL."""
+    place = st.container()
+    chosen = st.multiselect(
+        f"Runs to look into, {exhibits.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
+        list(shown["run"]),
+        key="run",
+        bind="query-params",
+        accept_new_options=True,
+        max_selections=exhibits.MOST_COMPARED,
+    )
+    rows = {run_id: row for row, run_id in enumerate(shown["run"])}
+
+    def take_ticks() -> None:
+        ticked = [shown["run"][row] for row in st.session_state["list"]["selection"]["rows"]]
+        hidden = [run_id for run_id in chosen if run_id not in rows]
+        st.session_state["run"] = [*hidden, *ticked][: exhibits.MOST_COMPARED]
+
+    ticks = {"rows": [rows[run_id] for run_id in chosen if run_id in rows], "columns": [], "cells": []}
+    st.session_state["list"] = {"selection": ticks}
+    with place:
+        st.dataframe(
+            shown, hide_index=True, column_config=COLUMNS, placeholder="", key="list", on_select=take_ticks, alt="runs"
+        )
+        state.download(shown, "runs")
+    return chosen
+
+
+store = state.open_page("Runs", "Filter the list, then tick rows to look into one run or to compare several.")
+everything = state.list_runs(store.path)
+listed = exhibits.listing(everything, state.list_conditions(store.path))
+names = exhibits.names(listed)
+if "not_deleted" in st.session_state:
+    st.error(state.quoted(st.session_state.pop("not_deleted"), 500))
+for title, found in exhibits.troubles(everything, store):
+    show_troubles(title, found)
+
+filters = {}
+with st.container(horizontal=True):
+    filters["text"] = st.text_input("Search", key="search", bind="query-params", placeholder="id, task, condition")
+    for column in ("status", "task", "phase", "seed"):
+        values = sorted(listed[column].dropna().unique())
+        filters[column] = st.multiselect(column.capitalize(), values, key=column, bind="query-params")
+
+runs, ids = [], []
+for wanted in choose_runs(exhibits.keep(listed, **filters)):
+    try:
+        runs.append(state.open_run(store, wanted))
+        ids.append(runs[-1].id)
+    except (UnknownRun, DamagedRun) as problem:
+        st.error(state.quoted(str(problem), 500))
+        ids += [wanted] if wanted in names else []
+if runs:
+    tab, place = state.tabs({name.lower(): name for name in details.TABS})
+    with place:
+        details.show(tab, runs, store, everything)
+if ids and store.path == state.DEMO:
+    st.caption("The demo's runs cannot be deleted.")
+elif ids and st.button(f"Delete {', '.join(ids)}", icon=":material/delete:"):
+    ask_and_delete(ids)

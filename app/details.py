@@ -1,0 +1,59 @@
+"""What the page of runs shows of the runs that were chosen."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import state
+import streamlit as st
+import yaml
+
+from procpre_interp.describe import config_differences, lineage
+from procpre_interp.diagnosis import diagnose_all
+from procpre_interp.diagnosis.diagnose import describe_numbers
+from procpre_interp.exhibits import runs as exhibits
+from procpre_interp.run import Run
+from procpre_interp.runs import RunStore
+
+TABS = ("Curves", "Numbers", "Config", "Lineage", "Environment", "Diagnosis", "Files")
+SIZES = {"bytes": st.column_config.NumberColumn("size", format="bytes")}
+
+
+def show(tab: str, runs: Sequence[Run], store: RunStore, everything: pd.DataFrame) -> None:
+    """One of `TABS` on some runs; `everything` is the store's list."""
+    if tab == "curves":
+        found, problems = exhibits.histories(runs, store)
+        for problem in problems:
+            st.warning(state.quoted(problem, 500))
+        if known := exhibits.measured(found):
+            titles = {name: exhibits.QUANTITIES[name] for name in known}
+            state.show(exhibits.curves(found, state.choose("Quantity", titles, "quantity")))
+        state.download(found, "history")
+    elif tab == "numbers":
+        state.show_table(exhibits.numbers(runs), "numbers")
+    elif tab == "config" and len(runs) == 1:
+        st.code(yaml.safe_dump(runs[0].config, sort_keys=False), language="yaml")
+    elif tab == "config":
+        state.show_table(config_differences({run.id: run.config for run in runs}), "config_differences")
+        st.caption("How to read: the fields in which the configs differ; all others are the same.")
+    elif tab == "lineage":
+        relatives, problems = exhibits.ancestry(runs, store)
+        for problem in problems:
+            st.warning(state.quoted(problem, 500))
+        state.show_table(lineage(relatives), "lineage")
+        names = exhibits.names(everything)
+        below = [child for run in runs for child in exhibits.children(everything, run.id, store)]
+        for title, ids in (("Ancestors", [run.id for run in relatives[len(runs) :]]), ("Trained from these", below)):
+            st.caption(f"{title}: {len(ids)}{', the first 12 of them' if len(ids) > 12 else ''}")
+            for run_id in ids[:12]:
+                label = state.quoted(names.get(run_id, run_id), 200)
+                st.page_link("questions/runs.py", label=label, query_params={"run": run_id, "tab": "Lineage"})
+    elif tab == "environment":
+        state.show_table(config_differences({run.id: run.environment for run in runs}), "environment")
+        st.caption("Of one run: what it was computed with. Of several: in what they differ.")
+    elif tab == "diagnosis":
+        for finding in state.cached(diagnose_all, runs, store, everything):
+            st.text(f"{finding.run[:8]}, {finding.signature}: {finding.sentence}\n{finding.remedy}".strip())
+            st.caption(state.quoted(describe_numbers(finding.numbers), 500))
+    else:
+        state.show_table(exhibits.stored_files(runs), "files", SIZES)
+        st.code("\n".join(str(run.folder) for run in runs), language=None)

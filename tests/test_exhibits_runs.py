@@ -1,0 +1,99 @@
+"""Tables of the page of runs: the list, its filters, what is wrong, the diff, lineage, and what deletion takes away."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from procpre_interp.describe import config_differences
+from procpre_interp.exhibits import runs as exhibits
+from procpre_interp.runs import RunStore
+from tests.explorer import DEMO
+from tests.results import fill
+
+STORE = RunStore(DEMO)
+LIST = STORE.query()
+LISTED = exhibits.listing(LIST, exhibits.conditions(STORE))
+
+
+def test_the_list_says_phase_and_condition():
+    table = STORE.read_table("reproduce-cacb0e48").frame
+    run = table.loc[table["condition"] == "attention_ln", "run"].iloc[0]
+    rows = LISTED.set_index("run")
+    assert rows.loc[run, "phase"] == exhibits.LATER
+    assert "Dyck, attention + LN" in rows.loc[run, "condition"]
+    assert rows.loc["9643c1a212deed14", "phase"] == exhibits.FIRST
+
+
+def test_filters_and_search():
+    haystack = exhibits.keep(LISTED, task=["haystack"])
+    assert set(haystack["task"]) == {"haystack"}
+    found = exhibits.keep(LISTED, "HAYSTACK f00f71", task=[], seed=[])
+    assert found["run"].tolist() == ["f00f71212a994232"]
+    assert exhibits.keep(LISTED, "no such words").empty
+    assert len(exhibits.keep(LISTED)) == len(LISTED)
+
+
+def test_the_diff_has_only_what_differs():
+    first, second = (STORE.open(run, verify=False) for run in ("f00f71212a994232", "a7272db288a5207c"))
+    table = config_differences({run.id: run.config for run in (first, second)})
+    assert any(str(field).startswith("parents") for field in table.iloc[:, 0])
+    assert not any("train.steps" in str(field) for field in table.iloc[:, 0])
+
+
+def test_ancestry_and_children():
+    run = STORE.open("f00f71212a994232", verify=False)
+    found, problems = exhibits.ancestry([run], STORE)
+    assert ([each.id for each in found], problems) == (["f00f71212a994232", "9643c1a212deed14"], [])
+    assert "f00f71212a994232" in exhibits.children(LIST, "9643c1a212deed14", STORE)
+    orphan = next(run for run in LIST["run"] if run != "f00f71212a994232" and LIST.set_index("run")["parents"][run])
+    if orphan:
+        _, problems = exhibits.ancestry([STORE.open(orphan, verify=False)], STORE)
+        assert all("no run" in problem for problem in problems)
+
+
+def test_what_is_wrong_is_a_line(tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=1)
+    first = store.query()["run"].iloc[0]
+    (tmp_path / "runs" / first / "manifest.json").unlink()
+    with store.claim("going0n") as partial:
+        assert partial is not None
+        partial.write_config("task: {name: set}\ntrain: {steps: 70}\n")
+        lines = dict(exhibits.troubles(store.query(), store))
+    assert list(lines) == ["1 run is damaged and not used", "1 run is being written"]
+    row = lines["1 run is being written"].iloc[0]
+    assert (row["run"], row["task"], row["of steps"]) == ("going0n", "set", 70)
+    again = dict(exhibits.troubles(store.query(), store))
+    assert any("interrupted" in line for line in again)
+
+
+def test_deletion_says_what_goes_and_who_is_orphaned():
+    said = exhibits.deletion(LIST, "9643c1a212deed14", STORE)
+    assert "MB" in said
+    assert "It is a parent of" in said
+    assert "f00f71212a994232" in said
+    assert exhibits.deletion(LIST, "f00f71212a994232", STORE).endswith("No run has it as a parent.")
+    with pytest.raises(ValueError, match="no run 'nonsense'"):
+        exhibits.deletion(LIST, "nonsense", STORE)
+
+
+def test_runs_with_weights_begin_with_those_worth_looking_into():
+    names = exhibits.with_weights(LIST, STORE)
+    assert next(iter(names)) == "f00f71212a994232"
+    assert set(names) == {"f00f71212a994232", "9643c1a212deed14", "a7272db288a5207c"}
+
+
+def test_numbers_are_text():
+    table = exhibits.numbers([STORE.open("f00f71212a994232", verify=False)]).set_index("field")["f00f71212a994232"]
+    assert table["accuracy"] == "94.4%"
+    assert table["steps"] == "5,000"
+    assert table["seed"] == "1001"
+
+
+def test_damaged_tables_name_no_condition(tmp_path):
+    store = RunStore(tmp_path)
+    store.write_table("whole", pd.DataFrame({"run": ["a", "a"], "label": ["one", "two"]}), {})
+    (tmp_path / "tables" / "broken.json").write_text(json.dumps({}))
+    (tmp_path / "tables" / "broken.parquet").write_bytes(b"no")
+    assert exhibits.conditions(store) == {"a": "one; two"}
