@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= runs
 READY := $(VENV)/.ready
 
-.PHONY: reproduce claims test test-slow app lint clean
+.PHONY: reproduce claims test test-slow test-app app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
@@ -19,6 +19,9 @@ test: $(READY)  ## the fast suite
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
+
+test-app: $(VENV)/.browser  ## the explorer in a real browser; screenshots go to screenshots/
+	$(BIN)/python -m pytest -m browser tests/browser
 
 app: $(READY)  ## the explorer, on this machine only
 	$(BIN)/procpre-interp app --store $(OUT)
@@ -33,6 +36,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Playwright drives the system's chromium; where there is none, apt-get brings it (as root), or a line says so.
+$(VENV)/.browser: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	    || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	    || { echo "install chromium first: make test-app drives it" >&2; exit 1; }
 	touch $@
 
 clean:

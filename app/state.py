@@ -81,6 +81,7 @@ def choose(label: str, options: Sequence[str] | Mapping[str, str], key: str) -> 
     wanted = st.query_params.get(key)
     names = dict(options) if isinstance(options, Mapping) else {option: option for option in options}
     values = list(names)
+    forget(key, lambda value: value in values)
     if wanted is not None and wanted not in names:
         st.warning(f"There is no {label.lower()} {quoted(wanted)} here; this is {quoted(values[0])}.")
     index = values.index(wanted) if wanted in names else 0
@@ -93,6 +94,7 @@ def choose_many(label: str, options: Mapping[str, str], key: str, *, start: Sequ
     """Several of the options (value -> what to call it), part of the URL as `?key=a&key=b`; at first `start` or all."""
     wanted = [value for value in st.query_params.get_all(key) if value in options]
     values = list(options)
+    forget(key, lambda value: isinstance(value, list) and set(value) <= set(values))
     chosen = st.multiselect(
         label,
         values,
@@ -102,6 +104,12 @@ def choose_many(label: str, options: Mapping[str, str], key: str, *, start: Sequ
     )
     st.query_params[key] = chosen
     return chosen
+
+
+def forget(key: str, fits: Callable[[Any], bool]) -> None:
+    """Drop a widget's value that does not fit: another page, or other options, had a widget of this key."""
+    if key in st.session_state and not fits(st.session_state[key]):
+        del st.session_state[key]
 
 
 def quoted(text: str, at_most: int = 60) -> str:
@@ -318,6 +326,7 @@ def choose_number(label: str, low: int, high: int, key: str, *, start: int | Non
         value = min(max(int(wanted[:12]), low), high)
     except ValueError:
         value = low if start is None else start
+    forget(key, lambda value: isinstance(value, int))
     if key in st.session_state:
         st.session_state[key] = min(max(int(st.session_state[key]), low), high)
         chosen = st.number_input(label, low, high, key=key, step=1)

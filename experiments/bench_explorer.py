@@ -1,23 +1,33 @@
-"""How fast the explorer is: cold start, page changes with a warm cache, and a list of 5,000 runs.
+"""How fast the explorer is: first page, page changes with a warm cache, and a list of 5,000 runs.
 
-    python experiments/bench_explorer.py [--runs 5000] [--repeats 5] [--store PATH]
+    python experiments/bench_explorer.py [--runs 5000] [--repeats 5]
 
-The list is read from a made-up store, the pages from the demo and, where `--store` names one, from that store. Times of
-pages are those of the script alone (streamlit's AppTest) and, where playwright and chromium are installed, from a click on
-the navigation to a page that no longer changes. Prints one row a measurement: median and minimum, in seconds.
+Pages show the demo and run under streamlit's AppTest: the script alone, without drawing. First pages run in processes
+of their own, imports included; the list is that of a made-up store. Prints a line a measurement: median and least
+seconds.
 """
 
 import json
 import os
 import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tyro
 
 from procpre_interp import files
 from procpre_interp.environment import environment
+from procpre_interp.exhibits.runs import listing
 from procpre_interp.runs import RunStore
+from procpre_interp.terminal import beside_package
 
 TASKS = ("haystack", "dyck", "addition", "sorting", "reversed_addition", "set", "stack", "identity")
 SELECTORS = ("all", "attn", "attn+ln", "mlp+ln", "blocks.0", "all - pos")
@@ -71,3 +81,83 @@ def make_store(path: Path, runs: int = 5000) -> RunStore:
 
 def _entry(path: Path) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """How fast is the explorer?"""
+
+    runs: int = 5000
+    """Runs in the list."""
+    repeats: int = 5
+    """Measurements of each."""
+
+
+FIRST = """
+import sys, time
+started = time.perf_counter()
+sys.path.insert(0, {app!r})
+from streamlit.testing.v1 import AppTest
+page = AppTest.from_file({main!r}, default_timeout=60)
+assert not page.switch_page({page!r}).run().exception
+print(time.perf_counter() - started)
+"""
+
+
+def first_page(page: str) -> float:
+    """Seconds from the start of a process to a page on an empty store, less what the interpreter itself takes."""
+    app = beside_package("app")
+    code = FIRST.format(app=str(app), main=str(app / "main.py"), page=f"questions/{page}.py")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PROCPRE_STORE": "/nonexistent"},
+    )
+    return float(done.stdout)
+
+
+def report(name: str, measure: Callable[[], float], repeats: int) -> None:
+    """One line: median and least of some measurements, in seconds."""
+    seconds = [measure() for _ in range(repeats)]
+    print(f"{name:48} median {statistics.median(seconds):6.2f} s, least {min(seconds):6.2f} s")
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main(bench: Bench) -> None:
+    """Measure and print."""
+    report("first page, process and imports included", lambda: first_page("did_transfer_help"), bench.repeats)
+    report("attention page first, torch included", lambda: first_page("where_does_attention_look"), bench.repeats)
+    os.environ["PROCPRE_STORE"], app = "/nonexistent", beside_package("app")
+    sys.path.insert(0, str(app))
+    from streamlit.testing.v1 import AppTest
+
+    page = AppTest.from_file(str(app / "main.py"), default_timeout=60)
+    for path in sorted((app / "questions").glob("*.py")):
+        page.switch_page(f"questions/{path.name}").run()  # warm
+        report(f"to {path.stem}, warm cache", lambda: timed(page.run), bench.repeats)
+    attention = AppTest.from_file(str(app / "main.py"), default_timeout=60)
+    attention.switch_page("questions/where_does_attention_look.py").run()
+
+    def look(example: int) -> float:
+        attention.number_input(key="example").set_value(example)
+        return timed(attention.run)
+
+    numbers = iter(range(1, 100))
+    report("attention, another 63-token sequence", lambda: look(next(numbers)), bench.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(Path(folder), bench.runs)
+        report(f"list of {bench.runs:,} runs", lambda: timed(lambda: listing(store.query(), {})), bench.repeats)
+        os.environ["PROCPRE_STORE"] = folder
+        many = AppTest.from_file(str(app / "main.py"), default_timeout=60)
+        report(f"page of {bench.runs:,} runs", lambda: timed(many.switch_page("questions/runs.py").run), 1)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Bench, description=__doc__))

@@ -167,3 +167,12 @@ print(sorted({{"torch", "transformers", "transformer_lens"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_page_after_every_other_one(monkeypatch, tmp_path: Path):
+    """Widgets of one key hold values of other kinds on other pages."""
+    app = open_page(monkeypatch, tmp_path / "none", PAGES[0])
+    for first in PAGES:
+        for second in PAGES:
+            check(app.switch_page(first).run())
+            check(app.switch_page(second).run())

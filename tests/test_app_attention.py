@@ -21,7 +21,7 @@ def test_a_head_from_the_address(monkeypatch, tmp_path):
 def test_the_slider_goes_into_phase_1_whose_task_has_other_scores(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, score="value")
     check(app.select_slider(key="at").set_value("phase 1, step 488").run())
-    assert app.selectbox(key="score").value == "stack_top"
+    assert app.selectbox(key="score").value == "entropy_relative"
     assert "9643c1a2 after 488 steps" in title(app, 0)
 
 

@@ -45,6 +45,7 @@ def ask_and_delete(ids: list[str]) -> None:
 def choose_runs(shown: pd.DataFrame) -> list[str]:
     """Ids, beginnings of ids or "latest", from rows ticked or from the box below the list; part of the URL."""
     place = st.container()
+    state.forget("run", lambda value: isinstance(value, list))
     chosen = st.multiselect(
         f"Runs to look into, {exhibits.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
         list(shown["run"]),
@@ -84,6 +85,7 @@ with st.container(horizontal=True):
     filters["text"] = st.text_input("Search", key="search", bind="query-params", placeholder="id, task, condition")
     for column in ("status", "task", "phase", "seed"):
         values = sorted(listed[column].dropna().unique())
+        state.forget(column, lambda value: isinstance(value, list))
         filters[column] = st.multiselect(column.capitalize(), values, key=column, bind="query-params")
 
 runs, ids = [], []

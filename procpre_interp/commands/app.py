@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
         "server.port": str(command.port),
         "server.headless": str(command.headless).lower(),
         "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     return subprocess.run([*streamlit, *flags, "--", "--store", str(command.store)], check=False).returncode

@@ -65,10 +65,11 @@ def moments(run: Run, store: RunStore) -> list[Moment]:
 
 
 def score_names(task: Task) -> dict[str, str]:
-    """The scores that heads have on a task: name -> what people read. The task's own come first."""
-    own = {name: f"{in_words(name)}: {target.description}" for name, target in targets_of(task).items()}
+    """The scores that heads have on a task: name -> what people read. Entropy and the task's own come first."""
+    own = {name: f"{in_words(name)}: {target.description.rstrip('.')}" for name, target in targets_of(task).items()}
     special = {name: text for name, text in own.items() if name not in targets_of(None)}
-    return special | GENERAL | {name: text for name, text in own.items() if name not in special}
+    first = {"entropy_relative": GENERAL["entropy_relative"]}
+    return first | special | GENERAL | {name: text for name, text in own.items() if name not in special}
 
 
 def sample(task: Task, seed: int, n: int) -> Batch:
