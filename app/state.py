@@ -90,17 +90,32 @@ def choose(label: str, options: Sequence[str] | Mapping[str, str], key: str) -> 
     return chosen
 
 
-def choose_many(label: str, options: Mapping[str, str], key: str, *, start: Sequence[str] | None = None) -> list[str]:
-    """Several of the options (value -> what to call it), part of the URL as `?key=a&key=b`; at first `start` or all."""
-    wanted = [value for value in st.query_params.get_all(key) if value in options]
+def choose_many(
+    label: str,
+    options: Mapping[str, str],
+    key: str,
+    *,
+    start: Sequence[str] | None = None,
+    free: bool = False,
+    at_most: int | None = None,
+) -> list[str]:
+    """Several of the options (value -> what to call it), part of the URL as `?key=a&key=b`; at first `start`, or all.
+
+    With `free` anything else may be typed, or stand in the URL.
+    """
+    wanted = [value for value in st.query_params.get_all(key) if free or value in options][:at_most]
     values = list(options)
-    forget(key, lambda value: isinstance(value, list) and set(value) <= set(values))
+    forget(key, lambda value: isinstance(value, list) and (free or set(value) <= set(values)))
+    first = wanted or (values if start is None else list(start))
+    default: dict[str, Any] = {} if key in st.session_state else {"default": first}
     chosen = st.multiselect(
         label,
-        values,
-        default=wanted or (values if start is None else list(start)),
-        format_func=lambda v: options[v],
+        [*values, *(value for value in wanted if value not in options)],
+        **default,
+        format_func=lambda value: options.get(value, value),
         key=key,
+        accept_new_options=free,
+        max_selections=at_most,
     )
     st.query_params[key] = chosen
     return chosen

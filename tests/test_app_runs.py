@@ -27,7 +27,7 @@ def test_the_list_can_be_searched_from_the_address(monkeypatch, store):
     assert len(app.dataframe[0].value) == 6
     app = open_page(monkeypatch, store.path, PAGE, search="shuffled")
     assert len(app.dataframe[0].value) == 2
-    app = open_page(monkeypatch, store.path, PAGE, seed="1001")
+    app = open_page(monkeypatch, store.path, PAGE, only_seed="1001")
     assert set(app.dataframe[0].value["seed"]) == {1001}
 
 

@@ -184,7 +184,7 @@ def test_every_option_is_the_commands_own(form, capsys):
 
     asked = FORMS[form]
     words = [asked.words[0], *(["--task", "dyck"] if form in ("train", "transfer") else []), "-h"]
-    os.environ["COLUMNS"] = "400"
+    os.environ["COLUMNS"] = "200"
     try:
         assert main(words) == 0
     finally:

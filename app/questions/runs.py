@@ -45,14 +45,13 @@ def ask_and_delete(ids: list[str]) -> None:
 def choose_runs(shown: pd.DataFrame) -> list[str]:
     """Ids, beginnings of ids or "latest", from rows ticked or from the box below the list; part of the URL."""
     place = st.container()
-    state.forget("run", lambda value: isinstance(value, list))
-    chosen = st.multiselect(
+    chosen = state.choose_many(
         f"Runs to look into, {exhibits.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
-        list(shown["run"]),
-        key="run",
-        bind="query-params",
-        accept_new_options=True,
-        max_selections=exhibits.MOST_COMPARED,
+        dict(zip(shown["run"], shown["run"])),
+        "run",
+        start=[],
+        free=True,
+        at_most=exhibits.MOST_COMPARED,
     )
     rows = {run_id: row for row, run_id in enumerate(shown["run"])}
 
@@ -85,8 +84,8 @@ with st.container(horizontal=True):
     filters["text"] = st.text_input("Search", key="search", bind="query-params", placeholder="id, task, condition")
     for column in ("status", "task", "phase", "seed"):
         values = sorted(listed[column].dropna().unique())
-        state.forget(column, lambda value: isinstance(value, list))
-        filters[column] = st.multiselect(column.capitalize(), values, key=column, bind="query-params")
+        key = f"only_{column}"  # as other pages choose a task or a seed of their own
+        filters[column] = st.multiselect(column.capitalize(), values, key=key, bind="query-params")
 
 runs, ids = [], []
 for wanted in choose_runs(exhibits.keep(listed, **filters)):
