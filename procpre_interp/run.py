@@ -12,10 +12,12 @@ import yaml
 
 from procpre_interp import files
 from procpre_interp.environment import now
+from procpre_interp.notebook import fields_html
 from procpre_interp.registry import unknown_name
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 _RESUME = "resume.safetensors"
+_SHAPE = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "n_parameters": "parameters"}
 
 
 class UnknownRun(ValueError, LookupError):
@@ -82,6 +84,16 @@ class Run:
     def examples(self) -> pd.DataFrame:
         """One row an example of the final test, the run and its seed first."""
         return self._table("examples.parquet")
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is, how it went, and where its weights came from."""
+        seen = ("status", "stop_reason", "task", "steps", "accuracy", "exact_match", "loss_nats", "breakthrough_step")
+        fields = {"seed": str(self.seed), **{name: self.summary.get(name) for name in seen}}
+        parents = [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]
+        fields |= {"parents": ", ".join(parents), "kept steps": ", ".join(f"{step:,}" for step in self.steps)}
+        shape = [f"{self.summary[name]} {word}" for name, word in _SHAPE.items() if name in self.summary]
+        fields |= {"model": ", ".join(shape), "seconds": self.summary.get("seconds"), "folder": str(self.folder)}
+        return fields_html(f"Run {self.id}", fields)
 
     def _table(self, name: str) -> pd.DataFrame:
         table = pd.read_parquet(self.file(name))

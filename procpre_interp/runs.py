@@ -25,6 +25,7 @@ import pandas as pd
 
 from procpre_interp import files
 from procpre_interp.environment import environment, now
+from procpre_interp.notebook import fields_html, table_html
 from procpre_interp.registry import unknown_name
 from procpre_interp.run import (
     DamagedRun,
@@ -60,6 +61,13 @@ class Table:
     name: str
     frame: pd.DataFrame
     metadata: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is about, its size, and its first rows."""
+        seen = {name: self.metadata.get(name) for name in ("title", "claim", "verdict", "task", "protocol", "created")}
+        size = f"{len(self.frame):,} rows, {len(self.frame.columns)} columns"
+        rows = self.frame.head(5).itertuples(index=False, name=None)
+        return fields_html(f"Table {self.name}", seen | {"size": size}) + table_html(self.frame.columns, rows)
 
 
 class RunStore:

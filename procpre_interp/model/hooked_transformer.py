@@ -25,6 +25,7 @@ from procpre_interp.model.layers import (
     observed,
 )
 from procpre_interp.model.lens import LensInterface
+from procpre_interp.notebook import fields_html, table_html
 from procpre_interp.seeding import stream
 
 NORMAL_BLOCK = 16
@@ -131,6 +132,20 @@ class HookedTransformer(FlatParameters, LensInterface):
         model = cls(config, generator=torch.Generator())
         model._initialise(lambda name: stream(seed, *labels, "init", name))
         return model
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its shape, and the parameters of each component. (`repr` lists the modules.)"""
+        config = self.config
+        shape = {"layers": config.n_layers, "heads a layer": config.n_heads, "width": config.d_model}
+        shape |= {"width of a head": config.d_head, "width of an MLP": config.d_hidden, "positions": config.n_ctx}
+        shape |= {"token ids": config.d_vocab, "tied": str(config.tied), "device": str(self.W_E.device)}
+        counts: dict[str, int] = {}
+        for name, parameter in self.named_parameters():
+            parts = name.split(".")
+            component = parts[2] if parts[0] == "blocks" else parts[0]
+            counts[component] = counts.get(component, 0) + parameter.numel()
+        counts["all"] = sum(counts.values())
+        return fields_html("HookedTransformer", shape) + table_html(["component", "parameters"], counts.items())
 
     def bind(self) -> None:
         """As `FlatParameters.bind`; ties again what is tied, since replacing parameters makes two of one."""
