@@ -63,6 +63,7 @@ ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "trans
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
 ALLOWED["exhibits"] = set(ALLOWED) - {"report"}  # which shows them
+ALLOWED["answers"] = set(ALLOWED)
 ALLOWED["experiment"] = set(ALLOWED)
 ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
 """Part of the package (module or folder) -> the other parts that it may import."""

@@ -1,21 +1,24 @@
-"""`procpre-interp report`: one HTML file about some runs, or about the newest reproduction."""
+"""`procpre-interp report`: one HTML file with the explorer's answers, or about some runs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from procpre_interp.answers import answers_report
 from procpre_interp.commands.options import parse
-from procpre_interp.report import conditions_report, runs_report
+from procpre_interp.report import runs_report
 from procpre_interp.runs import RunStore
-from procpre_interp.terminal import default_store
+from procpre_interp.terminal import beside_package, default_store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one self-contained HTML file: curves, numbers, diagnosis, configs, lineage, environment.
+    """Write one self-contained HTML file.
 
-    RUN is an id, the beginning of one, or "latest". Without any, the newest result of `procpre-interp reproduce`.
+    Without any RUN: the explorer's answers and figures, from the newest result of `procpre-interp reproduce` to what is
+    inside one model. With some: their curves, numbers, diagnosis, configs and lineage. RUN is an id, the beginning of
+    one, or "latest".
     """
 
     runs: Positional[tuple[str, ...]] = ()
@@ -24,21 +27,26 @@ class Report:
     """Folder of the runs."""
     out: Path = Path("report.html")
     """The file to write."""
+    look_into: str = ""
+    """The run whose model is opened; by default one that was pretrained and keeps several steps."""
+    models: bool = True
+    """Whether a model is opened at all, which needs torch and half a minute."""
+    demo: bool = False
+    """Report on the demo that comes with the package."""
 
 
 def main(arguments: list[str]) -> int:
     """Write the report and print where it is."""
     command = parse(Report, "report", arguments)
-    store = RunStore(command.store)
+    store = RunStore(beside_package("app") / "demo" if command.demo else command.store)
     if command.runs:
         path = runs_report(store, [store.open(run) for run in command.runs], command.out)
+    elif not store.tables("reproduce-"):
+        raise ValueError(
+            f"no result of `procpre-interp reproduce` in {store.path}; name runs to report on, `procpre-interp runs` "
+            "lists them, or see the demo with --demo"
+        )
     else:
-        tables = store.tables("reproduce-")
-        if not tables:
-            raise ValueError(
-                f"no result of `procpre-interp reproduce` in {command.store}; name runs to report on, "
-                "`procpre-interp runs` lists them"
-            )
-        path = conditions_report(store, tables[0], command.out)
+        path = answers_report(store, command.out, run=command.look_into if command.models else None)
     print(f"report: {path}")
     return 0

@@ -94,9 +94,9 @@ def scores(
     return Exhibit(
         name=f"attention_{score}",
         figure=add_click_targets(figure, lambda head, layer: f"L{layer}H{head}"),
-        reading=f"{known[score]}. Darker than a uniform head is more than even attention would give."
-        if score not in GENERAL
-        else f"{known[score]}; the caption says what even attention would give.",
+        reading=f"{known[score]}."
+        if score in GENERAL
+        else f"{known[score]}. A head that is darker than even attention does this job.",
         table=table,
         notes=(f"Means over {n:,} generated sequences of {task.name}, seed {seed}.",),
     )

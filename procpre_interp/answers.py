@@ -1,0 +1,123 @@
+"""The explorer's answers in one file: every question's figures with their sentences, from tables and a model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from procpre_interp.describe import describe_cost
+from procpre_interp.exhibits import claims, damage, results, where
+from procpre_interp.report import Block, Caution, Section, results_sections, write_report
+from procpre_interp.run import Run
+from procpre_interp.runs import RunStore
+
+MOST_CLAIMS = 40
+"""Claims whose contrasts are drawn."""
+
+
+def answers_report(
+    store: RunStore, path: str | Path, *, table: str = "", run: str | None = "", title: str = ""
+) -> Path:
+    """Write the report on a store: results, maps, damage, claims, and, of one run, what is inside its model.
+
+    `table` is the stored table of conditions that it begins with, by default the newest reproduction. `run` is the run
+    that is looked into: an id, "" for one that was pretrained and keeps several steps, None for none. Questions that
+    the store cannot answer are left out. Raises `ValueError` for a store without a reproduction, and `UnknownRun`.
+    """
+    found = results.load_results(store, table)
+    chosen = _run(store, run)
+    sections = [
+        *_transfer(found),
+        *_places(store),
+        *_damage(store, found),
+        *_claims(store),
+        *([] if chosen is None else _inside(chosen, store)),
+    ]
+    return write_report(path, title or found.title, sections)
+
+
+def _run(store: RunStore, run: str | None) -> Run | None:
+    if run is None:
+        return None
+    if run:
+        return store.open(run)
+    from procpre_interp.exhibits.runs import with_weights
+
+    names = list(with_weights(store.query(), store))
+    return store.open(names[0]) if names else None
+
+
+def _transfer(found: results.Results) -> list[Section]:
+    about: list[Block | Caution] = [str(found.about.get("protocol", "")), results.answer(found)]
+    first, *rest = results_sections(found)
+    cost: list[Block | Caution] = [describe_cost(found.about.get("cost", {}))]
+    blocks = [*about, *first.blocks, *(block for section in rest for block in section.blocks), *cost]
+    return [Section(title="Did transfer help?", blocks=blocks)]
+
+
+def _places(store: RunStore) -> Iterator[Section]:
+    """A section for each sweep with maps."""
+    for name in [name for name, kinds in results.catalogue(store).items() if "maps" in kinds]:
+        sweep = results.load_results(store, name)
+        for each in where.maps(sweep):
+            table = where.effects(each)
+            blocks: list[Block | Caution] = [each.title]
+            for method in each.methods:
+                shown = table.loc[table["method"] == method]
+                blocks += [f"{where.METHOD_NAMES.get(method, method)}. {where.answer(shown)}", where.heatmap(shown)]
+            yield Section(title="Where does it live?", blocks=[*blocks, where.bars(table), where.as_text(table)])
+
+
+def _damage(store: RunStore, found: results.Results) -> Iterator[Section]:
+    known = damage.damage_claims(store)
+    blocks: list[Block | Caution] = []
+    if damage.CONTROLS in known:
+        blocks += [damage.origin(known[damage.CONTROLS]), damage.controls(known[damage.CONTROLS])]
+    if damage.NOISE in known:
+        judged = known[damage.NOISE]
+        blocks += [damage.origin(judged), damage.noise(judged), damage.noise_on_finished(judged)]
+    runs, problems = damage.transferred_runs(found, store)
+    if runs:
+        by_condition, _ = damage.diagnosis(found, store)
+        blocks += ["Why transfers fail; in brackets, runs of the condition that show a signature:", by_condition]
+    blocks += [Caution(text=problem) for problem in problems[:3]]
+    if blocks:
+        yield Section(title="What survives damage?", blocks=blocks)
+
+
+def _claims(store: RunStore) -> Iterator[Section]:
+    known, problems = claims.load_claims(store)
+    blocks: list[Block | Caution] = [Caution(text=problem) for problem in problems]
+    judged = {name: claim for name, claim in known.items() if not claim["quick"]}
+    if judged:
+        blocks += [claims.overview(judged), *(claims.contrasts(each) for each in list(judged.values())[:MOST_CLAIMS])]
+    summary, source = claims.load_beside(store)
+    blocks += [f"Beside the paper's numbers, from {source}:", claims.beside_the_paper(summary)]
+    yield Section(title="Do the claims hold?", blocks=blocks)
+
+
+def _inside(run: Run, store: RunStore) -> Iterator[Section]:
+    """What is inside one run's model. Imports torch."""
+    from procpre_interp.exhibits import attention, circuits, sequences, weights
+    from procpre_interp.pipeline import load_model, load_task
+    from procpre_interp.train.process import run_threads
+
+    if not run.steps:
+        return
+    with run_threads(1):
+        model, task, of = load_model(run), load_task(run), f"run {run.id[:8]}"
+        yield Section(title="What was generated?", blocks=[sequences.tokens(task), sequences.control(task)])
+        scores = [name for name in attention.score_names(task) if name not in attention.GENERAL][:3]
+        looks = [attention.scores(model, task, score, of=of) for score in ("entropy_relative", *scores)]
+        pattern = attention.pattern(model, task, attention.sequence(task, 0, 0), of=of)
+        developed = [attention.development(run, store, score) for score in ("entropy_relative", *scores[:1])]
+        about = f"Of {of} alone: observations, not results."
+        yield Section(title="Where does attention look?", blocks=[about, *looks, pattern, *developed])
+        if task.causes:
+            cause = next(iter(task.causes))
+            shown = [circuits.effects(model, task, cause, "z"), circuits.graph(model, task, cause)]
+            blocks = [about, *shown, circuits.faithfulness(model, task, cause)]
+            yield Section(title="Which circuit?", blocks=blocks)
+        moved: list[Block | Caution] = [about, weights.spectra(model, of=of)]
+        if len(run.steps) > 1:
+            before, names = load_model(run, run.steps[0]), (f"step {run.steps[0]:,}", f"step {run.steps[-1]:,}")
+            moved += [weights.drift(before, model, of=of), weights.likeness(before, model, task, names=names)]
+        yield Section(title="How do weights move?", blocks=moved)

@@ -1,0 +1,63 @@
+"""The report with the explorer's answers: the same figures as on its pages, in one file that fetches nothing."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from procpre_interp.answers import answers_report
+from procpre_interp.cli import main
+from procpre_interp.exhibits import results, where
+from procpre_interp.runs import RunStore
+from tests.explorer import DEMO
+from tests.results import fill
+from tests.test_report import Page
+
+QUESTIONS = ["Did transfer help?", "Where does it live?", "What survives damage?", "Do the claims hold?"]
+INSIDE = ["What was generated?", "Where does attention look?", "Which circuit?", "How do weights move?"]
+
+
+def headings(path: Path) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", path.read_text(encoding="utf-8"))
+
+
+def test_every_question_of_the_demo(tmp_path):
+    path = answers_report(RunStore(DEMO), tmp_path / "answers.html")
+    page = Page(path)
+    assert headings(path) == QUESTIONS + INSIDE
+    assert page.fetched == []
+    assert page.figures > 25
+    store = RunStore(DEMO)
+    assert results.answer(results.load_results(store)) in page.text
+    (found,) = where.maps(results.load_results(store, "components-8f8b2195"))
+    table = where.effects(found)
+    assert where.answer(table.loc[table["method"] == "shapley"]) in page.text
+    assert "Of run f00f7121 alone: observations, not results." in page.text
+
+
+def test_without_models_and_with_another_run(tmp_path):
+    assert headings(answers_report(RunStore(DEMO), tmp_path / "tables.html", run=None)) == QUESTIONS
+    other = answers_report(RunStore(DEMO), tmp_path / "other.html", run="a7272db288a5207c")
+    assert "Of run a7272db2 alone" in Page(other).text
+    with pytest.raises(ValueError, match="no run 'nonsense'"):
+        answers_report(RunStore(DEMO), tmp_path / "none.html", run="nonsense")
+
+
+def test_a_store_that_can_answer_less(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    fill(store, replicates=1)
+    store.delete(store.query()["run"].iloc[0])
+    path = answers_report(store, tmp_path / "less.html", run=None)
+    assert headings(path) == [QUESTIONS[0], *QUESTIONS[2:]]
+    assert "One replicate: an observation" in Page(path).text
+    with pytest.raises(ValueError, match="no result of `procpre-interp reproduce`"):
+        answers_report(RunStore(tmp_path / "empty"), tmp_path / "x.html")
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--demo", "--no-models", "--out", "demo.html"]) == 0
+    assert capsys.readouterr().out == "report: demo.html\n"
+    assert headings(tmp_path / "demo.html") == QUESTIONS
+    assert main(["report", "--store", "none"]) == 2
+    assert "--demo" in capsys.readouterr().err
