@@ -13,7 +13,7 @@ def title(app, index: int) -> str:
 
 def test_a_head_from_the_address(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, layer="1", head="2")
-    assert title(app, 1) == "Attention of layer 1, head 2: run f00f7121 after 5,000 steps"
+    assert title(app, 1) == "Layer 1, head 2: run f00f7121 after 5,000 steps"
     check(app.number_input(key="head").set_value(3).run())
     assert "head 3" in title(app, 1)
 
@@ -29,7 +29,7 @@ def test_a_moment_and_a_score_from_the_address(monkeypatch, tmp_path):
     query = {"at": "phase 2, step 595", "score": "entropy_relative", "all_heads": "true"}
     app = open_page(monkeypatch, tmp_path, PAGE, **query)
     assert title(app, 0).startswith("Entropy relative: run f00f7121 after 595 steps")
-    assert "all heads" in title(app, 1)
+    assert "All heads" in title(app, 1)
 
 
 def test_a_typed_sequence(monkeypatch, tmp_path):

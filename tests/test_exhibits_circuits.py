@@ -42,6 +42,13 @@ def test_one_head_is_that_of_activation_patching():
     assert probabilities(all_heads, "patched")[0] != pytest.approx(row["value"], rel=1e-6)
 
 
+def test_bars_of_tokens_that_are_numbers_stand_beside_those_with_names():
+    figure = circuits.live_patch(MODEL, TASK, "query", 2, "z", 1).figure
+    assert figure.layout.xaxis.type == "category"
+    assert len(figure.data) == 3
+    assert all(len(trace.x) == len(set(trace.x)) >= 2 for trace in figure.data)
+
+
 def test_a_pair_is_shown_token_by_token():
     pair = circuits.one_pair(TASK, "query", 0)
     table = circuits.pair_table(TASK, pair)

@@ -38,13 +38,13 @@ def show_live_patch(site: str) -> None:
     st.caption("Click a cell, or choose the place here.")
     places = st.columns(4, vertical_alignment="bottom")
     with places[0]:
-        layer = state.choose_number("Layer", 0, config.n_layers - 1, "layer")
+        layer = state.choose_number("Layer", 0, config.n_layers - 1, "layer", start=config.n_layers - 1)
     head = None
     if site in circuits.HEAD_SITES:
         with places[1]:
             head = state.choose_number("Head", 0, config.n_heads - 1, "head")
     with places[2]:
-        position = state.choose_number("Position", 0, length - 1, "position")
+        position = state.choose_number("Position", 0, length - 1, "position", start=length - 1)
     with places[3]:
         everywhere = st.toggle("All positions", key="everywhere", bind="query-params")
     where = (layer, None if everywhere else position, head)

@@ -132,8 +132,8 @@ def pattern(
         raise ValueError(f"the model has {config.n_ctx} positions and token ids 0 to {config.d_vocab - 1}")
     table = attention_pattern(model, tokens)
     names = token_names(task, tokens.tolist())
-    place = "all heads" if head is None else f"layer {layer}, head {head}"
-    title = f"Attention of {place}{f': {of}' if of else ''}"
+    place = "All heads" if head is None else f"Layer {layer}, head {head}"
+    title = f"{place}{f': {of}' if of else ''}"
     figure = pattern_figure(table, names, layer=layer, head=head, title=title)
     shown = table if layer is None else table.loc[table["layer"] == layer]
     shown = shown if head is None else shown.loc[shown["head"] == head]

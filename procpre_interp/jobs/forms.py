@@ -77,12 +77,12 @@ class Form:
 
 
 TASKS = (
+    "dyck",
+    "haystack",
     "addition",
     "delete",
-    "dyck",
     "dyck_shuffle",
     "eca",
-    "haystack",
     "identity",
     "multiplication",
     "reverse",

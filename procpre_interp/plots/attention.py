@@ -130,7 +130,9 @@ def pattern_figure(
     bar = {"title": {"text": "Attention weight", "side": "right"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar}, margin_t=110)
     axis = {**ticks(labels, max(1, MAX_TICKS // len(heads))), "showgrid": False, "zeroline": False}
-    figure.update_xaxes(**axis, tickangle=0).update_yaxes(**axis, autorange="reversed")
+    figure.update_xaxes(**axis, tickangle=0 if length * len(heads) <= 12 else -90).update_yaxes(
+        **axis, autorange="reversed"
+    )
     return figure.update_xaxes(title="Key", row=len(layers)).update_yaxes(title="Query", col=1)
 
 

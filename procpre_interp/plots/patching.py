@@ -140,4 +140,5 @@ def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
             hovertemplate="%{x}: %{y:.4f}",
         )
     lay_out(figure, title=title, caption="one pair, no interval", x="Next token", y="Probability")
-    return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05])
+    # Tokens that are numbers are names all the same.
+    return figure.update_layout(barmode="group").update_xaxes(type="category").update_yaxes(range=[0, 1.05])

@@ -78,7 +78,7 @@ def test_a_link_brings_the_selection_back(explorer: Explorer):
     explorer.open("where_does_attention_look", score="entropy_relative", layer="1", head="2", at="phase 2, step 595")
     text = explorer.page.evaluate("() => [...document.querySelectorAll('.gtitle')].map(e => e.textContent).join('|')")
     assert "Entropy relative: run f00f7121 after 595 steps" in text
-    assert "Attention of layer 1, head 2" in text
+    assert "Layer 1, head 2" in text
     query = urllib.parse.parse_qs(urllib.parse.urlparse(explorer.page.url).query)
     assert (query["head"], query["at"]) == (["2"], ["phase 2, step 595"])
     explorer.check()
