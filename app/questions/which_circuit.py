@@ -27,7 +27,8 @@ def show_live_patch(site: str) -> None:
     number = state.choose_number("Pair", 0, circuits.PAIRS - 1, "pair")
     pair = circuits.one_pair(subject.task, cause, number)
     tokens = circuits.pair_table(subject.task, pair)
-    st.dataframe(tokens.replace({True: "≠", False: ""}).astype(str).T, alt="the pair, token by token")
+    shown = tokens.set_index("position").replace({True: "≠", False: ""}).astype(str).T
+    st.dataframe(shown, alt="the pair, token by token")
     length = pair.clean.shape[1]
 
     def take(text: str) -> None:
