@@ -61,6 +61,8 @@ def test_what_is_wrong_is_a_line(tmp_path):
         assert partial is not None
         partial.write_config("task: {name: set}\ntrain: {steps: 70}\n")
         lines = dict(exhibits.troubles(store.query(), store))
+        (writing,) = exhibits.being_written(store.query(), store)
+    assert (writing.run, writing.saved, writing.steps, writing.share) == ("going0n", 0, 70, 0.0)
     assert list(lines) == ["1 run is damaged and not used", "1 run is being written"]
     row = lines["1 run is being written"].iloc[0]
     assert (row["run"], row["task"], row["of steps"]) == ("going0n", "set", 70)

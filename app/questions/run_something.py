@@ -6,7 +6,7 @@ from typing import Any
 import state
 import streamlit as st
 
-from procpre_interp.exhibits.runs import troubles
+from procpre_interp.exhibits.runs import being_written
 from procpre_interp.jobs import FORMS, Job, JobStore, Option, command_line
 from procpre_interp.terminal import usable_cores
 
@@ -85,9 +85,8 @@ def show_jobs() -> None:
     if now in ("running", "stopping"):
         label = "Cancel: saves its state" if now == "running" else "Kill: loses what was not saved"
         buttons.button(label, key="cancel_job", on_click=job.cancel)
-        for title, table in troubles(state.list_runs(store.path), store):
-            if "being written" in title:
-                st.dataframe(table, hide_index=True, alt="runs being written")
+        for row in being_written(state.list_runs(store.path), store):
+            st.progress(row.share, f"{row.run[:8]} {row.task}: {row.saved:,} of {row.steps:,} steps saved")
     else:
         label = "Repeat" if now == "finished" else "Go on from there"
         buttons.button(label, key="repeat_job", on_click=start, args=(job.name, list(job.arguments)))

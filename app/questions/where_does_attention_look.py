@@ -67,5 +67,13 @@ with place:
             state.show_table(models.measure(attention.scores, subject).table, f"scores_{side}")
     else:
         for side, run in zip(sides, runs):
-            with st.spinner("Measuring all kept steps"):
-                state.show(state.cached(attention.development, run, store, score), key=side)
+            kept = attention.moments(run, store)
+            tables = state.each(
+                f"Measuring run {run.id[:8]}",
+                kept,
+                lambda each: models.measure(attention.score_table, models.moment(each, store)),
+                key=f"development_{run.id}",
+                name=lambda each: each.label,
+            )
+            if tables:
+                state.show(attention.developed(run, kept, tables, score), key=side)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -11,6 +12,7 @@ from procpre_interp.data import Batch, Task
 from procpre_interp.data.tokens import token_names
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.model import HookedTransformer
+from procpre_interp.pipeline import load_model, load_task
 from procpre_interp.plots.attention import in_words, pattern_figure, score_heatmap, timeline_figure
 from procpre_interp.plots.axes import add_click_targets
 from procpre_interp.probe import attention_pattern, attention_scores
@@ -18,7 +20,7 @@ from procpre_interp.probe.targets import targets_of
 from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
 from procpre_interp.seeding import stream
-from procpre_interp.timeline import timeline
+from procpre_interp.train.process import run_threads
 
 GENERAL = {
     "entropy_relative": "Entropy over its maximum (0 one key, 1 even)",
@@ -40,6 +42,8 @@ class Moment:
     run: Run
     step: int | None
     """None: the transplanted model of the run itself, before its first step."""
+    phase: int
+    """1 or 2; the transplanted model begins phase 2."""
 
 
 def moments(run: Run, store: RunStore) -> list[Moment]:
@@ -57,11 +61,12 @@ def moments(run: Run, store: RunStore) -> list[Moment]:
         except (UnknownRun, DamagedRun):
             parent = None
         if parent is not None and parent.steps:
-            found += [Moment(label=f"phase 1, step {step:,}", run=parent, step=step) for step in parent.steps]
+            found += [Moment(label=f"phase 1, step {step:,}", run=parent, step=step, phase=1) for step in parent.steps]
             if 0 not in run.steps:
-                found.append(Moment(label="transplanted", run=run, step=None))
+                found.append(Moment(label="transplanted", run=run, step=None, phase=2))
     number = 2 if parents else 1
-    return found + [Moment(label=f"phase {number}, step {step:,}", run=run, step=step) for step in run.steps]
+    own = [Moment(label=f"phase {number}, step {step:,}", run=run, step=step, phase=number) for step in run.steps]
+    return found + own
 
 
 def score_names(task: Task) -> dict[str, str]:
@@ -149,21 +154,34 @@ def pattern(
     )
 
 
+def score_table(model: HookedTransformer, task: Task, *, seed: int = 0, n: int = SEQUENCES) -> pd.DataFrame:
+    """Every score of every head, as `probe.attention_scores` gives them, on the sequences of `scores`."""
+    return attention_scores(model, sample(task, seed, n), task)
+
+
 def development(run: Run, store: RunStore, score: str = "entropy_relative", *, n: int = SEQUENCES) -> Exhibit:
-    """One score of every head at all kept steps of both phases.
+    """One score of every head at all kept steps of both phases; each phase on sequences of its own task.
 
     Raises `ValueError` for a run that keeps no weights, and for a score that neither phase has.
     """
-    targets = () if score in GENERAL else (score,)
-    with torch.no_grad():
-        table = timeline(run, store, n_sequences=n, targets=targets)
-    if score not in set(table["score"]):
+    found = [each for each in moments(run, store) if each.step is not None]
+    with run_threads(1):
+        tables = [score_table(load_model(each.run, each.step), load_task(each.run), n=n) for each in found]
+    return developed(run, found, tables, score)
+
+
+def developed(run: Run, found: Sequence[Moment], tables: Sequence[pd.DataFrame], score: str) -> Exhibit:
+    """The same from the `score_table` of each moment."""
+    placed = [table.assign(phase=each.phase, step=each.step or 0) for each, table in zip(found, tables) if len(table)]
+    table = pd.concat(placed, ignore_index=True)
+    shown = table.loc[table["score"] == score]
+    if shown.empty:
         raise ValueError(f"no score {score[:40]!r} in the phases of run {run.id}")
     return Exhibit(
         name=f"development_{score}",
-        figure=timeline_figure(table, score, title=f"{in_words(score)} over training: run {run.id[:8]}"),
+        figure=timeline_figure(shown, score, title=f"{in_words(score)} over training: run {run.id[:8]}"),
         reading="A head forms where its curve leaves the dashed line, which is even attention; coloured are the heads "
         "that move the most.",
-        table=table.loc[table["score"] == score],
+        table=shown,
         notes=("One run: an observation, not a result.",),
     )

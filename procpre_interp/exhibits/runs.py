@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,32 @@ def troubles(runs: pd.DataFrame, store: RunStore) -> list[tuple[str, pd.DataFram
             rows = [_unfinished(row, store) for row in some.head(MOST_UNFINISHED).to_dict("records")]
             found.append((f"{_count(some)} {said}", pd.DataFrame(rows).convert_dtypes()))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A run that a process is computing."""
+
+    run: str
+    task: str
+    saved: int
+    steps: int
+
+    @property
+    def share(self) -> float:
+        """Of its steps that are saved, 0 to 1."""
+        return min(1.0, self.saved / max(1, self.steps))
+
+
+def being_written(runs: pd.DataFrame, store: RunStore) -> list[Writing]:
+    """The runs of a list that are being computed, those that say how long they are; the newest `MOST_UNFINISHED`."""
+    rows = runs.loc[runs["status"] == "running"].head(MOST_UNFINISHED).to_dict("records")
+    found = [_unfinished(row, store) for row in rows]
+    return [
+        Writing(row["run"], str(row["task"]), int(row["saved step"] or 0), int(row["of steps"]))
+        for row in found
+        if isinstance(row["of steps"], int)
+    ]
 
 
 def _count(runs: pd.DataFrame) -> str:
