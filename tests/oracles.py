@@ -199,7 +199,34 @@ def multiplication(tokens: list[int], digits: int = 5, mask: str = "answer") -> 
     return arithmetic(tokens, digits, "*", False, mask)
 
 
+def composed(tokens: list[int], vocab: int = 50, n_primitives: int = 2, which: str = "seen") -> Answer:
+    names = ["identity", "reverse", "sort", "set", "delete", "rotate"]
+    separator = vocab + 6
+    program, x, (target,), _ = split_at(tokens, separator)
+    symbols(x, 1, vocab)
+    assert len(set(x)) > 1
+    assert target in x
+    steps = [token - vocab for token in symbols(program, vocab, vocab + 6)]
+    assert len(steps) == n_primitives
+    unseen = any((steps[i + 1] - steps[i]) % 6 == 2 for i in range(len(steps) - 1))
+    assert which == "all" or unseen == (which == "unseen")
+    y = list(x)
+    for step in steps:
+        if names[step] == "reverse":
+            y = y[::-1]
+        elif names[step] == "sort":
+            y = insertion_sort(y)
+        elif names[step] == "set":
+            y = without_repeats(y)
+        elif names[step] == "delete" and target in y:
+            y.remove(target)
+        elif names[step] == "rotate":
+            y = [*y[1:], y[0]]
+    return [*program, separator, *x, separator, target, separator, *y], n_primitives + len(x) + 3
+
+
 ORACLES = {
+    "composed": composed,
     "identity": identity,
     "reverse": reverse,
     "ww": ww,

@@ -133,7 +133,15 @@ def check_arithmetic(task, cause, clean, corrupted, position):
     assert before == [changed, *([equals + 1 + place] if task.backwards and cause == "carry" else [])]
 
 
+def check_composed(task, cause, clean, corrupted, position):
+    (changed,) = differing(clean, corrupted, position + 1)
+    program, x, *_ = split_at(clean, task.vocab + 6)
+    first, length = (0, len(program)) if cause == "step" else (len(program) + 1, len(x))
+    assert first <= changed < first + length
+
+
 CHECKS = {
+    "composed": check_composed,
     **dict.fromkeys(ONE_SYMBOL, check_symbol),
     **dict.fromkeys(["set", "union"], check_repeat),
     **dict.fromkeys(["dyck", "dyck_shuffle"], check_type),
@@ -208,7 +216,7 @@ def test_pairs_are_a_function_of_their_generator(name, cause):
 @pytest.mark.parametrize(("name", "cause"), EVERY_CAUSE)
 def test_pairs_are_read_at_many_positions(name, cause):
     """None is left out by a place that is always taken first."""
-    config = {"min_pairs": 2, "max_pairs": 4} if name == "haystack" else {}
+    config = {"haystack": {"min_pairs": 2, "max_pairs": 4}, "composed": {"length": 20}}.get(name, {})
     task = TASKS.build(name, **config)
     positions = task.counterfactual(cause, 2000, generator=stream(3, name)).positions.unique()
     # Addition and multiplication have five answer digits or fewer where a cause can show first.
