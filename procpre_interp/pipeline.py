@@ -156,6 +156,7 @@ def execute(
     model = fresh_model(config)
     if config.train.freeze is not None:
         select(model.config, config.train.freeze)
+    fresh = model.flat.detach().clone()
     carried = transplant_into(model, config, store)
     config.task.prepare()
     with store.claim(run_id, waiting=waiting) as partial:
@@ -170,6 +171,7 @@ def execute(
             config.task,
             config.train,
             seed=config.seed,
+            fresh=fresh,
             state_path=partial.resume_path,
             on_step=lambda state: on_step(state, config.train),
             should_stop=should_stop,

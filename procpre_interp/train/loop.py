@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters
 from procpre_interp.train.evaluate import evaluate, summarise
+from procpre_interp.train.intervene import Interventions
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import NativeStep
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
@@ -29,7 +32,8 @@ CURRICULUM_STEP = 2
 class Trainer:
     """Trains `model` in place on `task`, from where `state_path` left off if that exists.
 
-    `on_step(state)` is called after each step, for progress; `keep(step)` when the weights are to be kept. Raises
+    `fresh` are the weights before any transfer, by default those of `model`, for interventions. `on_step(state)` is
+    called after each step, for progress; `keep(step)` when the weights are to be kept. Raises
     `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state
     saved.
     """
@@ -41,6 +45,7 @@ class Trainer:
         config: TrainConfig,
         *,
         seed: int,
+        fresh: Float[Tensor, " n_parameters"] | None = None,
         state_path: Path | None = None,
         on_step: Callable[["TrainState"], None] = lambda state: None,
         keep: Callable[[int], None] = lambda step: None,
@@ -62,6 +67,7 @@ class Trainer:
         )
         self.kept_steps = checkpoint_steps(config.steps, config.checkpoints)
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
+        self.interventions = Interventions(model, config, self.examples, fresh=fresh) if config.interventions else None
         self.load()
         self.set_length(self.state.length)
 
@@ -108,10 +114,15 @@ class Trainer:
 
     def take_step(self) -> None:
         """One optimiser step on the next batch."""
-        state = self.state
+        state, scales = self.state, None
         batch = self.stream.batch(state.step)
+        if self.interventions is not None:
+            self.interventions.set_weights(state.step, self.optimiser)
+            scales = self.interventions.scales(state.step)
+            # Its gradient goes where the kernel adds that of the loss.
+            self.interventions.backward(batch, state.step)
         loss = self.backward(batch)
-        self.optimiser.step(self.learning_rate(state.step))
+        self.optimiser.step(self.learning_rate(state.step), scales)
         state.step += 1
         state.tokens += int(batch.lengths.sum())
         state.train_loss += loss
@@ -131,6 +142,10 @@ class Trainer:
             max_tokens=config.micro_batch_tokens,
             autocast=config.precision == "bfloat16",
         ).item()
+
+    def examples(self, n: int) -> Batch:
+        """The first `n` training sequences of the whole task, the same in every condition of a replicate."""
+        return TaskStream(self.full_task, seed=self.seed, split="train", size=n).batch(0)
 
     def learning_rate(self, step: int) -> float:
         config = self.config

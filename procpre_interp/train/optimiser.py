@@ -60,17 +60,35 @@ class FlatAdamW:
         self.adam = torch.optim.AdamW([self.parameter], lr=0.0, betas=betas, eps=eps, weight_decay=0.0, fused=True)
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """One update from the gradients that stand in `grad`, which are zeroed afterwards."""
+    def step(self, learning_rate: float, scales: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None) -> None:
+        """One update from the gradients that stand in `grad`, which are zeroed afterwards.
+
+        `scales`: factors on each element's learning rate, and on its decay beside that.
+        """
         if self.frozen is not None:
             self.grad.masked_fill_(self.frozen, 0.0)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_([self.parameter], self.clip_norm)
         if self.decays:
-            self.parameter.addcmul_(self.decay, self.parameter, value=-learning_rate)
+            decay = self.decay if scales is None else self.decay * scales[0] * scales[1]
+            self.parameter.addcmul_(decay, self.parameter, value=-learning_rate)
+        before = None if scales is None else self.parameter.clone()
         self.adam.param_groups[0]["lr"] = learning_rate
         self.adam.step()
+        if scales is not None:
+            self.parameter.copy_(torch.lerp(before, self.parameter, scales[0]))
         self.grad.zero_()
+
+    @torch.no_grad()
+    def assign(self, mask: Bool[Tensor, " n"], values: Float[Tensor, " n"]) -> None:
+        """Give the elements that `mask` marks these values, and a first moment of zero.
+
+        The second moment, the scale of their gradients, stays: from zero it would make the next hundreds of updates
+        several times too large, as its correction for a zero start has long run out.
+        """
+        self.parameter.copy_(torch.where(mask, values, self.parameter))
+        if "exp_avg" in self.adam.state[self.parameter]:
+            self.adam.state[self.parameter]["exp_avg"].masked_fill_(mask, 0.0)
 
     def state(self) -> dict[str, Tensor]:
         """The two moments and the step count; empty before the first step."""

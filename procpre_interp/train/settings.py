@@ -9,6 +9,7 @@ import torch
 
 from procpre_interp.config import unhashed
 from procpre_interp.model import ModelConfig
+from procpre_interp.train.interventions import Intervention
 from procpre_interp.train.native import why_not
 from procpre_interp.train.optimiser import Schedule
 
@@ -60,6 +61,8 @@ class TrainConfig:
     """Log-spaced steps whose weights are kept, the last step among them."""
     freeze: str | None = None
     """Selector of the weights that keep their initial value."""
+    interventions: tuple[Intervention, ...] = ()
+    """What else is done to the run, in this order: `procpre_interp.train.interventions`."""
     threads: int = 1
     """CPU threads. Another number changes the last bits of a sum, so it is part of the run's identity."""
     device: str = "cpu"
@@ -97,7 +100,8 @@ class TrainConfig:
         if kernel == "auto":
             kernel = "native" if self.why_torch(model) is None else "torch"
         tokens = None if kernel == "native" else self.micro_batch_tokens or cached_tokens(model.d_model)
-        return dataclasses.replace(self, kernel=kernel, micro_batch_tokens=tokens)
+        interventions = tuple(each.canonical() for each in self.interventions)
+        return dataclasses.replace(self, kernel=kernel, micro_batch_tokens=tokens, interventions=interventions)
 
     def why_torch(self, model: ModelConfig) -> str | None:
         """Why the native kernel cannot do this, in one line; None when it can."""
