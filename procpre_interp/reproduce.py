@@ -13,6 +13,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.pipeline import Architecture
 from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Condition, Pretraining, Source, Sweep
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import EmbeddingStrategy, TransferConfig
 
 ProtocolName = Literal["cheap", "paper"]
@@ -111,11 +112,12 @@ def dyck(
     ablation: Ablation | None = None,
     embeddings: EmbeddingStrategy = "average",
     positions: Literal["carry", "fresh"] = "carry",
+    interventions: tuple[Intervention, ...] = (),
 ) -> Condition:
     """A condition with one parent. `embeddings` is what happens to W_E and to W_U alike."""
     transfer = TransferConfig(token_embedding=embeddings, unembedding=embeddings, positions=positions)
     source = Source(phase1=phase1, selector=selector, ablation=ablation)
-    return Condition(name=name, label=label, sources=(source,), transfer=transfer)
+    return Condition(name=name, label=label, sources=(source,), transfer=transfer, interventions=interventions)
 
 
 CONDITIONS = (

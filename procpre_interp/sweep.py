@@ -21,6 +21,7 @@ from procpre_interp.outcomes import cell_results, is_whole
 from procpre_interp.pipeline import Architecture, Parent, RunConfig
 from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import NOTHING, TransferConfig
 from procpre_interp.transfer_map import Method, coalitions, selector_grid
 
@@ -76,6 +77,8 @@ class Condition:
     """Where weights come from; several make an assembly, of which the later ones overlay the earlier."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
+    interventions: tuple[Intervention, ...] = ()
+    """What is done to its training beside what the sweep's own says: `procpre_interp.train.interventions`."""
     replicates: int | None = None
     """Only the first so many replicates have it; none: all."""
 
@@ -315,7 +318,9 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                 task=sweep.task,
                 seed=seed,
                 model=sweep.model,
-                train=sweep.train,
+                train=dataclasses.replace(
+                    sweep.train, interventions=sweep.train.interventions + condition.interventions
+                ),
                 parents=tuple(parent for parent in taken if parent is not None),
                 transfer=condition.transfer,
             )

@@ -34,6 +34,7 @@ def test_names_by_hand():
         "1'",
         ".",
     ]
+    assert token_names(TASKS.build("composed", vocab=10), [11, 13, 16, 7, 17]) == ["reverse", "set", "|", "7", "·"]
     assert token_names(TASKS.build("shuffled", task={"name": "sort"}), [7, 100, 101]) == ["7", "|", "·"]
 
 

@@ -1,9 +1,11 @@
 """What `train` and `transfer` share: a task chosen by name, defaults from YAML, one run with progress."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from procpre_interp.commands.options import take
@@ -15,6 +17,7 @@ from procpre_interp.progress import RunProgress
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.terminal import default_store
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions import INTERVENTIONS
 
 HELP_FLAGS = ("-h", "--help")
 
@@ -24,6 +27,8 @@ class Training:
     """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
 
     --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
+    --intervene 'NAME field=value ...' does something to the run, and may be given several times: entropy_penalty,
+    matched_entropy, rewind or rate, such as --intervene 'rewind selector=mlp steps=[0,500]'.
     """
 
     task: Task
@@ -42,9 +47,13 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
     """Fields from --config and --task, and the arguments that are left. Raises `ValueError` without any task."""
     path, arguments = take(arguments, "--config")
     name, arguments = take(arguments, "--task")
+    interventions, arguments = take_interventions(arguments)
     fields: dict[str, Any] = {}
     if path is not None:
         fields = read_yaml(Path(path))
+    if interventions:
+        train = fields.get("train") or {}
+        fields["train"] = {**train, "interventions": [*(train.get("interventions") or []), *interventions]}
     if name is not None:
         given = fields.get("task")
         keep = given if isinstance(given, dict) and given.get("name") in (None, name) else {}
@@ -54,6 +63,25 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
             raise ValueError(f"procpre-interp {command} wants --task NAME. There are: {', '.join(TASKS)}")
         fields["task"] = {"name": "dyck"}
     return fields, arguments
+
+
+def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Fields of what `--intervene` asks for, and the other arguments. Raises `ValueError` for a mistake."""
+    found: list[dict[str, Any]] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, text = argument.partition("=")
+        if flag != "--intervene":
+            rest.append(argument)
+            continue
+        name, *pairs = shlex.split(text if equals else next(remaining, "")) or [""]
+        if bad := [pair for pair in pairs if "=" not in pair]:
+            raise ValueError(f"--intervene: {bad[0]!r} is no field=value")
+        values = {field: yaml.safe_load(value) for field, _, value in (pair.partition("=") for pair in pairs)}
+        INTERVENTIONS.build(name, **values)  # so that a mistake is said at once
+        found.append({"name": name, **values})
+    return found, rest
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from procpre_interp.data.downstream.arithmetic import ArithmeticTask
+from procpre_interp.data.downstream.composed import PRIMITIVES, Composed
 from procpre_interp.data.downstream.recall import Haystack
 from procpre_interp.data.mixture import Shuffled
 from procpre_interp.data.procedural.automata import CellularAutomaton
@@ -43,6 +44,9 @@ def tokens_of(task: Task) -> list[Token]:
         names[task.ids.pad] = Token(PADDING, "padding")
     elif isinstance(task, SequenceTask):
         names[: task.ids.n_symbols] = [Token(str(symbol), "symbol") for symbol in range(task.ids.n_symbols)]
+        if isinstance(task, Composed):
+            steps = [Token(name, "step") for name in PRIMITIVES]
+            names[task.first_step : task.first_step + len(steps)] = steps
         names[task.ids.separator] = Token("|", "separator")
         names[task.ids.pad] = Token(PADDING, "padding")
     elif isinstance(task, Haystack):

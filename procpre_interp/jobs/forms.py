@@ -80,6 +80,7 @@ TASKS = (
     "dyck",
     "haystack",
     "addition",
+    "composed",
     "delete",
     "dyck_shuffle",
     "eca",

@@ -21,6 +21,7 @@ ROLES = {
     "sign": "#999933",
     "stop": "#882255",
     "separator": "#999933",
+    "step": "#117733",
     "cells": "#44AA99",
     "text": "#44AA99",
     "token": "#88CCEE",
