@@ -26,8 +26,8 @@ STEPS = (0, 250, 500, 1000)
 CLAIM = Claim(
     name="needed_only_early",
     claim="Dyck's attention is needed only in the first 500 steps of phase 2.",
-    prediction="Attention + LN whose attention is made fresh again before step 500 is more accurate than no pretraining "
-    "by more than the margin.",
+    prediction="Attention + LN whose attention is made fresh again before step 500 is more accurate than no "
+    "pretraining by more than the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean gain whose interval lies wholly below the margin.",
     primary=Contrast(
