@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -132,6 +132,10 @@ class HookedTransformer(FlatParameters, LensInterface):
         model = cls(config, generator=torch.Generator())
         model._initialise(lambda name: stream(seed, *labels, "init", name))
         return model
+
+    def block(self, layer: int) -> Block:
+        """A layer, typed."""
+        return cast(Block, self.blocks[layer])
 
     def _repr_html_(self) -> str:
         """In a notebook: its shape, and the parameters of each component. (`repr` lists the modules.)"""

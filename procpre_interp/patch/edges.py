@@ -19,7 +19,6 @@ from procpre_interp.patch.replacement import Direction, check_direction
 from procpre_interp.patch.rewired import (
     Rewired,
     WriterValues,
-    block_of,
     block_sizes,
     blocks,
     prepare,
@@ -280,7 +279,7 @@ def _add_scores(
                 read = layer == last and letter == "Q"
                 resid = run[f"blocks.{layer}.hook_resid_pre"]
                 resid = at_positions(resid, positions[:, None]) if read else resid
-                gradient = _at_inputs(block_of(model, layer), letter, resid, gradients[f"blocks.{layer}.{point}"])
+                gradient = _at_inputs(model.block(layer), letter, resid, gradients[f"blocks.{layer}.{point}"])
                 start = stage.readers.start + i * heads
                 add(stage.n_writers, slice(start, start + heads), gradient, read)
 

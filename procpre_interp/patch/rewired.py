@@ -1,7 +1,6 @@
 """Runs with edges rewired: each carries its writer's value in the run, or a replaced one."""
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +60,7 @@ def writer_values(
     place = 1
     late = []
     for layer in range(config.n_layers):
-        block = block_of(model, layer)
+        block = model.block(layer)
         z = activations[f"blocks.{layer}.attn.hook_z"]
         results = einsum(z, block.attn.W_O, "pair pos head d_head, head d_head d_model -> head pair pos d_model")
         mlp = activations[f"blocks.{layer}.hook_mlp_out"] - block.mlp.b_out
@@ -166,7 +165,7 @@ class Rewired:
     def _mlp(
         self, index: int, keep: Tensor, own: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "circuit 1 pair *pos d_model"]:
-        block = block_of(self.model, index // 2)
+        block = self.model.block(index // 2)
         inputs = self._inputs(index, keep, own, read=index // 2 == self.last_layer)
         flat = rearrange(inputs, "circuit reader pair ... d -> (circuit reader pair) (...) d")
         return (block.mlp(block.ln2(flat)) - block.mlp.b_out).reshape(inputs.shape)
@@ -178,7 +177,7 @@ class Rewired:
             h = self.model.config.n_heads
             q, k, v = keep[:, self.graph.stages[0].edges].long().unflatten(1, (3, h)).unbind(1)
             return self._first_heads[4 * q + 2 * k + v, torch.arange(h, device=keep.device)]
-        block, h = block_of(self.model, index // 2), self.model.config.n_heads
+        block, h = self.model.block(index // 2), self.model.config.n_heads
         if index // 2 < self.last_layer:
             q, k, v = (
                 _project(block, self._inputs(index, keep, own, slice(i * h, (i + 1) * h), read=False), letter)
@@ -203,16 +202,11 @@ class Rewired:
 
         State 4 q + 2 k + v, where 1 means kept; computed once, whatever the number of circuits.
         """
-        block = block_of(self.model, 0)
+        block = self.model.block(0)
         both = torch.stack([self.replaced.everywhere[0], embed]).unsqueeze(1)
         q, k, v = (_project(block, both, letter) for letter in "QKV")
         results = [_attend(q[s // 4], k[s // 2 % 2], v[s % 2]) @ block.attn.W_O[:, None] for s in range(8)]
         return torch.stack(results)
-
-
-def block_of(model: HookedTransformer, layer: int) -> Block:
-    """A layer, typed."""
-    return cast(Block, model.blocks[layer])
 
 
 def prepare(model: HookedTransformer, pairs: Pairs) -> Pairs:

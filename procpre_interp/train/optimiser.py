@@ -75,7 +75,7 @@ class FlatAdamW:
         before = None if scales is None else self.parameter.clone()
         self.adam.param_groups[0]["lr"] = learning_rate
         self.adam.step()
-        if scales is not None:
+        if scales is not None and before is not None:
             self.parameter.copy_(torch.lerp(before, self.parameter, scales[0]))
         self.grad.zero_()
 

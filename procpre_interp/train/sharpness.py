@@ -48,7 +48,7 @@ def relative_entropy(model: HookedTransformer, batch: Batch, heads: Heads) -> Fl
             values = _layer_entropy(_scores(model, layer, resid, wanted[layer]), batch.lengths)
             found |= {(layer, head): value for head, value in zip(wanted[layer], values)}
         if layer < max(wanted):
-            resid = model.blocks[layer](resid)
+            resid = model.block(layer)(resid)
     return torch.stack([found[place] for place in heads])
 
 
@@ -62,7 +62,8 @@ def match_entropy(model: HookedTransformer, batch: Batch, heads: Heads, wanted: 
     batch = batch.to(model.flat.device)
     tokens = batch.tokens[:, : int(batch.lengths.max())]
     resid = model.embed(tokens) + model.pos_embed(tokens)
-    for layer, block in enumerate(model.blocks):
+    for layer in range(max(layer for layer, _ in heads) + 1):
+        block = model.block(layer)
         own = [(index, head) for index, (place, head) in enumerate(heads) if place == layer]
         if own:
             indices, numbers = map(list, zip(*own))
@@ -83,7 +84,7 @@ def _scores(
     model: HookedTransformer, layer: int, resid: Float[Tensor, "batch pos d_model"], heads: list[int]
 ) -> Float[Tensor, "batch head query key"]:
     """Scores of some heads of a layer, -inf where causality hides the key."""
-    block = model.blocks[layer]
+    block = model.block(layer)
     x, attn = block.ln1(resid), block.attn
     shapes = "batch pos d_model, head d_model d_head -> batch head pos d_head"
     q = einsum(x, attn.W_Q[heads], shapes) + attn.b_Q[heads][:, None]
