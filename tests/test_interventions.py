@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 import torch
 
+from procpre_interp.cli import main
 from procpre_interp.config import content_hash, from_dict, to_dict
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.probe import attention_entropy
+from procpre_interp.runs import RunStore
 from procpre_interp.seeding import stream
+from procpre_interp.sweep import Condition, Sweep, plan
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
 from procpre_interp.train.interventions import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rewind
 from procpre_interp.train.sharpness import heads_of, relative_entropy
@@ -113,6 +116,19 @@ def test_matched_entropy(pattern):
     assert torch.equal(model.flat[keys], sources[pattern][keys])
     ratio = model.flat[queries] / sources[pattern][queries]
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-4, atol=0)
+
+
+def test_heads_that_cannot_be_made_sharp_are_refused():
+    model, alike = fresh(2, std=0.6), fresh(2, std=0.6)
+    with torch.no_grad():
+        for name in ("embed", "pos_embed"):
+            for parameter in getattr(alike, name).parameters():
+                parameter.copy_(parameter.mean(0, keepdim=True).expand_as(parameter))
+    # The fresh queries and keys see the same token everywhere, so that no scale makes a difference.
+    sharp = MatchedEntropy(selector="blocks.0.attn", pattern="fresh", entropy="fresh")
+    config = dataclasses.replace(SHORT, interventions=(sharp,))
+    with pytest.raises(ValueError, match=r"gives it an entropy of 0\.\d+"):
+        Trainer(alike, TASK, config, seed=0, fresh=model.flat.detach().clone())
 
 
 @pytest.mark.parametrize("to", ["start", "fresh"])
@@ -231,3 +247,26 @@ def test_every_intervention_says_what_it_holds_fixed_and_what_it_changes():
         said = INTERVENTIONS[name].__doc__ or ""
         assert "Changes" in said, name
         assert "olds fixed" in said, name
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    command = ["train", "--task", "haystack", "--train.steps", "4", "--train.batch-size", "8"]
+    command += ["--train.evaluate-examples", "8", "--store", str(tmp_path)]
+    asked = ["--intervene", "rewind selector=mlp steps=[0,2]", "--intervene=rate selector=ln learning_rate_factor=0.5"]
+    assert main([*command, *asked]) == 0
+    (entry,) = RunStore(tmp_path).query()["run"]
+    interventions = RunStore(tmp_path).open(entry).config["train"]["interventions"]
+    assert [each["name"] for each in interventions] == ["rewind", "rate"]
+    assert interventions[0]["steps"] == [0, 2]
+    for bad, said in (("rewnd x=1", "Did you mean 'rewind'"), ("rewind mlp", "no field=value"), ("", "unknown")):
+        assert main([*command, "--intervene", bad]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_sweeps_condition_has_its_own(tmp_path):
+    rewound = Condition(name="rewound", interventions=(Rewind(selector="mlp", steps=(1,)),))
+    planned = plan(Sweep(name="s", task=TASK, train=SHORT, conditions=(rewound,), replicates=1))
+    found = {cell["condition"]: planned.configs[cell["run"]] for cell in planned.cells.to_dict("records")}
+    assert found["none"].train.interventions == ()
+    assert found["rewound"].train.interventions == rewound.interventions
+    assert found["none"].run_id != found["rewound"].run_id

@@ -22,6 +22,8 @@ from procpre_interp.train.sharpness import heads_of, match_entropy, relative_ent
 
 EXAMPLES = 256
 """Sequences that an entropy is matched on."""
+TOLERANCE = 0.02
+"""Of a matched entropy, over its maximum."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,8 +147,8 @@ class MatchedEntropy(Intervention):
     kept. pattern transferred, entropy fresh: the reverse. Changes, before the first step: W_Q, b_Q, W_K and b_K of the
     selected heads, by the choice of `pattern`, and W_Q and b_Q by one factor a head, layer after layer, so that its
     mean entropy on `EXAMPLES` training sequences is that of the same head in the other model. Holds fixed: all other
-    weights, data and training. Where no factor from 2^-10 to 2^10 can match (a head without any scores), the nearest is
-    taken.
+    weights, data and training. Raises `ValueError` where no factor from 2^-10 to 2^10 comes within `TOLERANCE`: fresh
+    heads that see nearly the same token everywhere, as after averaged embeddings, cannot be made sharp.
 
     Source: P2's third mechanism asks for it; the procedure is our choice.
     """
@@ -171,6 +173,16 @@ class MatchedEntropy(Intervention):
             mask = flat_mask(model, "+".join(names)).to(own.device)
             model.flat.copy_(torch.where(mask, vectors[self.pattern], own))
         match_entropy(model, batch, heads, wanted)
+        with torch.no_grad():
+            missed = (relative_entropy(model, batch, heads) - wanted).abs()
+        if float(missed.max()) > TOLERANCE:
+            worst = int(missed.argmax())
+            layer, head = heads[worst]
+            raise ValueError(
+                f"no factor on the {self.pattern} queries of L{layer}H{head} gives it an entropy of "
+                f"{wanted[worst]:.3f} (off by {missed[worst]:.3f} at the nearest); match other heads, or embeddings "
+                "that differ"
+            )
 
 
 _QUERY_KEY = ("W_Q", "W_K", "b_Q", "b_K")

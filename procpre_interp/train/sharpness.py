@@ -57,7 +57,7 @@ def match_entropy(model: HookedTransformer, batch: Batch, heads: Heads, wanted: 
     """Scale W_Q and b_Q of each head so that its `relative_entropy` is the wanted one, layer after layer.
 
     Entropy falls as scores grow, so the factor is found by bisection of its logarithm; where no factor within
-    `MOST_DOUBLINGS` does it, the nearest is taken.
+    `MOST_DOUBLINGS` does it, it is the nearest, and whoever calls this must look at what came out.
     """
     batch = batch.to(model.flat.device)
     tokens = batch.tokens[:, : int(batch.lengths.max())]
