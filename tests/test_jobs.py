@@ -4,7 +4,6 @@ import dataclasses
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -79,14 +78,19 @@ def test_what_ignores_ctrl_c_is_killed_when_asked_again(tmp_path):
     assert job.exit_code == -signal.SIGKILL
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the guard in /proc")
 def test_a_killed_guard_leaves_a_job_that_runs_on_and_then_has_died(tmp_path):
     job = start(tmp_path, "import time; print('ready', flush=True); time.sleep(2)")
     deadline = time.monotonic() + 20
     while "ready" not in job.log() and time.monotonic() < deadline:
         time.sleep(0.05)
-    found = subprocess.run(["pgrep", "-f", f"jobs.guard {job.folder}"], capture_output=True, text=True, check=True)
-    for guard in found.stdout.split():
-        os.kill(int(guard), signal.SIGKILL)
+    guards = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(f"{sys.executable}\0-m\0procpre_interp.jobs.guard\0{job.folder}\0".encode())
+    ]
+    assert len(guards) == 1
+    os.kill(guards[0], signal.SIGKILL)
     assert job.is_running
     assert wait_for(job, "died") == "died"
     assert job.exit_code is None
