@@ -2,7 +2,7 @@
 
 from procpre_interp.runs import RunStore
 from tests.explorer import charts, check, open_page, said
-from tests.results import fill
+from tests.results import TABLE, fill
 
 PAGE = "questions/what_survives_damage.py"
 
@@ -45,3 +45,16 @@ def test_a_damaged_claim_gives_way_to_the_one_that_comes_with_the_package(monkey
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert len(charts(app)) == 1
     assert "come with the package" in said(app)
+    (warning,) = app.warning
+    assert "claim-shuffling_weights_destroys_it cannot be read" in warning.value
+
+
+def test_a_stored_sweep_with_damage_has_its_ladder_below(monkeypatch, tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=3)
+    stored = store.read_table(TABLE)
+    about = stored.metadata | {"title": "My damage", "config": "grids:\n- {ablation: [{noise: 1}]}"}
+    store.write_table("mine-12345678", stored.frame, about)
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert app.selectbox(key="sweep").options == ["mine-12345678"]
+    assert "My damage" in charts(app)[1].proto.spec

@@ -11,7 +11,8 @@ def spec(app, index: int) -> str:
 
 def test_the_answer_stands_on_top(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
-    assert app.success[0].value.startswith("Carries the gain: attn (+23.5 [")
+    assert app.success[0].value.startswith("Carries the gain: ln (+24.3 [")
+    assert "none can be decided: n = 6" in app.success[0].value
     assert len(charts(app)) == 2
 
 
@@ -27,11 +28,19 @@ def test_the_method_and_the_outcome_change_the_numbers(monkeypatch, tmp_path):
 
 def test_a_part_from_the_address_shows_its_own_curves(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, part="ln", method="add_one_in", tab="All methods")
+    first = spec(app, 1)
     assert app.selectbox(key="part").value == "ln"
     assert "Not drawn, as their runs are not in the store: ln alone, all but ln." in said(app)
     check(app.selectbox(key="part").set_value("attn").run())
     assert "attn alone" in said(app)
     assert "ln alone" not in said(app)
+    assert "all but attn" in spec(app, 1)
+    assert spec(app, 1) != first
+    assert app.query_params["part"] == "attn"
+
+
+def test_a_map_of_whole_parts_says_how_to_make_one_of_heads(monkeypatch, tmp_path):
+    assert "put `grain: head`" in said(open_page(monkeypatch, tmp_path, PAGE))
 
 
 def test_an_unknown_part_in_the_address_is_named(monkeypatch, tmp_path):

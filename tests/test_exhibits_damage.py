@@ -1,11 +1,14 @@
 """Damage as exhibits, on cells whose gains are known, and the results that come with the package."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
 from procpre_interp.exhibits import damage
-from procpre_interp.exhibits.results import load_results
+from procpre_interp.exhibits.results import Results, load_results
 from procpre_interp.runs import RunStore
+from procpre_interp.stats import summarise_conditions
 from tests.explorer import DEMO
 
 
@@ -35,6 +38,25 @@ def test_the_ladder_shows_gains_over_none():
     lines = {shape.x0 for shape in exhibit.figure.layout.shapes}
     assert {0.0, 0.214} <= lines
     assert "2 seeds" in damage.origin(claim)
+
+
+def test_a_sweep_with_damage_has_the_same_ladder():
+    table = cells({"none": 0.1, "noised": 0.4, "intact": 0.9})
+    found = Results(
+        name="sweep",
+        table=table,
+        about={"title": "Noise"},
+        summary=summarise_conditions(table),
+        histories=pd.DataFrame(),
+        problems=(),
+    )
+    exhibit = damage.controls_of(found)
+    assert exhibit.table.set_index("condition")["estimate"].to_dict() == pytest.approx({"noised": 0.3, "intact": 0.8})
+    assert exhibit.title == "Noise"
+    with pytest.raises(ValueError, match="a ladder needs a table with status, accuracy; this one lacks accuracy"):
+        damage.controls_of(dataclasses.replace(found, table=table.drop(columns="accuracy")))
+    with pytest.raises(ValueError, match="a diagnosis needs a table with phase1_run"):
+        damage.transferred_runs(dataclasses.replace(found, table=table.drop(columns="phase1_run")), RunStore(DEMO))
 
 
 def test_noise_has_its_half_dose_where_half_of_the_gain_is_left():

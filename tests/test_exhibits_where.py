@@ -1,5 +1,6 @@
 """Transfer maps as exhibits, on a sweep whose effects are known."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -78,13 +79,52 @@ def test_the_answer_names_what_helps_and_what_harms():
     assert "area" not in found.outcomes
 
 
+ATTN = {"method": "shapley", "player": "attn", "outcome": "loss_nats", "decision": "significant"}
+
+
 def test_a_loss_that_falls_is_a_gain():
-    row = {"method": "shapley", "player": "attn", "outcome": "loss_nats", "estimate": -1.5, "low": -2.0, "high": -1.0}
-    assert where.answer(pd.DataFrame([row])) == "Carries the gain: attn (-1.50 [-2.00, -1.00] nats a scored token)."
+    row = ATTN | {"estimate": -1.5, "low": -2.0, "high": -1.0}
+    said = where.answer(pd.DataFrame([row]))
+    assert said.startswith("Carries the gain: attn (-1.50 [-2.00, -1.00] nats a scored token). By the tests,")
     harm = pd.DataFrame([row | {"estimate": 1.5, "low": 1.0, "high": 2.0}])
-    assert "no part alone, for sure. Harms it: attn" in where.answer(harm)
+    assert "no part for sure. Harms it: attn" in where.answer(harm)
     unsure = pd.DataFrame([row | {"low": -3.0, "high": 1.0}])
     assert "Not told from 0: attn" in where.answer(unsure)
+
+
+def test_the_answer_says_what_is_left_when_adjusted_for_the_number_of_parts():
+    rows = [ATTN | {"player": name, "estimate": -1.0, "low": -2.0, "high": -0.5} for name in ("attn", "ln")]
+    table = pd.DataFrame(rows)
+    assert where.answer(table).endswith("adjusted for 2 parts (Holm), significant: attn, ln.")
+    some = table.assign(decision=["significant", "undecided: n = 6 can give no p below 1"])
+    assert where.answer(some).endswith("(Holm), significant: attn.")
+    undecided = table.assign(decision="undecided: n = 6 can give no adjusted p below 0.156")
+    assert where.answer(undecided).endswith("none can be decided: n = 6 can give no adjusted p below 0.156.")
+    assert where.answer(table.assign(decision="not significant")).endswith("(Holm), none is significant.")
+
+
+def test_the_answer_on_effects_without_interval_and_on_many_parts():
+    nan = float("nan")
+    single = pd.DataFrame([ATTN | {"outcome": "accuracy", "estimate": 0.2, "low": nan, "high": nan}])
+    assert "Not told from 0: attn (+20.0 points, no interval)." in where.answer(single)
+    assert "attn (no complete replicate)" in where.answer(single.assign(estimate=nan))
+    heads = [
+        ATTN | {"player": f"blocks.0.attn.head.{i}", "estimate": -i, "low": -i - 1, "high": -i / 2}
+        for i in range(1, 10)
+    ]
+    said = where.answer(pd.DataFrame(heads)).partition(" By the tests")[0]
+    assert said.startswith("Carries the gain: blocks.0.attn.head.9 (-9.00")
+    assert said.endswith("and 3 more.")
+    assert "head.3" not in said
+
+
+@pytest.mark.parametrize(
+    ("player", "is_fine"),
+    [("attn", False), ("blocks.1", False), ("blocks.0.attn.head.1", True), ("blocks.0.attn.W_Q", True)],
+)
+def test_which_maps_have_heads_or_matrices(player, is_fine):
+    (found,) = where.maps(sweep())
+    assert dataclasses.replace(found, players=(player,)).is_fine == is_fine
 
 
 def test_every_cell_can_be_clicked_and_is_its_part():

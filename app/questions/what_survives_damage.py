@@ -16,6 +16,9 @@ claims = state.list_damage(store.path)
 
 def show_claim(name: str, *exhibits) -> None:
     """The exhibits of a damage claim and where its numbers are from, or the command that makes it."""
+    for problem in state.list_claims(store.path)[1]:
+        if name in problem:  # another result stands in for it below
+            st.warning(state.quoted(problem, 300))
     state.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")
     judged = claims[name]
     st.caption(damage.origin(judged))
@@ -31,7 +34,7 @@ def show_failures() -> None:
     if not runs:
         st.info(f"None of the {len(problems):,} runs with pretraining in this table can be opened.")
         return
-    by_condition, findings = state.cached(damage.diagnosis, found, store)
+    by_condition, findings = state.cached(damage.diagnosis, found, store, state.list_runs(store.path))
     state.show_table(by_condition, "signatures")
     st.caption("In brackets: runs of the condition that show a signature; one may show several.")
     label = state.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")

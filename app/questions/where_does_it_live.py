@@ -54,7 +54,8 @@ else:
 with st.expander("The runs behind these curves"):
     state.show_table(where.runs_behind(chosen, part), "runs_behind")
     st.page_link("questions/runs.py", label="Look into runs", icon=":material/search:")
-st.caption(
-    "Other grains (layers, heads, matrices): `grain:` under `maps:` in a sweep's file, such as "
-    "`experiments/sweeps/components.yaml`."
-)
+if not chosen.is_fine:
+    st.caption(
+        "This map has no single heads or matrices. For one that has, put `grain: head` (or `matrix`, `head_matrix`) in "
+        "place of `players:` in a copy of `experiments/sweeps/components.yaml`, and run `procpre-interp sweep` on it."
+    )

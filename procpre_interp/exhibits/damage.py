@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,7 +34,7 @@ _NOISED = re.compile(r"(?P<part>.+) noise (?P<dose>\d+(?:\.\d+)?)")
 """How the conditions of `noise_dose_response` are named."""
 
 
-def damage_claims(store: RunStore | None = None, folder=FOLDER) -> dict[str, Judged]:
+def damage_claims(store: RunStore | None = None, folder: Path | None = FOLDER) -> dict[str, Judged]:
     """The claims that damage weights, by name; one in the store stands before the one that comes with the package."""
     found, _ = find_claims(store, folder)
     return {name: found[name] for name in (CONTROLS, NOISE) if name in found}
@@ -55,6 +56,7 @@ def controls_of(results: Results) -> Exhibit:
 
 
 def _gains(cells: pd.DataFrame, title: str, margin: float | None) -> Exhibit:
+    _require(cells, "status", "accuracy", what="a ladder")
     summary = summarise_conditions(cells)
     if "none" not in set(summary["condition"]):
         raise ValueError("a ladder shows gains over no pretraining: the table has no condition 'none'")
@@ -133,6 +135,7 @@ def _dose_response(table: pd.DataFrame, fits: pd.DataFrame, name: str, title: st
 
 def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list[str]]:
     """The runs of a table that had pretraining, and a line for each that cannot be opened."""
+    _require(results.table, "phase1_run", what="a diagnosis")
     runs, problems = [], []
     has_parent = results.table["phase1_run"].fillna("") != ""
     for run in dict.fromkeys(results.table.loc[has_parent, "run"]):
@@ -143,13 +146,16 @@ def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list
     return runs, problems
 
 
-def diagnosis(results: Results, store: RunStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+def diagnosis(
+    results: Results, store: RunStore, summaries: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Why transfers failed: signatures by condition as text, and one row a finding of each run.
 
-    The second has columns label, replicate, run, signature, finding, remedy and numbers.
+    The second has columns label, replicate, run, signature, finding, remedy and numbers. `summaries` is the store's
+    `query`, where it was read already.
     """
     runs, _ = transferred_runs(results, store)
-    findings = diagnose_all(runs, store)
+    findings = diagnose_all(runs, store, summaries)
     cells = results.table.drop_duplicates("run").set_index("run")
     rows = [
         {
@@ -165,3 +171,9 @@ def diagnosis(results: Results, store: RunStore) -> tuple[pd.DataFrame, pd.DataF
     ]
     columns = ["label", "replicate", "run", "signature", "finding", "remedy", "numbers"]
     return diagnosis_by_condition(findings, results.table), pd.DataFrame(rows, columns=columns)
+
+
+def _require(cells: pd.DataFrame, *columns: str, what: str) -> None:
+    missing = [name for name in columns if name not in cells]
+    if missing:
+        raise ValueError(f"{what} needs a table with {', '.join(columns)}; this one lacks {', '.join(missing)}")

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from procpre_interp.describe import map_effects_table
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import Results, learning
-from procpre_interp.players import coalitions
+from procpre_interp.players import coalitions, place
 from procpre_interp.plots.axes import add_click_targets
 from procpre_interp.plots.heatmaps import METHODS, transfer_bars, transfer_heatmap
 from procpre_interp.transfer_map import OUTCOMES, transfer_map
@@ -19,6 +20,9 @@ READINGS = {
     "shapley": "blue: the part adds to the outcome on average over all sets of other parts; red: it takes away",
 }
 """How to read the colours of each method."""
+
+MOST_PARTS = 6
+"""Parts that the answer names of each kind; a map of heads has dozens."""
 
 METHOD_NAMES = {name: text[0].upper() + text[1:] for name, (_, text) in METHODS.items()}
 """Method -> what people read."""
@@ -41,6 +45,12 @@ class TransferMap:
         """What the table has of `OUTCOMES`: name -> what people read."""
         known = {name: each for name, each in OUTCOMES.items() if set(each.columns) <= set(self.rows)}
         return {name: f"{each.description} ({each.unit})" for name, each in known.items()}
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether some player is a single head or a matrix."""
+        places = [place(player) for player in self.players]
+        return any(spot["head"] is not None or spot["matrix"] is not None for spot in places)
 
 
 def maps(results: Results) -> list[TransferMap]:
@@ -84,18 +94,21 @@ def effects(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame:
 
 
 def answer(table: pd.DataFrame) -> str:
-    """In a sentence: which parts carry the gain for sure, and which harm it. `effects` of one method and outcome."""
+    """In words: which parts carry the gain, which harm it, and what is left of that when adjusted for their number.
+
+    `table` is that of `effects`, of one method and outcome. The largest effects come first.
+    """
     about = OUTCOMES[table["outcome"].iloc[0]]
     better = -1 if "below 0" in about.description else 1
     helps, harms, rest = [], [], []
-    for row in table.to_dict("records"):
+    for row in table.sort_values("estimate", key=abs, ascending=False, kind="stable").to_dict("records"):
         said = f"{row['player']} ({_bounds(row, about.unit)})"
         low, high = sorted((better * row["low"], better * row["high"]))
         (helps if low > 0 else harms if high < 0 else rest).append(said)
-    parts = [f"Carries the gain: {', '.join(helps) or 'no part alone, for sure'}."]
-    parts += [f"Harms it: {', '.join(harms)}."] if harms else []
-    parts += [f"Not told from 0: {', '.join(rest)}."] if rest else []
-    return " ".join(parts)
+    parts = [f"Carries the gain: {_listed(helps) or 'no part for sure'}."]
+    parts += [f"Harms it: {_listed(harms)}."] if harms else []
+    parts += [f"Not told from 0: {_listed(rest)}."] if rest else []
+    return " ".join([*parts, _adjusted(table)])
 
 
 def heatmap(table: pd.DataFrame) -> Exhibit:
@@ -168,9 +181,31 @@ def runs_behind(found: TransferMap, player: str) -> pd.DataFrame:
     return shown[["transferred", *[name for name in columns if name in shown]]].reset_index(drop=True)
 
 
+def _adjusted(table: pd.DataFrame) -> str:
+    """What the tests say, adjusted for the number of parts. Intervals are not, so a reader must be told both."""
+    significant = table.loc[table["decision"] == "significant", "player"].tolist()
+    undecided = [text.partition(": ")[2] for text in table["decision"] if text.startswith("undecided: ")]
+    if significant:
+        found = f"significant: {_listed(significant)}"
+    elif len(undecided) == len(table):
+        found = f"none can be decided: {undecided[0]}"
+    else:
+        found = "none is significant"
+    return f"By the tests, adjusted for {len(table)} parts (Holm), {found}."
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_PARTS
+    return ", ".join(names[:MOST_PARTS]) + (f" and {more} more" if more > 0 else "")
+
+
 def _bounds(row: dict, unit: str) -> str:
+    """An effect and its interval with one precision for all three numbers."""
     scale, name = (100, "points") if unit.startswith("share") else (1, unit)
-    values = [scale * row[key] for key in ("estimate", "low", "high")]
-    form = "+,.0f" if abs(values[0]) >= 100 else "+.1f" if scale == 100 else "+.2f"
+    values = np.array([scale * row[key] for key in ("estimate", "low", "high")])
+    if np.isnan(values[0]):
+        return "no complete replicate"
+    form = "+,.0f" if np.nanmax(np.abs(values)) >= 1000 else "+.1f" if scale == 100 else "+.2f"
     estimate, low, high = (format(value, form) for value in values)
-    return f"{estimate} [{low}, {high}] {name}"
+    interval = "no interval" if np.isnan(values[1:]).any() else f"[{low}, {high}]"
+    return f"{estimate} {interval} {name}" if interval.startswith("[") else f"{estimate} {name}, {interval}"
