@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -14,7 +14,6 @@ import streamlit as st
 
 from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits.claims import load_claims
-from procpre_interp.exhibits.damage import damage_claims
 from procpre_interp.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.exhibits.runs import conditions, with_weights
 from procpre_interp.runs import Run, RunStore
@@ -64,7 +63,7 @@ def is_empty(store: RunStore) -> bool:
     return not any(any(path.glob("[!.]*")) for path in (store.path / name for name in ("runs", "partial", "tables")))
 
 
-def stop_when_empty(found: Sequence[object] | pd.DataFrame, what: str, command: str) -> None:
+def stop_when_empty(found: Sized, what: str, command: str) -> None:
     """End the page with the command that makes what was not found."""
     if len(found) == 0:
         st.info(f"No {what} here yet. This makes them:")
@@ -291,12 +290,6 @@ def _catalogue(path: Path) -> dict[str, set[Kind]]:
     return catalogue(RunStore(path))
 
 
-@st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
-def list_damage(path: Path) -> dict[str, Any]:
-    """The claims that damage weights, by name."""
-    return damage_claims(RunStore(path))
-
-
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading claims")
 def list_claims(path: Path) -> tuple[dict[str, Any], list[str]]:
     """All judged claims by name, and a line for each file that cannot be read."""
@@ -321,9 +314,7 @@ def choose_run(store: RunStore, label: str = "Run", key: str = "run", *, beside:
     At first one that was pretrained and keeps several steps, or, `beside` another run, one of the same task.
     """
     names = list_models(store.path)
-    stop_when_empty(
-        list(names), "runs with kept weights", "procpre-interp train --task haystack --train.checkpoints 12"
-    )
+    stop_when_empty(names, "runs with kept weights", "procpre-interp train --task haystack --train.checkpoints 12")
     wanted = st.query_params.get(key, "")
     if wanted and wanted not in names and len(found := [name for name in names if name.startswith(wanted)]) == 1:
         st.query_params[key] = found[0]

@@ -17,6 +17,7 @@ from procpre_interp.ablate import Noise
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.damage import damage_table
 from procpre_interp.dose import dose_means, half_dose
+from procpre_interp.exhibits.damage import doses
 from procpre_interp.experiment import Judged, haystack_experiment, main, run
 from procpre_interp.files import plain
 from procpre_interp.plots.ladder import dose_response
@@ -64,21 +65,6 @@ CLAIM = Claim(
         if (part, dose) != ("attn+ln", 1.0)
     ),
 )
-
-
-def doses(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by component, dose and replicate, with that of no pretraining, for `dose.half_dose`."""
-    accuracy = table.loc[table["status"] == "finished"].pivot(index="replicate", columns="condition", values="accuracy")
-    cells = [(part, dose, "intact" if dose == 0 else named(part, dose)) for part in PARTS for dose in (0.0, *DOSES)]
-    parts = [
-        pd.DataFrame({"value": accuracy[name], "baseline": accuracy["none"]}).assign(
-            component=PARTS[part], noise_std=dose
-        )
-        for part, dose, name in cells
-        if name in accuracy
-    ]
-    # Some doses are in the first replicates only.
-    return pd.concat(parts).reset_index().dropna(subset="value")
 
 
 def extra(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The explorer's answers in one file: every question's figures with their sentences, from tables and a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from procpre_interp.describe import describe_cost
 from procpre_interp.exhibits import claims, damage, results, where
+from procpre_interp.exhibits.runs import with_weights
 from procpre_interp.report import Block, Caution, Section, results_sections, write_report
 from procpre_interp.run import Run
 from procpre_interp.runs import RunStore
@@ -23,12 +24,13 @@ def answers_report(
     the store cannot answer are left out. Raises `ValueError` for a store without a reproduction, and `UnknownRun`.
     """
     found = results.load_results(store, table)
+    known, problems = claims.load_claims(store)
     chosen = _run(store, run)
     sections = [
         *_transfer(found),
         *_places(store),
-        *_damage(store, found),
-        *_claims(store),
+        *_damage(store, found, known),
+        *_claims(store, known, problems),
         *([] if chosen is None else _inside(chosen, store)),
     ]
     return write_report(path, title or found.title, sections)
@@ -39,8 +41,6 @@ def _run(store: RunStore, run: str | None) -> Run | None:
         return None
     if run:
         return store.open(run)
-    from procpre_interp.exhibits.runs import with_weights
-
     names = list(with_weights(store.query(), store))
     return store.open(names[0]) if names else None
 
@@ -66,8 +66,7 @@ def _places(store: RunStore) -> Iterator[Section]:
             yield Section(title="Where does it live?", blocks=[*blocks, where.bars(table), where.as_text(table)])
 
 
-def _damage(store: RunStore, found: results.Results) -> Iterator[Section]:
-    known = damage.damage_claims(store)
+def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.Judged]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
     if damage.CONTROLS in known:
         blocks += [damage.origin(known[damage.CONTROLS]), damage.controls(known[damage.CONTROLS])]
@@ -83,8 +82,7 @@ def _damage(store: RunStore, found: results.Results) -> Iterator[Section]:
         yield Section(title="What survives damage?", blocks=blocks)
 
 
-def _claims(store: RunStore) -> Iterator[Section]:
-    known, problems = claims.load_claims(store)
+def _claims(store: RunStore, known: Mapping[str, claims.Judged], problems: list[str]) -> Iterator[Section]:
     blocks: list[Block | Caution] = [Caution(text=problem) for problem in problems]
     judged = {name: claim for name, claim in known.items() if not claim["quick"]}
     if judged:

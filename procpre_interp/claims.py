@@ -117,6 +117,11 @@ class Claim:
             raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
 
 
+def trained(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are runs; those that were measured on runs were neither trained nor tested."""
+    return table.loc[~table[OBSERVED].fillna(False).astype(bool)] if OBSERVED in table else table
+
+
 def judge(
     claim: Claim, table: pd.DataFrame, *, planned: pd.DataFrame | None = None, quick: bool = False
 ) -> dict[str, Any]:
@@ -127,9 +132,7 @@ def judge(
     """
     contrasts = judge_contrasts([claim.primary, *claim.secondary], table, planned=planned, quick=quick)
     first = contrasts.iloc[0]
-    there = table.loc[table["status"] != "failed"]
-    if OBSERVED in there:  # these are neither trained nor tested
-        there = there.loc[~there[OBSERVED].astype(bool)]
+    there = trained(table.loc[table["status"] != "failed"])
     compared = {"none"} < set(there["condition"])
     found = {
         **{key: value for key, value in asdict(claim).items() if isinstance(value, str)},

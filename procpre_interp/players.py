@@ -28,6 +28,11 @@ def coalition_name(chosen: Iterable[str], players: Sequence[str]) -> str:
     return _join(chosen, players)
 
 
+def condition_name(phase1: str, chosen: Iterable[str], given: str = "") -> str:
+    """What a sweep calls the transfer of these players from a pretraining, beside what every coalition is `given`."""
+    return f"{phase1} {{{', '.join(chosen)}}}" + (f" + {given}" if given else "")
+
+
 def orders(players: Sequence[str], *, replicate: int, n_orders: int = 4) -> list[tuple[str, ...]]:
     """Random orders of the players, in pairs of an order and its reverse; more of them begin with the same ones.
 

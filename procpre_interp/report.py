@@ -20,13 +20,14 @@ from procpre_interp.describe import (
     lineage,
     map_effects_table,
 )
-from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition, diagnosis_table
+from procpre_interp.diagnosis import diagnose_all, diagnosis_table
 from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits import results as exhibits
+from procpre_interp.exhibits.damage import diagnosis
 from procpre_interp.files import write_text
 from procpre_interp.plots.curves import learning_curves
 from procpre_interp.plots.heatmaps import transfer_bars, transfer_heatmap
-from procpre_interp.runs import DamagedRun, Run, RunStore, UnknownRun
+from procpre_interp.runs import Run, RunStore
 from procpre_interp.stats import interval_note
 
 STYLE = """
@@ -94,7 +95,7 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     sections = [
         *results_sections(found),
         *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps", [])),
-        Section(title="Diagnosis", blocks=_condition_diagnosis(store, found.table)),
+        Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
         Section(title="Protocol", blocks=[found.about.get("protocol", "")]),
         Section(title="Cost", blocks=[describe_cost(found.about.get("cost", {}))]),
         Section(title="Every run", blocks=[found.table.drop(columns=["label"])]),
@@ -181,19 +182,13 @@ def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:
     return [*said, diagnosis_table(findings).drop(columns="finding")]
 
 
-def _condition_diagnosis(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:
+def _condition_diagnosis(found: exhibits.Results, store: RunStore) -> list[Block | Caution]:
     """One row a condition with pretraining, over those of its runs that the store holds."""
-    runs = []
-    for run in table.loc[table["phase1_run"].notna() & (table["phase1_run"] != ""), "run"]:
-        try:
-            runs.append(store.open(run, verify=False))
-        except (UnknownRun, DamagedRun):  # said under "Learning"
-            continue
     note = (
         "In brackets: runs of the condition that show a signature; one may show several. Numbers: means over the runs "
         "with the most frequent failure. `procpre-interp diagnose RUN` gives sentences, remedies and comparison runs."
     )
-    return [diagnosis_by_condition(diagnose_all(runs, store), table), note]
+    return [diagnosis(found, store)[0], note]
 
 
 def _run_label(run: Run) -> str:

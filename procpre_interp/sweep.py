@@ -23,7 +23,7 @@ from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import NOTHING, TransferConfig
-from procpre_interp.transfer_map import Method, coalitions, selector_grid
+from procpre_interp.transfer_map import Method, coalitions, condition_name, selector_grid
 
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
@@ -250,7 +250,7 @@ def coalition_condition(each: Map, coalition: str) -> Condition:
     parts = [part for part in (each.given, *chosen) if part not in ("", "pos", "embed")]
     # Everything has one name, so that it is one run with the full transfer of other experiments.
     selector = "all" if {"attn", "mlp", "ln"} <= set(parts) else "+".join(parts) or NOTHING
-    name = f"{each.phase1} {{{', '.join(chosen)}}}" + (f" + {each.given}" if each.given else "")
+    name = condition_name(each.phase1, chosen, each.given)
     nothing = selector == NOTHING and transfer == dataclasses.replace(
         transfer, token_embedding="fresh", unembedding="fresh", positions="fresh"
     )

@@ -1,5 +1,6 @@
 """Pages of the explorer under streamlit's AppTest."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def check(app: AppTest) -> AppTest:
 def charts(app: AppTest) -> list:
     """The figures of a page."""
     return list(app.get("plotly_chart"))
+
+
+def title(app: AppTest, index: int) -> str:
+    """The title of a figure."""
+    return json.loads(charts(app)[index].proto.spec)["layout"]["title"]["text"]
 
 
 def said(app: AppTest) -> str:

@@ -2,13 +2,9 @@
 
 import json
 
-from tests.explorer import charts, check, open_page, said
+from tests.explorer import charts, check, open_page, said, title
 
 PAGE = "questions/where_does_attention_look.py"
-
-
-def title(app, index: int) -> str:
-    return json.loads(charts(app)[index].proto.spec)["layout"]["title"]["text"]
 
 
 def test_a_head_from_the_address(monkeypatch, tmp_path):

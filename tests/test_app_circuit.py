@@ -1,16 +1,10 @@
 """The page "Which circuit?" on the demo."""
 
-import json
-
 import pytest
 
-from tests.explorer import charts, check, open_page, said
+from tests.explorer import charts, check, open_page, said, title
 
 PAGE = "questions/which_circuit.py"
-
-
-def title(app, index: int) -> str:
-    return json.loads(charts(app)[index].proto.spec)["layout"]["title"]["text"]
 
 
 def test_a_live_patch_from_the_address(monkeypatch, tmp_path):

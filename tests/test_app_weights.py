@@ -1,14 +1,8 @@
 """The page "How do weights move?" on the demo."""
 
-import json
-
-from tests.explorer import charts, open_page, said
+from tests.explorer import charts, open_page, said, title
 
 PAGE = "questions/how_do_weights_move.py"
-
-
-def title(app, index: int) -> str:
-    return json.loads(charts(app)[index].proto.spec)["layout"]["title"]["text"]
 
 
 def test_by_default_what_phase_2_changed(monkeypatch, tmp_path):

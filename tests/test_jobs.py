@@ -26,6 +26,12 @@ def wait_for(job: Job, *states: str, seconds: float = 20) -> str:
     return now
 
 
+def wait_until_ready(job: Job) -> None:
+    deadline = time.monotonic() + 20
+    while "ready" not in job.log() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def start(tmp_path: Path, code: str, *arguments: str) -> Job:
     return JobStore(tmp_path).start("train", [code, *arguments], program=PYTHON)
 
@@ -52,9 +58,7 @@ except KeyboardInterrupt:
     worker.wait(); print("saved"); sys.exit(130)
 """
     job = start(tmp_path, code)
-    deadline = time.monotonic() + 20
-    while "ready" not in job.log() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until_ready(job)
     time.sleep(0.5)  # until the worker sleeps
     assert job.state == "running"
     job.cancel()
@@ -67,9 +71,7 @@ def test_what_ignores_ctrl_c_is_killed_when_asked_again(tmp_path):
         "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
     )
     job = start(tmp_path, code)
-    deadline = time.monotonic() + 20
-    while "ready" not in job.log() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until_ready(job)
     job.cancel()
     time.sleep(0.6)
     assert job.state == "stopping"
@@ -81,9 +83,7 @@ def test_what_ignores_ctrl_c_is_killed_when_asked_again(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the guard in /proc")
 def test_a_killed_guard_leaves_a_job_that_runs_on_and_then_has_died(tmp_path):
     job = start(tmp_path, "import time; print('ready', flush=True); time.sleep(2)")
-    deadline = time.monotonic() + 20
-    while "ready" not in job.log() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until_ready(job)
     guards = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")

@@ -17,7 +17,7 @@ store = state.open_page(
 claims, problems = state.list_claims(store.path)
 for problem in problems:
     st.warning(state.quoted(problem, 300))
-state.stop_when_empty(list(claims), "claims", "procpre-interp claims --run")
+state.stop_when_empty(claims, "claims", "procpre-interp claims --run")
 st.success(exhibits.answer(claims), icon=":material/lightbulb:")
 state.show_table(exhibits.overview(claims), "claims")
 

@@ -72,12 +72,14 @@ def ask_and_delete(job: Job) -> None:
 @st.fragment(run_every=REFRESH_SECONDS)
 def show_jobs() -> None:
     """Every job, and one in full; runs by itself, so that the forms above keep what is typed."""
-    found = {job.id: f"{ICONS[job.state]} {job.id} {job.state}" for job in jobs.all()}
+    # A state is read from a lock and files: once a job, as this runs every other second.
+    states = {job.id: job.state for job in jobs.all()}
+    found = {job_id: f"{ICONS[now]} {job_id} {now}" for job_id, now in states.items()}
     if not found:
         st.caption("No job yet.")
         return
     job = jobs.open(state.choose("Job", found, "job"))
-    now = job.state
+    now = states[job.id]
     st.code(shlex.join(["procpre-interp", *job.arguments]), language="bash", wrap_lines=True)
     code = "" if job.exit_code is None else f", exit code {job.exit_code}"
     st.markdown(f"{ICONS[now]} **{now}**, started {job.started}{f', ended {job.ended}' if job.ended else ''}{code}")

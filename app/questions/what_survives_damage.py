@@ -11,12 +11,12 @@ store = state.open_page(
     "What survives damage?",
     "Weights are damaged in one property before they are transferred: what must stay for the gain to stay?",
 )
-claims = state.list_damage(store.path)
+claims, problems = state.list_claims(store.path)
 
 
 def show_claim(name: str, *exhibits) -> None:
     """The exhibits of a damage claim and where its numbers are from, or the command that makes it."""
-    for problem in state.list_claims(store.path)[1]:
+    for problem in problems:
         if name in problem:  # another result stands in for it below
             st.warning(state.quoted(problem, 300))
     state.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")

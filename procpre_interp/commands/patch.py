@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from procpre_interp.commands.options import parse
 from procpre_interp.commands.subjects import Columns, Look, Subject, show, stage_title, subjects, table_of
 from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.exhibits import circuits
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
 from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.plots.measures import measure_dots
@@ -70,10 +71,7 @@ def main(arguments: list[str]) -> int:
 
 def pairs_of(subject: Subject, command: Patch) -> Pairs:
     """`command.sequences` pairs of the cause, or of each where none is named."""
-    generator = stream(command.seed, "pairs", subject.task.stream_label)
-    if command.cause is None:
-        return subject.task.counterfactuals(command.sequences, generator=generator)
-    return subject.task.counterfactual(command.cause, command.sequences, generator=generator)
+    return circuits.pairs_of(subject.task, command.cause, command.seed, command.sequences)
 
 
 def _nodes(subject: Subject, command: Patch) -> pd.DataFrame:

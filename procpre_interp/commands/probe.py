@@ -12,6 +12,8 @@ from procpre_interp.commands.options import parse
 from procpre_interp.commands.subjects import Columns, Look, Subject, check_named, show, stage_title, subjects, table_of
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.exhibits.attention import sample
+from procpre_interp.exhibits.circuits import pairs_of
 from procpre_interp.lineage import stages
 from procpre_interp.model import HookedTransformer
 from procpre_interp.plots.attention import score_heatmap, timeline_figure
@@ -104,12 +106,11 @@ def _linear(subject: Subject, command: Probe) -> pd.DataFrame:
 
 
 def _batch(subject: Subject, command: Probe) -> Batch:
-    return subject.task.batch(command.sequences, generator=stream(command.seed, "probe", subject.task.stream_label))
+    return sample(subject.task, command.seed, command.sequences)
 
 
 def _pairs(subject: Subject, command: Probe) -> Pairs:
-    generator = stream(command.seed, "pairs", subject.task.stream_label)
-    return subject.task.counterfactuals(command.sequences, generator=generator)
+    return pairs_of(subject.task, None, command.seed, command.sequences)
 
 
 def _before_and_after(subject: Subject, command: Probe) -> tuple[HookedTransformer, HookedTransformer]:

@@ -1,5 +1,6 @@
 """What each token id of a task is called, and what role it plays: for figures and for people who type sequences."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ class Token:
     role: str
 
 
-def tokens_of(task: Task) -> list[Token]:
+@functools.lru_cache(maxsize=16)  # a figure asks for each of its sequences
+def tokens_of(task: Task) -> tuple[Token, ...]:
     """Every id of a task in order: name and role. Ids that never occur, and those of mixtures, are called by number."""
     if isinstance(task, Shuffled):
         return tokens_of(task.task)
@@ -70,7 +72,7 @@ def tokens_of(task: Task) -> list[Token]:
         names += [Token(str(token), "token") for token in range(len(names), task.d_vocab)]
     elif isinstance(task, Text) and task.tokenizer == "byte":
         names[:256] = [Token(_byte(value), "text") for value in range(256)]
-    return names
+    return tuple(names)
 
 
 def token_names(task: Task, tokens: Sequence[int]) -> list[str]:

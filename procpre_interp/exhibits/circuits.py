@@ -49,9 +49,12 @@ def causes(task: Task) -> dict[str, str]:
     return {name: f"{name}: {text}" for name, text in task.causes.items()}
 
 
-def pairs_of(task: Task, cause: str, seed: int = 0, n: int = PAIRS) -> Pairs:
-    """The pairs of `procpre-interp patch --cause` with this seed."""
-    return task.counterfactual(cause, n, generator=stream(seed, "pairs", task.stream_label))
+def pairs_of(task: Task, cause: str | None, seed: int = 0, n: int = PAIRS) -> Pairs:
+    """`n` pairs of a cause, or of every cause: those of `procpre-interp patch` with this seed."""
+    generator = stream(seed, "pairs", task.stream_label)
+    if cause is None:
+        return task.counterfactuals(n, generator=generator)
+    return task.counterfactual(cause, n, generator=generator)
 
 
 def one_pair(task: Task, cause: str, pair: int, seed: int = 0) -> Pairs:

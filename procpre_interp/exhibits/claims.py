@@ -8,16 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.claims import OBSERVED, QUICK, Contrast, compared_values, find_claims
+from procpre_interp.claims import QUICK, Contrast, compared_values, find_claims, trained
 from procpre_interp.comparison import MARGIN
 from procpre_interp.config import unknown_name
-from procpre_interp.describe import READING_SURVIVAL, contrasts_table, verdicts_table
+from procpre_interp.describe import contrasts_table, verdicts_table
 from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.exhibits.results import survival_of
 from procpre_interp.plots.axes import require
 from procpre_interp.plots.claims import contrast_forest, gains_beside, paired_values
-from procpre_interp.plots.curves import survival_curves
 from procpre_interp.runs import RunStore
-from procpre_interp.survival import survival_curve
 from procpre_interp.terminal import beside_package
 
 Judged = Mapping[str, Any]
@@ -25,6 +24,9 @@ Judged = Mapping[str, Any]
 
 FOLDER = beside_package("experiments") / "results" / "claims"
 """The claim files that come with the package."""
+
+SOURCES = {"bundled": "results that come with the package", "store": "this store"}
+"""Where a result is from, in words."""
 
 MEASURES = {
     "accuracy": "test accuracy (share of answer tokens)",
@@ -156,10 +158,7 @@ def survival(claim: Judged, contrast: str) -> Exhibit:
     """Time to breakthrough of the conditions that a contrast compares. Raises `ValueError` where none was trained."""
     if not was_trained(claim, contrast):
         raise ValueError("what this contrast compares was measured, not trained: it has no time to breakthrough")
-    cells = _trained_cells(claim, contrast)
-    return Exhibit(
-        name="claim_survival", figure=survival_curves(cells), reading=READING_SURVIVAL, table=survival_curve(cells)
-    )
+    return survival_of(_trained_cells(claim, contrast), "claim_survival")
 
 
 def beside_the_paper(summary: pd.DataFrame, margin: float = MARGIN) -> Exhibit:
@@ -183,8 +182,8 @@ def load_beside(store: RunStore | None = None) -> tuple[pd.DataFrame, str]:
             table = pd.DataFrame(summary).rename(columns={"claimed_gain": "paper_gain"})
             require(table, COMPARED, "ours beside the paper's in table1")
             if table["paper_gain"].notna().to_numpy().any():
-                return table, "this store"
-    return pd.read_csv(FOLDER.parent / "table1_summary.csv"), "results that come with the package"
+                return table, SOURCES["store"]
+    return pd.read_csv(FOLDER.parent / "table1_summary.csv"), SOURCES["bundled"]
 
 
 def command(name: str) -> str:
@@ -204,9 +203,7 @@ def _compared(row: Mapping[str, Any], claim: Judged) -> pd.DataFrame:
 
 
 def _trained_cells(claim: Judged, contrast: str) -> pd.DataFrame:
-    cells, names = claim["cells"], list(_contrast(claim, contrast).get("weights", {}))
-    if OBSERVED in cells:
-        cells = cells.loc[~cells[OBSERVED].fillna(False).astype(bool)]
+    cells, names = trained(claim["cells"]), list(_contrast(claim, contrast).get("weights", {}))
     return cells.loc[cells["condition"].isin(names)]
 
 

@@ -1,42 +1,30 @@
 """What survives damage? What is left of a transfer's gain after shuffling or noise, and why transfers fail."""
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from procpre_interp.claims import find_claims
 from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition
 from procpre_interp.diagnosis.diagnose import describe_numbers
 from procpre_interp.dose import dose_means, half_dose
+from procpre_interp.exhibits.claims import SOURCES, Judged, load_claims
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import Results
 from procpre_interp.plots.ladder import dose_response, ladder
 from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import replicate_matrix, summarise_conditions
-from procpre_interp.terminal import beside_package
-
-Judged = Mapping[str, Any]
-"""A claim as `claims.find_claims` gives it."""
-
-FOLDER = beside_package("experiments") / "results" / "claims"
-"""The results that come with the package."""
 
 CONTROLS, NOISE = "shuffling_weights_destroys_it", "noise_dose_response"
 """The claims that damage weights."""
-
-SOURCES = {"bundled": "results that come with the package", "store": "this store"}
 
 _NOISED = re.compile(r"(?P<part>.+) noise (?P<dose>\d+(?:\.\d+)?)")
 """How the conditions of `noise_dose_response` are named."""
 
 
-def damage_claims(store: RunStore | None = None, folder: Path | None = FOLDER) -> dict[str, Judged]:
+def damage_claims(store: RunStore | None = None) -> dict[str, Judged]:
     """The claims that damage weights, by name; one in the store stands before the one that comes with the package."""
-    found, _ = find_claims(store, folder)
+    found, _ = load_claims(store)
     return {name: found[name] for name in (CONTROLS, NOISE) if name in found}
 
 

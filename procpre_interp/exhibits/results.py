@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from procpre_interp.claims import PREFIX
+from procpre_interp.claims import PREFIX, trained
 from procpre_interp.describe import READING_SURVIVAL
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.plots.curves import accuracy_by_condition, learning_curves, survival_curves
@@ -103,11 +103,9 @@ def load_results(store: RunStore, name: str = "") -> Results:
             raise ValueError(f"no result of `procpre-interp reproduce` in {store.path}")
         name = names[0]
     stored = store.read_table(name)
-    table = stored.frame
+    table = trained(stored.frame).reset_index(drop=True)
     if missing := COLUMNS - set(table):
         raise ValueError(f"table {name} has no conditions (it lacks {', '.join(sorted(missing))})")
-    if "observed" in table:  # what was measured of models, which is no run
-        table = table.loc[~table["observed"].fillna(False).astype(bool)].reset_index(drop=True)
     histories, problems = load_histories(store, table)
     return Results(
         name=name,
@@ -162,12 +160,12 @@ def learning(results: Results, quantity: str = "accuracy") -> Exhibit:
 
 def survival(results: Results) -> Exhibit:
     """Share of replicates without breakthrough against steps, by condition."""
-    return Exhibit(
-        name="survival",
-        figure=survival_curves(results.table),
-        reading=READING_SURVIVAL,
-        table=survival_curve(results.table),
-    )
+    return survival_of(results.table)
+
+
+def survival_of(table: pd.DataFrame, name: str = "survival") -> Exhibit:
+    """The same of any rows of conditions x replicates."""
+    return Exhibit(name=name, figure=survival_curves(table), reading=READING_SURVIVAL, table=survival_curve(table))
 
 
 def _paper_notes(results: Results) -> list[tuple[str, str]]:

@@ -1,16 +1,13 @@
 """How do weights move? Spectra of matrices, how far training moved them, and how alike representations are."""
 
 from procpre_interp.data import Task
+from procpre_interp.exhibits.attention import SEQUENCES, sample
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.model import HookedTransformer
 from procpre_interp.plots.weights import cka_heatmap, drift_figure, spectrum_figure
 from procpre_interp.probe import drift as drift_table
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import spectra as spectra_table
-from procpre_interp.seeding import stream
-
-SEQUENCES = 128
-"""Sequences that representations are compared on."""
 
 
 def spectra(model: HookedTransformer, *, of: str = "") -> Exhibit:
@@ -54,8 +51,7 @@ def likeness(
     for model, name in zip((first, second), names):
         if model.config.d_vocab < task.d_vocab or model.config.n_ctx < task.n_ctx:
             raise ValueError(f"{name} has no place for {task.name}: other token ids or too few positions")
-    batch = task.batch(SEQUENCES, generator=stream(seed, "probe", task.stream_label))
-    table = cka(first, second, batch)
+    table = cka(first, second, sample(task, seed, SEQUENCES))
     return Exhibit(
         name="cka",
         figure=cka_heatmap(table, first=names[0], second=names[1]),

@@ -9,7 +9,7 @@ import yaml
 from procpre_interp.describe import map_effects_table
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import Results, learning
-from procpre_interp.players import coalitions, place
+from procpre_interp.players import coalitions, condition_name, place
 from procpre_interp.plots.axes import add_click_targets
 from procpre_interp.plots.heatmaps import METHODS, transfer_bars, transfer_heatmap
 from procpre_interp.transfer_map import OUTCOMES, transfer_map
@@ -73,8 +73,8 @@ def _map(results: Results, config: dict, stored: dict) -> TransferMap:
     conditions: dict[str, str] = {}
     for replicate in table["replicate"].unique():
         for coalition in coalitions(players, methods, replicate=int(replicate), n_orders=n_orders):
-            inside = coalition.replace("|", ", ")
-            conditions[coalition] = f"{config['phase1']} {{{inside}}}" + (f" + {given}" if given else "")
+            chosen = coalition.split("|") if coalition else []
+            conditions[coalition] = condition_name(config["phase1"], chosen, given)
     named = {condition: coalition for coalition, condition in conditions.items()}
     rows = table.loc[table["condition"].isin(list(named))]
     rows = rows.assign(coalition=rows["condition"].map(named)).reset_index(drop=True)

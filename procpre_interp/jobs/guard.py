@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from procpre_interp.files import write_text
+from procpre_interp.files import write_json
 
 POLL_SECONDS = 0.2
 
@@ -44,7 +44,7 @@ def main(folder: Path, lock: int) -> int:
                 os.killpg(child.pid, signal.SIGINT if passed_on == 0 else signal.SIGKILL)
             passed_on = asked
     ended = {"exit_code": child.returncode, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_text(folder / "end.json", json.dumps(ended))
+    write_json(folder / "end.json", ended)
     return child.returncode
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.files import write_text
+from procpre_interp.files import write_json
 from procpre_interp.registry import unknown_name
 
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
@@ -45,10 +45,7 @@ class Job:
     @property
     def exit_code(self) -> int | None:
         """None while it runs, and of one that died."""
-        try:
-            return int(json.loads((self.folder / "end.json").read_bytes())["exit_code"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
+        return self._end[0]
 
     @property
     def is_running(self) -> bool:
@@ -77,10 +74,16 @@ class Job:
     @property
     def ended(self) -> str:
         """When it ended; empty while it runs."""
+        return self._end[1]
+
+    @property
+    def _end(self) -> tuple[int | None, str]:
+        """Exit code and time, as the guard wrote them down."""
         try:
-            return str(json.loads((self.folder / "end.json").read_bytes())["ended"])
+            end = json.loads((self.folder / "end.json").read_bytes())
+            return int(end["exit_code"]), str(end["ended"])
         except (OSError, ValueError, LookupError, TypeError):
-            return ""
+            return None, ""
 
     def log(self, at_most: int = LOG_BYTES) -> str:
         """The end of what the command said, without the codes that colour a terminal; of a line that was written over
@@ -116,7 +119,7 @@ class JobStore:
         folder.mkdir(parents=True)
         program = list(program or [sys.executable, "-m", "procpre_interp.cli"])
         about = {"name": name, "arguments": list(arguments), "started": now.isoformat(timespec="seconds")}
-        write_text(folder / "job.json", json.dumps(about | {"program": program}, indent=1))
+        write_json(folder / "job.json", about | {"program": program})
         with (folder / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # The guard inherits the open file, and with it the lock: there is no moment without it. It goes into the

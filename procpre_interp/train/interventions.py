@@ -89,6 +89,10 @@ def _check_window(from_step: int, to_step: int | None, n_steps: int) -> None:
         raise ValueError(f"from_step={from_step}; the run has only {n_steps} steps, so nothing would happen")
 
 
+def _in_window(step: int, from_step: int, to_step: int | None) -> bool:
+    return from_step <= step and (to_step is None or step < to_step)
+
+
 @INTERVENTIONS.register("entropy_penalty")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EntropyPenalty(Intervention):
@@ -129,7 +133,7 @@ class EntropyPenalty(Intervention):
             raise ValueError("schedule=linear needs to_step, where the weight is 0")
 
     def penalty(self, model: HookedTransformer, batch: Batch, step: int) -> Float[Tensor, ""] | None:
-        if step < self.from_step or (self.to_step is not None and step >= self.to_step):
+        if not _in_window(step, self.from_step, self.to_step):
             return None
         weight = self.weight
         if self.schedule == "linear" and self.to_step is not None:
@@ -244,6 +248,6 @@ class Rate(Intervention):
             raise ValueError(f"{self.learning_rate_factor=}, {self.decay_factor=}; factors must not be negative")
 
     def rate(self, step: int) -> tuple[float, float]:
-        if step < self.from_step or (self.to_step is not None and step >= self.to_step):
+        if not _in_window(step, self.from_step, self.to_step):
             return 1.0, 1.0
         return self.learning_rate_factor, self.decay_factor

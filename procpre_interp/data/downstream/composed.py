@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
-from procpre_interp.data.draws import below, other_than, sort_rows
+from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.procedural.sequence import SequenceTask
 from procpre_interp.data.procedural.sets import first_appearances
+from procpre_interp.data.procedural.sorting import ascending
 from procpre_interp.data.ragged import Ragged, keep_only
 from procpre_interp.data.task import TASKS
 from procpre_interp.data.vocab import Vocab
@@ -145,16 +146,18 @@ class Composed(SequenceTask):
         """What programs do, as indices of `PRIMITIVES`: what they say, or, in the control, what another one says."""
         if self.naming == "composed":
             return steps
-        places = len(PRIMITIVES) ** torch.arange(self.n_primitives - 1, -1, -1)
-        return torch.tensor(permuted_names(self.n_primitives))[(steps * places).sum(1)]
+        return torch.tensor(permuted_names(self.n_primitives))[self._place(steps)]
+
+    def _place(self, steps: Int[Tensor, "batch step"]) -> Int[Tensor, " batch"]:
+        """Where programs stand in `programs(n_primitives)`."""
+        return (steps * len(PRIMITIVES) ** torch.arange(self.n_primitives - 1, -1, -1)).sum(1)
 
     def _apply(self, name: str, x: Ragged, target: Int[Tensor, "batch 1"]) -> Ragged:
         if name == "reverse":
             return x.reversed()
         if name == "sort":
-            last = torch.iinfo(x.tokens.dtype).max  # what has no meaning sorts to the end
-            ordered = sort_rows(x.tokens.masked_fill(~x.real, last))
-            return Ragged(torch.where(x.real, ordered, 0), x.lengths)
+            # What has no meaning must be an id all the same, for the steps that follow.
+            return Ragged(torch.where(x.real, ascending(x).tokens, 0), x.lengths)
         if name == "set":
             return keep_only(x.tokens, first_appearances(x, self.d_vocab))
         if name == "delete":
@@ -175,8 +178,7 @@ class Composed(SequenceTask):
             new = other_than(old, len(PRIMITIVES), generator=generator) + self.first_step
             changed = named.replaced(place, new)
             held_out = torch.tensor([is_held_out(program) for program in programs(self.n_primitives)])
-            places = len(PRIMITIVES) ** torch.arange(self.n_primitives - 1, -1, -1)
-            is_unseen = held_out[((changed.tokens.long() - self.first_step) * places).sum(1)]
+            is_unseen = held_out[self._place(changed.tokens.long() - self.first_step)]
             wanted = {"seen": ~is_unseen, "unseen": is_unseen, "all": torch.ones_like(is_unseen)}
             return [changed, x, target], wanted[self.programs]
         self.check_cause(cause, "a third symbol", vocab=4)

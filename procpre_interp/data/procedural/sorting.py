@@ -10,6 +10,13 @@ from procpre_interp.data.ragged import Ragged
 from procpre_interp.data.task import TASKS
 
 
+def ascending(x: Ragged) -> Ragged:
+    """Each row in ascending order."""
+    # What has no meaning sorts to the end, where it still has none.
+    last = torch.iinfo(x.tokens.dtype).max
+    return Ragged(sort_rows(x.tokens.masked_fill(~x.real, last)), x.lengths)
+
+
 @TASKS.register("sort")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sort(SequenceTask):
@@ -19,7 +26,4 @@ class Sort(SequenceTask):
     """
 
     def answer(self, *inputs: Ragged) -> Ragged:
-        (x,) = inputs
-        # What has no meaning sorts to the end, where it still has none.
-        last = torch.iinfo(x.tokens.dtype).max
-        return Ragged(sort_rows(x.tokens.masked_fill(~x.real, last)), x.lengths)
+        return ascending(*inputs)
