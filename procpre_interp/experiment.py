@@ -78,7 +78,12 @@ def run(
 def shortened(sweep: Sweep) -> Sweep:
     """One replicate of a few steps, with a tuning seed: to see that everything works."""
     phase1 = tuple(dataclasses.replace(each, train=few_steps(each.train)) for each in sweep.phase1)
-    return dataclasses.replace(sweep, phase1=phase1, train=few_steps(sweep.train), replicates=1, first_seed=0)
+    own = [
+        each if each.train is None else dataclasses.replace(each, train=few_steps(each.train))
+        for each in sweep.conditions
+    ]
+    train = few_steps(sweep.train)
+    return dataclasses.replace(sweep, phase1=phase1, conditions=tuple(own), train=train, replicates=1, first_seed=0)
 
 
 def few_steps(train: TrainConfig) -> TrainConfig:

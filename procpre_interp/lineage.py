@@ -10,6 +10,7 @@ from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline import fresh_model, load_model, run_config, transplant_into
 from procpre_interp.runs import Run, RunStore
+from procpre_interp.train import Trainer
 
 StageName = Literal["phase1_fresh", "phase1", "fresh", "transplanted", "finished"]
 STAGES: dict[StageName, str] = {
@@ -64,8 +65,9 @@ def check_stage(run: Run, found: dict[StageName, Stage], stage: StageName) -> No
 def stages(run: Run, store: RunStore) -> dict[StageName, Stage]:
     """The stages of a run; without parents there is neither a phase 1 nor a transplant.
 
-    Of several parents the first is phase 1. Fresh and transplanted models are made again from the config, and are what
-    training began with, bit for bit. Raises `ValueError` for a parent that is missing or damaged.
+    Of several parents the first is phase 1. Fresh and transplanted models are made again from the config, bit for bit,
+    and are what training began with, but for interventions on initial weights (`starting_model`). Raises `ValueError`
+    for a parent that is missing or damaged.
     """
     config = run_config(run)
     found = [Stage("fresh", fresh_model(config), config.task), Stage("finished", load_model(run), config.task)]
@@ -81,3 +83,16 @@ def stages(run: Run, store: RunStore) -> dict[StageName, Stage]:
         ]
     named = {stage.name: stage for stage in found}
     return {name: named[name] for name in STAGES if name in named}
+
+
+def starting_model(run: Run, store: RunStore) -> HookedTransformer:
+    """The model as it was before the first step: after transfer and interventions on initial weights.
+
+    Raises `ValueError` for a parent that is missing or damaged.
+    """
+    config = run_config(run)
+    model = fresh_model(config)
+    fresh = model.flat.detach().clone()
+    transplant_into(model, config, store)
+    Trainer(model, config.task, config.train, seed=config.seed, fresh=fresh)  # which changes them when it is made
+    return model

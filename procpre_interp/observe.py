@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.claims import OBSERVED
+from procpre_interp.heads import PROBE_SEQUENCES
+from procpre_interp.lineage import starting_model
+from procpre_interp.pipeline import load_model, load_task
+from procpre_interp.probe import attention_entropy
 from procpre_interp.runs import Run, RunStore
+from procpre_interp.seeding import stream
 from procpre_interp.train.process import run_threads
 
 Measured = Mapping[str, Mapping[str, float]]
@@ -57,3 +62,23 @@ def observe(
     ]
     frames = [trained, *([pd.DataFrame(rows)] if rows else [])]
     return pd.concat(frames, ignore_index=True), pd.concat([planned, pd.DataFrame(wanted)], ignore_index=True)
+
+
+def entropy_observation(*conditions: str) -> Observation:
+    """Attention entropy before the first step (`entropy_start`) and after the last (`entropy_relative`) of these.
+
+    Over its causal maximum, 0 to 1, mean over rows and heads, on fresh sequences of the runs' task.
+    """
+
+    def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
+        found = {}
+        for name, run in runs.items():
+            batch = load_task(run).batch(PROBE_SEQUENCES, generator=stream(run.seed, "head entropy"))
+            moments = {"entropy_start": starting_model(run, store), "entropy_relative": load_model(run)}
+            found[name] = {
+                measure: attention_entropy(model, batch)["entropy_relative"].to_numpy().mean().item()
+                for measure, model in moments.items()
+            }
+        return found
+
+    return Observation(needs=conditions, conditions={}, measure=measure)

@@ -79,6 +79,10 @@ class Condition:
     """What happens to embeddings and positions."""
     interventions: tuple[Intervention, ...] = ()
     """What is done to its training beside what the sweep's own says: `procpre_interp.train.interventions`."""
+    task: Task | None = None
+    """What it is trained on; none: the sweep's task."""
+    train: TrainConfig | None = None
+    """How it is trained; none: as the sweep says."""
     replicates: int | None = None
     """Only the first so many replicates have it; none: all."""
 
@@ -314,13 +318,12 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
             if None in taken:
                 deferred += 1
                 continue
+            train = condition.train or sweep.train
             child = RunConfig(
-                task=sweep.task,
+                task=condition.task or sweep.task,
                 seed=seed,
                 model=sweep.model,
-                train=dataclasses.replace(
-                    sweep.train, interventions=sweep.train.interventions + condition.interventions
-                ),
+                train=dataclasses.replace(train, interventions=train.interventions + condition.interventions),
                 parents=tuple(parent for parent in taken if parent is not None),
                 transfer=condition.transfer,
             )

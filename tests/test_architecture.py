@@ -19,6 +19,8 @@ TABLES = {
     "resampling",
     "survival",
     "change_points",
+    "recipes",
+    "recovery",
     "stats",
     "plots",
     "describe",
@@ -39,6 +41,8 @@ ALLOWED = {
     "stats": BASE | {"resampling", "survival"},
     "players": BASE,
     "change_points": BASE,
+    "recipes": BASE,
+    "recovery": BASE | {"resampling"},
     "transfer_map": BASE | {"resampling", "survival", "stats", "players"},
     "dose": BASE | {"resampling", "survival", "stats"},
     "plots": BASE | {"stats", "transfer_map"},
@@ -57,11 +61,12 @@ ALLOWED["pipeline"] = PIPELINE
 ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = ALLOWED["lineage"] = PIPELINE | {"pipeline"}
 ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
 ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
-ALLOWED["observe"] = PIPELINE | {"claims"}
+ALLOWED["observe"] = PIPELINE | {"claims", "heads", "lineage", "pipeline"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
+ALLOWED["initialisations"] = PIPELINE | {"recipes", "sweep", "terminal"}
 ALLOWED["exhibits"] = set(ALLOWED) - {"report"}  # which shows them
 ALLOWED["answers"] = set(ALLOWED)
 ALLOWED["experiment"] = set(ALLOWED)

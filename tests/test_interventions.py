@@ -112,10 +112,11 @@ def test_matched_entropy(pattern):
     torch.testing.assert_close(entropies(model, batch), wanted, atol=1e-4, rtol=0)
     untouched = ~flat_mask(model, "attn.W_Q+attn.b_Q+attn.W_K+attn.b_K")
     assert torch.equal(model.flat[untouched], sources["transferred"][untouched])
-    keys, queries = flat_mask(model, "attn.W_K+attn.b_K"), flat_mask(model, "blocks.0.attn.head.1.W_Q")
-    assert torch.equal(model.flat[keys], sources[pattern][keys])
-    ratio = model.flat[queries] / sources[pattern][queries]
-    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-4, atol=0)
+    for head in ("blocks.0.attn.head.1", "blocks.1.attn.head.0"):
+        changed = flat_mask(model, "+".join(f"{head}.{name}" for name in ("W_Q", "W_K", "b_Q", "b_K")))
+        ratio = model.flat[changed] / sources[pattern][changed]
+        assert ratio[0] != 1
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-4, atol=0)
 
 
 def test_heads_that_cannot_be_made_sharp_are_refused():

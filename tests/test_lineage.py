@@ -1,16 +1,20 @@
 """The stages of a two-phase run, and what is observed on them."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
 
 from procpre_interp.data import TASKS
-from procpre_interp.lineage import over_runs, stages
-from procpre_interp.observe import Observation, observe
+from procpre_interp.lineage import over_runs, stages, starting_model
+from procpre_interp.observe import Observation, entropy_observation, observe
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model
 from procpre_interp.probe import weight_table
 from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.closed_form import TensorScale
+from procpre_interp.train.interventions import Rate
 
 TRAIN = TrainConfig(steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3)
 
@@ -103,3 +107,25 @@ def test_observations_become_columns_and_rows(store, two_phases):
         "finished",
     ]
     assert wanted.query("condition == 'before'")["replicate"].tolist() == [7, 8]
+
+
+def test_interventions_on_initial_weights_are_part_of_what_training_began_with(store, two_phases):
+    parent, _ = two_phases
+    scaled = TensorScale(rms=(("pos_embed.W_pos", 0.5), ("blocks.0.attn.b_Q", 0.1)))
+    frozen = Rate(selector="all", learning_rate_factor=0.0)
+    run = execute(
+        RunConfig(
+            task=TASKS.build("haystack"),
+            seed=7,
+            train=dataclasses.replace(TRAIN, interventions=(scaled, frozen)),
+            parents=(Parent(run=parent.id, selector="attn"),),
+        ),
+        store,
+    )
+    model = starting_model(run, store)
+    assert torch.equal(model.flat, load_model(run, 0).flat)
+    assert torch.equal(model.flat, load_model(run).flat)
+    assert not torch.equal(model.flat, stages(run, store)["transplanted"].model.flat)
+    table = pd.DataFrame([{"condition": "a", "replicate": 7, "run": run.id, "status": "finished"}])
+    found, _ = observe(entropy_observation("a"), table, table.assign(phase1_run=""), store)
+    assert found.loc[0, "entropy_start"] == found.loc[0, "entropy_relative"] < 1.0

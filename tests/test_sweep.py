@@ -9,6 +9,7 @@ from procpre_interp.ablate import Noise
 from procpre_interp.cli import main
 from procpre_interp.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
+from procpre_interp.experiment import shortened
 from procpre_interp.outcomes import cost_of, scores
 from procpre_interp.pipeline import Architecture, execute
 from procpre_interp.reproduce import PROTOCOLS, haystack_sweep, reproduction
@@ -294,6 +295,25 @@ def test_a_condition_can_be_in_the_first_replicates_only():
         "none": [1000, 1001, 1002],
         "some": [1000],
     }
+
+
+def test_a_condition_can_have_a_task_and_a_training_of_its_own():
+    other, longer = TASKS.build("haystack", max_pairs=5), dataclasses.replace(TRAIN, steps=8)
+    conditions = (
+        Condition(name="other task", sources=(Source(phase1="dyck"),), task=other),
+        Condition(name="longer", train=longer),
+        Condition(name="none on the other task", task=other),
+    )
+    sweep = tiny(conditions=conditions)
+    planned = plan(sweep)
+    runs = {cell["condition"]: planned.configs[cell["run"]] for cell in planned.cells.to_dict("records")}
+    assert runs["other task"].task == runs["none on the other task"].task == other
+    assert runs["longer"].task == runs["none"].task == sweep.task
+    assert (runs["longer"].train.steps, runs["other task"].train.steps) == (8, 4)
+    assert runs["other task"].parents
+    assert len({run.run_id for run in runs.values()}) == 4
+    assert {run.train.steps for run in plan(shortened(sweep)).configs.values()} == {20}
+    assert from_yaml(Sweep, to_yaml(sweep)) == sweep
 
 
 def test_a_map_of_a_grain_has_all_its_players():

@@ -1,9 +1,19 @@
 """Training and scoring, the same for both phases."""
 
+from procpre_interp.train.closed_form import Initialisation
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
 from procpre_interp.train.loop import Trainer
 from procpre_interp.train.process import Interrupted
 from procpre_interp.train.settings import TrainConfig
 from procpre_interp.train.state import TrainState
 
-__all__ = ["Interrupted", "TrainConfig", "TrainState", "Trainer", "evaluate", "evaluate_copies", "summarise"]
+__all__ = [
+    "Initialisation",
+    "Interrupted",
+    "TrainConfig",
+    "TrainState",
+    "Trainer",
+    "evaluate",
+    "evaluate_copies",
+    "summarise",
+]

@@ -25,6 +25,7 @@ class Interventions:
         config: TrainConfig,
         examples: Callable[[int], Batch],
         *,
+        seed: int,
         fresh: Float[Tensor, " n_parameters"] | None = None,
     ) -> None:
         self.model, self.each = model, config.interventions
@@ -32,8 +33,8 @@ class Interventions:
         fresh = start if fresh is None else fresh.to(start.device)
         for intervention in self.each:
             intervention.check(model, config.steps)
-            intervention.initialise(model, Initial(fresh=fresh, start=start, examples=examples))
-        self.initial = Initial(fresh=fresh, start=model.flat.detach().clone(), examples=examples)
+            intervention.initialise(model, Initial(fresh=fresh, start=start, examples=examples, seed=seed))
+        self.initial = Initial(fresh=fresh, start=model.flat.detach().clone(), examples=examples, seed=seed)
         self.masks = [flat_mask(model, intervention.selector).to(start.device) for intervention in self.each]
         self._rates: tuple[tuple[float, float], ...] = ()
         self._scales: tuple[Tensor, Tensor] | None = None

@@ -36,6 +36,8 @@ class Initial:
     """After the transfer; the same vector where there is none."""
     examples: Callable[[int], Batch]
     """The first n training sequences of the run's task and seed, the same in every condition of a replicate."""
+    seed: int
+    """Of the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,13 +151,17 @@ class MatchedEntropy(Intervention):
 
     pattern fresh, entropy transferred: what the transferred heads attend to is destroyed, and how sharply they do it is
     kept. pattern transferred, entropy fresh: the reverse. Changes, before the first step: W_Q, b_Q, W_K and b_K of the
-    selected heads, by the choice of `pattern`, and W_Q and b_Q by one factor a head, layer after layer, so that its
+    selected heads, by the choice of `pattern`, and then all four by one factor a head, layer after layer, so that its
     mean entropy on `EXAMPLES` training sequences is that of the same head in the other model. Holds fixed: all other
-    weights, data and training. Raises `ValueError` where no factor from 2^-10 to 2^10 comes within `TOLERANCE`: fresh
-    heads that see nearly the same token everywhere, as after averaged embeddings, cannot be made sharp.
+    weights, data and training. So the scale of queries and keys goes with the entropy, as it must: between two patterns
+    of one scale, entropy is not free. Raises `ValueError` where no factor on the scores from 2^-20 to 2^20 comes within
+    `TOLERANCE`.
 
-    Source: P2's third mechanism asks for it; the procedure is our choice.
+    Source: P2's third mechanism asks for it; the procedure is our choice. Version 1 scaled queries alone, whose factors
+    were up to a thousand.
     """
+
+    version: ClassVar[int] = 2
 
     selector: str = "attn"
     """Heads: attn, or some such as blocks.1.attn.head.2. What is in it beside heads has no effect."""
@@ -183,7 +189,7 @@ class MatchedEntropy(Intervention):
             worst = int(missed.argmax())
             layer, head = heads[worst]
             raise ValueError(
-                f"no factor on the {self.pattern} queries of L{layer}H{head} gives it an entropy of "
+                f"no factor on the {self.pattern} scores of L{layer}H{head} gives it an entropy of "
                 f"{wanted[worst]:.3f} (off by {missed[worst]:.3f} at the nearest); match other heads, or embeddings "
                 "that differ"
             )

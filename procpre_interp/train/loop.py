@@ -67,7 +67,9 @@ class Trainer:
         )
         self.kept_steps = checkpoint_steps(config.steps, config.checkpoints)
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
-        self.interventions = Interventions(model, config, self.examples, fresh=fresh) if config.interventions else None
+        self.interventions = None
+        if config.interventions:
+            self.interventions = Interventions(model, config, self.examples, seed=seed, fresh=fresh)
         self.load()
         self.set_length(self.state.length)
 

@@ -13,9 +13,10 @@ from procpre_interp.model import HookedTransformer, ModelConfig, select
 Heads = Sequence[tuple[int, int]]
 """Layer and head."""
 
-MOST_DOUBLINGS = 10.0
-"""Factors on a head's scores lie between 2^-10 and 2^10."""
-BISECTIONS = 30
+MOST_DOUBLINGS = 20.0
+"""Factors on a head's scores lie between 2^-20 and 2^20: fresh queries and keys are both tens of times smaller than
+trained ones, and have no biases."""
+BISECTIONS = 40
 
 
 def heads_of(config: ModelConfig, selector: str) -> list[tuple[int, int]]:
@@ -54,7 +55,7 @@ def relative_entropy(model: HookedTransformer, batch: Batch, heads: Heads) -> Fl
 
 @torch.no_grad()
 def match_entropy(model: HookedTransformer, batch: Batch, heads: Heads, wanted: Float[Tensor, " head"]) -> None:
-    """Scale W_Q and b_Q of each head so that its `relative_entropy` is the wanted one, layer after layer.
+    """Scale queries and keys of each head alike, so that its `relative_entropy` is the wanted one, layer after layer.
 
     Entropy falls as scores grow, so the factor is found by bisection of its logarithm; where no factor within
     `MOST_DOUBLINGS` does it, it is the nearest, and whoever calls this must look at what came out.
@@ -74,9 +75,10 @@ def match_entropy(model: HookedTransformer, batch: Batch, heads: Heads, wanted: 
                 middle = (low + high) / 2
                 too_even = _layer_entropy(scores * 2 ** middle[:, None, None], batch.lengths) > wanted[indices]
                 low, high = torch.where(too_even, middle, low), torch.where(too_even, high, middle)
-            factor = 2 ** ((low + high) / 2)
-            block.attn.W_Q[numbers] *= factor[:, None, None]
-            block.attn.b_Q[numbers] *= factor[:, None]
+            factor = 2 ** ((low + high) / 4)  # the square root: half of it on queries, half on keys
+            for matrix, bias in ((block.attn.W_Q, block.attn.b_Q), (block.attn.W_K, block.attn.b_K)):
+                matrix[numbers] *= factor[:, None, None]
+                bias[numbers] *= factor[:, None]
         resid = block(resid)
 
 

@@ -1,0 +1,91 @@
+"""Which closed-form initialisation comes nearest to procedural pretraining? Fits the options and searches recipes.
+
+    python experiments/search_initialisation.py [--out runs] [--workers 2] [--budget 150]
+
+The options are fitted on Dyck models of seeds 0 to 5. Recipes are scored on haystack, seeds 0 to 3, by the mean over
+training of validation accuracy, which tells a late breakthrough from none; test data are not looked at. The search
+starts from the size of every transferred tensor. What it finds, and all numbers, go into
+experiments/results/initialisation.json, where the claims read them: they try it on seeds from 1000.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from procpre_interp.engine import execute_all
+from procpre_interp.environment import now
+from procpre_interp.initialisations import FILE, SCALES, Lab, fit_options, write_lab
+from procpre_interp.outcomes import cost_of
+from procpre_interp.pipeline import load_model
+from procpre_interp.recipes import Recipe, greedy_search, plain_search, recipe_name
+from procpre_interp.reproduce import PROCEDURAL, PROTOCOLS, haystack_sweep
+from procpre_interp.resampling import replicate_matrix
+from procpre_interp.runs import RunStore
+from procpre_interp.sweep import pretraining_run, results, run_sweep
+from procpre_interp.sweep_progress import live_table
+from procpre_interp.terminal import check_workers, default_store, stdout_console, usable_cores
+
+FITTED = range(6)
+"""Seeds of the phase-1 models that the numbers are means over."""
+TUNED = range(4)
+"""Seeds of phase 2 that recipes are scored on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Fit closed-form initialisations and search the best recipe within a budget of runs."""
+
+    out: Path = field(default_factory=default_store)
+    """Folder of the runs; those that it has are not computed again."""
+    workers: int = field(default_factory=usable_cores)
+    """Processes of one thread each. Does not change the numbers."""
+    budget: int = 150
+    """Phase-2 runs, at most."""
+    results: Path = FILE
+    """The file to write."""
+
+
+def main(options: SearchOptions) -> int:
+    """Fit, search, write."""
+    check_workers(options.workers)
+    store, console = RunStore(options.out), stdout_console()
+    parents = [pretraining_run(PROCEDURAL["dyck"], seed) for seed in FITTED]
+    problems = execute_all({run.run_id: run for run in parents}, store, workers=options.workers)
+    if problems:
+        raise ValueError(f"phase 1 failed: {next(iter(problems.values()))}")
+    models = [load_model(store.open(run.run_id)) for run in parents]
+    about = {"created": now(), "protocol": PROTOCOLS["cheap"].text, "fitted_on": [run.run_id for run in parents]}
+    about |= {"fitted_seeds": list(FITTED), "tuning_seeds": list(TUNED), "budget": options.budget}
+    lab, runs = Lab(fitted=fit_options(models), found={}, about=about), set[str]()
+
+    def score(recipes: Sequence[Recipe]) -> list[float]:
+        conditions = tuple(lab.condition(recipe_name(recipe), recipe) for recipe in recipes if recipe)
+        sweep = haystack_sweep("search", conditions, replicates=len(TUNED), first_seed=TUNED[0])
+        planned, failed = run_sweep(sweep, store, workers=options.workers, show=live_table(store))
+        runs.update(planned.configs)
+        # A run that diverged, or could not be made, is as bad as one that never learnt anything.
+        area = replicate_matrix(results(planned, store, failed), "area").fillna(0.0).mean().to_dict()
+        found = [float(area[recipe_name(recipe) if recipe else "none"]) for recipe in recipes]
+        for recipe, value in zip(recipes, found):
+            console.print(f"{value:.4f}  {recipe_name(recipe)}")
+        return found
+
+    search = greedy_search(lab.options, SCALES, score, budget=options.budget, cost=len(TUNED))
+    about |= {"cost": cost_of(runs, store)}
+    write_lab(Lab(fitted=lab.fitted, found=plain_search(search), about=about), options.results)
+    console.print(f"Best: {recipe_name(search.best)} ({search.score:.4f}); {search.reason}. Written: {options.results}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(SearchOptions, description=__doc__)))
+    except KeyboardInterrupt:
+        print("search_initialisation: stopped; repeat the command to go on from there", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError) as problem:
+        print(f"search_initialisation: {' '.join(str(problem).split())}", file=sys.stderr)
+        sys.exit(2)
