@@ -73,6 +73,9 @@ TIMELINE = dataclasses.replace(
 )
 """The cheap protocol with the weights of many steps: the same training, and runs of their own."""
 
+ALGORITHMIC = dataclasses.replace(PROTOCOLS["cheap"].phase2, steps=2_000, schedule="cosine")
+"""The cheap phase 2 of arithmetic and sorting."""
+
 ARCHITECTURE = Architecture(n_layers=2, n_heads=4, d_model=16)
 """The paper's diagnostic model."""
 
