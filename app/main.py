@@ -11,6 +11,7 @@ PAGES = {
         st.Page("questions/did_transfer_help.py", title="Did transfer help?", default=True),
         st.Page("questions/where_does_it_live.py", title="Where does it live?"),
         st.Page("questions/what_survives_damage.py", title="What survives damage?"),
+        st.Page("questions/can_anything_cheaper.py", title="Can anything cheaper do the same?"),
         st.Page("questions/do_the_claims_hold.py", title="Do the claims hold?"),
     ],
     "Inside the model": [

@@ -17,10 +17,10 @@ import tyro
 
 from procpre_interp.engine import execute_all
 from procpre_interp.environment import now
-from procpre_interp.initialisations import FILE, SCALES, Lab, fit_options, write_lab
+from procpre_interp.initialisations import SCALES, Lab, fit_options, write_lab
 from procpre_interp.outcomes import cost_of
 from procpre_interp.pipeline import load_model
-from procpre_interp.recipes import Recipe, greedy_search, plain_search, recipe_name
+from procpre_interp.recipes import FILE, Recipe, greedy_search, plain_search, recipe_name
 from procpre_interp.reproduce import PROCEDURAL, PROTOCOLS, haystack_sweep
 from procpre_interp.resampling import replicate_matrix
 from procpre_interp.runs import RunStore

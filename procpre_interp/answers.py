@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from procpre_interp.describe import describe_cost
-from procpre_interp.exhibits import claims, damage, results, where
+from procpre_interp.exhibits import cheaper, claims, damage, results, where
 from procpre_interp.exhibits.runs import with_weights
 from procpre_interp.report import Block, Caution, Section, results_sections, write_report
 from procpre_interp.run import Run
@@ -30,6 +30,7 @@ def answers_report(
         *_transfer(found),
         *_places(store),
         *_damage(store, found, known),
+        *_cheaper(known),
         *_claims(store, known, problems),
         *([] if chosen is None else _inside(chosen, store)),
     ]
@@ -80,6 +81,18 @@ def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.
     blocks += [Caution(text=problem) for problem in problems[:3]]
     if blocks:
         yield Section(title="What survives damage?", blocks=blocks)
+
+
+def _cheaper(known: Mapping[str, claims.Judged]) -> Iterator[Section]:
+    blocks: list[Block | Caution] = []
+    for judged in (known[name] for name in cheaper.CLAIMS if name in known):
+        blocks += [f"{cheaper.answer(judged)} {damage.origin(judged)}", cheaper.shares(judged)]
+        if cheaper.has_entropies(judged):
+            blocks.append(cheaper.entropy_and_breakthrough(judged))
+    if (found := cheaper.load_search()) is not None:
+        blocks.append(cheaper.search(found))
+    if blocks:
+        yield Section(title="Can anything cheaper do the same?", blocks=blocks)
 
 
 def _claims(store: RunStore, known: Mapping[str, claims.Judged], problems: list[str]) -> Iterator[Section]:

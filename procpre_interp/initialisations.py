@@ -9,9 +9,8 @@ from typing import Any
 from procpre_interp import files
 from procpre_interp.config import from_dict, to_dict
 from procpre_interp.model import HookedTransformer
-from procpre_interp.recipes import Options, Recipe, recipe_name
+from procpre_interp.recipes import FILE, Options, Recipe, recipe_name
 from procpre_interp.sweep import Condition
-from procpre_interp.terminal import beside_package
 from procpre_interp.train.closed_form import (
     LowRankIdentity,
     MeanEmbedding,
@@ -31,8 +30,6 @@ SCALES = {
     "embeddings": "one embedding",
 }
 """The recipe that keeps of each transferred tensor its size, and nothing else: where searches start."""
-FILE = beside_package("experiments") / "results" / "initialisation.json"
-"""What `experiments/search_initialisation.py` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,16 +5,21 @@ factor, goes on from the best, and stops when none is better, or when the next r
 What it finds was chosen for its score on the tuning seeds, which flatters it: it is worth what it does on others.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from procpre_interp.config import unknown_name
+from procpre_interp.terminal import beside_package
 
 Options = Mapping[str, Sequence[str]]
 """Factor -> names of its options, beside none."""
 Recipe = dict[str, str]
 """Factor -> option, in the order of the factors; one that is not there has none."""
+FILE = beside_package("experiments") / "results" / "initialisation.json"
+"""What `experiments/search_initialisation.py` wrote: fitted numbers, and the search over them."""
 NOTHING = "nothing"
 """Name of the recipe without any option."""
 
@@ -100,3 +105,16 @@ def plain_search(search: Search) -> dict[str, Any]:
         "rounds": search.rounds,
         "reason": search.reason,
     }
+
+
+def read_search(path: Path = FILE) -> dict[str, Any]:
+    """The file's content; its `search` is that of `plain_search`. Raises `ValueError` where it holds anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+        search = found["search"]
+        rounds = [{str(name): float(score) for name, score in tried.items()} for tried in search["rounds"]]
+        if not (rounds and all(rounds) and {"recipe", "name", "reason"} <= search.keys()):
+            raise KeyError("rounds")
+        return {**found, "tuning_seeds": list(found["tuning_seeds"]), "search": {**search, "rounds": rounds}}
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        raise ValueError(f"{path} holds no search over recipes: {problem!r}") from None

@@ -13,7 +13,13 @@ from tests.explorer import DEMO
 from tests.results import fill
 from tests.test_report import Page
 
-QUESTIONS = ["Did transfer help?", "Where does it live?", "What survives damage?", "Do the claims hold?"]
+QUESTIONS = [
+    "Did transfer help?",
+    "Where does it live?",
+    "What survives damage?",
+    "Can anything cheaper do the same?",
+    "Do the claims hold?",
+]
 INSIDE = ["What was generated?", "Where does attention look?", "Which circuit?", "How do weights move?"]
 
 

@@ -41,7 +41,7 @@ ALLOWED = {
     "stats": BASE | {"resampling", "survival"},
     "players": BASE,
     "change_points": BASE,
-    "recipes": BASE,
+    "recipes": BASE | {"terminal"},
     "recovery": BASE | {"resampling"},
     "transfer_map": BASE | {"resampling", "survival", "stats", "players"},
     "dose": BASE | {"resampling", "survival", "stats"},
@@ -66,7 +66,7 @@ ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
-ALLOWED["initialisations"] = PIPELINE | {"recipes", "sweep", "terminal"}
+ALLOWED["initialisations"] = PIPELINE | {"recipes", "sweep"}
 ALLOWED["exhibits"] = set(ALLOWED) - {"report"}  # which shows them
 ALLOWED["answers"] = set(ALLOWED)
 ALLOWED["experiment"] = set(ALLOWED)
@@ -77,7 +77,7 @@ NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
 TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "export", "jobs", "outcomes", "terminal"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
-EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims"}
+EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims", "cheaper"}
 """Modules of `exhibits` that read stored tables, and so are held to what `report` may import."""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "comparison", "exhibits", "export", "jobs", "terminal", "__init__"}

@@ -1,10 +1,12 @@
 """Ladders of weight controls, and dose-response curves of noise on the weights."""
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from procpre_interp.plots.heatmaps import player_colours
 from procpre_interp.plots.theme import (
@@ -70,6 +72,49 @@ def ladder(
     lay_out(figure, title=title, caption=interval_note(fewest(effects)), x=x, y="", height=230 + 40 * len(labels))
     # The names of the reference lines stand between the caption and the axes.
     figure.update_layout(margin_t=110 if references else 80)
+    return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+
+
+def ladders(effects: pd.DataFrame, dots: pd.DataFrame, *, title: str = "") -> go.Figure:
+    """Several measures of the same conditions, a panel each, side by side: points with intervals, replicates as dots.
+
+    `effects` has columns panel (title of its axis, with the unit), label, estimate, low, high, n and condition, which
+    decides the colour; `dots` panel, label and value. Conditions from the top down in the order of the table.
+    """
+    labels, panels = list(dict.fromkeys(effects["label"])), list(dict.fromkeys(effects["panel"]))
+    by_condition = condition_colours(effects["condition"])
+    colours = {label: by_condition[condition] for condition, label in zip(effects["condition"], effects["label"])}
+    figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, panel in enumerate(panels, start=1):
+        shown, rows = dots.loc[dots["panel"] == panel], effects.loc[effects["panel"] == panel]
+        figure.add_scatter(
+            x=shown["value"].to_numpy(dtype=float),
+            y=shown["label"].tolist(),
+            mode="markers",
+            marker={"size": 7, "color": [translucent(colours[label], 0.4) for label in shown["label"]]},
+            name="one replicate",
+            hovertemplate="%{y}: %{x:.4g}",
+            showlegend=column == 1,
+            row=1,
+            col=column,
+        )
+        bounds = rows[["estimate", "low", "high", "n"]].to_numpy(dtype=float)
+        figure.add_scatter(
+            x=bounds[:, 0],
+            y=rows["label"].tolist(),
+            mode="markers",
+            marker={"size": 12, "color": [colours[label] for label in rows["label"]]},
+            error_x=error_bars(bounds[:, 0], bounds[:, 1], bounds[:, 2]),
+            name="mean and interval",
+            customdata=bounds[:, 1:],
+            hovertemplate="%{y}: %{x:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}], n = %{customdata[2]}",
+            showlegend=column == 1,
+            row=1,
+            col=column,
+        )
+    lay_out(figure, title=title, caption=interval_note(fewest(effects)), x="", y="", height=230 + 40 * len(labels))
+    for column, panel in enumerate(panels, start=1):
+        figure.update_xaxes(title="<br>".join(textwrap.wrap(panel, 24)), row=1, col=column)
     return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
 
 

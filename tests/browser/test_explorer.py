@@ -14,6 +14,7 @@ PAGES = {
     "Did transfer help?": "",
     "Where does it live?": "where_does_it_live",
     "What survives damage?": "what_survives_damage",
+    "Can anything cheaper do the same?": "can_anything_cheaper",
     "Do the claims hold?": "do_the_claims_hold",
     "Where does attention look?": "where_does_attention_look",
     "Which circuit?": "which_circuit",

@@ -1,0 +1,146 @@
+"""Can anything cheaper do the same? What recipes without phase 1, and interventions, recover of a transfer's gain."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from procpre_interp.claims import trained
+from procpre_interp.exhibits.claims import Judged, load_claims
+from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.plots.ladder import ladder, ladders
+from procpre_interp.recipes import FILE, read_search
+from procpre_interp.recovery import BASELINE, FULL, recovered_shares
+from procpre_interp.resampling import replicate_bootstrap, replicate_matrix
+from procpre_interp.runs import RunStore
+from procpre_interp.stats import restricted_time
+
+CLAIMS = (
+    "closed_form_initialisation",
+    "init_plus_entropy_replicates",
+    "sharpness_is_not_enough",
+    "needed_only_early",
+)
+"""Those that put something cheaper beside the real transfer."""
+
+ENTROPIES = {"entropy_start": "before phase 2", "entropy_relative": "after phase 2"}
+"""Columns of attention entropy, over its causal maximum, and when it was measured."""
+TIME = "breakthrough_time"
+
+
+def cheaper_claims(store: RunStore | None = None) -> dict[str, Judged]:
+    """The claims on cheaper recipes, by name; one in the store stands before the one that comes with the package."""
+    found, _ = load_claims(store)
+    return {name: found[name] for name in CLAIMS if name in found}
+
+
+def answer(judged: Judged) -> str:
+    """What the claim's own recipe recovers, with its interval and verdict, in a sentence."""
+    weights = judged["contrasts"][0].get("weights", {})
+    shares = recovered_shares(trained(judged["cells"])).set_index("condition")
+    chosen = next((name for name, weight in weights.items() if weight > 0 and name in shares.index), None)
+    if chosen is None:
+        return f"{judged['name']} is {judged['verdict']}."
+    row = shares.loc[chosen]
+    bounds = "" if np.isnan(row["low"]) else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    return (
+        f"{str(row['label']).capitalize()}: {100 * row['estimate']:.0f} %{bounds} of the gain of the real transfer, "
+        f"n = {row['n']}. The claim is {judged['verdict']}."
+    )
+
+
+def shares(judged: Judged) -> Exhibit:
+    """Share of the transfer's gain that each condition recovers, replicates as dots."""
+    cells = trained(judged["cells"])
+    found = recovered_shares(cells)
+    accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
+    gains = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE)
+    whole = gains.pop(FULL).dropna().mean()
+    labels = dict(zip(found["condition"], found["label"]))
+    dots = (gains / whole).melt(var_name="condition", ignore_index=False).dropna(subset="value").reset_index()
+    dots["label"] = [labels[name] for name in dots["condition"]]
+    return Exhibit(
+        name="shares",
+        figure=ladder(
+            found.drop(columns="condition"),
+            dots=dots,
+            references={"none": 0.0, "real transfer": 1.0},
+            x="Share of the real transfer's gain in accuracy",
+            title=str(judged["claim"]),
+        ),
+        reading="At 1 something does what the transfer does, at 0 no more than no pretraining; an interval that "
+        "covers both says that this many replicates cannot tell.",
+        table=found,
+        notes=("Of the recipes that a claim compares, the best looks better than it is: its verdict is on one alone.",),
+    )
+
+
+def has_entropies(judged: Judged) -> bool:
+    """Whether attention was measured on the claim's runs."""
+    return bool(set(ENTROPIES) & set(judged["cells"]))
+
+
+def entropy_and_breakthrough(judged: Judged) -> Exhibit:
+    """Attention entropy before and after phase 2, and the time to breakthrough, condition by condition."""
+    cells = trained(judged["cells"])
+    cells = cells.loc[cells["status"] == "finished"]
+    if not has_entropies(judged):
+        raise ValueError(f"attention was not measured on the runs of {judged['name']}")
+    measured = {f"Attention entropy {when}": name for name, when in ENTROPIES.items() if name in cells}
+    measured["Time to breakthrough (steps)"] = TIME
+    cells = cells.assign(**{TIME: restricted_time(cells)})
+    parts, dots = [], []
+    for panel, measure in measured.items():
+        rows = cells.loc[cells[measure].notna()]
+        labels = dict(zip(rows["condition"], rows["label"]))
+        means = replicate_bootstrap(replicate_matrix(rows, measure)).rename_axis("condition").reset_index()
+        parts.append(means.assign(label=[labels[name] for name in means["condition"]], panel=panel))
+        dots.append(rows[["replicate", "label"]].assign(value=rows[measure], panel=panel))
+    table = pd.concat(parts, ignore_index=True)
+    return Exhibit(
+        name="entropy_and_breakthrough",
+        figure=ladders(table, pd.concat(dots, ignore_index=True), title="How sharp, and how soon?"),
+        reading="Were sharpness what matters, conditions that start as sharp as the transfer would break through as "
+        "soon; a run without a breakthrough counts with the step limit, where its dot stands.",
+        table=table,
+        notes=("Entropy over the most that causal attention can have (1: even), mean of all heads and rows.",),
+    )
+
+
+def load_search(path: Path = FILE) -> dict[str, Any] | None:
+    """The stored search over recipes; None where there is none. Raises `ValueError` for one that cannot be read."""
+    return read_search(path) if path.exists() else None
+
+
+def search(found: Mapping[str, Any]) -> Exhibit:
+    """All recipes that the greedy search tried, round by round."""
+    rounds = found["search"]["rounds"]
+    rows = [
+        {"round": number, "recipe": name, "score": score, "best": score == max(tried.values())}
+        for number, tried in enumerate(rounds)
+        for name, score in tried.items()
+    ]
+    table = pd.DataFrame(rows)
+    names = [("start" if number == 0 else f"round {number}") for number in table["round"]]
+    dots = table.assign(label=names, value=table["score"])
+    best = dots.loc[dots["best"]].drop_duplicates("round")
+    bounds = best.assign(estimate=best["score"], low=np.nan, high=np.nan, n=len(found["tuning_seeds"]))
+    figure = ladder(
+        bounds[["label", "estimate", "low", "high", "n"]],
+        dots=dots,
+        x="Mean validation accuracy over training (share of answer tokens)",
+        title="Greedy search over recipes",
+    )
+    figure.data[0].update(name="one recipe", text=dots["recipe"].tolist(), hovertemplate="%{text}: %{x:.3f}")
+    figure.data[1].update(name="best of the round", text=best["recipe"].tolist(), hovertemplate="%{text}: %{x:.3f}")
+    seeds = ", ".join(str(seed) for seed in found["tuning_seeds"])
+    figure.update_layout(title_subtitle_text=f"mean of tuning seeds {seeds}; chosen for its score, so no result")
+    return Exhibit(
+        name="search",
+        figure=figure,
+        reading="Each round tries every recipe that differs in one option from the best one so far; hover for names.",
+        table=table,
+        notes=(f"Found: {found['search']['name']}. Ended as {found['search']['reason']}.",),
+    )

@@ -1,0 +1,67 @@
+"""The page "Can anything cheaper do the same?" on the claims of the package, and on a store with one of its own."""
+
+import pytest
+
+from procpre_interp.claims import write_claim
+from procpre_interp.exhibits import cheaper
+from procpre_interp.exhibits.claims import load_claims
+from procpre_interp.runs import RunStore
+from tests.explorer import charts, check, open_page, said, title
+
+PAGE = "questions/can_anything_cheaper.py"
+
+
+def test_shares_of_the_packages_claims(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert len(charts(app)) == 1
+    assert "% of the gain" in said(app) or "% [" in said(app)
+    assert "From results that come with the package" in said(app)
+    first = title(app, 0)
+    check(app.selectbox(key="recipes").set_value("needed_only_early").run())
+    assert title(app, 0) != first
+    assert app.query_params["recipes"] == "needed_only_early"
+
+
+def test_entropy_and_breakthrough(monkeypatch, tmp_path):
+    query = {"tab": "Entropy and breakthrough"}
+    app = open_page(monkeypatch, tmp_path, PAGE, recipes="init_plus_entropy_replicates", **query)
+    assert title(app, 0) == "How sharp, and how soon?"
+    check(app.selectbox(key="recipes").set_value("needed_only_early").run())
+    assert len(charts(app)) == 0
+    assert "Attention was not measured" in app.info[0].value
+
+
+def test_the_search(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="The search")
+    assert title(app, 0) == "Greedy search over recipes"
+
+
+def test_without_claims_it_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(cheaper, "CLAIMS", ("not_there",))
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert "procpre-interp claims not_there --run" in "".join(code.value for code in app.code)
+
+
+def test_a_claim_of_the_store_stands_before_the_packages(monkeypatch, tmp_path):
+    claim = load_claims()[0]["needed_only_early"]
+    kept = {key: value for key, value in claim.items() if key not in ("cells", "source")}
+    write_claim(RunStore(tmp_path), kept | {"claim": "Mine <b>.</b>"}, claim["cells"])
+    app = open_page(monkeypatch, tmp_path, PAGE, recipes="needed_only_early")
+    assert "From this store" in said(app)
+    assert "Mine" in title(app, 0)
+
+
+def test_a_damaged_claim_gives_way_to_the_packages(monkeypatch, tmp_path):
+    claim = load_claims()[0]["needed_only_early"]
+    kept = {key: value for key, value in claim.items() if key not in ("cells", "source")}
+    write_claim(RunStore(tmp_path), kept, claim["cells"])
+    (tmp_path / "tables" / "claim-needed_only_early.parquet").write_bytes(b"no table")
+    app = open_page(monkeypatch, tmp_path, PAGE, recipes="needed_only_early")
+    assert "cannot be read" in app.warning[0].value
+    assert "come with the package" in said(app)
+
+
+@pytest.mark.parametrize("tab", ["Share of the gain", "Nonsense"])
+def test_nonsense_in_the_address(monkeypatch, tmp_path, tab):
+    app = open_page(monkeypatch, tmp_path, PAGE, recipes="../../x", tab=tab)
+    assert len(charts(app)) == 1

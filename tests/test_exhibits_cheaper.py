@@ -1,0 +1,114 @@
+"""Shares of a gain, entropy beside breakthrough, and the search, on numbers that are known and on the package's own."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from procpre_interp.exhibits import cheaper
+from tests.results import NAN
+
+CONDITIONS = {"none": 0.1, "recipe": 0.5, "worse": 0.05, "intact": 0.9}
+
+
+def judged(*, entropies: bool = True, weights: dict | None = None, **more) -> dict:
+    rows = []
+    for seed in range(1000, 1006):
+        for name, accuracy in CONDITIONS.items():
+            value = accuracy if name == "none" else accuracy + 0.02 * (seed - 1002.5)
+            row = {"condition": name, "label": f"the {name}", "replicate": seed, "run": f"{name}{seed}"}
+            row |= {"status": "finished", "accuracy": value, "breakthrough_step": NAN, "limit": 5000, "observed": False}
+            if name == "intact":
+                row["breakthrough_step"] = 1000.0 + 100 * (seed - 1000)
+            if entropies and name != "worse":
+                row |= {"entropy_start": 0.99 if name == "none" else 0.9, "entropy_relative": accuracy / 2}
+            rows.append(row)
+    contrast = {"weights": weights or {"recipe": 1, "intact": -1}, "margin": 0.2}
+    about = {"name": "closed_form_initialisation", "claim": "A claim.", "verdict": "undecided", "source": "store"}
+    return about | {"contrasts": [contrast], "seeds": [1000], "cells": pd.DataFrame(rows)} | more
+
+
+def test_shares_are_of_the_transfers_gain():
+    exhibit = cheaper.shares(judged())
+    table = exhibit.table.set_index("condition")
+    assert table["estimate"].to_dict() == pytest.approx({"recipe": 0.5, "worse": -0.0625})
+    dots, means = exhibit.figure.data
+    assert sorted(dots.x)[-1] == pytest.approx((0.4 + 0.05) / 0.8)
+    assert len(dots.x) == 12
+    assert list(means.y) == ["the recipe", "the worse"]
+    assert {shape.x0 for shape in exhibit.figure.layout.shapes} == {0.0, 1.0}
+
+
+def test_the_answer_is_of_the_claims_own_recipe():
+    assert cheaper.answer(judged()).startswith("The recipe: 50 % [")
+    assert "n = 6. The claim is undecided." in cheaper.answer(judged())
+    assert cheaper.answer(judged(weights={"intact": 1, "none": -1})) == "closed_form_initialisation is undecided."
+
+
+def test_entropy_stands_beside_the_breakthrough():
+    exhibit = cheaper.entropy_and_breakthrough(judged())
+    panels = dict(iter(exhibit.table.groupby("panel")))
+    time = panels["Time to breakthrough (steps)"].set_index("condition")["estimate"]
+    assert time.to_dict() == {"none": 5000.0, "recipe": 5000.0, "worse": 5000.0, "intact": 1250.0}
+    start = panels["Attention entropy before phase 2"].set_index("condition")["estimate"]
+    assert start.to_dict() == pytest.approx({"none": 0.99, "recipe": 0.9, "intact": 0.9})
+    assert len(exhibit.figure.data) == 6
+    assert exhibit.figure.data[4].x.tolist().count(5000.0) == 18
+    assert exhibit.figure.layout.yaxis.categoryarray[-1] == "the none"
+    assert exhibit.figure.layout.xaxis3.title.text == "Time to breakthrough<br>(steps)"
+
+
+def test_a_claim_without_measured_attention_says_so():
+    assert not cheaper.has_entropies(judged(entropies=False))
+    with pytest.raises(ValueError, match="attention was not measured"):
+        cheaper.entropy_and_breakthrough(judged(entropies=False))
+
+
+def test_what_was_measured_and_not_run_is_no_run():
+    claim = judged()
+    extra = {"condition": "transplanted", "label": "x", "replicate": 1000, "status": "finished", "observed": True}
+    claim["cells"] = pd.concat([claim["cells"], pd.DataFrame([extra])], ignore_index=True)
+    assert "transplanted" not in set(cheaper.shares(claim).table["condition"])
+
+
+def test_the_search_shows_every_recipe(tmp_path):
+    found = {
+        "tuning_seeds": [0, 1],
+        "search": {
+            "recipe": {"a": "y"},
+            "name": "y",
+            "reason": "no recipe is better",
+            "rounds": [{"x": 0.2}, {"y": 0.5, "z": 0.1}],
+        },
+    }
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps(found))
+    exhibit = cheaper.search(cheaper.load_search(path))
+    assert exhibit.table["recipe"].tolist() == ["x", "y", "z"]
+    assert exhibit.table["best"].tolist() == [True, True, False]
+    dots, best = exhibit.figure.data
+    assert list(dots.text) == ["x", "y", "z"]
+    assert list(best.x) == [0.2, 0.5]
+    assert list(best.y) == ["start", "round 1"]
+    assert "tuning seeds 0, 1" in exhibit.figure.layout.title.subtitle.text
+    assert cheaper.load_search(tmp_path / "none.json") is None
+    path.write_text('{"search": {"rounds": []}}')
+    with pytest.raises(ValueError, match="holds no search over recipes"):
+        cheaper.load_search(path)
+
+
+def test_what_comes_with_the_package():
+    claims = cheaper.cheaper_claims()
+    assert list(claims) == list(cheaper.CLAIMS)
+    for claim in claims.values():
+        assert "%" in cheaper.answer(claim)
+        table = cheaper.shares(claim).table
+        assert np.isfinite(table["estimate"]).all()
+    measured = [name for name, claim in claims.items() if cheaper.has_entropies(claim)]
+    assert measured == ["init_plus_entropy_replicates", "sharpness_is_not_enough"]
+    for name in measured:
+        assert (cheaper.entropy_and_breakthrough(claims[name]).table["n"] == 10).all()
+    search = cheaper.load_search()
+    assert search is not None
+    assert search["search"]["name"] in set(cheaper.search(search).table["recipe"])
