@@ -54,6 +54,19 @@ def neighbours(recipe: Mapping[str, str], options: Options) -> list[Recipe]:
     return found
 
 
+def options_named(names: Sequence[str], options: Options) -> Recipe:
+    """The recipe of these options. Raises `ValueError` for one that does not exist, and for two of one factor."""
+    factors = {name: factor for factor, some in options.items() for name in some}
+    recipe: Recipe = {}
+    for name in names:
+        if name not in factors:
+            raise unknown_name("option of a recipe", name, list(factors))
+        if other := recipe.get(factors[name]):
+            raise ValueError(f"{other!r} and {name!r} are both options of {factors[name]}; choose one of them")
+        recipe[factors[name]] = name
+    return {factor: recipe[factor] for factor in options if factor in recipe}
+
+
 def greedy_search(
     options: Options,
     start: Mapping[str, str],

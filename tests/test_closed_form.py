@@ -202,8 +202,8 @@ def test_recipes_are_done_in_order_and_are_part_of_the_identity():
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        (TensorScale(rms=(("blocks.7.attn.W_Q", 1.0),)), "no tensor is named 'blocks.7.attn.W_Q'"),
-        (SpectrumLaw(law=(("embed", 1.0, 1.0),)), "no tensor is named 'embed'"),
+        (TensorScale(rms=(("blocks.7.attn.W_Q", 1.0),)), "unknown tensor 'blocks.7.attn.W_Q'"),
+        (SpectrumLaw(law=(("embed", 1.0, 1.0),)), "unknown tensor 'embed'"),
         (
             Mimetic(
                 query_key_norm=((1.0,),),

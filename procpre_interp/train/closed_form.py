@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from procpre_interp.config import unknown_name
 from procpre_interp.model import HookedTransformer, flat_mask, select
 from procpre_interp.seeding import stream
 from procpre_interp.train.interventions import INTERVENTIONS, Initial, Intervention
@@ -406,4 +407,4 @@ def _check_names(model: HookedTransformer, names: Iterable[str]) -> None:
     known = dict(model.named_parameters())
     for name in names:
         if name not in known:
-            raise ValueError(f"no tensor is named {name!r}; there are: {', '.join(known)}")
+            raise unknown_name("tensor", name, list(known))
