@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
 from procpre_interp.initialisations import SCALES, read_lab
+from procpre_interp.recipes import recipe_name
 from procpre_interp.recovery import recovered_shares
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, SEEN_NOTE, dyck
 from procpre_interp.runs import RunStore
@@ -89,7 +90,7 @@ EXPERIMENT = haystack_experiment(
     conditions(),
     figure,
     extra=recovered,
-    seen=f"{SEEN_NOTE} None of the seeds from 1000 had been used with a closed-form initialisation.",
+    seen=f"Closed form: {recipe_name(LAB.best)}. {SEEN_NOTE} None of the seeds from 1000 had been used with a closed-form initialisation.",
 )
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from procpre_interp.claims import Claim, Contrast
 from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
 from procpre_interp.initialisations import read_lab
 from procpre_interp.observe import entropy_observation
+from procpre_interp.recipes import recipe_name
 from procpre_interp.recovery import recovered_shares
 from procpre_interp.reproduce import EFFECT_MARGIN, ENTROPY_PENALTY, MARGIN_NOTE, SEEN_NOTE, dyck
 from procpre_interp.runs import RunStore
@@ -89,7 +90,7 @@ EXPERIMENT = haystack_experiment(
     few=None,
     observation=entropy_observation("none", *(condition.name for condition in CONDITIONS)),
     extra=recovered,
-    seen=f"{SEEN_NOTE} The closed form alone had been seen on these seeds in claim closed_form_initialisation, the "
+    seen=f"Closed form: {recipe_name(LAB.best)}. {SEEN_NOTE} The closed form alone had been seen on these seeds in claim closed_form_initialisation, the "
     "penalty alone, estimated from 64 sequences in place of 32, on seeds 1000 to 1005 (no breakthrough).",
 )
 

@@ -52,12 +52,10 @@ class Lab:
         """What a recipe does, in the order of the factors."""
         return tuple(options[recipe[factor]] for factor, options in self.fitted.items() if factor in recipe)
 
-    def condition(
-        self, name: str, recipe: Mapping[str, str], *more: Intervention, label: str = "", replicates: int | None = None
-    ) -> Condition:
+    def condition(self, name: str, recipe: Mapping[str, str], *more: Intervention, label: str = "") -> Condition:
         """A condition without phase 1 that starts from a recipe, with what else is done to its training."""
         done = (*self.interventions(recipe), *more)
-        return Condition(name=name, label=label or recipe_name(recipe), interventions=done, replicates=replicates)
+        return Condition(name=name, label=label or recipe_name(recipe), interventions=done)
 
     @property
     def best(self) -> Recipe:

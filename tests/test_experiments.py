@@ -26,6 +26,10 @@ NAMES = (
     "noise_dose_response",
     "shuffled_sequences_teach_nothing",
     "parts_combine",
+    "needed_only_early",
+    "sharpness_is_not_enough",
+    "closed_form_initialisation",
+    "init_plus_entropy_replicates",
 )
 OBSERVED = ("heads_sharpen", "circuits_are_reused", "retrieval_head_forms")
 """Claims whose contrasts are of what is measured in models."""

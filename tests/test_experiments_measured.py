@@ -1,0 +1,116 @@
+"""Claims whose primary contrast is of another measure than accuracy: chains, lengths, and which task is best."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from procpre_interp.claims import judge_contrasts
+from procpre_interp.data import TASKS
+from procpre_interp.experiment import few_steps, main
+from procpre_interp.runs import RunStore
+from procpre_interp.seeding import numpy_stream, stream
+from procpre_interp.sweep import plan
+from tests.test_experiments import made_up, script
+
+NAMES = ("chained_primitives", "no_single_best_task", "length_matters")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_claim_says_what_it_must(name):
+    experiment = script(name).EXPERIMENT
+    claim, sweep, observation = experiment.claim, experiment.sweep, experiment.observation
+    assert claim.name == sweep.name == name
+    assert all(len(text) > 20 for text in (claim.claim, claim.prediction, claim.margin, claim.refuted_by))
+    assert sweep.first_seed >= 1000
+    assert sweep.replicates >= 8
+    conditions = {condition.name for condition in sweep.of_replicate(sweep.first_seed)}
+    observed = set() if observation is None else set(observation.conditions)
+    for contrast in (claim.primary, *claim.secondary):
+        assert set(contrast.weights) <= conditions | observed
+        assert sum(contrast.weights.values()) == pytest.approx(0) or set(contrast.weights) <= observed
+    assert {condition for contrast in claim.secondary for condition in contrast.weights} <= conditions
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_verdict_follows_from_what_was_measured(name):
+    experiment = script(name).EXPERIMENT
+    primary = experiment.claim.primary
+    toward = 1 if primary.predicted == "above" else -1
+    for sign, verdict in ((toward, "supported"), (-toward, "refuted")):
+        table = made_up(experiment, lambda condition: 0.5)
+        missing = set(primary.weights) - set(table["condition"])
+        rows = [
+            {"condition": condition, "label": condition, "replicate": seed, "status": "finished", "observed": True}
+            for condition in missing
+            for seed in experiment.sweep.seeds
+        ]
+        table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+        values = [
+            0.5
+            + 0.4 * sign * primary.weights.get(condition, 0)
+            + numpy_stream(seed, condition, "measure").normal(0, 0.004)
+            for condition, seed in zip(table["condition"], table["replicate"])
+        ]
+        # The lead is a difference by itself, and so has no level that cancels.
+        level = 0.5 if missing else 0.0
+        table[primary.measure] = [value - level for value in values]
+        assert judge_contrasts([primary], table)["verdict"].tolist() == [verdict]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys):
+    experiment = script(name).EXPERIMENT
+    if name == "length_matters":  # the package's docstrings take a while to read
+        own = dataclasses.replace(experiment.sweep, task=TASKS.build("haystack", max_pairs=5))
+        experiment = dataclasses.replace(experiment, sweep=own)
+    few = few_steps(experiment.sweep.train)
+    monkeypatch.setattr("procpre_interp.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(tmp_path)]) == 0
+    judged = RunStore(tmp_path).read_table(f"quick-claim-{name}")
+    assert judged.metadata["verdict"] == "undecided"
+    assert {contrast["n"] for contrast in judged.metadata["contrasts"]} == {1}
+    assert "Plotly.newPlot" in (tmp_path / f"quick-claim-{name}.html").read_text()
+    assert "UNDECIDED" in capsys.readouterr().out
+
+
+def test_chains_and_control_differ_in_what_programs_mean_alone():
+    module = script("chained_primitives")
+    planned = plan(module.EXPERIMENT.sweep)
+    runs = {
+        cell["condition"]: planned.configs[cell["run"]]
+        for cell in planned.cells.loc[planned.cells["replicate"] == 1000].to_dict("records")
+    }
+    assert runs["pretrained"].task == runs["none"].task == dataclasses.replace(runs["control"].task, naming="composed")
+    assert runs["pretrained"].parents == runs["pretrained control"].parents
+    assert not runs["control"].parents
+    assert len({run.train for run in runs.values()}) == 1
+    parent = planned.configs[runs["pretrained"].parents[0].run]
+    assert parent.task.n_primitives == 1
+    assert parent.task.d_vocab == runs["pretrained"].task.d_vocab
+    assert parent.model.n_ctx is not None  # so that positions can be carried
+    batches = [task.batch(64, generator=stream(0, "x")) for task in (module.CHAINED, module.CONTROL)]
+    assert batches[0].tokens[:, :2].equal(batches[1].tokens[:, :2])
+    assert not batches[0].tokens.equal(batches[1].tokens)
+
+
+def test_the_lead_is_the_smaller_one():
+    module = script("no_single_best_task")
+
+    class Fake:
+        def __init__(self, accuracy):
+            self.summary = {"accuracy": accuracy}
+
+    runs = {
+        "dyck, haystack": Fake(0.9),
+        "dyck_shuffle, haystack": Fake(0.1),
+        "dyck, reversed_addition": Fake(0.3),
+        "dyck_shuffle, reversed_addition": Fake(0.4),
+    }
+    assert module.measure(runs, None)["least lead"]["lead"] == pytest.approx(0.1)
+    runs["dyck, haystack"] = Fake(0.05)
+    assert module.measure(runs, None)["least lead"]["lead"] == pytest.approx(-0.05)
+    planned = plan(module.EXPERIMENT.sweep)
+    assert min(planned.cells["replicate"]) == 1003
+    tasks = {planned.configs[run].task.name for run in planned.cells["run"]}
+    assert tasks == {"haystack", "reversed_addition"}
