@@ -90,7 +90,8 @@ EXPERIMENT = haystack_experiment(
     conditions(),
     figure,
     extra=recovered,
-    seen=f"Closed form: {recipe_name(LAB.best)}. {SEEN_NOTE} None of the seeds from 1000 had been used with a closed-form initialisation.",
+    seen=f"Closed form: {recipe_name(LAB.best)}. {SEEN_NOTE} None of the seeds from 1000 had been used with a "
+    "closed-form initialisation.",
 )
 
 if __name__ == "__main__":
