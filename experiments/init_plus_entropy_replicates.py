@@ -91,7 +91,7 @@ EXPERIMENT = haystack_experiment(
     observation=entropy_observation("none", *(condition.name for condition in CONDITIONS)),
     extra=recovered,
     seen=f"Closed form: {recipe_name(LAB.best)}. {SEEN_NOTE} The closed form alone had been seen on these seeds in "
-    "claim closed_form_initialisation, the penalty alone, estimated from 64 sequences in place of 32, on seeds 1000 to 1005 (no breakthrough).",
+    "claim closed_form_initialisation, and the penalty alone in claim sharpness_is_not_enough.",
 )
 
 if __name__ == "__main__":
