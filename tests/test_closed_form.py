@@ -204,6 +204,8 @@ def test_recipes_are_done_in_order_and_are_part_of_the_identity():
     [
         (TensorScale(rms=(("blocks.7.attn.W_Q", 1.0),)), "unknown tensor 'blocks.7.attn.W_Q'"),
         (SpectrumLaw(law=(("embed", 1.0, 1.0),)), "unknown tensor 'embed'"),
+        (TensorScale(rms=(("embed.W_E", -1.0),)), "rms of embed.W_E is negative"),
+        (SpectrumLaw(law=(("embed.W_E", -1.0, 1.0),)), "top of embed.W_E is negative"),
         (
             Mimetic(
                 query_key_norm=((1.0,),),

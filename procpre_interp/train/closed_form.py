@@ -71,6 +71,8 @@ class TensorScale(Initialisation):
     def check(self, model: HookedTransformer, n_steps: int) -> None:
         flat_mask(model, self.selector)
         _check_names(model, (name for name, _ in self.rms))
+        if wrong := [name for name, rms in self.rms if not rms >= 0]:
+            raise ValueError(f"rms of {wrong[0]} is negative; a root mean square is not")
 
     def write(self, model: HookedTransformer, generator: Generator) -> None:
         for name, rms in self.rms:
@@ -108,6 +110,8 @@ class SpectrumLaw(Initialisation):
     def check(self, model: HookedTransformer, n_steps: int) -> None:
         flat_mask(model, self.selector)
         _check_names(model, (name for name, _, _ in self.law))
+        if wrong := [name for name, top, _ in self.law if not top >= 0]:
+            raise ValueError(f"top of {wrong[0]} is negative; a singular value is not")
 
     def write(self, model: HookedTransformer, generator: Generator) -> None:
         for name, top, exponent in self.law:
