@@ -29,7 +29,7 @@ def test_entropy_and_breakthrough(monkeypatch, tmp_path):
     assert title(app, 0) == "How sharp, and how soon?"
     check(app.selectbox(key="recipes").set_value("needed_only_early").run())
     assert len(charts(app)) == 0
-    assert "Attention was not measured" in app.info[0].value
+    assert "Attention was not measured" in said(app)
 
 
 def test_the_search(monkeypatch, tmp_path):
