@@ -7,6 +7,7 @@ from procpre_interp.exhibits import cheaper
 from procpre_interp.exhibits.claims import load_claims
 from procpre_interp.runs import RunStore
 from tests.explorer import charts, check, open_page, said, title
+from tests.results import TABLE, fill
 
 PAGE = "questions/can_anything_cheaper.py"
 
@@ -37,9 +38,18 @@ def test_the_search(monkeypatch, tmp_path):
     assert title(app, 0) == "Greedy search over recipes"
 
 
+def test_an_experiment_of_ones_own(monkeypatch, tmp_path):
+    fill(RunStore(tmp_path), replicates=3)
+    app = open_page(monkeypatch, tmp_path, PAGE, recipes=TABLE, full="dyck_full")
+    assert len(charts(app)) == 1
+    assert "Dyck, weights" in charts(app)[0].proto.spec
+    check(app.selectbox(key="full").set_value("dyck_shuffled_weights").run())
+    assert "Dyck, full transfer" in charts(app)[0].proto.spec
+
+
 def test_without_claims_it_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(cheaper, "CLAIMS", ("not_there",))
-    app = open_page(monkeypatch, tmp_path, PAGE)
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Entropy and breakthrough")
     assert "procpre-interp claims not_there --run" in "".join(code.value for code in app.code)
 
 

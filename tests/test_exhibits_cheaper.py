@@ -1,5 +1,6 @@
 """Shares of a gain, entropy beside breakthrough, and the search, on numbers that are known and on the package's own."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,8 @@ import pandas as pd
 import pytest
 
 from procpre_interp.exhibits import cheaper
+from procpre_interp.exhibits.results import Results
+from procpre_interp.stats import summarise_conditions
 from tests.results import NAN
 
 CONDITIONS = {"none": 0.1, "recipe": 0.5, "worse": 0.05, "intact": 0.9}
@@ -38,6 +41,23 @@ def test_shares_are_of_the_transfers_gain():
     assert len(dots.x) == 12
     assert list(means.y) == ["the recipe", "the worse"]
     assert {shape.x0 for shape in exhibit.figure.layout.shapes} == {0.0, 1.0}
+
+
+def test_a_stored_table_has_shares_of_any_of_its_transfers():
+    table = judged()["cells"]
+    found = Results(
+        name="mine",
+        table=table,
+        about={"title": "Mine"},
+        summary=summarise_conditions(table),
+        histories=pd.DataFrame(),
+        problems=(),
+    )
+    exhibit = cheaper.shares_of(found, "recipe")
+    assert exhibit.title == "Mine"
+    assert exhibit.table.set_index("condition").loc["intact", "estimate"] == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="need a table with accuracy, which this one lacks"):
+        cheaper.shares_of(dataclasses.replace(found, table=table.drop(columns="accuracy")), "recipe")
 
 
 def test_the_answer_is_of_the_claims_own_recipe():

@@ -18,6 +18,28 @@ for problem in problems:
     if any(name in problem for name in cheaper.CLAIMS):  # another result stands in for it below
         st.warning(state.quoted(problem, 300))
 found = {name: claims[name] for name in cheaper.CLAIMS if name in claims}
+
+
+def show_claim(judged, tab: str) -> None:
+    """What a claim's recipes recover, or their attention."""
+    st.success(state.escaped(state.cached(cheaper.answer, judged)), icon=":material/lightbulb:")
+    if tab == "shares":
+        state.show(state.cached(cheaper.shares, judged))
+    elif cheaper.has_entropies(judged):
+        state.show(state.cached(cheaper.entropy_and_breakthrough, judged))
+    else:
+        st.info("Attention was not measured on the runs of this claim.")
+    st.caption(state.escaped(origin(judged)))
+
+
+def show_sweep(name: str) -> None:
+    """What the conditions of a stored experiment recover of the gain of one of them."""
+    results = state.results(store, name)
+    transfers = {key: label for key, label in results.labels.items() if key != cheaper.BASELINE}
+    full = state.choose("The real transfer, which counts as 1", transfers, "full")
+    state.show(cheaper.shares_of(results, full), key="sweep")
+
+
 tab, place = state.tabs(TABS)
 with place:
     if tab == "search":
@@ -25,14 +47,11 @@ with place:
         state.stop_when_empty(search or [], "searches over recipes", "python experiments/search_initialisation.py")
         state.show(state.cached(cheaper.search, search))
     else:
-        state.stop_when_empty(found, "cheaper recipes", f"procpre-interp claims {' '.join(cheaper.CLAIMS)} --run")
-        name = state.choose("Claim", {name: str(claim["claim"]) for name, claim in found.items()}, "recipes")
-        judged = found[name]
-        st.success(state.escaped(state.cached(cheaper.answer, judged)), icon=":material/lightbulb:")
-        if tab == "shares":
-            state.show(state.cached(cheaper.shares, judged))
-        elif cheaper.has_entropies(judged):
-            state.show(state.cached(cheaper.entropy_and_breakthrough, judged))
+        sweeps = [name for name in state.list_results(store.path) if tab == "shares" and name not in found]
+        offered = {name: str(claim["claim"]) for name, claim in found.items()} | {name: name for name in sweeps}
+        state.stop_when_empty(offered, "cheaper recipes", f"procpre-interp claims {' '.join(cheaper.CLAIMS)} --run")
+        name = state.choose("Claim or experiment", offered, "recipes")
+        if name in found:
+            show_claim(found[name], tab)
         else:
-            st.info("Attention was not measured on the runs of this claim.")
-        st.caption(state.escaped(origin(judged)))
+            show_sweep(name)

@@ -10,6 +10,7 @@ import pandas as pd
 from procpre_interp.claims import trained
 from procpre_interp.exhibits.claims import Judged, load_claims
 from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.exhibits.results import Results
 from procpre_interp.plots.ladder import ladder, ladders
 from procpre_interp.recipes import FILE, read_search
 from procpre_interp.recovery import BASELINE, FULL, recovered_shares
@@ -53,11 +54,23 @@ def answer(judged: Judged) -> str:
 
 def shares(judged: Judged) -> Exhibit:
     """Share of the transfer's gain that each condition recovers, replicates as dots."""
-    cells = trained(judged["cells"])
-    found = recovered_shares(cells)
+    note = "Of the recipes that a claim compares, the best looks better than it is: its verdict is on one alone."
+    return _shares(trained(judged["cells"]), str(judged["claim"]), FULL, (note,))
+
+
+def shares_of(results: Results, full: str) -> Exhibit:
+    """The same of any stored table with a condition `none`; `full` is the condition that counts as 1."""
+    missing = {"condition", "label", "replicate", "status", "accuracy"} - set(results.table)
+    if missing:
+        raise ValueError(f"shares of a gain need a table with {', '.join(sorted(missing))}, which this one lacks")
+    return _shares(results.table, results.title, full, ())
+
+
+def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) -> Exhibit:
+    found = recovered_shares(cells, full=full)
     accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
     gains = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE)
-    whole = gains.pop(FULL).dropna().mean()
+    whole = gains.pop(full).dropna().mean()
     labels = dict(zip(found["condition"], found["label"]))
     dots = (gains / whole).melt(var_name="condition", ignore_index=False).dropna(subset="value").reset_index()
     dots["label"] = [labels[name] for name in dots["condition"]]
@@ -68,12 +81,12 @@ def shares(judged: Judged) -> Exhibit:
             dots=dots,
             references={"none": 0.0, "real transfer": 1.0},
             x="Share of the real transfer's gain in accuracy",
-            title=str(judged["claim"]),
+            title=title,
         ),
         reading="At 1 something does what the transfer does, at 0 no more than no pretraining; an interval that "
         "covers both says that this many replicates cannot tell.",
         table=found,
-        notes=("Of the recipes that a claim compares, the best looks better than it is: its verdict is on one alone.",),
+        notes=notes,
     )
 
 
