@@ -9,18 +9,12 @@ the recipe without each of its options, and the recipe that the search started f
 """
 
 import sys
-from typing import Any
-
-import pandas as pd
-import plotly.graph_objects as go
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
+from procpre_interp.experiment import gains_beside_intact, haystack_experiment, main, recovered, run
 from procpre_interp.initialisations import SCALES, read_lab
 from procpre_interp.recipes import recipe_name
-from procpre_interp.recovery import recovered_shares
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, SEEN_NOTE, dyck
-from procpre_interp.runs import RunStore
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -61,17 +55,8 @@ CLAIM = Claim(
         ),
     ),
 )
-
-
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
-    """What each recipe gains."""
-    effects = gains(table).set_index("condition")
-    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
-
-def recovered(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
-    """Shares of the transfer's gain."""
-    return {"recovered": recovered_shares(table).to_dict("records")}
+figure = gains_beside_intact
+"""What each recipe gains."""
 
 
 def conditions() -> tuple:

@@ -8,19 +8,13 @@ real transfer.
 """
 
 import sys
-from typing import Any
-
-import pandas as pd
-import plotly.graph_objects as go
 
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
+from procpre_interp.experiment import gains_beside_intact, haystack_experiment, main, recovered, run
 from procpre_interp.initialisations import read_lab
 from procpre_interp.observe import entropy_observation
 from procpre_interp.recipes import recipe_name
-from procpre_interp.recovery import recovered_shares
 from procpre_interp.reproduce import EFFECT_MARGIN, ENTROPY_PENALTY, MARGIN_NOTE, SEEN_NOTE, dyck
-from procpre_interp.runs import RunStore
 from procpre_interp.sweep import Condition
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -70,18 +64,8 @@ CONDITIONS = (
     LAB.condition("init + entropy", LAB.best, ENTROPY_PENALTY, label="closed form and entropy penalty"),
     dyck("intact", "attn+ln", label="attention + LN intact"),
 )
-
-
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
-    """The four cells' gains beside that of the transfer."""
-    effects = gains(table).set_index("condition")
-    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
-
-def recovered(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
-    """Shares of the transfer's gain."""
-    return {"recovered": recovered_shares(table).to_dict("records")}
-
+figure = gains_beside_intact
+"""The four cells' gains beside that of the transfer."""
 
 EXPERIMENT = haystack_experiment(
     CLAIM,

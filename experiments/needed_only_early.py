@@ -10,11 +10,8 @@ the attention is set back to what was transferred, which takes away what phase 2
 
 import sys
 
-import pandas as pd
-import plotly.graph_objects as go
-
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
+from procpre_interp.experiment import gains_beside_intact, haystack_experiment, main, run
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.train.interventions import Rewind
 
@@ -64,13 +61,8 @@ CLAIM = Claim(
         ),
     ),
 )
-
-
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
-    """What is left of the gain, by the step before which the attention was rewound."""
-    effects = gains(table).set_index("condition")
-    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
+figure = gains_beside_intact
+"""What is left of the gain, by the step before which the attention was rewound."""
 
 EXPERIMENT = haystack_experiment(
     CLAIM,

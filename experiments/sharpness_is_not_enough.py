@@ -10,11 +10,8 @@ entropy of fresh heads), and fresh models whose attention a penalty makes as sha
 
 import sys
 
-import pandas as pd
-import plotly.graph_objects as go
-
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
+from procpre_interp.experiment import gains_beside_intact, haystack_experiment, main, run
 from procpre_interp.observe import entropy_observation
 from procpre_interp.reproduce import EFFECT_MARGIN, ENTROPY_PENALTY, MARGIN_NOTE, SEEN_NOTE, dyck
 from procpre_interp.sweep import Condition
@@ -79,13 +76,8 @@ CONDITIONS = (
     Condition(name="entropy", label="no pretraining, entropy penalty", interventions=(ENTROPY_PENALTY,)),
     dyck("intact", "attn+ln", label="attention + LN intact", embeddings="fresh"),
 )
-
-
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
-    """Gains with pattern and sharpness apart."""
-    effects = gains(table).set_index("condition")
-    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
+figure = gains_beside_intact
+"""Gains with pattern and sharpness apart."""
 
 EXPERIMENT = haystack_experiment(
     CLAIM,

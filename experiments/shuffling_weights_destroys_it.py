@@ -9,12 +9,9 @@ controls before the transfer. Embeddings (averaged) and positions (carried) are 
 
 import sys
 
-import pandas as pd
-import plotly.graph_objects as go
-
 from procpre_interp.ablate import ABLATIONS, LADDER
 from procpre_interp.claims import Claim, Contrast
-from procpre_interp.experiment import Judged, gains, gains_figure, haystack_experiment, main, run
+from procpre_interp.experiment import gains_beside_intact, haystack_experiment, main, run
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -55,13 +52,8 @@ CLAIM = Claim(
         ),
     ),
 )
-
-
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
-    """The ladder: what is left of the gain, from the least structure kept to the most."""
-    effects = gains(table).set_index("condition")
-    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
+figure = gains_beside_intact
+"""The ladder: what is left of the gain, from the least structure kept to the most."""
 
 EXPERIMENT = haystack_experiment(
     CLAIM,

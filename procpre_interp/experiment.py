@@ -18,6 +18,7 @@ from procpre_interp.describe import contrasts_table, describe_claim, describe_co
 from procpre_interp.observe import Observation, observe
 from procpre_interp.outcomes import cost_of
 from procpre_interp.plots.ladder import ladder
+from procpre_interp.recovery import recovered_shares
 from procpre_interp.report import Section, write_report
 from procpre_interp.reproduce import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.runs import RunStore
@@ -230,6 +231,17 @@ def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go
     lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
     axis = "Gain over no pretraining (share of answer tokens)"
     return ladder(effects, dots=dots, references=lines, x=axis, title=judged["claim"])
+
+
+def gains_beside_intact(table: pd.DataFrame, judged: Judged) -> go.Figure:
+    """The same, with the gain of the condition `intact` as a line."""
+    effects = gains(table).set_index("condition")
+    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
+
+
+def recovered(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+    """For `Experiment.extra`: share of the gain of the condition `intact` that each condition has."""
+    return {"recovered": recovered_shares(table).to_dict("records")}
 
 
 def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
