@@ -41,6 +41,10 @@ def test_shares_are_of_the_transfers_gain():
     assert len(dots.x) == 12
     assert list(means.y) == ["the recipe", "the worse"]
     assert {shape.x0 for shape in exhibit.figure.layout.shapes} == {0.0, 1.0}
+    # Replicates without the transfer have no share of its gain, and no dot.
+    claim = judged()
+    cells = claim["cells"].query("not (condition == 'intact' and replicate == 1005)")
+    assert len(cheaper.shares({**claim, "cells": cells}).figure.data[0].x) == 10
 
 
 def test_a_stored_table_has_shares_of_any_of_its_transfers():

@@ -45,10 +45,11 @@ def answer(judged: Judged) -> str:
     if chosen is None:
         return f"{judged['name']} is {judged['verdict']}."
     row = shares.loc[chosen]
-    bounds = "" if np.isnan(row["low"]) else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    share, low, high = (f"{100 * row[key]:z.0f}" for key in ("estimate", "low", "high"))
+    bounds = "" if np.isnan(row["low"]) else f" [{low}, {high}]"
     return (
-        f"{str(row['label']).capitalize()}: {100 * row['estimate']:.0f} %{bounds} of the gain of the real transfer, "
-        f"n = {row['n']}. The claim is {judged['verdict']}."
+        f"{str(row['label']).capitalize()}: {share} %{bounds} of the gain of the real transfer, n = {row['n']}. "
+        f"The claim is {judged['verdict']}."
     )
 
 
@@ -69,8 +70,8 @@ def shares_of(results: Results, full: str) -> Exhibit:
 def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) -> Exhibit:
     found = recovered_shares(cells, full=full)
     accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
-    gains = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE)
-    whole = gains.pop(full).dropna().mean()
+    gains = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE).dropna(subset=full)
+    whole = gains.pop(full).mean()
     labels = dict(zip(found["condition"], found["label"]))
     dots = (gains / whole).melt(var_name="condition", ignore_index=False).dropna(subset="value").reset_index()
     dots["label"] = [labels[name] for name in dots["condition"]]
