@@ -38,6 +38,11 @@ MEASURES = {
     "completeness": "completeness (share of what is left without the circuit)",
     "share": "share of the replicates' heads",
     "lost": "accuracy lost (share of answer tokens)",
+    "area": "mean validation accuracy over training (share of answer tokens)",
+    "unseen_accuracy": "test accuracy on programs that were never shown (share of answer tokens)",
+    "unseen_lead": "accuracy on unseen over seen programs (share of answer tokens)",
+    "lead": "smaller of two leads in accuracy (share of answer tokens)",
+    "loss_nats": "test loss (nats a token)",
 }
 """What a claim may be about: column of its cells, and what people read."""
 
