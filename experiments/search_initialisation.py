@@ -1,6 +1,6 @@
 """Which closed-form initialisation comes nearest to procedural pretraining? Fits the options and searches recipes.
 
-    python experiments/search_initialisation.py [--out runs] [--workers 2] [--budget 150]
+    python experiments/search_initialisation.py [--out runs] [--workers 2] [--budget 150] [--quick]
 
 The options are fitted on Dyck models of seeds 0 to 5. Recipes are scored on haystack, seeds 0 to 3, by the mean over
 training of validation accuracy, which tells a late breakthrough from none; test data are not looked at. The search
@@ -8,6 +8,7 @@ starts from the size of every transferred tensor. What it finds, and all numbers
 experiments/results/initialisation.json, where the claims read them: they try it on seeds from 1000.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import tyro
 
 from procpre_interp.engine import execute_all
 from procpre_interp.environment import now
+from procpre_interp.experiment import few_steps
 from procpre_interp.initialisations import SCALES, Lab, fit_options, write_lab
 from procpre_interp.outcomes import cost_of
 from procpre_interp.pipeline import load_model
@@ -44,26 +46,35 @@ class SearchOptions:
     """Processes of one thread each. Does not change the numbers."""
     budget: int = 150
     """Phase-2 runs, at most."""
-    results: Path = FILE
-    """The file to write."""
+    quick: bool = False
+    """Two phase-1 models and one seed of a few steps, to see that everything works: what it finds means nothing."""
+    results: Path | None = None
+    """The file to write; none: experiments/results/initialisation.json, or with --quick one in the folder of the
+    runs."""
 
 
-def main(options: SearchOptions) -> int:
+def search_recipes(options: SearchOptions) -> int:
     """Fit, search, write."""
     check_workers(options.workers)
     store, console = RunStore(options.out), stdout_console()
-    parents = [pretraining_run(PROCEDURAL["dyck"], seed) for seed in FITTED]
+    recipe, protocol, fitted, tuned = PROCEDURAL["dyck"], PROTOCOLS["cheap"], FITTED, TUNED
+    if options.quick:
+        recipe = dataclasses.replace(recipe, train=few_steps(recipe.train))
+        protocol = dataclasses.replace(protocol, phase1=recipe.train, phase2=few_steps(protocol.phase2))
+        fitted, tuned = FITTED[:2], TUNED[:1]
+    parents = [pretraining_run(recipe, seed) for seed in fitted]
     problems = execute_all({run.run_id: run for run in parents}, store, workers=options.workers)
     if problems:
         raise ValueError(f"phase 1 failed: {next(iter(problems.values()))}")
     models = [load_model(store.open(run.run_id)) for run in parents]
-    about = {"created": now(), "protocol": PROTOCOLS["cheap"].text, "fitted_on": [run.run_id for run in parents]}
-    about |= {"fitted_seeds": list(FITTED), "tuning_seeds": list(TUNED), "budget": options.budget}
+    about = {"created": now(), "protocol": protocol.text, "fitted_on": [run.run_id for run in parents]}
+    about |= {"quick": options.quick, "fitted_seeds": list(fitted), "tuning_seeds": list(tuned)}
+    about |= {"budget": options.budget}
     lab, runs = Lab(fitted=fit_options(models), found={}, about=about), set[str]()
 
     def score(recipes: Sequence[Recipe]) -> list[float]:
         conditions = tuple(lab.condition(recipe_name(recipe), recipe) for recipe in recipes if recipe)
-        sweep = haystack_sweep("search", conditions, replicates=len(TUNED), first_seed=TUNED[0])
+        sweep = haystack_sweep("search", conditions, protocol=protocol, replicates=len(tuned), first_seed=tuned[0])
         planned, failed = run_sweep(sweep, store, workers=options.workers, show=live_table(store))
         runs.update(planned.configs)
         # A run that diverged, or could not be made, is as bad as one that never learnt anything.
@@ -73,19 +84,25 @@ def main(options: SearchOptions) -> int:
             console.print(f"{value:.4f}  {recipe_name(recipe)}")
         return found
 
-    search = greedy_search(lab.options, SCALES, score, budget=options.budget, cost=len(TUNED))
+    search = greedy_search(lab.options, SCALES, score, budget=options.budget, cost=len(tuned))
     about |= {"cost": cost_of(runs, store)}
-    write_lab(Lab(fitted=lab.fitted, found=plain_search(search), about=about), options.results)
-    console.print(f"Best: {recipe_name(search.best)} ({search.score:.4f}); {search.reason}. Written: {options.results}")
+    path = options.results or (options.out / FILE.name if options.quick else FILE)
+    write_lab(Lab(fitted=lab.fitted, found=plain_search(search), about=about), path)
+    console.print(f"Best: {recipe_name(search.best)} ({search.score:.4f}); {search.reason}. Written: {path}")
     return 0
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The script's command line."""
     try:
-        sys.exit(main(tyro.cli(SearchOptions, description=__doc__)))
+        return search_recipes(tyro.cli(SearchOptions, description=__doc__, args=arguments))
     except KeyboardInterrupt:
         print("search_initialisation: stopped; repeat the command to go on from there", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except (ValueError, OSError) as problem:
         print(f"search_initialisation: {' '.join(str(problem).split())}", file=sys.stderr)
-        sys.exit(2)
+        return 1 if isinstance(problem, OSError) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """The greedy search over recipes, against exhaustive search on made-up scores; and the file of the lab."""
 
+import importlib
 import itertools
 import json
 
@@ -7,6 +8,7 @@ import pytest
 
 from procpre_interp.initialisations import SCALES, Lab, fit_options, read_lab, write_lab
 from procpre_interp.recipes import NOTHING, greedy_search, neighbours, plain_search, recipe_name
+from procpre_interp.runs import RunStore
 from procpre_interp.seeding import numpy_stream
 from procpre_interp.train import Initialisation
 from tests.models import random_model
@@ -100,3 +102,23 @@ def test_a_lab_is_kept_as_it_is(tmp_path):
         (tmp_path / "lab.json").write_text(json.dumps(damaged))
         with pytest.raises(ValueError, match="holds no fitted initialisations"):
             read_lab(tmp_path / "lab.json")
+
+
+def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, capsys):
+    script = importlib.import_module("experiments.search_initialisation")
+    arguments = ["--quick", "--out", str(tmp_path), "--workers", "2", "--budget", "12"]
+    assert script.main(arguments) == 0
+    printed = capsys.readouterr().out
+    lab = read_lab(tmp_path / "initialisation.json")
+    assert lab.about["quick"] is True
+    assert lab.about["tuning_seeds"] == [0]
+    assert len(lab.found["rounds"][1]) == 11
+    assert recipe_name(lab.best) in printed
+    before = set(RunStore(tmp_path).query()["run"])
+    assert len(before) == 2 + 1 + 12  # phase 1, none, the start and its neighbours
+    assert script.main(arguments) == 0
+    assert set(RunStore(tmp_path).query()["run"]) == before
+    assert read_lab(tmp_path / "initialisation.json").found == lab.found
+    capsys.readouterr()
+    assert script.main([*arguments[:-1], "0"]) == 2
+    assert "budget=0; scoring the start alone takes 1 runs" in capsys.readouterr().err
