@@ -14,6 +14,7 @@ from procpre_interp.runs import RunStore
 from procpre_interp.seeding import stream
 from procpre_interp.sweep import Condition, Sweep, plan
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
+from procpre_interp.train.closed_form import TensorScale
 from procpre_interp.train.interventions import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rewind
 from procpre_interp.train.sharpness import heads_of, relative_entropy
 from tests.models import TINY, random_model
@@ -185,6 +186,7 @@ EVERY = (
     EntropyPenalty(target=0.5, from_step=3),
     Rewind(selector="mlp", steps=(4, 9)),
     Rate(selector="ln", learning_rate_factor=0.3, from_step=2, to_step=8),
+    TensorScale(rms=(("blocks.0.attn.W_O", 0.1), ("blocks.1.ln1.w", 0.5))),
 )
 
 
