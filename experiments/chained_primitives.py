@@ -117,7 +117,6 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
 
 
 figure = measure_figure("area", "Mean validation accuracy over training (share of answer tokens)")
-
 """Mean accuracy over training, of chains and control, with and without phase 1."""
 
 EXPERIMENT = Experiment(

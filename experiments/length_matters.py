@@ -7,6 +7,7 @@ installed packages, whose versions constraints.txt pins). All blocks and the fin
 and positions are fresh: a short phase 1 has no positions to carry, and length would not be all that differs.
 """
 
+import dataclasses
 import sys
 
 from procpre_interp.claims import Claim, Contrast
@@ -33,16 +34,7 @@ PHASE1 = TrainConfig(
     evaluate_every=250,
     evaluate_examples=200,
 )
-PHASE2 = TrainConfig(
-    steps=1_000,
-    batch_size=16,
-    learning_rate=2e-3,
-    schedule="cosine",
-    warmup_steps=100,
-    weight_decay=0.1,
-    evaluate_every=100,
-    evaluate_examples=200,
-)
+PHASE2 = dataclasses.replace(PHASE1, learning_rate=2e-3, schedule="cosine", warmup_steps=100, evaluate_every=100)
 FRESH = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")
 PROTOCOL = (
     "2 layers, 4 heads, d_model 64. Phase 1: vocabulary 100, 1,000 steps of batch 16 at lr 1e-3, constant, no warm-up, "

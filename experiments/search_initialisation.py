@@ -28,7 +28,7 @@ from procpre_interp.resampling import replicate_matrix
 from procpre_interp.runs import RunStore
 from procpre_interp.sweep import pretraining_run, results, run_sweep
 from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import check_workers, default_store, stdout_console, usable_cores
+from procpre_interp.terminal import check_workers, default_store, run_script, stdout_console, usable_cores
 
 FITTED = range(6)
 """Seeds of the phase-1 models that the numbers are means over."""
@@ -94,14 +94,11 @@ def search_recipes(options: SearchOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The script's command line."""
-    try:
+
+    def work() -> int:
         return search_recipes(tyro.cli(SearchOptions, description=__doc__, args=arguments))
-    except KeyboardInterrupt:
-        print("search_initialisation: stopped; repeat the command to go on from there", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as problem:
-        print(f"search_initialisation: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1 if isinstance(problem, OSError) else 2
+
+    return run_script("search_initialisation", work)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,15 @@ from procpre_interp.reproduce import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROT
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note
 from procpre_interp.sweep import FIRST_CONFIRMATION_SEED
-from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, time_limit, usable_cores
+from procpre_interp.terminal import (
+    check_workers,
+    default_store,
+    print_frame,
+    run_script,
+    stdout_console,
+    time_limit,
+    usable_cores,
+)
 from procpre_interp.train import TrainConfig
 
 NO_VERDICT = "quick: no verdict"
@@ -315,11 +323,4 @@ def shown_cell(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(tyro.cli(Table1)))
-    except KeyboardInterrupt:
-        print("table1: stopped; repeat the command to go on from there", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as problem:
-        print(f"table1: {' '.join(str(problem).split())}", file=sys.stderr)
-        sys.exit(1 if isinstance(problem, OSError) else 2)
+    sys.exit(run_script("table1", lambda: main(tyro.cli(Table1))))

@@ -22,10 +22,10 @@ from procpre_interp.recovery import recovered_shares
 from procpre_interp.report import Section, write_report
 from procpre_interp.reproduce import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.runs import RunStore
-from procpre_interp.stats import replicate_bootstrap, replicate_matrix
+from procpre_interp.stats import paired_gains, replicate_bootstrap, replicate_matrix
 from procpre_interp.sweep import Condition, Show, Sweep, results, run_sweep, say_nothing
 from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import check_workers, default_store, stdout_console, time_limit, usable_cores
+from procpre_interp.terminal import check_workers, default_store, run_script, stdout_console, time_limit, usable_cores
 from procpre_interp.train import TrainConfig
 
 Judged = dict[str, Any]
@@ -114,15 +114,11 @@ class Options:
 def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> int:
     """The command line of a claim's script, or of several. Exit code 1 where a run failed or nothing is finished."""
     name = experiments[0].claim.name if len(experiments) == 1 else "claims"
-    try:
-        options = tyro.cli(Options, prog=name, args=arguments, description=_purpose(experiments))
-        return run_all(experiments, options)
-    except KeyboardInterrupt:
-        print(f"{name}: stopped; repeat the command to go on from there", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as problem:
-        print(f"{name}: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1 if isinstance(problem, OSError) else 2
+
+    def work() -> int:
+        return run_all(experiments, tyro.cli(Options, prog=name, args=arguments, description=_purpose(experiments)))
+
+    return run_script(name, work)
 
 
 def haystack_experiment(
@@ -218,7 +214,7 @@ def _finished(table: pd.DataFrame) -> set[str]:
 
 def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     """Gain in accuracy over the baseline, paired by replicate, one row a condition: label, estimate, low, high, n."""
-    paired = _paired_gains(table, baseline)
+    paired = paired_gains(table, baseline)
     bounds = replicate_bootstrap(paired)
     return bounds.assign(label=_labels(table, bounds.index)).rename_axis("condition").reset_index()
 
@@ -226,7 +222,7 @@ def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
 def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go.Figure:
     """Every condition's gain over no pretraining, replicates as dots, with the margin of the primary contrast."""
     effects = gains(table).drop(columns="condition")  # whose colours would say nothing here
-    dots = _paired_gains(table, "none").melt(value_name="value", ignore_index=False)
+    dots = paired_gains(table).melt(value_name="value", ignore_index=False)
     dots = dots.assign(label=_labels(table, dots["condition"]))
     lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
     axis = "Gain over no pretraining (share of answer tokens)"
@@ -266,12 +262,6 @@ def measure_figure(measure: str, axis: str) -> Callable[[pd.DataFrame, Judged], 
         return ladder(effects.drop(columns="condition"), dots=dots, x=axis, title=judged["claim"])
 
     return figure
-
-
-def _paired_gains(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Replicates x conditions but the baseline."""
-    accuracy = replicate_matrix(table.loc[table["status"] == "finished"], "accuracy")
-    return accuracy.drop(columns=baseline).sub(accuracy[baseline], axis=0)
 
 
 def _labels(table: pd.DataFrame, conditions: Iterable[str]) -> list[str]:

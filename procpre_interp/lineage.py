@@ -94,5 +94,6 @@ def starting_model(run: Run, store: RunStore) -> HookedTransformer:
     model = fresh_model(config)
     fresh = model.flat.detach().clone()
     transplant_into(model, config, store)
-    Trainer(model, config.task, config.train, seed=config.seed, fresh=fresh)  # which changes them when it is made
+    if config.train.interventions:  # which change the weights when the trainer is made
+        Trainer(model, config.task, config.train, seed=config.seed, fresh=fresh)
     return model

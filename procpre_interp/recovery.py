@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from procpre_interp.resampling import drawn_means, replicate_bootstrap, replicate_matrix
+from procpre_interp.resampling import drawn_means, paired_gains, replicate_bootstrap
 
 FULL = "intact"
 """Condition whose gain counts as 1: the real transfer."""
@@ -20,13 +20,13 @@ def recovered_shares(table: pd.DataFrame, *, full: str = FULL, baseline: str = B
     order of the table, without baseline and full transfer. Raises `ValueError` where one of these has no finished run,
     or the full transfer gains nothing, of which there are no shares.
     """
-    accuracy = replicate_matrix(table.loc[table["status"] == "finished"], "accuracy")
-    missing = [name for name in (baseline, full) if name not in accuracy]
+    there = set(table.loc[table["status"] == "finished", "condition"])
+    missing = [name for name in (baseline, full) if name not in there]
     if missing:
         raise ValueError(
             f"shares of a gain need finished runs of {full!r} and {baseline!r}; no {missing[0]!r} is there"
         )
-    gains = accuracy.sub(accuracy[baseline], axis=0).drop(columns=baseline).dropna(subset=full)
+    gains = paired_gains(table, baseline).dropna(subset=full)
     whole = gains.pop(full).to_numpy(dtype=float)
     if not len(whole) or not whole.mean() > 0:
         raise ValueError(f"{full!r} gains nothing over {baseline!r}: there is nothing to have a share of")

@@ -116,6 +116,12 @@ def replicate_matrix(table: pd.DataFrame, value: str) -> pd.DataFrame:
     return matrix.loc[:, list(dict.fromkeys(table["condition"]))]
 
 
+def paired_gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
+    """Gain in accuracy of finished runs over the baseline's, within replicates: replicates x conditions but that."""
+    accuracy = replicate_matrix(table.loc[table["status"] == "finished"], "accuracy")
+    return accuracy.drop(columns=baseline).sub(accuracy[baseline], axis=0)
+
+
 def replicate_bootstrap(
     values: pd.DataFrame,
     statistic: Callable[[np.ndarray, np.ndarray], np.ndarray] = drawn_means,

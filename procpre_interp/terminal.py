@@ -28,6 +28,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run_script(name: str, work: Callable[[], int]) -> int:
+    """The exit code of a script's work: its own, 130 after Ctrl-C, 1 for a file or folder, 2 for a mistake in the call.
+
+    What went wrong is one line on stderr.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; repeat the command to go on from there", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as problem:
+        print(f"{name}: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 1 if isinstance(problem, OSError) else 2
+
+
 def check_workers(workers: int) -> None:
     """Raise `ValueError` for fewer than one."""
     if workers < 1:

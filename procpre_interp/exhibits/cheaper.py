@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.claims import trained
-from procpre_interp.exhibits.claims import Judged, load_claims
+from procpre_interp.exhibits.claims import Judged, named_claims
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import Results
 from procpre_interp.plots.ladder import ladder, ladders
 from procpre_interp.recipes import FILE, read_search
 from procpre_interp.recovery import BASELINE, FULL, recovered_shares
-from procpre_interp.resampling import replicate_bootstrap, replicate_matrix
+from procpre_interp.resampling import paired_gains, replicate_bootstrap, replicate_matrix
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import restricted_time
 
@@ -33,8 +33,7 @@ TIME = "breakthrough_time"
 
 def cheaper_claims(store: RunStore | None = None) -> dict[str, Judged]:
     """The claims on cheaper recipes, by name; one in the store stands before the one that comes with the package."""
-    found, _ = load_claims(store)
-    return {name: found[name] for name in CLAIMS if name in found}
+    return named_claims(CLAIMS, store)
 
 
 def answer(judged: Judged) -> str:
@@ -69,8 +68,7 @@ def shares_of(results: Results, full: str) -> Exhibit:
 
 def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) -> Exhibit:
     found = recovered_shares(cells, full=full)
-    accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
-    gains = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE).dropna(subset=full)
+    gains = paired_gains(cells, BASELINE).dropna(subset=full)
     whole = gains.pop(full).mean()
     labels = dict(zip(found["condition"], found["label"]))
     dots = (gains / whole).melt(var_name="condition", ignore_index=False).dropna(subset="value").reset_index()

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,12 @@ def load_claims(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """All judged claims by name, smoke tests as "quick-<name>", and a line for each file that cannot be read."""
     return find_claims(store, folder, quick=True)
+
+
+def named_claims(names: Iterable[str], store: RunStore | None = None) -> dict[str, Judged]:
+    """Those of the claims that there are, in the order of the names."""
+    found, _ = load_claims(store)
+    return {name: found[name] for name in names if name in found}
 
 
 def overview(claims: Mapping[str, Judged]) -> pd.DataFrame:

@@ -7,13 +7,13 @@ import pandas as pd
 from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition
 from procpre_interp.diagnosis.diagnose import describe_numbers
 from procpre_interp.dose import dose_means, half_dose
-from procpre_interp.exhibits.claims import SOURCES, Judged, load_claims
+from procpre_interp.exhibits.claims import SOURCES, Judged, named_claims
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import Results
 from procpre_interp.plots.ladder import dose_response, ladder
 from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
-from procpre_interp.stats import replicate_matrix, summarise_conditions
+from procpre_interp.stats import paired_gains, replicate_matrix, summarise_conditions
 
 CONTROLS, NOISE = "shuffling_weights_destroys_it", "noise_dose_response"
 """The claims that damage weights."""
@@ -24,8 +24,7 @@ _NOISED = re.compile(r"(?P<part>.+) noise (?P<dose>\d+(?:\.\d+)?)")
 
 def damage_claims(store: RunStore | None = None) -> dict[str, Judged]:
     """The claims that damage weights, by name; one in the store stands before the one that comes with the package."""
-    found, _ = load_claims(store)
-    return {name: found[name] for name in (CONTROLS, NOISE) if name in found}
+    return named_claims((CONTROLS, NOISE), store)
 
 
 def origin(judged: Judged) -> str:
@@ -53,9 +52,12 @@ def _gains(cells: pd.DataFrame, title: str, margin: float | None) -> Exhibit:
         raise ValueError("no condition has a finished replicate beside one without pretraining")
     named = {"gain_mean": "estimate", "gain_low": "low", "gain_high": "high"}
     effects = shown[["condition", "label", "n", *named]].rename(columns=named)
-    accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
-    gains = accuracy.drop(columns="none").sub(accuracy["none"], axis=0)
-    dots = gains.melt(var_name="condition", value_name="value", ignore_index=False).dropna(subset="value").reset_index()
+    dots = (
+        paired_gains(cells)
+        .melt(var_name="condition", value_name="value", ignore_index=False)
+        .dropna(subset="value")
+        .reset_index()
+    )
     labels = dict(zip(effects["condition"], effects["label"]))
     dots["label"] = [labels.get(condition) for condition in dots["condition"]]
     lines = {"none": 0.0} | ({} if margin is None else {"margin": margin})

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,27 +46,8 @@ def ladder(
         colours = [COMPONENT_COLOURS["all"]] * len(labels)
     figure = go.Figure()
     if dots is not None:
-        shown = dots.loc[dots["label"].isin(labels)]
-        figure.add_scatter(
-            x=shown["value"].to_numpy(dtype=float),
-            y=shown["label"].tolist(),
-            mode="markers",
-            marker={"size": 7, "color": [translucent(colours[labels.index(name)], 0.4) for name in shown["label"]]},
-            name="one replicate",
-            hovertemplate="%{y}: %{x:.3g}",
-        )
-    estimate = effects["estimate"].to_numpy(dtype=float)
-    bounds = effects[["low", "high", "n"]].to_numpy(dtype=float)
-    figure.add_scatter(
-        x=estimate,
-        y=labels,
-        mode="markers",
-        marker={"size": 12, "color": colours},
-        error_x=error_bars(estimate, bounds[:, 0], bounds[:, 1]),
-        name="mean and interval",
-        customdata=bounds,
-        hovertemplate="%{y}: %{x:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}], n = %{customdata[2]}",
-    )
+        _add_dots(figure, dots.loc[dots["label"].isin(labels)], dict(zip(labels, colours)), ".3g")
+    _add_means(figure, effects, dict(zip(labels, colours)), ".3g")
     for name, value in (references or {}).items():
         line = {"dash": "dot", "width": 1, "color": "#888888"}
         figure.add_vline(value, line=line, annotation={"text": name, "font": {"size": 11}, "yanchor": "bottom"})
@@ -86,36 +68,43 @@ def ladders(effects: pd.DataFrame, dots: pd.DataFrame, *, title: str = "") -> go
     colours = {label: by_condition[condition] for condition, label in zip(effects["condition"], effects["label"])}
     figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04)
     for column, panel in enumerate(panels, start=1):
-        shown, rows = dots.loc[dots["panel"] == panel], effects.loc[effects["panel"] == panel]
-        figure.add_scatter(
-            x=shown["value"].to_numpy(dtype=float),
-            y=shown["label"].tolist(),
-            mode="markers",
-            marker={"size": 7, "color": [translucent(colours[label], 0.4) for label in shown["label"]]},
-            name="one replicate",
-            hovertemplate="%{y}: %{x:.4g}",
-            showlegend=column == 1,
-            row=1,
-            col=column,
-        )
-        bounds = rows[["estimate", "low", "high", "n"]].to_numpy(dtype=float)
-        figure.add_scatter(
-            x=bounds[:, 0],
-            y=rows["label"].tolist(),
-            mode="markers",
-            marker={"size": 12, "color": [colours[label] for label in rows["label"]]},
-            error_x=error_bars(bounds[:, 0], bounds[:, 1], bounds[:, 2]),
-            name="mean and interval",
-            customdata=bounds[:, 1:],
-            hovertemplate="%{y}: %{x:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}], n = %{customdata[2]}",
-            showlegend=column == 1,
-            row=1,
-            col=column,
-        )
+        place: dict[str, Any] = {"showlegend": column == 1, "row": 1, "col": column}
+        _add_dots(figure, dots.loc[dots["panel"] == panel], colours, ".4g", **place)
+        _add_means(figure, effects.loc[effects["panel"] == panel], colours, ".4g", **place)
     lay_out(figure, title=title, caption=interval_note(fewest(effects)), x="", y="", height=230 + 40 * len(labels))
     for column, panel in enumerate(panels, start=1):
         figure.update_xaxes(title="<br>".join(textwrap.wrap(panel, 24)), row=1, col=column)
     return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+
+
+def _add_dots(figure: go.Figure, dots: pd.DataFrame, colours: Mapping[str, str], digits: str, **place: Any) -> None:
+    """One marker a replicate; `colours` is by label, `place` says which panel."""
+    figure.add_scatter(
+        x=dots["value"].to_numpy(dtype=float),
+        y=dots["label"].tolist(),
+        mode="markers",
+        marker={"size": 7, "color": [translucent(colours[label], 0.4) for label in dots["label"]]},
+        name="one replicate",
+        hovertemplate=f"%{{y}}: %{{x:{digits}}}",
+        **place,
+    )
+
+
+def _add_means(figure: go.Figure, effects: pd.DataFrame, colours: Mapping[str, str], digits: str, **place: Any) -> None:
+    """One marker with its interval a condition."""
+    bounds = effects[["estimate", "low", "high", "n"]].to_numpy(dtype=float)
+    low, high = (f"%{{customdata[{index}]:{digits}}}" for index in range(2))
+    figure.add_scatter(
+        x=bounds[:, 0],
+        y=effects["label"].tolist(),
+        mode="markers",
+        marker={"size": 12, "color": [colours[label] for label in effects["label"]]},
+        error_x=error_bars(bounds[:, 0], bounds[:, 1], bounds[:, 2]),
+        name="mean and interval",
+        customdata=bounds[:, 1:],
+        hovertemplate=f"%{{y}}: %{{x:{digits}}} [{low}, {high}], n = %{{customdata[2]}}",
+        **place,
+    )
 
 
 def dose_response(
