@@ -8,6 +8,9 @@ A claim names one primary contrast and its margin before the runs. Its verdict i
 - `undecided`: neither, or the run was `--quick`, or a planned run of the contrast diverged, failed or is not there, or
   the replicates are so few that no result could have been significant (`smallest_p`).
 
+Replicates that differ by no more than a test set resolves (`resampling.ALIKE`) show no spread, and a bootstrap of them
+would be certain: they are judged by what as many replicates can miss (`resampling.constant_bounds`).
+
 That something is *not* enough is predicted as `within` the margin and tested for equivalence. Not significant is never
 support. With few replicates the intervals cover less than 95 % (`stats.interval_note`), and so do the verdicts; and
 what befalls one replicate in three may not have been seen at all (`stats.unseen_share`).
@@ -25,9 +28,11 @@ import pandas as pd
 
 from procpre_interp import files
 from procpre_interp.environment import now
+from procpre_interp.resampling import are_alike, constant_bounds
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import (
     ALPHA,
+    LEVEL,
     Interval,
     bootstrap_interval,
     decide,
@@ -40,6 +45,7 @@ from procpre_interp.stats import (
     restricted_time,
     sign_flip_test,
     summarise_conditions,
+    unseen_share,
 )
 
 Verdict = Literal["supported", "refuted", "undecided"]
@@ -186,7 +192,10 @@ def judge_contrast(
     values = contrast_values(contrast, table)
     n, margin = len(values), float(contrast.margin)
     missing = missing_replicates(contrast, table, planned, n)
-    interval = bootstrap_interval(values)
+    reach = contrast_reach(contrast, table)
+    # Without a known range the margin says which differences are small.
+    alike = are_alike(values, reach if math.isfinite(reach) else margin)
+    interval = contrast_interval(values, reach if alike else None)
     row: dict[str, Any] = {
         "contrast": contrast.name,
         "formula": formula(contrast),
@@ -204,7 +213,7 @@ def judge_contrast(
         return {**row, "verdict": "", "reason": "not predicted"}
     inside = outside = False
     if n:
-        tests, inside, outside = _tests(contrast, values, interval)
+        tests, inside, outside = _tests(contrast, values, interval, reach if alike else None)
         row |= tests
     if quick:
         reason = "quick: a smoke test, never evidence"
@@ -212,15 +221,18 @@ def judge_contrast(
         reason = missing
     elif row["smallest_p"] > ALPHA:
         reason = decide(1.0, row["smallest_p"], n=n)
-    elif n > 1 and np.ptp(values) <= 1e-12:
-        reason = "all replicates are alike, which leaves their spread unknown"
+    elif alike and not (inside or outside):
+        unseen = f"an outcome that occurs in up to {unseen_share(n):.0%} of replicates can go unseen"
+        reason = f"all replicates are alike, and with n = {n} {unseen}"
     else:
         verdict: Verdict = "supported" if inside else "refuted" if outside else "undecided"
         return {**row, "verdict": verdict, "reason": explain(verdict, contrast)}
     return {**row, "verdict": "undecided", "reason": reason}
 
 
-def _tests(contrast: Contrast, values: np.ndarray, interval: Interval) -> tuple[dict[str, float], bool, bool]:
+def _tests(
+    contrast: Contrast, values: np.ndarray, interval: Interval, alike_within: float | None
+) -> tuple[dict[str, float], bool, bool]:
     """p, its smallest, bounds and detectable distance; and whether all lies on the predicted side, or on the other.
 
     Either takes both: an interval wholly on that side, and p of at most 0.05. For `within` the predicted side has the
@@ -229,8 +241,8 @@ def _tests(contrast: Contrast, values: np.ndarray, interval: Interval) -> tuple[
     margin, n = float(contrast.margin), len(values)
     row = {"detectable": detectable_effect(n, float(np.std(values, ddof=1)) if n > 1 else math.nan)}
     if contrast.predicted == "within":
-        test = equivalence_test(values, margin)
-        p = max(one_sided_p(values + margin), one_sided_p(margin - values))
+        test = equivalence_test(values, margin, bounds=contrast_interval(values, alike_within, level=1 - 2 * ALPHA))
+        p = max(sign_flip_test(inside, one_sided=True).p for inside in (values + margin, margin - values))
         beyond = sign_flip_test(values - math.copysign(margin, test.estimate))
         row |= {"low": test.low, "high": test.high, "p": p, "smallest_p": test.smallest_p}
         outside = (interval.low >= margin or interval.high <= -margin) and beyond.p <= ALPHA
@@ -242,6 +254,24 @@ def _tests(contrast: Contrast, values: np.ndarray, interval: Interval) -> tuple[
     near, far = sorted((sign * (interval.low - margin), sign * (interval.high - margin)))
     decided = test.p <= ALPHA
     return row | {"p": test.p, "smallest_p": test.smallest_p}, near > 0 and decided, far <= 0 and decided
+
+
+def contrast_interval(values: np.ndarray, alike_within: float | None, *, level: float = LEVEL) -> Interval:
+    """The bootstrap interval of a contrast's mean, or, of replicates that are alike, what its range leaves open."""
+    if alike_within is None:
+        return bootstrap_interval(values, level=level)
+    estimate, n = float(values.mean()), len(values)
+    low, high = constant_bounds(estimate, n, alike_within, level=level)
+    return Interval(estimate=estimate, low=low, high=high, n=n)
+
+
+def contrast_reach(contrast: Contrast, table: pd.DataFrame) -> float:
+    """The largest value that the contrast could have, of a measure whose range is known; otherwise infinite."""
+    weights = np.array([float(weight) for weight in contrast.weights.values()])
+    signed = max(weights.clip(min=0).sum(), -weights.clip(max=0).sum())
+    limit = float(table["limit"].max()) if "limit" in table else math.inf
+    ranges = {"accuracy": 1.0, "exact_match": 1.0, "restricted_time_steps": limit}
+    return float(signed * ranges.get(contrast.measure, math.inf))
 
 
 def contrast_values(contrast: Contrast, table: pd.DataFrame) -> np.ndarray:
@@ -292,12 +322,6 @@ def log_rank(contrast: Contrast, table: pd.DataFrame) -> dict[str, Any] | None:
         return None
     arrays = [frame.loc[pairs, name].to_numpy(dtype=float) for name in (first, second) for frame in (times, limits)]
     return {"sooner": first, "than": second, **asdict(permuted_log_rank(*arrays))}
-
-
-def one_sided_p(values: np.ndarray) -> float:
-    """p of the one-sided sign-flip test that the mean is above 0."""
-    test = sign_flip_test(values)
-    return test.p / 2 if test.statistic > 0 else 1 - test.p / 2
 
 
 def formula(contrast: Contrast) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import expit
 
-from procpre_interp.resampling import drawn_means, percentile_tail, replicate_bootstrap
+from procpre_interp.resampling import drawn_means, percentile_tail, replicate_bootstrap, resampled_bounds, resamples
 from procpre_interp.seeding import numpy_stream
 
 SLOPES = (0.3, 10.0)
@@ -27,21 +27,24 @@ def half_dose(
 
         (mean value(d) - mean baseline) / (mean value(0) - mean baseline) = 1 / (1 + (d / half_dose)^slope)
 
-    The 95 % interval resamples whole replicates, the same for all components. A resample without a gain could have any
-    half dose: it counts as the lower bound of the fit for `low` and as the upper one for `high`. `unbounded` is the
-    share of resamples without a gain, or whose fit is at a bound. `beyond` marks an estimate that lies outside of the
-    doses measured. Without a gain in the means, the half dose is NaN and `problem` says why.
+    The 95 % interval resamples whole replicates, the same for all components: all distinct resamples up to n = 8, so
+    that no seed moves it. A resample without a gain could have any half dose: it counts as the lower bound of the fit
+    for `low` and as the upper one for `high`. `unbounded` is the probability of a resample without a gain, or whose fit
+    is at a bound. `beyond` marks an estimate that lies outside of the doses measured. Without a gain in the means, the half dose is NaN and `problem` says why.
 
     Replicates that miss a dose of a component are left out of its row; n counts the rest. Raises `ValueError` for a
     component without dose 0 or with fewer than two doses above it, and for a replicate with two baselines.
     """
     values = _matrix(table)
+    components = list(dict.fromkeys(table["component"]))
+    some = pd.concat([values[component].notna().all(axis=1) for component in components], axis=1).any(axis=1)
+    values = values.loc[some] if some.any() else values
     replicates = len(values)
     generator = generator or numpy_stream(0, "half dose")
-    draws = generator.multinomial(replicates, np.full(replicates, 1 / replicates), size=n_resamples)
+    draws, probability = resamples(replicates, n_resamples=n_resamples, generator=generator)
     weights = np.vstack([np.ones(replicates), draws])
     rows = []
-    for component in dict.fromkeys(table["component"]):
+    for component in components:
         complete = values[component].copy()
         missing = np.isnan(complete.to_numpy(dtype=float)).any(axis=1)
         complete.loc[missing] = np.nan
@@ -62,7 +65,8 @@ def half_dose(
         halves, slopes = (np.full(len(gain), np.nan) for _ in range(2))
         halves[has_gain], slopes[has_gain] = fit_half_dose(doses, retained.T)
         lows, highs = (np.where(has_gain, halves, bound)[1:] for bound in bounds)
-        row["unbounded"] = float(((lows <= bounds[0]) | (highs >= bounds[1])).mean())
+        share = probability[drawn[1:]]
+        row["unbounded"] = float(np.average((lows <= bounds[0]) | (highs >= bounds[1]), weights=share))
         if not has_gain[0]:
             row["problem"] = f"no gain to halve: the mean gain of the undamaged transfer is {gain[0]:.3g}"
             continue
@@ -71,8 +75,8 @@ def half_dose(
         if row["beyond"]:
             row["problem"] = f"beyond the doses measured, which are from {doses.min():.3g} to {doses.max():.3g}"
         if n > 1:
-            tail = percentile_tail(n)
-            row |= {"low": float(np.quantile(lows, tail)), "high": float(np.quantile(highs, 1 - tail))}
+            ends = resampled_bounds(np.column_stack([lows, highs]), share, percentile_tail(n))
+            row |= {"low": float(ends[0, 0]), "high": float(ends[1, 1])}
     return pd.DataFrame(rows)
 
 

@@ -1,5 +1,7 @@
 """Resampling over replicates: bootstrap intervals, exact binomial bounds, permutation tests, Holm."""
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +20,15 @@ ALPHA = 0.05
 
 N_RESAMPLES = 10_000
 """Bootstrap resamples: the bounds' own Monte-Carlo error is then well below the width of the interval."""
+
+ENUMERATED = 10
+"""Distinct resamples per random one up to which all of them are taken instead, which leaves no Monte-Carlo error."""
+
+COLUMN_NUMBERS = 1 << 20
+"""Resampled numbers at a time, so that many columns (the steps of a curve) do not fill the memory."""
+
+ALIKE = 0.005
+"""Spread of replicates, as a share of the measure's range, that shows no spread: 4,000 test sequences resolve no less."""
 
 MAX_EXACT_FLIPS = 1 << 16
 """Sign patterns up to which a permutation test enumerates them all (16 replicates)."""
@@ -85,16 +96,57 @@ def bootstrap_interval(
     n_resamples: int = N_RESAMPLES,
     generator: np.random.Generator | None = None,
 ) -> Interval:
-    """Expanded percentile interval of `statistic(values, axis=-1)` over one value a replicate."""
+    """Expanded percentile interval of `statistic(values, axis=-1)` over one value per replicate.
+
+    Exact up to n = 10 (see `resamples`), so that no seed moves it.
+    """
     n = len(values)
     estimate = float(statistic(values, axis=-1)) if n else float("nan")
     if n < 2:
         return Interval(estimate=estimate, low=float("nan"), high=float("nan"), n=n)
-    generator = generator or numpy_stream(0, "bootstrap")
-    resampled = statistic(values[generator.integers(n, size=(n_resamples, n))], axis=-1)
-    tail = percentile_tail(n, level)
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(estimate=estimate, low=float(low), high=float(high), n=n)
+    counts, probability = resamples(n, n_resamples=n_resamples, generator=generator)
+    drawn = np.repeat(np.tile(np.arange(n), len(counts)), counts.ravel()).reshape(-1, n)
+    resampled = statistic(values[drawn], axis=-1)
+    low, high = resampled_bounds(resampled[:, None], probability, percentile_tail(n, level))[:, 0].tolist()
+    return Interval(estimate=estimate, low=low, high=high, n=n)
+
+
+def resamples(
+    n: int, *, n_resamples: int = N_RESAMPLES, generator: np.random.Generator | None = None
+) -> tuple[Int[np.ndarray, "resample replicate"], Float[np.ndarray, " resample"]]:
+    """How often each of n replicates is in a resample, and that resample's probability.
+
+    All C(2n - 1, n) distinct resamples, with their multinomial probabilities n! / (n^n prod_i counts_i!), where these
+    are at most `ENUMERATED` x `n_resamples`: with the default number up to n = 10. Beyond, `n_resamples` random ones,
+    equally probable. Source: Fisher and Hall 1991, Bootstrap algorithms for small samples.
+    """
+    n_distinct = math.comb(2 * n - 1, n)
+    if n_distinct > ENUMERATED * n_resamples:
+        generator = generator or numpy_stream(0, "bootstrap")
+        drawn = generator.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+        return drawn, np.full(n_resamples, 1 / n_resamples)
+    # n stars and n - 1 bars in a row: the stars between two bars are how often a replicate is drawn.
+    bars = np.array(list(itertools.combinations(range(2 * n - 1), n - 1)), dtype=np.int64).reshape(n_distinct, n - 1)
+    counts = np.diff(bars, axis=1, prepend=-1, append=2 * n - 1) - 1
+    factorials = np.array([math.factorial(count) for count in range(n + 1)], dtype=float)
+    return counts, factorials[n] / float(n) ** n / factorials[counts].prod(axis=1)
+
+
+def resampled_bounds(
+    resampled: Float[np.ndarray, "resample column"], probability: Float[np.ndarray, " resample"], tail: float
+) -> Float[np.ndarray, "2 column"]:
+    """Per column the values beyond which probability `tail` is left, below and above; NaN values are left out."""
+    if (probability == probability[0]).all():
+        return np.nanquantile(resampled, [tail, 1 - tail], axis=0)
+    columns = np.ascontiguousarray(resampled.T)
+    order = columns.argsort(axis=1)  # NaN last
+    below, rows = probability[order].cumsum(axis=1), np.arange(len(columns))
+    last = np.maximum((~np.isnan(columns)).sum(axis=1) - 1, 0)
+    total = below[rows, last]
+    low = [np.searchsorted(cdf, tail * whole) for cdf, whole in zip(below, total)]
+    high = [np.searchsorted(cdf, (1 - tail) * whole, side="right") for cdf, whole in zip(below, total)]
+    # With two replicates the tail is 1e-72, and 1 - tail is 1.
+    return np.stack([columns[rows, order[rows, np.minimum(place, last)]] for place in (low, high)])
 
 
 def drawn_means(
@@ -131,19 +183,21 @@ def replicate_bootstrap(
 ) -> pd.DataFrame:
     """Estimate, low, high and n of each column of a replicates x columns table (conditions, or steps).
 
-    Whole replicates are drawn, the same ones for every column. The statistic is a function of how often each
-    was drawn and of the values, column by column, as `drawn_means` is.
+    Whole replicates are drawn, the same ones for every column: all distinct draws up to 10 replicates (see
+    `resamples`). The statistic is a function of how often each was drawn and of the values, column by column, as
+    `drawn_means` is.
     """
     matrix = values.to_numpy(dtype=float)
     replicates = len(matrix)
-    generator = generator or numpy_stream(0, "bootstrap")
-    draws = generator.multinomial(replicates, np.full(replicates, 1 / replicates), size=n_resamples).astype(float)
-    resampled = statistic(draws, matrix)
+    draws, probability = resamples(replicates, n_resamples=n_resamples, generator=generator)
+    draws = draws.astype(float)
     counts = (~np.isnan(matrix)).sum(axis=0)
     bounds = np.full((2, matrix.shape[1]), np.nan)
     for n in np.unique(counts[counts > 1]):
-        tail, same = percentile_tail(int(n)), counts == n
-        bounds[:, same] = np.nanquantile(resampled[:, same], [tail, 1 - tail], axis=0)
+        same = np.flatnonzero(counts == n)
+        for columns in np.array_split(same, 1 + len(same) * len(draws) // COLUMN_NUMBERS):
+            resampled = statistic(draws, matrix[:, columns])
+            bounds[:, columns] = resampled_bounds(resampled, probability, percentile_tail(int(n)))
     estimate = statistic(np.ones((1, replicates)), matrix)[0]
     table = {"estimate": estimate, "low": bounds[0], "high": bounds[1], "n": counts}
     return pd.DataFrame(table, index=values.columns)
@@ -162,13 +216,15 @@ def binomial_bounds(
 def sign_flip_test(
     differences: Float[np.ndarray, " replicate"],
     *,
+    one_sided: bool = False,
     generator: np.random.Generator | None = None,
     n_resamples: int = N_RESAMPLES,
 ) -> PermutationTest:
-    """Two-sided paired permutation test of a mean difference of zero: signs of whole replicates flip.
+    """Paired permutation test of a mean difference of zero: signs of whole replicates flip.
 
-    All 2^n patterns up to 16 replicates, else `n_resamples` random ones with the observed among them. Raises
-    `ValueError` for NaN: drop incomplete pairs first.
+    Two-sided, or `one_sided`: that the mean is above zero. p is the share of patterns whose mean is at least as extreme
+    as the observed one, which is among them. All 2^n patterns up to 16 replicates, else `n_resamples` random ones.
+    Raises `ValueError` for NaN: drop incomplete pairs first.
     """
     n = len(differences)
     if n == 0 or np.isnan(differences).any():
@@ -179,13 +235,14 @@ def sign_flip_test(
     else:
         generator = generator or numpy_stream(0, "sign flips")
         flips = np.vstack([np.ones(n), generator.choice([-1, 1], size=(n_resamples, n))])
-    means = np.abs(flips @ differences) / n
-    observed, slack = abs(float(differences.mean())), 1e-12 * float(np.abs(differences).max())
-    share = float((means >= observed - slack).mean())
+    means, statistic = flips @ differences / n, float(differences.mean())
+    slack = 1e-12 * float(np.abs(differences).max())
+    extreme = means >= statistic - slack if one_sided else np.abs(means) >= abs(statistic) - slack
+    share = float(extreme.mean())
     # The largest attainable mean has all signs alike; zeros may then take either.
-    smallest = min(1.0, 2.0 ** (1 - int((differences != 0).sum())))
+    sides = 1 if one_sided else 2
+    smallest = min(1.0, sides * 2.0 ** -int((differences != 0).sum()))
     smallest = smallest if exact else max(smallest, 1 / len(flips))
-    statistic = float(differences.mean())
     return PermutationTest(statistic=statistic, p=share, smallest_p=smallest, n=n, exact=exact)
 
 
@@ -214,14 +271,15 @@ def equivalence_test(
     margin: float | int,
     *,
     alpha: float | int = ALPHA,
+    bounds: Interval | None = None,
     generator: np.random.Generator | None = None,
 ) -> Equivalence:
     """Whether paired differences are as good as zero: equivalent, not equivalent (wholly outside) or undecided.
 
     Two one-sided tests at alpha, which is to say that the 1 - 2 alpha interval lies wholly within +-margin, a margin
-    fixed before the runs. The smallest p is that of one one-sided sign-flip test, 2^-n: with fewer replicates than 5
+    fixed before the runs; that interval is `bounds`, or a bootstrap one. The smallest p is that of one one-sided sign-flip test, 2^-n: with fewer replicates than 5
     nothing is decided at 0.05, however narrow their range. Differences that are all alike give an interval without
-    width: they speak of replicates like these, and not of a rare other outcome.
+    width, unless `bounds` say what may have been missed (`constant_bounds`).
     Source: Schuirmann 1987 (two one-sided tests).
     """
     n = len(differences)
@@ -229,7 +287,7 @@ def equivalence_test(
         raise ValueError(f"{n} differences {differences.tolist()}; give complete pairs only, one or more")
     if not (0 < margin < np.inf and 0 < alpha < 0.5):
         raise ValueError(f"{margin=}, {alpha=}; the margin must be above 0 and finite, alpha between 0 and 0.5")
-    bounds = bootstrap_interval(differences, level=1 - 2 * alpha, generator=generator)
+    bounds = bounds or bootstrap_interval(differences, level=1 - 2 * alpha, generator=generator)
     low, high, smallest = bounds.low, bounds.high, 2.0**-n
     if smallest > alpha:
         decision = decide(1, smallest, alpha, n=n)
@@ -243,17 +301,24 @@ def equivalence_test(
     return Equivalence(**values, margin=float(margin), smallest_p=smallest, decision=decision)
 
 
-def constant_bounds(value: float | int, n: int, reach: float | int) -> tuple[float, float]:
-    """Bounds of a mean of which n >= 2 observations are all `value`, for which a bootstrap would claim certainty.
+def constant_bounds(
+    value: float | int, n: int, reach: float | int, *, level: float | int = LEVEL
+) -> tuple[float, float]:
+    """Bounds of a mean of which n >= 2 observations are all `value` (`are_alike`), of which a bootstrap would be certain.
 
-    Such are then a share of at least q = 0.025^(1 / n) of all replicates (the exact binomial bound), and the rest may
-    be up to `reach` from 0: the bounds are q value -+ (1 - q) reach, at most reach. NaN for an infinite one.
+    Such are then a share of at least q = ((1 - level) / 2)^(1 / n) of all replicates (the exact binomial bound), and the
+    rest may be up to `reach` from 0: the bounds are q value -+ (1 - q) reach, at most reach. NaN for an infinite one.
     """
     if not np.isfinite(reach):
         return float("nan"), float("nan")
-    share = ((1 - LEVEL) / 2) ** (1 / n)
+    share = ((1 - level) / 2) ** (1 / n)
     middle, width = share * value, (1 - share) * reach
     return float(max(middle - width, -reach)), float(min(middle + width, reach))
+
+
+def are_alike(values: Float[np.ndarray, " replicate"], scale: float | int) -> bool:
+    """Whether two or more replicates differ by no more than `ALIKE` of this scale, the range of their measure."""
+    return len(values) > 1 and bool(np.ptp(values) <= max(ALIKE * scale, 1e-12))
 
 
 def unseen_share(n: int) -> float:

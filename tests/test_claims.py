@@ -127,6 +127,32 @@ def test_replicates_that_are_all_alike_decide_nothing():
     assert "alike" in row["reason"]
 
 
+@pytest.mark.parametrize("margin", [0.02, 0.2, 0.38])
+def test_a_difference_that_no_test_set_resolves_changes_no_verdict(margin):
+    """Six gains of 0, and five of 0 and one of 0.001: both are judged by what six replicates can miss."""
+    within = Contrast(name="x", weights=WITHIN.weights, predicted="within", margin=margin)
+    rows = [judge_contrast(within, table([0.0] * 5 + [last])) for last in (0.0, 0.001)]
+    assert [row["verdict"] for row in rows] == ["undecided"] * 2
+    for row in rows:
+        assert "with n = 6 an outcome that occurs in up to 39% of replicates can go unseen" in row["reason"]
+        assert (row["low"], row["high"]) == pytest.approx((-0.393, 0.393), abs=1e-3)
+    # Twenty that are alike leave less open.
+    many = [judge_contrast(WITHIN, table([0.0] * 19 + [last])) for last in (0.0, 0.001)]
+    assert [row["verdict"] for row in many] == ["supported"] * 2
+    assert many[0]["high"] == pytest.approx(1 - 0.05 ** (1 / 20))
+    # Of a measure whose range is not known nothing can be said.
+    unknown = table([0.0] * 20).assign(entropy=0.5)
+    row = judge_contrast(
+        Contrast(name="x", weights=WITHIN.weights, predicted="within", margin=1, measure="entropy"), unknown
+    )
+    assert (row["verdict"], math.isnan(row["low"])) == ("undecided", True)
+
+
+def test_a_contrast_reaches_as_far_as_its_weights():
+    doubled = Contrast(name="x", weights={"a": 2, "none": -2}, predicted="within", margin=0.3)
+    assert judge_contrast(doubled, table([0.0] * 20))["high"] == pytest.approx(2 * (1 - 0.05 ** (1 / 20)))
+
+
 def test_the_log_rank_test_stands_beside_a_pair():
     rows = table(0.5 + SMALL).assign(breakthrough_step=[NAN, 1000.0] * 6)
     found = judge(CLAIM, rows)["log_rank"]

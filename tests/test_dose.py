@@ -140,7 +140,8 @@ def test_the_same_replicates_are_drawn_for_all_components():
     pd.testing.assert_frame_equal(fits.head(1), alone)
     other = half_dose(table, generator=numpy_stream(9, "other")).loc[0]
     assert other["half_dose"] == alone.loc[0, "half_dose"]
-    assert other["low"] != alone.loc[0, "low"]
+    # Six replicates have 462 distinct resamples, all of which are taken: no seed moves the bounds.
+    assert other["low"] == alone.loc[0, "low"]
 
 
 def test_replicates_without_a_dose_are_left_out_of_their_component():

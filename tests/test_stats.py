@@ -1,6 +1,7 @@
 """Statistics against hand arithmetic and scipy."""
 
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,9 @@ import pytest
 import scipy.stats
 
 from procpre_interp import stats
-from procpre_interp.resampling import percentile_tail
+from procpre_interp.resampling import percentile_tail, resampled_bounds, resamples
 from procpre_interp.seeding import numpy_stream
+from procpre_interp.transfer_map import transfer_map
 from tests.results import NAN, reproduce_table
 
 
@@ -102,6 +104,61 @@ def test_bootstrap_is_reproducible_and_takes_other_statistics():
     median = stats.bootstrap_interval(values, np.median)
     assert (median.estimate, median.n) == (3.0, 5)
     assert 1 <= median.low < 3 < median.high <= 11
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_bounds_of_few_replicates_are_those_of_all_resamples(statistic):
+    """Every one of the n^n draws, written out."""
+    for values in (np.array([1.0, 2.0, 3.5, 11.0]), np.array([0.09, 0.09, 0.93, 0.09, 0.91])):
+        n = len(values)
+        drawn = np.sort([float(statistic([values[i] for i in draw])) for draw in itertools.product(range(n), repeat=n)])
+        tail = percentile_tail(n)
+        low, high = drawn[int(np.ceil(tail * n**n)) - 1], drawn[-int(np.ceil(tail * n**n))]
+        found = stats.bootstrap_interval(values, statistic)
+        assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_resamples_are_all_there_up_to_ten_replicates():
+    for n in (1, 2, 6, 10):
+        counts, probability = resamples(n)
+        assert len(np.unique(counts, axis=0)) == len(counts) == math.comb(2 * n - 1, n)
+        assert (counts.sum(axis=1) == n).all()
+        assert probability.sum() == pytest.approx(1)
+        assert probability @ counts == pytest.approx(np.ones(n))
+    assert [len(resamples(n)[0]) for n in (10, 11)] == [92_378, 10_000]
+
+
+def test_a_column_with_gaps_has_the_bounds_of_what_is_there():
+    counts, probability = resamples(3)
+    resampled = np.array([[1.0, NAN], [2.0, NAN], [3.0, 5.0], *[[4.0, NAN]] * 7])
+    low, high = resampled_bounds(resampled, probability, 0.05)
+    assert len(counts) == len(resampled)
+    assert (low[1], high[1]) == (5, 5)
+    assert np.isnan(resampled_bounds(resampled * NAN, probability, 0.05)).all()
+
+
+def bimodal(n: int) -> pd.DataFrame:
+    """Replicates of which two break through, and a baseline."""
+    broke = np.arange(n) < 2
+    rows = {"condition": ["none"] * n + ["a"] * n, "replicate": [*range(n)] * 2, "status": "finished", "limit": 5000}
+    rows |= {"accuracy": [*np.linspace(0.08, 0.1, n), *np.where(broke, 0.93, 0.09)], "seconds": 1.0}
+    rows |= {"breakthrough_step": [NAN] * n + np.where(broke, 1000.0, NAN).tolist(), "label": "x"}
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("n", [4, 10])
+def test_no_seed_moves_the_bounds_of_up_to_ten_replicates(n: int):
+    table = bimodal(n)
+    gains = stats.paired_gains(table)
+    coalitions = table.assign(coalition=table["condition"].map({"none": "", "a": "attn"}))
+    found = []
+    for seed in range(2):
+        one = {"generator": numpy_stream(seed, "any")}
+        interval = stats.bootstrap_interval(gains["a"].to_numpy(), **one)
+        many = [stats.replicate_bootstrap(gains, **one), stats.effect_sizes(table, **one)]
+        many += [stats.summarise_conditions(table, **one), transfer_map(coalitions, ["attn"], ["add_one_in"], **one)]
+        found.append((interval, [frame.to_csv() for frame in many]))
+    assert found[0] == found[1]
 
 
 def test_the_expanded_tail_gives_student_s_interval_for_normal_data():
@@ -403,6 +460,17 @@ def test_incomplete_crossings_are_refused(values: list):
 
 def test_crossed_values_without_variance_have_no_shares():
     assert stats.two_way_bootstrap(pd.DataFrame(np.ones((3, 3))))["share"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("values", "p"), [([1, -1], 0.75), ([-1] * 5, 1), ([1] * 5, 1 / 32), ([0] * 4, 1), ([0.3, -0.1, 0.2], 0.25)]
+)
+def test_a_one_sided_p_counts_the_observed_pattern(values: list, p: float):
+    """The share of sign patterns with a mean of at least the observed one, by a loop."""
+    flips = itertools.product((1, -1), repeat=len(values))
+    means = [np.mean([sign * value for sign, value in zip(signs, values)]) for signs in flips]
+    assert np.mean(np.array(means) >= np.mean(values) - 1e-12) == p
+    assert stats.sign_flip_test(np.array(values, dtype=float), one_sided=True).p == p
 
 
 def test_equivalence_is_an_interval_within_the_margin():
