@@ -30,7 +30,8 @@ def half_dose(
     The 95 % interval resamples whole replicates, the same for all components: all distinct resamples up to n = 8, so
     that no seed moves it. A resample without a gain could have any half dose: it counts as the lower bound of the fit
     for `low` and as the upper one for `high`. `unbounded` is the probability of a resample without a gain, or whose fit
-    is at a bound. `beyond` marks an estimate that lies outside of the doses measured. Without a gain in the means, the half dose is NaN and `problem` says why.
+    is at a bound. `beyond` marks an estimate that lies outside of the doses measured. Without a gain in the means, the
+    half dose is NaN and `problem` says why.
 
     Replicates that miss a dose of a component are left out of its row; n counts the rest. Raises `ValueError` for a
     component without dose 0 or with fewer than two doses above it, and for a replicate with two baselines.

@@ -28,7 +28,7 @@ COLUMN_NUMBERS = 1 << 20
 """Resampled numbers at a time, so that many columns (the steps of a curve) do not fill the memory."""
 
 ALIKE = 0.005
-"""Spread of replicates, as a share of the measure's range, that shows no spread: 4,000 test sequences resolve no less."""
+"""Largest spread of replicates, as a share of the measure's range, that 4,000 test sequences do not tell from none."""
 
 MAX_EXACT_FLIPS = 1 << 16
 """Sign patterns up to which a permutation test enumerates them all (16 replicates)."""
@@ -277,9 +277,10 @@ def equivalence_test(
     """Whether paired differences are as good as zero: equivalent, not equivalent (wholly outside) or undecided.
 
     Two one-sided tests at alpha, which is to say that the 1 - 2 alpha interval lies wholly within +-margin, a margin
-    fixed before the runs; that interval is `bounds`, or a bootstrap one. The smallest p is that of one one-sided sign-flip test, 2^-n: with fewer replicates than 5
-    nothing is decided at 0.05, however narrow their range. Differences that are all alike give an interval without
-    width, unless `bounds` say what may have been missed (`constant_bounds`).
+    fixed before the runs; that interval is `bounds`, or a bootstrap one. The smallest p is that of one one-sided
+    sign-flip test, 2^-n: with fewer replicates than 5 nothing is decided at 0.05, however narrow their range.
+    Differences that are all alike give a bootstrap interval without width: it speaks of replicates like these, and not
+    of a rare other outcome, for which `constant_bounds` allows.
     Source: Schuirmann 1987 (two one-sided tests).
     """
     n = len(differences)
@@ -304,10 +305,11 @@ def equivalence_test(
 def constant_bounds(
     value: float | int, n: int, reach: float | int, *, level: float | int = LEVEL
 ) -> tuple[float, float]:
-    """Bounds of a mean of which n >= 2 observations are all `value` (`are_alike`), of which a bootstrap would be certain.
+    """Bounds of a mean of which n >= 2 observations are all `value` (`are_alike`), where a bootstrap would be certain.
 
-    Such are then a share of at least q = ((1 - level) / 2)^(1 / n) of all replicates (the exact binomial bound), and the
-    rest may be up to `reach` from 0: the bounds are q value -+ (1 - q) reach, at most reach. NaN for an infinite one.
+    Such are then a share of at least q = ((1 - level) / 2)^(1 / n) of all replicates (the exact binomial bound), and
+    the rest may be up to `reach` from 0: the bounds are q value -+ (1 - q) reach, at most reach. NaN for an infinite
+    one.
     """
     if not np.isfinite(reach):
         return float("nan"), float("nan")

@@ -124,8 +124,8 @@ def transfer_map(
     Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
 
-    Effects that are alike in all replicates (`constant`, see `resampling.are_alike`) have the bounds of `resampling.constant_bounds`, and NaN
-    for a loss, whose range is not known.
+    Effects that are alike in all replicates (`constant`, see `resampling.are_alike`) have the bounds of
+    `resampling.constant_bounds`, and NaN for a loss, whose range is not known.
 
     Raises `ValueError` for a table without a single complete replicate.
     """
