@@ -269,7 +269,7 @@ def contrast_reach(contrast: Contrast, table: pd.DataFrame) -> float:
     """The largest value that the contrast could have, of a measure whose range is known; otherwise infinite."""
     weights = np.array([float(weight) for weight in contrast.weights.values()])
     signed = max(weights.clip(min=0).sum(), -weights.clip(max=0).sum())
-    limit = float(table["limit"].max()) if "limit" in table else math.inf
+    limit = np.fmax.reduce(table["limit"].to_numpy(dtype=float), initial=-math.inf) if "limit" in table else math.inf
     ranges = {"accuracy": 1.0, "exact_match": 1.0, "restricted_time_steps": limit}
     return float(signed * ranges.get(contrast.measure, math.inf))
 

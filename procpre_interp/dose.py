@@ -38,7 +38,7 @@ def half_dose(
     """
     values = _matrix(table)
     components = list(dict.fromkeys(table["component"]))
-    some = pd.concat([values[component].notna().all(axis=1) for component in components], axis=1).any(axis=1)
+    some = np.any([values[component].notna().to_numpy().all(axis=1) for component in components], axis=0)
     values = values.loc[some] if some.any() else values
     replicates = len(values)
     generator = generator or numpy_stream(0, "half dose")
