@@ -75,7 +75,7 @@ def stages(run: Run, store: RunStore) -> dict[StageName, Stage]:
         parent = store.open(config.parents[0].run)
         before = run_config(parent)
         transplanted = fresh_model(config)
-        transplant_into(transplanted, config, store)
+        transplant_into(transplanted, config, store, stored=True)
         found += [
             Stage("phase1_fresh", fresh_model(before), before.task),
             Stage("phase1", load_model(parent, config.parents[0].step), before.task),
@@ -93,7 +93,7 @@ def starting_model(run: Run, store: RunStore) -> HookedTransformer:
     config = run_config(run)
     model = fresh_model(config)
     fresh = model.flat.detach().clone()
-    transplant_into(model, config, store)
+    transplant_into(model, config, store, stored=True)
     if config.train.interventions:  # which change the weights when the trainer is made
         Trainer(model, config.task, config.train, seed=config.seed, fresh=fresh)
     return model

@@ -55,13 +55,18 @@ class Parent:
     """A checkpoint's step; none: the final weights."""
     ablation: Ablation | None = None
     """Damage done to the parent's weights before the transfer."""
+    place: int = 0
+    """Which of the independent draws of its damage this parent has. `RunConfig.resolve` fills in where a damaged parent
+    stands among the run's parents, counted from 0; runs stored before it did so have one draw for all of them."""
 
-    def canonical(self) -> "Parent":
-        """The same parent with its selectors spelt in one way, so that two spellings name one run."""
+    def canonical(self, place: int) -> "Parent":
+        """The same parent with its place, and its selectors spelt in one way, so that two spellings name one run."""
         damage = self.ablation
-        if damage is not None:
+        if damage is None:
+            place = 0
+        else:
             damage = dataclasses.replace(damage, selector=canonical_selector(damage.selector))
-        return dataclasses.replace(self, selector=canonical_selector(self.selector), ablation=damage)
+        return dataclasses.replace(self, selector=canonical_selector(self.selector), ablation=damage, place=place)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +84,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
     parents: tuple[Parent, ...] = ()
-    """Runs that give components; several make an assembly, where the later ones overlay the earlier."""
+    """Runs that give components; several make an assembly, to which each gives others (see `transfer.overlap`)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions. Without parents it has no effect."""
 
@@ -103,8 +108,10 @@ class RunConfig:
         train = self.train.resolve(model_config(self))
         if train.freeze is not None:
             train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
-        parents = tuple(parent.canonical() for parent in self.parents)
+        parents = tuple(parent.canonical(place) for place, parent in enumerate(self.parents))
         transfer = self.transfer if parents else TransferConfig()
+        if len(parents) < 2:
+            transfer = dataclasses.replace(transfer, overlap="refuse")
         return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
 
     @property
@@ -190,14 +197,15 @@ def check_device(device: str) -> None:
 
 
 def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
-    """A parent's weights, damaged as asked; the damage is drawn from the child's seed."""
+    """A parent's weights, damaged as asked; the damage is drawn from the child's seed, for each place anew."""
     run = store.open(parent.run)
     if run.summary["status"] == "diverged":
         raise ValueError(f"run {run.id} diverged; a parent must have finished")
     model = load_model(run, step=parent.step)
     weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
     if parent.ablation is not None:
-        generator = stream(seed, "ablation", parent.ablation.name)
+        place = (parent.place,) if parent.place else ()  # the first parent's stream is that of an only parent
+        generator = stream(seed, "ablation", parent.ablation.name, *place)
         weights = parent.ablation.apply(weights, model.config, generator=generator)
     return Donor(weights, model.config, parent.selector)
 
@@ -207,13 +215,15 @@ def fresh_model(config: RunConfig) -> HookedTransformer:
     return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
 
 
-def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore) -> bool:
+def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False) -> bool:
     """Give a fresh model what the run's parents give it; whether their positions are carried.
 
-    Raises `ValueError` for a parent that is missing, damaged or does not fit.
+    A `stored` run is made again as it was: of overlapping selectors, which no new run may have unless its config asks
+    for it, the later stands. Raises `ValueError` for a parent that is missing, damaged or does not fit.
     """
     donors = [load_donor(parent, store, config.seed) for parent in config.parents]
-    with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, config.transfer))
+    transfer = dataclasses.replace(config.transfer, overlap="later_wins") if stored else config.transfer
+    with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, transfer))
     return positions_carried(model.config, donors, config.transfer)
 
 

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +16,14 @@ from procpre_interp.ablate import Ablation
 from procpre_interp.config import to_dict, unknown_name
 from procpre_interp.data import Task
 from procpre_interp.engine import Event, execute_all
-from procpre_interp.heads import name_heads, ordered_heads, orders_of
+from procpre_interp.heads import NEEDS_ORDER, name_heads, ordered_heads, orders_of
+from procpre_interp.model import ModelConfig, WeightSlice, canonical_selector, overlap, select
 from procpre_interp.outcomes import cell_results, is_whole
 from procpre_interp.pipeline import Architecture, Parent, RunConfig
 from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
-from procpre_interp.transfer import NOTHING, TransferConfig
+from procpre_interp.transfer import NOTHING, TransferConfig, components, refuse_overlaps
 from procpre_interp.transfer_map import Method, coalitions, condition_name, selector_grid
 
 FIRST_CONFIRMATION_SEED = 1000
@@ -31,6 +32,8 @@ HeadOrders = dict[tuple[str, int | None, str], list[str]]
 """Heads of a run and step in one of the orders of `heads.ordered_heads`."""
 GOVERNED = ("pos_embed", "unembed", "embed.W_E", "pos_embed.W_pos", "unembed.W_U")
 """Selectors of what the transfer options govern, under other names than the players `pos` and `embed`."""
+GOVERNED_PLAYERS = {"pos": "pos", "embed": "embed + unembed"}
+"""Players that stand for what the transfer options govern, and the selectors of their weights."""
 BASELINE = "none"
 """Name of the condition without phase 1, which every sweep has."""
 
@@ -74,7 +77,7 @@ class Condition:
     label: str = ""
     """What people read; empty: the name."""
     sources: tuple[Source, ...] = ()
-    """Where weights come from; several make an assembly, of which the later ones overlay the earlier."""
+    """Where weights come from; several make an assembly, to which each gives others (see `transfer.overlap`)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
     interventions: tuple[Intervention, ...] = ()
@@ -124,10 +127,11 @@ class Map:
         if bool(self.players) == (self.grain is not None):
             raise ValueError(f"players={list(self.players)}, grain={self.grain}; give a map the one or the other")
         for player in self.players:
-            if "-" in player or player in GOVERNED:
+            terms = re.split(r"[+,]", canonical_selector(player))
+            if "-" in player or set(terms) & {*GOVERNED, *(GOVERNED_PLAYERS if len(terms) > 1 else ())}:
                 raise ValueError(
-                    f"player {player!r}: a player is a union of components, or pos or embed; differences would take "
-                    "away other players' weights too, and embeddings follow the transfer options"
+                    f"player {player!r}: a player is a union of components, or pos or embed alone; differences would "
+                    "take away other players' weights too, and embeddings follow the transfer options"
                 )
 
     def filled(self, shape: Architecture) -> "Map":
@@ -136,6 +140,19 @@ class Map:
             return self
         players = selector_grid(self.grain, shape.n_layers, shape.n_heads)
         return dataclasses.replace(self, players=tuple(players), grain=None)
+
+    def refuse_overlaps(self, shape: Architecture) -> None:
+        """Raise `ValueError` where players share weights, or have some that are given to every coalition anyway.
+
+        Such a player changes nothing beside its twin: left out alone it has no effect, and Shapley values are halved.
+        """
+        config = selector_config(shape)
+        named = [(f"player {player!r}", player) for player in self.players]
+        named += [(f"given {self.given!r}", self.given)] if self.given else []
+        for (first, one), (second, two) in itertools.combinations(named, 2):
+            pieces = [_player_weights(config, part, orders_of(one) == orders_of(two)) for part in (one, two)]
+            if shared := overlap(config, *pieces):
+                raise ValueError(f"players overlap: {first} and {second} both have {shared}; give it to one of them")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +193,13 @@ class Sweep:
         for name in used:
             if name not in names:
                 raise unknown_name("pretraining of the sweep", name, names)
+        shapes = {each.name: each.model for each in self.phase1}
+        for each in self.filled_maps:
+            each.refuse_overlaps(shapes[each.phase1])
+        for condition in self.conditions:
+            # Which heads a ranked term names is known when its parent is finished: `plan` looks at these.
+            if not any(orders_of(source.selector) for source in condition.sources):
+                refuse_shared(condition, [source.selector for source in condition.sources], self.model)
         for what, twice in (
             ("pretraining", names),
             ("condition", [each.name for each in self.of_replicate(self.first_seed)]),
@@ -212,6 +236,34 @@ class Sweep:
         # The same coalition in two maps, or a grid that holds it, is one condition.
         index = seed - self.first_seed
         return [each for each in dict.fromkeys(listed) if each.replicates is None or index < each.replicates]
+
+
+def selector_config(shape: Architecture) -> ModelConfig:
+    """The part of a model's config that selectors depend on; context and vocabulary are the task's."""
+    return ModelConfig(
+        n_layers=shape.n_layers, n_heads=shape.n_heads, d_model=shape.d_model, n_ctx=1, d_vocab=1, tied=shape.tied
+    )
+
+
+def refuse_shared(condition: Condition, selectors: Sequence[str], shape: Architecture) -> None:
+    """Raise `ValueError` where sources of a condition give the same weights and it does not ask for an order."""
+    if len(selectors) < 2 or condition.transfer.overlap == "later_wins":
+        return
+    config = selector_config(shape)
+    sources = enumerate(zip(condition.sources, selectors))
+    names = {f"source {i} ({source.phase1}, {part})": components(config, part) for i, (source, part) in sources}
+    try:
+        refuse_overlaps(config, names)
+    except ValueError as problem:
+        raise ValueError(f"condition {condition.name!r}: {problem}") from None
+
+
+def _player_weights(config: ModelConfig, player: str, one_order: bool) -> list[WeightSlice]:
+    """The weights of a player. Its ranked heads are those of any one order, or, beside others, may be all."""
+    if player in GOVERNED_PLAYERS:
+        return select(config, GOVERNED_PLAYERS[player])
+    heads = selector_grid("head", config.n_layers, config.n_heads)
+    return components(config, name_heads(player, lambda order: heads) if one_order else NEEDS_ORDER.sub("attn", player))
 
 
 def grid_conditions(grid: Grid) -> list[Condition]:
@@ -312,6 +364,8 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
             cell["phase1_run"] = " ".join(ids[source.phase1] for source in condition.sources)
             try:
                 taken = [_parent(source, ids[source.phase1], store, orders) for source in condition.sources]
+                if None not in taken:
+                    refuse_shared(condition, [parent.selector for parent in taken if parent is not None], sweep.model)
             except ValueError as problem:
                 rows.append({**cell, "run": "", "problem": str(problem)})
                 continue

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from procpre_interp import load_history, load_model
-from procpre_interp.ablate import ShuffleWithinTensors
-from procpre_interp.config import from_yaml, to_yaml
+from procpre_interp.ablate import ABLATIONS, ShuffleWithinTensors
+from procpre_interp.config import from_yaml, to_dict, to_yaml
 from procpre_interp.data import TASKS
+from procpre_interp.lineage import stages, starting_model
+from procpre_interp.model import save_weights
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_donor, load_task
 from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, evaluate, summarise
@@ -131,6 +133,80 @@ def test_damage_comes_from_the_childs_seed_and_spares_the_parent(store):
     assert not torch.equal(damaged[name], intact[name])
     assert torch.equal(damaged["pos_embed.W_pos"], intact["pos_embed.W_pos"])
     store.open(PHASE1.run_id)  # its hashes still hold
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_each_damaged_parent_has_a_draw_of_its_own(name, store):
+    """Parents of one run, damaged alike: only the first has the numbers that an only parent has."""
+    dose = {"noise_std": 0.5} if name == "noise" else {}
+    damaged = Parent(run=PHASE1.run_id, ablation=ABLATIONS.build(name, **dose))
+    config = dataclasses.replace(PHASE2, parents=(damaged, dataclasses.replace(damaged, selector="mlp"))).resolve()
+    assert [parent.place for parent in config.parents] == [0, 1]
+    first, second = (load_donor(parent, store, seed=3).weights for parent in config.parents)
+    alone = load_donor(damaged, store, seed=3).weights
+    assert all(torch.equal(first[key], alone[key]) for key in alone)
+    other_seed = load_donor(damaged, store, seed=4).weights
+    draws = any(not torch.equal(alone[key], other_seed[key]) for key in alone)
+    assert draws == any(not torch.equal(first[key], second[key]) for key in alone)
+
+
+def test_noise_on_two_parents_is_independent(store):
+    noises = {part: ABLATIONS.build("noise", noise_std=1.0, selector=part) for part in ("attn", "mlp")}
+    parents = tuple(Parent(run=PHASE1.run_id, selector=part, ablation=noise) for part, noise in noises.items())
+    intact = load_donor(Parent(run=PHASE1.run_id), store, seed=3).weights
+    resolved = dataclasses.replace(PHASE2, parents=parents).resolve().parents
+    first, second = (load_donor(parent, store, seed=3).weights for parent in resolved)
+    a = (first["blocks.0.attn.W_Q"] - intact["blocks.0.attn.W_Q"]).flatten()
+    b = (second["blocks.0.mlp.W_in"] - intact["blocks.0.mlp.W_in"]).flatten()
+    n = min(len(a), len(b))
+    assert abs(float(torch.corrcoef(torch.stack([a[:n], b[:n]]))[0, 1])) < 0.4
+
+
+def test_a_second_damaged_parent_renames_the_run_and_nothing_else_does():
+    """Runs stored before parents had draws of their own keep their ids, but for those whose numbers are now others."""
+    noise = ABLATIONS.build("noise", noise_std=1.0)
+    plain, damaged = Parent(run="a" * 16, selector="attn"), Parent(run="b" * 16, selector="mlp", ablation=noise)
+
+    def hashed(*parents: Parent) -> str:
+        return json.dumps(to_dict(dataclasses.replace(PHASE2, parents=parents).resolve(), hashed_only=True))
+
+    assert "place" not in hashed(damaged, plain)
+    assert "place" not in hashed(plain, plain)
+    assert "overlap" not in hashed(plain, plain)
+    assert hashed(plain, damaged).count('"place": 1') == 1
+    later = TransferConfig(overlap="later_wins")
+    assert dataclasses.replace(child(), transfer=later).run_id == child().run_id
+
+
+def test_overlapping_parents_are_refused_before_the_store_knows_of_the_run(store, tmp_path):
+    parents = tuple(Parent(run=PHASE1.run_id, selector=selector) for selector in ("attn+ln", "mlp+ln"))
+    config = dataclasses.replace(PHASE2, parents=parents)
+    with pytest.raises(ValueError, match=r"parent 0 \(attn\+ln\) and parent 1 \(mlp\+ln\) both give ln;"):
+        execute(config, store)
+    assert not store.is_finished(config.run_id)
+    assert not (store.path / "partial" / config.run_id).exists()
+    asked = dataclasses.replace(config, transfer=TransferConfig(overlap="later_wins"))
+    assert asked.run_id != config.run_id
+    run = execute(asked, store)
+    assert stages(run, store)["transplanted"].model.flat.shape == load_model(run).flat.shape
+
+
+def test_a_stored_run_whose_parents_overlap_still_opens(store):
+    """As one from before overlaps were refused: its config asks for no order."""
+    parents = tuple(Parent(run=PHASE1.run_id, selector="attn") for _ in range(2))
+    config = dataclasses.replace(PHASE2, parents=parents)
+    asked = execute(dataclasses.replace(config, transfer=TransferConfig(overlap="later_wins")), store)
+    with store.claim(config.run_id) as partial:
+        assert partial is not None
+        partial.write_config(to_yaml(config.resolve()))
+        partial.write_json("environment.json", {})
+        save_weights(load_model(asked), partial.weights_path(12))
+        partial.finish(asked.summary)
+    run = store.open(config.run_id)
+    assert execute(config, store).id == run.id
+    found = stages(run, store)["transplanted"].model
+    assert torch.equal(found.flat, stages(asked, store)["transplanted"].model.flat)
+    assert torch.equal(starting_model(run, store).flat, found.flat)
 
 
 def test_a_checkpoint_can_be_a_parent(store):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 import torch
@@ -95,15 +96,41 @@ def test_positions_carry_only_when_long_enough(fresh, donor):
 
 
 def test_an_assembly_takes_from_each_parent(fresh, donor):
+    """The later parent's stand where they overlap, if that is asked for."""
     other = Donor(weights_of(PARENT, 2), PARENT, "mlp + blocks.0.attn.head.0")
     donors = [dataclasses.replace(donor, selector="attn"), other]
-    weights = transplant(fresh, CHILD, donors, TransferConfig(embedding_parent=1))
+    weights = transplant(fresh, CHILD, donors, TransferConfig(embedding_parent=1, overlap="later_wins"))
     assert torch.equal(weights["blocks.1.attn.W_Q"], donor.weights["blocks.1.attn.W_Q"])
     assert torch.equal(weights["blocks.0.attn.W_Q"][0], other.weights["blocks.0.attn.W_Q"][0])
     assert torch.equal(weights["blocks.0.attn.W_Q"][1], donor.weights["blocks.0.attn.W_Q"][1])
     assert torch.equal(weights["blocks.1.mlp.W_in"], other.weights["blocks.1.mlp.W_in"])
     assert torch.equal(weights["blocks.1.ln1.w"], fresh["blocks.1.ln1.w"])
     torch.testing.assert_close(weights["embed.W_E"][3], other.weights["embed.W_E"].mean(0))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ("attn", "attn", "attn"),
+        ("attn+ln", "mlp+ln", "ln"),
+        ("all", "blocks.1", "blocks.1"),
+        ("all", "all", "blocks+ln"),
+        ("attn.W_V", "blocks.0.attn.head.1", "blocks.0.attn.head.1.W_V"),
+        ("blocks.0.attn.head.0+blocks.0.attn.head.1", "attn.b_Q+mlp.b_in", "blocks.0.attn.b_Q"),
+        ("attn+mlp", "blocks.0-blocks.0.ln", "blocks.0.attn+blocks.0.mlp"),
+    ],
+)
+def test_weights_that_two_parents_give_are_refused_by_name(first, second, shared, fresh, donor):
+    donors = [dataclasses.replace(donor, selector=selector) for selector in (first, "none", second)]
+    with pytest.raises(ValueError, match=rf"both give {re.escape(shared)};.*later_wins"):
+        transplant(fresh, CHILD, donors, TransferConfig())
+    transplant(fresh, CHILD, donors, TransferConfig(overlap="later_wins"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("attn", "mlp"), ("all-mlp", "mlp"), ("blocks.0", "blocks.1+ln_final")])
+def test_parents_that_share_nothing_make_an_assembly(first, second, fresh, donor):
+    donors = [dataclasses.replace(donor, selector=selector) for selector in (first, second)]
+    assert transplant(fresh, CHILD, donors, TransferConfig()).keys() == fresh.keys()
 
 
 def test_mistakes_are_explained(fresh, donor):

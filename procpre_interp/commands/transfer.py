@@ -1,6 +1,8 @@
 """`procpre-interp transfer`: components of finished runs into a fresh model, then training on another task."""
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from procpre_interp.commands.options import parse
@@ -17,7 +19,8 @@ class Transfer(Training):
 
     RUN is an id, the beginning of one, "latest", or RUN@STEP for a kept checkpoint. A selector is a term such as attn,
     mlp, ln, blocks.0.attn.head.2 or all, or a union and difference of terms: attn+ln, all-blocks.1. With several
-    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp.
+    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp. What two of them
+    share is refused, unless --transfer.overlap later_wins lets the later parent's stand.
 
     --task NAME chooses the task (haystack where neither it nor --config is given), whose own options then appear as
     --task.OPTION. --config FILE takes defaults from YAML with the same names, parents as {parents: [{run, selector}]}:
@@ -27,7 +30,8 @@ class Transfer(Training):
     parent: tuple[str, ...] = ()
     """Finished runs that give components."""
     components: tuple[str, ...] = ("all",)
-    """Which components each parent gives; embeddings and positions follow the transfer options."""
+    """Which components each parent gives, one selector per parent; embeddings and positions follow the transfer
+    options."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
 
@@ -48,6 +52,8 @@ def main(arguments: list[str]) -> int:
     if not command.parent and not asks_help:
         raise ValueError("procpre-interp transfer wants --parent RUN; `procpre-interp runs` lists the runs")
     ablations = [parent.ablation for parent in parents] if len(parents) == len(command.parent) else []
+    if command.parent != default.parent and (note := ablations_note(parents, command.parent)):
+        print(note, file=sys.stderr)
     config = RunConfig(
         task=command.task,
         seed=command.seed,
@@ -65,15 +71,26 @@ def _needs_task(arguments: list[str]) -> bool:
     return not named and "--task" not in arguments and "--config" not in arguments
 
 
+def ablations_note(parents: Sequence[Parent], names: Sequence[str]) -> str:
+    """What becomes of the file's ablations where the command line names other parents; empty if it has none."""
+    damage = ["none" if parent.ablation is None else parent.ablation.name for parent in parents]
+    if all(parent.ablation is None for parent in parents):
+        return ""
+    if len(parents) == len(names):
+        pairs = ", ".join(f"{what} of {name}" for what, name in zip(damage, names))
+        return f"the file's ablations are kept, for the parents given in their place: {pairs}"
+    return f"the file's ablations ({', '.join(damage)}) are left out: it has {len(parents)} parents, not {len(names)}"
+
+
 def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tuple[Parent, ...]:
     """The parents with their full ids, so that an abbreviation is no part of the identity."""
-    if len(command.components) not in (1, len(command.parent)):
+    if len(command.components) != len(command.parent):
         raise ValueError(
-            f"{len(command.parent)} parents but {len(command.components)} selectors; give one for all, or one each"
+            f"{len(command.parent)} parents but {len(command.components)} selectors "
+            f"({' '.join(command.components)}); give one per parent, such as --components attn mlp"
         )
-    selectors = command.components * (len(command.parent) if len(command.components) == 1 else 1)
     parents = []
-    for i, (name, selector) in enumerate(zip(command.parent, selectors)):
+    for i, (name, selector) in enumerate(zip(command.parent, command.components)):
         run_id, _, step = name.partition("@")
         if step and not step.isdigit():
             raise ValueError(f"parent {name!r}: the step after @ is a number, such as {run_id}@1000")

@@ -15,6 +15,7 @@ from procpre_interp.model.components import (
     canonical_selector,
     flat_mask,
     matrix_parameters,
+    overlap,
     parameter_names,
     select,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "from_huggingface",
     "load_weights",
     "matrix_parameters",
+    "overlap",
     "parameter_names",
     "read_metadata",
     "read_weights",

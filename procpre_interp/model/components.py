@@ -18,6 +18,7 @@ A head has its rows of W_Q, W_K, W_V, W_O, b_Q, b_K and b_V. b_O belongs to `att
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,6 +81,18 @@ def select(config: ModelConfig, selector: str) -> list[WeightSlice]:
     return slices
 
 
+def overlap(config: ModelConfig, first: Iterable[WeightSlice], second: Iterable[WeightSlice]) -> str:
+    """What two selections share, as a union of terms, the largest first; empty if they share nothing."""
+    left = _atoms(config, first) & _atoms(config, second)
+    terms = [(term, atoms) for term, atoms in _terms(config).items() if atoms <= left]
+    chosen = []
+    while left:
+        term, atoms = max(terms, key=lambda one: (len(one[1] & left), -len(one[0])))
+        chosen.append(term)
+        left = left - atoms
+    return "+".join(chosen)
+
+
 def canonical_selector(selector: str) -> str:
     """The selector without white space and with one sign for union, so that two spellings name one run."""
     return "".join(selector.split()).replace(",", "+")
@@ -107,6 +120,16 @@ def matrix_parameters(config: ModelConfig) -> list[str]:
     Biases b_Q, b_K, b_V are stored with an axis for heads, but are vectors.
     """
     return [name for name in parameter_names(config) if name.rpartition(".")[2].startswith("W_")]
+
+
+def _atoms(config: ModelConfig, slices: Iterable[WeightSlice]) -> set[_Atom]:
+    """The selection in pieces that the map never divides, so that a head is found within its whole parameter."""
+    atoms = set()
+    for piece in slices:
+        per_head = piece.parameter.rpartition(".")[2] in PER_HEAD
+        heads = piece.index or range(config.n_heads) if per_head else (None,)
+        atoms |= {_Atom(piece.parameter, head) for head in heads}
+    return atoms
 
 
 def _terms(config: ModelConfig) -> dict[str, set[_Atom]]:

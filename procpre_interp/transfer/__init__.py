@@ -1,7 +1,16 @@
 """Transfer of chosen components from phase-1 parents into a phase-2 model."""
 
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
-from procpre_interp.transfer.transplant import NOTHING, Donor, TransferConfig, Weights, positions_carried, transplant
+from procpre_interp.transfer.transplant import (
+    NOTHING,
+    Donor,
+    TransferConfig,
+    Weights,
+    components,
+    positions_carried,
+    refuse_overlaps,
+    transplant,
+)
 
 __all__ = [
     "NOTHING",
@@ -9,7 +18,9 @@ __all__ = [
     "EmbeddingStrategy",
     "TransferConfig",
     "Weights",
+    "components",
     "positions_carried",
+    "refuse_overlaps",
     "transfer_positions",
     "transfer_rows",
     "transplant",

@@ -1,10 +1,11 @@
 """Transfer: a fresh model's weights with chosen components replaced by those of one or several parents."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from procpre_interp.model import ModelConfig, Weights, select
+from procpre_interp.model import ModelConfig, Weights, WeightSlice, overlap, select
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
 
 EMBEDDINGS = "embed + pos + unembed"
@@ -27,6 +28,8 @@ class TransferConfig:
     """Rows of W_pos: the parent's when its context is long enough, or fresh."""
     embedding_parent: int = 0
     """Which parent gives embeddings and positions, counted from 0."""
+    overlap: Literal["refuse", "later_wins"] = "refuse"
+    """Weights that the selectors of several parents share: refused, or the later parent's stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +44,64 @@ class Donor:
 def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], transfer: TransferConfig) -> Weights:
     """New weights for a model of `config`: the fresh ones, with each donor's selected components in their place.
 
-    Where selections overlap, the later donor's stand. Token embeddings, unembedding and positions follow `transfer`
-    and never the selectors: `all` means every other weight, and `none` no other. Transferring everything with `retain`
-    and `carry` to a model of the same shape gives the donor itself.
+    Token embeddings, unembedding and positions follow `transfer` and never the selectors: `all` means every other
+    weight, and `none` no other. Transferring everything with `retain` and `carry` to a model of the same shape gives
+    the donor itself.
 
-    Raises `ValueError` when a selector takes nothing but embeddings, or a donor's weights do not fit.
+    Raises `ValueError` when a selector takes nothing but embeddings, selectors overlap and no order was asked for, or a
+    donor's weights do not fit.
     """
     weights = {name: tensor.clone() for name, tensor in fresh.items()}
-    for donor in donors:
-        if donor.selector == NOTHING:
-            continue
-        governed = {piece.parameter for piece in select(donor.config, EMBEDDINGS)}
-        pieces = [piece for piece in select(donor.config, donor.selector) if piece.parameter not in governed]
-        if not pieces:
-            raise ValueError(
-                f"selector {donor.selector!r} takes nothing but embeddings, which follow token_embedding, unembedding "
-                f"and positions; select components such as attn, mlp, ln or all, or {NOTHING!r} for embeddings alone"
-            )
+    given = [components(donor.config, donor.selector) for donor in donors]
+    for donor, pieces in zip(donors, given):
+        _check_fit(weights, donor.weights, pieces)
+    if transfer.overlap == "refuse":
+        refuse_overlaps(config, {f"parent {i} ({donor.selector})": given[i] for i, donor in enumerate(donors)})
+    for donor, pieces in zip(donors, given):
         for piece in pieces:
-            source, target = donor.weights[piece.parameter], weights.get(piece.parameter)
-            if target is None or target.shape != source.shape:
-                here = "missing" if target is None else f"of shape {tuple(target.shape)}"
-                raise ValueError(
-                    f"{piece.parameter} is of shape {tuple(source.shape)} in the parent and {here} in the model; "
-                    "give both the same n_layers, n_heads, d_model and d_mlp, or select other components"
-                )
-            target[piece.index] = source[piece.index]
+            weights[piece.parameter][piece.index] = donor.weights[piece.parameter][piece.index]
     if donors:
         _transfer_embeddings(weights, config, donors, transfer)
     return weights
+
+
+def components(config: ModelConfig, selector: str) -> list[WeightSlice]:
+    """What a parent of this shape gives by its selector: never embeddings, positions and unembedding.
+
+    Raises `ValueError` for a selector of nothing else.
+    """
+    if selector == NOTHING:
+        return []
+    governed = {piece.parameter for piece in select(config, EMBEDDINGS)}
+    pieces = [piece for piece in select(config, selector) if piece.parameter not in governed]
+    if not pieces:
+        raise ValueError(
+            f"selector {selector!r} takes nothing but embeddings, which follow token_embedding, unembedding "
+            f"and positions; select components such as attn, mlp, ln or all, or {NOTHING!r} for embeddings alone"
+        )
+    return pieces
+
+
+def _check_fit(weights: Weights, parent: Weights, pieces: Sequence[WeightSlice]) -> None:
+    """Raise `ValueError` where what a parent gives has no place in the model."""
+    for piece in pieces:
+        source, target = parent[piece.parameter], weights.get(piece.parameter)
+        if target is None or target.shape != source.shape:
+            here = "missing" if target is None else f"of shape {tuple(target.shape)}"
+            raise ValueError(
+                f"{piece.parameter} is of shape {tuple(source.shape)} in the parent and {here} in the model; "
+                "give both the same n_layers, n_heads, d_model and d_mlp, or select other components"
+            )
+
+
+def refuse_overlaps(config: ModelConfig, given: Mapping[str, Sequence[WeightSlice]]) -> None:
+    """Raise `ValueError` where two of those that give weights give the same; the mapping is from their names."""
+    for (first, pieces), (second, others) in itertools.combinations(given.items(), 2):
+        if shared := overlap(config, pieces, others):
+            raise ValueError(
+                f"{first} and {second} both give {shared}; take it out of one of the selectors, or, to let the later "
+                "parent's stand, set the transfer's overlap to later_wins"
+            )
 
 
 def _transfer_embeddings(
