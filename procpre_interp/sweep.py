@@ -149,9 +149,10 @@ class Map:
         config = selector_config(shape)
         named = [(f"player {player!r}", player) for player in self.players]
         named += [(f"given {self.given!r}", self.given)] if self.given else []
+        weights = {same: {part: _player_weights(config, part, same) for _, part in named} for same in (True, False)}
         for (first, one), (second, two) in itertools.combinations(named, 2):
-            pieces = [_player_weights(config, part, orders_of(one) == orders_of(two)) for part in (one, two)]
-            if shared := overlap(config, *pieces):
+            pieces = weights[orders_of(one) == orders_of(two)]
+            if shared := overlap(config, pieces[one], pieces[two]):
                 raise ValueError(f"players overlap: {first} and {second} both have {shared}; give it to one of them")
 
 

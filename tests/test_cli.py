@@ -155,6 +155,8 @@ def test_tasks_lists_every_task_with_an_example(capsys):
             ["transfer", "--parent", "a", "b", "--components", "attn", "mlp", "ln"],
             "2 parents but 3 selectors",
         ),
+        (["transfer", "--parent", "a", "b", "--components", "attn"], "2 parents but 1 selector (attn); give one per"),
+        (["transfer", "--parent", "a", "b"], "2 parents but 1 selector (all); give one per parent"),
         (["runs", "--store", "nowhere"], "no store nowhere"),
         (["report", "nosuchrun", "--store", "."], "no run 'nosuchrun'"),
         (["reproduce", "--replicates", "0"], "replicates=0"),
@@ -168,6 +170,28 @@ def test_mistakes_are_one_line_and_a_nonzero_exit_code(arguments, expected, caps
     not_there = ("No such file", "no store")
     assert main(arguments) == (1 if any(word in expected for word in not_there) else 2)
     assert expected in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("parents", "components", "note"),
+    [
+        (["q"], ["attn"], "the file's ablations are kept, for the parents given in their place: noise of q"),
+        (
+            ["q", "r"],
+            ["attn", "mlp"],
+            "the file's ablations (noise) are left out, since the numbers differ (parents: 1 in the file, 2 given)",
+        ),
+        (["p"], ["mlp"], ""),
+    ],
+)
+def test_new_parents_over_a_file_with_ablations_say_what_becomes_of_them(parents, components, note, capsys):
+    damage = "ablation: {name: noise, noise_std: 1}"
+    Path("file.yaml").write_text(f"task: {{name: haystack}}\nparents: [{{run: p, selector: attn, {damage}}}]\n")
+    arguments = ["transfer", "--config", "file.yaml", "--parent", *parents, "--components", *components]
+    assert main(arguments) == 2  # there is no run to be a parent
+    said = capsys.readouterr().err
+    assert note in said
+    assert ("ablations" in said) == bool(note)
 
 
 def test_a_refused_run_leaves_nothing_behind(capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import pytest
 
@@ -25,12 +26,13 @@ from procpre_interp.sweep import (
     map_conditions,
     map_table,
     plan,
+    pretraining_run,
     results,
     run_sweep,
 )
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
-from procpre_interp.transfer_map import transfer_map
+from procpre_interp.transfer_map import Grain, transfer_map
 
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
 TRAIN = TrainConfig(steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=1, evaluate_every=2, evaluate_examples=16)
@@ -95,6 +97,58 @@ def test_a_mistake_is_named(fields, text):
     plain["phase1"] = [{"name": "dyck", "task": {"name": "dyck"}, "train": {}}]
     with pytest.raises(ValueError, match=text):
         from_dict(Sweep, {**plain, **fields})
+
+
+@pytest.mark.parametrize(
+    ("players", "given", "text"),
+    [
+        (
+            ("attn", "blocks.0.attn+blocks.1.attn"),
+            "",
+            "player 'attn' and player 'blocks.0.attn[+]blocks.1.attn' both have attn;",
+        ),
+        (("attn", "blocks.0.attn", "mlp"), "", "both have blocks.0.attn;"),
+        (("attn.head.1", "blocks.1.attn.W_V"), "", "both have blocks.1.attn.head.1.W_V;"),
+        (("ln", "pos", "mlp+ln2"), "", "player 'ln' and player 'mlp[+]ln2' both have ln2;"),
+        (("attn", "mlp", "embed", "pos"), "ln+mlp", "player 'mlp' and given 'ln[+]mlp' both have mlp;"),
+        (("sharpest.1", "sharpest.2"), "", "players overlap"),
+        (("sharpest.1", "blocks.1.attn"), "", "players overlap"),
+        (("pos", "attn+pos"), "", "a player is a union of components, or pos or embed alone"),
+        (("mlp", "attn+embed"), "", "a player is a union of components, or pos or embed alone"),
+        (("mlp", "attn, unembed"), "", "a player is a union of components, or pos or embed alone"),
+    ],
+)
+def test_players_that_share_weights_are_refused(players, given, text):
+    """Leaving out one of a pair of twins would change nothing, and halve both their Shapley values."""
+    with pytest.raises(ValueError, match=text):
+        tiny(maps=(Map(phase1="dyck", players=players, given=given),))
+
+
+@pytest.mark.parametrize("grain", get_args(Grain))
+def test_players_of_a_grain_share_nothing(grain):
+    tiny(maps=(Map(phase1="dyck", grain=grain, methods=("add_one_in",)),))
+
+
+def test_ranked_heads_from_both_ends_share_nothing():
+    tiny(maps=(Map(phase1="dyck", players=("sharpest.2", "bluntest.2", "ln"), given="mlp"),))
+
+
+def test_sources_that_share_weights_are_refused():
+    sources = tuple(Source(phase1="dyck", selector=selector) for selector in ("attn+ln", "mlp+ln"))
+    with pytest.raises(ValueError, match=r"condition 'both': source 0 \(dyck, attn\+ln\) and .* both give ln;"):
+        tiny(conditions=(Condition(name="both", sources=sources),))
+    asked = tiny(conditions=(Condition(name="both", sources=sources, transfer=TransferConfig(overlap="later_wins")),))
+    assert plan(asked).cells["problem"].eq("").all()
+
+
+def test_ranked_heads_that_share_weights_are_a_problem_once_they_are_known():
+    sources = tuple(Source(phase1="dyck", selector=selector) for selector in ("sharpest.2", "blocks.0.attn"))
+    sweep = tiny(conditions=(Condition(name="both", sources=sources),), replicates=1)
+    run = pretraining_run(DYCK, 1000).run_id
+    heads = [f"blocks.{layer}.attn.head.{head}" for head in range(2) for layer in range(2)]
+    planned = plan(sweep, orders={(run, None, "entropy"): heads})
+    (problem,) = planned.cells.loc[planned.cells["condition"] == "both", "problem"]
+    assert "both give blocks.0.attn.head.0" in problem
 
 
 def test_a_condition_that_a_grid_and_a_map_both_have_is_one_run():

@@ -79,14 +79,16 @@ def ablations_note(parents: Sequence[Parent], names: Sequence[str]) -> str:
     if len(parents) == len(names):
         pairs = ", ".join(f"{what} of {name}" for what, name in zip(damage, names))
         return f"the file's ablations are kept, for the parents given in their place: {pairs}"
-    return f"the file's ablations ({', '.join(damage)}) are left out: it has {len(parents)} parents, not {len(names)}"
+    counts = f"parents: {len(parents)} in the file, {len(names)} given"
+    return f"the file's ablations ({', '.join(damage)}) are left out, since the numbers differ ({counts})"
 
 
 def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tuple[Parent, ...]:
     """The parents with their full ids, so that an abbreviation is no part of the identity."""
     if len(command.components) != len(command.parent):
+        selectors = "selector" if len(command.components) == 1 else "selectors"
         raise ValueError(
-            f"{len(command.parent)} parents but {len(command.components)} selectors "
+            f"{len(command.parent)} parents but {len(command.components)} {selectors} "
             f"({' '.join(command.components)}); give one per parent, such as --components attn mlp"
         )
     parents = []

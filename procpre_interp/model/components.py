@@ -84,6 +84,8 @@ def select(config: ModelConfig, selector: str) -> list[WeightSlice]:
 def overlap(config: ModelConfig, first: Iterable[WeightSlice], second: Iterable[WeightSlice]) -> str:
     """What two selections share, as a union of terms, the largest first; empty if they share nothing."""
     left = _atoms(config, first) & _atoms(config, second)
+    if not left:
+        return ""
     terms = [(term, atoms) for term, atoms in _terms(config).items() if atoms <= left]
     chosen = []
     while left:
