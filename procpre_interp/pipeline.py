@@ -14,7 +14,15 @@ from procpre_interp.config import content_hash, from_dict, to_yaml
 from procpre_interp.data import Split, Task
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import is_separable, prompt_overlap
-from procpre_interp.model import HookedTransformer, ModelConfig, canonical_selector, load_weights, save_weights, select
+from procpre_interp.model import (
+    HookedTransformer,
+    ModelConfig,
+    canonical_selector,
+    load_weights,
+    save_weights,
+    select,
+    torch_defaults,
+)
 from procpre_interp.runs import PartialRun, Run, RunStore, environment
 from procpre_interp.seeding import stream
 from procpre_interp.stats import time_to_breakthrough
@@ -140,6 +148,7 @@ def model_config(config: RunConfig) -> ModelConfig:
     )
 
 
+@torch_defaults()
 def execute(
     config: RunConfig,
     store: RunStore,
@@ -150,8 +159,9 @@ def execute(
 ) -> Run:
     """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened.
 
-    Raises `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or
-    when `should_stop()` turned true, with the state saved.
+    Torch's default dtype, device and matmul precision, as the caller may have set them, have no effect. Raises
+    `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or when
+    `should_stop()` turned true, with the state saved.
     """
     wanted, config = config, config.resolve()
     run_id = content_hash(config)
@@ -215,6 +225,7 @@ def fresh_model(config: RunConfig) -> HookedTransformer:
     return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
 
 
+@torch_defaults()
 def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False) -> bool:
     """Give a fresh model what the run's parents give it; whether their positions are carried.
 
@@ -250,6 +261,7 @@ def load_task(run: Run) -> Task:
     return from_dict(Task, run.config["task"], "task")
 
 
+@torch_defaults()
 def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:
     """`n` fixed examples of a split, the same ones in every condition of a replicate."""
     return TaskStream(task, seed=seed, split=split, size=n).batch(0)

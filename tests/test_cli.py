@@ -179,7 +179,7 @@ def test_mistakes_are_one_line_and_a_nonzero_exit_code(arguments, expected, caps
         (
             ["q", "r"],
             ["attn", "mlp"],
-            "the file's ablations (noise) are left out, since the numbers differ (parents: 1 in the file, 2 given)",
+            "the file's ablations (noise) are left out, since the numbers differ",
         ),
         (["p"], ["mlp"], ""),
     ],

@@ -19,6 +19,7 @@ from procpre_interp.model.components import (
     parameter_names,
     select,
 )
+from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "select",
     "to_bridge",
     "to_huggingface",
+    "torch_defaults",
 ]

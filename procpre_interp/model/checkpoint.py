@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from procpre_interp.config import from_dict, to_dict
 from procpre_interp.files import atomic_write
+from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def save_weights(model: HookedTransformer, path: str | Path, metadata: Mapping[s
         temporary.write_bytes(save(weights, header))
 
 
+@torch_defaults()
 def load_weights(path: str | Path) -> HookedTransformer:
     """The model that `save_weights` wrote, in eval mode on the CPU.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.flat import FlatParameters
 from procpre_interp.model.layers import (
     Block,
@@ -95,8 +96,9 @@ class HookedTransformer(FlatParameters, LensInterface):
     A new model is in eval mode: nothing in it differs between the modes, and upstream's tools ask for it.
     """
 
+    @torch_defaults()
     def __init__(self, config: ModelConfig, *, generator: torch.Generator) -> None:
-        """A fresh model; `generator` draws the weight matrices in the order of `named_parameters`."""
+        """A fresh model in float32 on the CPU; `generator` draws its matrices in the order of `named_parameters`."""
         super().__init__()
         self.config = config
         self.cfg = LensConfig(
@@ -123,6 +125,7 @@ class HookedTransformer(FlatParameters, LensInterface):
         self.eval()
 
     @classmethod
+    @torch_defaults()
     def from_seed(cls, config: ModelConfig, seed: int, *labels: str | int) -> "HookedTransformer":
         """A fresh model whose tensors come from streams of their own, `stream(seed, *labels, "init", name)`.
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from procpre_interp.data.task import Batch
-from procpre_interp.model import HookedTransformer
+from procpre_interp.model import HookedTransformer, torch_defaults
 from procpre_interp.patch.masking import (
     Scored,
     full_finals,
@@ -47,6 +47,7 @@ def open_probability(log_alpha: Float[Tensor, "*gate"]) -> Float[Tensor, "*gate"
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
+@torch_defaults()
 def prune_heads(
     model: HookedTransformer,
     batch: Batch,
@@ -105,6 +106,7 @@ def head_names(mask: Bool[Tensor, "layer head"]) -> list[str]:
     return [f"blocks.{layer}.attn.head.{head}" for layer, head in mask.nonzero().tolist()]
 
 
+@torch_defaults()
 def head_test(
     model: HookedTransformer,
     batch: Batch,

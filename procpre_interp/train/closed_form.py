@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from procpre_interp.config import unknown_name
-from procpre_interp.model import HookedTransformer, flat_mask, select
+from procpre_interp.model import HookedTransformer, flat_mask, select, torch_defaults
 from procpre_interp.seeding import stream
 from procpre_interp.train.interventions import INTERVENTIONS, Initial, Intervention
 
@@ -42,6 +42,7 @@ class Initialisation(Intervention):
     def write(self, model: HookedTransformer, generator: Generator) -> None:
         """Change the model's fresh weights in place."""
 
+    @torch_defaults()
     def initialise(self, model: HookedTransformer, initial: Initial) -> None:
         with torch.no_grad():
             before = model.flat.clone()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from procpre_interp.data.task import Batch
-from procpre_interp.model import HookedTransformer
+from procpre_interp.model import HookedTransformer, torch_defaults
 from procpre_interp.train.loss import UNSCORED, micro_batches
 from procpre_interp.train.native import KernelUnavailable, NativeStep
 
@@ -18,6 +18,7 @@ EVALUATION_TOKENS = 2**14
 """Tokens of a micro-batch in evaluation, where no activations are kept."""
 
 
+@torch_defaults()
 @torch.no_grad()
 def evaluate(
     model: HookedTransformer, batch: Batch, *, max_tokens: int = EVALUATION_TOKENS, autocast: bool = False
@@ -35,7 +36,10 @@ def evaluate(
             logits = model(micro.tokens, positions=micro.positions)
         scored = micro.targets != UNSCORED
         loss = F.cross_entropy(
-            logits.float().transpose(1, 2), micro.targets, ignore_index=UNSCORED, reduction="none"
+            logits.to(torch.promote_types(logits.dtype, torch.float32)).transpose(1, 2),
+            micro.targets,
+            ignore_index=UNSCORED,
+            reduction="none",
         ).sum(1)
         n_scored = scored.sum(1)
         n_correct = ((logits.argmax(2) == micro.targets) & scored).sum(1)
@@ -71,6 +75,7 @@ def summarise(examples: pd.DataFrame) -> dict[str, float]:
     }
 
 
+@torch_defaults()
 def evaluate_copies(
     model: HookedTransformer, copies: Iterable[Float[Tensor, " n_parameters"]], batch: Batch, *, threads: int = 1
 ) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
-from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters
+from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters, torch_defaults
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.intervene import Interventions
 from procpre_interp.train.loss import backward
@@ -38,6 +38,7 @@ class Trainer:
     saved.
     """
 
+    @torch_defaults()
     def __init__(
         self,
         model: HookedTransformer,
@@ -81,6 +82,7 @@ class Trainer:
         held_out = TaskStream(task, seed=self.seed, split="validation", size=self.config.evaluate_examples)
         self.validation = held_out.batch(0).to(self.config.device)
 
+    @torch_defaults()
     def run(self) -> TrainState:
         """Train to the end and return the final state; its `status` is finished or diverged."""
         state, config = self.state, self.config

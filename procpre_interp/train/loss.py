@@ -139,7 +139,7 @@ def backward(model: HookedTransformer, batch: Batch, *, max_tokens: int, autocas
     """
     n_scored = batch.loss_mask.sum().clamp_min(1)
     device = batch.tokens.device
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=device, dtype=torch.promote_types(model.flat.dtype, torch.float32))
     for micro in micro_batches(batch, max_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             final = model.final(micro.tokens, micro.positions)
