@@ -9,9 +9,7 @@ MODULES = ("secrets", "struct", "yaml", "streamlit", "pandas", "state")
 def plant(folder: Path) -> Path:
     """Write the modules into a folder; the file that comes to be when one of them runs."""
     marker = folder.parent / f"{folder.name}-ran"
-    code = (
-        f"open({str(marker)!r}, 'a').write(__name__ + '\\n')\nraise SystemExit('a module of the current folder ran')\n"
-    )
+    code = f"open({str(marker)!r}, 'a').write(__name__)\nraise SystemExit('a module of the current folder ran')\n"
     for name in MODULES:
         (folder / f"{name}.py").write_text(code)
     (folder / "procpre_interp").mkdir()

@@ -3,8 +3,8 @@
     python -m procpre_interp.jobs.guard FOLDER LOCK COMMAND ...
 
 FOLDER is the job's, LOCK the number of an open, locked file that both inherit, so that the lock is held while either
-lives. The command comes from whoever starts the job, never from a file of the store. Only this process signals it, which
-has not yet waited for it: no other process can have its number.
+lives. The command comes from whoever starts the job, never from a file of the store. Only this process signals it,
+which has not yet waited for it: no other process can have its number.
 """
 
 import os
