@@ -122,9 +122,8 @@ def test_what_yaml_may_not_hold(text: str | bytes, said: str):
 
 
 def test_what_yaml_holds():
-    assert parse_yaml("a: [1, .5, 1e-3, yes, null, 2020-01-01, x]") == {
-        "a": [1, 0.5, "1e-3", True, None, "2020-01-01", "x"]
-    }
+    found = parse_yaml("a: [1, .5, 1e-3, yes, null, 2020-01-01]")
+    assert found == {"a": [1, 0.5, "1e-3", True, None, "2020-01-01"]}
     assert parse_yaml("") is None
 
 
@@ -151,7 +150,8 @@ def test_a_stored_config_that_is_a_bomb_is_damage(tmp_path):
         assert partial is not None
         partial.write_config(f"seed: {BOMB}")
         partial.write_json("environment.json", {})
-        partial.finish({"status": "finished"})
+        with pytest.raises(DamagedRun, match=r"config\.yaml cannot be read \(.*alias"):
+            partial.finish({"status": "finished"})
     with pytest.raises(DamagedRun, match=r"config\.yaml cannot be read \(.*alias"):
         store.open("a" * 16)
 
