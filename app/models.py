@@ -27,6 +27,7 @@ class Subject:
     """For people: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
     task: Task
+    """Text is read from the cache alone: a stored config could name any folder."""
 
 
 def moment(chosen: Moment, store: RunStore) -> Subject:
@@ -68,7 +69,7 @@ def _at_step(folder: Path, created: str, _run: Run, step: int | None) -> Subject
     model = load_model(_run, step)
     number = _run.steps[-1] if step is None else step
     key = (str(folder), created, str(number))
-    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, load_task(_run))
+    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, load_task(_run).from_cache())
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading a model")
@@ -76,7 +77,7 @@ def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: R
     found = stages(_run, _store)
     check_stage(_run, found, stage)
     key = (str(folder), created, stage)
-    return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, found[stage].task)
+    return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, found[stage].task.from_cache())
 
 
 def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:

@@ -9,26 +9,52 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import numbers
+import reprlib
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from contextlib import suppress
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 T = TypeVar("T")
 
 ID_LENGTH = 16
 """Hexadecimal digits of a content hash that name a run: 64 bits."""
 
+SHOWN = 100
+"""Characters of a value that a message has."""
+
+LARGEST_YAML = 200_000
+"""Bytes; a config has a few hundred to a few thousand."""
+
+DEEPEST_YAML = 40
+"""Lists and fields within one another."""
+
+
+def shown(value: Any, at_most: int = SHOWN) -> str:
+    """The value as Python would write it, for a message: cut to a hundred characters, however large it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = at_most
+    short.maxlist = short.maxtuple = short.maxdict = 20
+    try:
+        text = short.repr(value)
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= at_most else f"{text[: at_most - 3]}..."
+
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return ValueError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(sorted(choices))}")
+    close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
+    known = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
+    return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")
 
 
 def unhashed(default: Any, **kwargs: Any) -> Any:
@@ -62,10 +88,14 @@ def coerce(value: Any, declared: Any, where: str = "value") -> Any:
     elif declared is bool and isinstance(value, bool):
         return value
     elif isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if declared is float:
-            return float(typing.cast(float, value))
-        if declared is int and math.isfinite(number := float(typing.cast(float, value))) and number.is_integer():
-            return int(typing.cast(int, value))
+        if declared is int and isinstance(value, numbers.Integral):
+            return int(value)
+        with suppress(OverflowError):  # an integer beyond the floats
+            number = float(typing.cast(float, value))
+            if declared is float:
+                return number
+            if declared is int and number.is_integer():
+                return int(number)
     elif declared is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
         try:
             return float(value)
@@ -74,7 +104,7 @@ def coerce(value: Any, declared: Any, where: str = "value") -> Any:
     elif declared is str and isinstance(value, str):
         return str(value)
     raise ValueError(
-        f"{where}: {value!r} is not {'a' if declared in (str, bool) else 'of type'} {_type_name(declared)}"
+        f"{where}: {shown(value)} is not {'a' if declared in (str, bool) else 'of type'} {_type_name(declared)}"
     )
 
 
@@ -98,11 +128,11 @@ def _coerce_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
 
 def _coerce_tuple(value: Any, declared: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
-        raise ValueError(f"{where}: {value!r} is not a list")
+        raise ValueError(f"{where}: {shown(value)} is not a list")
     if len(declared) == 2 and declared[1] is Ellipsis:
         return tuple(coerce(v, declared[0], f"{where}[{i}]") for i, v in enumerate(value))
     if len(declared) != len(value):
-        raise ValueError(f"{where}: {value!r} has {len(value)} entries, not {len(declared)}")
+        raise ValueError(f"{where}: {shown(value)} has {len(value)} entries, not {len(declared)}")
     return tuple(coerce(v, d, f"{where}[{i}]") for i, (v, d) in enumerate(zip(value, declared)))
 
 
@@ -119,14 +149,14 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     version = data.pop("version", None)
     if version is not None and version != getattr(cls, "version", None):
         raise ValueError(
-            f"{where or cls.__name__}: version {version}, but this code has {getattr(cls, 'version', None)}"
+            f"{where or cls.__name__}: version {shown(version)}, but this code has {getattr(cls, 'version', None)}"
         )
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     name = getattr(cls, "name", None)
     title = name if isinstance(name, str) else cls.__name__  # a field called name is no name of the class
     for key in data:
         if key not in fields:
-            raise unknown_name(f"field of {title}", key, list(fields))
+            raise unknown_name(f"field of {title}", str(key), list(fields))
     missing = [
         name
         for name, f in fields.items()
@@ -194,12 +224,68 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def yaml_fields(text: str, where: str = "config") -> dict[str, Any]:
+class _PlainLoader(yaml.SafeLoader):
+    """YAML for what JSON could say as well: no aliases, which make a small text large, no dates, sets or bytes."""
+
+    depth = 0
+    yaml_implicit_resolvers: ClassVar[dict] = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar[dict] = {
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            said = f"*{event.anchor} is an alias; write out what it stands for"
+            raise ComposerError(None, None, said, event.start_mark)
+        if self.depth >= DEEPEST_YAML:
+            raise ComposerError(None, None, f"more than {DEEPEST_YAML} levels deep", event.start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        found = super().construct_mapping(node, deep=deep)
+        if len(found) < len(node.value):
+            raise ConstructorError(None, None, f"{max(names, key=names.__getitem__)!r} is given twice", node.start_mark)
+        return found
+
+
+_NOT_ITS_TYPE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What a YAML text says that a person typed, or that is stored. Raises `ValueError`, in one line, where it cannot
+    be read, or is more than a config can be."""
+    if len(text) > LARGEST_YAML:
+        raise ValueError(f"larger than {LARGEST_YAML:,} bytes")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except yaml.MarkedYAMLError as problem:
+        mark = problem.problem_mark or problem.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        said = " ".join(f"{problem.context or ''} {problem.problem or ''}".split())
+        raise ValueError(f"{said[: 2 * SHOWN]}{place}") from None
+    except (yaml.YAMLError, *_NOT_ITS_TYPE) as problem:
+        # What PyYAML lets through where a text does not fit the type that it has by its looks or by a tag: `!!bool x`.
+        said = " ".join(str(problem).split())
+        raise ValueError(f"a value that its type does not allow: {said[: 2 * SHOWN]}") from None
+
+
+def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, Any]:
     """The fields in a YAML text. Raises `ValueError` when it holds anything else."""
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as problem:
-        raise ValueError(f"{where}: not YAML: {' '.join(str(problem).split())}") from None
+        data = parse_yaml(text)
+    except ValueError as problem:
+        raise ValueError(f"{where}: not YAML: {problem}") from None
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ValueError(f"{where}: expected fields and values, such as 'seed: 1', found {type(data).__name__}")
     return data

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from procpre_interp import files
+from procpre_interp.config import parse_yaml
 from procpre_interp.environment import now
 from procpre_interp.notebook import fields_html
 from procpre_interp.registry import unknown_name
@@ -172,7 +172,7 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     return Run(
         id=folder.name,
         folder=folder,
-        config=_fields(folder, "config.yaml", yaml.safe_load),  # which makes no objects: no code runs from a run
+        config=_fields(folder, "config.yaml", parse_yaml),  # which makes no objects: no code runs from a run
         summary=_fields(folder, "summary.json", json.loads),
         environment=_fields(folder, "environment.json", json.loads),
         manifest=manifest,
@@ -184,7 +184,7 @@ def _fields(folder: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str,
     """What a small file holds. Raises `DamagedRun` where it holds no fields, or what its format forbids."""
     try:
         found = parse((folder / name).read_bytes())
-    except (ValueError, yaml.YAMLError) as problem:
+    except ValueError as problem:
         raise DamagedRun(folder, f"{name} cannot be read ({' '.join(str(problem).split())})") from None
     if not isinstance(found, dict):
         raise DamagedRun(folder, f"{name} holds no fields")

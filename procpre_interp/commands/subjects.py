@@ -7,13 +7,12 @@ from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
-import yaml
 
-from procpre_interp.data import TASKS, Task
+from procpre_interp.config import from_dict, parse_yaml, shown
+from procpre_interp.data import Task
 from procpre_interp.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.model import HookedTransformer, from_huggingface
 from procpre_interp.pipeline import load_model
-from procpre_interp.registry import unknown_name
 from procpre_interp.report import Section, write_report
 from procpre_interp.resampling import bootstrap_interval, interval_note
 from procpre_interp.runs import RunStore
@@ -102,16 +101,14 @@ def _subject(name: str, stage: StageName, task: Task | None, store: RunStore) ->
 def named_task(text: str) -> Task:
     """A task from its name, or from YAML with its fields."""
     try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as problem:
-        raise ValueError(f"--task {text!r} is no YAML: {' '.join(str(problem).split())}") from None
+        fields = parse_yaml(text)
+    except ValueError as problem:
+        raise ValueError(f"--task {shown(text)} is no YAML: {problem}") from None
     if isinstance(fields, str):
         fields = {"name": fields}
     if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-        raise ValueError(f"--task {text!r}; give a name, or YAML such as '{{name: dyck, k: 4}}'")
-    if fields["name"] not in TASKS:
-        raise unknown_name("task", fields["name"], list(TASKS))
-    return TASKS.build(fields.pop("name"), **fields).resolve()
+        raise ValueError(f"--task {shown(text)}; give a name, or YAML such as '{{name: dyck, k: 4}}'")
+    return from_dict(Task, fields).resolve()
 
 
 def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from procpre_interp.commands.options import take
-from procpre_interp.config import from_dict, yaml_fields
+from procpre_interp.config import LARGEST_YAML, coerce, from_dict, parse_yaml, shown, yaml_fields
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine import Event, progress_event
 from procpre_interp.pipeline import Architecture, RunConfig, execute
@@ -17,7 +16,7 @@ from procpre_interp.progress import RunProgress
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.terminal import default_store
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.interventions import INTERVENTIONS
+from procpre_interp.train.interventions import Intervention
 
 HELP_FLAGS = ("-h", "--help")
 
@@ -54,7 +53,10 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
         fields = read_yaml(Path(path))
     if interventions:
         train = fields.get("train") or {}
-        fields["train"] = {**train, "interventions": [*(train.get("interventions") or []), *interventions]}
+        listed = train.get("interventions") or [] if isinstance(train, dict) else None
+        if not isinstance(listed, list):
+            raise ValueError(f"{path}: train: {shown(train)}; --intervene adds to a list of interventions there")
+        fields["train"] = {**train, "interventions": [*listed, *interventions]}
     if name is not None:
         given = fields.get("task")
         keep = given if isinstance(given, dict) and given.get("name") in (None, name) else {}
@@ -76,22 +78,36 @@ def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list
         if flag != "--intervene":
             rest.append(argument)
             continue
-        name, *pairs = shlex.split(text if equals else next(remaining, "")) or [""]
-        if bad := [pair for pair in pairs if "=" not in pair]:
-            raise ValueError(f"--intervene: {bad[0]!r} is no field=value")
-        values = {field: yaml.safe_load(value) for field, _, value in (pair.partition("=") for pair in pairs)}
-        INTERVENTIONS.build(name, **values)  # so that a mistake is said at once
-        found.append({"name": name, **values})
+        text = text if equals else next(remaining, "")
+        try:
+            found.append(parse_intervention(text))
+        except ValueError as problem:
+            raise ValueError(f"--intervene {shown(text)}: {problem}") from None
     return found, rest
+
+
+def parse_intervention(text: str) -> dict[str, Any]:
+    """Fields of "NAME field=value ...", values in YAML. Raises `ValueError` for what is no intervention."""
+    name, *pairs = shlex.split(text) or [""]
+    fields: dict[str, Any] = {"name": name}
+    for pair in pairs:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{shown(pair)} is no field=value")
+        if field in fields:
+            raise ValueError(f"{shown(field)} is given twice")
+        try:
+            fields[field] = parse_yaml(value)
+        except ValueError as problem:
+            raise ValueError(f"{shown(field)}: {problem}") from None
+    from_dict(Intervention, fields)  # so that a mistake is said at once
+    return fields
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"{path}: not YAML: {problem}") from None
-    return yaml_fields(text, str(path))
+    with path.open("rb") as file:
+        return yaml_fields(file.read(LARGEST_YAML + 1), str(path))
 
 
 def as_default(command: type, fields: dict[str, Any]) -> Any:
@@ -105,7 +121,7 @@ def as_default(command: type, fields: dict[str, Any]) -> Any:
         "train": config.train,
     }
     if store is not None:
-        values["store"] = Path(store)
+        values["store"] = Path(coerce(store, str, "store"))
     return command(**values)
 
 

@@ -80,6 +80,9 @@ class Mixture(Task):
     def resolve(self) -> "Task":
         return dataclasses.replace(self, tasks=tuple(task.resolve() for task in self.tasks))
 
+    def from_cache(self) -> "Task":
+        return dataclasses.replace(self, tasks=tuple(task.from_cache() for task in self.tasks))
+
     def prepare(self) -> None:
         for task in self.tasks:
             task.prepare()
@@ -178,6 +181,9 @@ class Shuffled(Task):
 
     def resolve(self) -> "Task":
         return dataclasses.replace(self, task=self.task.resolve())
+
+    def from_cache(self) -> "Task":
+        return dataclasses.replace(self, task=self.task.from_cache())
 
     def prepare(self) -> None:
         self.task.prepare()

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from procpre_interp.config import parse_yaml
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import QUANTITIES
 from procpre_interp.plots.curves import learning_curves
@@ -263,8 +263,8 @@ def _partial_config(store: RunStore, run_id: str) -> dict[str, Any]:
     """The config of a run being written; empty where it is not there yet, or cannot be read."""
     path: Path = store.path / "partial" / run_id / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError):
+        config = parse_yaml(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
 

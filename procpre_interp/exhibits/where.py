@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from procpre_interp.config import parse_yaml
 from procpre_interp.describe import map_effects_table
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import Results, learning
@@ -56,10 +56,10 @@ class TransferMap:
 def maps(results: Results) -> list[TransferMap]:
     """The transfer maps of a sweep that have effects. Raises `ValueError` for a table without any."""
     try:
-        configs = yaml.safe_load(results.about.get("config") or "")["maps"]
+        configs = parse_yaml(results.about.get("config") or "")["maps"]
         pairs = list(zip(configs, results.about["maps"], strict=True))
         found = [_map(results, config, stored) for config, stored in pairs if stored["effects"]]
-    except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ValueError(f"table {results.name} has no transfer map that can be read") from None
     if not found:
         raise ValueError(f"table {results.name} has no transfer map with a complete replicate")

@@ -3,6 +3,7 @@
 def mean(self):\\n        return self.total / self.n\\n<|endoftext|>import bisect\\nimport dataclas
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Int
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
+from procpre_interp.config import shown
 from procpre_interp.data.corpus import build_corpus, corpus_hash
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import choose
@@ -113,6 +115,9 @@ class Text(Task):
         token_file = self._build()
         return replace(self, corpus_hash=token_file.corpus_hash, tokenizer_hash=token_file.tokenizer_hash)
 
+    def from_cache(self) -> "Text":
+        return CachedText(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
     def prepare(self) -> None:
         """Build the token file where there is none. Where there is, a stored run opens without its corpus."""
         self._open()
@@ -157,6 +162,30 @@ class Text(Task):
                 f"corpus {self.corpus}: {what} changed since `resolve` (hash {found}, was {resolved}); "
                 "bring it back, or leave out corpus_hash and tokenizer_hash to take what there is"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedText(Text):
+    """The text of a stored run, opened by its hashes alone: the folder that its config names may be anybody's.
+
+    No registered task of its own: its name, hash and batches are those of `text`.
+    """
+
+    def _open(self) -> TokenFile:
+        is_resolved = self.corpus_hash and self.tokenizer_hash
+        found = find_token_file(self.corpus_hash, self.tokenizer) if is_resolved else None
+        if found is None:
+            why = (
+                "is not in the cache" if is_resolved else "cannot be found in the cache, since its config has no hashes"
+            )
+            raise ValueError(
+                f"this run's text (corpus {shown(self.corpus)}) {why}; only the command line reads a corpus: "
+                "`procpre-interp probe RUN` does, and keeps the text in the cache"
+            )
+        return self._checked(found)
+
+    def _build(self) -> TokenFile:
+        return self._open()
 
 
 def second_occurrences(
