@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(corpus, tmp_path, monk
 
 
 def test_a_full_disk_leaves_nothing_behind(corpus, monkeypatch):
-    def full(folder: Path) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
