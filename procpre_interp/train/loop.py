@@ -238,7 +238,7 @@ class Trainer:
             break
         if damage:
             start = f"goes on from step {self.state.step:,}" if self.state.step else "starts over"
-            self.on_note(f"what was saved is damaged ({'; '.join(damage)}): the run {start}")
+            self.on_note(f"what was saved is damaged ({'; '.join(dict.fromkeys(damage))}): the run {start}")
 
 
 def next_length(task: Task, length: int) -> int | None:
