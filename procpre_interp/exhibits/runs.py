@@ -74,7 +74,7 @@ def conditions(store: RunStore) -> dict[str, str]:
 def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """`RunStore.query` with the columns phase and condition (from `labels`), the most telling columns first."""
     table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
-    has_parents = table["parents"].fillna("") != ""
+    has_parents = table["parents"].notna() & (table["parents"] != "")  # a store may have no such column
     known = table["status"].isin(["finished", "diverged"])
     table["phase"] = np.where(has_parents, LATER, FIRST)
     table["phase"] = table["phase"].where(known)
