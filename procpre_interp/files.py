@@ -216,7 +216,7 @@ def seal(folder: Path, own: re.Pattern[str]) -> None:
 
     Whatever else lies there (a .DS_Store, an editor's swap file) comes and goes, and so is no part of the manifest.
     """
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name.startswith(".") and path.name.endswith(".tmp"):

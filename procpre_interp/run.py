@@ -232,8 +232,7 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     with _reading(folder):
         for name in set(manifest) - set(_REQUIRED) if verify else ():
             files.check_content(folder, name, manifest)
-        # Loaded by `safe_load`, which makes no objects: no code runs from a run.
-        config = _fields(folder, "config.yaml", manifest, yaml.safe_load, schema.check_config)
+        config = _fields(folder, "config.yaml", manifest, _parse_yaml, schema.check_config)
         environment = _fields(folder, "environment.json", manifest, schema.parse_json)
         summary = _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
     return Run(
@@ -276,6 +275,16 @@ def _reading(folder: Path) -> Iterator[None]:
         raise DamagedRun(folder, _one_line(problem)) from None
 
 
+def _parse_yaml(content: bytes) -> Any:
+    """The plain value that YAML describes; no code runs. Raises `ValueError` for anything else."""
+    try:
+        value = yaml.safe_load(content)
+    except (RecursionError, yaml.YAMLError) as problem:
+        raise ValueError(_one_line(problem)) from None
+    schema.check_plain(value)
+    return value
+
+
 def _fields(
     folder: Path,
     name: str,
@@ -287,10 +296,7 @@ def _fields(
     content = files.read_checked(folder, name, manifest)
     try:
         found = parse(content)
-        schema.check_plain(found)
-    except RecursionError:
-        raise ValueError(f"{name} cannot be read (nested too deeply)") from None
-    except (ValueError, yaml.YAMLError) as problem:
+    except ValueError as problem:
         raise ValueError(f"{name} cannot be read ({_one_line(problem)})") from None
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds no fields")
