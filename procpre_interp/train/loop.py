@@ -221,14 +221,14 @@ class Trainer:
         for path in () if self.state_path is None else (self.state_path, previous_state(self.state_path)):
             try:
                 state, tensors = read_state(path)
+                flat = tensors.pop("flat")
                 self.check_kept(state.kept)
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as problem:
+            except (OSError, ValueError, LookupError) as problem:
                 damage.append(str(problem))
                 remove(path)  # else the next save would keep it as the one before
                 continue
-            flat = tensors.pop("flat")
             if flat.shape != self.model.flat.shape:
                 raise ValueError(f"{path}: the state of another model; delete it to start over")
             with torch.no_grad():

@@ -76,9 +76,8 @@ def write_state(path: Path, state: TrainState, tensors: dict[str, Float[Tensor, 
 def _keep_previous(path: Path) -> None:
     """Give the state at `path` a second name, under which it stays when `path` is replaced."""
     link = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    with suppress(
-        OSError
-    ):  # there is none yet, or the file system has no links: then there is no state to fall back on
+    # There is none yet, or the file system has no links: then there is no state to fall back on.
+    with suppress(OSError):
         os.link(path, link)
         os.replace(link, previous_state(path))
     with suppress(FileNotFoundError):  # both names were those of one file already
