@@ -16,6 +16,8 @@ support. With few replicates the intervals cover less than 95 % (`stats.interval
 what befalls one replicate in three may not have been seen at all (`stats.unseen_share`).
 """
 
+import hashlib
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -56,6 +58,9 @@ PREFIX = "claim-"
 """Of the names of claims' tables in a store."""
 QUICK = "quick-"
 """Before it where the claim was only a smoke test."""
+
+CELLS_HASH = "cells_sha256"
+"""Entry of a claim's JSON file: the hash of the CSV file next to it."""
 
 _NUMBER = (int, float, type(None))
 _JUDGED: dict[str, type | tuple[type, ...]] = {
@@ -358,8 +363,11 @@ def write_claim(store: RunStore, judged: Mapping[str, Any], table: pd.DataFrame,
     store.write_table(table_name(judged), table, judged)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(folder / f"{judged['name']}.json", judged)
-        files.write_text(folder / f"{judged['name']}.csv", table.round(5).to_csv(index=False))
+        cells = table.round(5).to_csv(index=False)
+        # One file names the other, so that a verdict never stands next to the cells of other runs.
+        digest = hashlib.sha256(cells.encode()).hexdigest()
+        files.write_json(folder / f"{judged['name']}.json", {**judged, CELLS_HASH: digest})
+        files.write_text(folder / f"{judged['name']}.csv", cells)
 
 
 def find_claims(
@@ -378,7 +386,11 @@ def find_claims(
         try:
             if isinstance(place, Path):
                 name, source, judged = place.stem, "bundled", json.loads(place.read_bytes())
-                cells = pd.read_csv(place.with_suffix(".csv"))
+                content = place.with_suffix(".csv").read_bytes()
+                wanted = judged.get(CELLS_HASH) if isinstance(judged, dict) else None
+                if wanted not in (None, hashlib.sha256(content).hexdigest()):  # older files do not say
+                    raise ValueError(f"{place.with_suffix('.csv').name} is not what it was judged on; compute it again")
+                cells = pd.read_csv(io.BytesIO(content))
             else:
                 assert store is not None
                 table = store.read_table(place)

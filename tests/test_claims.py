@@ -253,3 +253,20 @@ def test_claims_of_the_store_stand_before_bundled_ones(tmp_path, capsys):
     (folder / "broken.json").write_text("{")
     with pytest.raises(ValueError, match="broken.json cannot be read"):
         read_claims(None, folder)
+
+
+def test_a_verdict_never_stands_next_to_the_cells_of_other_runs(tmp_path):
+    """As after a kill between the writes of the two files, or a flipped bit in the second."""
+    cells = table(0.5 + SMALL, run="r", phase1_run="p")
+    write_claim(RunStore(tmp_path / "runs"), judge(CLAIM, cells), cells, tmp_path / "results")
+    (found,) = read_claims(None, tmp_path / "results")
+    assert found["verdict"] == "supported"
+    path = tmp_path / "results" / "a_helps.csv"
+    other = path.read_text().replace("0.5", "0.4", 1)
+    path.write_text(other)
+    with pytest.raises(ValueError, match=r"a_helps.csv is not what it was judged on; compute it again"):
+        read_claims(None, tmp_path / "results")
+    content = json.loads((tmp_path / "results" / "a_helps.json").read_text())
+    del content["cells_sha256"]  # as older versions wrote it
+    (tmp_path / "results" / "a_helps.json").write_text(json.dumps(content))
+    assert len(read_claims(None, tmp_path / "results")) == 1

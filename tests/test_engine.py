@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from procpre_interp import engine
 from procpre_interp.engine import Event, execute_all
 from procpre_interp.pipeline import Parent, execute, load_model
 from procpre_interp.runs import RunStore
@@ -131,3 +132,22 @@ def test_no_run_starts_once_none_may(tmp_path):
     assert len(store.query()) == 1
     assert execute_all(configs, store, workers=1) == {}
     assert len(store.query()) == 3
+
+
+def test_a_worker_reports_that_a_damaged_run_starts_over(tmp_path):
+    store, steps = RunStore(tmp_path), []
+    with pytest.raises(Interrupted):
+        execute(PHASE1, store, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 5)
+    (tmp_path / "partial" / PHASE1.run_id / "resume.safetensors").write_bytes(b"nonsense")
+    ours, theirs = multiprocessing.Pipe()
+    engine._execute(PHASE1.run_id, PHASE1, tmp_path, theirs)
+    theirs.close()
+    events = [ours.recv()]
+    while ours.poll():
+        events.append(ours.recv())
+        if events[-1].kind == "note":
+            break
+    ours.close()
+    assert [event.kind for event in events] == ["started", "note"]
+    assert events[-1].run == PHASE1.run_id
+    assert "the run starts over" in str(events[-1].problem)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from procpre_interp.engine import Event
+from procpre_interp.progress import RunProgress
 from procpre_interp.sweep_progress import SweepTable
 
 CELLS = pd.DataFrame(
@@ -193,3 +194,22 @@ def test_without_a_terminal_there_are_plain_lines():
         "unnamed: skipped: its parent failed",
         "3/9 runs done, 0 running, 2 failed, 0:01:50 elapsed, about 0:00:00 left",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_note_is_said_and_changes_no_count(terminal):
+    table = table_of(terminal=terminal)
+    table(Event("none1000", "started", steps=50))
+    table(Event("none1000", "note", problem="what was saved is damaged: the run starts over"))
+    assert "seed 1000 no pretraining: what was saved is damaged: the run starts over" in spoken(table)
+    assert "0/8 runs done, 1 running, 0 failed" in table.summary()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_note_of_a_single_run_is_said(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=110, record=True)
+    with RunProgress({"abc": "dyck abc"}, console) as progress:
+        progress(Event("abc", "started", steps=50))
+        progress(Event("abc", "note", problem="the run starts over"))
+        assert list(progress.bars) == (["abc"] if terminal else [])
+    assert "dyck abc: the run starts over" in console.export_text()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from procpre_interp.files import write_json
+from procpre_interp.files import read_regular, write_json
 
 POLL_SECONDS = 0.2
 
@@ -50,7 +50,7 @@ def main(folder: Path, lock: int, command: Sequence[str]) -> int:
 
 def _lines(path: Path) -> int:
     try:
-        return path.read_bytes().count(b"\n")
+        return read_regular(path).count(b"\n")
     except OSError:
         return 0
 
