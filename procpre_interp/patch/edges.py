@@ -29,6 +29,7 @@ from procpre_interp.patch.rewired import (
 from procpre_interp.registry import unknown_name
 
 Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
+GradientRun = Literal["corrupted", "clean"]
 
 BLOCK_BYTES = 2**28
 """About what the differences, activations and gradients of one block of pairs may take."""
@@ -40,40 +41,49 @@ def edge_attribution(
     *,
     metric: str = "logit_difference",
     method: Method = "eap",
+    gradient_run: GradientRun = "corrupted",
     steps: int = 5,
     max_pairs: int | None = None,
 ) -> pd.DataFrame:
     """First-order effect of every edge on the metric, in its unit: writer, reader, score (mean over pairs).
 
     Score = sum over positions of (clean - corrupted value of the writer) . gradient of the metric at the reader's
-    input, before its LayerNorm. Positive: carrying the clean value along that edge into the corrupted run raises the
-    metric. Where the gradient is taken:
+    input, before its LayerNorm. Where the gradient is taken:
 
-    - `eap`: in the corrupted run. A forward run of each sequence and one backward run.
+    - `eap`: in the run of the `gradient_run` sequence. A forward run of each sequence and one backward run.
     - `eap_ig_inputs`: mean over `steps` runs whose embedding lies between the corrupted and the clean one.
     - `eap_ig_activations`: for the edges of a group of writers (the embedding; the heads of a layer; its MLP), mean
-      over `steps` runs of the corrupted sequence in which the values of this group, all at once, lie between the
+      over `steps` runs of the `gradient_run` sequence in which the values of this group, all at once, lie between the
       corrupted and the clean ones, and everything behind is computed from them: `steps` (2 n_layers + 1) backward runs.
+
+    `gradient_run` decides what is estimated. "corrupted" (the default, and that of TransformerLens): what the metric
+    gains when an edge carries the clean value into the corrupted run. "clean" (the code of the authors of both
+    methods): what it loses when the edge carries the corrupted value into the clean run. Both are positive for an edge
+    that works for the answer; they differ where the metric is curved between the two runs. For `eap_ig_inputs`, whose
+    embedding is replaced, it makes no difference.
 
     Points between are at shares (i + 1/2) / steps of the way, whose mean converges faster than that over i / steps.
     `max_pairs` are held at once; by default as many as `BLOCK_BYTES` holds.
 
     Raises:
-        ValueError: unknown metric or method, no step, or no pairs.
+        ValueError: unknown metric, method or gradient run, no step, or no pairs.
     Source:
-        Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in Faithfulness" (both IG forms). Their code takes the
-        points i / steps, and for `eap_ig_activations` runs the clean sequence and scores all edges in every run.
+        Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in Faithfulness" (both IG forms). Their code has
+        `gradient_run="clean"`, the difference corrupted - clean (scores of the other sign for a metric, the same for a
+        loss), the points i / steps, and for `eap_ig_activations` scores of all edges in every run.
     """
     measure = metric_named(metric)
     if method not in get_args(Method):
         raise unknown_name("method", method, list(get_args(Method)))
+    if gradient_run not in get_args(GradientRun):
+        raise unknown_name("gradient_run", gradient_run, list(get_args(GradientRun)))
     if steps < 1:
         raise ValueError(f"steps={steps}; a path needs at least 1 point")
     pairs, graph = prepare(model, pairs), Graph(model.config)
     size = max_pairs or max(1, BLOCK_BYTES // _bytes_a_pair(model, pairs.clean.shape[1]))
     total = torch.zeros(len(graph.writers), len(graph.readers), dtype=torch.float64)
     for rows in blocks(len(pairs), size):
-        total += _block_scores(model, graph, pairs[rows], measure, method, steps).cpu().double()
+        total += _block_scores(model, graph, pairs[rows], measure, method, gradient_run, steps).cpu().double()
     scores = total.T[graph.precedes.T] / len(pairs)
     return _table(graph.edges, score=scores)
 
@@ -184,27 +194,38 @@ def _bytes_a_pair(model: HookedTransformer, n_pos: int) -> int:
 
 
 def _block_scores(
-    model: HookedTransformer, graph: Graph, pairs: Pairs, measure: Metric, method: Method, steps: int
+    model: HookedTransformer,
+    graph: Graph,
+    pairs: Pairs,
+    measure: Metric,
+    method: Method,
+    gradient_run: GradientRun,
+    steps: int,
 ) -> Float[Tensor, "writer reader"]:
     """Sum over the pairs of the scores, 0 where there is no edge."""
-    clean = run_writers(model, pairs.clean, pairs.positions)
     everything = slice(0, len(graph.writers))
-    scores = clean["blocks.0.hook_resid_pre"].new_zeros(len(graph.writers), len(graph.readers))
+    tokens, others = pairs.corrupted, pairs.clean
+    if gradient_run == "clean":
+        tokens, others = others, tokens
+    other = run_writers(model, others, pairs.positions)
+    scores = other["blocks.0.hook_resid_pre"].new_zeros(len(graph.writers), len(graph.readers))
 
-    def difference(corrupted: dict[str, Tensor]) -> WriterValues:
-        return writer_values(model, clean, pairs.positions) - writer_values(model, corrupted, pairs.positions)
+    def ends(own: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], WriterValues]:
+        """Clean and corrupted activations, and the difference of the writers' values."""
+        clean, corrupted = (other, own) if gradient_run == "corrupted" else (own, other)
+        change = writer_values(model, clean, pairs.positions) - writer_values(model, corrupted, pairs.positions)
+        return clean, corrupted, change
 
     if method == "eap":
-        run, gradients = _backward(model, pairs, measure, {})
-        _add_scores(scores, model, graph, difference(run), everything, run, gradients, pairs.positions)
+        run, gradients = _backward(model, tokens, pairs, measure, {})
+        _add_scores(scores, model, graph, ends(run)[-1], everything, run, gradients, pairs.positions)
         return scores
-    corrupted = run_writers(model, pairs.corrupted, pairs.positions)
-    change = difference(corrupted)
+    clean, corrupted, change = ends(run_writers(model, tokens, pairs.positions))
     inputs_only = [(everything, "blocks.0.hook_resid_pre")]
     for writers, point in inputs_only if method == "eap_ig_inputs" else _groups(graph):
         for step in range(steps):
             between = torch.lerp(corrupted[point], clean[point], (step + 0.5) / steps)
-            run, gradients = _backward(model, pairs, measure, {point: between})
+            run, gradients = _backward(model, tokens, pairs, measure, {point: between})
             _add_scores(scores, model, graph, change, writers, run, gradients, pairs.positions)
     return scores / steps
 
@@ -217,9 +238,9 @@ def _groups(graph: Graph) -> Iterator[tuple[slice, str]]:
 
 
 def _backward(
-    model: HookedTransformer, pairs: Pairs, measure: Metric, between: dict[str, Tensor]
+    model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric, between: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Activations of a run of the corrupted sequences with those in `between` put in, and gradients of the metric.
+    """Activations of a run of `tokens` with those in `between` put in, and gradients of the metric.
 
     The metric of a pair depends on no other pair, so one backward run of their sum gives every pair's own gradient.
     Taken at q, k and v: inputs of readers that are split into one stream a head cost n_heads times the memory.
@@ -238,7 +259,7 @@ def _backward(
 
     points = dict.fromkeys([*writer_points(model.config), *residual, *readers])
     with torch.enable_grad(), model.hooks(fwd_hooks=[(point, keep) for point in points]):
-        total = _metric_of(model, pairs.corrupted, pairs, measure)
+        total = _metric_of(model, tokens, pairs, measure)
         gradients = torch.autograd.grad(
             total, [run[name] for name in readers], allow_unused=True, materialize_grads=True
         )
