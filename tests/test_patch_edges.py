@@ -9,7 +9,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
 from procpre_interp.seeding import stream
-from tests.models import TINY, random_model
+from tests.models import TINY, random_model, told_apart
 
 ONE_LAYER = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=10, d_vocab=11)
 DEEP = ModelConfig(n_layers=3, n_heads=2, d_model=8, n_ctx=10, d_vocab=11, tied=True)
@@ -229,7 +229,8 @@ def test_attribution_leaves_the_model_alone_and_needs_no_trainable_weights():
 @pytest.mark.parametrize("config", [TINY, ONE_LAYER, DEEP], ids=["two", "one", "three"])
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 def test_every_edge_patched_with_plain_hooks(config, direction):
-    model, pairs = exact_model(config), some_pairs()
+    model = exact_model(config)
+    pairs = told_apart(model, some_pairs())
     table = edge_patching(model, pairs, direction=direction)
     run, other = (pairs.corrupted, pairs.clean) if direction == "denoise" else (pairs.clean, pairs.corrupted)
     changes = {writer: written(model, other, writer) - written(model, run, writer) for writer in Graph(config).writers}
@@ -278,13 +279,14 @@ def test_attribution_is_the_first_order_of_patching():
 
 
 def test_a_path_of_one_edge_is_that_edge():
-    model, pairs = exact_model(), some_pairs()
+    model = exact_model()
+    pairs = told_apart(model, some_pairs())
     table = edge_patching(model, pairs).set_index(["writer", "reader"])
     for writer in ("embed", "blocks.0.attn.head.1", "blocks.0.mlp", "blocks.1.attn.head.0", "blocks.1.mlp"):
         path = path_patching(model, pairs, [writer, "logits"]).iloc[0]
         assert path["path"] == f"{writer} -> logits"
-        expected = table.loc[(writer, "logits")]
-        assert path[["value", "effect", "share"]].tolist() == pytest.approx(expected.tolist(), abs=1e-10)
+        expected = table.loc[(writer, "logits"), ["value", "effect", "share", "gap_low"]]
+        assert path[["value", "effect", "share", "gap_low"]].tolist() == pytest.approx(expected.tolist(), abs=1e-10)
 
 
 @pytest.mark.parametrize("first", ["embed", "blocks.0.attn.head.1"])

@@ -14,7 +14,7 @@ from procpre_interp.model import HookedTransformer
 from procpre_interp.model.layers import Block, at_positions
 from procpre_interp.patch.circuit import circuit_values
 from procpre_interp.patch.graph import Edge, Graph, node_of
-from procpre_interp.patch.metrics import Metric, metric_named
+from procpre_interp.patch.metrics import Gap, Metric, metric_named
 from procpre_interp.patch.replacement import Direction, check_direction
 from procpre_interp.patch.rewired import (
     Rewired,
@@ -100,10 +100,12 @@ def edge_patching(
 ) -> pd.DataFrame:
     """Exact effect on the metric of patching each edge alone: writer, reader, value, effect, share (means over pairs).
 
+    Further columns are those of `Gap`, the same in all rows.
+
     `denoise` runs the corrupted sequence, where this one edge carries its writer's clean value; `noise` runs the clean
     sequence, where it carries the corrupted one. All that follows is computed again. effect = value - value without
-    the patch; share = effect / (clean - corrupted metric), NaN where these are equal. All edges unless `edges` are
-    given. Runs of `max_bytes` at once (see `block_sizes`).
+    the patch; share = effect / (clean - corrupted metric), NaN where this gap is not told from 0. All edges unless
+    `edges` are given. Runs of `max_bytes` at once (see `block_sizes`).
 
     Raises:
         ValueError: unknown metric or direction, an edge that is not in the graph, or no pairs.
@@ -114,7 +116,7 @@ def edge_patching(
     chosen = list(graph.edges) if edges is None else list(edges)
     index = torch.tensor([graph.index(*edge) for edge in chosen], dtype=torch.long)
     values, unpatched = torch.zeros(2, len(chosen), dtype=torch.float64)
-    gap = 0.0
+    ends_of_pairs = []
     n_pairs, n_runs = block_sizes(model, pairs.clean.shape[1], max_bytes)
     everything = torch.ones(1, len(graph.edges), dtype=torch.bool, device=pairs.clean.device)
     for rows in blocks(len(pairs), n_pairs):
@@ -133,10 +135,11 @@ def edge_patching(
                 values[places[few]] += measure(rewired.logits(keep), part).sum(1).cpu().double()
             # Through the same operations, so that an edge without effect has one of almost exactly 0.
             unpatched[places] += float(measure(rewired.logits(everything), part).sum())
-        gap += float(_metric_of(model, part.clean, part, measure) - _metric_of(model, part.corrupted, part, measure))
+        ends_of_pairs.append(torch.stack([_metric_of(model, x, part, measure) for x in (part.corrupted, part.clean)]))
+    gap = Gap.between(metric, *torch.cat(ends_of_pairs, dim=1))
     effects = (values - unpatched) / len(pairs)
-    share = effects / (gap / len(pairs)) if gap else torch.full_like(effects, torch.nan)
-    return _table(chosen, value=values / len(pairs), effect=effects, share=share)
+    table = _table(chosen, value=values / len(pairs), effect=effects, share=gap.defined(effects / gap.estimate))
+    return table.assign(**gap.columns())
 
 
 @torch.no_grad()
@@ -152,8 +155,8 @@ def path_patching(
 
     `path` is a writer, then the readers on the way, at last `logits`: ("embed", "blocks.0.attn.head.1.v", "logits").
     The writer has its clean value; each node on the path reads that of the node before it along the path's edge, and
-    corrupted values along all others. Columns path, value, effect (value - corrupted metric) and share (effect / (clean
-    - corrupted metric), NaN where these are equal).
+    corrupted values along all others. Columns path, value, effect (value - corrupted metric), share (effect / (clean -
+    corrupted metric), NaN where this gap is not told from 0), and those of `Gap`.
 
     Raises:
         ValueError: the path does not end in logits, or an edge of it is not in the graph.
@@ -171,10 +174,10 @@ def path_patching(
         circuit[: graph.stages[before].edges.stop] = True
     masks = torch.stack([circuit, torch.zeros_like(circuit), torch.ones_like(circuit)])
     found = circuit_values(model, pairs, masks, metric=metric, max_bytes=max_bytes)
-    value, corrupted, clean = (float(x) for x in found.cpu().double().mean(1))
-    effect = value - corrupted
-    share = effect / (clean - corrupted) if clean != corrupted else float("nan")
-    return pd.DataFrame([{"path": " -> ".join(path), "value": value, "effect": effect, "share": share}])
+    gap = Gap.between(metric, found[1], found[2])
+    value, corrupted, _ = found.cpu().double().mean(1)
+    row = {"path": " -> ".join(path), "value": float(value), "effect": float(value - corrupted)}
+    return pd.DataFrame([row | {"share": float(gap.defined((value - corrupted) / gap.estimate))} | gap.columns()])
 
 
 def _table(edges: Sequence[Edge], **columns: Float[Tensor, " edge"]) -> pd.DataFrame:
@@ -182,8 +185,8 @@ def _table(edges: Sequence[Edge], **columns: Float[Tensor, " edge"]) -> pd.DataF
     return pd.DataFrame({**named, **{name: column.numpy() for name, column in columns.items()}})
 
 
-def _metric_of(model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric) -> Float[Tensor, ""]:
-    return measure(model(tokens, pairs.positions[:, None])[:, 0], pairs).sum()
+def _metric_of(model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric) -> Float[Tensor, " pair"]:
+    return measure(model(tokens, pairs.positions[:, None])[:, 0], pairs)
 
 
 def _bytes_a_pair(model: HookedTransformer, n_pos: int) -> int:
@@ -259,7 +262,7 @@ def _backward(
 
     points = dict.fromkeys([*writer_points(model.config), *residual, *readers])
     with torch.enable_grad(), model.hooks(fwd_hooks=[(point, keep) for point in points]):
-        total = _metric_of(model, tokens, pairs, measure)
+        total = _metric_of(model, tokens, pairs, measure).sum()
         gradients = torch.autograd.grad(
             total, [run[name] for name in readers], allow_unused=True, materialize_grads=True
         )
