@@ -19,7 +19,7 @@ from procpre_interp.patch.circuit import (
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
 from procpre_interp.seeding import stream
-from tests.models import TINY, random_model
+from tests.models import TINY, random_model, told_apart
 
 CONFIGS = {
     "two": TINY,
@@ -61,7 +61,10 @@ def copy_model() -> HookedTransformer:
     return model
 
 
-COPY_PAIRS = Pairs(torch.tensor([[2, 0, 2, 2]]), torch.tensor([[2, 1, 2, 2]]), *(torch.tensor([i]) for i in (3, 0, 1)))
+COPY_PAIRS = Pairs(
+    torch.tensor([[2, 0, 2, 2]] * 2), torch.tensor([[2, 1, 2, 2]] * 2), *(torch.tensor([i] * 2) for i in (3, 0, 1))
+)
+"""Twice the same: a single pair has no interval."""
 COPY_DIFFERENCE = 4 * (7 / 3) / math.sqrt(116 / 126)
 """Layer 0 reads 1 / sqrt(4/14); layer 1 finds 2 + 2 (14/4) = 9 as its square and reads sqrt(14/4) / sqrt(9/14) = 7/3;
 the logits see it over the root of (2 + 2 (7/3)^2) / 14, four times: two coordinates, two logits."""
@@ -327,7 +330,8 @@ def test_searches():
 
 
 def test_a_curve_has_the_values_of_its_circuits():
-    model, pairs, graph = random_model().double(), some_pairs(), Graph(TINY)
+    model, graph = random_model().double(), Graph(TINY)
+    pairs = told_apart(model, some_pairs())
     scores = edge_attribution(model, pairs)
     table = circuit_curve(model, pairs, scores, sizes=[5, 0, 40, 75], n_random=2, generator=stream(0, "random"))
     assert table["search"].tolist() == ["top"] * 4 + ["random"] * 8
@@ -352,7 +356,8 @@ def test_a_curve_has_the_values_of_its_circuits():
 
 
 def test_losses_are_differences_of_faithfulness():
-    model, pairs, graph = random_model().double(), some_pairs(), Graph(TINY)
+    model, graph = random_model().double(), Graph(TINY)
+    pairs = told_apart(model, some_pairs())
     circuit = top_edges(edge_attribution(model, pairs), 30)
     table = minimality(model, pairs, circuit, n_random=3, generator=stream(0, "outside"))
     assert table["kind"].tolist() == ["inside"] * 30 + ["outside"] * 3
@@ -377,5 +382,6 @@ def test_what_cannot_be_asked():
     with pytest.raises(ValueError, match="give a generator, or n_random=0"):
         minimality(model, pairs, COPY)
     same = Pairs(pairs.clean, pairs.clean, pairs.positions, pairs.answers, pairs.wrong)
-    with pytest.raises(ValueError, match="the same with all edges and with none"):
-        circuit_curve(model, same, scores, n_random=0)
+    curve = circuit_curve(model, same, scores, sizes=[0, 5, 75], n_random=0)
+    assert curve[["faithfulness", "completeness"]].isna().to_numpy().all()
+    assert minimality(model, same, COPY, n_random=0)["loss"].isna().all()

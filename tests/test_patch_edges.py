@@ -9,7 +9,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
 from procpre_interp.seeding import stream
-from tests.models import TINY, random_model
+from tests.models import TINY, random_model, told_apart
 
 ONE_LAYER = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=10, d_vocab=11)
 DEEP = ModelConfig(n_layers=3, n_heads=2, d_model=8, n_ctx=10, d_vocab=11, tied=True)
@@ -116,6 +116,48 @@ def test_attribution_agrees_with_transformer_lens(config):
     assert ours == pytest.approx(totals, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("gradient_run", ["corrupted", "clean"])
+@pytest.mark.parametrize("config", [TINY, ONE_LAYER, DEEP], ids=["two", "one", "three"])
+def test_the_gradient_is_that_of_either_run(config, gradient_run):
+    """Against finite differences: a little of each writer's difference is added to one reader's input in that run."""
+    model, pairs, h = exact_model(config), some_pairs(), 1e-4
+    run = getattr(pairs, gradient_run)
+    changes = {
+        writer: written(model, pairs.clean, writer) - written(model, pairs.corrupted, writer)
+        for writer in Graph(config).writers
+    }
+    found = edge_attribution(model, pairs, gradient_run=gradient_run)
+    model.set_use_split_qkv_input(True)
+    for edge in found.itertuples():
+        hooks = [adding(str(edge.reader), step * changes[str(edge.writer)], config.n_layers) for step in (h, -h)]
+        up, down = (difference(model, run, pairs, [hook]).mean().item() for hook in hooks)
+        assert edge.score == pytest.approx((up - down) / (2 * h), rel=1e-5, abs=1e-7)
+
+
+def test_the_gradient_run_matters_where_the_metric_is_curved():
+    model, pairs = exact_model(), some_pairs()
+
+    def scores(method: str, gradient_run: str) -> list[float]:
+        return edge_attribution(model, pairs, method=method, gradient_run=gradient_run, steps=3)["score"].tolist()
+
+    for method in ("eap", "eap_ig_activations"):
+        assert scores(method, "clean") != pytest.approx(scores(method, "corrupted"), rel=0.01)
+    assert scores("eap_ig_inputs", "clean") == pytest.approx(scores("eap_ig_inputs", "corrupted"), rel=1e-9, abs=1e-12)
+
+
+def test_gradients_in_the_clean_run_along_a_group_of_writers_add_up_to_its_loss():
+    model, pairs = exact_model(ONE_LAYER), some_pairs()
+    _, corrupted = model.run_with_cache(pairs.corrupted)
+    hook = ("blocks.0.attn.hook_z", lambda x, hook: corrupted[hook.name])
+    lost = (difference(model, pairs.clean, pairs) - difference(model, pairs.clean, pairs, [hook])).mean().item()
+    errors = []
+    for steps in (20, 40):
+        table = edge_attribution(model, pairs, method="eap_ig_activations", gradient_run="clean", steps=steps)
+        errors.append(abs(table.loc[table["writer"].str.startswith("blocks.0.attn"), "score"].sum() - lost))
+    assert errors[1] < 0.01 * abs(lost)
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+
+
 def _name(node: upstream.Node) -> str:
     if node.kind in ("embed", "logits"):
         return node.kind
@@ -187,7 +229,8 @@ def test_attribution_leaves_the_model_alone_and_needs_no_trainable_weights():
 @pytest.mark.parametrize("config", [TINY, ONE_LAYER, DEEP], ids=["two", "one", "three"])
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 def test_every_edge_patched_with_plain_hooks(config, direction):
-    model, pairs = exact_model(config), some_pairs()
+    model = exact_model(config)
+    pairs = told_apart(model, some_pairs())
     table = edge_patching(model, pairs, direction=direction)
     run, other = (pairs.corrupted, pairs.clean) if direction == "denoise" else (pairs.clean, pairs.corrupted)
     changes = {writer: written(model, other, writer) - written(model, run, writer) for writer in Graph(config).writers}
@@ -236,13 +279,14 @@ def test_attribution_is_the_first_order_of_patching():
 
 
 def test_a_path_of_one_edge_is_that_edge():
-    model, pairs = exact_model(), some_pairs()
+    model = exact_model()
+    pairs = told_apart(model, some_pairs())
     table = edge_patching(model, pairs).set_index(["writer", "reader"])
     for writer in ("embed", "blocks.0.attn.head.1", "blocks.0.mlp", "blocks.1.attn.head.0", "blocks.1.mlp"):
         path = path_patching(model, pairs, [writer, "logits"]).iloc[0]
         assert path["path"] == f"{writer} -> logits"
-        expected = table.loc[(writer, "logits")]
-        assert path[["value", "effect", "share"]].tolist() == pytest.approx(expected.tolist(), abs=1e-10)
+        expected = table.loc[(writer, "logits"), ["value", "effect", "share", "gap_low"]]
+        assert path[["value", "effect", "share", "gap_low"]].tolist() == pytest.approx(expected.tolist(), abs=1e-10)
 
 
 @pytest.mark.parametrize("first", ["embed", "blocks.0.attn.head.1"])

@@ -11,7 +11,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig, from_huggingfac
 from procpre_interp.patch import METRICS, activation_patching, patched_values
 from procpre_interp.patch.replay import PER_HEAD, RESIDUAL
 from procpre_interp.seeding import stream
-from tests.models import random_model
+from tests.models import random_model, told_apart
 
 N_POS = 9
 BY_POSITION = {
@@ -162,7 +162,8 @@ def test_resampling_takes_another_pair():
 
 
 def test_patching_everything_restores_the_clean_run():
-    model, pairs = model_of(3), some_pairs()
+    model = model_of(3)
+    pairs = told_apart(model, some_pairs())
     with torch.no_grad():
         clean, corrupted = (score(model(tokens), pairs) for tokens in (pairs.clean, pairs.corrupted))
     for direction, goal in (("denoise", clean), ("noise", corrupted)):
@@ -197,7 +198,8 @@ def test_blocks_change_nothing_but_the_memory():
 
 
 def test_the_table():
-    model, pairs = model_of(2), some_pairs()
+    model = model_of(2)
+    pairs = told_apart(model, some_pairs())
     table = activation_patching(model, pairs, sites=["z", "mlp_out"], metric="loss")
     assert len(table) == 2 * (2 + 1) * N_POS
     assert table["head"].isna().sum() == 2 * N_POS

@@ -172,6 +172,34 @@ def test_representations_refuse_what_they_cannot_compare():
         subspace_overlap(model, narrow, batch, rank=2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_is_no_likeness(dtype):
+    """HSIC(X, X) is 0 where all tokens but one are alike, and what rounding makes of it has either sign."""
+    for seed in range(54):
+        model, differs = random_model(seed=seed).to(dtype), seed % 9
+        with torch.no_grad():
+            model.pos_embed.W_pos.zero_()
+        tokens = torch.full((1, 8), seed % 11)
+        if differs < 8:
+            tokens[0, differs] = (seed + 1) % 11
+        batch = Batch(tokens, tokens, tokens >= 0, torch.tensor([8]))
+        table = cka(model, model, batch, sites=["resid_pre.0", "q.0", "mlp_out.1"])
+        assert table["cka"].dtype == float
+        alone = differs >= 7  # the last, or none: no other token attends to it
+        undefined = table.isin(["resid_pre.0", "q.0"])[["site", "other"]].any(axis=1) | alone
+        assert table["cka"].isna().tolist() == undefined.tolist()
+        assert ((table["cka"].abs() <= 1 + 1e-9) | undefined).all()
+
+
+def test_small_differences_are_more_than_rounding():
+    model, batch = random_model(), ragged_batch()
+    with torch.no_grad():
+        model.embed.W_E.mul_(1e-3).add_(1)
+        model.pos_embed.W_pos.mul_(1e-3)
+    table = cka(model, model, batch)
+    assert table.loc[table["site"] == table["other"], "cka"].tolist() == pytest.approx([1.0] * 3, abs=1e-9)
+
+
 def test_a_constant_site_has_no_cka():
     model = random_model()
     with torch.no_grad():

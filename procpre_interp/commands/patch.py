@@ -50,6 +50,11 @@ class Patch(Look):
     """Clean activations into the corrupted run, or the other way round."""
     replacement: Literal["other", "zero", "mean", "resample"] = "other"
     """What comes in: the other sequence's, nothing, the mean over pairs, or another pair's."""
+    method: Literal["eap", "eap_ig_inputs", "eap_ig_activations"] = "eap_ig_inputs"
+    """edges, circuit: how edges are scored: by the gradient in one run, or its mean on the way between two."""
+    gradient_run: Literal["corrupted", "clean"] = "corrupted"
+    """edges, circuit with eap or eap_ig_activations: the run in which the gradient is taken. "clean" is that of the
+    methods' authors."""
     metric: Literal["logit_difference", "probability", "loss"] = "logit_difference"
     """Read where the two sequences' next tokens differ."""
     seed: int = 0
@@ -88,8 +93,13 @@ def _nodes(subject: Subject, command: Patch) -> pd.DataFrame:
 
 
 def _edges(subject: Subject, command: Patch) -> pd.DataFrame:
-    table = edge_attribution(subject.model, pairs_of(subject, command), metric=command.metric, method="eap_ig_inputs")
+    table = _scores(subject, pairs_of(subject, command), command)
     return table.sort_values("score", key=abs, ascending=False, kind="stable")
+
+
+def _scores(subject: Subject, pairs: Pairs, command: Patch) -> pd.DataFrame:
+    options = {"metric": command.metric, "method": command.method, "gradient_run": command.gradient_run}
+    return edge_attribution(subject.model, pairs, **options)
 
 
 def _exact_edges(subject: Subject, command: Patch) -> pd.DataFrame:
@@ -99,7 +109,7 @@ def _exact_edges(subject: Subject, command: Patch) -> pd.DataFrame:
 
 def _circuit(subject: Subject, command: Patch) -> pd.DataFrame:
     pairs = pairs_of(subject, command)
-    scores = edge_attribution(subject.model, pairs, metric=command.metric, method="eap_ig_inputs")
+    scores = _scores(subject, pairs, command)
     replacement = "corrupted" if command.replacement == "other" else command.replacement
     generator = stream(command.seed, "random circuits")
     return circuit_curve(

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.flat import FlatParameters
@@ -18,6 +17,7 @@ from procpre_interp.model.layers import (
     Block,
     Embed,
     FreeUnembed,
+    HookPoint,
     LayerNorm,
     LensConfig,
     PosEmbed,
@@ -92,6 +92,8 @@ class HookedTransformer(FlatParameters, LensInterface):
     must be on, as there: `set_use_attn_result` for `attn.hook_result`, `set_use_split_qkv_input`
     for `attn.hook_q_input` (and k, v), `set_use_attn_in` for `attn.hook_attn_in`. A hook by name at a point
     that is off is a ValueError.
+
+    Threads may share a model: those that hook it take turns, and a run meets no other thread's hooks (see `hooks`).
 
     A new model is in eval mode: nothing in it differs between the modes, and upstream's tools ask for it.
     """

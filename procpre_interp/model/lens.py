@@ -1,6 +1,7 @@
 """What the tools of TransformerLens ask of a model, apart from running it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
 
-from procpre_interp.model.layers import Embed, LayerNorm, LensConfig, PosEmbed, Unembed
+from procpre_interp.model.layers import Embed, HookLock, HookPoint, LayerNorm, LensConfig, PosEmbed, Unembed
 from procpre_interp.registry import unknown_name
 
 SWITCHES = {
@@ -78,6 +79,24 @@ class LensInterface(HookedRootModule):
         """W_V W_O of every layer and head: what a head moves."""
         return FactoredMatrix(self.W_V, self.W_O)
 
+    def setup(self) -> None:
+        """As upstream; the hook points also get the lock of the model."""
+        super().setup()
+        self._hook_lock = HookLock()
+        for point in self.hook_points():
+            assert isinstance(point, HookPoint)
+            point.lock = self._hook_lock
+
+    @contextmanager
+    def hooks(self, *args: Any, **kwargs: Any) -> Iterator["LensInterface"]:
+        """As upstream, and safe where threads share the model: hooks belong to the thread that opens the context.
+
+        Another thread that opens one, or whose run comes to a point with these hooks, waits until the context ends. So
+        what is inside must not wait for another thread that runs the model.
+        """
+        with self._hook_lock, super().hooks(*args, **kwargs):
+            yield self
+
     def run_with_cache(
         self, *args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
     ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
@@ -104,7 +123,12 @@ class LensInterface(HookedRootModule):
     def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
         if isinstance(name, str):
             self._refuse(name)
-        super().add_hook(name, hook, *args, **kwargs)
+        with self._hook_lock:
+            super().add_hook(name, hook, *args, **kwargs)
+
+    def reset_hooks(self, *args: Any, **kwargs: Any) -> None:
+        with self._hook_lock:
+            super().reset_hooks(*args, **kwargs)
 
     def _refuse(self, name: str) -> None:
         if name not in self.hook_dict:

@@ -11,13 +11,14 @@ from procpre_interp.patch.circuit import (
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph
 from procpre_interp.patch.masking import mask_scores
-from procpre_interp.patch.metrics import METRICS
+from procpre_interp.patch.metrics import METRICS, Gap
 from procpre_interp.patch.nodes import activation_patching, patched_values
 from procpre_interp.patch.overlap import overlap_table
 from procpre_interp.patch.pruning import head_test, prune_heads
 
 __all__ = [
     "METRICS",
+    "Gap",
     "Graph",
     "activation_patching",
     "circuit_curve",

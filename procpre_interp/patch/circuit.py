@@ -13,7 +13,7 @@ from torch import Tensor
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.graph import Edge, Graph, node_of
-from procpre_interp.patch.metrics import metric_named
+from procpre_interp.patch.metrics import Gap, metric_named
 from procpre_interp.patch.replacement import another_pair
 from procpre_interp.patch.rewired import Rewired, WriterValues, block_sizes, blocks, prepare, run_writers, writer_values
 from procpre_interp.registry import unknown_name
@@ -133,11 +133,12 @@ def circuit_curve(
     pairs), faithfulness = (m(C) - m(empty)) / (m(full) - m(empty)) and completeness, the same of all other edges:
     near 0 when C leaves out nothing that could do the work. Random circuits are the null: the first edges of `n_random`
     random orders, in the same `sizes` (by default at most 20 from 1 to all, evenly spaced in the logarithm).
-    Faithfulness can lie outside of 0 to 1.
+    Faithfulness can lie outside of 0 to 1. Both are NaN where m(full) - m(empty) is not told from 0 over the pairs;
+    it is in the further columns, those of `Gap`.
 
     Raises:
-        ValueError: as `circuit_values`; an unknown search, a size that the graph does not have, random circuits without
-            a generator, or m(full) = m(empty).
+        ValueError: as `circuit_values`; an unknown search, a size that the graph does not have, or random circuits
+            without a generator.
     Source:
         Wang et al. 2023, "Interpretability in the Wild", section 4; Hanna et al. 2024 (normalised faithfulness).
     """
@@ -168,11 +169,12 @@ def circuit_curve(
         generator=generator,
         max_bytes=max_bytes,
     )
+    gap = Gap.between(metric, *found[:: len(circuits)])
     inside, outside = found.cpu().double().mean(1).chunk(2)
-    faithfulness = _share(torch.stack([inside, outside]), inside[0], outside[0])[:, 1:]
+    faithfulness = gap.defined(_share(torch.stack([inside, outside]), inside[0], outside[0])[:, 1:])
     table = pd.DataFrame(rows, columns=["search", "n_edges", "draw"]).astype({"draw": "Int64"})
     columns = {"value": inside[1:], "faithfulness": faithfulness[0], "completeness": faithfulness[1]}
-    return table.assign(**{name: column.numpy() for name, column in columns.items()})
+    return table.assign(**{name: column.numpy() for name, column in columns.items()}, **gap.columns())
 
 
 def minimality(
@@ -191,11 +193,10 @@ def minimality(
     loss = faithfulness with the edge - without it, the rest of the circuit being there. For an edge of the circuit
     (kind "inside") that is what taking it out loses; for `n_random` random edges that are not in it (kind "outside",
     all if there are fewer), what taking it out again would lose once it is added: the null that a needed edge must
-    exceed in size. Columns kind, writer, reader, loss.
+    exceed in size. Columns kind, writer, reader, loss; NaN where m(full) - m(empty) is not told from 0 over the pairs.
 
     Raises:
-        ValueError: as `circuit_values`; an edge that is not in the graph, random edges without a generator, or
-            m(full) = m(empty).
+        ValueError: as `circuit_values`; an edge that is not in the graph, or random edges without a generator.
     Source:
         Wang et al. 2023, "Interpretability in the Wild", section 4, with edges in place of heads, and always the
         whole rest of the circuit (their K is empty).
@@ -217,7 +218,7 @@ def minimality(
         model, pairs, circuits, metric=metric, replacement=replacement, generator=generator, max_bytes=max_bytes
     )
     values = found.cpu().double().mean(1)
-    faithfulness = _share(values, values[0], values[1])
+    faithfulness = Gap.between(metric, found[0], found[1]).defined(_share(values, values[0], values[1]))
     sign = torch.where(mask[changed], 1.0, -1.0)
     return pd.DataFrame(
         {
@@ -235,11 +236,6 @@ def _check_size(n: int, n_edges: int) -> None:
 
 
 def _share(values: Float[Tensor, "*any"], empty: Float[Tensor, ""], full: Float[Tensor, ""]) -> Float[Tensor, "*any"]:
-    if full == empty:
-        raise ValueError(
-            "the metric is the same with all edges and with none, so that no share of it is defined; choose pairs that "
-            "the model tells apart, or another replacement"
-        )
     return (values - empty) / (full - empty)
 
 

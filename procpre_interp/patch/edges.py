@@ -14,7 +14,7 @@ from procpre_interp.model import HookedTransformer
 from procpre_interp.model.layers import Block, at_positions
 from procpre_interp.patch.circuit import circuit_values
 from procpre_interp.patch.graph import Edge, Graph, node_of
-from procpre_interp.patch.metrics import Metric, metric_named
+from procpre_interp.patch.metrics import Gap, Metric, metric_named
 from procpre_interp.patch.replacement import Direction, check_direction
 from procpre_interp.patch.rewired import (
     Rewired,
@@ -29,6 +29,7 @@ from procpre_interp.patch.rewired import (
 from procpre_interp.registry import unknown_name
 
 Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
+GradientRun = Literal["corrupted", "clean"]
 
 BLOCK_BYTES = 2**28
 """About what the differences, activations and gradients of one block of pairs may take."""
@@ -40,40 +41,49 @@ def edge_attribution(
     *,
     metric: str = "logit_difference",
     method: Method = "eap",
+    gradient_run: GradientRun = "corrupted",
     steps: int = 5,
     max_pairs: int | None = None,
 ) -> pd.DataFrame:
     """First-order effect of every edge on the metric, in its unit: writer, reader, score (mean over pairs).
 
     Score = sum over positions of (clean - corrupted value of the writer) . gradient of the metric at the reader's
-    input, before its LayerNorm. Positive: carrying the clean value along that edge into the corrupted run raises the
-    metric. Where the gradient is taken:
+    input, before its LayerNorm. Where the gradient is taken:
 
-    - `eap`: in the corrupted run. A forward run of each sequence and one backward run.
+    - `eap`: in the run of the `gradient_run` sequence. A forward run of each sequence and one backward run.
     - `eap_ig_inputs`: mean over `steps` runs whose embedding lies between the corrupted and the clean one.
     - `eap_ig_activations`: for the edges of a group of writers (the embedding; the heads of a layer; its MLP), mean
-      over `steps` runs of the corrupted sequence in which the values of this group, all at once, lie between the
+      over `steps` runs of the `gradient_run` sequence in which the values of this group, all at once, lie between the
       corrupted and the clean ones, and everything behind is computed from them: `steps` (2 n_layers + 1) backward runs.
+
+    `gradient_run` decides what is estimated. "corrupted" (the default, and that of TransformerLens): what the metric
+    gains when an edge carries the clean value into the corrupted run. "clean" (the code of the authors of both
+    methods): what it loses when the edge carries the corrupted value into the clean run. Both are positive for an edge
+    that works for the answer; they differ where the metric is curved between the two runs. For `eap_ig_inputs`, whose
+    embedding is replaced, it makes no difference.
 
     Points between are at shares (i + 1/2) / steps of the way, whose mean converges faster than that over i / steps.
     `max_pairs` are held at once; by default as many as `BLOCK_BYTES` holds.
 
     Raises:
-        ValueError: unknown metric or method, no step, or no pairs.
+        ValueError: unknown metric, method or gradient run, no step, or no pairs.
     Source:
-        Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in Faithfulness" (both IG forms). Their code takes the
-        points i / steps, and for `eap_ig_activations` runs the clean sequence and scores all edges in every run.
+        Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in Faithfulness" (both IG forms). Their code has
+        `gradient_run="clean"`, the difference corrupted - clean (scores of the other sign for a metric, the same for a
+        loss), the points i / steps, and for `eap_ig_activations` scores of all edges in every run.
     """
     measure = metric_named(metric)
     if method not in get_args(Method):
         raise unknown_name("method", method, list(get_args(Method)))
+    if gradient_run not in get_args(GradientRun):
+        raise unknown_name("gradient_run", gradient_run, list(get_args(GradientRun)))
     if steps < 1:
         raise ValueError(f"steps={steps}; a path needs at least 1 point")
     pairs, graph = prepare(model, pairs), Graph(model.config)
     size = max_pairs or max(1, BLOCK_BYTES // _bytes_a_pair(model, pairs.clean.shape[1]))
     total = torch.zeros(len(graph.writers), len(graph.readers), dtype=torch.float64)
     for rows in blocks(len(pairs), size):
-        total += _block_scores(model, graph, pairs[rows], measure, method, steps).cpu().double()
+        total += _block_scores(model, graph, pairs[rows], measure, method, gradient_run, steps).cpu().double()
     scores = total.T[graph.precedes.T] / len(pairs)
     return _table(graph.edges, score=scores)
 
@@ -90,10 +100,12 @@ def edge_patching(
 ) -> pd.DataFrame:
     """Exact effect on the metric of patching each edge alone: writer, reader, value, effect, share (means over pairs).
 
+    Further columns are those of `Gap`, the same in all rows.
+
     `denoise` runs the corrupted sequence, where this one edge carries its writer's clean value; `noise` runs the clean
     sequence, where it carries the corrupted one. All that follows is computed again. effect = value - value without
-    the patch; share = effect / (clean - corrupted metric), NaN where these are equal. All edges unless `edges` are
-    given. Runs of `max_bytes` at once (see `block_sizes`).
+    the patch; share = effect / (clean - corrupted metric), NaN where this gap is not told from 0. All edges unless
+    `edges` are given. Runs of `max_bytes` at once (see `block_sizes`).
 
     Raises:
         ValueError: unknown metric or direction, an edge that is not in the graph, or no pairs.
@@ -104,7 +116,7 @@ def edge_patching(
     chosen = list(graph.edges) if edges is None else list(edges)
     index = torch.tensor([graph.index(*edge) for edge in chosen], dtype=torch.long)
     values, unpatched = torch.zeros(2, len(chosen), dtype=torch.float64)
-    gap = 0.0
+    ends_of_pairs = []
     n_pairs, n_runs = block_sizes(model, pairs.clean.shape[1], max_bytes)
     everything = torch.ones(1, len(graph.edges), dtype=torch.bool, device=pairs.clean.device)
     for rows in blocks(len(pairs), n_pairs):
@@ -123,10 +135,11 @@ def edge_patching(
                 values[places[few]] += measure(rewired.logits(keep), part).sum(1).cpu().double()
             # Through the same operations, so that an edge without effect has one of almost exactly 0.
             unpatched[places] += float(measure(rewired.logits(everything), part).sum())
-        gap += float(_metric_of(model, part.clean, part, measure) - _metric_of(model, part.corrupted, part, measure))
+        ends_of_pairs.append(torch.stack([_metric_of(model, x, part, measure) for x in (part.corrupted, part.clean)]))
+    gap = Gap.between(metric, *torch.cat(ends_of_pairs, dim=1))
     effects = (values - unpatched) / len(pairs)
-    share = effects / (gap / len(pairs)) if gap else torch.full_like(effects, torch.nan)
-    return _table(chosen, value=values / len(pairs), effect=effects, share=share)
+    table = _table(chosen, value=values / len(pairs), effect=effects, share=gap.defined(effects / gap.estimate))
+    return table.assign(**gap.columns())
 
 
 @torch.no_grad()
@@ -142,8 +155,8 @@ def path_patching(
 
     `path` is a writer, then the readers on the way, at last `logits`: ("embed", "blocks.0.attn.head.1.v", "logits").
     The writer has its clean value; each node on the path reads that of the node before it along the path's edge, and
-    corrupted values along all others. Columns path, value, effect (value - corrupted metric) and share (effect / (clean
-    - corrupted metric), NaN where these are equal).
+    corrupted values along all others. Columns path, value, effect (value - corrupted metric), share (effect / (clean -
+    corrupted metric), NaN where this gap is not told from 0), and those of `Gap`.
 
     Raises:
         ValueError: the path does not end in logits, or an edge of it is not in the graph.
@@ -161,10 +174,10 @@ def path_patching(
         circuit[: graph.stages[before].edges.stop] = True
     masks = torch.stack([circuit, torch.zeros_like(circuit), torch.ones_like(circuit)])
     found = circuit_values(model, pairs, masks, metric=metric, max_bytes=max_bytes)
-    value, corrupted, clean = (float(x) for x in found.cpu().double().mean(1))
-    effect = value - corrupted
-    share = effect / (clean - corrupted) if clean != corrupted else float("nan")
-    return pd.DataFrame([{"path": " -> ".join(path), "value": value, "effect": effect, "share": share}])
+    gap = Gap.between(metric, found[1], found[2])
+    value, corrupted, _ = found.cpu().double().mean(1)
+    row = {"path": " -> ".join(path), "value": float(value), "effect": float(value - corrupted)}
+    return pd.DataFrame([row | {"share": float(gap.defined((value - corrupted) / gap.estimate))} | gap.columns()])
 
 
 def _table(edges: Sequence[Edge], **columns: Float[Tensor, " edge"]) -> pd.DataFrame:
@@ -172,8 +185,8 @@ def _table(edges: Sequence[Edge], **columns: Float[Tensor, " edge"]) -> pd.DataF
     return pd.DataFrame({**named, **{name: column.numpy() for name, column in columns.items()}})
 
 
-def _metric_of(model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric) -> Float[Tensor, ""]:
-    return measure(model(tokens, pairs.positions[:, None])[:, 0], pairs).sum()
+def _metric_of(model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric) -> Float[Tensor, " pair"]:
+    return measure(model(tokens, pairs.positions[:, None])[:, 0], pairs)
 
 
 def _bytes_a_pair(model: HookedTransformer, n_pos: int) -> int:
@@ -184,27 +197,38 @@ def _bytes_a_pair(model: HookedTransformer, n_pos: int) -> int:
 
 
 def _block_scores(
-    model: HookedTransformer, graph: Graph, pairs: Pairs, measure: Metric, method: Method, steps: int
+    model: HookedTransformer,
+    graph: Graph,
+    pairs: Pairs,
+    measure: Metric,
+    method: Method,
+    gradient_run: GradientRun,
+    steps: int,
 ) -> Float[Tensor, "writer reader"]:
     """Sum over the pairs of the scores, 0 where there is no edge."""
-    clean = run_writers(model, pairs.clean, pairs.positions)
     everything = slice(0, len(graph.writers))
-    scores = clean["blocks.0.hook_resid_pre"].new_zeros(len(graph.writers), len(graph.readers))
+    tokens, others = pairs.corrupted, pairs.clean
+    if gradient_run == "clean":
+        tokens, others = others, tokens
+    other = run_writers(model, others, pairs.positions)
+    scores = other["blocks.0.hook_resid_pre"].new_zeros(len(graph.writers), len(graph.readers))
 
-    def difference(corrupted: dict[str, Tensor]) -> WriterValues:
-        return writer_values(model, clean, pairs.positions) - writer_values(model, corrupted, pairs.positions)
+    def ends(own: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], WriterValues]:
+        """Clean and corrupted activations, and the difference of the writers' values."""
+        clean, corrupted = (other, own) if gradient_run == "corrupted" else (own, other)
+        change = writer_values(model, clean, pairs.positions) - writer_values(model, corrupted, pairs.positions)
+        return clean, corrupted, change
 
     if method == "eap":
-        run, gradients = _backward(model, pairs, measure, {})
-        _add_scores(scores, model, graph, difference(run), everything, run, gradients, pairs.positions)
+        run, gradients = _backward(model, tokens, pairs, measure, {})
+        _add_scores(scores, model, graph, ends(run)[-1], everything, run, gradients, pairs.positions)
         return scores
-    corrupted = run_writers(model, pairs.corrupted, pairs.positions)
-    change = difference(corrupted)
+    clean, corrupted, change = ends(run_writers(model, tokens, pairs.positions))
     inputs_only = [(everything, "blocks.0.hook_resid_pre")]
     for writers, point in inputs_only if method == "eap_ig_inputs" else _groups(graph):
         for step in range(steps):
             between = torch.lerp(corrupted[point], clean[point], (step + 0.5) / steps)
-            run, gradients = _backward(model, pairs, measure, {point: between})
+            run, gradients = _backward(model, tokens, pairs, measure, {point: between})
             _add_scores(scores, model, graph, change, writers, run, gradients, pairs.positions)
     return scores / steps
 
@@ -217,9 +241,9 @@ def _groups(graph: Graph) -> Iterator[tuple[slice, str]]:
 
 
 def _backward(
-    model: HookedTransformer, pairs: Pairs, measure: Metric, between: dict[str, Tensor]
+    model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric, between: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Activations of a run of the corrupted sequences with those in `between` put in, and gradients of the metric.
+    """Activations of a run of `tokens` with those in `between` put in, and gradients of the metric.
 
     The metric of a pair depends on no other pair, so one backward run of their sum gives every pair's own gradient.
     Taken at q, k and v: inputs of readers that are split into one stream a head cost n_heads times the memory.
@@ -238,7 +262,7 @@ def _backward(
 
     points = dict.fromkeys([*writer_points(model.config), *residual, *readers])
     with torch.enable_grad(), model.hooks(fwd_hooks=[(point, keep) for point in points]):
-        total = _metric_of(model, pairs.corrupted, pairs, measure)
+        total = _metric_of(model, tokens, pairs, measure).sum()
         gradients = torch.autograd.grad(
             total, [run[name] for name in readers], allow_unused=True, materialize_grads=True
         )

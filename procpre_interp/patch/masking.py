@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
+from procpre_interp.model.hits import hits
 from procpre_interp.model.layers import at_positions
 
 CPU_BYTES = 2**26
@@ -101,8 +102,8 @@ def mask_scores(
     """Predictions with the heads of each mask alone, all others held at their `means`; one row a mask.
 
     Columns: mask (its index), n_kept (heads), kl_nats = KL(all heads || these heads) of next-token distributions,
-    loss_nats (cross-entropy of the targets), accuracy (share of targets with the largest logit, 0 to 1), n_scored:
-    means over the scored positions. `means` are by default the `mean_z` of the batch.
+    loss_nats (cross-entropy of the targets), accuracy (share of targets that are `hits`, 0 to 1), n_scored: means
+    over the scored positions. `means` are by default the `mean_z` of the batch.
 
     Raises:
         ValueError: masks of another shape than the model's heads, or no position that is scored.
@@ -119,10 +120,11 @@ def mask_scores(
     for part in runs.split(scored.at_once(model, max_bytes)):
         mask, row = part.unbind(1)
         here = scored[row]
-        log_q = log_probabilities(model, gated_finals(model, here, means, gates[mask]))
-        kl = kl_nats(log_probabilities(model, full[row]), log_q)
+        logits = model.unembed(gated_finals(model, here, means, gates[mask]))
+        log_q = log_probabilities(logits)
+        kl = kl_nats(log_probabilities(model.unembed(full[row])), log_q)
         loss = -log_q.gather(-1, here.targets[..., None])[..., 0]
-        hit = log_q.argmax(-1) == here.targets
+        hit = hits(logits, here.targets)
         sums = [(each.double() * here.counted).sum(1) for each in (kl, loss, hit)]
         totals.index_add_(0, mask, torch.stack(sums, dim=1))
     n_scored = int(scored.counted.sum())
@@ -155,11 +157,8 @@ def gated_finals(
         return _finals(model, scored)
 
 
-def log_probabilities(
-    model: HookedTransformer, finals: Float[Tensor, "row n_read d_model"]
-) -> Float[Tensor, "row n_read d_vocab"]:
+def log_probabilities(logits: Float[Tensor, "row n_read d_vocab"]) -> Float[Tensor, "row n_read d_vocab"]:
     """Log of the next-token distribution, in single precision at least."""
-    logits = model.unembed(finals)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 

@@ -212,8 +212,9 @@ def _kl_slopes(
     for part in torch.arange(len(flat), device=gates.device).split(scored.at_once(model, max_bytes)):
         here, open_gates = scored[row[part]], flat[part].requires_grad_()
         with torch.no_grad():
-            log_p = log_probabilities(model, full[row[part]])
-        kl = kl_nats(log_p, log_probabilities(model, gated_finals(model, here, means, open_gates)))
+            log_p = log_probabilities(model.unembed(full[row[part]]))
+        logits = model.unembed(gated_finals(model, here, means, open_gates))
+        kl = kl_nats(log_p, log_probabilities(logits))
         slopes += torch.autograd.grad((kl * here.counted).sum() / scored.counted.sum(), open_gates)
     return torch.cat(slopes).unflatten(0, (n_masks, n_rows))
 

@@ -126,7 +126,7 @@ def cka_heatmap(
     """Linear CKA of each site of one model with each of another: one model's sites down, the other's across.
 
     `table` has columns site, other, cka and, if wanted, n (tokens). Colours go from 0, which unrelated representations
-    have in the mean, to 1; a value below 0 has the colour of 0.
+    have in the mean, to 1; a value below 0 has the colour of 0, and NaN none.
     """
     require(table, ["site", "other", "cka"], "CKA")
     refuse_twice(table, ["site", "other"])
@@ -149,7 +149,8 @@ def cka_heatmap(
         colorbar={"title": {"text": "CKA", "side": "right"}},
     )
     n = f"n = {int(table['n'].to_numpy().min()):,} tokens; " if "n" in table else ""
-    height, caption = max(400, 220 + 36 * len(sites)), f"linear CKA; {n}no interval"
+    blank = "; blank: all tokens are alike there, or all but one" if np.isnan(colour).any() else ""
+    height, caption = max(400, 220 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
     axes = {"x": f"Site of the {second}", "y": f"Site of the {first}"}
     lay_out(figure, title=title or "Likeness of representations", caption=caption, **axes, height=height)
     figure.update_xaxes(type="category", showgrid=False)

@@ -17,6 +17,7 @@ from transformer_lens.tools.analysis import logit_lens
 
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
+from procpre_interp.model.hits import hits
 from procpre_interp.probe.representation import residual_sites
 
 
@@ -26,8 +27,8 @@ def logit_lens_table(model: HookedTransformer, pairs: Pairs, *, max_pairs: int =
 
     Columns: site, layer, value, accuracy, n_pairs. The state at the read position of the clean sequences passes
     `ln_final`, with its own mean and variance, and the unembedding; `value` is the mean logit of the answer minus that
-    of the wrong one, `accuracy` the share of pairs whose answer has the highest logit of all tokens. The last row is
-    the model itself. `max_pairs` run at once.
+    of the wrong one, `accuracy` the share of pairs whose answer has a higher logit than every other token (a tie is no
+    hit). The last row is the model itself. `max_pairs` run at once.
 
     Raises:
         ValueError: there are no pairs, or the model is in training mode.
@@ -42,9 +43,12 @@ def logit_lens_table(model: HookedTransformer, pairs: Pairs, *, max_pairs: int =
             logit_lens(cache, incl_mid=True, positions=None, targets=tokens[:, None]).readout
             for tokens in (part.answers, part.wrong)
         )
-        assert answer.target_ranks is not None
         value += (answer.values - wrong.values).double().sum((1, 2, 3)).cpu()
-        correct += (answer.target_ranks == 0).double().sum((1, 2, 3)).cpu()
+        # One site at a time, so that only its logits are held.
+        logits = (
+            logit_lens(cache, layers=[i], incl_mid=True, positions=None).values[0, :, 0] for i in range(len(sites))
+        )
+        correct += torch.stack([hits(each, part.answers).sum() for each in logits]).cpu()
     table = {
         "site": sites,
         "layer": [int(site.rpartition(".")[2]) for site in sites],

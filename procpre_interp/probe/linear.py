@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
+from procpre_interp.model.hits import hits
 from procpre_interp.probe.representation import activations, real_positions, residual_sites
 
 
@@ -25,7 +26,14 @@ class LogisticRegression(NamedTuple):
     """Whether the optimiser reached its tolerance."""
 
     def predict(self, x: Float[Tensor, "row feature"]) -> Int[Tensor, " row"]:
-        return (x.double() @ self.weights[:-1] + self.weights[-1]).argmax(1)
+        return self._logits(x).argmax(1)
+
+    def accuracy(self, x: Float[Tensor, "row feature"], y: Int[Tensor, " row"]) -> float:
+        """Share of rows whose class is a hit; a class of -1 never is."""
+        return float((hits(self._logits(x), y.clamp_min(0)) & (y >= 0)).double().mean())
+
+    def _logits(self, x: Float[Tensor, "row feature"]) -> Float[Tensor, "row class"]:
+        return x.double() @ self.weights[:-1] + self.weights[-1]
 
 
 def fit_logistic_regression(
@@ -182,4 +190,4 @@ def _held_out_accuracy(
     spread, mean = torch.std_mean(x[train], 0, correction=0)
     x = (x - mean) / torch.where(spread > 0, spread, 1.0)
     fit = fit_logistic_regression(x[train], classes[train], split.n_classes, l2=l2, max_iterations=max_iterations)
-    return float((fit.predict(x[~train]) == classes[~train]).double().mean()), fit.converged
+    return fit.accuracy(x[~train], classes[~train]), fit.converged

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, torch_defaults
+from procpre_interp.model.hits import hits
 from procpre_interp.train.loss import UNSCORED, micro_batches
 from procpre_interp.train.native import KernelUnavailable, NativeStep
 
@@ -26,8 +27,8 @@ def evaluate(
     """One row an example, teacher-forced: what was scored, how well.
 
     Columns: `example` (row of the batch), `length` (tokens), `n_scored` (targets), `loss_nats` (mean over the scored
-    targets), `n_correct` (targets that have the largest logit), `exact_match` (all of them). An example without a
-    scored target has no row.
+    targets), `n_correct` (targets that are `hits`: no other logit is as large), `exact_match` (all of them). An example
+    without a scored target has no row.
     """
     device = batch.tokens.device
     pieces = [torch.zeros(0, 5, dtype=torch.float64)]
@@ -42,7 +43,7 @@ def evaluate(
             reduction="none",
         ).sum(1)
         n_scored = scored.sum(1)
-        n_correct = ((logits.argmax(2) == micro.targets) & scored).sum(1)
+        n_correct = (hits(logits, micro.targets.clamp_min(0)) & scored).sum(1)
         pieces.append(
             torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.cpu().double()
         )

@@ -13,15 +13,24 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and its state is saved."""
 
 
+_THREAD_COUNT = threading.RLock()
+"""Held by whoever has set torch's number of threads, which belongs to the whole process."""
+
+
 @contextmanager
 def run_threads(threads: int) -> Iterator[None]:
-    """torch with `threads` CPU threads, and with as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    """torch with `threads` CPU threads, and with as many as before afterwards.
+
+    The number belongs to the process, and changes the last bits of sums: another Python thread waits here until it is
+    put back, so that its results are those that it would get alone.
+    """
+    with _THREAD_COUNT:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @contextmanager

@@ -297,8 +297,16 @@ double unembed(const Shape& s, const PackedWeights& weights, const std::int64_t*
 
 struct Score {
     double loss;           // nats, summed over scored positions
-    std::int64_t correct;  // scored positions whose target has the largest logit
+    std::int64_t correct;  // scored positions whose target is a hit
 };
+
+// Whether the target's logit is strictly larger than every other: a tie is no hit, as in model/hits.py.
+bool is_hit(const float* logits, int n, std::int64_t target) {
+    const float own = logits[target];
+    int smaller = 0;
+    for (int v = 0; v < n; v++) smaller += logits[v] < own;
+    return smaller == n - 1;
+}
 
 // The same without a gradient.
 Score score(const Shape& s, const PackedWeights& weights, const std::int64_t* targets, int m, Workspace& work) {
@@ -309,7 +317,7 @@ Score score(const Shape& s, const PackedWeights& weights, const std::int64_t* ta
         for (int r = 0; r < rows; r++) {
             float* logits = work.logits + r * s.columns();
             const std::int64_t target = targets[work.scored[i + r]];
-            total.correct += std::max_element(logits, logits + s.d_vocab) - logits == target;
+            total.correct += is_hit(logits, s.d_vocab, target);
             total.loss += cross_entropy(logits, s.d_vocab, target, 1.0f);
         }
     }
@@ -472,7 +480,7 @@ double kernel_step(void* kernel, const float* P, float* G, const std::int64_t* t
     return static_cast<Kernel*>(kernel)->step(P, G, {tokens, targets, mask, batch, width}, scale);
 }
 
-// Summed loss in nats, and number of targets with the largest logit, of each sequence.   loss, correct [batch]
+// Summed loss in nats, and number of targets that are hits, of each sequence.   loss, correct [batch]
 void kernel_score(void* kernel, const float* P, const std::int64_t* tokens, const std::int64_t* targets,
                   const std::uint8_t* mask, std::int64_t batch, int width, double* loss, std::int64_t* correct) {
     static_cast<Kernel*>(kernel)->score_batch(P, {tokens, targets, mask, batch, width}, loss, correct);

@@ -78,7 +78,7 @@ class NativeStep:
     def score(
         self, batch: Batch, flat: Float[Tensor, " n_parameters"] | None = None
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
-        """Summed loss in nats, and number of targets with the largest logit, of each sequence; no gradient is made.
+        """Summed loss in nats, and number of targets that are `hits`, of each sequence; no gradient is made.
 
         With `flat`, of these parameters instead of the model's: perturbed copies need no model of their own. Raises
         `ValueError` as `backward` does, and for parameters that are not float32 or of another number.
