@@ -19,6 +19,7 @@ _HOME = {
     "RunStore": "procpre_interp.runs",
     "load_history": "procpre_interp.runs",
     "load_model": "procpre_interp.pipeline",
+    "load_plugin": "procpre_interp.plugins",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Literal
 
+from procpre_interp import plugins
 from procpre_interp.pipeline import RunConfig, execute
 from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
@@ -160,14 +162,15 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.run: str | None = None
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, store_path), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, store_path, plugins.loaded()), daemon=True)
         with _ignored_interrupts():
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
     def start(self, run: str, config: RunConfig) -> None:
         self.run = run
-        self.connection.send((run, config))
+        self.connection.send(run)
+        self.connection.send(config)
 
     def ask_to_stop(self) -> None:
         with suppress(OSError):  # it is gone
@@ -199,17 +202,22 @@ def _ignored_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(connection: Connection, store_path: Path) -> None:
-    """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone."""
+def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
+    """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone.
+
+    `needed` are the plugins of the main process: without them a config in the pipe could not be read.
+    """
     while True:
         try:
-            message = connection.recv()
+            if (run := connection.recv()) == "stop":
+                return
+            content = connection.recv_bytes()
         except EOFError:
             return
-        if message == "stop":
-            return
-        run, config = message
         try:
+            for plugin in needed:
+                plugins.load_plugin(plugin.source, expected=plugin)
+            config = ForkingPickler.loads(content)
             # Data and tests too: threads of several workers on the same cores mostly wait for one another.
             with run_threads(1):
                 _execute(run, config, store_path, connection)

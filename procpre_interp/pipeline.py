@@ -15,6 +15,7 @@ from procpre_interp.data import Split, Task
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.model import HookedTransformer, ModelConfig, canonical_selector, load_weights, save_weights, select
+from procpre_interp.plugins import loaded
 from procpre_interp.runs import PartialRun, Run, RunStore, environment
 from procpre_interp.seeding import stream
 from procpre_interp.stats import time_to_breakthrough
@@ -165,7 +166,12 @@ def execute(
         model = model.to(config.train.device)
         partial.write_config(to_yaml(config))
         kernel = {"kernel": config.train.kernel, "kernel_note": wanted.kernel_note}
-        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel)
+        plugins = loaded()
+        marks = {"plugins": [plugin.mark for plugin in plugins]} if plugins else {}
+        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel | marks)
+        for plugin in plugins:
+            if plugin.is_file:
+                partial.write_plugin(plugin)
         trainer = Trainer(
             model,
             config.task,

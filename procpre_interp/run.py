@@ -13,6 +13,7 @@ import yaml
 from procpre_interp import files
 from procpre_interp.environment import now
 from procpre_interp.notebook import fields_html
+from procpre_interp.plugins import Plugin
 from procpre_interp.registry import unknown_name
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
@@ -128,6 +129,12 @@ class PartialRun:
     def write_json(self, name: str, value: Any) -> None:
         """Store a small value, such as `environment.json`."""
         files.write_json(self.folder / name, value)
+
+    def write_plugin(self, plugin: Plugin) -> None:
+        """Keep a copy of a plugin's file, to be read or to be named by the user: nothing in a store is ever loaded."""
+        folder = self.folder / "plugins" / plugin.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / plugin.name, Path(plugin.source).read_text(encoding="utf-8"))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Store a table as parquet: `history`, `examples`."""

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
 from procpre_interp.commands.reproduce import print_results
-from procpre_interp.commands.training import read_yaml
+from procpre_interp.commands.training import read_config
 from procpre_interp.config import from_dict, to_yaml
 from procpre_interp.describe import map_effects_table
 from procpre_interp.outcomes import cost_of
@@ -28,9 +28,9 @@ class SweepCommand:
     """Run every condition of a sweep over its replicates, and report.
 
     CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
-    grids and transfer maps; `experiments/sweeps` has examples. Runs that are in the store already are not repeated, so
-    the same command goes on after Ctrl-C, and a larger grid computes only what is new. A failed cell is shown and
-    counted; the others go on.
+    grids and transfer maps; `experiments/sweeps` has examples. `plugins: [my.py]` in it loads files of your own. Runs
+    that are in the store already are not repeated, so the same command goes on after Ctrl-C, and a larger grid computes
+    only what is new. A failed cell is shown and counted; the others go on.
     """
 
     config: Positional[Path]
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     may_start = time_limit(command.minutes)
     if command.outcome not in OUTCOMES:
         raise unknown_name("outcome", command.outcome, list(OUTCOMES))
-    fields = read_yaml(command.config)
+    fields = read_config(command.config)
     if command.replicates is not None:
         fields["replicates"] = command.replicates
     sweep = from_dict(Sweep, fields, str(command.config))

@@ -13,6 +13,7 @@ from procpre_interp.config import from_dict, yaml_fields
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine import Event, progress_event
 from procpre_interp.pipeline import Architecture, RunConfig, execute
+from procpre_interp.plugins import load_plugin, locate
 from procpre_interp.progress import RunProgress
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.terminal import default_store
@@ -26,6 +27,7 @@ HELP_FLAGS = ("-h", "--help")
 class Training:
     """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
 
+    --import FILE.py registers tasks, controls and interventions of your own, and may be given several times.
     --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
     --intervene 'NAME field=value ...' does something to the run, and may be given several times: entropy_penalty,
     matched_entropy, rewind or rate, such as --intervene 'rewind selector=mlp steps=[0,500]', or a closed-form
@@ -51,7 +53,7 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
     interventions, arguments = take_interventions(arguments)
     fields: dict[str, Any] = {}
     if path is not None:
-        fields = read_yaml(Path(path))
+        fields = read_config(Path(path))
     if interventions:
         train = fields.get("train") or {}
         fields["train"] = {**train, "interventions": [*(train.get("interventions") or []), *interventions]}
@@ -83,6 +85,20 @@ def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list
         INTERVENTIONS.build(name, **values)  # so that a mistake is said at once
         found.append({"name": name, **values})
     return found, rest
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Fields from a YAML file that the user passed, its `plugins` loaded: files relative to its folder, or modules.
+
+    Raises `ValueError` for a mistake in it or in a plugin.
+    """
+    fields = read_yaml(path)
+    names = fields.pop("plugins", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: plugins: {str(names)[:100]!r} is no list of files and modules, such as [my.py]")
+    for name in names:
+        load_plugin(locate(name, path.parent))
+    return fields
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -137,7 +137,8 @@ def _contents(corpus: Corpus, files: dict[str, str], skipped: Counter[str]) -> I
 
 
 def _hash_files(corpus: Corpus, files: dict[str, str]) -> str:
-    identity = json.dumps([corpus.name, corpus.version, sorted(files.items())])
+    own = [plugin] if (plugin := getattr(corpus, "plugin", None)) else []
+    identity = json.dumps([corpus.name, corpus.version, sorted(files.items()), *own])
     return hashlib.sha256(identity.encode()).hexdigest()[:ID_LENGTH]
 
 
