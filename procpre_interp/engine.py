@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from procpre_interp import plugins
 from procpre_interp.pipeline import RunConfig, execute
@@ -211,13 +210,13 @@ def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin
         try:
             if (run := connection.recv()) == "stop":
                 return
-            content = connection.recv_bytes()
+            problem = _plugin_problem(needed)
+            config: Any = connection.recv() if problem is None else connection.recv_bytes()
         except EOFError:
             return
         try:
-            for plugin in needed:
-                plugins.load_plugin(plugin.source, expected=plugin)
-            config = ForkingPickler.loads(content)
+            if problem is not None:
+                raise problem
             # Data and tests too: threads of several workers on the same cores mostly wait for one another.
             with run_threads(1):
                 _execute(run, config, store_path, connection)
@@ -229,6 +228,16 @@ def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin
             outcome = Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}")
         with suppress(OSError):  # the main process is gone; the pipe's end tells
             connection.send(outcome)
+
+
+def _plugin_problem(needed: tuple[plugins.Plugin, ...]) -> Exception | None:
+    """Load the plugins, and say what is wrong with one."""
+    try:
+        for plugin in needed:
+            plugins.load_plugin(plugin.source, expected=plugin)
+    except (ValueError, OSError) as problem:
+        return problem
+    return None
 
 
 def _execute(run: str, config: RunConfig, store_path: Path, connection: Connection) -> None:

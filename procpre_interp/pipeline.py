@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.model import HookedTransformer, ModelConfig, canonical_selector, load_weights, save_weights, select
 from procpre_interp.plugins import loaded
-from procpre_interp.runs import PartialRun, Run, RunStore, environment
+from procpre_interp.runs import PartialRun, Run, RunStore, environment, load_run
 from procpre_interp.seeding import stream
 from procpre_interp.stats import time_to_breakthrough
 from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
@@ -113,6 +114,13 @@ class RunConfig:
         """One line when `kernel: auto` falls back to torch, and why; None when it does not."""
         reason = self.train.why_torch(model_config(self)) if self.train.kernel == "auto" else None
         return reason and f"kernel: torch, since {reason}"
+
+    @property
+    def compile_note(self) -> str | None:
+        """One line where `resolve` will first compile the native kernel; None where it is there, or is not used."""
+        if self.train.kernel == "torch" or not self.train.needs_compiling(model_config(self)):
+            return None
+        return "compiling the native kernel for this shape: up to a minute, once"
 
     @property
     def run_id(self) -> str:
@@ -236,14 +244,15 @@ def run_config(run: Run) -> RunConfig:
     return from_dict(RunConfig, run.config, "config")
 
 
-def load_model(run: Run, step: int | None = None) -> HookedTransformer:
-    """The run's model in eval mode, with its final weights or those of a kept checkpoint."""
-    return load_weights(run.weights_path(step))
+def load_model(run: Run | str | Path, step: int | None = None) -> HookedTransformer:
+    """The model of a run, given as a `Run` or as its folder, in eval mode: with its final weights, or those of a kept
+    checkpoint."""
+    return load_weights(load_run(run).weights_path(step))
 
 
-def load_task(run: Run) -> Task:
-    """The task that the run was trained on."""
-    return from_dict(Task, run.config["task"], "task")
+def load_task(run: Run | str | Path) -> Task:
+    """The task that a run, given as a `Run` or as its folder, was trained on."""
+    return from_dict(Task, load_run(run).config["task"], "task")
 
 
 def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:

@@ -63,6 +63,7 @@ ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
 ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
 ALLOWED["observe"] = PIPELINE | {"claims", "heads", "lineage", "pipeline"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
+ALLOWED["watched"] = PIPELINE | {"pipeline", "engine", "progress"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}

@@ -128,8 +128,10 @@ def as_default(command: type, fields: dict[str, Any]) -> Any:
 def run_one(config: RunConfig, store_path: Path) -> Run:
     """Execute a run with progress on stderr, and print its outcome."""
     store = RunStore(store_path)
-    run_id = config.run_id
     console = Console(stderr=True)
+    if (note := config.compile_note) is not None:
+        console.print(note, markup=False, highlight=False)
+    run_id = config.run_id
     label = f"{config.task.name} {run_id}"
     if store.is_finished(run_id):
         console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)
