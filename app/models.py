@@ -99,7 +99,7 @@ def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, *
     """`function(model, *arguments, **options)`, computed once for the same subject and arguments."""
     name = f"{function.__module__}.{function.__qualname__}"
     return _measure(
-        name, found.key, arguments, options, lambda of, *rest, **more: function(of.model, *rest, **more), found
+        name, found.key, arguments, options, lambda each, /, *rest, **more: function(each.model, *rest, **more), found
     )
 
 
@@ -107,14 +107,21 @@ def compare(function: Callable[..., T], first: Subject, second: Subject, *argume
     """`function(first model, second model, *arguments, **options)`, computed once for the same ones."""
     name, other = f"{function.__module__}.{function.__qualname__}", second.model
     key = (*first.key, *second.key, *(repr(argument) for argument in arguments))
-    return _measure(name, key, (), options, lambda of, **more: function(of.model, other, *arguments, **more), first)
+    return _measure(
+        name, key, (), options, lambda each, /, **more: function(each.model, other, *arguments, **more), first
+    )
 
 
 def measure(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
     """`function(model, task, *arguments, **options)`, computed once for the same subject and arguments."""
     name, task = f"{function.__module__}.{function.__qualname__}", found.task
     return _measure(
-        name, found.key, arguments, options, lambda of, *rest, **more: function(of.model, task, *rest, **more), found
+        name,
+        found.key,
+        arguments,
+        options,
+        lambda each, /, *rest, **more: function(each.model, task, *rest, **more),
+        found,
     )
 
 

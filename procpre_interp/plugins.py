@@ -111,7 +111,7 @@ def locate(name: str | Path, folder: Path | None = None) -> str:
     """
     text = str(name)
     if text.endswith(".py") or os.sep in text:
-        path = (folder or Path()).joinpath(Path(text).expanduser()).resolve()
+        path = (folder or Path()).joinpath(os.path.expanduser(text)).resolve()
         if not path.is_file() or path.suffix != ".py" or os.pathsep in str(path):
             raise ValueError(f"plugin {text}: there is no file {path}, or it is no .py file that can be loaded")
         return str(path)

@@ -1,6 +1,7 @@
 """One run: reading a finished one, each file checked against the manifest, and writing one."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -187,7 +188,7 @@ def load_run(run: Run | str | Path) -> Run:
     """
     if isinstance(run, Run):
         return run
-    folder = Path(run).expanduser().resolve()  # whose name is the run's id, also for "."
+    folder = Path(os.path.expanduser(run)).resolve()  # whose name is the run's id, also for "."
     if not (folder / files.MANIFEST).is_file():
         raise UnknownRun(f"no finished run in {folder}; give a run's folder, or RunStore(STORE).open(ID)")
     return read_run(folder, verify=False)

@@ -9,7 +9,7 @@ from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import COLUMNS as PROBES
 from procpre_interp.commands.subjects import named_task
 from procpre_interp.data import TASKS
-from procpre_interp.model import to_huggingface
+from procpre_interp.model import HookedTransformer, to_huggingface
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model
 from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
@@ -117,8 +117,10 @@ HAYSTACK = ["--task", "{name: haystack, max_pairs: 5}"]
 @pytest.fixture
 def folders(runs, store, tmp_path, monkeypatch) -> list[str]:
     """Three models of Hugging Face's in folders of one name."""
-    for place, (run, step) in zip("abc", ((runs[0], 4), (runs[1], 4), (runs[0], 0))):
-        to_huggingface(load_model(store.open(run), step)).save_pretrained(tmp_path / place / "checkpoint-1000")
+    models = [load_model(store.open(run)) for run in runs]
+    models.append(HookedTransformer.from_seed(models[0].config, 2, "folders"))
+    for place, model in zip("abc", models):
+        to_huggingface(model).save_pretrained(tmp_path / place / "checkpoint-1000")
     return [f"{place}/checkpoint-1000" for place in "abc"]
 
 

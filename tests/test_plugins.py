@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import streamlit as st
 
 from procpre_interp.ablate.ablation import ABLATIONS
 from procpre_interp.cli import main
@@ -167,6 +168,7 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
 
     assert main([*probe, "--import", "own/my.py"]) == 0
     forget()
+    st.cache_resource.clear()  # another explorer
     monkeypatch.setenv(VARIABLE, str(majority))  # as `app --import` does for its child
     page = open_page(monkeypatch, tmp_path / "runs", attention, run=run)
     assert not page.error

@@ -1,6 +1,7 @@
 """What people use from Python: names at the top, runs by their paths, progress, the loss, and generating."""
 
 import io
+import itertools
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ from tests.models import TINY, random_model, random_tokens
 RUN = "f00f71212a994232"
 SHORT = TrainConfig(steps=12, batch_size=4, warmup_steps=1, evaluate_every=6, evaluate_examples=8, kernel="torch")
 CONFIG = RunConfig(
-    task=TASKS.build("dyck", k=2, length=64), model=Architecture(n_layers=1, n_heads=2, d_model=8), train=SHORT
+    task=TASKS.build("reverse", vocab=8, length=4), model=Architecture(n_layers=1, n_heads=2, d_model=8), train=SHORT
 )
 
 
@@ -137,21 +138,19 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("progress", [None, True, False])
-@pytest.mark.parametrize("where", ["terminal", "pipe"])
-def test_progress_is_shown_in_a_terminal_and_not_in_a_pipe(progress, where, tmp_path, monkeypatch):
-    stderr = Terminal() if where == "terminal" else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
+def test_progress_is_shown_in_a_terminal_and_not_in_a_pipe(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     seen = []
-    run = procpre_interp.execute(
-        CONFIG, RunStore(tmp_path), progress=progress, on_step=lambda state, train: seen.append(state.step)
-    )
-    assert run.summary["status"] == "finished"
-    assert seen == list(range(1, 13))
-    wanted = where == "terminal" if progress is None else progress
-    assert ("dyck, seed 0" in stderr.getvalue()) == wanted
-    assert bool(stderr.getvalue()) == wanted
+    for where, progress in itertools.product((Terminal, io.StringIO), (None, True, False)):
+        monkeypatch.setattr(sys, "stderr", stderr := where())
+        run = procpre_interp.execute(
+            CONFIG, RunStore(tmp_path), progress=progress, on_step=lambda state, train: seen.append(state.step)
+        )
+        assert run.summary["status"] == "finished"
+        wanted = where is Terminal if progress is None else progress
+        assert ("reverse, seed 0" in stderr.getvalue()) == wanted
+        assert bool(stderr.getvalue()) == wanted
+    assert seen == list(range(1, 13)), "the first call trains, the others open the finished run"
 
 
 def test_a_notebook_has_a_line_that_is_written_over(tmp_path, monkeypatch):
@@ -165,11 +164,11 @@ def test_a_notebook_has_a_line_that_is_written_over(tmp_path, monkeypatch):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr(watched, "NOTEBOOK_SECONDS", 0.0)
     procpre_interp.execute(CONFIG, RunStore(tmp_path))
-    assert any(line.startswith("dyck, seed 0: step 10 of at most 12") for line in said)
-    assert said[-1] == "dyck, seed 0: finished"
+    assert any(line.startswith("reverse, seed 0: step 10 of at most 12") for line in said)
+    assert said[-1] == "reverse, seed 0: finished"
     with pytest.raises(ValueError, match="cannot be used"):
         procpre_interp.execute(RunConfig(task=CONFIG.task, train=TrainConfig(device="cuda:99")), RunStore(tmp_path))
-    assert said[-1] == "dyck, seed 0: stopped"
+    assert said[-1] == "reverse, seed 0: stopped"
 
 
 def test_compiling_is_said_before(a_compiler, tmp_path, monkeypatch):

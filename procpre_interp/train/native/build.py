@@ -82,7 +82,10 @@ def is_built(shape: KernelShape, level: Level = "native") -> bool:
 
 
 def _folder() -> Path:
-    return cache_folder() / "native"
+    try:
+        return cache_folder() / "native"
+    except FileNotFoundError as problem:
+        raise KernelUnavailable(str(problem)) from None
 
 
 def _library(shape: KernelShape, level: Level, command: tuple[str, ...], folder: Path) -> Path:
