@@ -25,6 +25,10 @@ ID_LENGTH = 16
 """Hexadecimal digits of a content hash that name a run: 64 bits."""
 
 
+ORIGIN = frozenset({"version", "plugin"})
+"""Keys of a plain config that say where its class comes from, and are no fields of it."""
+
+
 class MissingPlugin(ValueError):
     """What a config names comes from a plugin that is not loaded, or not as it was."""
 

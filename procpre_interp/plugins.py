@@ -58,6 +58,13 @@ class Plugin:
         """What configs record, and what is hashed."""
         return f"{self.name}@{self.digest}"
 
+    def text(self) -> str:
+        """The file's source. Raises `ValueError` where it is no longer what was loaded."""
+        content = Path(self.source).read_bytes()
+        if _digest(content) != self.digest:
+            raise ValueError(f"plugin {self.source} has changed since it was loaded; start the command anew")
+        return content.decode()
+
 
 def load_plugin(name: str | Path, *, expected: Plugin | None = None) -> Plugin:
     """Load a plugin once: a path that ends in .py, or the name of an installed module.
@@ -68,7 +75,7 @@ def load_plugin(name: str | Path, *, expected: Plugin | None = None) -> Plugin:
     source = locate(name)
     with _one_at_a_time:
         content = Path(source).read_bytes() if source.endswith(".py") else b""
-        plugin = Plugin(source, hashlib.sha256(content).hexdigest()[:ID_LENGTH] if content else _hash_package(source))
+        plugin = Plugin(source, _digest(content) if source.endswith(".py") else _hash_package(source))
         known = [*loaded(), *([] if expected is None else [expected])]
         if other := next((each for each in known if each.source == source and each != plugin), None):
             raise ValueError(f"plugin {source} has changed since it was loaded as {other.mark}; start the command anew")
@@ -168,9 +175,10 @@ def _top(module: str) -> list[Path] | None:
     return [Path(path) for path in spec.submodule_search_locations or filter(None, [spec.origin])]
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:ID_LENGTH]
+
+
 def _hash_package(module: str) -> str:
-    digest = hashlib.sha256()
-    for top in _top(module) or []:
-        for path in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
-            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:ID_LENGTH]
+    files = [path for top in _top(module) or [] for path in (sorted(top.rglob("*.py")) if top.is_dir() else [top])]
+    return _digest(b"".join(path.name.encode() + hashlib.sha256(path.read_bytes()).digest() for path in files))

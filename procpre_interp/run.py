@@ -149,7 +149,7 @@ class PartialRun:
         """Keep a copy of a plugin's file, to be read or to be named by the user: nothing in a store is ever loaded."""
         folder = self.folder / "plugins" / plugin.digest
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / plugin.name, Path(plugin.source).read_text(encoding="utf-8"))
+        files.write_text(folder / plugin.name, plugin.text())
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Store a table as parquet: `history`, `examples`."""

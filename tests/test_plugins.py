@@ -9,6 +9,7 @@ import pytest
 import streamlit as st
 
 from procpre_interp.ablate.ablation import ABLATIONS
+from procpre_interp.ablate.sweep import copy_labels
 from procpre_interp.cli import main
 from procpre_interp.config import MissingPlugin, from_dict, from_yaml, to_yaml
 from procpre_interp.data import CORPORA, TASKS, Task
@@ -16,6 +17,7 @@ from procpre_interp.data.corpus import build_corpus, corpus_hash
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_task
 from procpre_interp.plugins import VARIABLE, Plugin, load_named, load_plugin, loaded, named
 from procpre_interp.runs import RunStore
+from procpre_interp.sweep import described
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import INTERVENTIONS
 from tests.explorer import charts, open_page, said
@@ -333,6 +335,9 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(majority):
     majority.write_text(f"{MAJORITY}\n# changed\n")
     with pytest.raises(ValueError, match="has changed since it was loaded"):
         load_plugin(majority)
+    with pytest.raises(ValueError, match="has changed since it was loaded"):  # whose copy would not be what ran
+        execute(config_of(), RunStore("runs"))
+    assert not RunStore("runs").query()["run"].map(RunStore("runs").is_finished).any()
     forget()
     with pytest.raises(ValueError, match="has changed since it was loaded"):  # by the main process, says a worker
         load_plugin(majority, expected=plugin)
@@ -341,7 +346,10 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(majority):
 def test_a_plugins_control_in_a_transfer(tmp_path):
     (tmp_path / "halved.py").write_text(HALVED)
     load_plugin("halved.py")
-    parent = Parent(run="0" * 16, selector="attn", ablation=ABLATIONS.build("halved"))
+    halved = ABLATIONS.build("halved")
+    assert described(halved) == ["halved"]
+    assert copy_labels([halved], n_draws=1).columns.tolist() == ["ablation", "selector", "draw"]
+    parent = Parent(run="0" * 16, selector="attn", ablation=halved)
     config = RunConfig(task=TASKS.build("dyck", k=2, length=8), parents=(parent,), train=SHORT)
     with_plugin = config.run_id
     forget()

@@ -11,6 +11,7 @@ import torch
 
 import procpre_interp
 from procpre_interp import watched
+from procpre_interp.cli import main
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import token_names
 from procpre_interp.pipeline import Architecture, RunConfig, load_model, load_task
@@ -19,6 +20,7 @@ from procpre_interp.runs import RunStore
 from procpre_interp.seeding import stream
 from procpre_interp.train import TrainConfig, evaluate, masked_loss, summarise
 from procpre_interp.train.loss import backward
+from procpre_interp.train.native import KernelUnavailable
 from tests.explorer import DEMO
 from tests.models import TINY, random_model, random_tokens
 
@@ -188,6 +190,20 @@ def test_compiling_is_said_before(a_compiler, tmp_path, monkeypatch):
     assert config.compile_note is None
     monkeypatch.setenv("CXX", "/nothing/of/the/kind")
     assert config.compile_note is None
+
+
+def test_the_command_line_says_it_too(a_compiler, tmp_path, monkeypatch, capsys):
+    def refuse(shape, output, *, level):
+        raise KernelUnavailable("no compiling in this test")
+
+    monkeypatch.setitem(os.environ, "PROCPRE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("procpre_interp.train.native.build.compile_kernel", refuse)
+    train = ["--train.steps", "2", "--train.batch-size", "4", "--train.warmup-steps", "1"]
+    train += ["--train.evaluate-examples", "4", "--task.vocab", "8", "--task.length", "4"]
+    assert main(["train", "--task", "reverse", *train, "--store", str(tmp_path / "runs")]) == 0
+    compiling, fallback, *_ = capsys.readouterr().err.splitlines()
+    assert compiling == "compiling the native kernel for this shape: up to a minute, once"
+    assert fallback.startswith("kernel: torch, since no compiling in this test")
 
 
 def test_token_names_name_every_position_of_every_task():
