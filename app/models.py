@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
+from procpre_interp import plugins
+from procpre_interp.config import MissingPlugin
 from procpre_interp.data import Task
 from procpre_interp.exhibits.attention import Moment, moments
 from procpre_interp.lineage import STAGES, StageName, check_stage, stages
@@ -26,8 +28,16 @@ class Subject:
     name: str
     """For people: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
-    task: Task
-    """Text is read from the cache alone: a stored config could name any folder."""
+    task_or_problem: Task | MissingPlugin
+    """What is missing stops only what needs the task: its weights can be shown. Text is read from the cache alone: a
+    stored config could name any folder."""
+
+    @property
+    def task(self) -> Task:
+        """Raises `MissingPlugin` where the task is from a plugin that the explorer was not started with."""
+        if isinstance(self.task_or_problem, MissingPlugin):
+            raise self.task_or_problem
+        return self.task_or_problem
 
 
 def moment(chosen: Moment, store: RunStore) -> Subject:
@@ -66,14 +76,20 @@ def subject_at(run: Run, store: RunStore, stage: StageName) -> Subject:
 
 @st.cache_resource(max_entries=64, show_spinner="Loading a model")
 def _at_step(folder: Path, created: str, _run: Run, step: int | None) -> Subject:
+    plugins.load_named()
     model = load_model(_run, step)
     number = _run.steps[-1] if step is None else step
     key = (str(folder), created, str(number))
-    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, load_task(_run).from_cache())
+    try:
+        task = load_task(_run).from_cache()
+    except MissingPlugin as problem:
+        task = problem
+    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, task)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading a model")
 def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: RunStore) -> Subject:
+    plugins.load_named()
     found = stages(_run, _store)
     check_stage(_run, found, stage)
     key = (str(folder), created, stage)
@@ -84,7 +100,7 @@ def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, *
     """`function(model, *arguments, **options)`, computed once for the same subject and arguments."""
     name = f"{function.__module__}.{function.__qualname__}"
     return _measure(
-        name, found.key, arguments, options, lambda model, _, *rest, **more: function(model, *rest, **more), found
+        name, found.key, arguments, options, lambda each, /, *rest, **more: function(each.model, *rest, **more), found
     )
 
 
@@ -92,12 +108,22 @@ def compare(function: Callable[..., T], first: Subject, second: Subject, *argume
     """`function(first model, second model, *arguments, **options)`, computed once for the same ones."""
     name, other = f"{function.__module__}.{function.__qualname__}", second.model
     key = (*first.key, *second.key, *(repr(argument) for argument in arguments))
-    return _measure(name, key, (), options, lambda model, _, **more: function(model, other, *arguments, **more), first)
+    return _measure(
+        name, key, (), options, lambda each, /, **more: function(each.model, other, *arguments, **more), first
+    )
 
 
 def measure(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
     """`function(model, task, *arguments, **options)`, computed once for the same subject and arguments."""
-    return _measure(f"{function.__module__}.{function.__qualname__}", found.key, arguments, options, function, found)
+    name, task = f"{function.__module__}.{function.__qualname__}", found.task
+    return _measure(
+        name,
+        found.key,
+        arguments,
+        options,
+        lambda each, /, *rest, **more: function(each.model, task, *rest, **more),
+        found,
+    )
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -110,4 +136,4 @@ def _measure(
     _subject: Subject,
 ) -> T:
     with run_threads(1):  # whose number changes last bits
-        return _function(_subject.model, _subject.task, *arguments, **options)
+        return _function(_subject, *arguments, **options)

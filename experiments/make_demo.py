@@ -2,7 +2,7 @@
 
 It holds the first replicates of the reproduction with their evaluations, the transfer map of components, and the
 weights of one replicate at a few steps of both phases, with and without transfer. Everything is a copy of what
-`procpre-interp reproduce`, `sweep experiments/sweeps/components.yaml` and `claims retrieval_head_forms --run` computed.
+`procpre-interp reproduce`, `sweep components` and `claims retrieval_head_forms --run` computed.
 
     python experiments/make_demo.py --store runs
 """

@@ -16,9 +16,20 @@ _HOME = {
     "numpy_stream": "procpre_interp.seeding",
     "HookedTransformer": "procpre_interp.model",
     "ModelConfig": "procpre_interp.model",
+    "RunConfig": "procpre_interp.pipeline",
+    "Architecture": "procpre_interp.pipeline",
+    "Parent": "procpre_interp.pipeline",
+    "TrainConfig": "procpre_interp.train",
+    "TransferConfig": "procpre_interp.transfer",
+    "execute": "procpre_interp.watched",
     "RunStore": "procpre_interp.runs",
-    "load_history": "procpre_interp.runs",
+    "load_run": "procpre_interp.run",
+    "load_history": "procpre_interp.run",
     "load_model": "procpre_interp.pipeline",
+    "load_task": "procpre_interp.pipeline",
+    "load_plugin": "procpre_interp.plugins",
+    "token_names": "procpre_interp.data.tokens",
+    "masked_loss": "procpre_interp.train",
 }
 
 __all__ = ["__version__", *_HOME]

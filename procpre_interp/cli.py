@@ -35,6 +35,7 @@ procpre-interp COMMAND -h shows a command's options. For example:
   procpre-interp train --task dyck --task.k 16 --train.steps 2000 --train.batch-size 32
   procpre-interp transfer --parent RUN --components attn+ln --task haystack
 
+With every command, --import FILE.py (or a module) loads tasks, controls and interventions of your own.
 Runs are kept in the folder that --store names (or $PROCPRE_STORE; default: runs). A run is named by the hash of its
 config: repeating a command resumes it where it was stopped, or opens the finished result.
 """
@@ -83,9 +84,16 @@ def _run(name: str, arguments: list[str]) -> int:
 
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
-    command = importlib.import_module(f"procpre_interp.commands.{name}")
+    from procpre_interp import plugins
+    from procpre_interp.commands.options import take_all
+
+    own, arguments = take_all(arguments, "--import")
     try:
-        return command.main(arguments) or 0
+        with plugins.named(own):
+            if name != "app":  # whose pages load them, in a process of their own
+                plugins.load_named()
+            command = importlib.import_module(f"procpre_interp.commands.{name}")
+            return command.main(arguments) or 0
     except SystemExit as leave:  # tyro's, after -h or a mistake that it has explained
         return leave.code if isinstance(leave.code, int) else 2
 

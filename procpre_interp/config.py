@@ -2,7 +2,8 @@
 
 What is hashed is what changes the numbers. Fields at their default are left out, so that a field added later
 renames no old run; a field with `metadata={"hashed": False}` (an output folder, a progress bar) never counts. A class
-may carry `version: ClassVar[int]`, raised when its numbers change, and, when it comes from a registry, its `name`.
+may carry `version: ClassVar[int]`, raised when its numbers change, and, when it comes from a registry, its `name` and
+the `plugin` that registered it.
 """
 
 import dataclasses
@@ -47,6 +48,14 @@ def shown(value: Any, at_most: int = SHOWN) -> str:
     except ValueError:  # Python writes no integers of more than 4300 digits
         text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= at_most else f"{text[: at_most - 3]}..."
+
+
+ORIGIN = frozenset({"version", "plugin"})
+"""Keys of a plain config that say where its class comes from, and are no fields of it."""
+
+
+class MissingPlugin(ValueError):
+    """What a config names comes from a plugin that is not loaded, or not as it was."""
 
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
@@ -143,7 +152,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """
     data = dict(data)
     if hasattr(cls, "registry") and "name" in data and not _has_field(cls, "name"):
-        cls = cls.registry[str(data.pop("name"))]  # type: ignore[attr-defined]
+        name = str(data.pop("name"))
+        _check_plugin(cls.registry, name, data.pop("plugin", None))  # type: ignore[attr-defined]
+        cls = cls.registry[name]  # type: ignore[attr-defined]
     elif hasattr(cls, "registry") and not hasattr(cls, "name"):
         raise ValueError(f"{where or cls.__name__}: give a name, one of: {', '.join(cls.registry)}")  # type: ignore[attr-defined]
     version = data.pop("version", None)
@@ -169,6 +180,23 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     return cls(**{key: coerce(value, hints[key], f"{prefix}{key}") for key, value in data.items()})
 
 
+def _check_plugin(registry: Any, name: str, mark: Any) -> None:
+    """Raise `MissingPlugin` where a config was made with a plugin, `mark`, and it is not the one that is loaded."""
+    if mark is None:
+        return
+    file = str(mark)[:100].partition("@")[0]
+    if name not in registry:
+        raise MissingPlugin(
+            f"{registry.kind} {name[:100]!r} comes from the plugin {file}, which is not loaded: give --import {file}"
+        )
+    if mark != (found := getattr(registry[name], "plugin", None)):
+        raise MissingPlugin(
+            f"{registry.kind} {name!r} comes from the plugin {str(mark)[:100]}, which is not loaded; "
+            f"{found or 'the package'} has one of that name. Give --import {file} as it was: a run keeps a copy "
+            "in its folder plugins"
+        )
+
+
 def _has_field(cls: type, name: str) -> bool:
     return dataclasses.is_dataclass(cls) and any(f.name == name for f in dataclasses.fields(cls))
 
@@ -189,6 +217,8 @@ def to_dict(config: Any, *, hashed_only: bool = False, defaults: bool = False) -
         plain["name"] = config.name  # type: ignore[attr-defined]
     if hasattr(config, "version"):
         plain["version"] = config.version  # type: ignore[attr-defined]
+    if hasattr(config, "registry") and (plugin := getattr(config, "plugin", None)) is not None:
+        plain["plugin"] = plugin
     hints = get_type_hints(type(config))
     for f in dataclasses.fields(config):
         if hashed_only and not f.metadata.get("hashed", True):

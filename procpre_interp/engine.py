@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from procpre_interp import plugins
 from procpre_interp.children import safe_spawn
 from procpre_interp.pipeline import RunConfig, execute
 from procpre_interp.runs import DamagedRun, RunStore
@@ -161,14 +162,15 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.run: str | None = None
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, store_path), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, store_path, plugins.loaded()), daemon=True)
         with _ignored_interrupts(), safe_spawn():
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
     def start(self, run: str, config: RunConfig) -> None:
         self.run = run
-        self.connection.send((run, config))
+        self.connection.send(run)
+        self.connection.send(config)
 
     def ask_to_stop(self) -> None:
         with suppress(OSError):  # it is gone
@@ -200,17 +202,22 @@ def _ignored_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(connection: Connection, store_path: Path) -> None:
-    """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone."""
+def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
+    """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone.
+
+    `needed` are the plugins of the main process: without them a config in the pipe could not be read.
+    """
     while True:
         try:
-            message = connection.recv()
+            if (run := connection.recv()) == "stop":
+                return
+            problem = _plugin_problem(needed)
+            config: Any = connection.recv() if problem is None else connection.recv_bytes()
         except EOFError:
             return
-        if message == "stop":
-            return
-        run, config = message
         try:
+            if problem is not None:
+                raise problem
             # Data and tests too: threads of several workers on the same cores mostly wait for one another.
             with run_threads(1):
                 _execute(run, config, store_path, connection)
@@ -222,6 +229,16 @@ def _work(connection: Connection, store_path: Path) -> None:
             outcome = Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}")
         with suppress(OSError):  # the main process is gone; the pipe's end tells
             connection.send(outcome)
+
+
+def _plugin_problem(needed: tuple[plugins.Plugin, ...]) -> Exception | None:
+    """Load the plugins, and say what is wrong with one."""
+    try:
+        for plugin in needed:
+            plugins.load_plugin(plugin.source, expected=plugin)
+    except (ValueError, OSError) as problem:
+        return problem
+    return None
 
 
 def _execute(run: str, config: RunConfig, store_path: Path, connection: Connection) -> None:

@@ -20,6 +20,7 @@ def export_run(run: Run, store: RunStore, *, steps: Sequence[int] = (), examples
         if step not in run.steps:
             raise ValueError(str(unknown_name(f"kept step of run {run.id}", str(step), [str(s) for s in run.steps])))
     wanted = {name: run.file(name) for name in ("environment.json", "history.parquet")}
+    wanted |= {name: run.file(name) for name in run.manifest if name.startswith("plugins/")}
     if examples:
         wanted["examples.parquet"] = run.file("examples.parquet")
     for step in steps:
@@ -31,7 +32,7 @@ def export_run(run: Run, store: RunStore, *, steps: Sequence[int] = (), examples
         if partial is not None:
             partial.write_config(yaml.safe_dump(run.config, sort_keys=False))
             for name, path in wanted.items():
-                (partial.folder / name).parent.mkdir(exist_ok=True)
+                (partial.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, partial.folder / name)
             said = {"left_out": f"{len(left_out)} files"} if left_out else {}
             partial.finish({**run.summary, **said}, created=run.summary.get("created"))

@@ -33,8 +33,18 @@ shows any file of this computer."""
 
 
 def cache_folder() -> Path:
-    """Where token files and compiled code are kept: $PROCPRE_CACHE, or ~/.cache/procpre_interp."""
-    return Path(os.environ.get("PROCPRE_CACHE") or "~/.cache/procpre_interp").expanduser()
+    """Where token files and compiled code are kept: $PROCPRE_CACHE, or ~/.cache/procpre_interp.
+
+    Raises `FileNotFoundError` where that is in a home folder that is not known, as in some services and containers.
+    """
+    folder = Path(os.environ.get("PROCPRE_CACHE") or "~/.cache/procpre_interp")
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(
+            f"the cache {folder} is in a home folder that is not known; set PROCPRE_CACHE to a folder that can be "
+            "written"
+        ) from None
 
 
 def sync_folder(folder: Path) -> None:

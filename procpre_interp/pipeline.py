@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,8 @@ from procpre_interp.model import (
     select,
     torch_defaults,
 )
-from procpre_interp.runs import PartialRun, Run, RunStore, environment
+from procpre_interp.plugins import loaded
+from procpre_interp.runs import PartialRun, Run, RunStore, environment, load_run
 from procpre_interp.seeding import stream
 from procpre_interp.stats import time_to_breakthrough
 from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
@@ -135,6 +137,13 @@ class RunConfig:
         return reason and f"kernel: torch, since {reason}"
 
     @property
+    def compile_note(self) -> str | None:
+        """One line where `resolve` will first compile the native kernel; None where it is there, or is not used."""
+        if self.train.kernel == "torch" or not self.train.needs_compiling(model_config(self)):
+            return None
+        return "compiling the native kernel for this shape: up to a minute, once"
+
+    @property
     def run_id(self) -> str:
         """Name of the run: the hash of the resolved config, parents' ids included."""
         return content_hash(self.resolve())
@@ -212,7 +221,12 @@ def _execute(
         model = model.to(config.train.device)
         partial.write_config(to_yaml(config))
         kernel = {"kernel": config.train.kernel, "kernel_note": wanted.kernel_note}
-        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel)
+        plugins = loaded()
+        marks = {"plugins": [plugin.mark for plugin in plugins]} if plugins else {}
+        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel | marks)
+        for plugin in plugins:
+            if plugin.is_file:
+                partial.write_plugin(plugin)
         trainer = Trainer(
             model,
             config.task,
@@ -287,16 +301,18 @@ def run_config(run: Run) -> RunConfig:
     return from_dict(RunConfig, run.config, "config")
 
 
-def load_model(run: Run, step: int | None = None) -> HookedTransformer:
-    """The run's model in eval mode, with its final weights or those of a kept checkpoint."""
-    path = run.weights_path(step)
-    with run.reading():
+def load_model(run: Run | str | Path, step: int | None = None) -> HookedTransformer:
+    """The model of a run, given as a `Run` or as its folder, in eval mode: with its final weights, or those of a kept
+    checkpoint."""
+    opened = load_run(run)
+    path = opened.weights_path(step)
+    with opened.reading():
         return load_weights(path)
 
 
-def load_task(run: Run) -> Task:
-    """The task that the run was trained on."""
-    return from_dict(Task, run.config["task"], "task")
+def load_task(run: Run | str | Path) -> Task:
+    """The task that a run, given as a `Run` or as its folder, was trained on."""
+    return from_dict(Task, load_run(run).config["task"], "task")
 
 
 @torch_defaults()

@@ -1,12 +1,26 @@
 """Named collections of classes: tasks, corpora, ablations."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from procpre_interp.config import from_dict, unknown_name
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
+
+_PLUGIN: ContextVar[str | None] = ContextVar("plugin", default=None)
+
+
+@contextmanager
+def registering(mark: str) -> Iterator[None]:
+    """What is registered in the block belongs to the plugin with this mark, which is then part of its identity."""
+    token = _PLUGIN.set(mark)
+    try:
+        yield
+    finally:
+        _PLUGIN.reset(token)
 
 
 class Registry(Generic[T]):
@@ -17,12 +31,12 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: enter the class under `name`, and set its `name` attribute."""
+        """Class decorator: enter the class under `name`, and set its attributes `name` and `plugin`."""
 
         def enter(cls: C) -> C:
             if name in self._classes:
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._classes[name].__qualname__}")
-            cls.name = name  # type: ignore[attr-defined]
+            cls.name, cls.plugin = name, _PLUGIN.get()  # type: ignore[attr-defined]
             self._classes[name] = cls  # pyright: ignore[reportArgumentType]
             return cls
 
@@ -30,7 +44,8 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._classes:
-            raise unknown_name(self.kind, name, list(self._classes))
+            own = f"; {self.kind}s of your own come with --import FILE.py"
+            raise ValueError(f"{unknown_name(self.kind, name, list(self._classes))}{own}")
         return self._classes[name]
 
     def build(self, name: str, **params: Any) -> T:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from procpre_interp import files, schema
 from procpre_interp.config import parse_yaml
 from procpre_interp.environment import now
 from procpre_interp.notebook import fields_html
+from procpre_interp.plugins import Plugin
 from procpre_interp.registry import unknown_name
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
@@ -115,6 +117,20 @@ class Run:
         """One row an example of the final test, the run and its seed first."""
         return self._table("examples.parquet")
 
+    def __str__(self) -> str:
+        """What it is, how it went, and where it is, in a few lines."""
+        seen, n = self.summary, self.summary.get("steps")
+        how = f"{seen.get('status')} after {n:,} steps" if isinstance(n, int) else f"{seen.get('status')}"
+        lines = [f"Run {self.id}: {seen.get('task')}, seed {self.seed}, {how} ({seen.get('stop_reason')})"]
+        if isinstance(accuracy := seen.get("accuracy"), float) and isinstance(loss := seen.get("loss_nats"), float):
+            lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats a token")
+        if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]:
+            lines.append(f"  weights from: {', '.join(parents)}")
+        return "\n".join([*lines, f"  {self.folder}"])
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.summary.get('task')}, seed {self.seed}, {self.summary.get('status')})"
+
     def _repr_html_(self) -> str:
         """In a notebook: what it is, how it went, and where its weights came from."""
         seen = ("status", "stop_reason", "task", "steps", "accuracy", "exact_match", "loss_nats", "breakthrough_step")
@@ -162,6 +178,12 @@ class PartialRun:
     def write_json(self, name: str, value: Any) -> None:
         """Store a small value, such as `environment.json`."""
         files.write_json(self._own(name), value)
+
+    def write_plugin(self, plugin: Plugin) -> None:
+        """Keep a copy of a plugin's file, to be read or to be named by the user: nothing in a store is ever loaded."""
+        folder = self.folder / "plugins" / plugin.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / plugin.name, plugin.text())
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Store a table as parquet: `history`, `examples`."""
@@ -218,9 +240,22 @@ def saved_step(folder: Path) -> int | None:
     return None
 
 
+def load_run(run: Run | str | Path) -> Run:
+    """A finished run from its folder, wherever that is; a `Run` is returned as it is.
+
+    Each file's content is checked when it is read. Raises `UnknownRun` where there is none, or `DamagedRun`.
+    """
+    if isinstance(run, Run):
+        return run
+    folder = Path(os.path.expanduser(run)).resolve()  # whose name is the run's id, also for "."
+    if not (folder / files.MANIFEST).is_file():
+        raise UnknownRun(f"no finished run in {folder}; give a run's folder, or RunStore(STORE).open(ID)")
+    return read_run(folder, verify=False)
+
+
 def load_history(run: Run | str | Path) -> pd.DataFrame:
     """The evaluations of a run, given as a `Run` or as its folder; one row an observation."""
-    return (run if isinstance(run, Run) else read_run(Path(run), verify=False)).history()
+    return load_run(run).history()
 
 
 def read_run(folder: Path, *, verify: bool) -> Run:

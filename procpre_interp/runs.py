@@ -38,6 +38,7 @@ from procpre_interp.run import (
     UnknownRun,
     is_numeric,
     load_history,
+    load_run,
     read_manifest,
     read_run,
     read_summary,
@@ -53,6 +54,7 @@ __all__ = [
     "environment",
     "load_histories",
     "load_history",
+    "load_run",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -129,13 +131,15 @@ class RunStore:
             return False
         return True
 
-    def open(self, run_id: str, *, verify: bool = True) -> Run:
-        """The finished run with this id, the unique beginning of one, or the newest for "latest".
+    def open(self, run_id: str | Path, *, verify: bool = True) -> Run:
+        """The finished run with this id, the unique beginning of one, the path of its folder, or the newest for
+        "latest".
 
-        Without `verify` each file's content is checked when it is read, instead of all of them now. Raises
-        `UnknownRun`, or `DamagedRun`.
+        A path must be that of a run of this store, since ids come from stored configs and from addresses too;
+        `load_run` opens any other. Without `verify` each file's content is checked when it is read, instead of all of
+        them now. Raises `UnknownRun`, or `DamagedRun`.
         """
-        return read_run(self._finished(self._resolve(run_id)), verify=verify)
+        return read_run(self._finished(self._resolve(self._named(run_id))), verify=verify)
 
     def query(self, /, **equals: Any) -> pd.DataFrame:
         """One row a run, newest first: its summary, its status and, where it is damaged, the problem.
@@ -227,6 +231,15 @@ class RunStore:
     def _lock(self, run_id: str) -> Path:
         # Beside the folder, not in it: so it is held through the rename, and never ends up in a finished run.
         return self.path / "partial" / f"{run_id}.lock"
+
+    def _named(self, run: str | Path) -> str:
+        """The id in the path of a run's folder; anything else as it is."""
+        path = Path(run)
+        if path.name == str(run):  # no path
+            return path.name
+        if path.parent.resolve() in (self.path.resolve() / "runs", self.path.resolve() / "partial"):
+            return path.name
+        raise UnknownRun(f"{str(run)[:200]!r} is no run of {self.path}; load_run opens a run's folder anywhere")
 
     def _resolve(self, run_id: str) -> str:
         if run_id == "latest":

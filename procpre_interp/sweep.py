@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.ablate import Ablation
-from procpre_interp.config import to_dict, unknown_name
+from procpre_interp.config import ORIGIN, to_dict, unknown_name
 from procpre_interp.data import Task
 from procpre_interp.engine import Event, execute_all
 from procpre_interp.heads import NEEDS_ORDER, name_heads, ordered_heads, orders_of
@@ -281,7 +281,7 @@ def grid_conditions(grid: Grid) -> list[Condition]:
 
 def described(part: Ablation | TransferConfig | None) -> list[str]:
     """An ablation or a transfer in a few words; none where it is the default."""
-    fields = {key: value for key, value in to_dict(part or {}).items() if key != "version"}
+    fields = {key: value for key, value in to_dict(part or {}).items() if key not in ORIGIN}
     name = fields.pop("name", None)
     inside = ", ".join(f"{key}={value}" for key, value in fields.items())
     if name is None:

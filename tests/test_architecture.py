@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "procpre_interp"
 
-BASE = {"children", "config", "environment", "files", "notebook", "registry", "schema", "seeding"}
+BASE = {"children", "config", "environment", "files", "notebook", "plugins", "registry", "schema", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
 EFFECTS = {"players", "transfer_map", "dose"}
 TABLES = {
@@ -63,6 +63,7 @@ ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
 ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
 ALLOWED["observe"] = PIPELINE | {"claims", "heads", "lineage", "pipeline"}
 ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
+ALLOWED["watched"] = PIPELINE | {"pipeline", "engine", "progress"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}

@@ -1,14 +1,19 @@
 """Files and other libraries' models: the same weights come back, and nothing runs code."""
 
+import argparse
 import dataclasses
 import json
 import os
 import pickle
 import re
+import zipfile
+from collections import defaultdict
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from procpre_interp.model import (
     ModelConfig,
@@ -103,6 +108,153 @@ def test_hugging_face_computes_the_same_and_comes_back(model):
 def test_a_folder_of_save_pretrained(model, tmp_path, capfd):
     to_huggingface(model).save_pretrained(tmp_path)
     assert same(from_huggingface(tmp_path), model)
+
+
+def as_bin(folder):
+    """The folder's safetensors files as torch files, with the names that `save_pretrained` gave these."""
+    for path in list(folder.glob("*.safetensors")):
+        name = path.name.replace("model", "pytorch_model", 1).replace(".safetensors", ".bin")
+        torch.save(load_file(path), folder / name)
+        path.unlink()
+    for path in list(folder.glob("*.index.json")):
+        text = path.read_text().replace('"model-', '"pytorch_model-').replace(".safetensors", ".bin")
+        (folder / "pytorch_model.bin.index.json").write_text(text)
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("layout", ["whole", "shards"])
+def test_other_files_of_a_folder_are_not_read(kind, layout, model, tmp_path):
+    shards = {"max_shard_size": "5KB"} if layout == "shards" else {}
+    to_huggingface(model).save_pretrained(tmp_path, **shards)
+    if kind == "bin":
+        as_bin(tmp_path)
+    assert (len(list(tmp_path.glob(f"*.{kind}"))) > 1) == (layout == "shards")
+    old = {name: tensor + 1 for name, tensor in to_huggingface(model).state_dict().items() if "wte" in name}
+    others = {"exp_avg": torch.ones(3)}
+    for prefix in ("", "z_", "pytorch_model_", "model_"):
+        save_file(old, tmp_path / f"{prefix}old.safetensors")
+        torch.save(old, tmp_path / f"{prefix}old.bin")
+    save_file(others, tmp_path / "optimizer.safetensors")
+    torch.save(others, tmp_path / "optimizer.bin")
+    assert same(from_huggingface(tmp_path), model)
+
+
+def sharded(model, folder) -> dict[str, str]:
+    to_huggingface(model).save_pretrained(folder, max_shard_size="5KB")
+    return json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+
+
+def test_a_tensor_in_two_shards_is_refused(model, tmp_path):
+    where = sharded(model, tmp_path)
+    name = "transformer.wpe.weight"
+    other = next(file for file in where.values() if file != where[name])
+    save_file(load_file(tmp_path / other) | {name: torch.zeros(8, 12)}, tmp_path / other)
+    with pytest.raises(ValueError, match=f"{re.escape(name)} occurs in another shard"):
+        from_huggingface(tmp_path)
+
+
+def test_a_missing_shard_and_a_missing_tensor_are_named(model, tmp_path):
+    where = sharded(model, tmp_path)
+    name = "transformer.wpe.weight"
+    shard = tmp_path / where[name]
+    left = load_file(shard)
+    del left[name]
+    save_file(left, shard)
+    with pytest.raises(ValueError, match=f"promises {re.escape(name)}"):
+        from_huggingface(tmp_path)
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard.name}, which is missing"):
+        from_huggingface(tmp_path)
+
+
+def test_two_sets_of_weights_are_refused_and_an_index_without_shards_is_not(model, tmp_path):
+    shards = set(sharded(model, tmp_path).values())
+    to_huggingface(model).save_pretrained(tmp_path / "whole")
+    (tmp_path / "whole" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="out of date"):
+        from_huggingface(tmp_path)
+    for name in shards:
+        (tmp_path / name).unlink()
+    assert same(from_huggingface(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("only other files", "no model.safetensors"),
+        ("foreign", "left over are exp_avg"),
+        ("path", "no file of the same folder"),
+        ("index", "no weight_map"),
+        ("no config", "no config.json"),
+        ("heads in words", "n_head='2' is no whole number"),
+        ("epsilon", "layer_norm_epsilon='None' is no number"),
+        ("a list", "holds no fields"),
+        ("no JSON", "not JSON"),
+        ("a list of tensors", "no tensors by name"),
+    ],
+)
+def test_a_bad_folder_is_one_clear_line(change, says, tmp_path):
+    to_huggingface(random_model()).save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    described = json.loads(config.read_text())
+    if change == "only other files":
+        weights.rename(tmp_path / "final.safetensors")
+    elif change == "foreign":
+        save_file(load_file(weights) | {"exp_avg": torch.ones(2)}, weights)
+    elif change in ("path", "index"):
+        weights.rename(tmp_path / "elsewhere")
+        index = {"weight_map": {"a": "../elsewhere"}} if change == "path" else {"weight_map": [1]}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    elif change == "no config":
+        config.unlink()
+    elif change == "heads in words":
+        config.write_text(json.dumps(described | {"n_head": "2"}))
+    elif change == "epsilon":
+        config.write_text(json.dumps(described | {"layer_norm_epsilon": None}))
+    elif change == "a list of tensors":
+        weights.unlink()
+        torch.save([torch.ones(2)], tmp_path / "pytorch_model.bin")
+    else:
+        config.write_text("[]" if change == "a list" else "{")
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
+        from_huggingface(tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+NUMBERS = (np.float64(0.5), np.float32(0.5), np.mean([0.25, 0.75]), np.int64(-3), np.uint8(7), np.bool_(True))
+
+
+@pytest.mark.parametrize("numpy_name", ["numpy._core.", "numpy.core."])
+def test_numpy_numbers_in_a_checkpoint(numpy_name, model, tmp_path):
+    """As the authors' training script writes: {"model", "optimizer", "scheduler", "val_acc"}, with numpy's means."""
+    state = to_huggingface(model).state_dict()
+    content = {"model": state, "optimizer": {"lr": NUMBERS[0]}, "scheduler": {}, "val_acc": list(NUMBERS)}
+    torch.save(content, tmp_path / "new.pt")
+    with zipfile.ZipFile(tmp_path / "new.pt") as new, zipfile.ZipFile(tmp_path / "model.pt", "w") as old:
+        for entry in new.infolist():  # numpy 1 called the same module by another name
+            old.writestr(entry, new.read(entry).replace(b"numpy._core.", numpy_name.encode()))
+    assert torch.equal(from_huggingface(tmp_path / "model.pt", n_heads=TINY.n_heads).flat, model.flat)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (Path("x"), "pathlib"),
+        (argparse.Namespace(a=1), "argparse.Namespace"),
+        (defaultdict(list), "collections.defaultdict"),
+        (Malicious(), "mkdir"),
+    ],
+    ids=["path", "namespace", "defaultdict", "malicious"],
+)
+def test_what_a_checkpoint_holds_besides_is_named(value, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": {}, "args": value}, "model.pt")
+    with pytest.raises(ValueError, match=named) as error:
+        from_huggingface("model.pt")
+    assert "\n" not in str(error.value)
+    assert not Path("owned").exists()
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "nested", "parallel", "without prefix", "buffers", "half"])

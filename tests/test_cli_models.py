@@ -9,7 +9,7 @@ from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import COLUMNS as PROBES
 from procpre_interp.commands.subjects import named_task
 from procpre_interp.data import TASKS
-from procpre_interp.model import to_huggingface
+from procpre_interp.model import HookedTransformer, to_huggingface
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model
 from procpre_interp.runs import RunStore
 from procpre_interp.train import TrainConfig
@@ -109,6 +109,82 @@ def test_a_model_from_hugging_face(runs, store, tmp_path, capsys):
         assert tables[0] == pytest.approx(tables[1], abs=1e-5) if command[-1] == "edges" else tables[0] == tables[1]
     assert main(["probe", str(tmp_path / "gpt2")]) == 2
     assert "model without a task" in complaint(capsys)
+
+
+HAYSTACK = ["--task", "{name: haystack, max_pairs: 5}"]
+
+
+@pytest.fixture
+def folders(runs, store, tmp_path, monkeypatch) -> list[str]:
+    """Three models of Hugging Face's in folders of one name."""
+    models = [load_model(store.open(run)) for run in runs]
+    models.append(HookedTransformer.from_seed(models[0].config, 2, "folders"))
+    for place, model in zip("abc", models):
+        to_huggingface(model).save_pretrained(tmp_path / place / "checkpoint-1000")
+    return [f"{place}/checkpoint-1000" for place in "abc"]
+
+
+MEASURES = [*(("probe", what) for what in PROBES if what != "linear"), *(("patch", what) for what in PATCHES)]
+"""Without linear probes, which take their time and go the way of all others."""
+
+
+@pytest.mark.parametrize(("name", "what"), MEASURES)
+def test_folders_of_one_name_are_told_apart(name, what, folders, tmp_path, capsys):
+    """In every table and report, as runs are: each has rows of its own, and people read means with n."""
+    page = tmp_path / "page.html"
+    call = [name, *folders, "--what", what, *HAYSTACK, "--sequences", "8", "--html", str(page)]
+    if what in ("drift", "cka", "timeline", "overlap", "reuse"):
+        assert main(call) == 2
+        assert f"a/checkpoint-1000 is a model without stages; --what {what} wants runs" in complaint(capsys)
+        return
+    assert main(call) == 0
+    shown = capsys.readouterr().out
+    assert "Means over 3 runs" in shown
+    head, *rows = shown.splitlines()[1:4]
+    assert head.split()[-1] == "n"
+    assert [row.split()[-1] for row in rows] == ["3", "3"]
+    assert all(folder in page.read_text() for folder in folders)
+    assert "after phase" not in shown + page.read_text()
+
+
+@pytest.mark.parametrize("inside", ["a", "a/checkpoint-1000"])
+def test_a_folder_is_called_by_the_shortest_end_that_tells_it_apart(
+    inside, folders, runs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path / inside)
+    here = "." if inside.endswith("1000") else "checkpoint-1000/"
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "checkpoint-1000")
+    probe = ["probe", here, "--what", "weights", *HAYSTACK, "--format", "json"]
+    labels = {
+        (): ["checkpoint-1000"],
+        (str(tmp_path / "a" / "checkpoint-1000"),): ["checkpoint-1000"],
+        (str(tmp_path / "link"),): ["link"],
+        (str(tmp_path / "b" / "checkpoint-1000"), runs[0][:6], runs[0]): [
+            "a/checkpoint-1000",
+            "b/checkpoint-1000",
+            runs[0],
+        ],
+    }
+    for others, expected in labels.items():
+        assert main([*probe[:2], *others, *probe[2:]]) == 0
+        assert list(dict.fromkeys(row["run"] for row in json.loads(capsys.readouterr().out))) == expected
+
+
+def test_titles_say_of_which_stage_a_model_is(folders, runs, store, capsys):
+    parent = store.query(task="dyck")["run"].iloc[0]
+    said = {
+        (runs[0],): "weights, haystack (after phase 2)",
+        (f"{runs[0]}@0",): "weights, haystack (step 0)",
+        (runs[0], "--stage", "fresh"): "weights, haystack (before phase 2, without transfer)",
+        (parent,): "weights, dyck (after training)",
+        (folders[0], *HAYSTACK): "weights, haystack",
+        (folders[0], runs[0], *HAYSTACK): "weights, haystack (after phase 2)",
+    }
+    for names, title in said.items():
+        assert main(["probe", *names, "--what", "weights"]) == 0
+        assert capsys.readouterr().out.splitlines()[0].strip() == title
+    assert main(["probe", folders[0], *HAYSTACK, "--stage", "phase1"]) == 2
+    assert "a model without stages" in complaint(capsys)
 
 
 @pytest.mark.parametrize(

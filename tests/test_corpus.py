@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -18,9 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from procpre_interp import files
+from procpre_interp.cli import main
 from procpre_interp.config import content_hash, from_yaml, to_yaml
 from procpre_interp.data import TASKS
-from procpre_interp.data.corpus import CORPORA, build_corpus, corpus_hash, document_split, read_documents
+from procpre_interp.data.corpus import (
+    CORPORA,
+    SHORTEST_BLOCK,
+    blocks,
+    build_corpus,
+    corpus_hash,
+    document_split,
+    read_documents,
+)
 from procpre_interp.data.semantic import language
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.semantic.tokenizers import load_tokenizer, train_tokenizer, vocabulary_size
@@ -473,6 +483,88 @@ def test_what_is_typed_wrong_is_refused_at_once(fields, message):
         TASKS.build("text", **{"corpus": "python-stdlib", "tokenizer": "byte", "length": 8, **fields})
 
 
+def test_a_path_below_an_unknown_home_names_the_corpus(monkeypatch, capsys):
+    monkeypatch.delenv("HOME", raising=False)
+    with pytest.raises(ValueError, match="corpus files:~nobody-of-that-name/x.txt: the home folder"):
+        build("files:~nobody-of-that-name/x.txt")
+    command = ["train", "--task", "text", "--task.corpus", "files:~nobody-of-that-name/x.txt"]
+    assert main(command) == 2
+    assert "corpus files:~nobody-of-that-name/x.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_a_damaged_parquet_file_is_named_and_never_an_error_of_the_library(compression, tmp_path):
+    path = tmp_path / "rows.parquet"
+    rng = np.random.default_rng(0)
+    texts = [" ".join(map(str, rng.integers(0, 999, 40))) for _ in range(200)]
+    pd.DataFrame({"text": texts}).to_parquet(path, compression=compression)
+    whole, said = path.read_bytes(), []
+    for place in range(4, len(whole), max(1, len(whole) // 60)):
+        damaged = bytearray(whole)
+        damaged[place : place + 8] = b"\xff" * 8
+        path.write_bytes(damaged)
+        try:
+            read_documents(build_corpus(f"files:{path}"))
+        except ValueError as problem:
+            said.append(str(problem))
+    assert len(said) > 5
+    assert all(
+        re.match(rf"corpus files:{re.escape(str(path))}, rows.parquet: (a|not a) .*parquet", text) for text in said
+    )
+
+
+CHAPTERS = "".join(f"Sentence {i} of a long text, which goes on.\n{chr(10) if i % 5 == 0 else ''}" for i in range(400))
+
+
+@pytest.mark.parametrize("kind", ["files", "one book", "one line", "rows"])
+def test_a_few_long_documents_are_cut_and_it_is_said(kind, tmp_path, caplog):
+    text = CHAPTERS if kind != "one line" else CHAPTERS.replace("\n", " ")
+    if kind == "rows":
+        corpus = write_rows(tmp_path / "rows.jsonl", [text[:9000], text[9000:]])
+    else:
+        n = 7 if kind == "files" else 1
+        for i in range(n):
+            (tmp_path / f"{i}.txt").write_text(text[i * len(text) // n : (i + 1) * len(text) // n])
+        corpus = f"files:{tmp_path}" if n > 1 else f"files:{tmp_path / '0.txt'}"
+    with caplog.at_level(logging.WARNING):
+        task = build(corpus)
+    assert "cut into" in caplog.text
+    assert corpus in caplog.text
+    documents = read_documents(build_corpus(corpus))
+    assert documents.cut == SHORTEST_BLOCK
+    pieces = [piece for pieces in documents.by_split.values() for piece in pieces]
+    assert sorted("".join(pieces)) == sorted(text), "no character is lost"
+    assert all(document_split(piece) == split for split, pieces in documents.by_split.items() for piece in pieces)
+    sizes = token_file(task).splits
+    assert sum(size.tokens for size in sizes.values()) == len(text) + len(pieces)
+    assert json.loads((token_file(task).folder / "meta.json").read_text())["cut_characters"] == SHORTEST_BLOCK
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        assert build(corpus) == task
+    assert not caplog.text, "said once, when the token file is built"
+
+
+def test_blocks_end_with_a_paragraph_a_line_or_a_word():
+    assert list(blocks("ab", 10)) == ["ab"]
+    assert list(blocks("a" * 40, 10)) == ["a" * 10, "a" * 30]
+    paragraphs = "".join(f"line {i}\nline\n\n" for i in range(30))
+    assert all(block.endswith("\n\n") for block in blocks(paragraphs, 50))
+    assert all(block.endswith("\n") for block in blocks(paragraphs.replace("\n\n", "\n"), 50))
+    assert all(block.endswith(" ") for block in [*blocks("word " * 100, 50)][:-1])
+    for text in (paragraphs, "word " * 100, "a" * 1000):
+        assert "".join(blocks(text, 50)) == text
+        assert all(50 <= len(block) <= 150 for block in blocks(text, 50))
+
+
+def test_documents_that_fill_every_split_stay_whole(tmp_path):
+    """However few and long: their numbers are those that they were."""
+    long = {document_split(f"{i} " + "long " * 500): f"{i} " + "long " * 500 for i in range(60)}
+    assert set(long) == set(SPLITS)
+    documents = read_documents(build_corpus(write_rows(tmp_path / "rows.jsonl", list(long.values()))))
+    assert documents.cut is None
+    assert documents.by_split == {split: [text] for split, text in long.items()}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -483,13 +575,13 @@ def test_what_is_typed_wrong_is_refused_at_once(fields, message):
         (
             "book.txt",
             b"a long book",
-            r"of its 1 documents none is in the .* split.* about 100 documents are needed",
+            r"too short: even cut into 1 pieces none is in the .* split.* about 100 pieces of 200 characters are",
         ),
         ("a.jsonl", b'{"text": "x"}\n{"text"\n', "a.jsonl, line 2: not JSON: "),
         ("a.jsonl", b'{"body": "x"}\n', "a.jsonl, line 1: expected an object with a string text or content"),
         ("a.jsonl", b'{"text": 3}\n', "line 1: expected an object with a string"),
         ("a.jsonl", b"[1]\n", "line 1: expected an object with a string"),
-        ("a.parquet", b"PAR2", "a.parquet: not a parquet file"),
+        ("a.parquet", b"PAR2", "a.parquet: not a parquet file, or a damaged one: "),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_line(tmp_path, name, content, message):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from procpre_interp.cli import main
 from procpre_interp.data import TASKS
+from procpre_interp.files import cache_folder
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline import Architecture, RunConfig, model_config
 from procpre_interp.train import TrainConfig
@@ -72,6 +74,26 @@ print(build(KernelShape(n_heads=2, d_model=16, d_mlp=16)))
 
 def ask() -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True)
+
+
+def test_without_a_home_folder_auto_is_torch_and_says_what_to_set(a_compiler, monkeypatch, tmp_path, capsys):
+    """As in a service or a container, whose user has no entry among the passwords."""
+    for name in ("HOME", "PROCPRE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    config = RunConfig(task=TASKS.build("haystack"))
+    assert config.resolve().train.kernel == "torch"
+    assert "kernel: torch, since" in str(config.kernel_note)
+    assert "set PROCPRE_CACHE" in str(config.kernel_note)
+    assert config.compile_note is None
+    with pytest.raises(OSError, match="set PROCPRE_CACHE"):
+        cache_folder()
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--task", "text", "--task.length", "8"]) == 1
+    assert "set PROCPRE_CACHE" in capsys.readouterr().err
+    assert main(["train", "--task", "haystack", "--train.kernel", "native"]) == 2
+    assert "set PROCPRE_CACHE" in capsys.readouterr().err
 
 
 def test_several_processes_build_once(cache, calls):

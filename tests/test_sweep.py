@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from procpre_interp.ablate import Noise
 from procpre_interp.cli import main
+from procpre_interp.commands.sweep import sweep_file
 from procpre_interp.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
 from procpre_interp.experiment import shortened
@@ -30,6 +33,7 @@ from procpre_interp.sweep import (
     results,
     run_sweep,
 )
+from procpre_interp.terminal import beside_package
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 from procpre_interp.transfer_map import Grain, transfer_map
@@ -409,3 +413,32 @@ def test_the_command_reports_what_it_can_of_an_incomplete_map(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "unknown component 'blocks.9.mlp'" in printed
     assert "report:" in printed
+
+
+def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for path in sorted((beside_package("experiments") / "sweeps").glob("*.yaml")):
+        assert sweep_file(Path(path.stem)) == path
+        assert main(["sweep", path.stem, "--show"]) == 0
+        text = capsys.readouterr().out
+        assert text == path.read_text()
+        assert from_yaml(Sweep, text).name == path.stem
+    own = tmp_path / "components"
+    own.write_text("name: mine")
+    assert sweep_file(Path("components")) == Path("components"), "a file of that name comes first"
+    assert main(["sweep", "componets"]) == 2
+    assert (
+        "unknown sweep 'componets'. Did you mean 'components'? There are: components, heads" in capsys.readouterr().err
+    )
+    assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_the_explorer_names_sweeps_that_every_installation_has():
+    """In a checkout and from a wheel alike: no command that a page shows has a path in it."""
+    bundled = {path.stem for path in (beside_package("experiments") / "sweeps").glob("*.yaml")}
+    told = []
+    for path in (beside_package("app") / "questions").glob("*.py"):
+        told += re.findall(r"procpre-interp sweep ([^ `\"]+)", path.read_text())
+    assert told
+    assert set(told) <= bundled

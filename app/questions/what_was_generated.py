@@ -7,7 +7,9 @@ import streamlit as st
 
 from procpre_interp.data import TASKS, Task
 from procpre_interp.exhibits import sequences
+from procpre_interp.plugins import load_named
 
+load_named()
 PLAIN = [name for name in TASKS if name not in (*sequences.MADE_OF_OTHERS, "text")]
 MOST = {"int": 10_000, "float": 1.0}
 

@@ -5,7 +5,7 @@ import streamlit as st
 
 from procpre_interp.exhibits import where
 
-SWEEP = "procpre-interp sweep experiments/sweeps/components.yaml --out {store}"
+SWEEP = "procpre-interp sweep components --out {store}"
 
 store = state.open_page(
     "Where does it live?",
@@ -57,5 +57,6 @@ with st.expander("The runs behind these curves"):
 if not chosen.is_fine:
     st.caption(
         "This map has no single heads or matrices. For one that has, put `grain: head` (or `matrix`, `head_matrix`) in "
-        "place of `players:` in a copy of `experiments/sweeps/components.yaml`, and run `procpre-interp sweep` on it."
+        "place of `players:` in a copy of the file that `procpre-interp sweep components --show` prints, and run "
+        "`procpre-interp sweep` on it."
     )

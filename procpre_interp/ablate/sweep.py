@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from procpre_interp.ablate.ablation import Ablation
-from procpre_interp.config import to_dict
+from procpre_interp.config import ORIGIN, to_dict
 from procpre_interp.model import HookedTransformer
 from procpre_interp.seeding import stream
 
@@ -33,6 +33,6 @@ def copy_labels(ablations: Sequence[Ablation], *, n_draws: int) -> pd.DataFrame:
     rows = []
     for ablation in ablations:
         fields = to_dict(ablation, defaults=True)
-        label = {"ablation": fields.pop("name"), **{key: fields[key] for key in fields if key != "version"}}
+        label = {"ablation": fields.pop("name"), **{key: fields[key] for key in fields if key not in ORIGIN}}
         rows += [{**label, "draw": draw} for draw in range(n_draws)]
     return pd.DataFrame(rows)

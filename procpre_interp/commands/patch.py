@@ -10,7 +10,16 @@ import plotly.graph_objects as go
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
-from procpre_interp.commands.subjects import Columns, Look, Subject, show, stage_title, subjects, table_of
+from procpre_interp.commands.subjects import (
+    Columns,
+    Look,
+    Subject,
+    of_stored_runs,
+    show,
+    stage_title,
+    subjects,
+    table_of,
+)
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.exhibits import circuits
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
@@ -64,11 +73,13 @@ class Patch(Look):
 def main(arguments: list[str]) -> int:
     """Print the table, and write the figures if asked."""
     command = parse(Patch, "patch", arguments)
+    if command.what in ("overlap", "reuse"):
+        of_stored_runs(command.runs, command.what)
     found = subjects(command.runs, command, "patch")
     measure, columns = WHAT[command.what]
     with run_threads(1):
-        table = table_of(found, lambda subject: measure(subject, command), command.stage)
-    title = stage_title(command, f"{command.what.replace('_', ' ')}, {found[0].task.name}")
+        table = table_of(found, lambda subject: measure(subject, command))
+    title = stage_title(found, f"{command.what.replace('_', ' ')}, {found[0].task.name}")
     figures = _figures(command, table) if command.html is not None else []
     show(table, columns, command, figures, title)
     return 0

@@ -9,7 +9,17 @@ import plotly.graph_objects as go
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
-from procpre_interp.commands.subjects import Columns, Look, Subject, check_named, show, stage_title, subjects, table_of
+from procpre_interp.commands.subjects import (
+    Columns,
+    Look,
+    Subject,
+    check_named,
+    of_stored_runs,
+    show,
+    stage_title,
+    subjects,
+    table_of,
+)
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.exhibits.attention import sample
@@ -62,6 +72,8 @@ def main(arguments: list[str]) -> int:
     command = parse(Probe, "probe", arguments)
     columns = COLUMNS[command.what]
     store = RunStore(command.store)
+    if command.what in ("drift", "cka", "timeline"):
+        of_stored_runs(command.runs, command.what)
     with run_threads(1):
         if command.what == "timeline":
             check_named(command.runs, "probe")
@@ -69,8 +81,8 @@ def main(arguments: list[str]) -> int:
             title = "attention at every kept step"
         else:
             found = subjects(command.runs, command, "probe")
-            table = table_of(found, lambda subject: WHAT[command.what](subject, command), command.stage)
-            title = stage_title(command, f"{command.what}, {found[0].task.name}")
+            table = table_of(found, lambda subject: WHAT[command.what](subject, command))
+            title = stage_title(found, f"{command.what}, {found[0].task.name}")
     show(table, columns, command, _figures(command, table) if command.html is not None else [], title)
     return 0
 

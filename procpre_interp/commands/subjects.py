@@ -1,6 +1,7 @@
 """The models that `probe` and `patch` look at: of stored runs at some stage, or a GPT-2 of Hugging Face's."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -49,24 +50,34 @@ class Subject:
     """A model, its task, and what names it in a table."""
 
     run: str
+    """Unique among the subjects: tables are grouped by it."""
     replicate: int
     model: HookedTransformer
     task: Task
     fresh: HookedTransformer | None
     """The same before any training; none for a model from elsewhere."""
+    stage: StageName | None
+    """None: a model from elsewhere, of which no stages are known."""
+    when: str
+    """The stage in words, such as "after phase 2"; empty for a model from elsewhere."""
 
 
 def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
-    """The models that are named: RUN, RUN@STEP, or a folder with Hugging Face's config.json.
+    """The models that are named: RUN, RUN@STEP, or a folder with Hugging Face's config.json; each of them once.
 
-    Raises `ValueError` for none, an unknown run, a stage that a run does not have, and a folder without --task.
+    Raises `ValueError` for none, an unknown run, a stage that a model does not have, and a folder without --task.
     """
     check_named(names, what)
     if command.sequences < 1:
         raise ValueError(f"sequences={command.sequences}; there must be at least 1")
     task = None if command.task is None else named_task(command.task)
     store = RunStore(command.store)
-    return [_subject(name, command.stage, task, store) for name in dict.fromkeys(names)]
+    made = {name: _of_run(name, command.stage, task, store) for name in dict.fromkeys(names) if not is_foreign(name)}
+    folders = {Path(name).resolve(): name for name in names if is_foreign(name)}
+    labels = folder_labels(list(folders.values()), taken=[subject.run for subject in made.values()])
+    made |= {name: _of_folder(name, label, command.stage, task) for name, label in zip(folders.values(), labels)}
+    # Two names of one run, or of one folder, are one subject: else it would count twice among the n.
+    return list({made[name].run: made[name] for name in names if name in made}.values())
 
 
 def check_named(names: Sequence[str], what: str) -> None:
@@ -75,12 +86,36 @@ def check_named(names: Sequence[str], what: str) -> None:
         raise ValueError(f"procpre-interp {what} wants a RUN or several; `procpre-interp runs` lists them")
 
 
-def _subject(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
+def is_foreign(name: str) -> bool:
+    """Whether this is a folder of Hugging Face's, and no run."""
     folder = Path(name)
-    if (folder / "config.json").is_file() and not (folder / "manifest.json").is_file():
-        if task is None:
-            raise ValueError(f"{name} is a model without a task; give --task, whose token ids must be the model's")
-        return Subject(folder.name, 0, _fits(from_huggingface(folder), task), task, None)
+    return (folder / "config.json").is_file() and not (folder / "manifest.json").is_file()
+
+
+def folder_labels(folders: Sequence[str], *, taken: Collection[str] = ()) -> list[str]:
+    """What to call each folder: the shortest end of its path that no other one has, and that is not `taken`.
+
+    So `a/checkpoint-1000` and `b/checkpoint-1000` are told apart, and `.` has the folder's own name.
+    """
+    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    tails = [["/".join(path.parts[-n:]) for n in range(1, len(path.parts) + 1)] for path in paths]
+    labels = []
+    for index, own in enumerate(tails):
+        others = {tail for other in tails[:index] + tails[index + 1 :] for tail in other}.union(taken)
+        labels.append(next((tail for tail in own if tail not in others), str(paths[index])))
+    return labels
+
+
+def _of_folder(folder: str, label: str, stage: StageName, task: Task | None) -> Subject:
+    if task is None:
+        raise ValueError(f"{folder} is a model without a task; give --task, whose token ids must be the model's")
+    if stage != "finished":
+        raise ValueError(f"{folder} is a model without stages, so --stage {stage} has no meaning for it")
+    task.prepare()
+    return Subject(label, 0, _fits(from_huggingface(folder), task), task, None, None, "")
+
+
+def _of_run(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
     run_id, _, step = name.partition("@")
     run = store.open(run_id)
     if step and not step.isdecimal():
@@ -94,8 +129,16 @@ def _subject(name: str, stage: StageName, task: Task | None, store: RunStore) ->
     task = task or chosen.task
     task.prepare()
     before = found["phase1_fresh" if stage.startswith("phase1") else "fresh"].model
-    label = f"{run.id}@{step}" if step else run.id
-    return Subject(label, run.seed, _fits(model, task), task, before)
+    label = f"{run.id}@{int(step)}" if step else run.id
+    when = STAGES[stage] if "phase1" in found or stage != "finished" else "after training"
+    return Subject(label, run.seed, _fits(model, task), task, before, stage, f"step {step}" if step else when)
+
+
+def of_stored_runs(names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` where a model from elsewhere is among them, which has no other moments to compare with."""
+    for name in names:
+        if is_foreign(name):
+            raise ValueError(f"{name} is a model without stages; --what {what} wants runs")
 
 
 def named_task(text: str) -> Task:
@@ -120,14 +163,12 @@ def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:
     return model
 
 
-def table_of(
-    found: Sequence[Subject], measure: Callable[[Subject], pd.DataFrame], stage: str = "finished"
-) -> pd.DataFrame:
+def table_of(found: Sequence[Subject], measure: Callable[[Subject], pd.DataFrame]) -> pd.DataFrame:
     """The measurements of several models, one below the other: run, replicate and stage first."""
     tables = []
     for subject in found:
         table = measure(subject)
-        place = {"run": subject.run, "replicate": subject.replicate, "stage": stage}
+        place = {"run": subject.run, "replicate": subject.replicate, "stage": subject.stage}
         tables.append(pd.DataFrame(place, index=table.index).join(table))
     return pd.concat(tables, ignore_index=True)
 
@@ -188,6 +229,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def stage_title(command: Look, what: str) -> str:
-    """What was measured, and where."""
-    return f"{what} ({STAGES[command.stage]})"
+def stage_title(found: Sequence[Subject], what: str) -> str:
+    """What was measured, and at which stages of the runs; nothing is said of models from elsewhere."""
+    when = ", ".join(dict.fromkeys(subject.when for subject in found if subject.when))
+    return f"{what} ({when})" if when else what

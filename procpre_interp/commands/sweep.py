@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
 from procpre_interp.commands.reproduce import print_results
-from procpre_interp.commands.training import read_yaml
+from procpre_interp.commands.training import read_config
 from procpre_interp.config import from_dict, to_yaml
 from procpre_interp.describe import map_effects_table
 from procpre_interp.outcomes import cost_of
@@ -18,7 +18,15 @@ from procpre_interp.report import conditions_report
 from procpre_interp.runs import RunStore
 from procpre_interp.sweep import Plan, Sweep, map_table, results, run_sweep
 from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, time_limit, usable_cores
+from procpre_interp.terminal import (
+    beside_package,
+    check_workers,
+    default_store,
+    print_frame,
+    stdout_console,
+    time_limit,
+    usable_cores,
+)
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer_map import OUTCOMES, transfer_map
 
@@ -28,13 +36,16 @@ class SweepCommand:
     """Run every condition of a sweep over its replicates, and report.
 
     CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
-    grids and transfer maps; `experiments/sweeps` has examples. Runs that are in the store already are not repeated, so
-    the same command goes on after Ctrl-C, and a larger grid computes only what is new. A failed cell is shown and
-    counted; the others go on.
+    grids and transfer maps. A name is a sweep that comes with the package, components or heads; --show prints it, to be
+    copied and changed. `plugins: [my.py]` in the file loads tasks and controls of your own. Runs that are in the store
+    already are not repeated, so the same command goes on after Ctrl-C, and a larger grid computes only what is new. A
+    failed cell is shown and counted; the others go on.
     """
 
     config: Positional[Path]
-    """YAML file of the sweep."""
+    """YAML file of the sweep, or the name of one that comes with the package."""
+    show: bool = False
+    """Print the file, and run nothing."""
     out: Path = field(default_factory=default_store)
     """Folder of the runs, and of NAME.html."""
     workers: int = field(default_factory=usable_cores)
@@ -54,7 +65,11 @@ def main(arguments: list[str]) -> int:
     may_start = time_limit(command.minutes)
     if command.outcome not in OUTCOMES:
         raise unknown_name("outcome", command.outcome, list(OUTCOMES))
-    fields = read_yaml(command.config)
+    path = sweep_file(command.config)
+    if command.show:
+        print(path.read_text(encoding="utf-8"), end="")
+        return 0
+    fields = read_config(path)
     if command.replicates is not None:
         fields["replicates"] = command.replicates
     sweep = from_dict(Sweep, fields, str(command.config))
@@ -83,6 +98,17 @@ def main(arguments: list[str]) -> int:
     print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
     print(f"report: {report}   table: {planned.table_name} in {command.out}")
     return 1 if len(finished) < len(table) else 0
+
+
+def sweep_file(named: Path) -> Path:
+    """The file itself, or the bundled sweep of that name. Raises `ValueError` where there is neither."""
+    folder = beside_package("experiments") / "sweeps"
+    bundled = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not named.exists() and str(named) in bundled:
+        return bundled[str(named)]
+    if not named.exists() and not named.suffix:
+        raise unknown_name("sweep", str(named), list(bundled))
+    return named
 
 
 def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:

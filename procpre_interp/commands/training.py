@@ -12,6 +12,7 @@ from procpre_interp.config import LARGEST_YAML, coerce, from_dict, parse_yaml, s
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine import Event, progress_event
 from procpre_interp.pipeline import Architecture, RunConfig, execute
+from procpre_interp.plugins import load_plugin, locate
 from procpre_interp.progress import RunProgress
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.terminal import default_store
@@ -25,6 +26,7 @@ HELP_FLAGS = ("-h", "--help")
 class Training:
     """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
 
+    --import FILE.py registers tasks, controls and interventions of your own, and may be given several times.
     --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
     --intervene 'NAME field=value ...' does something to the run, and may be given several times: entropy_penalty,
     matched_entropy, rewind or rate, such as --intervene 'rewind selector=mlp steps=[0,500]', or a closed-form
@@ -50,7 +52,7 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
     interventions, arguments = take_interventions(arguments)
     fields: dict[str, Any] = {}
     if path is not None:
-        fields = read_yaml(Path(path))
+        fields = read_config(Path(path))
     if interventions:
         train = fields.get("train") or {}
         listed = train.get("interventions") or [] if isinstance(train, dict) else None
@@ -104,6 +106,20 @@ def parse_intervention(text: str) -> dict[str, Any]:
     return fields
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Fields from a YAML file that the user passed, its `plugins` loaded: files relative to its folder, or modules.
+
+    Raises `ValueError` for a mistake in it or in a plugin.
+    """
+    fields = read_yaml(path)
+    names = fields.pop("plugins", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: plugins: {str(names)[:100]!r} is no list of files and modules, such as [my.py]")
+    for name in names:
+        load_plugin(locate(name, path.parent))
+    return fields
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
     with path.open("rb") as file:
@@ -128,8 +144,10 @@ def as_default(command: type, fields: dict[str, Any]) -> Any:
 def run_one(config: RunConfig, store_path: Path) -> Run:
     """Execute a run with progress on stderr, and print its outcome."""
     store = RunStore(store_path)
-    run_id = config.run_id
     console = Console(stderr=True)
+    if (note := config.compile_note) is not None:
+        console.print(note, markup=False, highlight=False)
+    run_id = config.run_id
     label = f"{config.task.name} {run_id}"
     if store.is_finished(run_id):
         console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)

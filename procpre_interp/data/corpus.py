@@ -20,6 +20,10 @@ from procpre_interp.config import ID_LENGTH
 from procpre_interp.data.task import SPLIT_SIXTEENTHS
 from procpre_interp.registry import Registry
 
+BLOCKS = 256
+"""Blocks into which documents are cut that are too few: about 16 each for validation and test."""
+SHORTEST_BLOCK = 200
+"""Characters of such a block at least."""
 END_OF_DOCUMENT = "<|endoftext|>"
 """How an end of document is written, as in GPT-2: in a .txt file of several, and in a printed example."""
 
@@ -87,6 +91,8 @@ class Documents:
     hash: str
     skipped: Counter[str]
     """Why files or rows were left out, and how many."""
+    cut: int | None = None
+    """Characters of a block at least, where the documents were too few for three splits and were cut; None: whole."""
 
 
 def corpus_hash(corpus: Corpus) -> str:
@@ -114,7 +120,35 @@ def read_documents(corpus: Corpus) -> Documents:
             skipped["not Unicode"] += 1
             continue
         by_split[split].append(document)
-    return Documents(by_split, files, _hash_files(corpus, files), skipped)
+    whole = Documents(by_split, files, _hash_files(corpus, files), skipped)
+    return whole if all(by_split.values()) else cut_documents(whole)
+
+
+def cut_documents(documents: Documents) -> Documents:
+    """The same text as about `BLOCKS` blocks, each with a split of its own: for a few long documents, such as books.
+
+    Blocks of one text are more alike than texts are, so validation is easier than on unseen texts.
+    """
+    texts = [text for texts in documents.by_split.values() for text in texts]
+    size = max(SHORTEST_BLOCK, sum(map(len, texts)) // BLOCKS)
+    by_split: dict[str, list[str]] = {split: [] for split in SPLIT_SIXTEENTHS}
+    for text in texts:
+        for block in blocks(text, size):
+            if not block.isspace():
+                by_split[document_split(block)].append(block)
+    return dataclasses.replace(documents, by_split=by_split, cut=size)
+
+
+def blocks(text: str, size: int) -> Iterator[str]:
+    """The text in pieces of `size` characters to twice as many, the last one to three times: each ends with a
+    paragraph where it can, or else with a line, or a word."""
+    start = 0
+    while len(text) - start > 3 * size:
+        ends = (text.find(boundary, start + size, start + 2 * size) + len(boundary) for boundary in ("\n\n", "\n", " "))
+        end = next((end for end in ends if end > start + size), start + size)
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def document_split(document: str) -> str:
@@ -137,7 +171,8 @@ def _contents(corpus: Corpus, files: dict[str, str], skipped: Counter[str]) -> I
 
 
 def _hash_files(corpus: Corpus, files: dict[str, str]) -> str:
-    identity = json.dumps([corpus.name, corpus.version, sorted(files.items())])
+    own = [plugin] if (plugin := getattr(corpus, "plugin", None)) else []
+    identity = json.dumps([corpus.name, corpus.version, sorted(files.items()), *own])
     return hashlib.sha256(identity.encode()).hexdigest()[:ID_LENGTH]
 
 

@@ -24,7 +24,7 @@ from jaxtyping import UInt
 
 from procpre_interp import files
 from procpre_interp.config import ID_LENGTH
-from procpre_interp.data.corpus import Corpus, Documents, read_documents
+from procpre_interp.data.corpus import SHORTEST_BLOCK, Corpus, Documents, read_documents
 from procpre_interp.data.semantic.tokenizers import (
     Tokenizer,
     load_tokenizer,
@@ -161,10 +161,18 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
     for split, texts in documents.by_split.items():
         if not texts:
             raise ValueError(
-                f"corpus {corpus}: of its {n} documents none is in the {split} split. A hash puts 14 of 16 "
-                "in training, 1 each in validation and test, so about 100 documents are needed: cut long "
-                "texts into paragraphs, each a row of a .jsonl file, or <|endoftext|> between them in a .txt"
+                f"corpus {corpus}: it is too short: even cut into {n} pieces none is in the {split} split. A hash puts "
+                f"14 of 16 in training, 1 each in validation and test, so about 100 pieces of {SHORTEST_BLOCK} "
+                "characters are needed"
             )
+    if documents.cut is not None:
+        log.warning(
+            "corpus %s: its documents are too few for training, validation and test, so they are cut into %d blocks of "
+            "at least %d characters (blocks of one text are alike, so validation is easier than on unseen texts)",
+            corpus,
+            n,
+            documents.cut,
+        )
 
 
 def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
@@ -200,6 +208,7 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
         "tokenizer_hash": tokenizer.hash,
         "versions": corpus.versions(),
         "skipped": documents.skipped,
+        "cut_characters": documents.cut,
         "splits": splits,
     }
     files.write_json(folder / "meta.json", meta)

@@ -75,10 +75,13 @@ def tokens_of(task: Task) -> tuple[Token, ...]:
     return tuple(names)
 
 
-def token_names(task: Task, tokens: Sequence[int]) -> list[str]:
-    """What the ids of a sequence are called."""
+def token_names(task: Task, tokens: Sequence[int] | Int[Tensor, " pos"]) -> list[str]:
+    """What the ids of a sequence are called, one name per position. Raises `ValueError` for an unknown id."""
     names = tokens_of(task)
-    return [names[token].name for token in tokens]
+    ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    if bad := [token for token in ids if not 0 <= token < len(names)]:
+        raise ValueError(f"token id {bad[0]}; {task.name} has ids 0 to {len(names) - 1}")
+    return [names[token].name for token in ids]
 
 
 def token_roles(task: Task, batch: Batch, row: int = 0) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from procpre_interp.config import ORIGIN
 from procpre_interp.describe import flatten
 from procpre_interp.diagnosis.evidence import Evidence, parents_of, score_name, score_of
 from procpre_interp.diagnosis.reasons import reasons, token_ratio
@@ -153,9 +154,11 @@ def _baseline_command(run: Run, evidence: Evidence) -> str:
         return f"Train the task, model, train and seed of {run.folder / 'config.yaml'} without its parents."
     flags = flatten({part: run.config.get(part, {}) for part in ("task", "model", "train")})
     words = ["procpre-interp", "train", "--task", task["name"], "--seed", str(run.seed)]
+    if plugin := task.get("plugin"):
+        words += ["--import", str(plugin).partition("@")[0]]
     for name, value in flags.items():
         part, _, option = name.partition(".")
-        if option and option not in ("name", "version"):
+        if option and option not in {"name", *ORIGIN}:
             option = option.replace("_", "-")
             words += {"true": [f"--{part}.{option}"], "false": [f"--{part}.no-{option}"]}.get(
                 value, [f"--{part}.{option}", value]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from procpre_interp.config import ORIGIN
 from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
 
@@ -114,7 +115,7 @@ class Evidence:
         for entry in parents_of(run):
             ablation = entry.get("ablation") or {}
             if ablation and ablation["name"] not in HARMLESS and ablation.get("noise_std") != 0:
-                fields = {name: value for name, value in ablation.items() if name not in ("name", "version")}
+                fields = {name: value for name, value in ablation.items() if name not in {"name", *ORIGIN}}
                 shown = f" ({', '.join(f'{name}={value}' for name, value in fields.items())})" if fields else ""
                 found.append(f"the weights of {entry['run']} were damaged by {ablation['name']}{shown}")
             if (parent := self.open(entry["run"])) is not None and parent.id not in children:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from einops import rearrange
+from einops import EinopsError, rearrange
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -145,6 +146,13 @@ _PLAIN = {
     "add_cross_attention": (False,),
 }
 """Values of Hugging Face's GPT2Config that HookedTransformer computes."""
+_DESCRIBED: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "n_head": (int, "whole number"),
+    "tie_word_embeddings": (bool, "truth value"),
+    "layer_norm_epsilon": ((int, float), "number"),
+    "initializer_range": ((int, float), "number"),
+}
+"""What is read of a config.json besides these, its type, and how to call that."""
 _BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 
@@ -183,7 +191,7 @@ def _from_huggingface_weights(theirs: Mapping[str, Tensor], config: ModelConfig)
         out = theirs.pop(f"{there}.attn.c_proj.weight")
         ours[f"{here}.attn.W_O"] = rearrange(out, "(head d_head) d_model -> head d_head d_model", head=config.n_heads)
     if theirs:
-        raise ValueError(f"not a plain GPT-2: left over are {', '.join(sorted(theirs))}")
+        raise ValueError(f"left over are {', '.join(sorted(theirs))}")
     return ours
 
 
@@ -223,12 +231,13 @@ def from_huggingface(
     """A GPT-2 of Hugging Face's as a HookedTransformer, in eval mode on the CPU, in float32.
 
     `source` is a GPT2LMHeadModel, a folder of `save_pretrained`, or a state dict: as a mapping, or in a
-    .safetensors or torch file, possibly inside a training checkpoint. A state dict does not tell `n_heads`,
+    .safetensors or torch file, possibly inside a training checkpoint. Of a folder only model.safetensors, or the
+    shards that its index names, are read (pytorch_model.bin likewise). A state dict does not tell `n_heads`,
     so it must be given. Without `tied`, the unembedding counts as tied if the config says so, and in a bare
     state dict if it is missing or equal to the token embedding.
 
     Raises:
-        ValueError: the file is damaged or no plain GPT-2, or `n_heads` is missing.
+        ValueError: a file is damaged or no plain GPT-2, a folder has two sets of weights, or `n_heads` is missing.
     """
     where = str(source) if isinstance(source, (str, Path)) else type(source).__name__
     weights, described = _read_huggingface(source)
@@ -258,8 +267,8 @@ def from_huggingface(
         ours = _from_huggingface_weights(weights, config)
     except KeyError as missing:
         raise ValueError(f"{where}: not a plain GPT-2: {missing.args[0]} is missing") from None
-    except ValueError as problem:
-        raise ValueError(f"{where}: {problem}") from None
+    except (ValueError, IndexError, EinopsError) as problem:  # a config, or a tensor with other axes
+        raise ValueError(f"{where}: not a plain GPT-2: {_one_line(problem)}") from None
     model = HookedTransformer(config, generator=torch.Generator())
     _fill(model, ours, where=where)
     return model
@@ -274,26 +283,142 @@ def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], dict[str, Any]]:
     path = Path(source)
     if not path.is_dir():
         return _read_tensors(path), {}
-    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
-    if not files or not (path / "config.json").exists():
-        raise ValueError(f"{path}: no config.json and weights as save_pretrained writes them")
-    weights = {name: tensor for file in files for name, tensor in _read_tensors(file).items()}
-    return weights, json.loads((path / "config.json").read_text())
+    return _read_folder(path), _read_description(path / "config.json")
 
 
-def _read_tensors(path: Path) -> Mapping[str, Any]:
+def _read_description(path: Path) -> dict[str, Any]:
+    """Hugging Face's config.json. Raises `ValueError` where it holds no fields."""
+    try:
+        described = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent}: no config.json and weights as save_pretrained writes them") from None
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"{path}: not JSON ({_one_line(problem)[:100]})") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"{path}: holds no fields")
+    for name, (kind, words) in _DESCRIBED.items():
+        value = described.get(name)
+        if name in described and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+            raise ValueError(f"{path}: {name}={str(value)[:40]!r} is no {words}")
+    return described
+
+
+def _read_folder(folder: Path) -> Weights:
+    """The tensors of the files that `save_pretrained` writes; other files of the folder are not read.
+
+    Raises `ValueError` for a folder without such files or with two sets of them, and for a tensor that the shards hold
+    twice, or that the index promises and no shard holds.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        whole, index = folder / name, folder / f"{name}.index.json"
+        promised = _read_index(index) if index.is_file() else {}
+        shards = [folder / file for file in sorted(set(promised.values()))]
+        if whole.is_file() and any(shard.is_file() for shard in shards):
+            raise ValueError(
+                f"{folder}: {whole.name} and the shards of {index.name}; remove those that are out of date"
+            )
+        if whole.is_file():  # an index without any of its shards was left by an older save
+            return _read_mapping(whole)
+        if shards:
+            return _read_shards(shards, promised)
+    found = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))[:8])
+    raise ValueError(
+        f"{folder}: no model.safetensors, pytorch_model.bin or index of shards, as save_pretrained writes them"
+        + (f"; of {found} give the file that is the model's, and n_heads" if found else "")
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Tensor -> file of the same folder that holds it."""
+    try:
+        promised = json.loads(path.read_bytes())["weight_map"]
+        files = {str(name): str(file) for name, file in promised.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path}: damaged, no weight_map from tensors to files") from None
+    if outside := [file for file in files.values() if Path(file).name != file]:
+        raise ValueError(f"{path}: {outside[0][:100]!r} is no file of the same folder")
+    return files
+
+
+def _read_shards(shards: list[Path], promised: Mapping[str, str]) -> Weights:
+    weights: Weights = {}
+    for shard in shards:
+        if not shard.is_file():
+            raise ValueError(f"{shard.parent}: the index names {shard.name}, which is missing")
+        tensors = _read_mapping(shard)
+        if twice := sorted(weights.keys() & tensors.keys()):
+            raise ValueError(f"{shard}: {', '.join(twice[:8])} occurs in another shard as well")
+        weights |= tensors
+    if missing := sorted(promised.keys() - weights.keys()):
+        raise ValueError(f"{shards[0].parent}: the index promises {', '.join(missing[:8])}, which no shard holds")
+    return weights
+
+
+def _read_mapping(path: Path) -> Weights:
+    tensors = _read_tensors(path)
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"{path}: holds no tensors by name")
+    return dict(tensors)
+
+
+def _read_tensors(path: Path) -> Any:
+    """What a file holds: tensors by name in a safetensors file, tensors and plain values in one of torch's."""
     if path.suffix == ".safetensors":
         return read_weights(path)
     _refuse_pipes(path)
     try:
-        with warnings.catch_warnings():  # about pickle protocols, when the file is something else altogether
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_STANDING_IN):
+            # About pickle protocols, when the file is something else altogether.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception:
         # Damage shows as any error. torch's message would propose to unpickle, which can run the file's code.
+        if found := _foreign_classes(path):
+            raise ValueError(
+                f"{path}: holds {found} beside tensors and plain values; only its state dict can be read, so save that "
+                "alone"
+            ) from None
         raise ValueError(f"{path}: damaged, or holds more than tensors and plain values") from None
+
+
+def _foreign_classes(path: Path) -> str:
+    """Names of what a torch file wants to make besides tensors, plain values and numbers; empty where none is found."""
+    try:
+        with torch.serialization.safe_globals(_STANDING_IN):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # no torch file, or one that is damaged
+        return ""
+    return ", ".join(sorted(names))[:100]
+
+
+class _NumberType:
+    """Stands in for numpy.dtype in a checkpoint: the type of a plain number, and of nothing else.
+
+    numpy's own would take flags from the file that its C code trusts.
+    """
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if not re.fullmatch(r"[biuf][1248]", code):
+            raise ValueError(f"numpy.dtype({code!r}) is no plain number")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _number(kind: _NumberType, content: bytes) -> float | int | bool:
+    """A numpy scalar in a checkpoint, as Python's own."""
+    return np.frombuffer(content, kind.dtype, count=1)[0].item()
+
+
+_STANDING_IN: list[Any] = [
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),  # numpy 1's name
+]
+"""What training scripts store besides weights, such as an accuracy that is a numpy mean. No code of the file runs."""
 
 
 def _strip(weights: Any, where: str) -> Weights:

@@ -222,6 +222,39 @@ class HookedTransformer(FlatParameters, LensInterface):
             resid = block(resid, positions if layer == last else None)
         return self.ln_final(resid)
 
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        n: int,
+        *,
+        temperature: float | int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "batch longer"]:
+        """The sequences, each with the `n` tokens that the model goes on with.
+
+        Without `temperature` each is the likeliest one (of equal ones the lowest id); with it, it is drawn by
+        `generator` (on the CPU) from softmax(logits / temperature). All sequences are of one length, without padding.
+
+        Raises:
+            ValueError: there is no place for so many tokens, or `temperature` comes without `generator` or is not
+                positive.
+        """
+        length, n_ctx = tokens.shape[-1], self.config.n_ctx
+        if n < 0 or length == 0 or length + n > n_ctx:
+            raise ValueError(f"n={n} tokens after {length}; there must be a first one, and n_ctx={n_ctx} has no more")
+        if temperature is not None and (generator is None or not temperature > 0):
+            raise ValueError(f"temperature={temperature}; it must be positive, and comes with a generator")
+        for _ in range(n):
+            last = tokens.new_full((len(tokens), 1), tokens.shape[1] - 1)
+            logits = self(tokens, positions=last)[:, 0].float()
+            if temperature is None:
+                chosen = logits.argmax(1, keepdim=True)
+            else:
+                chosen = torch.multinomial((logits / temperature).softmax(1).cpu(), 1, generator=generator)
+            tokens = torch.cat([tokens, chosen.to(tokens)], 1)
+        return tokens
+
     def _check(self, tokens: Tensor, positions: Tensor | None) -> None:
         n_ctx = self.config.n_ctx
         if tokens.ndim != 2:

@@ -91,7 +91,10 @@ def pattern_figure(
         rows = rows if wanted is None else rows.loc[rows[column] == wanted]
     length = int(rows[["query", "key"]].to_numpy().max()) + 1
     if len(tokens) < length:
-        raise ValueError(f"{len(tokens)} tokens, and a pattern over {length} positions; give a token for each")
+        raise ValueError(
+            f"{len(tokens)} tokens, and a pattern over {length} positions; give a name for each, as "
+            "token_names(task, tokens) does"
+        )
     refuse_twice(rows, ["layer", "head", "query", "key"])
     layers, heads = (sorted(int(number) for number in rows[column].unique()) for column in ("layer", "head"))
     one = len(layers) * len(heads) == 1

@@ -3,6 +3,7 @@
 from procpre_interp.train.closed_form import Initialisation
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
 from procpre_interp.train.loop import Trainer
+from procpre_interp.train.loss import masked_loss
 from procpre_interp.train.process import Interrupted
 from procpre_interp.train.settings import TrainConfig
 from procpre_interp.train.state import TrainState
@@ -15,5 +16,6 @@ __all__ = [
     "Trainer",
     "evaluate",
     "evaluate_copies",
+    "masked_loss",
     "summarise",
 ]

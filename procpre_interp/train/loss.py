@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -71,6 +72,17 @@ def scored_positions(
     scored = torch.arange(n_read, device=mask.device) < count[:, None]
     last = positions.gather(1, (count - 1).clamp_min(0)[:, None])
     return torch.where(scored, positions, last), scored
+
+
+def masked_loss(model: HookedTransformer, batch: Batch) -> Float[Tensor, ""]:
+    """Mean cross-entropy over a batch's scored tokens, in nats: what training minimises; can be differentiated.
+
+    All logits are made at once. For many sequences `evaluate` and `summarise` give the same number piece by piece.
+    """
+    logits = model(batch.tokens)
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = batch.targets.masked_fill(~batch.loss_mask, UNSCORED)
+    return F.cross_entropy(precise.flatten(0, 1), targets.flatten(), ignore_index=UNSCORED)
 
 
 class _UnembedAndScore(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from procpre_interp.config import unhashed
 from procpre_interp.model import ModelConfig
 from procpre_interp.train.interventions import Intervention
-from procpre_interp.train.native import why_not
+from procpre_interp.train.native import is_compiled, why_not
 from procpre_interp.train.optimiser import Schedule
 
 
@@ -110,6 +110,10 @@ class TrainConfig:
         if self.precision != "float32":
             return f"precision={self.precision} (the native kernel computes in float32)"
         return why_not(model)
+
+    def needs_compiling(self, model: ModelConfig) -> bool:
+        """Whether `why_torch` would first compile the native kernel for this shape."""
+        return self.device == "cpu" and self.precision == "float32" and not is_compiled(model)
 
     def refuse(self, model: ModelConfig) -> None:
         """Raise `ValueError` when the native kernel is asked for where it cannot be had."""

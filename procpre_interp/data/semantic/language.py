@@ -117,7 +117,10 @@ class Files(Corpus):
     path: str
 
     def files(self) -> list[SourceFile]:
-        root = Path(self.path).expanduser()
+        try:
+            root = Path(self.path).expanduser()
+        except RuntimeError:
+            raise ValueError(f"corpus {self}: the home folder in its path is not known; write the whole path") from None
         suffixes = PROSE | CODE | ROWS
         if root.is_dir():
             return walk(root, suffixes)
@@ -159,16 +162,23 @@ def _jsonl_documents(where: str, text: str) -> Iterator[str]:
 
 def _parquet_documents(where: str, content: bytes, skipped: Counter[str]) -> Iterator[str]:
     try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-    except pyarrow.ArrowInvalid:
-        raise ValueError(f"{where}: not a parquet file") from None
-    names = file.schema_arrow.names
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
+        names = file.schema_arrow.names
+    except (pyarrow.ArrowException, OSError) as problem:
+        raise ValueError(f"{where}: not a parquet file, or a damaged one: {_one_line(problem)}") from None
     column = next((f for f in FIELDS if f in names), None)
     if column is None:
         raise ValueError(f"{where}: no column {' or '.join(FIELDS)}; there are: {', '.join(names)}")
-    for rows in file.iter_batches(columns=[column]):
-        for document in rows.column(0).to_pylist():
-            if isinstance(document, str):
-                yield document
-            else:
-                skipped["row without text"] += 1
+    try:
+        for rows in file.iter_batches(columns=[column]):
+            for document in rows.column(0).to_pylist():
+                if isinstance(document, str):
+                    yield document
+                else:
+                    skipped["row without text"] += 1
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{where}: a damaged parquet file: {_one_line(problem)}") from None
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:200]

@@ -70,13 +70,31 @@ def build(shape: KernelShape, level: Level = "native") -> Path:
     Several processes may ask at once; one compiles and the others wait. Raises `KernelUnavailable`.
     """
     # The environment is part of the key: another $CXX or cache folder is another question.
-    return _build(shape, level, compiler(), str(cache_folder() / "native"))
+    return _build(shape, level, compiler(), str(_folder()))
+
+
+def is_built(shape: KernelShape, level: Level = "native") -> bool:
+    """Whether the library for this shape lies in the cache, or cannot be had at all: `build` then answers at once."""
+    try:
+        return _is_whole(_library(shape, level, compiler(), _folder()))
+    except KernelUnavailable:
+        return True
+
+
+def _folder() -> Path:
+    try:
+        return cache_folder() / "native"
+    except FileNotFoundError as problem:
+        raise KernelUnavailable(str(problem)) from None
+
+
+def _library(shape: KernelShape, level: Level, command: tuple[str, ...], folder: Path) -> Path:
+    return folder / f"{_key(shape, level, command)}.so"
 
 
 @functools.cache
 def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folder_name: str) -> Path:
-    folder = Path(folder_name)
-    library = folder / f"{_key(shape, level, command)}.so"
+    library = _library(shape, level, command, Path(folder_name))
     if not _is_whole(library):
         _compile_once(shape, level, library)
     _check_loads(library)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig, parameter_names
-from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build
+from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build, is_built
 
 WIDTHS = (16, 32)
 """d_model at which the kernel was measured to win; from 64 on torch's matrix products are as fast."""
@@ -18,14 +18,25 @@ WIDTHS = (16, 32)
 
 def why_not(config: ModelConfig, level: Level = "native") -> str | None:
     """Why the native kernel cannot train a model of this shape on this machine, in one line; None when it can."""
-    if config.d_model not in WIDTHS:
-        return f"d_model={config.d_model} (the native kernel is for {' and '.join(map(str, WIDTHS))})"
-    if config.d_hidden % 16:
-        return f"d_mlp={config.d_hidden} (the native kernel is for multiples of 16)"
+    if (reason := _why_not_shape(config)) is not None:
+        return reason
     try:
         build(_shape(config), level)
     except KernelUnavailable as problem:
         return str(problem)
+    return None
+
+
+def is_compiled(config: ModelConfig, level: Level = "native") -> bool:
+    """Whether `why_not` answers at once: the kernel for this shape is there, or cannot be had."""
+    return _why_not_shape(config) is not None or is_built(_shape(config), level)
+
+
+def _why_not_shape(config: ModelConfig) -> str | None:
+    if config.d_model not in WIDTHS:
+        return f"d_model={config.d_model} (the native kernel is for {' and '.join(map(str, WIDTHS))})"
+    if config.d_hidden % 16:
+        return f"d_mlp={config.d_hidden} (the native kernel is for multiples of 16)"
     return None
 
 
