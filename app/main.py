@@ -1,7 +1,8 @@
-"""The explorer: one page a question. `procpre-interp app`, or `streamlit run app/main.py -- --store runs`."""
+"""The explorer: one page per question. `procpre-interp app`, or `streamlit run app/main.py -- --store runs`."""
 
 import os
 
+import state
 import streamlit as st
 
 st.set_page_config(page_title="procpre-interp", page_icon=":material/hub:", layout="wide")
@@ -28,6 +29,7 @@ PAGES = {
 
 page = st.navigation(PAGES)
 try:
+    state.choose_store()
     page.run()
 except (ValueError, LookupError, OSError, RuntimeError, MemoryError) as problem:
     # The explorer's counterpart of the command line's last resort: what went wrong in one line, no traceback.

@@ -17,6 +17,8 @@ class App:
     """Folder of the runs."""
     port: int = 8501
     """Port on localhost."""
+    demo: bool = False
+    """Begin with the demo that comes with the package, whatever the store holds. A switch on every page goes back."""
     headless: bool = False
     """Do not open a browser; print the address only."""
 
@@ -35,7 +37,8 @@ def main(arguments: list[str]) -> int:
         "client.toolbarMode": "minimal",
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return subprocess.run([*streamlit, *flags, "--", "--store", str(command.store)], check=False).returncode
+    shown = ["--store", str(command.store), *(["--demo"] if command.demo else [])]
+    return subprocess.run([*streamlit, *flags, "--", *shown], check=False).returncode
 
 
 def main_page() -> Path:
