@@ -252,6 +252,8 @@ def why(row: Mapping[str, Any], *, quick: bool = False) -> str:
     untested = quick or row.get("missing") or row["smallest_p"] is None or row["smallest_p"] > ALPHA
     if crosses and not untested:
         return f"the {level} interval crosses the margin (predicted: {side})"
+    if not untested and row["p"] > ALPHA:
+        return f"p = {row['p']:.3g} is above {ALPHA}, though the {level} interval does not cross the margin ({side})"
     return str(row["reason"])
 
 

@@ -25,6 +25,7 @@ from procpre_interp.diagnosis import diagnose_all, diagnosis_table, explain_sign
 from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits import results as exhibits
 from procpre_interp.exhibits.damage import diagnosis
+from procpre_interp.exhibits.runs import numbers
 from procpre_interp.files import write_text
 from procpre_interp.glossary import SETTING, glossary
 from procpre_interp.plots.curves import learning_curves
@@ -38,7 +39,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: light-dark(#fff, #161618);
   max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: top; }
@@ -145,6 +146,8 @@ def _cells(table: pd.DataFrame) -> list[Block | Caution]:
     for name in ("accuracy", "exact_match", "phase1_accuracy"):
         if name in shown:
             shown[name] = [None if pd.isna(value) else f"{100 * value:.1f} %" for value in shown[name]]
+    if "exact_match" in shown and shown["exact_match"].equals(shown["accuracy"]):
+        shown = shown.drop(columns="exact_match")
     same = [name for name in shown if len(shown) > 1 and shown[name].nunique(dropna=False) == 1]
     said = ", ".join(f"{name.replace('_', ' ')} {_cell(shown[name].iloc[0]) or 'none'}" for name in same)
     return [*([f"The same for all: {said}."] if same else []), shown.drop(columns=same)]
@@ -176,7 +179,6 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
         [run.history().assign(condition=run.id, label=f"{run.id[:8]}: {about[run.id]}", replicate=0) for run in runs],
         ignore_index=True,
     )
-    numbers = pd.DataFrame({run.id: run.summary for run in runs}, dtype=object).fillna("")
     curves: list[Block | Caution] = [
         learning_curves(histories, value, title=title)
         for value, title in (("accuracy", "Accuracy"), ("loss_nats", "Loss"))
@@ -192,7 +194,7 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
     ]
     sections = [
         Section(title="What this is about", blocks=introduced),
-        Section(title="Numbers", blocks=[numbers.drop(index="run").rename_axis("").reset_index()]),
+        Section(title="Numbers", blocks=[numbers(runs)]),
         Section(title="Learning", blocks=curves),
         Section(title="Diagnosis", blocks=_diagnosis(store, runs)),
         Section(title=title, blocks=[config_differences({run.id: run.config for run in runs})]),

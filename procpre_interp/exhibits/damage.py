@@ -11,7 +11,7 @@ from procpre_interp.diagnosis.diagnose import describe_numbers
 from procpre_interp.dose import dose_means, half_dose
 from procpre_interp.exhibits.claims import SOURCES, Judged, named_claims
 from procpre_interp.exhibits.exhibit import Answer, Exhibit
-from procpre_interp.exhibits.results import Results
+from procpre_interp.exhibits.results import Results, sides
 from procpre_interp.plots.ladder import dose_response, half_dose_text, ladder
 from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
@@ -50,9 +50,10 @@ def controls(judged: Judged) -> Exhibit:
 
 def controls_of(results: Results) -> Exhibit:
     """The same of any stored table of conditions, such as a sweep with ablations."""
-    return _gains(
-        results.table, question_title(f"{results.title.rstrip('?')}: what is left of the gain?", ""), None, ()
-    )
+    above, below, both = sides(results)
+    verdict = f"{len(above)} of {len(above) + len(below) + len(both)} conditions gained"
+    title = question_title(f"{results.title.rstrip('?.')}: what is left of the gain?", verdict)
+    return _gains(results.table, title, None, ())
 
 
 def kept(judged: Judged) -> pd.DataFrame:

@@ -214,7 +214,8 @@ def half_dose_text(fit: Mapping[str, Any], measured: Float[np.ndarray, " dose"])
         return f"below {measured.min():.2g}" if value < measured.min() else f"{value:.2g}"
 
     half, low, high = (bound(float(fit[key])) for key in ("half_dose", "low", "high"))
-    return f"half dose {half}" + ("" if np.isnan(fit["low"]) or low == high else f" [{low}, {high}]")
+    beyond = fit["low"] > measured.max() or fit["high"] < measured.min()
+    return f"half dose {half}" + ("" if np.isnan(fit["low"]) or beyond else f" [{low}, {high}]")
 
 
 def _dashes(components: list[str]) -> dict[str, str]:

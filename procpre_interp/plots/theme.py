@@ -33,7 +33,7 @@ CONDITION_COLOURS = {
 OTHERS = ["#33BBEE", "#99772E", "#BB4488", "#667722", "#55AAAA", "#AA6655"]
 """For conditions without a colour of their own, in alphabetical order."""
 
-TITLE_WIDTH, CAPTION_WIDTH, X_WIDTH, Y_WIDTH = 46, 58, 34, 34
+TITLE_WIDTH, CAPTION_WIDTH, X_WIDTH, Y_WIDTH = 46, 58, 34, 28
 """Letters in a line of a figure's title, caption and axis titles: what a screen of 400 pixels has room for."""
 
 TITLE_LINE, CAPTION_LINE = 20, 16
@@ -139,6 +139,7 @@ def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, heig
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom", "x": 0},
         modebar={"bgcolor": TRANSPARENT, "color": GRID, "activecolor": "#888888"},
     )
-    figure.update_xaxes(title=wrapped(x, X_WIDTH), gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    figure.update_yaxes(title=wrapped(y, Y_WIDTH), gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    for update, name, width in ((figure.update_xaxes, x, X_WIDTH), (figure.update_yaxes, y, Y_WIDTH)):
+        title = {"text": wrapped(name, width), "font": {"size": 13}}
+        update(title=title, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     return figure
