@@ -79,7 +79,7 @@ NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
 TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "export", "jobs", "outcomes", "terminal"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
-EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims", "cheaper"}
+EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims", "cheaper", "inside"}
 """Modules of `exhibits` that read stored tables, and so are held to what `report` may import."""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "comparison", "exhibits", "export", "jobs", "terminal", "__init__"}
