@@ -1,8 +1,9 @@
-"""The explorer: one page a question. `procpre-interp app` starts it, for this machine alone."""
+"""The explorer: one page per question. `procpre-interp app` starts it, for this machine alone."""
 
 import os
 from pathlib import Path
 
+import state
 import streamlit as st
 
 # A file of our own: the icons that Streamlit knows by name are fetched from another host.
@@ -32,6 +33,7 @@ PAGES = {
 
 page = st.navigation(PAGES)
 try:
+    state.choose_store()
     page.run()
 except (ValueError, LookupError, OSError, RuntimeError, MemoryError) as problem:
     # The explorer's counterpart of the command line's last resort: what went wrong in one line, no traceback.

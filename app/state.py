@@ -10,9 +10,10 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
-from procpre_interp.exhibits import Exhibit
+from procpre_interp.exhibits import Answer, Exhibit
 from procpre_interp.exhibits.claims import load_claims
 from procpre_interp.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.exhibits.runs import conditions, with_weights
@@ -30,6 +31,12 @@ FILL = "procpre-interp reproduce --out {store} --quick"
 LIST_SECONDS = 10
 """How long a list of runs or tables is kept before the folder is read again."""
 
+SHARES = {
+    name: st.column_config.NumberColumn(f"{name.replace('_', ' ')}, %", format="percent")
+    for name in ("accuracy", "exact_match", "phase1_accuracy")
+}
+"""How columns of shares show, so that they have the unit of the figures."""
+
 TO_IMAGE = {"format": "png", "scale": 2}
 
 
@@ -41,21 +48,53 @@ def own_store() -> RunStore:
     return RunStore(given or os.environ.get("PROCPRE_STORE", "runs"))
 
 
+def choose_store() -> None:
+    """The switch between the own store and the demo, at the top of every page and part of the URL as `?demo=`; none
+    while the own store holds nothing, so that there is the demo alone.
+
+    At first the own store, unless `-- --demo` stands on the command line, or PROCPRE_DEMO in the environment.
+    """
+    if is_empty(own_store()):
+        return
+    first = "--demo" in sys.argv[1:] or os.environ.get("PROCPRE_DEMO", "") not in ("", "0")
+    default = {} if "demo" in st.session_state else {"value": first}
+    help = "Real runs of five replicates that come with the package, in place of your own store"
+    st.toggle("Show the demo", key="demo", bind="query-params", help=help, **default)
+
+
 def open_page(title: str, about: str = "") -> RunStore:
-    """The page's title and the store that it shows: the demo, marked as one, while the own store holds nothing."""
+    """The page's title and the store that it shows: the demo, marked as one, where it was chosen or the own store holds
+    nothing."""
     st.title(title)
     if about:
         st.markdown(about)
     store = own_store()
-    if not is_empty(store):
+    empty = is_empty(store)
+    if not empty and not st.session_state.get("demo", False):
         return store
+    own = quoted(str(store.path.resolve()), 300)
+    if not empty:
+        st.info(
+            f"**Demo**, a small result that comes with the package: real runs, five replicates. The switch above goes "
+            f"back to {own}.",
+            icon=":material/science:",
+        )
+        return RunStore(DEMO)
     st.info(
-        f"**Demo.** `{store.path.resolve()}` holds no runs yet, so this is a small result that comes with the package: "
-        "real runs, five replicates. This fills the folder with your own, in a few minutes:",
+        f"**Demo.** {own} holds no runs yet, so this is a small result that comes with the package: real runs, five "
+        "replicates. This fills the folder with your own, in a few minutes:",
         icon=":material/science:",
     )
     st.code(FILL.format(store=shlex.quote(str(store.path))), language="bash", wrap_lines=True)
     return RunStore(DEMO)
+
+
+def show_answer(answer: Answer) -> None:
+    """What the page says first: green where the data decide it, blue where they do not."""
+    if answer.decided:
+        st.success(worded(answer.text), icon=":material/lightbulb:")
+    else:
+        st.info(worded(answer.text), icon=":material/help:")
 
 
 def is_empty(store: RunStore) -> bool:
@@ -133,7 +172,19 @@ def quoted(text: str, at_most: int = 60) -> str:
 
 def escaped(text: str) -> str:
     """Text from a file as it stands, for where markdown would be read."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!<>|~$:])", r"\\\1", " ".join(text.split()))
+    return _escape(" ".join(text.split()))
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!<>|~$:])", r"\\\1", text)
+
+
+def worded(text: str) -> str:
+    """A sentence of the library, in which a file's text may stand: its `commands` as code, all else as it stands."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is no markup
+        return escaped(text)
+    return "".join(f"`{part}`" if index % 2 else _escape(part) for index, part in enumerate(parts))
 
 
 def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
@@ -158,16 +209,17 @@ def show(exhibit: Exhibit, *, key: str = "", on_click: Callable[[Any], None] | N
             on_click(points[0].get("customdata"))
 
     st.plotly_chart(
-        exhibit.figure,
+        on_a_page(exhibit.figure),
+        width=exhibit.figure.layout.width or "stretch",  # pyright: ignore[reportAttributeAccessIssue]
         key=name,
         on_select=tell if on_click else "ignore",
         selection_mode="points",
         config={"displaylogo": False, "toImageButtonOptions": TO_IMAGE | {"filename": exhibit.name}},
         alt=f"{exhibit.title}. {exhibit.reading}",
     )
-    st.caption(f"How to read: {exhibit.reading}")
+    st.caption(worded(f"How to read: {exhibit.reading}"))
     for note in exhibit.notes:
-        st.caption(note)
+        st.caption(worded(note))
     with st.popover("Download", key=f"{name}_downloads"):
         download(exhibit.table, exhibit.name, "Numbers (CSV)", key=f"{name}_csv")
         st.download_button(
@@ -179,6 +231,14 @@ def show(exhibit: Exhibit, *, key: str = "", on_click: Callable[[Any], None] | N
             on_click="ignore",
         )
         st.caption("Figure as PNG: the camera above the figure.")
+
+
+def on_a_page(figure: go.Figure) -> go.Figure:
+    """A copy whose colour bars have the ink of the page, light or dark: the figure's own grey, which has to do on both,
+    is dim on either."""
+    shown = go.Figure(figure)
+    shown.layout.font.color = None  # pyright: ignore[reportAttributeAccessIssue]
+    return shown
 
 
 def download(table: pd.DataFrame, name: str, label: str = "", *, key: str | None = None) -> None:
@@ -193,9 +253,12 @@ def download(table: pd.DataFrame, name: str, label: str = "", *, key: str | None
     )
 
 
-def show_table(table: pd.DataFrame, name: str, columns: Mapping[str, Any] | None = None) -> None:
+def show_table(
+    table: pd.DataFrame, name: str, columns: Mapping[str, Any] | None = None, *, row_height: int | None = None
+) -> None:
     """A table and its download; `columns` says how some of them show."""
-    st.dataframe(table, hide_index=True, column_config=columns, placeholder="", alt=name, key=f"{name}_table")
+    look: dict[str, Any] = {"hide_index": True, "column_config": columns, "row_height": row_height}
+    st.dataframe(table, placeholder="", alt=name, key=f"{name}_table", **look)
     download(table, name)
 
 

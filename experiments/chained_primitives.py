@@ -116,7 +116,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     return found
 
 
-figure = measure_figure("area", "Mean validation accuracy over training (share of answer tokens)")
+figure = measure_figure("area", "Mean validation accuracy over training (% of answer tokens)")
 """Mean accuracy over training, of chains and control, with and without phase 1."""
 
 EXPERIMENT = Experiment(

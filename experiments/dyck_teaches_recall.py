@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.claims import Claim, Contrast
+from procpre_interp.describe import claim_title
 from procpre_interp.experiment import Judged, haystack_experiment, main, run
 from procpre_interp.plots.curves import survival_curves
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
@@ -48,7 +49,7 @@ CLAIM = Claim(
 
 def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
     """Time to breakthrough, as survival curves."""
-    return survival_curves(table.loc[table["status"] != "failed"])
+    return survival_curves(table.loc[table["status"] != "failed"], title=claim_title(judged))
 
 
 EXPERIMENT = haystack_experiment(

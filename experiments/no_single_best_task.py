@@ -98,7 +98,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     return {LEAST: {"lead": min(haystack, addition)}}
 
 
-figure = measure_figure("accuracy", "Test accuracy (share of answer tokens)")
+figure = measure_figure("accuracy", "Test accuracy (% of answer tokens)")
 
 EXPERIMENT = Experiment(
     claim=CLAIM,

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from procpre_interp.ablate import Noise
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.damage import damage_table
+from procpre_interp.describe import claim_title
 from procpre_interp.dose import dose_means, half_dose
 from procpre_interp.exhibits.damage import doses
 from procpre_interp.experiment import Judged, haystack_experiment, main, run
@@ -90,7 +91,7 @@ def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
     """Accuracy against noise before phase 2, with the fitted half-doses."""
     fits = pd.DataFrame(judged["half_doses"])
     numbers = dict.fromkeys(("half_dose", "low", "high", "slope"), float)  # null, which stands for NaN, included
-    return dose_response(dose_means(doses(table)), fits.astype(numbers))
+    return dose_response(dose_means(doses(table)), fits.astype(numbers), title=claim_title(judged))
 
 
 EXPERIMENT = haystack_experiment(

@@ -8,11 +8,15 @@ controls before the transfer. Embeddings (averaged) and positions (carried) are 
 """
 
 import sys
+from typing import Any
+
+import pandas as pd
 
 from procpre_interp.ablate import ABLATIONS, LADDER
 from procpre_interp.claims import Claim, Contrast
 from procpre_interp.experiment import gains_beside_intact, haystack_experiment, main, run
 from procpre_interp.reproduce import EFFECT_MARGIN, MARGIN_NOTE, dyck
+from procpre_interp.runs import RunStore
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -52,6 +56,14 @@ CLAIM = Claim(
         ),
     ),
 )
+
+
+def controls(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+    """What each rung keeps and destroys, in words, for readers of the claim file."""
+    rungs = {name: ABLATIONS[name] for name in RUNGS}
+    return {"controls": {name: {"keeps": each.keeps, "destroys": each.destroys} for name, each in rungs.items()}}
+
+
 figure = gains_beside_intact
 """The ladder: what is left of the gain, from the least structure kept to the most."""
 
@@ -63,6 +75,7 @@ EXPERIMENT = haystack_experiment(
         dyck("frame", "none", label="averaged embeddings and positions alone"),
     ),
     figure,
+    extra=controls,
 )
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from procpre_interp.describe import describe_cost
+from procpre_interp.diagnosis import explain_signatures
 from procpre_interp.exhibits import cheaper, claims, damage, results, where
 from procpre_interp.exhibits.runs import with_weights
-from procpre_interp.report import Block, Caution, Section, results_sections, write_report
+from procpre_interp.report import Block, Caution, Section, introduction, results_sections, write_report
 from procpre_interp.run import Run
 from procpre_interp.runs import RunStore
 
@@ -27,6 +28,7 @@ def answers_report(
     known, problems = claims.load_claims(store)
     chosen = _run(store, run)
     sections = [
+        introduction(found, store),
         *_transfer(found),
         *_places(store),
         *_damage(store, found, known),
@@ -47,7 +49,7 @@ def _run(store: RunStore, run: str | None) -> Run | None:
 
 
 def _transfer(found: results.Results) -> list[Section]:
-    about: list[Block | Caution] = [str(found.about.get("protocol") or ""), results.answer(found)]
+    about: list[Block | Caution] = [str(found.about.get("protocol") or ""), results.answer(found).text]
     first, *rest = results_sections(found)
     cost: list[Block | Caution] = [describe_cost(found.about.get("cost") or {})]
     blocks = [*about, *first.blocks, *(block for section in rest for block in section.blocks), *cost]
@@ -63,21 +65,29 @@ def _places(store: RunStore) -> Iterator[Section]:
             blocks: list[Block | Caution] = [each.title]
             for method in each.methods:
                 shown = table.loc[table["method"] == method]
-                blocks += [f"{where.METHOD_NAMES.get(method, method)}. {where.answer(shown)}", where.heatmap(shown)]
+                blocks += [
+                    f"{where.METHOD_NAMES.get(method, method)}. {where.answer(shown).text}",
+                    where.heatmap(shown),
+                ]
             yield Section(title="Where does it live?", blocks=[*blocks, where.bars(table), where.as_text(table)])
 
 
 def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.Judged]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
     if damage.CONTROLS in known:
-        blocks += [damage.origin(known[damage.CONTROLS]), damage.controls(known[damage.CONTROLS])]
+        judged = known[damage.CONTROLS]
+        blocks += [damage.answer(judged).text, damage.origin(judged), damage.controls(judged)]
+        if len(kept := damage.kept(judged)):
+            blocks += ["What each control keeps of the transferred weights, from the least to the most:", kept]
     if damage.NOISE in known:
         judged = known[damage.NOISE]
-        blocks += [damage.origin(judged), damage.noise(judged), damage.noise_on_finished(judged)]
+        blocks += [damage.answer(judged).text, damage.origin(judged)]
+        blocks += [damage.noise(judged), damage.noise_on_finished(judged)]
     runs, problems = damage.transferred_runs(found, store)
     if runs:
-        by_condition, _ = damage.diagnosis(found, store)
-        blocks += ["Why transfers fail; in brackets, runs of the condition that show a signature:", by_condition]
+        by_condition, findings = damage.diagnosis(found, store)
+        blocks += ["Why transfers fail: one row per condition and what is seen there.", by_condition]
+        blocks += explain_signatures(findings["signature"])
     blocks += [Caution(text=problem) for problem in problems[:3]]
     if blocks:
         yield Section(title="What survives damage?", blocks=blocks)
@@ -86,11 +96,11 @@ def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.
 def _cheaper(known: Mapping[str, claims.Judged]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
     for judged in (known[name] for name in cheaper.CLAIMS if name in known):
-        blocks += [f"{cheaper.answer(judged)} {damage.origin(judged)}", cheaper.shares(judged)]
+        blocks += [f"{cheaper.answer(judged).text} {damage.origin(judged)}", cheaper.shares(judged)]
         if cheaper.has_entropies(judged):
             blocks.append(cheaper.entropy_and_breakthrough(judged))
     if (found := cheaper.load_search()) is not None:
-        blocks.append(cheaper.search(found))
+        blocks += [cheaper.search_answer(found).text, cheaper.search(found)]
     if blocks:
         yield Section(title="Can anything cheaper do the same?", blocks=blocks)
 
@@ -99,7 +109,11 @@ def _claims(store: RunStore, known: Mapping[str, claims.Judged], problems: list[
     blocks: list[Block | Caution] = [Caution(text=problem) for problem in problems]
     judged = {name: claim for name, claim in known.items() if not claim["quick"]}
     if judged:
-        blocks += [claims.overview(judged), *(claims.contrasts(each) for each in list(judged.values())[:MOST_CLAIMS])]
+        blocks += [
+            claims.answer(judged).text,
+            claims.overview(judged),
+            *(claims.contrasts(each) for each in list(judged.values())[:MOST_CLAIMS]),
+        ]
     summary, source = claims.load_beside(store)
     blocks += [f"Beside the paper's numbers, from {source}:", claims.beside_the_paper(summary)]
     yield Section(title="Do the claims hold?", blocks=blocks)

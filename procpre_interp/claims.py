@@ -13,7 +13,7 @@ would be certain: they are judged by what as many replicates can miss (`resampli
 
 That something is *not* enough is predicted as `within` the margin and tested for equivalence. Not significant is never
 support. With few replicates the intervals cover less than 95 % (`stats.interval_note`), and so do the verdicts; and
-what befalls one replicate in three may not have been seen at all (`stats.unseen_share`).
+an outcome that occurs in one replicate in three can go unseen (`stats.unseen_share`).
 """
 
 import hashlib

@@ -3,17 +3,88 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from procpre_interp.runs import Run
-from procpre_interp.stats import interval_note, unseen_share
+from procpre_interp.stats import ALPHA, interval_note, unseen_share
 
 READING_SURVIVAL = (
     "A curve that falls early and to 0 % means that every replicate learned soon. Where it ends above 0 %, "
     "the rest had not broken through when training stopped (censored at the limit)."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A quantity that claims compare, as people read it."""
+
+    name: str
+    level: str = ""
+    """Unit of its values."""
+    unit: str = ""
+    """Unit of differences between its values."""
+    scale: float = 1.0
+    """Factor from a stored difference to the one that people read."""
+    form: str = ".3f"
+    """Format of such a difference."""
+
+    @property
+    def axis(self) -> str:
+        """Title of an axis of differences, with their unit."""
+        return self.titled(self.name)
+
+    @property
+    def level_axis(self) -> str:
+        """Title of an axis of values, with their unit."""
+        return f"{self.name} ({self.level})" if self.level else self.name
+
+    def titled(self, name: str) -> str:
+        """A name with the unit of differences."""
+        unit = "percentage points" if self.unit == "points" else self.unit or self.level
+        return f"{name} ({unit})" if unit else name
+
+
+def _accuracy(name: str, level: str = "% of answer tokens") -> Measure:
+    return Measure(name, level, "points", 100.0, ".1f")
+
+
+MEASURES = {
+    "accuracy": _accuracy("test accuracy"),
+    "restricted_time_steps": Measure("time to breakthrough", "steps, at most the limit", "steps", 1.0, ",.0f"),
+    "entropy_relative": Measure("attention entropy", "share of the largest that causal attention can have"),
+    "jaccard": Measure("overlap of circuits", "Jaccard index"),
+    "faithfulness": Measure("faithfulness", "share of what the whole model does"),
+    "retrieval": Measure("attention on the queried value, best head", "0 to 1"),
+    "completeness": Measure("completeness", "share of what is left without the circuit"),
+    "share": Measure("share of the replicates' heads"),
+    "lost": _accuracy("accuracy lost"),
+    "area": _accuracy("mean validation accuracy over training"),
+    "unseen_accuracy": _accuracy("test accuracy on programs that were never shown"),
+    "unseen_lead": _accuracy("accuracy on unseen over seen programs", "percentage points"),
+    "lead": _accuracy("smaller of two leads in accuracy", "percentage points"),
+    "loss_nats": Measure("test loss", "nats per token", "nats"),
+}
+"""What a claim may be about: column of its cells, and what people read."""
+
+
+def measure_of(name: str) -> Measure:
+    """How people read a measure; its own name where it is unknown."""
+    return MEASURES.get(name) or Measure(name.replace("_", " "))
+
+
+def question_title(asked: str, verdict: str) -> str:
+    """Title of a figure: what is asked, then what its data say. A sentence that is no question is called a claim, so
+    that a title asserts nothing that is open or refuted."""
+    asked = " ".join(asked.split()).rstrip(".")
+    return f"{asked} {verdict[:1].upper()}{verdict[1:]}" if asked.endswith("?") else f"Claim: {asked} - {verdict}"
+
+
+def claim_title(claim: Mapping[str, Any]) -> str:
+    """`question_title` of a judged claim."""
+    return question_title(str(claim["claim"]), "a smoke test, no evidence" if claim.get("quick") else claim["verdict"])
 
 
 def conditions_table(summary: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
@@ -73,7 +144,7 @@ def claims_table(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
 
 
 def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Judged claims as text, one row a claim: the verdict and the primary contrast behind it."""
+    """Judged claims as text, one row per claim: the verdict and the primary contrast behind it."""
     lines = []
     for claim in claims:
         first = claim["contrasts"][0]
@@ -103,7 +174,7 @@ def contrasts_table(claim: Mapping[str, Any]) -> pd.DataFrame:
                 "p": number(row.get("p"), ".3g"),
                 "smallest p": number(row.get("smallest_p"), ".3g"),
                 "p, Holm": number(row.get("p_holm"), ".3g"),
-                "Detectable": number(row.get("detectable"), ".3g"),
+                "Detectable": detectable(row),
                 "Verdict": row["verdict"],
             }
         )
@@ -111,16 +182,16 @@ def contrasts_table(claim: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def map_effects_table(effects: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A transfer map as text, one row a method and player; shares in points."""
+    """A transfer map as text, one row per method and player; shares in points."""
     shares = ("accuracy", "area", "breakthrough_share")
     lines = []
     for row in effects:
-        scale, form = (100.0, "+.1f") if row["outcome"] in shares else (1.0, "+,.4g")
+        scale, form, unit = (100.0, "+.1f", ", points") if row["outcome"] in shares else (1.0, "+,.4g", "")
         lines.append(
             {
                 "Method": row["method"].replace("_", " "),
                 "Player": row["player"],
-                f"Effect on {row['outcome']}": with_bounds(row, scale, form),
+                f"Effect on {row['outcome'].replace('_', ' ')}{unit}": with_bounds(row, scale, form),
                 "n": str(row["n"]),
                 "p, Holm": number(row["p_holm"], ".3g"),
                 "smallest": number(row["smallest_p_holm"], ".3g"),
@@ -132,9 +203,8 @@ def map_effects_table(effects: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def contrast_estimate(row: Mapping[str, Any]) -> str:
     """The estimate of a contrast with its interval, accuracies in points."""
-    unit = {"accuracy": (100.0, "+.1f", "points"), "restricted_time_steps": (1.0, "+,.0f", "steps")}
-    scale, form, name = unit.get(row["measure"], (1.0, "+.3f", ""))
-    return f"{with_bounds(row, scale, form)} {name}".strip()
+    about = measure_of(row["measure"])
+    return f"{with_bounds(row, about.scale, f'+{about.form}')} {about.unit}".strip()
 
 
 def with_bounds(row: Mapping[str, Any], scale: float | int, form: str) -> str:
@@ -146,14 +216,46 @@ def with_bounds(row: Mapping[str, Any], scale: float | int, form: str) -> str:
 
 def predicted(row: Mapping[str, Any]) -> str:
     """What was predicted of a contrast: "above +21.4"; empty for one that was only to be reported."""
-    scale, form = {"accuracy": (100, ".1f"), "restricted_time_steps": (1, ".1f")}.get(row["measure"], (1, ".2f"))
-    margin = scale * row["margin"]
+    about = measure_of(row["measure"])
+    margin = about.scale * row["margin"]
+    form = about.form if about.unit in ("points", "steps") else ".2f"
     sides = {
         "above": f"above {margin:+{form}}",
         "below": f"below {margin:+{form}}",
         "within": f"within +-{margin:{form}}",
     }
     return sides.get(row["predicted"], "")
+
+
+def detectable(row: Mapping[str, Any]) -> str:
+    """The distance from its margin that 80 % of studies of this size find, with its unit; empty where it is unknown."""
+    about = measure_of(row["measure"])
+    distance = row.get("detectable")
+    return (
+        ""
+        if distance is None or math.isnan(distance)
+        else f"{about.scale * distance:{about.form}} {about.unit}".strip()
+    )
+
+
+def why(row: Mapping[str, Any], *, quick: bool = False) -> str:
+    """Why a contrast has its verdict, in the unit of its estimate. What was stored as the reason has that of the cells,
+    and is shown where it names no margin."""
+    level = "90 %" if row["predicted"] == "within" else "95 %"
+    side = f"{predicted(row)} {measure_of(row['measure']).unit}".strip()
+    if row["verdict"] == "supported":
+        return f"the {level} interval lies wholly {side}"
+    if row["verdict"] == "refuted":
+        return f"the {level} interval lies wholly outside of what was predicted ({side})"
+    margins = {"above": [1.0], "below": [1.0], "within": [-1.0, 1.0]}.get(row["predicted"], [])
+    low, high = (math.nan if row[key] is None else row[key] for key in ("low", "high"))
+    crosses = any(low <= sign * row["margin"] <= high for sign in margins)
+    untested = quick or row.get("missing") or row["smallest_p"] is None or row["smallest_p"] > ALPHA
+    if crosses and not untested:
+        return f"the {level} interval crosses the margin (predicted: {side})"
+    if not untested and row["p"] > ALPHA:
+        return f"p = {row['p']:.3g} is above {ALPHA}, though the {level} interval does not cross the margin ({side})"
+    return str(row["reason"])
 
 
 def number(value: float | None, form: str) -> str:
@@ -163,23 +265,33 @@ def number(value: float | None, form: str) -> str:
 
 def describe_claim(claim: Mapping[str, Any]) -> str:
     """A judged claim in a few sentences."""
+    return f"{claim['name']}: {claim['verdict'].upper()}. {claim['claim']}\n{describe_evidence(claim)}"
+
+
+def describe_evidence(claim: Mapping[str, Any]) -> str:
+    """What a judged claim rests on, in a few sentences: for below its name, sentence and verdict."""
     first, seeds, log_rank = claim["contrasts"][0], claim["seeds"], claim["log_rank"]
     bounds = (
         "90 % interval, as two one-sided tests at 5 % want it" if first["predicted"] == "within" else "95 % interval"
     )
     lines = [
-        f"{claim['name']}: {claim['verdict'].upper()}. {claim['claim']}",
         f"Predicted: {claim['prediction']}",
-        f"Measured: {first['contrast']}, {contrast_estimate(first)} ({bounds}; {first['reason']}).",
+        f"Measured: {first['contrast']}, {contrast_estimate(first)} ({bounds}; {why(first, quick=claim['quick'])}).",
         f"{interval_note(first['n'])}; seeds {seeds[0]} to {seeds[-1]}.",
     ]
     if first["p"] is not None:
-        tests = f"p = {first['p']:.3g} against the margin, where so few replicates can give {first['smallest_p']:.3g}"
-        tests += " at best"
-        if first["detectable"] is not None:
-            tests += f"; 80 % of such studies find a distance of {first['detectable']:.2g} from it"
         lines.append(
-            f"{tests}. What befalls up to {unseen_share(first['n']):.0%} of replicates may not have been seen."
+            f"p = {first['p']:.3g} against the margin; with n = {first['n']} it cannot be below "
+            f"{first['smallest_p']:.3g}."
+        )
+        if first["detectable"] is not None:
+            lines[-1] += (
+                f" A study of this size finds a difference of {detectable(first)} from the margin with a probability "
+                "of 80 %."
+            )
+        lines[-1] += (
+            f" With n = {first['n']}, an outcome that occurs in up to {100 * unseen_share(first['n']):.0f} % of "
+            "replicates can go unseen."
         )
     if log_rank is not None:
         lines.append(

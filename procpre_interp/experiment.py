@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import tyro
 
 from procpre_interp.claims import Claim, judge, table_name, write_claim
-from procpre_interp.describe import contrasts_table, describe_claim, describe_cost
+from procpre_interp.describe import claim_title, contrasts_table, describe_claim, describe_cost, measure_of
 from procpre_interp.observe import Observation, observe
 from procpre_interp.outcomes import cost_of
 from procpre_interp.plots.ladder import ladder
@@ -193,7 +193,7 @@ def claim_report(experiment: Experiment, table: pd.DataFrame, judged: Judged, pa
         Section(title="Protocol", blocks=[experiment.protocol]),
         Section(title="Every run", blocks=[table]),
     ]
-    return write_report(path, claim.claim, sections)
+    return write_report(path, claim_title(judged), sections)
 
 
 def _drawn(experiment: Experiment, table: pd.DataFrame, judged: Judged) -> go.Figure | str:
@@ -222,11 +222,14 @@ def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
 def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go.Figure:
     """Every condition's gain over no pretraining, replicates as dots, with the margin of the primary contrast."""
     effects = gains(table).drop(columns="condition")  # whose colours would say nothing here
-    dots = paired_gains(table).melt(value_name="value", ignore_index=False)
+    effects[["estimate", "low", "high"]] *= 100
+    dots = 100 * paired_gains(table)
+    dots = dots.melt(value_name="value", ignore_index=False)
     dots = dots.assign(label=_labels(table, dots["condition"]))
-    lines = {"none": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
-    axis = "Gain over no pretraining (share of answer tokens)"
-    return ladder(effects, dots=dots, references=lines, x=axis, title=judged["claim"])
+    lines = {"no pretraining": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
+    shown = {name: 100 * value for name, value in lines.items()}
+    axis = "Gain over no pretraining (percentage points)"
+    return ladder(effects, dots=dots, references=shown, x=axis, title=claim_title(judged))
 
 
 def gains_beside_intact(table: pd.DataFrame, judged: Judged) -> go.Figure:
@@ -252,14 +255,17 @@ def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
 
 
 def measure_figure(measure: str, axis: str) -> Callable[[pd.DataFrame, Judged], go.Figure]:
-    """A figure of one measure: every condition that has it, as a mean with its interval, replicates as dots."""
+    """A figure of one measure: every condition that has it, as a mean with its interval, replicates as dots; accuracies
+    in %."""
 
     def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
         rows = table.loc[(table["status"] == "finished") & table[measure].notna()]
+        scale = measure_of(measure).scale
         means = replicate_bootstrap(replicate_matrix(rows, measure))
+        means[["estimate", "low", "high"]] *= scale
         effects = means.assign(label=_labels(rows, means.index)).rename_axis("condition").reset_index()
-        dots = rows[["label"]].assign(value=rows[measure])
-        return ladder(effects.drop(columns="condition"), dots=dots, x=axis, title=judged["claim"])
+        dots = rows[["label"]].assign(value=scale * rows[measure])
+        return ladder(effects.drop(columns="condition"), dots=dots, x=axis, title=claim_title(judged))
 
     return figure
 

@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,17 @@ from procpre_interp.describe import (
     lineage,
     map_effects_table,
 )
-from procpre_interp.diagnosis import diagnose_all, diagnosis_table
+from procpre_interp.diagnosis import diagnose_all, diagnosis_table, explain_signatures
 from procpre_interp.exhibits import Exhibit
 from procpre_interp.exhibits import results as exhibits
 from procpre_interp.exhibits.damage import diagnosis
+from procpre_interp.exhibits.runs import numbers
 from procpre_interp.files import write_text
+from procpre_interp.glossary import SETTING, glossary
 from procpre_interp.plots.curves import learning_curves
 from procpre_interp.plots.heatmaps import transfer_bars, transfer_heatmap
 from procpre_interp.runs import Run, RunStore
-from procpre_interp.stats import interval_note
+from procpre_interp.stats import intervals_note
 
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d1d1f, #e6e6e6); --quiet: light-dark(#666, #a0a0a0);
@@ -36,16 +39,21 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: light-dark(#fff, #161618);
   max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: top; }
-td:not(:first-child) { white-space: nowrap; }
+td { white-space: nowrap; }
+td.long { white-space: normal; min-width: 12rem; max-width: 34rem; overflow-wrap: anywhere; }
+code { font-size: .9em; }
 th { color: var(--quiet); font-weight: 600; }
 .reading { color: var(--quiet); font-size: .9rem; margin: .2rem 0 1.2rem; }
 .warning { background: var(--warn); padding: .5rem .8rem; border-radius: .3rem; }
 .infolayer text, .xtick text, .ytick text { fill: var(--ink) !important; }
 """
+
+LONG = 30
+"""Letters of a cell beyond which its column is broken into lines."""
 
 Block = str | pd.DataFrame | go.Figure | Exhibit
 """What a section shows: a paragraph, a table, a figure, or a figure with the sentences that belong to it."""
@@ -88,20 +96,61 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> P
 def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Path:
     """The report on a stored table of `reproduce` or a sweep: results beside the paper's, curves, protocol and cost.
 
-    The table has one row a condition and replicate; its metadata are title, protocol, threshold, cost and, where there
-    are any, paper (accuracies by condition, as shares) and maps (the effects of `transfer_map`, with a title each).
+    The table has one row per condition and replicate; its metadata are title, protocol, threshold, cost and, where
+    there are any, paper (accuracies by condition, as shares) and maps (effects of `transfer_map`, with a title each).
     """
     found = exhibits.load_results(store, table_name)
     sections = [
+        introduction(found, store),
         *results_sections(found),
         *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps") or []),
         Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
         Section(title="Protocol", blocks=[found.about.get("protocol") or ""]),
         Section(title="Cost", blocks=[describe_cost(found.about.get("cost") or {})]),
-        Section(title="Every run", blocks=[found.table.drop(columns=["label"])]),
+        Section(title="Every run", blocks=_cells(found.table)),
         Section(title="Environment", blocks=_environments(store, found.table)),
     ]
     return write_report(path, found.title, sections)
+
+
+def introduction(found: exhibits.Results, store: RunStore) -> Section:
+    """What a reader of the abstract must know of this experiment: the setting, its words, and where to look first."""
+    tasks = [each for run in _opened(found, store) for each in [run.config.get("task", {})]]
+    reading = (
+        "How to read this report: first the answer and the table under Result, where the gain says whether a transfer "
+        "helped; then the learning curves, where thick lines are means and thin ones single replicates. A number in "
+        "brackets is an interval: with few replicates it is wide, and one that has 0 in it leaves the question open."
+    )
+    answer = exhibits.answer(found).text if (found.summary["n"] > 1).to_numpy().all() else ""
+    words = glossary([{"name": found.about.get("task")}, *tasks])
+    blocks: list[Block | Caution] = [SETTING, *([answer] if answer else []), reading, words]
+    return Section(title="What this is about", blocks=blocks)
+
+
+def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
+    """One run of each condition and its pretraining, those that the store holds."""
+    rows = found.table.drop_duplicates("condition")
+    ids = [*rows["run"], *(rows["phase1_run"].dropna() if "phase1_run" in rows else [])]
+    runs = []
+    for run_id in dict.fromkeys(str(each) for each in ids if each):
+        try:
+            runs.append(store.open(run_id, verify=False))
+        except ValueError:  # missing or damaged: said under "Learning"
+            continue
+    return runs
+
+
+def _cells(table: pd.DataFrame) -> list[Block | Caution]:
+    """Every run as text; what all of them have in common stands above, so that the table fits."""
+    shown = table.drop(columns=["label"])
+    for name in ("accuracy", "exact_match", "phase1_accuracy"):
+        if name in shown:
+            shown[name] = [None if pd.isna(value) else f"{100 * value:.1f} %" for value in shown[name]]
+    if "exact_match" in shown and shown["exact_match"].equals(shown["accuracy"]):
+        shown = shown.drop(columns="exact_match")
+    same = [name for name in shown if len(shown) > 1 and shown[name].nunique(dropna=False) == 1]
+    said = ", ".join(f"{name.replace('_', ' ')} {_cell(shown[name].iloc[0]) or 'none'}" for name in same)
+    return [*([f"The same for all: {said}."] if same else []), shown.drop(columns=same)]
 
 
 def results_sections(found: exhibits.Results) -> list[Section]:
@@ -111,7 +160,8 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
     result += [conditions_table(found.summary, found.about)]
-    result += [f"Intervals: {interval_note(n)}. {explain_columns(found.about)}", exhibits.accuracy(found)]
+    note = intervals_note(found.summary["n"], "under Broke through")
+    result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]
     learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]
     learning += [exhibits.learning(found, name) for name in ("accuracy", "loss_nats") if name in found.histories]
     return [
@@ -124,19 +174,27 @@ def results_sections(found: exhibits.Results) -> list[Section]:
 def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
     """The report on some runs of a store: numbers, curves, diagnosis, what the configs differ in, and parents."""
     runs = list({run.id: run for run in runs}.values())
+    about = describe_runs(runs, store)
     histories = pd.concat(
-        [run.history().assign(condition=run.id, label=_run_label(run), replicate=0) for run in runs],
+        [run.history().assign(condition=run.id, label=f"{run.id[:8]}: {about[run.id]}", replicate=0) for run in runs],
         ignore_index=True,
     )
-    numbers = pd.DataFrame({run.id: run.summary for run in runs}, dtype=object).fillna("")
-    curves = [
+    curves: list[Block | Caution] = [
         learning_curves(histories, value, title=title)
         for value, title in (("accuracy", "Accuracy"), ("loss_nats", "Loss"))
         if value in histories and histories[value].notna().to_numpy().any()
     ]
     title = "Config" if len(runs) == 1 else "What the configs differ in"
+    introduced: list[Block | Caution] = [
+        SETTING,
+        "Each of these runs is one line in the figures. One run is an observation, not a result: conditions are "
+        "compared over replicates, as `procpre-interp reproduce` and `procpre-interp sweep` do.",
+        pd.DataFrame({"Run": list(about), "What it is": list(about.values())}),
+        glossary(run.config.get("task", {}) for run in runs),
+    ]
     sections = [
-        Section(title="Numbers", blocks=[numbers.drop(index="run").rename_axis("").reset_index()]),
+        Section(title="What this is about", blocks=introduced),
+        Section(title="Numbers", blocks=[numbers(runs)]),
         Section(title="Learning", blocks=curves),
         Section(title="Diagnosis", blocks=_diagnosis(store, runs)),
         Section(title=title, blocks=[config_differences({run.id: run.config for run in runs})]),
@@ -154,14 +212,35 @@ def _html(block: Block | Caution, n_figures: int) -> str:
             full_html=False, include_plotlyjs=n_figures == 0, div_id=f"figure-{n_figures}", config=config
         )
     if isinstance(block, Exhibit):
-        said = "<br>".join(html.escape(line) for line in (f"How to read: {block.reading}", *block.notes))
+        said = "<br>".join(_text(line) for line in (f"How to read: {block.reading}", *block.notes))
         return f'{_html(block.figure, n_figures)}\n<p class="reading">{said}</p>'
     if isinstance(block, pd.DataFrame):
-        table = block.to_html(index=False, border=0, na_rep="", justify="unset", float_format=_number)
-        return f'<div class="scroll">{table}</div>'
+        return f'<div class="scroll">{_table(block)}</div>'
     if isinstance(block, Caution):
-        return f'<p class="warning">{html.escape(block.text)}</p>'
-    return f"<p>{html.escape(block)}</p>"
+        return f'<p class="warning">{_text(block.text)}</p>'
+    return f"<p>{_text(block)}</p>"
+
+
+def _text(text: str) -> str:
+    """Escaped text, in which `commands` are code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """A table whose long columns are broken into lines, and whose short ones are not."""
+    columns = [[_cell(value) for value in frame[name]] for name in frame]
+    marks = [' class="long"' if max(map(len, column), default=0) > LONG else "" for column in columns]
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame)
+    rows = ["".join(f"<td{mark}>{_text(cell)}</td>" for mark, cell in zip(marks, row)) for row in zip(*columns)]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    """A value as text; nothing for one that is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return ""
+    return _number(value) if isinstance(value, float) else str(value)
 
 
 def _map_blocks(found: Mapping[str, Any]) -> list[Block | Caution]:
@@ -183,16 +262,41 @@ def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:
 
 
 def _condition_diagnosis(found: exhibits.Results, store: RunStore) -> list[Block | Caution]:
-    """One row a condition with pretraining, over those of its runs that the store holds."""
+    """One row per condition with pretraining and what is seen there, over those of its runs that the store holds."""
     note = (
-        "In brackets: runs of the condition that show a signature; one may show several. Numbers: means over the runs "
-        "with the most frequent failure. `procpre-interp diagnose RUN` gives sentences, remedies and comparison runs."
+        "One row per condition and what is seen there; one run may show several. Scores are means of these runs. "
+        "`procpre-interp diagnose RUN` gives sentences, remedies and comparison runs."
     )
-    return [diagnosis(found, store)[0], note]
+    by_condition, findings = diagnosis(found, store)
+    return [by_condition, note, *explain_signatures(findings["signature"])]
 
 
-def _run_label(run: Run) -> str:
-    return f"{run.id[:8]} {run.summary.get('task', '')} seed {run.summary.get('seed', '?')}"
+def describe_runs(runs: Sequence[Run], store: RunStore) -> dict[str, str]:
+    """Run -> what tells it from the others: its task, where its weights came from, its seed; where two are alike in
+    that, what else their configs differ in."""
+    said = {run.id: _what_it_is(run, store) for run in runs}
+    configs = {run.id: flatten(run.config) for run in runs}
+    found = {}
+    for run in runs:
+        alike = [other for other in said if said[other] == said[run.id]]
+        fields = dict.fromkeys(name for other in alike for name in configs[other] if not name.startswith("parents"))
+        differ = [name for name in fields if len({configs[other].get(name) for other in alike}) > 1]
+        more = [f"{name} {configs[run.id].get(name, '(default)')}" for name in differ[:2]]
+        found[run.id] = ", ".join([said[run.id], *more])
+    return found
+
+
+def _what_it_is(run: Run, store: RunStore) -> str:
+    parts = []
+    for entry in run.config.get("parents") or []:
+        try:
+            task = store.open(entry["run"], verify=False).config["task"]["name"]
+        except ValueError:  # the parent is gone, or damaged
+            task = "a parent"
+        damage = f", {entry['ablation']['name'].replace('_', ' ')}" if entry.get("ablation") else ""
+        parts.append(f"{entry.get('selector', 'all')} from {task} {entry['run'][:8]}{damage}")
+    seed = run.summary.get("seed", "?")
+    return f"{run.summary.get('task', '')}, {' and '.join(parts) or 'fresh weights'}, seed {seed}"
 
 
 def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:

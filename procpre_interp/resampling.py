@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,18 @@ def interval_note(n: int) -> str:
         return f"n = {n} replicate: no interval, so an observation and not a result"
     kind = f"n = {n} replicates; {100 * LEVEL:.0f} % bootstrap interval over replicates"
     return f"{kind} (with n < 5 at most their range, so it covers less)" if n < 5 else kind
+
+
+def intervals_note(counts: Iterable[int], given: str = "for each row") -> str:
+    """`interval_note` for a figure or table whose rows rest on these numbers of replicates; where they differ, it says
+    where the reader finds them."""
+    sizes = sorted({int(n) for n in counts})
+    if len(sizes) < 2:
+        return interval_note(sizes[0] if sizes else 0)
+    least = sizes[0]
+    limits = {2: "; n = 1: no interval", 5: "; n < 5: at most their range, so it covers less"}
+    short = next((text for limit, text in limits.items() if least < limit), "")
+    return f"n is given {given}; {100 * LEVEL:.0f} % bootstrap interval over replicates{short}"
 
 
 def percentile_tail(n: int, level: float = LEVEL) -> float:

@@ -57,6 +57,21 @@ class Outcome:
     reach: Callable[[pd.DataFrame], float]
     """The largest difference that two runs of the table could have."""
 
+    @property
+    def is_share(self) -> bool:
+        """Whether people read its differences in percentage points."""
+        return self.unit.startswith("share")
+
+    @property
+    def scale(self) -> float:
+        """Factor from a stored effect to the one that people read."""
+        return 100.0 if self.is_share else 1.0
+
+    @property
+    def effect_unit(self) -> str:
+        """Unit of the effect that people read."""
+        return "percentage points" if self.is_share else self.unit
+
 
 def _token_limit(runs: pd.DataFrame) -> float:
     """The smallest token limit. That of a diverged run is only where it ended, so it does not count."""
@@ -77,7 +92,7 @@ def _column(name: str, description: str, unit: str, reach: float) -> Outcome:
 
 OUTCOMES: dict[str, Outcome] = {
     "accuracy": _column("accuracy", "accuracy", "share of answer tokens", 1.0),
-    "loss_nats": _column("loss_nats", "loss (below 0: better)", "nats a scored token", np.inf),
+    "loss_nats": _column("loss_nats", "loss (below 0: better)", "nats per scored token", np.inf),
     "area": _column("area", "mean validation accuracy over training", "share of answer tokens", 1.0),
     "restricted_time_steps": Outcome(
         columns=("breakthrough_step", "limit"),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ DEMO = APP / "demo"
 PAGES = sorted(f"questions/{path.name}" for path in (APP / "questions").glob("*.py"))
 
 
-def open_page(monkeypatch: pytest.MonkeyPatch, store: Path, page: str, **query: str | list[str]) -> AppTest:
+def open_page(
+    monkeypatch: pytest.MonkeyPatch, store: Path, page: str, *, arguments: Sequence[str] = (), **query: str | list[str]
+) -> AppTest:
     """A page on a store, with an address that has these parameters; no page shows a traceback."""
     monkeypatch.setenv("PROCPRE_STORE", str(store))
-    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
     monkeypatch.syspath_prepend(APP)  # as `streamlit run` does
     app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
     for key, value in query.items():

@@ -1,15 +1,18 @@
 """The explorer on an empty, a filled and a damaged store: no page ever shows a traceback."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from procpre_interp import files
+from procpre_interp.cli import main
 from procpre_interp.run import OWN_FILES
 from procpre_interp.runs import RunStore
-from tests.explorer import APP, DEMO, PAGES, charts, check, open_page, said
+from tests.explorer import APP, DEMO, PAGES, charts, check, open_page, said, title
 from tests.results import TABLE, fill
 
 TRANSFER = "questions/did_transfer_help.py"
@@ -71,6 +74,97 @@ def test_an_address_may_say_anything(monkeypatch, filled: Path, page: str):
     nonsense |= {"step": "NaN", "condition": "**", "layer": "99", "head": "x", "task": "os.system", "n": "1e99"}
     app = open_page(monkeypatch, filled, page, **nonsense)
     assert "root:" not in said(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_answers_first_and_shows_no_backtick(monkeypatch, tmp_path: Path, page: str):
+    app = open_page(monkeypatch, tmp_path / "none", page)
+    answers = [each.value for each in (*app.success, *app.info) if not each.value.startswith("**Demo.**")]
+    assert answers
+    assert all(each.rstrip().endswith((".", "?")) for each in answers)
+    assert not [each.value for each in app.text if "`" in each.value]
+    kinds = (app.error, app.warning, app.info, app.success, app.caption, app.markdown)
+    for text in [str(each.value) for kind in kinds for each in kind]:
+        assert "\\`" not in text
+        assert text.count("`") % 2 == 0
+
+
+RESULTS = {
+    TRANSFER: ("Accuracy", "Learning curves", "Time to breakthrough"),
+    "questions/where_does_it_live.py": ("Map", "All methods"),
+    "questions/what_survives_damage.py": ("Shuffled weights", "Noise"),
+    "questions/can_anything_cheaper.py": ("Share of the gain", "Entropy and breakthrough", "The search"),
+    "questions/do_the_claims_hold.py": ("Contrasts", "Replicates"),
+}
+"""Tabs with figures of the pages of results."""
+
+
+@pytest.mark.parametrize(("page", "tab"), [(page, tab) for page, names in RESULTS.items() for tab in names])
+def test_titles_ask_and_give_the_verdict_in_one_unit(monkeypatch, tmp_path: Path, page: str, tab: str):
+    app = open_page(monkeypatch, tmp_path / "none", page, tab=tab)
+    assert charts(app)
+    for index, chart in enumerate(charts(app)):
+        asked, _, verdict = title(app, index).replace("<br>", " ").rpartition("? ")
+        claim = title(app, index).startswith("Claim: ")
+        assert (asked and verdict) or claim, title(app, index)
+        layout = json.loads(chart.proto.spec)["layout"]
+        axes = " ".join(str(value.get("title", "")) for name, value in layout.items() if "axis" in name)
+        assert "share" not in axes.replace("share of the largest", "").replace("share of what", "")
+        text = said(app)
+        if claim:
+            assert any(title(app, index).endswith(f" - {name}") for name in ("supported", "refuted", "undecided"))
+    assert "share of answer tokens" not in text.replace("Accuracy: share of answer tokens on the test set", "")
+    assert "for sure" not in text
+
+
+def test_the_demo_does_not_vanish_with_the_first_run(monkeypatch, filled: Path):
+    app = open_page(monkeypatch, filled, TRANSFER)
+    assert not app.toggle(key="demo").value
+    check(app.toggle(key="demo").set_value(True).run())
+    assert "**Demo**" in said(app)
+    assert "reproduce-cacb0e48" in app.selectbox(key="experiment").options
+    assert app.query_params["demo"] in ("true", ["true"])
+    check(app.switch_page("questions/runs.py").run())
+    assert "**Demo**" in said(app)
+    assert "cannot be deleted" in said(
+        check(open_page(monkeypatch, filled, "questions/runs.py", demo="true", run="f00f"))
+    )
+    check(app.toggle(key="demo").set_value(False).run())
+    assert "**Demo**" not in said(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_demo_can_be_chosen_on_every_page_and_stands_in_the_address(monkeypatch, filled: Path, page: str):
+    app = open_page(monkeypatch, filled, page, demo="true")
+    assert "**Demo**" in said(app)
+    assert not app.error
+    assert app.toggle(key="demo").value
+
+
+@pytest.mark.parametrize("way", ["command line", "environment"])
+def test_an_explorer_may_begin_with_the_demo(monkeypatch, filled: Path, way: str):
+    if way == "environment":
+        monkeypatch.setenv("PROCPRE_DEMO", "1")
+        app = open_page(monkeypatch, filled, TRANSFER)
+    else:
+        app = open_page(monkeypatch, filled, TRANSFER, arguments=["--store", str(filled), "--demo"])
+    assert "**Demo**" in said(app)
+    check(app.toggle(key="demo").set_value(False).run())
+    assert "**Demo**" not in said(app)
+    # An address that says so goes before how the explorer was started.
+    monkeypatch.setenv("PROCPRE_DEMO", "1")
+    assert "**Demo**" not in said(open_page(monkeypatch, filled, TRANSFER, demo="false"))
+
+
+def test_the_command_hands_the_demo_on(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
+    )
+    assert main(["app", "--demo", "--headless"]) == 0
+    assert main(["app", "--headless"]) == 0
+    shown = [command[command.index("--") + 1 :] for command in started]
+    assert [("--demo" in arguments) for arguments in shown] == [True, False]
 
 
 def test_did_transfer_help(monkeypatch, filled: Path):

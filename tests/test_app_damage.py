@@ -1,7 +1,7 @@
 """The page "What survives damage?" on the demo and on a store whose claim is damaged."""
 
 from procpre_interp.runs import RunStore
-from tests.explorer import charts, check, open_page, said
+from tests.explorer import charts, check, open_page, said, title
 from tests.results import TABLE, fill
 
 PAGE = "questions/what_survives_damage.py"
@@ -11,11 +11,18 @@ def test_the_ladder_of_the_package_shows_where_there_is_no_other(monkeypatch, tm
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert len(charts(app)) == 1
     assert "From results that come with the package" in said(app)
+    assert (
+        title(app, 0).replace("<br>", " ") == "Claim: Shuffling the weights of each layer destroys the gain - undecided"
+    )
+    assert "Margin: the smallest gain that counts" in said(app).replace("\\", "")
+    (kept,) = app.table
+    assert kept.value.loc["shuffle within rows", "Keeps"].startswith("values of each row")
 
 
 def test_noise_before_and_after(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Noise")
     assert len(charts(app)) == 2
+    assert title(app, 0).replace("<br>", " ").endswith("Attention + LN: 1.1; attention: 1; LN: above 2")
 
 
 def test_failures_by_condition(monkeypatch, tmp_path):
@@ -23,6 +30,11 @@ def test_failures_by_condition(monkeypatch, tmp_path):
     assert app.selectbox(key="condition").value == "Dyck, MLP + LN"
     assert len(app.expander) == 5
     assert all("no gain" in each.label for each in app.expander)
+    table = app.dataframe[0].value
+    assert list(table) == ["Condition", "What is seen", "Runs", "Score", "Without pretraining", "Gain"]
+    assert "baseline_accuracy" not in said(app)
+    for name in table["What is seen"]:
+        assert all(f"\n{part}: " in said(app).replace("\\", "") for part in name.split(": "))
     check(app.selectbox(key="condition").set_value("Dyck, attention + LN").run())
     assert all("no gain" not in each.label for each in app.expander)
 
@@ -57,4 +69,4 @@ def test_a_stored_sweep_with_damage_has_its_ladder_below(monkeypatch, tmp_path):
     store.write_table("mine-12345678", stored.frame, about)
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert app.selectbox(key="sweep").options == ["mine-12345678"]
-    assert "My damage" in charts(app)[1].proto.spec
+    assert title(app, 1).startswith("My damage: what is left of the gain? ")

@@ -24,6 +24,7 @@ TABLES = {
     "stats",
     "plots",
     "describe",
+    "glossary",
     "diagnosis",
     "report",
     *EFFECTS,
@@ -46,6 +47,7 @@ ALLOWED = {
     "transfer_map": BASE | {"resampling", "survival", "stats", "players"},
     "dose": BASE | {"resampling", "survival", "stats"},
     "plots": BASE | {"stats", "transfer_map"},
+    "glossary": set(),
     "describe": BASE | {"run", "runs", "stats"},
     "diagnosis": BASE | {"describe", "run", "runs", "stats"},
     "report": BASE | TABLES | {"exhibits"},
@@ -78,7 +80,7 @@ NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
 TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "export", "jobs", "outcomes", "terminal"}
 """Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
 
-EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims", "cheaper"}
+EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims", "cheaper", "inside"}
 """Modules of `exhibits` that read stored tables, and so are held to what `report` may import."""
 
 APP_MAY_IMPORT = BASE | TABLES | {"claims", "comparison", "exhibits", "export", "jobs", "terminal", "__init__"}

@@ -36,11 +36,14 @@ def test_shares_are_of_the_transfers_gain():
     exhibit = cheaper.shares(judged())
     table = exhibit.table.set_index("condition")
     assert table["estimate"].to_dict() == pytest.approx({"recipe": 0.5, "worse": -0.0625})
-    dots, means = exhibit.figure.data
-    assert sorted(dots.x)[-1] == pytest.approx((0.4 + 0.05) / 0.8)
+    dots, means, *references = exhibit.figure.data
+    assert sorted(dots.x)[-1] == pytest.approx(100 * (0.4 + 0.05) / 0.8)
+    assert exhibit.title == "Claim: A claim - undecided"
+    assert "% of the real transfer's" in exhibit.figure.layout.xaxis.title.text.replace("<br>", " ")
+    assert [line.name for line in references] == ["no pretraining", "real transfer"]
     assert len(dots.x) == 12
     assert list(means.y) == ["the recipe", "the worse"]
-    assert {shape.x0 for shape in exhibit.figure.layout.shapes} == {0.0, 1.0}
+    assert {shape.x0 for shape in exhibit.figure.layout.shapes} == {0.0, 100.0}
     # Replicates without the transfer have no share of its gain, and no dot.
     claim = judged()
     cells = claim["cells"].query("not (condition == 'intact' and replicate == 1005)")
@@ -58,16 +61,19 @@ def test_a_stored_table_has_shares_of_any_of_its_transfers():
         problems=(),
     )
     exhibit = cheaper.shares_of(found, "recipe")
-    assert exhibit.title == "Mine"
+    assert exhibit.title.startswith("Mine: how much of the gain of the recipe? At most 200 %")
+    assert cheaper.answer_of(found, "recipe").text.startswith("Most of the gain of the recipe has the intact: 200 % [")
     assert exhibit.table.set_index("condition").loc["intact", "estimate"] == pytest.approx(2.0)
     with pytest.raises(ValueError, match="need a table with accuracy, which this one lacks"):
         cheaper.shares_of(dataclasses.replace(found, table=table.drop(columns="accuracy")), "recipe")
 
 
 def test_the_answer_is_of_the_claims_own_recipe():
-    assert cheaper.answer(judged()).startswith("The recipe: 50 % [")
-    assert "n = 6. The claim is undecided." in cheaper.answer(judged())
-    assert cheaper.answer(judged(weights={"intact": 1, "none": -1})) == "closed_form_initialisation is undecided."
+    assert cheaper.answer(judged()).text.startswith("The recipe: 50 % [")
+    assert "n = 6. The claim is undecided." in cheaper.answer(judged()).text
+    assert not cheaper.answer(judged()).decided
+    assert cheaper.answer(judged(verdict="refuted")).decided
+    assert cheaper.answer(judged(weights={"intact": 1, "none": -1})).text == "The claim is undecided."
 
 
 def test_entropy_stands_beside_the_breakthrough():
@@ -80,7 +86,10 @@ def test_entropy_stands_beside_the_breakthrough():
     assert len(exhibit.figure.data) == 6
     assert exhibit.figure.data[4].x.tolist().count(5000.0) == 18
     assert exhibit.figure.layout.yaxis.categoryarray[-1] == "the none"
-    assert exhibit.figure.layout.xaxis3.title.text == "Time to breakthrough<br>(steps)"
+    # Panels one below the other, each with its own names of rows: side by side a narrow screen has no room for them.
+    assert exhibit.figure.layout.xaxis3.title.text == "Time to breakthrough (steps)"
+    assert exhibit.figure.layout.xaxis3.domain == exhibit.figure.layout.xaxis.domain
+    assert exhibit.title == "How sharp, and how soon? The claim is undecided"
 
 
 def test_a_claim_without_measured_attention_says_so():
@@ -113,7 +122,10 @@ def test_the_search_shows_every_recipe(tmp_path):
     assert exhibit.table["best"].tolist() == [True, True, False]
     dots, best = exhibit.figure.data
     assert list(dots.text) == ["x", "y", "z"]
-    assert list(best.x) == [0.2, 0.5]
+    assert list(best.x) == [20.0, 50.0]
+    assert exhibit.title == "Which recipe does the search find? Y"
+    said = cheaper.search_answer(found).text
+    assert said.startswith("Of 3 recipes the search found y, with a mean validation accuracy of 50.0 % over training.")
     assert list(best.y) == ["start", "round 1"]
     assert "tuning seeds 0, 1" in exhibit.figure.layout.title.subtitle.text
     assert cheaper.load_search(tmp_path / "none.json") is None
@@ -126,7 +138,7 @@ def test_what_comes_with_the_package():
     claims = cheaper.cheaper_claims()
     assert list(claims) == list(cheaper.CLAIMS)
     for claim in claims.values():
-        assert "%" in cheaper.answer(claim)
+        assert "%" in cheaper.answer(claim).text
         table = cheaper.shares(claim).table
         assert np.isfinite(table["estimate"]).all()
     measured = [name for name, claim in claims.items() if cheaper.has_entropies(claim)]

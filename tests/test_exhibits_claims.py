@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from procpre_interp.claims import find_claims, table_name, write_claim
+from procpre_interp.describe import MEASURES, contrast_estimate, describe_evidence, predicted, why
+from procpre_interp.exhibits import Answer
 from procpre_interp.exhibits import claims as exhibits
 from procpre_interp.runs import RunStore
 
@@ -26,7 +28,7 @@ def test_the_bundled_claims_can_all_be_shown(bundled):
     assert len(found) >= 10
     for claim in found.values():
         assert len(exhibits.contrasts(claim).table) == len(claim["contrasts"])
-        assert {row["measure"] for row in claim["contrasts"]} <= {*exhibits.MEASURES}
+        assert {row["measure"] for row in claim["contrasts"]} <= {*MEASURES}
 
 
 def test_the_values_behind_a_contrast_average_to_its_estimate(bundled):
@@ -125,10 +127,10 @@ def test_mistakes(bundled):
 
 def test_smoke_tests_do_not_count_as_verdicts(bundled):
     few = {name: bundled[name] for name in ("parts_combine", "dyck_teaches_recall")}
-    assert exhibits.answer(few) == "Of 2 claims: 1 refuted, 1 undecided."
+    assert exhibits.answer(few) == Answer("Of 2 claims: 1 refuted, 1 undecided.", decided=True)
     quick = {"quick-parts_combine": {**bundled["parts_combine"], "verdict": "undecided", "quick": True}}
-    assert exhibits.answer(few | quick).startswith("Of 2 claims: 1 refuted, 1 undecided. Smoke tests")
-    assert exhibits.answer(quick) == "Smoke tests, which are no evidence: 1."
+    assert exhibits.answer(few | quick).text.startswith("Of 2 claims: 1 refuted, 1 undecided. Smoke tests")
+    assert exhibits.answer(quick) == Answer("Smoke tests, which are no evidence: 1.", decided=False)
     assert exhibits.cannot_say(quick["quick-parts_combine"]).startswith("A smoke test says")
 
 
@@ -145,6 +147,68 @@ def test_the_contrast_in_words(bundled):
     said = exhibits.describe_contrast(claim, undecided["contrast"])
     assert said == f"{undecided['contrast']} = {undecided['formula']}\nUndecided: {undecided['reason']}"
     assert exhibits.rows_of(claim)["Why"].tolist()[1] == undecided["reason"]
+
+
+def test_titles_say_the_verdict_and_assert_nothing_that_is_open(bundled):
+    for claim in bundled.values():
+        exhibit = exhibits.contrasts(claim)
+        assert exhibit.title == f"Claim: {claim['claim'].rstrip('.')} - {claim['verdict']}"
+        for row in claim["contrasts"]:
+            if row["n"]:
+                verdict = row["verdict"] or "not predicted"
+                assert exhibits.replicates(claim, row["contrast"]).title.endswith(f"? {verdict.capitalize()}")
+    quick = exhibits.contrasts({**bundled["parts_combine"], "quick": True})
+    assert quick.title.endswith(" - a smoke test, no evidence")
+
+
+def test_figures_tables_and_sentences_of_a_claim_have_one_unit(bundled):
+    """Every contrast of every claim: its estimate, margin and reason in the unit of the axis on which it is drawn."""
+    for claim in bundled.values():
+        table, figure = exhibits.rows_of(claim), exhibits.contrasts(claim).figure
+        drawn = np.concatenate([np.asarray(trace.x, float) for trace in figure.data if trace.mode == "markers"])
+        axes = " ".join(axis.title.text.replace("<br>", " ") for axis in figure.select_xaxes())
+        for row, estimate, reason in zip(claim["contrasts"], table["Estimate"], table["Why"]):
+            about = MEASURES[row["measure"]]
+            assert estimate == contrast_estimate(row)
+            assert about.axis in axes
+            if row["n"]:
+                assert np.isclose(drawn, about.scale * row["estimate"]).any()
+                assert estimate.startswith(f"{about.scale * row['estimate']:+{about.form}}")
+            assert reason == why(row, quick=claim["quick"])
+            if about.unit == "points":
+                assert estimate.endswith(" points")
+                assert f"{row['margin']:+.3g}" not in reason  # the share that the stored reason has
+            if "wholly" in reason or "crosses" in reason:
+                assert predicted(row) in reason
+
+
+def test_a_reason_that_is_no_margin_stays_as_it_was_stored(bundled):
+    claim = bundled["attention_carries_the_gain"]
+    first, few = claim["contrasts"][0], claim["contrasts"][1]
+    assert why(first) == "the 95 % interval lies wholly above +21.4 points"
+    assert "n = 6 can give no" in why(few)
+    missing = few | {"missing": "5 of 6 planned replicates are complete", "reason": "5 of 6 planned"}
+    assert why(missing | {"low": 0.1, "high": 0.3, "smallest_p": 0.01}) == "5 of 6 planned"
+    crossing = few | {"low": 0.1, "high": 0.3, "smallest_p": 0.01, "missing": ""}
+    assert why(crossing) == "the 95 % interval crosses the margin (predicted: above +21.4 points)"
+    beside = crossing | {"low": 0.25, "p": 0.0625}
+    assert (
+        why(beside)
+        == "p = 0.0625 is above 0.05, though the 95 % interval does not cross the margin (above +21.4 points)"
+    )
+    assert why(beside | {"p": 0.03, "reason": "adjusted p = 0.1"}) == "adjusted p = 0.1"
+    assert why(crossing | {"reason": "quick: a smoke test"}, quick=True) == "quick: a smoke test"
+
+
+def test_what_a_claim_rests_on_reads_as_a_sentence(bundled):
+    said = describe_evidence(bundled["attention_carries_the_gain"])
+    assert "A study of this size finds a difference of 7.4 points from the margin with a probability of 80 %." in said
+    assert "With n = 10, an outcome that occurs in up to 26 % of replicates can go unseen." in said
+    assert bundled["attention_carries_the_gain"]["claim"] not in said  # it is the heading above
+
+
+def test_the_list_of_claims_begins_with_the_sentence(bundled):
+    assert list(exhibits.overview(bundled))[:3] == ["Claim", "Verdict", "Estimate"]
 
 
 def test_a_stored_diagnostic_table_stands_before_the_bundled_one(tmp_path):

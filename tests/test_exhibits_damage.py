@@ -5,6 +5,8 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from procpre_interp.ablate import ABLATIONS
+from procpre_interp.diagnosis import explain_signatures
 from procpre_interp.exhibits import damage
 from procpre_interp.exhibits.results import Results, load_results
 from procpre_interp.runs import RunStore
@@ -24,7 +26,10 @@ def cells(accuracies: dict[str, float], replicates: int = 4) -> pd.DataFrame:
 
 
 def judged(accuracies: dict[str, float], name: str, **more) -> dict:
-    about = {"claim": "A claim.", "contrasts": [{"margin": 0.214}], "source": "store", "seeds": [0, 1], "name": name}
+    contrast = {"contrast": "shuffled over none", "measure": "accuracy", "predicted": "within", "margin": 0.214}
+    contrast |= {"estimate": 0.05, "low": -0.1, "high": 0.3, "n": 4, "verdict": "undecided", "smallest_p": 0.01}
+    about = {"claim": "A claim.", "contrasts": [contrast], "source": "store", "seeds": [0, 1], "name": name}
+    about |= {"verdict": "undecided", "quick": False, "margin": "21.4 points."}
     return about | {"cells": cells(accuracies)} | more
 
 
@@ -32,11 +37,15 @@ def test_the_ladder_shows_gains_over_none():
     claim = judged({"none": 0.1, "shuffle": 0.15, "intact": 0.9}, damage.CONTROLS)
     exhibit = damage.controls(claim)
     assert exhibit.table.set_index("condition")["estimate"].to_dict() == pytest.approx({"shuffle": 0.05, "intact": 0.8})
-    dots, means = exhibit.figure.data
-    assert sorted(dots.x) == pytest.approx([0.05] * 4 + [0.8] * 4)
+    dots, means, *references = exhibit.figure.data
+    assert sorted(dots.x) == pytest.approx([5.0] * 4 + [80.0] * 4)
     assert list(means.y) == ["shuffle", "intact"]
     lines = {shape.x0 for shape in exhibit.figure.layout.shapes}
-    assert {0.0, 0.214} <= lines
+    assert {0.0, 21.4} <= lines
+    assert [line.name for line in references] == ["no pretraining", "margin", "intact transfer"]
+    assert exhibit.figure.layout.xaxis.title.text == "Gain over no pretraining<br>(percentage points)"
+    assert exhibit.title == "Claim: A claim - undecided"
+    assert exhibit.notes == ("Margin: the smallest gain that counts. 21.4 points.",)
     assert "2 seeds" in damage.origin(claim)
 
 
@@ -52,7 +61,7 @@ def test_a_sweep_with_damage_has_the_same_ladder():
     )
     exhibit = damage.controls_of(found)
     assert exhibit.table.set_index("condition")["estimate"].to_dict() == pytest.approx({"noised": 0.3, "intact": 0.8})
-    assert exhibit.title == "Noise"
+    assert exhibit.title.startswith("Noise: what is left of the gain?")
     with pytest.raises(ValueError, match="a ladder needs a table with status, accuracy; this one lacks accuracy"):
         damage.controls_of(dataclasses.replace(found, table=table.drop(columns="accuracy")))
     with pytest.raises(ValueError, match="a diagnosis needs a table with phase1_run"):
@@ -73,6 +82,13 @@ def test_what_comes_with_the_package():
     assert damage.origin(claims[damage.NOISE]).startswith("From results that come with the package")
     assert set(damage.noise(claims[damage.NOISE]).table["component"]) == {"attention + LN", "attention", "LN"}
     assert set(damage.noise_on_finished(claims[damage.NOISE]).table["component"]) == {"finished model"}
+    # The claim file says what each control keeps, as the controls themselves do, so that a page needs no torch for it.
+    said = claims[damage.CONTROLS]["controls"]
+    assert {name: (each["keeps"], each["destroys"]) for name, each in said.items()} == {
+        name: (ABLATIONS[name].keeps, ABLATIONS[name].destroys) for name in said
+    }
+    assert damage.kept(claims[damage.CONTROLS])["Control"].tolist()[:2] == ["layer norms only", "norms only"]
+    assert damage.kept(judged({"none": 0.1}, damage.CONTROLS)).empty
     rungs = damage.controls(claims[damage.CONTROLS]).table["condition"].tolist()
     assert "shuffle_within_layers" in rungs
     assert "none" not in rungs
@@ -82,7 +98,14 @@ def test_diagnosis_is_of_the_runs_of_the_table():
     store = RunStore(DEMO)
     results = load_results(store)
     by_condition, findings = damage.diagnosis(results, store)
-    assert by_condition["Condition"].tolist() == list(results.labels.values())[1:]
+    assert list(dict.fromkeys(by_condition["Condition"])) == list(results.labels.values())[1:]
+    full = by_condition.loc[by_condition["Condition"] == "Dyck, full transfer"].set_index("What is seen")
+    assert full.loc["no gain"].tolist()[1:] == ["3 of 5", "9.5 %", "10.0 %", "-0.5 points"]
+    assert damage.failures_answer(findings).text.startswith("17 of 25 runs with pretraining show a failure.")
+    for part in {part for name in findings["signature"] for part in name.split(": ")}:
+        assert any(line.startswith(f"{part}: ") for line in explain_signatures(findings["signature"])), part
+    assert all("baseline accuracy" in numbers and " %" in numbers for numbers in findings["numbers"].head(1))
+    assert not findings["numbers"].str.contains("baseline_|mean_gain|_step").to_numpy().any()
     assert set(findings["run"]) == set(results.table.loc[results.table["phase1_run"] != "", "run"])
     mlp = findings.loc[findings["label"] == "Dyck, MLP + LN"]
     assert set(mlp["replicate"]) == set(results.table["replicate"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.exhibits import Exhibit
+from procpre_interp.exhibits import Answer, Exhibit
 from procpre_interp.exhibits.results import accuracy, answer, learning, load_results, survival
 from procpre_interp.runs import RunStore, UnknownRun
 from procpre_interp.terminal import beside_package
@@ -42,11 +42,20 @@ def test_the_answer_names_whose_interval_is_above_zero(store: RunStore):
     rows = {"condition": ["none", "up", "unsure"], "label": ["no", "Up", "Unsure"], "n": 3}
     rows |= {"gain_mean": [np.nan, 0.5, 0.2], "gain_low": [np.nan, 0.4, -0.1], "gain_high": [np.nan, 0.6, 0.7]}
     one = results.__class__(**{**fields(results), "summary": pd.DataFrame(rows)})
-    assert answer(one) == (
-        "For sure above no pretraining: Up (+50.0 [+40.0, +60.0] points). Not so: Unsure (+20.0 [-10.0, +70.0] points)."
+    rule = (
+        "The rule: the 95 % interval of the gain, in brackets, lies above 0 (gained), below it (lost) or has 0 in it."
+    )
+    assert answer(one) == Answer(
+        "Gained over no pretraining: Up (+50.0 [+40.0, +60.0] points, n = 3). "
+        f"Open: Unsure (+20.0 [-10.0, +70.0] points, n = 3). {rule}",
+        decided=True,
     )
     none = results.__class__(**{**fields(results), "summary": one.summary.iloc[[0, 2]]})
-    assert answer(none).startswith("No condition is above no pretraining for sure")
+    assert answer(none).text.startswith("No condition gained over no pretraining. Open: Unsure")
+    assert not answer(none).decided
+    worse = one.summary.assign(gain_mean=-0.3, gain_low=-0.4, gain_high=-0.2)
+    lost = results.__class__(**{**fields(results), "summary": worse})
+    assert "Lost: Up (-30.0 [-40.0, -20.0] points, n = 3), Unsure" in answer(lost).text
 
 
 def fields(results) -> dict:
@@ -66,7 +75,10 @@ def test_exhibits_say_how_to_read_them_and_hold_their_numbers(store: RunStore):
     )
     dashed = [shape for shape in learning(results).figure.layout.shapes if shape.line.dash == "dot"]
     assert [shape.y0 for shape in dashed] == [0.5]
-    assert not learning(results, "loss_nats").figure.layout.shapes
+    assert "dotted line" in learning(results).reading
+    loss = learning(results, "loss_nats")
+    assert not loss.figure.layout.shapes
+    assert "dotted" not in loss.reading
 
 
 def test_a_quantity_that_no_run_has(store: RunStore):

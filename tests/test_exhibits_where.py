@@ -70,49 +70,102 @@ def test_effects_are_those_that_were_put_in(method, expected):
 
 
 def test_the_answer_names_what_helps_and_what_harms():
-    (found,) = where.maps(sweep())
+    (found,) = where.maps(sweep(replicates=8))
     table = where.effects(found)
     said = where.answer(table.loc[table["method"] == "leave_one_out"])
-    assert said.startswith("Carries the gain: attn (+60.0 [")
-    assert "Harms it: mlp (-20.0 [" in said
+    assert said.decided
+    assert said.text.startswith("Carries the gain: attn (+60.1 [")
+    assert "Harms it: mlp (-19.9 [" in said.text
+    assert "The rule: p of at most 0.05, adjusted for 3 parts (Holm)." in said.text
     assert "breakthrough_share" in found.outcomes
     assert "area" not in found.outcomes
 
 
-ATTN = {"method": "shapley", "player": "attn", "outcome": "loss_nats", "decision": "significant"}
+def test_nothing_is_called_a_carrier_that_cannot_be_decided():
+    """With six replicates of three parts no adjusted p can be below 0.05, whatever the intervals are."""
+    (found,) = where.maps(sweep(replicates=6))
+    table = where.effects(found)
+    shown = table.loc[table["method"] == "leave_one_out"]
+    assert (shown["low"] > 0).to_numpy().any()
+    said = where.answer(shown)
+    assert not said.decided
+    assert said.text.startswith("No part is decided.")
+    assert "with n = 6 replicates it cannot be below 0.0938, so no result could decide" in said.text
+    assert "Carries" not in said.text
+    assert "Harms" not in said.text
+    for exhibit in (where.heatmap(shown), where.bars(table)):
+        assert exhibit.title == "Which parts matter for accuracy? None is decided"
+        assert "for sure" not in exhibit.reading
+    assert "<b>" not in str(where.heatmap(shown).figure.data[0].text)
+
+
+@pytest.mark.parametrize("replicates", [6, 8])
+def test_box_title_figure_and_table_follow_one_rule(replicates):
+    (found,) = where.maps(sweep(replicates=replicates))
+    effects = where.effects(found)
+    for method in found.methods:
+        table = effects.loc[effects["method"] == method]
+        decided = set(table.loc[table["decision"] == "significant", "player"])
+        exhibit, said = where.heatmap(table), where.answer(table)
+        text = dict(zip(exhibit.figure.data[0].y, exhibit.figure.data[0].text[:, 0]))
+        assert {player for player, shown in text.items() if "<b>" in shown} == decided
+        assert said.decided == bool(decided)
+        carried, _, rest = said.text.partition("The rule:")
+        for player in found.players:
+            assert (f"{player} (" in carried) == (player in decided)
+            assert (f"{player} (" in rest) == (player not in decided)
+        decisions = where.as_text(table).set_index("Player")["Decision"]
+        assert set(decisions.index[decisions == "significant"]) == decided
+        assert all(name in exhibit.title for name in decided)
+
+
+def test_units_are_points_everywhere():
+    (found,) = where.maps(sweep())
+    table = where.effects(found)
+    shown = table.loc[table["method"] == "shapley"]
+    heat, bars = where.heatmap(shown).figure, where.bars(table).figure
+    assert heat.data[0].z[0, 0] == pytest.approx(55.0)
+    assert "percentage points" in heat.data[0].colorbar.title.text
+    assert "percentage points" in bars.layout.xaxis.title.text
+    assert max(np.nanmax(np.asarray(trace.x, dtype=float)) for trace in bars.data) == pytest.approx(60.0)
+    assert "Effect on accuracy, points" in where.as_text(table)
+    assert "percentage points" in found.outcomes["accuracy"]
+    assert " points)" in where.answer(shown).text
+
+
+def test_the_names_of_parts_are_explained():
+    (found,) = where.maps(sweep())
+    table = where.effects(found)
+    for exhibit in (where.heatmap(table.loc[table["method"] == "shapley"]), where.bars(table)):
+        (note,) = exhibit.notes
+        assert all(f"{name} = " in note for name in VALUES)
+
+
+ATTN = {"method": "shapley", "player": "attn", "outcome": "loss_nats", "decision": "significant", "n": 6}
+ATTN |= {"smallest_p_holm": 0.03}
 
 
 def test_a_loss_that_falls_is_a_gain():
     row = ATTN | {"estimate": -1.5, "low": -2.0, "high": -1.0}
-    said = where.answer(pd.DataFrame([row]))
-    assert said.startswith("Carries the gain: attn (-1.50 [-2.00, -1.00] nats a scored token). By the tests,")
+    said = where.answer(pd.DataFrame([row])).text
+    assert said.startswith("Carries the gain: attn (-1.50 [-2.00, -1.00] nats per scored token). The rule:")
     harm = pd.DataFrame([row | {"estimate": 1.5, "low": 1.0, "high": 2.0}])
-    assert "no part for sure. Harms it: attn" in where.answer(harm)
-    unsure = pd.DataFrame([row | {"low": -3.0, "high": 1.0}])
-    assert "Not told from 0: attn" in where.answer(unsure)
-
-
-def test_the_answer_says_what_is_left_when_adjusted_for_the_number_of_parts():
-    rows = [ATTN | {"player": name, "estimate": -1.0, "low": -2.0, "high": -0.5} for name in ("attn", "ln")]
-    table = pd.DataFrame(rows)
-    assert where.answer(table).endswith("adjusted for 2 parts (Holm), significant: attn, ln.")
-    some = table.assign(decision=["significant", "undecided: n = 6 can give no p below 1"])
-    assert where.answer(some).endswith("(Holm), significant: attn.")
-    undecided = table.assign(decision="undecided: n = 6 can give no adjusted p below 0.156")
-    assert where.answer(undecided).endswith("none can be decided: n = 6 can give no adjusted p below 0.156.")
-    assert where.answer(table.assign(decision="not significant")).endswith("(Holm), none is significant.")
+    assert where.answer(harm).text.startswith("Harms it: attn")
+    unsure = pd.DataFrame([row | {"decision": "not significant"}])
+    assert "Not decided, with 95 % intervals of each part alone: attn" in where.answer(unsure).text
 
 
 def test_the_answer_on_effects_without_interval_and_on_many_parts():
     nan = float("nan")
     single = pd.DataFrame([ATTN | {"outcome": "accuracy", "estimate": 0.2, "low": nan, "high": nan}])
-    assert "Not told from 0: attn (+20.0 points, no interval)." in where.answer(single)
-    assert "attn (no complete replicate)" in where.answer(single.assign(estimate=nan))
+    single = single.assign(decision="undecided: n = 1 can give no p below 1", smallest_p_holm=1.0)
+    assert "attn (+20.0 points, no interval)." in where.answer(single).text
+    assert "attn (no complete replicate)" in where.answer(single.assign(estimate=nan)).text
     heads = [
         ATTN | {"player": f"blocks.0.attn.head.{i}", "estimate": -i, "low": -i - 1, "high": -i / 2}
         for i in range(1, 10)
     ]
-    said = where.answer(pd.DataFrame(heads)).partition(" By the tests")[0]
+    said = where.answer(pd.DataFrame(heads)).text.partition(" The rule")[0]
     assert said.startswith("Carries the gain: blocks.0.attn.head.9 (-9.00")
     assert said.endswith("and 3 more.")
     assert "head.3" not in said

@@ -22,7 +22,7 @@ ROWS = pd.DataFrame(
 
 
 PAIRS = pd.DataFrame({"replicate": [7, 8], "attn": [0.9, 0.8], "none": [0.1, 0.3], "value": [0.8, 0.5]})
-CONTRAST = {"contrast": "attention over none", "axis": "gain", "predicted": "above", "margin": 0.2}
+CONTRAST = {"contrast": "attention over none", "level": "accuracy", "axis": "gain", "predicted": "above", "margin": 0.2}
 CONTRAST |= {"estimate": 0.65, "low": 0.5, "high": 0.8, "weights": {"attn": 1, "none": -1}}
 
 
@@ -37,11 +37,11 @@ def test_estimates_stand_where_they_are_and_names_are_escaped():
     assert (first.error_x.array[0], first.error_x.arrayminus[0]) == pytest.approx((0.2, 0.2))
     (open_,) = named(figure, "not predicted")
     assert list(open_.x) == [-0.1]
-    assert figure.layout.yaxis.ticktext[0] == "a &lt;b&gt;over&lt;/b&gt; b"
+    assert figure.layout.yaxis.ticktext[0].replace("<br>", " ") == "a &lt;b&gt;over&lt;/b&gt; b (n\u00a0=\u00a06)"
     assert figure.layout.xaxis.title.text == "accuracy"
     assert figure.layout.xaxis2.title.text == "steps"
-    assert "n = 4 replicates" in figure.layout.title.subtitle.text
-    assert "up to n = 6" in figure.layout.title.subtitle.text
+    assert "n is given for each row" in figure.layout.title.subtitle.text
+    assert figure.layout.yaxis2.ticktext[0].endswith("(n\u00a0=\u00a04)")
 
 
 def test_the_predicted_side_begins_at_the_margin():
@@ -93,9 +93,11 @@ def test_pairs_belong_together():
 
 
 def test_labels_and_titles_of_pairs_are_escaped():
-    figure = paired_values(PAIRS, CONTRAST | {"contrast": "<b>x", "axis": "<i>y"}, labels={"attn": "<a href='x'>"})
+    contrast = CONTRAST | {"contrast": "<b>x", "level": "<i>y", "axis": "<i>z"}
+    figure = paired_values(PAIRS, contrast, labels={"attn": "<a href='x'>"})
     assert figure.layout.title.text == "&lt;b&gt;x"
     assert figure.layout.xaxis.title.text == "&lt;i&gt;y"
+    assert figure.layout.xaxis2.title.text == "&lt;i&gt;z"
     (attention,) = named(figure, "&lt;a href='x'&gt;")
     assert attention.text == attention.name
 
@@ -124,9 +126,10 @@ def test_ours_and_the_papers_stand_in_one_row():
         }
     )
     figure = gains_beside(summary, margin=0.02)
-    assert [list(trace.x) for trace in named(figure, "the paper")] == [[0.85], [0.1]]
-    assert [list(trace.x) for trace in named(figure, "disagrees")] == [[-0.7]]
+    assert [list(trace.x) for trace in named(figure, "the paper")] == [[85.0], [10.0]]
+    assert [list(trace.x) for trace in named(figure, "disagrees")] == [[-70.0]]
     bands = {(shape.x0, shape.x1) for shape in figure.layout.shapes}
-    assert bands == {(-0.02, 0.02)}
+    assert bands == {(-2.0, 2.0)}
+    assert "percentage points" in figure.layout.xaxis.title.text
     with pytest.raises(ValueError, match="no rows"):
         gains_beside(summary.assign(claimed_gain=np.nan), margin=0.02)

@@ -25,12 +25,13 @@ def effects(**columns) -> pd.DataFrame:
         "low": [0.3, -0.2, -0.01, NAN],
         "high": [0.5, -0.05, 0.06, NAN],
         "n": [6, 6, 5, 6],
+        "decision": ["significant", "significant", "not significant", "undecided: n = 6 can give no p below 1"],
     }
     return pd.DataFrame(table | columns)
 
 
 def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
+    return figure.layout.title.subtitle.text.replace("<br>", " ")  # type: ignore[union-attr]
 
 
 def test_the_heat_map_puts_each_player_in_its_place():
@@ -38,16 +39,31 @@ def test_the_heat_map_puts_each_player_in_its_place():
     (cells,) = figure.data
     assert list(cells.x) == ["layer 0", "layer 1", ALL_LAYERS]
     assert list(cells.y) == ["attn", "mlp", "pos"]
-    np.testing.assert_array_equal(cells.z, [[0.4, -0.1, NAN], [NAN, 0.02, NAN], [NAN, NAN, 0.2]])
-    # In brackets where the interval has 0 in it, or is not known.
-    assert cells.text.tolist() == [["+0.40", "-0.10", ""], ["", "(+0.02)", ""], ["", "", "(+0.20)"]]
-    assert cells.customdata[0][0] == "blocks.0.attn: +0.40 [+0.30, +0.50], n = 6"
-    assert cells.customdata[2][2] == "pos: +0.20 [-, -], n = 6"
-    assert (cells.zmin, cells.zmax) == (-0.4, 0.4)
+    np.testing.assert_array_equal(cells.z, [[40.0, -10.0, NAN], [NAN, 2.0, NAN], [NAN, NAN, 20.0]])
+    # Bold where the decision of the adjusted test says so; the interval stands below, in the unit of the axis.
+    assert cells.text.tolist() == [
+        ["<b>+40.0</b><br>[+30.0, +50.0]", "<b>-10.0</b><br>[-20.0, -5.0]", ""],
+        ["", "+2.0<br>[-1.0, +6.0]", ""],
+        ["", "", "+20.0<br>no interval"],
+    ]
+    assert cells.customdata[0][0] == "blocks.0.attn: +40.0 [+30.0, +50.0], n = 6"
+    assert cells.customdata[2][2] == "pos: +20.0 no interval, n = 6"
+    assert (cells.zmin, cells.zmax) == (-40.0, 40.0)
     assert figure.layout.yaxis.autorange == "reversed"
-    assert "Shapley value; (brackets): not told from 0; n = 5 replicates" in subtitle(figure)
-    assert cells.colorbar.title.text == "Effect (share of answer tokens)"
+    assert "Shapley value; bold: decided by its adjusted test; n is given when you hover over a cell" in subtitle(
+        figure
+    )
+    assert cells.colorbar.title.text == "Effect (percentage points)"
     assert figure.layout.title.text == "Effect on accuracy"
+
+
+def test_a_heat_map_of_few_columns_is_as_wide_as_they_need_and_one_of_many_fills_the_page():
+    few = transfer_heatmap(effects().head(1).assign(player="attn"))
+    assert few.layout.width < 500
+    layers = pd.concat([effects().head(1).assign(player=f"blocks.{layer}.attn") for layer in range(4)])
+    many = transfer_heatmap(layers)
+    assert many.layout.width is None
+    assert many.data[0].text.tolist() == [["<b>+40.0</b>"] * 4]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +85,8 @@ def test_rows_and_columns(players: list[str], rows: list[str], columns: list[str
 def test_steps_are_written_whole():
     table = effects(outcome="restricted_time_steps", estimate=[-1234.5, -99.0, 0.0, NAN])
     (cells,) = transfer_heatmap(table, title="Steps").data
-    assert cells.text[0][0] == "-1,234"
-    assert cells.text[0][1] == "-99.00"
+    assert cells.text[0][0].startswith("<b>-1,234</b><br>")
+    assert cells.text[0][1].startswith("<b>-99.00</b><br>")
     assert cells.zmax == 1234.5
     assert cells.colorbar.title.text == "Effect (steps)"
 
@@ -90,18 +106,20 @@ def test_bars_have_a_row_a_player_and_a_marker_a_method():
     shapley, alone = figure.data
     assert [trace.name for trace in figure.data] == [METHODS["shapley"][1], METHODS["add_one_in"][1]]
     assert [trace.marker.symbol for trace in figure.data] == ["square", "circle"]
-    np.testing.assert_allclose(shapley.x, [0.4, -0.1, 0.02, 0.2])
-    np.testing.assert_allclose(alone.x, [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(shapley.x, [40, -10, 2, 20])
+    np.testing.assert_allclose(alone.x, [10, 20, 30, 40])
     np.testing.assert_allclose(np.round(np.asarray(shapley.y)), range(4))
     assert (np.asarray(alone.y) > np.asarray(shapley.y)).all()
-    np.testing.assert_allclose(shapley.error_x.array, [0.1, 0.05, 0.04, 0])
-    np.testing.assert_allclose(shapley.error_x.arrayminus, [0.1, 0.1, 0.03, 0])
+    np.testing.assert_allclose(shapley.error_x.array, [10, 5, 4, 0], atol=1e-9)
+    np.testing.assert_allclose(shapley.error_x.arrayminus, [10, 10, 3, 0], atol=1e-9)
     attn, mlp, pos = (COMPONENT_COLOURS[name] for name in ("attn", "mlp", "pos"))
     assert list(shapley.marker.color) == [attn, attn, mlp, pos]
-    assert list(figure.layout.yaxis.ticktext) == PLAYERS
+    assert list(figure.layout.yaxis.ticktext) == [
+        f"{name} (n\u00a0=\u00a0{n})" for name, n in zip(PLAYERS, [6, 6, 5, 6])
+    ]
     assert tuple(figure.layout.yaxis.range) == (3.5, -0.5)
-    assert figure.layout.xaxis.title.text == "Effect (share of answer tokens)"
-    assert "n = 5 replicates" in subtitle(figure)
+    assert figure.layout.xaxis.title.text == "Effect (percentage points)"
+    assert "n is given for each row" in subtitle(figure)
 
 
 def test_colours_of_players():
@@ -125,7 +143,7 @@ def test_a_map_can_be_drawn_as_it_is():
     found = transfer_map(pd.DataFrame(rows), ["attn", "pos"], ["add_one_in", "shapley"])
     assert len(transfer_bars(found).data) == 2
     (cells,) = transfer_heatmap(found[found["method"] == "shapley"]).data
-    np.testing.assert_allclose(cells.z, [[0.6], [0.2]])
+    np.testing.assert_allclose(cells.z, [[60.0], [20.0]])
 
 
 def rungs(**columns) -> pd.DataFrame:
@@ -143,18 +161,23 @@ def test_a_ladder_shows_conditions_replicates_and_references():
     dots = pd.DataFrame({"label": ["trained", "trained", "shuffled", "elsewhere"], "value": [0.85, 0.95, 0.5, 0.3]})
     table = rungs(condition=["dyck_full", "dyck_shuffled_weights", "gaussian"])
     figure = ladder(table, dots=dots, references={"no transfer": 0.11, "paper": 1}, title="Ladder")
-    replicates, points = figure.data
-    assert list(zip(replicates.y, replicates.x)) == [("trained", 0.85), ("trained", 0.95), ("shuffled", 0.5)]
-    assert list(points.y) == ["trained", "shuffled", "Gaussian"]
+    replicates, points, *references = figure.data
+    trained, shuffled, gaussian = (
+        f"{name} (n\u00a0=\u00a0{n})" for name, n in (("trained", 8), ("shuffled", 8), ("Gaussian", 1))
+    )
+    assert list(zip(replicates.y, replicates.x)) == [(trained, 0.85), (trained, 0.95), (shuffled, 0.5)]
+    assert list(points.y) == [trained, shuffled, gaussian]
     np.testing.assert_allclose(points.x, [0.9, 0.5, 0.1])
     np.testing.assert_allclose(points.error_x.array, [0.05, 0.1, 0], atol=1e-9)
     np.testing.assert_allclose(points.error_x.arrayminus, [0.1, 0.2, 0], atol=1e-9)
     assert list(points.marker.color)[:2] == [CONDITION_COLOURS[name] for name in table["condition"][:2]]
-    assert [(line.x0, line.line.dash) for line in figure.layout.shapes] == [(0.11, "dot"), (1, "dot")]
-    assert [note.text for note in figure.layout.annotations] == ["no transfer", "paper"]
+    assert [(line.x0, line.line.dash) for line in figure.layout.shapes] == [(0.11, "dot"), (1, "dash")]
+    # Named in the legend, where they cannot be printed over one another.
+    assert [(line.name, line.line.dash) for line in references] == [("no transfer", "dot"), ("paper", "dash")]
+    assert not figure.layout.annotations
     # The first of the table stands on top.
-    assert list(figure.layout.yaxis.categoryarray) == ["Gaussian", "shuffled", "trained"]
-    assert "no interval" in subtitle(figure)
+    assert list(figure.layout.yaxis.categoryarray) == [gaussian, shuffled, trained]
+    assert "n = 1: no interval" in subtitle(figure)
 
 
 def test_a_ladder_without_conditions_has_one_colour():
@@ -212,14 +235,27 @@ def test_dose_response_draws_means_bands_and_half_doses():
     assert curves[2].name == "mlp: no gain to halve"
     assert [(line.y0, line.line.dash) for line in figure.layout.shapes] == [(pytest.approx(0.1), "dot")]
     assert "dashed: half of the gain is left; n = 3 replicates" in subtitle(figure)
-    assert figure.layout.yaxis.title.text == "Test accuracy (share of answer tokens)"
+    assert figure.layout.yaxis.title.text == "Test accuracy (% of answer<br>tokens)"
+    assert figure.layout.yaxis.tickformat == ".0%"
 
 
-def test_a_half_dose_out_of_reach_says_so():
-    fits = pd.DataFrame({"component": ["mlp"], "half_dose": 9.0, "low": NAN, "high": NAN, "beyond": True})
+@pytest.mark.parametrize(
+    ("half", "low", "high", "said"),
+    [
+        (9.0, NAN, NAN, "mlp: half dose above 4"),
+        (16.0, 5.0, 16.0, "mlp: half dose above 4"),
+        (16.0, 1.5, 16.0, "mlp: half dose above 4 [1.5, above 4]"),
+        (0.2, 0.125, 0.4, "mlp: half dose below 0.5"),
+        (1.0, 0.7, 6.0, "mlp: half dose 1 [0.7, above 4]"),
+    ],
+)
+def test_a_half_dose_beyond_the_doses_is_said_as_its_side_and_stays_off_the_axis(half, low, high, said):
+    fits = pd.DataFrame({"component": ["mlp"], "half_dose": half, "low": low, "high": high, "beyond": half != 1.0})
     means = dose_means(doses().query("component == 'mlp'"))
-    names = {trace.name for trace in dose_response(means, fits.assign(problem="beyond")).data}
-    assert names == {"mlp: half dose 9, beyond the doses measured"}
+    figure = dose_response(means, fits.assign(problem="beyond"))
+    assert {trace.name for trace in figure.data} == {said}
+    drawn = np.concatenate([np.asarray(trace.x, dtype=float) for trace in figure.data])
+    assert drawn.max() <= 4
 
 
 def test_one_replicate_has_no_band():

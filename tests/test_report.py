@@ -3,15 +3,20 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from procpre_interp import glossary
+from procpre_interp.data import TASKS
 from procpre_interp.describe import conditions_table, config_differences, describe_cost, estimate
-from procpre_interp.report import Section, conditions_report, runs_report, write_report
+from procpre_interp.files import seal
+from procpre_interp.report import Section, conditions_report, describe_runs, runs_report, write_report
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import summarise_conditions
-from tests.results import NAN, TABLE, fill, reproduce_table
+from tests.explorer import DEMO
+from tests.results import NAN, TABLE, fill, reproduce_table, write_run
 
 
 class Page(HTMLParser):
@@ -102,6 +107,77 @@ def test_runs_are_compared(store: RunStore, tmp_path: Path):
         assert text in page.text
     alone = Page(runs_report(store, runs[:1], tmp_path / "run.html")).text
     assert "task.name" in alone
+
+
+def test_a_report_begins_with_what_a_reader_of_the_abstract_must_know(store: RunStore, tmp_path: Path):
+    results = Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).text
+    runs = [store.open(run) for run in store.read_table(TABLE).frame["run"][:2]]
+    for text in (results, Page(runs_report(store, runs, tmp_path / "runs.html")).text):
+        introduction = text.split("What this is about")[1][:3500]
+        for word in ("phase 1", "phase 2", "haystack", "breakthrough", "replicate", "gain"):
+            assert word in introduction
+    assert "How to read this report" in results
+    demo = Page(conditions_report(RunStore(DEMO), "reproduce-cacb0e48", tmp_path / "demo.html")).text
+    assert demo.index("Balanced brackets") < demo.index("Steps to breakthrough")
+
+
+def test_every_task_has_its_words():
+    assert set(glossary.TASKS) == set(TASKS)
+    nested = {"name": "mixture", "components": [{"task": {"name": "dyck", "k": 4}}, {"name": "set"}]}
+    assert glossary.glossary([nested])["Word"].tolist()[:3] == ["mixture", "dyck", "set"]
+
+
+def test_commands_are_code_and_no_backtick_is_seen(tmp_path: Path):
+    blocks = ["`procpre-interp runs` lists <them>", pd.DataFrame({"a": ["`x`"]})]
+    path = write_report(tmp_path / "code.html", "Code", [Section(title="Code", blocks=blocks)])
+    assert "<code>procpre-interp runs</code> lists &lt;them&gt;" in path.read_text()
+    assert "`" not in Page(path).text
+    assert "`" not in Page(conditions_report(RunStore(DEMO), "reproduce-cacb0e48", tmp_path / "demo.html")).text
+
+
+def test_the_loss_has_no_dotted_line_to_read(store: RunStore, tmp_path: Path):
+    text = Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).text
+    assert text.count("How to read: A sudden") == 2
+    assert text.count("dotted line is the accuracy that defines it") == 1
+
+
+def test_legends_say_which_run_is_which(tmp_path: Path):
+    demo = RunStore(DEMO)
+    ids = ["f00f71212a994232", "9643c1a212deed14", "a7272db288a5207c", "01274ba918921944"]
+    said = describe_runs([demo.open(run) for run in ids], demo)
+    assert list(said.values()) == [
+        "haystack, attn+ln from dyck 9643c1a2, seed 1001",
+        "dyck, fresh weights, seed 1001",
+        "haystack, fresh weights, seed 1001",
+        "haystack, all from dyck 765d95b7, shuffle within tensors, seed 1004",
+    ]
+    text = runs_report(demo, [demo.open(run) for run in ids], tmp_path / "runs.html").read_text()
+    assert f"f00f7121: {said[ids[0]]}" in text
+    # Runs that are alike in task, parents and seed: what else differs.
+    same = RunStore(tmp_path / "same")
+    for run_id, rate in (("a" * 16, 0.001), ("b" * 16, 0.003)):
+        write_run(
+            same, run_id, {"task": "haystack", "seed": 0, "status": "finished"}, np.arange(3), np.zeros(3), "none"
+        )
+        path = same.path / "runs" / run_id
+        (path / "config.yaml").write_text(f"task: {{name: haystack}}\nseed: 0\ntrain: {{learning_rate: {rate}}}\n")
+        seal(path)
+    labels = describe_runs([same.open("a" * 16), same.open("b" * 16)], same)
+    assert [label.rpartition(", ")[2] for label in labels.values()] == [
+        "train.learning_rate 0.001",
+        "train.learning_rate 0.003",
+    ]
+
+
+def test_long_columns_are_broken_into_lines_and_short_ones_are_not(store: RunStore, tmp_path: Path):
+    frame = pd.DataFrame({"Condition": ["Dyck, weights shuffled within each tensor"], "n": ["2 of 5 [9, 99] %"]})
+    text = write_report(tmp_path / "x.html", "x", [Section(title="x", blocks=[frame])]).read_text()
+    assert '<td class="long">Dyck, weights shuffled within each tensor</td><td>2 of 5 [9, 99] %</td>' in text
+    page = conditions_report(store, TABLE, tmp_path / "reproduce.html").read_text()
+    every = page.split("Every run")[1].split("Environment")[0]
+    assert "The same for all: " in every
+    assert "<th>limit</th>" not in every
+    assert "limit 4000" in every
 
 
 def test_text_is_escaped(tmp_path: Path):

@@ -1,8 +1,9 @@
-"""Can anything cheaper do the same? Recipes without phase 1, and interventions, beside the real transfer."""
+"""Can anything cheaper do the same? Recipes without phase 1, and interventions, next to the real transfer."""
 
 import state
 import streamlit as st
 
+from procpre_interp.describe import claim_title
 from procpre_interp.exhibits import cheaper
 from procpre_interp.exhibits.damage import origin
 
@@ -22,21 +23,17 @@ found = {name: claims[name] for name in cheaper.CLAIMS if name in claims}
 
 def show_claim(judged, tab: str) -> None:
     """What a claim's recipes recover, or their attention."""
-    st.success(state.escaped(state.cached(cheaper.answer, judged)), icon=":material/lightbulb:")
-    if tab == "shares":
-        state.show(state.cached(cheaper.shares, judged))
-    elif cheaper.has_entropies(judged):
-        state.show(state.cached(cheaper.entropy_and_breakthrough, judged))
-    else:
-        st.info("Attention was not measured on the runs of this claim.")
-    st.caption(state.escaped(origin(judged)))
+    state.show_answer(state.cached(cheaper.answer, judged))
+    state.show(state.cached(cheaper.shares if tab == "shares" else cheaper.entropy_and_breakthrough, judged))
+    st.caption(state.worded(origin(judged)))
 
 
 def show_sweep(name: str) -> None:
     """What the conditions of a stored experiment recover of the gain of one of them."""
     results = state.results(store, name)
     transfers = {key: label for key, label in results.labels.items() if key != cheaper.BASELINE}
-    full = state.choose("The real transfer, which counts as 1", transfers, "full")
+    full = state.choose("The real transfer, which counts as 100 %", transfers, "full")
+    state.show_answer(cheaper.answer_of(results, full))
     state.show(cheaper.shares_of(results, full), key="sweep")
 
 
@@ -45,12 +42,15 @@ with place:
     if tab == "search":
         search = cheaper.load_search()
         state.stop_when_empty(search or [], "searches over recipes", "python experiments/search_initialisation.py")
+        state.show_answer(cheaper.search_answer(search))
         state.show(state.cached(cheaper.search, search))
     else:
+        # In the second tab those alone whose attention was measured; each tab has a choice of its own in the URL.
+        shown = {name: claim for name, claim in found.items() if tab == "shares" or cheaper.has_entropies(claim)}
         sweeps = [name for name in state.list_results(store.path) if tab == "shares" and name not in found]
-        offered = {name: str(claim["claim"]) for name, claim in found.items()} | {name: name for name in sweeps}
+        offered = {name: claim_title(claim) for name, claim in shown.items()} | {name: name for name in sweeps}
         state.stop_when_empty(offered, "cheaper recipes", f"procpre-interp claims {' '.join(cheaper.CLAIMS)} --run")
-        name = state.choose("Claim or experiment", offered, "recipes")
+        name = state.choose("Claim or experiment", offered, "recipes" if tab == "shares" else "measured")
         if name in found:
             show_claim(found[name], tab)
         else:

@@ -1,25 +1,25 @@
-"""Did transfer help? Accuracy and time to breakthrough by condition, beside the paper's numbers."""
+"""Did transfer help? Accuracy and time to breakthrough by condition, next to the paper's numbers."""
 
 import state
 import streamlit as st
 
 from procpre_interp.describe import conditions_table, describe_cost, explain_columns
 from procpre_interp.exhibits import results as exhibits
-from procpre_interp.stats import interval_note
+from procpre_interp.stats import intervals_note
 
 store = state.open_page("Did transfer help?")
 names = state.list_results(store.path)
 state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
 found = state.results(store, state.choose("Experiment", names, "experiment"))
-st.subheader(found.title)
+st.subheader(state.escaped(found.title))
 st.text(found.about.get("protocol") or "")
 if "demo" in found.about:
-    st.caption(found.about["demo"])
+    st.caption(state.escaped(found.about["demo"]))
 
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
-    st.success(exhibits.answer(found), icon=":material/lightbulb:")
+    state.show_answer(exhibits.answer(found))
 
 shown = state.choose_many("Conditions", found.labels, "condition")
 if not shown:
@@ -33,11 +33,11 @@ with place:
     if tab == "accuracy":
         state.show(exhibits.accuracy(kept))
         st.dataframe(conditions_table(kept.summary, kept.about), hide_index=True, width="stretch")
-        n = int(kept.summary["n"].to_numpy().min())
-        st.caption(f"Intervals: {interval_note(n)}. {explain_columns(kept.about)}")
+        note = intervals_note(kept.summary["n"], "under Broke through")
+        st.caption(state.escaped(f"Intervals: {note}. {explain_columns(kept.about)}"))
     elif tab == "curves":
         for problem in kept.problems:
-            st.warning(f"Left out of the curves: {problem}")
+            st.warning(state.escaped(f"Left out of the curves: {problem}"))
         if kept.quantities:
             state.show(exhibits.learning(kept, state.choose("Quantity", kept.quantities, "quantity")))
         else:
@@ -46,5 +46,5 @@ with place:
         state.show(exhibits.survival(kept))
     else:
         st.text(describe_cost(kept.about.get("cost") or {}))
-        st.dataframe(kept.table, hide_index=True, width="stretch")
-        st.caption("One row a condition and replicate: the runs behind every number above. Details are under Runs.")
+        st.dataframe(kept.table, hide_index=True, width="stretch", column_config=state.SHARES)
+        st.caption("One row per condition and replicate: the runs behind every number above. Details are under Runs.")

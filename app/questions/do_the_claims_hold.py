@@ -5,9 +5,11 @@ import shlex
 import state
 import streamlit as st
 
-from procpre_interp.describe import describe_claim
+from procpre_interp.describe import claim_title, describe_evidence
 from procpre_interp.exhibits import claims as exhibits
 
+COLUMNS = {"Claim": st.column_config.TextColumn(width=300), "Verdict": st.column_config.TextColumn(width=80)}
+WIDE = {"Contrast": st.column_config.TextColumn(width=200), "Why": st.column_config.TextColumn(width=300)}
 TABS = {"contrasts": "Contrasts", "replicates": "Replicates", "runs": "Runs"}
 
 store = state.open_page(
@@ -18,10 +20,11 @@ claims, problems = state.list_claims(store.path)
 for problem in problems:
     st.warning(state.quoted(problem, 300))
 state.stop_when_empty(claims, "claims", "procpre-interp claims --run")
-st.success(exhibits.answer(claims), icon=":material/lightbulb:")
-state.show_table(exhibits.overview(claims), "claims")
+state.show_answer(exhibits.answer(claims))
+# Rows high enough for three lines: streamlit then breaks the long sentences.
+state.show_table(exhibits.overview(claims), "claims", COLUMNS, row_height=78)
 
-name = state.choose("Claim", {name: f"{name}: {claim['verdict']}" for name, claim in claims.items()}, "claim")
+name = state.choose("Claim", {name: claim_title(claim) for name, claim in claims.items()}, "claim")
 claim = claims[name]
 contrasts = [row["contrast"] for row in claim["contrasts"]]
 if st.session_state.setdefault("contrast_of", name) != name:  # another claim has other contrasts
@@ -30,9 +33,11 @@ if st.session_state.setdefault("contrast_of", name) != name:  # another claim ha
         st.query_params.pop("contrast", None)
 if claim["quick"]:
     st.warning("A smoke test of one replicate and a few steps: no evidence.")
-st.subheader(state.escaped(claim["claim"]))
-st.text(describe_claim(claim))
-st.caption(state.escaped(f"Margin: {claim['margin']} Refuted by: {claim['refuted_by']}"))
+st.subheader(state.escaped(claim_title(claim)))
+st.text(describe_evidence(claim))
+st.caption(
+    state.escaped(f"Margin, the smallest difference that counts: {claim['margin']} Refuted by: {claim['refuted_by']}")
+)
 st.caption(state.escaped(f"What it cannot say: {exhibits.cannot_say(claim)}"))
 if claim.get("protocol"):
     with st.expander("Protocol"):
@@ -41,7 +46,7 @@ tab, place = state.tabs(TABS)
 with place:
     if tab == "contrasts":
         state.show(exhibits.contrasts(claim))
-        state.show_table(exhibits.rows_of(claim), "contrast_list")
+        state.show_table(exhibits.rows_of(claim), "contrast_list", WIDE, row_height=56)
     elif tab == "replicates":
         contrast = state.choose("Contrast", contrasts, "contrast")
         st.text(exhibits.describe_contrast(claim, contrast))
@@ -52,8 +57,8 @@ with place:
         if exhibits.was_trained(claim, contrast):
             state.show(exhibits.survival(claim, contrast))
     else:
-        state.show_table(claim["cells"], name)
-        st.caption("One row a condition and replicate. Runs that this store holds open under Runs.")
+        state.show_table(claim["cells"], name, state.SHARES)
+        st.caption("One row per condition and replicate. Runs that this store holds open under Runs.")
 st.caption("This computes what the claim still needs, and judges it again:")
 own = shlex.quote(str(state.own_store().path))  # never the demo
 st.code(f"{exhibits.command(name)} --store {own}", language="bash", wrap_lines=True)

@@ -4,7 +4,7 @@ import models
 import state
 import streamlit as st
 
-from procpre_interp.exhibits import weights
+from procpre_interp.exhibits import inside, weights
 
 TABS = {"drift": "How far they moved", "spectra": "Singular values", "cka": "Likeness"}
 
@@ -23,11 +23,17 @@ of = f"{before.name} to {after.name}"
 tab, place = state.tabs(TABS)
 with place:
     if tab == "drift":
-        state.show(models.compare(weights.drift, before, after, of=of))
+        exhibit = models.compare(weights.drift, before, after, of=of)
+        state.show_answer(inside.most_moved(exhibit))
+        state.show(exhibit)
     elif tab == "spectra":
         for side, subject in (("before", before), ("after", after)):
-            state.show(models.measure_model(weights.spectra, subject, of=subject.name), key=side)
+            exhibit = models.measure_model(weights.spectra, subject, of=subject.name)
+            state.show_answer(inside.steepest(exhibit, subject.name))
+            state.show(exhibit, key=side)
     else:
         tasks = {subject.task.name: subject.task for subject in (before, after)}
         task = tasks[state.choose("Sequences of", list(tasks), "task")]
-        state.show(models.compare(weights.likeness, before, after, task, names=(before.name, after.name)))
+        exhibit = models.compare(weights.likeness, before, after, task, names=(before.name, after.name))
+        state.show_answer(inside.likeness(exhibit))
+        state.show(exhibit)

@@ -7,6 +7,7 @@ from typing import Any
 import state
 import streamlit as st
 
+from procpre_interp.exhibits import Answer
 from procpre_interp.exhibits.runs import being_written
 from procpre_interp.jobs import FORMS, Job, JobStore, Option, Value, command_line
 from procpre_interp.terminal import usable_cores
@@ -103,6 +104,9 @@ def show_jobs() -> None:
     st.code(job.log() or "(nothing said yet)", language=None, height=320)
 
 
+at_work = sum(job.is_running for job in jobs.all())
+said = f"{at_work} job{'s' * (at_work != 1)} running" if at_work else "No job is running"
+state.show_answer(Answer(f"{said} in this store; {usable_cores()} cores.", decided=False))
 tab, place = state.tabs({name: form.title for name, form in FORMS.items()}, key="command")
 with place:
     show_form(tab)

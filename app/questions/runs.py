@@ -74,6 +74,7 @@ store = state.open_page("Runs", "Filter the list, then tick rows to look into on
 everything = state.list_runs(store.path)
 listed = exhibits.listing(everything, state.list_conditions(store.path))
 names = exhibits.names(listed)
+state.show_answer(exhibits.answer(listed))
 if "not_deleted" in st.session_state:
     st.error(state.quoted(st.session_state.pop("not_deleted"), 500))
 for title, found in exhibits.troubles(everything, store):

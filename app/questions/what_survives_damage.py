@@ -3,6 +3,7 @@
 import state
 import streamlit as st
 
+from procpre_interp.diagnosis import explain_signatures
 from procpre_interp.exhibits import damage
 
 TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
@@ -21,9 +22,18 @@ def show_claim(name: str, *exhibits) -> None:
             st.warning(state.quoted(problem, 300))
     state.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")
     judged = claims[name]
-    st.caption(damage.origin(judged))
+    state.show_answer(damage.answer(judged))
+    st.caption(state.worded(damage.origin(judged)))
     for exhibit in exhibits:
         state.show(state.cached(exhibit, judged))
+
+
+def show_kept(judged) -> None:
+    """What each control keeps of the weights."""
+    table = damage.kept(judged)
+    if len(table):
+        st.markdown("What each control keeps of the transferred weights, from the least to the most:")
+        st.table(table.set_index("Control"))
 
 
 def show_failures() -> None:
@@ -35,13 +45,19 @@ def show_failures() -> None:
         st.info(f"None of the {len(problems):,} runs with pretraining in this table can be opened.")
         return
     by_condition, findings = state.cached(damage.diagnosis, found, store, state.list_runs(store.path))
+    state.show_answer(damage.failures_answer(findings))
     state.show_table(by_condition, "signatures")
-    st.caption("In brackets: runs of the condition that show a signature; one may show several.")
+    st.caption(
+        "One row per condition and what is seen there; one run may show several. Scores are means of these runs."
+    )
+    for line in explain_signatures(findings["signature"]):
+        st.caption(state.escaped(line))
     label = state.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")
     for row in findings.loc[findings["label"] == label].to_dict("records"):
         with st.expander(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}"):
-            st.text(f"{row['finding']}\n{row['remedy']}".strip())
-            st.caption(state.quoted(row["numbers"], 500))
+            for sentence in (row["finding"], row["remedy"]):
+                st.markdown(state.worded(sentence))
+            st.caption(state.escaped(row["numbers"]))
     state.download(findings, "findings")
     if problems:
         st.caption(f"Left out, as they cannot be opened: {len(problems):,} runs.")
@@ -51,6 +67,7 @@ tab, place = state.tabs(TABS)
 with place:
     if tab == "ladder":
         show_claim(damage.CONTROLS, damage.controls)
+        show_kept(claims[damage.CONTROLS])
         sweeps = state.list_results(store.path, "damage")
         if sweeps:
             name = state.choose("Sweep with damage", sweeps, "sweep")

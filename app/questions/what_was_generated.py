@@ -6,7 +6,7 @@ import state
 import streamlit as st
 
 from procpre_interp.data import TASKS, Task
-from procpre_interp.exhibits import sequences
+from procpre_interp.exhibits import inside, sequences
 from procpre_interp.plugins import load_named
 
 load_named()
@@ -62,7 +62,9 @@ columns = st.columns(5)
 for column, (title, value) in zip(columns, sequences.facts(task, seed).items()):
     column.metric(title, value)
 
-state.show(sequences.tokens(task, seed, n))
+drawn = sequences.tokens(task, seed, n)
+state.show_answer(inside.scored(drawn))
+state.show(drawn)
 if hasattr(task, "rule"):
     number = state.choose_number("Sequence that is drawn", 0, n - 1, "example")
     state.show(sequences.automaton(task, seed, number))

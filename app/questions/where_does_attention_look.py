@@ -5,7 +5,7 @@ import state
 import streamlit as st
 
 from procpre_interp.data.tokens import parse_tokens, token_names
-from procpre_interp.exhibits import attention
+from procpre_interp.exhibits import attention, inside
 
 TABS = {"pattern": "One sequence", "scores": "All scores", "training": "Over training"}
 
@@ -32,6 +32,7 @@ for column, side, subject in zip(columns, sides, subjects):
                 head = attention.clicked_head(text)
                 st.session_state.update(layer=head[0], head=head[1], all_heads=False)
 
+            state.show_answer(inside.strongest_head(exhibit, score, subject.name))
             state.show(exhibit, key=side, on_click=take)
         else:
             st.info(f"{subject.task.name} has no score {score}.")

@@ -19,9 +19,9 @@ chosen = maps[0]
 if len(maps) > 1:
     titles = {str(index): each.title for index, each in enumerate(maps)}
     chosen = maps[int(state.choose("Map", titles, "map"))]
-st.subheader(sweep.title)
+st.subheader(state.escaped(sweep.title))
 if "demo" in sweep.about:
-    st.caption(sweep.about["demo"])
+    st.caption(state.escaped(sweep.about["demo"]))
 
 left, right = st.columns(2)
 with left:
@@ -31,7 +31,7 @@ with right:
     method = state.choose("Method", methods, "method")
 table = state.cached(where.effects, chosen, outcome)
 shown = table.loc[table["method"] == method]
-st.success(where.answer(shown), icon=":material/lightbulb:")
+state.show_answer(where.answer(shown))
 
 TABS = {"map": "Map", "bars": "All methods", "table": "Table"}
 tab, place = state.tabs(TABS)
@@ -52,7 +52,7 @@ if sweep.quantities:
 else:
     st.info("None of these runs can be read.")
 with st.expander("The runs behind these curves"):
-    state.show_table(where.runs_behind(chosen, part), "runs_behind")
+    state.show_table(where.runs_behind(chosen, part), "runs_behind", state.SHARES)
     st.page_link("questions/runs.py", label="Look into runs", icon=":material/search:")
 if not chosen.is_fine:
     st.caption(

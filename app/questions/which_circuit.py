@@ -4,7 +4,7 @@ import models
 import state
 import streamlit as st
 
-from procpre_interp.exhibits import circuits
+from procpre_interp.exhibits import circuits, inside
 
 TABS = {"pair": "One pair, live", "pairs": "Many pairs", "graph": "Edges", "faithfulness": "Faithfulness"}
 
@@ -35,7 +35,9 @@ def show_live_patch(site: str) -> None:
         layer, head, position = circuits.clicked_patch(text)
         st.session_state.update(layer=layer, head=head, position=position, everywhere=False)
 
-    state.show(models.measure(circuits.effects_on_pair, subject, cause, number, site), on_click=take)
+    exhibit = models.measure(circuits.effects_on_pair, subject, cause, number, site)
+    state.show_answer(inside.strongest_patch(exhibit))
+    state.show(exhibit, on_click=take)
     st.caption("Click a cell, or choose the place here.")
     places = st.columns(4, vertical_alignment="bottom")
     with places[0]:
@@ -60,11 +62,16 @@ with place:
             show_live_patch(site)
         else:
             by_position = st.toggle("By position", key="by_position", bind="query-params")
-            state.show(models.measure(circuits.effects, subject, cause, site, by_position=by_position))
+            exhibit = models.measure(circuits.effects, subject, cause, site, by_position=by_position)
+            state.show_answer(inside.strongest_patch(exhibit))
+            state.show(exhibit)
     elif tab == "graph":
         n_edges = state.choose_number("Edges", 1, 100, "edges", start=25)
-        state.show(models.measure(circuits.graph, subject, cause, n_edges=n_edges))
+        exhibit = models.measure(circuits.graph, subject, cause, n_edges=n_edges)
+        state.show_answer(inside.strongest_edge(exhibit))
+        state.show(exhibit)
     else:
         with st.spinner("Measuring circuits of growing size"):
             exhibit = models.measure(circuits.faithfulness, subject, cause)
+        state.show_answer(inside.smallest_circuit(exhibit))
         state.show(exhibit)

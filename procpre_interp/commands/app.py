@@ -22,6 +22,8 @@ class App:
     """Folder of the runs."""
     port: int = 8501
     """Port on localhost."""
+    demo: bool = False
+    """Begin with the demo that comes with the package, whatever the store holds. A switch on every page goes back."""
     headless: bool = False
     """Do not open a browser; print the address only."""
 
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
     streamlit = [sys.executable, "-m", "streamlit", "run", *flags, str(page)]
     print(f"The explorer: http://localhost:{command.port} (Ctrl-C ends it)", flush=True)
     return subprocess.run(
-        [*streamlit, "--", "--store", str(command.store.absolute())],
+        [*streamlit, "--", "--store", str(command.store.absolute()), *(["--demo"] if command.demo else [])],
         cwd=page.parent,  # as Streamlit takes options, and secrets, from the current folder, which may be the store
         env=child_environment(**_absolute_paths()),
         check=False,

@@ -6,7 +6,16 @@ from procpre_interp.diagnosis.diagnose import (
     diagnose_all,
     diagnosis_by_condition,
     diagnosis_table,
+    explain_signatures,
 )
 from procpre_interp.diagnosis.signatures import Finding
 
-__all__ = ["NO_SIGNATURE", "Finding", "diagnose", "diagnose_all", "diagnosis_by_condition", "diagnosis_table"]
+__all__ = [
+    "NO_SIGNATURE",
+    "Finding",
+    "diagnose",
+    "diagnose_all",
+    "diagnosis_by_condition",
+    "diagnosis_table",
+    "explain_signatures",
+]

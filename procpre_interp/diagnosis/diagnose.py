@@ -5,7 +5,7 @@ named, never guessed. The rules are in `signatures` (what is seen) and `reasons`
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from procpre_interp.diagnosis.signatures import (
     full_below_selective,
     margin,
     outcome,
+    percent,
     shown,
     verdict,
 )
@@ -28,6 +29,27 @@ from procpre_interp.run import Run
 from procpre_interp.runs import RunStore
 
 NO_SIGNATURE = "no failure signature"
+
+EXPLAINED = {
+    NO_SIGNATURE: "the transfer gained, or there was none to judge",
+    "no gain": "no better than the same model without pretraining, neither in score nor in time to breakthrough",
+    "at baseline": "no better than the same model without pretraining, neither in score nor in time to breakthrough",
+    "below baseline": "worse than the same model without pretraining",
+    "no baseline": "the store has no run without pretraining to compare with",
+    "diverged": "the training loss ran away",
+    "shuffled or noised lineage": "its weights, or its phase-1 sequences, were shuffled or noised: reason enough",
+    "phase 1 under-trained": "pretraining had not reached the accuracy that helps, or was still learning",
+    "phase 1 over-trained": "a transfer from an earlier state of the same pretraining does better",
+    "positions not carried": "the position embeddings were fresh",
+    "embeddings fresh": "the token embeddings or the unembedding were fresh",
+    "LayerNorms not selected": "attention or MLP came without the LayerNorms that it was trained with",
+    "full below selective": "transferring everything did worse than attention or MLP alone from the same parent",
+    "domain mismatch": "both treat embeddings and positions alike, so what full transfer adds does harm, or delays the "
+    "gain",
+    "confounded": "the two transfers differ in more than their parts",
+    "this replicate only": "over all replicates there is no such difference",
+}
+"""What the parts of a signature's name mean."""
 
 
 def diagnose(run: Run, store: RunStore) -> list[Finding]:
@@ -42,36 +64,60 @@ def diagnose_all(runs: Sequence[Run], store: RunStore, summaries: pd.DataFrame |
 
 
 def diagnosis_table(findings: Sequence[Finding]) -> pd.DataFrame:
-    """One row a finding, as text: run, signature, finding, numbers."""
+    """One row per finding, as text: run, signature, finding, numbers."""
     rows = [[each.run, each.signature, each.sentence, describe_numbers(each.numbers)] for each in findings]
     return pd.DataFrame(rows, columns=["run", "signature", "finding", "numbers"])
 
 
 def describe_numbers(numbers: Mapping[str, float | int | str]) -> str:
-    """Names and values in one line."""
-    form = {
-        name: ",.0f" if abs(value) >= 1000 else ".3g" for name, value in numbers.items() if isinstance(value, float)
-    }
-    return ", ".join(f"{name} {value:{form.get(name, '')}}" for name, value in numbers.items())
+    """Names and values in one line, in the units that people read: shares in %, their differences in points."""
+    in_nats = any(name.endswith("loss_nats") for name in numbers)
+
+    def text(name: str, value: float | int | str) -> str:
+        if isinstance(value, str):
+            return value
+        if name.endswith(("accuracy", "late_fall")):
+            return percent(value)
+        if isinstance(value, float) and ("gain" in name or "lead" in name):
+            return f"{value:+.3f} nats" if in_nats else f"{100 * value:+.1f} points"
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    return ", ".join(f"{name.replace('_', ' ')} {text(name, value)}" for name, value in numbers.items())
 
 
 def diagnosis_by_condition(findings: Sequence[Finding], cells: pd.DataFrame) -> pd.DataFrame:
-    """One row a condition of `cells` (columns label, run), as text: its signatures, each with its number of runs.
-
-    The numbers are means over the runs with the most frequent failure, or over all where there is none.
-    """
+    """One row per signature of each condition of `cells` (columns label, run), as text: its runs, and their mean score,
+    that of the same models without pretraining, and the gain, where the finding has them."""
     labels, rows = dict(zip(cells["run"], cells["label"])), []
     for label in dict.fromkeys(labels[each.run] for each in findings):
         group = [each for each in findings if labels[each.run] == label]
-        counts = pd.Series([each.signature for each in group]).value_counts(sort=False)
-        failures = counts.drop(NO_SIGNATURE, errors="ignore")
-        first = failures.idxmax() if len(failures) else NO_SIGNATURE
-        numbers = pd.DataFrame([each.numbers for each in group if each.signature == first]).select_dtypes("number")
-        signatures = "; ".join(f"{name} ({count})" for name, count in counts.items())
         n = len({each.run for each in group})
-        means = numbers.drop(columns="n", errors="ignore").mean().to_dict()
-        rows.append([label, signatures, describe_numbers(means), str(n)])
-    return pd.DataFrame(rows, columns=["Condition", "Signatures (runs)", "Numbers (means)", "n"])
+        for signature in dict.fromkeys(each.signature for each in group):
+            found = [each.numbers for each in group if each.signature == signature]
+            rows.append([label, signature, f"{len(found)} of {n}", *_mean_scores(found)])
+    columns = ["Condition", "What is seen", "Runs", "Score", "Without pretraining", "Gain"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _mean_scores(found: Sequence[Numbers]) -> tuple[str, str, str]:
+    """Mean score, baseline's score and gain of some findings as text; empty where one of them has none."""
+    name = "loss_nats" if all("loss_nats" in each for each in found) else "accuracy"
+    in_nats = name == "loss_nats"
+    scale, digits = (1.0, ".3f") if in_nats else (100.0, ".1f")
+
+    def mean(key: str, sign: str, unit: str) -> str:
+        if not all(key in each for each in found):
+            return ""
+        value = scale * sum(float(each[key]) for each in found) / len(found)
+        return f"{value:{sign}{digits}} {'nats' if in_nats else unit}"
+
+    return mean(name, "", "%"), mean(f"baseline_{name}", "", "%"), mean("gain", "+", "points")
+
+
+def explain_signatures(signatures: Iterable[str]) -> list[str]:
+    """A line for each part of these signatures' names that says what it means."""
+    named = list(signatures)
+    return [f"{part}: {meaning}." for part, meaning in EXPLAINED.items() if any(part in name for name in named)]
 
 
 def _findings(run: Run, evidence: Evidence) -> list[Finding]:

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.claims import trained
+from procpre_interp.describe import claim_title, question_title
 from procpre_interp.exhibits.claims import Judged, named_claims
-from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.exhibits.results import Results
 from procpre_interp.plots.ladder import ladder, ladders
+from procpre_interp.plots.theme import CAPTION_WIDTH, wrapped
 from procpre_interp.recipes import FILE, read_search
 from procpre_interp.recovery import BASELINE, FULL, recovered_shares
 from procpre_interp.resampling import paired_gains, replicate_bootstrap, replicate_matrix
@@ -36,34 +38,49 @@ def cheaper_claims(store: RunStore | None = None) -> dict[str, Judged]:
     return named_claims(CLAIMS, store)
 
 
-def answer(judged: Judged) -> str:
-    """What the claim's own recipe recovers, with its interval and verdict, in a sentence."""
+def answer(judged: Judged) -> Answer:
+    """What the claim's own recipe recovers, with its interval, and the verdict."""
+    decided, verdict = judged["verdict"] != "undecided", f"The claim is {judged['verdict']}."
     weights = judged["contrasts"][0].get("weights", {})
     shares = recovered_shares(trained(judged["cells"])).set_index("condition")
     chosen = next((name for name, weight in weights.items() if weight > 0 and name in shares.index), None)
     if chosen is None:
-        return f"{judged['name']} is {judged['verdict']}."
+        return Answer(verdict, decided=decided)
     row = shares.loc[chosen]
     share, low, high = (f"{100 * row[key]:z.0f}" for key in ("estimate", "low", "high"))
     bounds = "" if np.isnan(row["low"]) else f" [{low}, {high}]"
-    return (
-        f"{str(row['label']).capitalize()}: {share} %{bounds} of the gain of the real transfer, n = {row['n']}. "
-        f"The claim is {judged['verdict']}."
-    )
+    label = f"{row['label'][:1].upper()}{row['label'][1:]}"
+    return Answer(f"{label}: {share} %{bounds} of the gain of the real transfer, n = {row['n']}. {verdict}", decided)
 
 
 def shares(judged: Judged) -> Exhibit:
     """Share of the transfer's gain that each condition recovers, replicates as dots."""
     note = "Of the recipes that a claim compares, the best looks better than it is: its verdict is on one alone."
-    return _shares(trained(judged["cells"]), str(judged["claim"]), FULL, (note,))
+    return _shares(trained(judged["cells"]), claim_title(judged), FULL, (note,))
+
+
+def answer_of(results: Results, full: str) -> Answer:
+    """Which conditions of a stored table recover most of the gain of `full`, by their estimates."""
+    found = recovered_shares(results.table, full=full).sort_values("estimate", ascending=False, kind="stable")
+    if found.empty:
+        return Answer("There is nothing here to compare with this transfer.", decided=False)
+    best = found.iloc[0]
+    bounds = "no interval" if np.isnan(best["low"]) else f"[{100 * best['low']:z.0f}, {100 * best['high']:z.0f}]"
+    text = f"Most of the gain of {results.labels.get(full, full)} has {best['label']}: {100 * best['estimate']:z.0f} % "
+    return Answer(f"{text}{bounds}, n = {best['n']}. The best of {len(found)} looks better than it is.", decided=False)
 
 
 def shares_of(results: Results, full: str) -> Exhibit:
-    """The same of any stored table with a condition `none`; `full` is the condition that counts as 1."""
+    """The same of any stored table with a condition `none`; `full` is the condition that counts as 100 %."""
     missing = {"condition", "label", "replicate", "status", "accuracy"} - set(results.table)
     if missing:
         raise ValueError(f"shares of a gain need a table with {', '.join(sorted(missing))}, which this one lacks")
-    return _shares(results.table, results.title, full, ())
+    question = f"{results.title.rstrip('?.')}: how much of the gain of {results.labels.get(full, full)}?"
+    found = recovered_shares(results.table, full=full)
+    verdict = (
+        f"At most {100 * found['estimate'].max():z.0f} %, by the estimates" if len(found) else "Nothing to compare"
+    )
+    return _shares(results.table, question_title(question, verdict), full, ())
 
 
 def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) -> Exhibit:
@@ -71,18 +88,20 @@ def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) 
     gains = paired_gains(cells, BASELINE).dropna(subset=full)
     whole = gains.pop(full).mean()
     labels = dict(zip(found["condition"], found["label"]))
-    dots = (gains / whole).melt(var_name="condition", ignore_index=False).dropna(subset="value").reset_index()
+    percent = 100 * gains / whole
+    dots = percent.melt(var_name="condition", ignore_index=False).dropna(subset="value").reset_index()
     dots["label"] = [labels[name] for name in dots["condition"]]
+    bounds = ["estimate", "low", "high"]
     return Exhibit(
         name="shares",
         figure=ladder(
-            found.drop(columns="condition"),
+            found.drop(columns="condition").assign(**(100 * found[bounds]).to_dict("series")),
             dots=dots,
-            references={"none": 0.0, "real transfer": 1.0},
-            x="Share of the real transfer's gain in accuracy",
+            references={"no pretraining": 0.0, "real transfer": 100.0},
+            x="Gain in accuracy (% of the real transfer's)",
             title=title,
         ),
-        reading="At 1 something does what the transfer does, at 0 no more than no pretraining; an interval that "
+        reading="At 100 % something does what the transfer does, at 0 % no more than no pretraining; an interval that "
         "covers both says that this many replicates cannot tell.",
         table=found,
         notes=notes,
@@ -113,8 +132,12 @@ def entropy_and_breakthrough(judged: Judged) -> Exhibit:
     table = pd.concat(parts, ignore_index=True)
     return Exhibit(
         name="entropy_and_breakthrough",
-        figure=ladders(table, pd.concat(dots, ignore_index=True), title="How sharp, and how soon?"),
-        reading="Were sharpness what matters, conditions that start as sharp as the transfer would break through as "
+        figure=ladders(
+            table,
+            pd.concat(dots, ignore_index=True),
+            title=question_title("How sharp, and how soon?", f"The claim is {judged['verdict']}"),
+        ),
+        reading="If sharpness were what matters, conditions that start as sharp as the transfer would break through as "
         "soon; a run without a breakthrough counts with the step limit, where its dot stands.",
         table=table,
         notes=("Entropy over the most that causal attention can have (1: even), mean of all heads and rows.",),
@@ -124,6 +147,17 @@ def entropy_and_breakthrough(judged: Judged) -> Exhibit:
 def load_search(path: Path = FILE) -> dict[str, Any] | None:
     """The stored search over recipes; None where there is none. Raises `ValueError` for one that cannot be read."""
     return read_search(path) if path.exists() else None
+
+
+def search_answer(found: Mapping[str, Any]) -> Answer:
+    """What the search found, and on how much data."""
+    scores = {name: score for tried in found["search"]["rounds"] for name, score in tried.items()}
+    name = found["search"]["name"]
+    text = f"Of {len(scores)} recipes the search found {name}, with a mean validation accuracy of "
+    seeds = f"{len(found['tuning_seeds'])} tuning seeds"
+    return Answer(
+        f"{text}{100 * scores[name]:.1f} % over training. It was chosen for that score on {seeds}: no result.", False
+    )
 
 
 def search(found: Mapping[str, Any]) -> Exhibit:
@@ -136,19 +170,20 @@ def search(found: Mapping[str, Any]) -> Exhibit:
     ]
     table = pd.DataFrame(rows)
     names = [("start" if number == 0 else f"round {number}") for number in table["round"]]
-    dots = table.assign(label=names, value=table["score"])
+    dots = table.assign(label=names, value=100 * table["score"])
     best = dots.loc[dots["best"]].drop_duplicates("round")
-    bounds = best.assign(estimate=best["score"], low=np.nan, high=np.nan, n=len(found["tuning_seeds"]))
+    bounds = best.assign(estimate=best["value"], low=np.nan, high=np.nan, n=len(found["tuning_seeds"]))
     figure = ladder(
         bounds[["label", "estimate", "low", "high", "n"]],
         dots=dots,
-        x="Mean validation accuracy over training (share of answer tokens)",
-        title="Greedy search over recipes",
+        x="Mean validation accuracy over training (% of answer tokens)",
+        title=question_title("Which recipe does the search find?", found["search"]["name"]),
     )
-    figure.data[0].update(name="one recipe", text=dots["recipe"].tolist(), hovertemplate="%{text}: %{x:.3f}")
-    figure.data[1].update(name="best of the round", text=best["recipe"].tolist(), hovertemplate="%{text}: %{x:.3f}")
+    figure.data[0].update(name="one recipe", text=dots["recipe"].tolist(), hovertemplate="%{text}: %{x:.1f} %")
+    figure.data[1].update(name="best of the round", text=best["recipe"].tolist(), hovertemplate="%{text}: %{x:.1f} %")
     seeds = ", ".join(str(seed) for seed in found["tuning_seeds"])
-    figure.update_layout(title_subtitle_text=f"mean of tuning seeds {seeds}; chosen for its score, so no result")
+    note = f"mean of tuning seeds {seeds}; chosen for its score, so no result"
+    figure.update_layout(title_subtitle_text=wrapped(note, CAPTION_WIDTH))
     return Exhibit(
         name="search",
         figure=figure,

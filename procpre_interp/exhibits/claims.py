@@ -6,13 +6,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from procpre_interp.claims import QUICK, Contrast, compared_values, find_claims, trained
 from procpre_interp.comparison import MARGIN
 from procpre_interp.config import unknown_name
-from procpre_interp.describe import contrasts_table, verdicts_table
-from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.describe import (
+    claim_title,
+    contrasts_table,
+    measure_of,
+    predicted,
+    question_title,
+    verdicts_table,
+    why,
+)
+from procpre_interp.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.exhibits.results import survival_of
 from procpre_interp.plots.axes import require
 from procpre_interp.plots.claims import contrast_forest, gains_beside, paired_values
@@ -28,23 +37,8 @@ FOLDER = beside_package("experiments") / "results" / "claims"
 SOURCES = {"bundled": "results that come with the package", "store": "this store"}
 """Where a result is from, in words."""
 
-MEASURES = {
-    "accuracy": "test accuracy (share of answer tokens)",
-    "restricted_time_steps": "time to breakthrough (steps, at most the limit)",
-    "entropy_relative": "attention entropy (share of the largest that causal attention can have)",
-    "jaccard": "overlap of circuits (Jaccard index)",
-    "faithfulness": "faithfulness (share of what the whole model does)",
-    "retrieval": "attention on the queried value, best head (0 to 1)",
-    "completeness": "completeness (share of what is left without the circuit)",
-    "share": "share of the replicates' heads",
-    "lost": "accuracy lost (share of answer tokens)",
-    "area": "mean validation accuracy over training (share of answer tokens)",
-    "unseen_accuracy": "test accuracy on programs that were never shown (share of answer tokens)",
-    "unseen_lead": "accuracy on unseen over seen programs (share of answer tokens)",
-    "lead": "smaller of two leads in accuracy (share of answer tokens)",
-    "loss_nats": "test loss (nats a token)",
-}
-"""What a claim may be about: column of its cells, and what people read."""
+NUMBERS = ("margin", "estimate", "low", "high")
+"""What a contrast has in the unit of its measure."""
 
 COMPARED = ["task", "phase1", "transfer", "gain_mean", "gain_low", "gain_high", "n", "paper_gain", "verdict"]
 """What the summary of the diagnostic table has."""
@@ -76,20 +70,21 @@ def named_claims(names: Iterable[str], store: RunStore | None = None) -> dict[st
 
 
 def overview(claims: Mapping[str, Judged]) -> pd.DataFrame:
-    """One row a claim, as text: verdict, primary contrast, where it comes from."""
+    """One row per claim, as text: the sentence, its verdict, primary contrast, name, where it comes from."""
     table = verdicts_table(list(claims.values()))
     table = table.assign(Name=list(claims), From=[claim["source"] for claim in claims.values()])
-    first = ["Name", "Verdict", "Estimate", "Predicted", "n", "From"]  # the sentences, which are long, come last
+    first = ["Claim", "Verdict", "Estimate", "Predicted", "n", "From", "Name"]
     return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
 
 
-def answer(claims: Mapping[str, Judged]) -> str:
-    """In a sentence: how many claims have which verdict; smoke tests are no evidence, and told apart."""
+def answer(claims: Mapping[str, Judged]) -> Answer:
+    """How many claims have which verdict; smoke tests are no evidence, and told apart."""
     counts = Counter(claim["verdict"] for claim in claims.values() if not claim["quick"])
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CANNOT_SAY if counts[verdict])
     n_quick = sum(claim["quick"] for claim in claims.values())
     beside = f" Smoke tests, which are no evidence: {n_quick}." if n_quick else ""
-    return f"Of {counts.total()} claims: {said}.{beside}" if said else beside.strip()
+    text = f"Of {counts.total()} claims: {said}.{beside}" if said else beside.strip()
+    return Answer(text, decided=counts.total() > counts["undecided"])
 
 
 def cannot_say(claim: Judged) -> str:
@@ -104,7 +99,7 @@ def cannot_say(claim: Judged) -> str:
 
 def rows_of(claim: Judged) -> pd.DataFrame:
     """All contrasts as text, with why each verdict is what it is."""
-    table = contrasts_table(claim).assign(Why=[row["reason"] for row in claim["contrasts"]])
+    table = contrasts_table(claim).assign(Why=[why(row, quick=claim["quick"]) for row in claim["contrasts"]])
     first = ["Contrast", "Verdict", "Estimate", "Predicted", "n", "Why"]
     return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
 
@@ -112,21 +107,27 @@ def rows_of(claim: Judged) -> pd.DataFrame:
 def describe_contrast(claim: Judged, contrast: str) -> str:
     """One contrast as arithmetic, its verdict and why."""
     row = _contrast(claim, contrast)
-    return f"{row['contrast']} = {row['formula']}\n{row['verdict'].capitalize() or 'Not predicted'}: {row['reason']}"
+    verdict = row["verdict"].capitalize() or "Not predicted"
+    return f"{row['contrast']} = {row['formula']}\n{verdict}: {why(row, quick=claim['quick'])}"
 
 
 def contrasts(claim: Judged) -> Exhibit:
     """All contrasts of a claim with their intervals and margins, the primary one first."""
     table = pd.DataFrame(claim["contrasts"])
-    table["axis"] = [axis(measure) for measure in table["measure"]]
-    bounds = ["margin", "estimate", "low", "high"]
+    bounds = list(NUMBERS)
     table[bounds] = table[bounds].astype(float)
+    scales = np.array([measure_of(measure).scale for measure in table["measure"]])
+    shown = table.assign(axis=[measure_of(measure).axis for measure in table["measure"]])
+    shown[bounds] = table[bounds].mul(scales, axis=0)
     return Exhibit(
         name="contrasts",
-        figure=contrast_forest(table, title=f"Contrasts of {claim['name']}"),
+        figure=contrast_forest(shown, title=claim_title(claim)),
         reading=READING_FOREST,
-        table=table.drop(columns=["axis", "weights"], errors="ignore"),
-        notes=("The first contrast was named before the runs and decides; the others are adjusted for their number.",),
+        table=table.drop(columns=["weights"], errors="ignore"),
+        notes=(
+            "The first contrast was named before the runs and decides; the others are adjusted for their number.",
+            f"Margin: the smallest difference that counts. {claim['margin']}",
+        ),
     )
 
 
@@ -146,15 +147,23 @@ def replicates(claim: Judged, contrast: str) -> Exhibit:
     values = _compared(row, claim)
     weights = [float(weight) for weight in row["weights"].values()]
     pairs = values.assign(value=values.to_numpy(dtype=float) @ weights).rename_axis("replicate").reset_index()
-    shown = {**row, "axis": axis(row["measure"])}
+    about = measure_of(row["measure"])
+    shown = {**row, "level": about.level_axis, "axis": about.titled("the contrast")}
+    shown |= {key: about.scale * (np.nan if row[key] is None else row[key]) for key in NUMBERS}
     labels = dict(
         claim["cells"][["condition", "label"]].drop_duplicates("condition").itertuples(index=False, name=None)
     )
+    side = f": {predicted(row)} {about.unit}".rstrip() if row["predicted"] else ""
     return Exhibit(
         name="replicates",
-        figure=paired_values(pairs, shown, labels=labels),
-        reading="Left, what was compared, one row a seed; right, the contrast in that seed: a mean that few seeds make "
-        "is no regularity.",
+        figure=paired_values(
+            pairs.assign(**(about.scale * pairs.drop(columns="replicate")).to_dict("series")),
+            shown,
+            labels=labels,
+            title=question_title(f"{row['contrast']}{side}?", row["verdict"] or "not predicted"),
+        ),
+        reading="Left, what was compared, one row per seed; right, the contrast in that seed: a mean that few seeds "
+        "make is no regularity.",
         table=pairs,
     )
 
@@ -176,9 +185,12 @@ def beside_the_paper(summary: pd.DataFrame, margin: float = MARGIN) -> Exhibit:
     """Gains of `experiments/table1.py` beside the paper's; `summary` as `comparison.compare_tasks` gives it."""
     rows = summary.loc[summary["paper_gain"].notna()].rename(columns={"paper_gain": "claimed_gain"})
     label = rows["phase1"].astype(str) + ", " + rows["transfer"].astype(str)
+    counts = rows["verdict"].value_counts()
+    verdict = ", ".join(f"{count} {name}" for name, count in counts.items())
+    title = question_title("Do the gains go the paper's way?", f"Of {len(rows)}: {verdict}")
     return Exhibit(
         name="beside_the_paper",
-        figure=gains_beside(rows.assign(label=label), margin=margin),
+        figure=gains_beside(rows.assign(label=label), margin=margin, title=title),
         reading="Ours agrees with the paper's where its interval lies on the same side of the grey band as the "
         "diamond; only directions are compared, since budgets differ.",
         table=rows.drop(columns=["claimed_gain"]).assign(paper_gain=rows["claimed_gain"]),
@@ -201,11 +213,6 @@ def command(name: str) -> str:
     """What computes a claim, smoke test or not."""
     quick = name.startswith(QUICK)
     return f"procpre-interp claims {shlex.quote(name.removeprefix(QUICK))} --run{' --quick' if quick else ''}"
-
-
-def axis(measure: str) -> str:
-    """What people read of a measure, with its unit; its own name where it is unknown."""
-    return MEASURES.get(measure, measure.replace("_", " "))
 
 
 def _compared(row: Mapping[str, Any], claim: Judged) -> pd.DataFrame:

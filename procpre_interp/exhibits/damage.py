@@ -2,15 +2,17 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 
-from procpre_interp.diagnosis import diagnose_all, diagnosis_by_condition
+from procpre_interp.describe import claim_title, contrast_estimate, question_title, why
+from procpre_interp.diagnosis import NO_SIGNATURE, diagnose_all, diagnosis_by_condition
 from procpre_interp.diagnosis.diagnose import describe_numbers
 from procpre_interp.dose import dose_means, half_dose
 from procpre_interp.exhibits.claims import SOURCES, Judged, named_claims
-from procpre_interp.exhibits.exhibit import Exhibit
-from procpre_interp.exhibits.results import Results
-from procpre_interp.plots.ladder import dose_response, ladder
+from procpre_interp.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.exhibits.results import Results, sides
+from procpre_interp.plots.ladder import dose_response, half_dose_text, ladder
 from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import paired_gains, replicate_matrix, summarise_conditions
@@ -32,17 +34,38 @@ def origin(judged: Judged) -> str:
     return f"From {SOURCES[judged['source']]}: `procpre-interp claims {judged['name']}`, {len(judged['seeds'])} seeds."
 
 
+def answer(judged: Judged) -> Answer:
+    """The verdict of a damage claim, and what its primary contrast measured."""
+    first = judged["contrasts"][0]
+    text = f"{claim_title(judged)}. Measured: {first['contrast']}, {contrast_estimate(first)}, n = {first['n']}; "
+    text += f"{why(first, quick=judged['quick'])}."
+    return Answer(text, decided=judged["verdict"] != "undecided")
+
+
 def controls(judged: Judged) -> Exhibit:
     """Gain of each control over no pretraining, the ladder from the least structure kept to the most."""
-    return _gains(judged["cells"], str(judged["claim"]), float(judged["contrasts"][0]["margin"]))
+    margin = f"Margin: the smallest gain that counts. {judged['margin']}"
+    return _gains(judged["cells"], claim_title(judged), float(judged["contrasts"][0]["margin"]), (margin,))
 
 
 def controls_of(results: Results) -> Exhibit:
     """The same of any stored table of conditions, such as a sweep with ablations."""
-    return _gains(results.table, results.title, None)
+    above, below, both = sides(results)
+    verdict = f"{len(above)} of {len(above) + len(below) + len(both)} conditions gained"
+    title = question_title(f"{results.title.rstrip('?.')}: what is left of the gain?", verdict)
+    return _gains(results.table, title, None, ())
 
 
-def _gains(cells: pd.DataFrame, title: str, margin: float | None) -> Exhibit:
+def kept(judged: Judged) -> pd.DataFrame:
+    """What each control of a claim keeps and destroys, as text, in the order of the ladder; no rows for a claim file
+    that does not say so."""
+    labels = dict(judged["cells"][["condition", "label"]].itertuples(index=False, name=None))
+    said = judged.get("controls") or {}
+    rows = [[labels[name], said[name]["keeps"], said[name]["destroys"]] for name in labels if name in said]
+    return pd.DataFrame(rows, columns=["Control", "Keeps", "Destroys"])
+
+
+def _gains(cells: pd.DataFrame, title: str, margin: float | None, notes: tuple[str, ...]) -> Exhibit:
     _require(cells, "status", "accuracy", what="a ladder")
     summary = summarise_conditions(cells)
     if "none" not in set(summary["condition"]):
@@ -52,24 +75,31 @@ def _gains(cells: pd.DataFrame, title: str, margin: float | None) -> Exhibit:
         raise ValueError("no condition has a finished replicate beside one without pretraining")
     named = {"gain_mean": "estimate", "gain_low": "low", "gain_high": "high"}
     effects = shown[["condition", "label", "n", *named]].rename(columns=named)
-    dots = (
-        paired_gains(cells)
-        .melt(var_name="condition", value_name="value", ignore_index=False)
-        .dropna(subset="value")
-        .reset_index()
-    )
+    gains = paired_gains(cells)
+    # Of the pairs, which are fewer than the runs where one of a pair is missing.
+    effects["n"] = [int(gains[condition].notna().sum()) for condition in effects["condition"]]
+    dots = gains.melt(var_name="condition", value_name="value", ignore_index=False).dropna(subset="value").reset_index()
     labels = dict(zip(effects["condition"], effects["label"]))
     dots["label"] = [labels.get(condition) for condition in dots["condition"]]
-    lines = {"none": 0.0} | ({} if margin is None else {"margin": margin})
+    lines = {"no pretraining": 0.0} | ({} if margin is None else {"margin": 100 * margin})
     intact = effects.loc[effects["condition"] == "intact", "estimate"]
-    lines |= {"intact": float(intact.iloc[0])} if len(intact) else {}
-    axis = "Gain over no pretraining (share of answer tokens)"
+    lines |= {"intact transfer": 100 * float(intact.iloc[0])} if len(intact) else {}
+    bounds = ["estimate", "low", "high"]
+    points = effects.drop(columns="condition").assign(**(100 * effects[bounds]).to_dict("series"))
+    figure = ladder(
+        points,
+        dots=dots.dropna().assign(value=100 * dots["value"]),
+        references=lines,
+        x="Gain over no pretraining (percentage points)",
+        title=title,
+    )
     return Exhibit(
         name="ladder",
-        figure=ladder(effects.drop(columns="condition"), dots=dots.dropna(), references=lines, x=axis, title=title),
-        reading="A control that keeps what matters stands near the intact transfer, one that destroys it near none; "
-        "dots far apart mean that some replicates broke through and others did not.",
+        figure=figure,
+        reading="A control that keeps what matters stands near the intact transfer, one that destroys it near no "
+        "pretraining; dots far apart mean that some replicates broke through and others did not.",
         table=effects,
+        notes=notes,
     )
 
 
@@ -99,8 +129,7 @@ def doses(cells: pd.DataFrame) -> pd.DataFrame:
 
 def noise(judged: Judged) -> Exhibit:
     """Accuracy after phase 2 against the noise on the transferred weights, with half doses."""
-    table = doses(judged["cells"])
-    return _dose_response(table, half_dose(table), "noise_before", "Noise on the transfer, before phase 2")
+    return _dose_response(doses(judged["cells"]), "noise_before", "Noise before phase 2: how much halves the gain?")
 
 
 def noise_on_finished(judged: Judged) -> Exhibit:
@@ -108,19 +137,27 @@ def noise_on_finished(judged: Judged) -> Exhibit:
     if not judged.get("finished_doses"):
         raise ValueError("this claim has no noise on finished models; compute it again with `procpre-interp claims`")
     table = pd.DataFrame(judged["finished_doses"])
-    return _dose_response(table, half_dose(table), "noise_after", "Noise on the finished model")
+    return _dose_response(table, "noise_after", "Noise on the finished model: how much halves the gain?")
 
 
-def _dose_response(table: pd.DataFrame, fits: pd.DataFrame, name: str, title: str) -> Exhibit:
-    means = dose_means(table)
+def _dose_response(table: pd.DataFrame, name: str, question: str) -> Exhibit:
+    means, fits = dose_means(table), half_dose(table)
+    verdict = "; ".join(f"{fit['component']}: {_half(fit, means)}" for fit in fits.to_dict("records"))
     return Exhibit(
         name=name,
-        figure=dose_response(means, fits, title=title),
+        figure=dose_response(means, fits, title=question_title(question, verdict)),
         reading="The further right the dashed mark, the more noise the weights take before half of the gain is gone; "
-        "the dotted line is no pretraining.",
+        "without a mark it lies beyond the doses that were measured. The dotted line is no pretraining.",
         table=means,
         notes=tuple(f"{fit['component']}: {fit['problem']}." for fit in fits.to_dict("records") if fit["problem"]),
     )
+
+
+def _half(fit: dict, means: pd.DataFrame) -> str:
+    """The half dose alone, for a title."""
+    used = means.loc[(means["component"] == fit["component"]) & (means["noise_std"] > 0), "noise_std"]
+    alone = fit | {"low": np.nan, "high": np.nan}
+    return half_dose_text(alone, used.to_numpy(dtype=float)).removeprefix("half dose ")
 
 
 def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list[str]]:
@@ -139,7 +176,7 @@ def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list
 def diagnosis(
     results: Results, store: RunStore, summaries: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Why transfers failed: signatures by condition as text, and one row a finding of each run.
+    """Why transfers failed: signatures by condition as text, and one row per finding of each run.
 
     The second has columns label, replicate, run, signature, finding, remedy and numbers. `summaries` is the store's
     `query`, where it was read already.
@@ -161,6 +198,17 @@ def diagnosis(
     ]
     columns = ["label", "replicate", "run", "signature", "finding", "remedy", "numbers"]
     return diagnosis_by_condition(findings, results.table), pd.DataFrame(rows, columns=columns)
+
+
+def failures_answer(findings: pd.DataFrame) -> Answer:
+    """How many of the runs with pretraining show a failure, and which one most of them."""
+    failed = findings.loc[findings["signature"] != NO_SIGNATURE]
+    n, n_failed = findings["run"].nunique(), failed["run"].nunique()
+    text = f"{n_failed} of {n} runs with pretraining show a failure."
+    if n_failed:
+        counts = failed.drop_duplicates(["run", "signature"])["signature"].value_counts()
+        text += f" The most frequent, in {counts.iloc[0]} of them: {counts.index[0]}."
+    return Answer(f"{text} One run is an observation: what a condition does is under Did transfer help?", decided=False)
 
 
 def _require(cells: pd.DataFrame, *columns: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""An exhibit: a figure, one sentence on how to read it, and the numbers that it draws."""
+"""An exhibit: a figure, one sentence on how to read it, and the numbers that it draws; and the answer above it."""
 
 import re
 from dataclasses import dataclass
@@ -9,6 +9,15 @@ import plotly.graph_objects as go
 _NAME = re.compile(r"[a-z0-9_]+")
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a page says first: a few sentences computed from its data."""
+
+    text: str
+    decided: bool
+    """Whether the data decide the question, by the rule that the sentences name."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exhibit:
     """What a page, a report and a notebook show of one result."""
@@ -16,7 +25,7 @@ class Exhibit:
     name: str
     """Short and unique on a page: the key of the chart and the name of downloaded files. [a-z0-9_]."""
     figure: go.Figure
-    """Its title says what is drawn, its caption n and the kind of interval, its axes the units."""
+    """Its title asks the question and gives the verdict, its caption n and the kind of interval, its axes the units."""
     reading: str
     """One sentence on how to read it."""
     table: pd.DataFrame
@@ -30,8 +39,8 @@ class Exhibit:
 
     @property
     def title(self) -> str:
-        """The title of the figure."""
-        return str(self.figure.layout.title.text or self.name)
+        """The title of the figure, in one line."""
+        return str(self.figure.layout.title.text or self.name).replace("<br>", " ")
 
     def _ipython_display_(self) -> None:
         """In a notebook: the figure, and the sentences below it."""

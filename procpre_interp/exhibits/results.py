@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from procpre_interp.claims import PREFIX, trained
-from procpre_interp.describe import READING_SURVIVAL
-from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.describe import READING_SURVIVAL, question_title
+from procpre_interp.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.plots.curves import accuracy_by_condition, learning_curves, survival_curves
 from procpre_interp.runs import RunStore, load_histories
 from procpre_interp.stats import summarise_conditions
@@ -117,26 +117,51 @@ def load_results(store: RunStore, name: str = "") -> Results:
     )
 
 
-def answer(results: Results) -> str:
-    """In a sentence: which conditions gained over no pretraining for sure, and by how much."""
-    gained, rest = [], []
+def sides(results: Results) -> tuple[list[str], list[str], list[str]]:
+    """Conditions whose 95 % interval of the gain over no pretraining lies above 0, below 0, and on both sides of it."""
+    above, below, both = [], [], []
     for row in results.summary.to_dict("records"):
-        if row["condition"] == "none" or not row["n"]:
-            continue
-        low, high = 100 * row["gain_low"], 100 * row["gain_high"]
-        said = f"{row['label']} ({100 * row['gain_mean']:+.1f} [{low:+.1f}, {high:+.1f}] points)"
-        (gained if low > 0 else rest).append(said)
-    if not gained:
-        return "No condition is above no pretraining for sure: every interval of the gain includes 0."
-    return f"For sure above no pretraining: {', '.join(gained)}. Not so: {', '.join(rest) or 'none'}."
+        if row["condition"] != "none" and row["n"]:
+            (above if row["gain_low"] > 0 else below if row["gain_high"] < 0 else both).append(row["condition"])
+    return above, below, both
+
+
+def answer(results: Results) -> Answer:
+    """Which conditions gained over no pretraining by their intervals, which lost, which is open, and by how much."""
+    rows = results.summary.set_index("condition").to_dict("index")
+
+    def listed(names: Sequence[str]) -> str:
+        return ", ".join(f"{rows[name]['label']} ({_gain(rows[name])})" for name in names)
+
+    above, below, both = sides(results)
+    parts = [f"Gained over no pretraining: {listed(above)}."] if above else ["No condition gained over no pretraining."]
+    parts += [f"Lost: {listed(below)}."] if below else []
+    parts += [f"Open: {listed(both)}."] if both else []
+    rule = (
+        "The rule: the 95 % interval of the gain, in brackets, lies above 0 (gained), below it (lost) or has 0 in it."
+    )
+    return Answer(" ".join([*parts, rule]), decided=bool(above or below))
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    mean, low, high = (100 * row[f"gain_{key}"] for key in ("mean", "low", "high"))
+    interval = "no interval" if low != low else f"[{low:+.1f}, {high:+.1f}]"
+    return f"{mean:+.1f} {interval} points, n = {row['n']}" if mean == mean else "no pair of runs"
 
 
 def accuracy(results: Results) -> Exhibit:
-    """Test accuracy of each condition with its interval, beside the paper's where it reports one."""
-    paper = results.about.get("paper")
+    """Test accuracy of each condition with its interval, next to the paper's where it reports one."""
+    above, below, both = sides(results)
     return Exhibit(
         name="accuracy",
-        figure=accuracy_by_condition(results.summary, table=results.table, paper=paper),
+        figure=accuracy_by_condition(
+            results.summary,
+            table=results.table,
+            paper=results.about.get("paper"),
+            title=question_title(
+                "Did transfer help?", f"It did in {len(above)} of {len(above) + len(below) + len(both)} conditions"
+            ),
+        ),
         reading="Transfer helped where the interval of the gain, in the table, lies wholly above 0.",
         table=results.summary,
         notes=tuple(f"{results.labels[name]}: {note}." for name, note in _paper_notes(results)),
@@ -147,15 +172,23 @@ def learning(results: Results, quantity: str = "accuracy") -> Exhibit:
     """A validation quantity over training, by condition. Raises `ValueError` where no run can be read."""
     if quantity not in results.histories or results.histories.empty:
         raise ValueError(f"none of the runs of {results.name} has evaluations of {quantity}")
-    threshold = None if quantity == "loss_nats" else results.about.get("threshold")
+    threshold = None if quantity != "accuracy" else results.about.get("threshold")
+    name = QUANTITIES.get(quantity, quantity)
+    reading = f"A sudden {'fall' if quantity == 'loss_nats' else 'rise'} is the breakthrough."
+    if threshold is not None:
+        reading = f"{reading} The dotted line is the accuracy that defines it."
     return Exhibit(
         name=f"learning_{quantity}",
-        figure=learning_curves(
-            results.histories, quantity, threshold=threshold, title=QUANTITIES.get(quantity, quantity)
-        ),
-        reading="A jump is the breakthrough; the dotted line, where there is one, is the threshold that defines it.",
+        figure=learning_curves(results.histories, quantity, threshold=threshold, title=_learned(results, name)),
+        reading=reading,
         table=results.histories,
     )
+
+
+def _learned(results: Results, quantity: str) -> str:
+    drawn = results.table.loc[results.table["run"].isin(results.histories["run"])]
+    broke = int(drawn["breakthrough_step"].notna().sum())
+    return question_title(f"{quantity}: do they learn?", f"{broke} of {len(drawn)} runs broke through")
 
 
 def survival(results: Results) -> Exhibit:
@@ -165,7 +198,11 @@ def survival(results: Results) -> Exhibit:
 
 def survival_of(table: pd.DataFrame, name: str = "survival") -> Exhibit:
     """The same of any rows of conditions x replicates."""
-    return Exhibit(name=name, figure=survival_curves(table), reading=READING_SURVIVAL, table=survival_curve(table))
+    broke = int(table["breakthrough_step"].notna().sum())
+    title = question_title("How soon do they break through?", f"{broke} of {len(table)} runs did")
+    return Exhibit(
+        name=name, figure=survival_curves(table, title=title), reading=READING_SURVIVAL, table=survival_curve(table)
+    )
 
 
 def _paper_notes(results: Results) -> list[tuple[str, str]]:

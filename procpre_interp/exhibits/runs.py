@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.config import parse_yaml
-from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.exhibits.results import QUANTITIES
 from procpre_interp.files import read_regular
 from procpre_interp.plots.curves import learning_curves
@@ -81,6 +81,14 @@ def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     table["condition"] = [labels.get(run) for run in table["run"]]
     text = dict.fromkeys(("condition", "problem", "parents", "components"), "string")
     return table.convert_dtypes().astype(text)
+
+
+def answer(table: pd.DataFrame) -> Answer:
+    """How many runs a `listing` has of each status, and of which tasks."""
+    counts = table["status"].value_counts()
+    said = ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "none"
+    tasks = ", ".join(table["task"].dropna().value_counts().index[:6])
+    return Answer(f"{len(table):,} runs: {said}." + (f" Tasks: {tasks}." if tasks else ""), decided=False)
 
 
 def keep(table: pd.DataFrame, text: str = "", **among: Sequence[Any]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.plots.sequences import automaton_figure, depth_figure, token_grid
+from procpre_interp.plots.theme import TITLE_WIDTH, wrapped
 from procpre_interp.seeding import stream
 
 MADE_OF_OTHERS = ("mixture", "shuffled")
@@ -102,11 +103,11 @@ def control(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
     """The shuffled control: the tokens of each sequence in random order. Raises `ValueError` for a shuffled task."""
     if isinstance(task, Shuffled):
         raise ValueError("this is the shuffled control already")
-    exhibit = tokens(Shuffled(task=task), seed, n)
+    exhibit, title = tokens(Shuffled(task=task), seed, n), f"Shuffled {task.name}: the same tokens in random order"
     return dataclasses.replace(
         exhibit,
         name="control",
-        figure=exhibit.figure.update_layout(title_text=f"Shuffled {task.name}: the same tokens in random order"),
+        figure=exhibit.figure.update_layout(title_text=wrapped(title, TITLE_WIDTH)),
         reading="The same sequences without their structure: what phase 1 teaches on these is not owed to structure.",
     )
 

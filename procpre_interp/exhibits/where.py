@@ -6,23 +6,35 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.config import parse_yaml
-from procpre_interp.describe import map_effects_table
-from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.describe import map_effects_table, question_title
+from procpre_interp.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.exhibits.results import Results, learning
 from procpre_interp.players import coalitions, condition_name, place
 from procpre_interp.plots.axes import add_click_targets
-from procpre_interp.plots.heatmaps import METHODS, transfer_bars, transfer_heatmap
-from procpre_interp.transfer_map import OUTCOMES, transfer_map
+from procpre_interp.plots.heatmaps import METHODS, effect_text, transfer_bars, transfer_heatmap
+from procpre_interp.stats import ALPHA
+from procpre_interp.transfer_map import OUTCOMES, Outcome, transfer_map
 
 READINGS = {
-    "add_one_in": "blue: this part alone raises the outcome over transferring nothing; red: it lowers it",
-    "leave_one_out": "blue: the whole transfer is better with this part than without it; red: it is better without",
-    "shapley": "blue: the part adds to the outcome on average over all sets of other parts; red: it takes away",
+    "add_one_in": "Blue: this part alone raises the outcome over transferring nothing; red: it lowers it",
+    "leave_one_out": "Blue: the whole transfer is better with this part than without it; red: it is better without",
+    "shapley": "Blue: the part adds to the outcome on average over all sets of other parts; red: it takes away",
 }
 """How to read the colours of each method."""
 
 MOST_PARTS = 6
 """Parts that the answer names of each kind; a map of heads has dozens."""
+
+PARTS = {
+    "attn": "attention (queries, keys, values, output) of all layers",
+    "mlp": "MLP of all layers",
+    "ln": "LayerNorms of all layers and the last one",
+    "ln_final": "the last LayerNorm",
+    "pos": "position embeddings",
+    "embed": "token embeddings and unembedding, each the average of the parent's",
+    "blocks": "all layers",
+}
+"""What the names of whole parts stand for."""
 
 METHOD_NAMES = {name: text[0].upper() + text[1:] for name, (_, text) in METHODS.items()}
 """Method -> what people read."""
@@ -44,7 +56,7 @@ class TransferMap:
     def outcomes(self) -> dict[str, str]:
         """What the table has of `OUTCOMES`: name -> what people read."""
         known = {name: each for name, each in OUTCOMES.items() if set(each.columns) <= set(self.rows)}
-        return {name: f"{each.description} ({each.unit})" for name, each in known.items()}
+        return {name: f"{each.description} ({each.effect_unit})" for name, each in known.items()}
 
     @property
     def is_fine(self) -> bool:
@@ -93,22 +105,26 @@ def effects(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame:
     return transfer_map(found.rows, found.players, found.methods, outcome, n_orders=found.n_orders)
 
 
-def answer(table: pd.DataFrame) -> str:
-    """In words: which parts carry the gain, which harm it, and what is left of that when adjusted for their number.
+def answer(table: pd.DataFrame) -> Answer:
+    """In words: which parts carry the gain or harm it, and which are not decided; the largest effects come first.
 
-    `table` is that of `effects`, of one method and outcome. The largest effects come first.
+    `table` is that of `effects`, of one method and outcome. The rule is that of its column decision: a part counts only
+    where its test is significant after the adjustment for the number of parts (Holm).
     """
     about = OUTCOMES[table["outcome"].iloc[0]]
     better = -1 if "below 0" in about.description else 1
     helps, harms, rest = [], [], []
     for row in table.sort_values("estimate", key=abs, ascending=False, kind="stable").to_dict("records"):
-        said = f"{row['player']} ({_bounds(row, about.unit)})"
-        low, high = sorted((better * row["low"], better * row["high"]))
-        (helps if low > 0 else harms if high < 0 else rest).append(said)
-    parts = [f"Carries the gain: {_listed(helps) or 'no part for sure'}."]
+        said = f"{row['player']} ({_bounds(row, about)})"
+        decided = row["decision"] == "significant"
+        (rest if not decided else helps if better * row["estimate"] > 0 else harms).append(said)
+    parts = [f"Carries the gain: {_listed(helps)}."] if helps else []
     parts += [f"Harms it: {_listed(harms)}."] if harms else []
-    parts += [f"Not told from 0: {_listed(rest)}."] if rest else []
-    return " ".join([*parts, _adjusted(table)])
+    if not parts:
+        parts.append("No part is decided.")
+    parts.append(_rule(table))
+    parts += [f"Not decided, with 95 % intervals of each part alone: {_listed(rest)}."] if rest else []
+    return Answer(" ".join(parts), decided=bool(helps or harms))
 
 
 def heatmap(table: pd.DataFrame) -> Exhibit:
@@ -116,10 +132,11 @@ def heatmap(table: pd.DataFrame) -> Exhibit:
     method = str(table["method"].iloc[0])
     return Exhibit(
         name=f"transfer_map_{method}",
-        figure=add_click_targets(transfer_heatmap(table)),
-        reading=f"{READINGS.get(method, 'blue is up, red is down')}; brackets: the interval includes 0.".capitalize(),
+        figure=add_click_targets(transfer_heatmap(table, title=_title(table))),
+        reading=f"{READINGS.get(method, 'Blue is up, red is down')}. In brackets the 95 % interval of each part alone; "
+        "bold: decided after the adjustment for the number of parts (Holm).",
         table=table,
-        notes=("Intervals are not adjusted for the number of parts; the table's decisions are (Holm).",),
+        notes=_legend(table),
     )
 
 
@@ -127,15 +144,17 @@ def bars(table: pd.DataFrame) -> Exhibit:
     """The effects of all methods on one outcome, with intervals."""
     return Exhibit(
         name="transfer_effects",
-        figure=transfer_bars(table),
-        reading="A part matters for sure where its interval does not cross the line at 0; the methods may disagree, "
-        "where parts replace or need one another.",
+        figure=transfer_bars(table, title=_title(table)),
+        reading="Intervals are of each part alone, so one that does not cross the line at 0 decides nothing yet: the "
+        "table's decisions are adjusted for the number of parts (Holm). The methods may disagree, where parts replace "
+        "or need one another.",
         table=table,
+        notes=_legend(table),
     )
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The effects for people: one row a method and player."""
+    """The effects for people: one row per method and player."""
     return map_effects_table(table.to_dict("records"))
 
 
@@ -181,17 +200,26 @@ def runs_behind(found: TransferMap, player: str) -> pd.DataFrame:
     return shown[["transferred", *[name for name in columns if name in shown]]].reset_index(drop=True)
 
 
-def _adjusted(table: pd.DataFrame) -> str:
-    """What the tests say, adjusted for the number of parts. Intervals are not, so a reader must be told both."""
-    significant = table.loc[table["decision"] == "significant", "player"].tolist()
-    undecided = [text.partition(": ")[2] for text in table["decision"] if text.startswith("undecided: ")]
-    if significant:
-        found = f"significant: {_listed(significant)}"
-    elif len(undecided) == len(table):
-        found = f"none can be decided: {undecided[0]}"
-    else:
-        found = "none is significant"
-    return f"By the tests, adjusted for {len(table)} parts (Holm), {found}."
+def _title(table: pd.DataFrame) -> str:
+    """Which parts are decided, of those of the table; a part counts once, whichever method decides it."""
+    decided = list(dict.fromkeys(table.loc[table["decision"] == "significant", "player"]))
+    question = f"Which parts matter for {str(table['outcome'].iloc[0]).replace('_', ' ')}?"
+    return question_title(question, f"Decided: {_listed(decided)}" if decided else "None is decided")
+
+
+def _legend(table: pd.DataFrame) -> tuple[str, ...]:
+    """What the names of the parts stand for, those that a reader cannot read off a selector."""
+    known = [f"{part} = {PARTS[part]}" for part in dict.fromkeys(table["player"]) if part in PARTS]
+    return (f"Parts: {'; '.join(known)}.",) if known else ()
+
+
+def _rule(table: pd.DataFrame) -> str:
+    """When a part counts as decided, and whether this many replicates could decide any."""
+    rule = f"The rule: p of at most {ALPHA}, adjusted for {len(table)} parts (Holm)"
+    least = table["smallest_p_holm"].min()
+    if not least > ALPHA:
+        return f"{rule}."
+    return f"{rule}; with n = {table['n'].max()} replicates it cannot be below {least:.3g}, so no result could decide."
 
 
 def _listed(names: list[str]) -> str:
@@ -199,13 +227,11 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MOST_PARTS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _bounds(row: dict, unit: str) -> str:
-    """An effect and its interval with one precision for all three numbers."""
-    scale, name = (100, "points") if unit.startswith("share") else (1, unit)
-    values = np.array([scale * row[key] for key in ("estimate", "low", "high")])
+def _bounds(row: dict, about: Outcome) -> str:
+    """An effect and its interval in the unit that people read."""
+    values = [about.scale * float(row[key]) for key in ("estimate", "low", "high")]
     if np.isnan(values[0]):
         return "no complete replicate"
-    form = "+,.0f" if np.nanmax(np.abs(values)) >= 1000 else "+.1f" if scale == 100 else "+.2f"
-    estimate, low, high = (format(value, form) for value in values)
-    interval = "no interval" if np.isnan(values[1:]).any() else f"[{low}, {high}]"
-    return f"{estimate} {interval} {name}" if interval.startswith("[") else f"{estimate} {name}, {interval}"
+    name = "points" if about.is_share else about.unit
+    estimate, low, high = (effect_text(value, about) for value in values)
+    return f"{estimate} {name}, no interval" if np.isnan(values[1:]).any() else f"{estimate} [{low}, {high}] {name}"

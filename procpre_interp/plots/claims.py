@@ -1,8 +1,7 @@
 """Claims as figures: contrasts with their margins, the pairs behind one of them, and gains beside reported ones."""
 
 import html
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from procpre_interp.plots.axes import require
-from procpre_interp.plots.theme import condition_colours, error_bars, fewest, lay_out, translucent
-from procpre_interp.stats import interval_note
+from procpre_interp.plots.theme import X_WIDTH, condition_colours, error_bars, lay_out, translucent, with_n, wrapped
+from procpre_interp.stats import interval_note, intervals_note
 
 VERDICTS = {
     "supported": ("#228833", "circle"),
@@ -34,13 +33,15 @@ COMPARISONS = {
 SIDE = "#228833"
 PAPER = "#B8A11F"
 GREY = "#888888"
-WIDTH = 34
+WIDTH = 24
 """Letters in a line of a row's name."""
+HALF = 20
+"""Letters in a line of the axis title of one of two panels side by side."""
 MANY = 6
 """Conditions up to which each has a colour of its own; more are told apart by the sign of their weights."""
 WEIGHED = {"weighed +": "#4477AA", "weighed -": "#EE7733"}
-HEAD, ROW, FOOT = 110, 42, 80
-"""Pixels above the panels, of a row, and below a panel, where its axis is."""
+ROW, LINE, FOOT = 30, 15, 86
+"""Pixels of a row with one line, of each further line, and below a panel, where its axis is."""
 
 
 def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -60,17 +61,20 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
         for verdict in [name for name in VERDICTS if name in set(verdicts)]:
             _add_estimates(figure, rows.loc[verdicts == verdict], verdict, VERDICTS[verdict], "estimate", place)
         figure.update_xaxes(range=[left, right], **place)
-    note = _caption(contrasts)
+    note = intervals_note(contrasts["n"])
     if (contrasts["predicted"] == "within").to_numpy().any():
         note += "; within: 90 %, or 95 % where refuted"
     return _finish(figure, panels, title=title or "Contrasts", caption=note)
 
 
-def paired_values(pairs: pd.DataFrame, contrast: dict, *, labels: dict[str, str] | None = None) -> go.Figure:
+def paired_values(
+    pairs: pd.DataFrame, contrast: dict, *, labels: dict[str, str] | None = None, title: str = ""
+) -> go.Figure:
     """What a contrast weighs in each replicate (left), and its value there beside margin and mean (right).
 
-    `pairs` has a row a replicate: columns replicate, value and one a condition. `contrast` has contrast, axis (titles
-    of both axes), weights (condition -> weight), predicted, margin, estimate, low and high.
+    `pairs` has one row per replicate: columns replicate, value and one per condition. `contrast` has contrast, level
+    and axis (titles of the left and the right axis, with units), weights (condition -> weight), predicted, margin,
+    estimate, low and high; `title` is the contrast's name unless given.
     """
     names = list(contrast["weights"])
     require(pairs, ["replicate", "value", *names], "pairs")
@@ -102,39 +106,43 @@ def paired_values(pairs: pd.DataFrame, contrast: dict, *, labels: dict[str, str]
     figure.add_scatter(x=bounds[:, 0], y=["mean"], **mean, row=1, col=2)
     figure.update_yaxes(categoryorder="array", categoryarray=["mean", *rows[::-1]])
     height = 250 + 24 * (len(rows) + 1) + 10 * min(len(names), MANY)
-    title, caption = html.escape(str(contrast["contrast"]), quote=False), interval_note(len(pairs))
-    lay_out(figure, title=title, caption=caption, x="", y="", height=height)
-    measure = html.escape(str(contrast["axis"]), quote=False)
-    figure.update_xaxes(title="<br>".join(textwrap.wrap(measure, 2 * WIDTH)), row=1, col=1)
-    return figure.update_xaxes(title="the contrast, in the same unit", range=[left, right], row=1, col=2)
+    heading, caption = html.escape(title or str(contrast["contrast"]), quote=False), interval_note(len(pairs))
+    lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
+    level, measure = (wrapped(html.escape(str(contrast[name]), quote=False), HALF) for name in ("level", "axis"))
+    figure.update_xaxes(title=level, row=1, col=1)
+    return figure.update_xaxes(title=measure, range=[left, right], row=1, col=2)
 
 
 def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go.Figure:
-    """Measured gains with their intervals beside claimed ones, a panel a task; up to the margin there is no effect.
+    """Measured gains with their intervals beside claimed ones, a panel per task, in percentage points; up to the margin
+    there is no effect.
 
-    `summary` is that of `comparison.compare_tasks` with a column label; rows without a claimed gain are left out.
+    `summary` is that of `comparison.compare_tasks` with a column label, `margin` a share like its gains; rows without a
+    claimed gain are left out.
     """
     require(summary, ["task", "label", "gain_mean", "gain_low", "gain_high", "n", "claimed_gain", "verdict"], "gains")
     rows = summary.loc[summary["claimed_gain"].notna()]
     named = {"label": "contrast", "gain_mean": "estimate", "gain_low": "low", "gain_high": "high"}
     rows = rows.rename(columns=named).reset_index(drop=True)
     require(rows, ["contrast"], "gains beside claimed ones")
+    shares = ["estimate", "low", "high", "claimed_gain"]
+    rows[shares] = 100 * rows[shares].astype(float)
     figure, panels = _panels(rows, "task")
     left, right = _span(rows[["estimate", "low", "high", "claimed_gain"]].to_numpy(dtype=float))
     for index, (_, of_task) in enumerate(panels, start=1):
         place: dict[str, Any] = {"row": index, "col": 1}
         band = {"fillcolor": translucent(GREY, 0.2), "line_width": 0, "exclude_empty_subplots": False}
-        figure.add_vrect(-margin, margin, **band, **place)
+        figure.add_vrect(-100 * margin, 100 * margin, **band, **place)
         for verdict in [name for name in COMPARISONS if name in set(of_task["verdict"])]:
             found = of_task.loc[of_task["verdict"] == verdict]
             _add_estimates(figure, found, verdict, COMPARISONS[verdict], "gain", place)
         marker = {"symbol": "diamond-open", "size": 13, "color": PAPER, "line": {"width": 2}}
         paper = {"mode": "markers", "marker": marker, "name": "the paper", "legendgroup": "the paper"}
         x, y = of_task["claimed_gain"].to_numpy(dtype=float), of_task["y"].to_numpy()
-        figure.add_scatter(x=x, y=y, **paper, hovertemplate="the paper: %{x:+.1%}", showlegend=index == 1, **place)
-        figure.update_xaxes(range=[left, right], tickformat="+.0%", **place)
-    panels = [(f"{task}: gain over no pretraining (share of answer tokens)", part) for task, part in panels]
-    return _finish(figure, panels, title=title or "Gains beside the paper's", caption=_caption(rows))
+        figure.add_scatter(x=x, y=y, **paper, hovertemplate="the paper: %{x:+.1f}", showlegend=index == 1, **place)
+        figure.update_xaxes(range=[left, right], **place)
+    panels = [(f"{task}: gain over no pretraining (percentage points)", part) for task, part in panels]
+    return _finish(figure, panels, title=title or "Gains beside the paper's", caption=intervals_note(rows["n"]))
 
 
 def _looks(weights: dict[str, float | int], labels: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -155,33 +163,33 @@ def _looks(weights: dict[str, float | int], labels: dict[str, str]) -> dict[str,
     return looks
 
 
-def _caption(rows: pd.DataFrame) -> str:
-    """The interval of the row with the fewest replicates, which is said where others have more."""
-    few, most = fewest(rows), int(rows["n"].to_numpy().max())
-    return interval_note(few) + (f"; up to n = {most} in other rows" if most > few else "")
-
-
 def _panels(table: pd.DataFrame, by: str) -> tuple[go.Figure, list[tuple[str, pd.DataFrame]]]:
-    """A figure with a panel for each value of a column, as high as its rows, which get a place `y` in it."""
+    """A figure with a panel for each value of a column, as high as its rows, which get a place `y` and a `name`."""
+    names = with_n((html.escape(name, quote=False) for name in table["contrast"]), table["n"])
+    table = table.assign(name=[wrapped(name, WIDTH) for name in names])
     panels = []
-    for name in dict.fromkeys(table[by]):
-        rows = table.loc[table[by] == name]
-        panels.append((str(name), rows.assign(y=np.arange(len(rows)))))
-    heights = [ROW * len(rows) for _, rows in panels]
+    for panel in dict.fromkeys(table[by]):
+        rows = table.loc[table[by] == panel]
+        panels.append((str(panel), rows.assign(y=np.arange(len(rows)))))
+    heights = [_height(rows) for _, rows in panels]
     between = FOOT / (sum(heights) + FOOT * (len(panels) - 1))
     figure = make_subplots(rows=len(panels), row_heights=heights, vertical_spacing=between if len(panels) > 1 else 0)
     return figure, panels
 
 
+def _height(rows: pd.DataFrame) -> int:
+    """Pixels of a panel: all its rows are as high as the one with the most lines."""
+    return (ROW + LINE * max(name.count("<br>") for name in rows["name"])) * len(rows)
+
+
 def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, title: str, caption: str) -> go.Figure:
     """Titles, names of rows, and a legend that has each name once."""
-    n_rows = sum(len(rows) for _, rows in panels)
-    height = HEAD + ROW * n_rows + FOOT * len(panels) + 30
+    height = 190 + sum(_height(rows) for _, rows in panels) + FOOT * len(panels)
     lay_out(figure, title=html.escape(title, quote=False), caption=caption, x="", y="", height=height)
-    figure.update_layout(margin={"t": HEAD - 10, "b": FOOT + 40})
+    figure.update_layout(margin_b=FOOT + 40)
     for index, (axis, rows) in enumerate(panels, start=1):
-        figure.update_xaxes(title=html.escape(axis, quote=False), row=index, col=1)
-        names = {"tickvals": rows["y"].tolist(), "ticktext": _wrapped(rows["contrast"])}
+        figure.update_xaxes(title=wrapped(html.escape(axis, quote=False), X_WIDTH), row=index, col=1)
+        names = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
         figure.update_yaxes(range=[len(rows) - 0.5, -0.5], zeroline=False, **names, row=index, col=1)
     seen: set[str] = set()
     traces: list[Any] = list(figure.select_traces())
@@ -206,7 +214,7 @@ def _add_estimates(
         name=name,
         legendgroup=name,
         customdata=numbers[:, 1:],
-        text=_wrapped(rows["contrast"]),
+        text=rows["name"].tolist(),
         hovertemplate=f"%{{text}}<br>{what} %{{x:+.4g}} [%{{customdata[0]:+.4g}}, %{{customdata[1]:+.4g}}], "
         "n = %{customdata[2]}",
         **place,
@@ -249,8 +257,3 @@ def _span(numbers: Float[np.ndarray, "..."]) -> tuple[float, float]:
     known = np.append(numbers[np.isfinite(numbers)], 0.0)
     room = 0.08 * float(np.ptp(known)) or 0.1
     return float(known.min()) - room, float(known.max()) + room
-
-
-def _wrapped(names: Iterable[str]) -> list[str]:
-    """Names as plotly shows them: broken into lines, markup escaped."""
-    return ["<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(name, WIDTH)) for name in names]

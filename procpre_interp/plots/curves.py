@@ -1,5 +1,6 @@
 """Curves over training, survival curves, and accuracies with their intervals, by condition."""
 
+import html
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,15 +8,26 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.plots.theme import add_band, condition_colours, error_bars, fewest, lay_out, translucent
-from procpre_interp.stats import interval_note, mean_curve, survival_curve
+from procpre_interp.plots.theme import (
+    add_band,
+    condition_colours,
+    error_bars,
+    lay_out,
+    translucent,
+    with_n,
+    wrapped,
+)
+from procpre_interp.stats import intervals_note, mean_curve, survival_curve
 
 AXES = {
-    "accuracy": "Validation accuracy (share of answer tokens)",
-    "exact_match": "Validation exact match (share of sequences)",
-    "loss_nats": "Validation loss (nats a scored token)",
+    "accuracy": "Validation accuracy (% of answer tokens)",
+    "exact_match": "Validation exact match (% of sequences)",
+    "loss_nats": "Validation loss (nats per scored token)",
 }
 """Axis titles of the quantities that a history holds."""
+
+ROW_WIDTH = 24
+"""Letters in a line of a row's name."""
 
 
 def learning_curves(
@@ -23,10 +35,12 @@ def learning_curves(
 ) -> go.Figure:
     """Mean over replicates against steps, its interval as a band, and a thin line for each replicate.
 
-    `history` has one row an evaluation, with columns condition, replicate, split, step and, if wanted, label.
+    `history` has one row per evaluation, with columns condition, replicate, split, step and, if wanted, label.
     """
     curves = mean_curve(history, value)
-    labels, colours = _labels(history), condition_colours(history["condition"])
+    colours, counts = condition_colours(history["condition"]), curves.groupby("condition", sort=False)["n"].min()
+    known = _labels(history)
+    labels = dict(zip(counts.index, with_n((known[name] for name in counts.index), counts)))
     figure = go.Figure()
     for condition, curve in _groups(curves, "condition"):
         colour, steps = colours[condition], curve["step"].to_numpy()
@@ -42,51 +56,76 @@ def learning_curves(
         figure.add_scatter(x=steps, y=curve["mean"].to_numpy(), mode="lines", line=line, hovertemplate=hover, **same)
     if threshold is not None:
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
-    n = fewest(curves)
-    caption = interval_note(n) if n < 2 else f"thick: mean, thin: replicates; {interval_note(n)}"
+    note = intervals_note(counts, "in the legend")
+    caption = note if counts.max() < 2 else f"thick: mean, thin: replicates; {note}"
     lay_out(figure, title=title or "Learning", caption=caption, x="Step", y=AXES.get(value, value))
     if value != "loss_nats":
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return figure
 
 
-def survival_curves(table: pd.DataFrame) -> go.Figure:
+def survival_curves(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     """Kaplan-Meier curves: the share of replicates that have not broken through, against steps.
 
-    `table` has one row a condition and replicate: breakthrough_step (NaN: none), limit and, if wanted, label.
+    `table` has one row per condition and replicate: breakthrough_step (NaN: none), limit and, if wanted, label. Curves
+    that coincide are drawn into one another, from wide to narrow, so that each is seen.
     """
-    labels, colours = _labels(table), condition_colours(table["condition"])
+    known, colours = _labels(table), condition_colours(table["condition"])
     curves = survival_curve(table)
+    counts = curves.groupby("condition", sort=False)["n"].first()
+    labels = dict(zip(counts.index, with_n((known[name] for name in counts.index), counts)))
+    alike = coinciding(curves)
     figure = go.Figure()
     for condition, curve in _groups(curves, "condition"):
+        group = next(names for names in alike if condition in names)
+        below = len(group) - 1 - group.index(condition)  # curves that are drawn later, into this one
         figure.add_scatter(
             x=curve["step"].to_numpy(),
             y=curve["survival"].to_numpy(),
             customdata=curve[["at_risk", "low", "high"]].to_numpy(),
             mode="lines+markers",
-            line={"color": colours[condition], "width": 2.5, "shape": "hv"},
-            marker={"size": 6},
+            line={"color": colours[condition], "width": 2.5 + 5 * below, "shape": "hv"},
+            marker={"size": 6 + 5 * below},
             name=labels[condition],
             hovertemplate="step %{x:,}: %{y:.0%} [%{customdata[1]:.0%}, %{customdata[2]:.0%}] of "
             "%{customdata[0]} at risk",
         )
-    n = fewest(curves)
-    caption = f"Kaplan-Meier, n = {n} replicate{'s' * (n != 1)}; a line at 100 % to the end never broke through"
-    y = "Replicates without breakthrough (share)"
-    lay_out(figure, title="Time to breakthrough", caption=caption, x="Step", y=y)
+    n = int(counts.iloc[0])
+    shared = "" if counts.nunique() > 1 else f", n = {n} replicate{'s' * (n != 1)}"
+    caption = f"Kaplan-Meier{shared}; a line at 100 % to the end never broke through"
+    for group in [names for names in alike if len(names) > 1]:
+        caption += f"; {len(group)} conditions lie on one line: {', '.join(known[name] for name in group)}"
+    y = "Replicates without breakthrough (%)"
+    lay_out(figure, title=title or "Time to breakthrough", caption=caption, x="Step", y=y)
     figure.update_xaxes(rangemode="tozero")
     return figure.update_yaxes(range=[-0.02, 1.05], tickformat=".0%")
 
 
+def coinciding(curves: pd.DataFrame) -> list[list[str]]:
+    """The conditions of a table of `survival_curve`, in groups that have the same curve."""
+    groups: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for condition, curve in _groups(curves, "condition"):
+        drops = curve.loc[curve["survival"].diff().fillna(1) != 0]
+        points = [*drops[["step", "survival"]].to_numpy().tolist(), curve[["step", "survival"]].iloc[-1].tolist()]
+        groups.setdefault(tuple(map(tuple, points)), []).append(condition)
+    return list(groups.values())
+
+
 def accuracy_by_condition(
-    summary: pd.DataFrame, *, table: pd.DataFrame | None = None, paper: Mapping[str, float] | None = None
+    summary: pd.DataFrame,
+    *,
+    table: pd.DataFrame | None = None,
+    paper: Mapping[str, float] | None = None,
+    title: str = "",
 ) -> go.Figure:
     """Mean accuracy of each condition with its interval, replicates as faint dots, the paper's as diamonds.
 
     `summary` is that of `stats.summarise_conditions`, `table` what it was made from; `paper` maps a condition
     to the accuracy that the paper reports, as a share.
     """
-    labels, colours = _labels(summary), condition_colours(summary["condition"])
+    known, colours = _labels(summary), condition_colours(summary["condition"])
+    names = with_n((known[name] for name in summary["condition"]), summary["n"])
+    labels = dict(zip(summary["condition"], (wrapped(name, ROW_WIDTH) for name in names)))
     mean = summary["accuracy_mean"].to_numpy()
     figure = go.Figure()
     if table is not None:
@@ -115,18 +154,18 @@ def accuracy_by_condition(
             name="the paper",
         )
     figure.update_traces(hovertemplate="%{y}: %{x:.1%}")
-    caption = interval_note(fewest(summary))
-    x, height = "Test accuracy (share of answer tokens)", 230 + 40 * len(summary)
-    lay_out(figure, title="Accuracy", caption=caption, x=x, y="", height=height)
+    x, height = "Test accuracy (% of answer tokens)", 230 + 40 * len(summary)
+    lay_out(figure, title=title or "Accuracy", caption=intervals_note(summary["n"]), x=x, y="", height=height)
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
     order = [labels[name] for name in summary["condition"]]
     return figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
 
 
 def _labels(table: pd.DataFrame) -> dict[str, str]:
-    """Condition -> label, in order of appearance; the condition itself where there is no label."""
+    """Condition -> label, markup escaped, in order of appearance; the condition itself where there is no label."""
     label = "label" if "label" in table else "condition"
-    return dict(zip(table["condition"], table[label].fillna(table["condition"])))
+    names = table[label].fillna(table["condition"])
+    return {condition: html.escape(str(name), quote=False) for condition, name in zip(table["condition"], names)}
 
 
 def _groups(table: pd.DataFrame, column: str) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -135,7 +174,7 @@ def _groups(table: pd.DataFrame, column: str) -> Iterator[tuple[Any, pd.DataFram
 
 
 def _one_line(history: pd.DataFrame, condition: str, value: str) -> tuple[np.ndarray, np.ndarray]:
-    """All replicates of a condition as one line with gaps: one trace instead of one a replicate."""
+    """All replicates of a condition as one line with gaps: one trace instead of one per replicate."""
     rows = history.loc[(history["condition"] == condition) & (history["split"] == "validation")]
     gap = np.full((1, 2), np.nan)
     parts = [part for _, run in _groups(rows, "replicate") for part in (run[["step", value]].to_numpy(float), gap)]

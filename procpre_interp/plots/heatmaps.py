@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, fewest, lay_out
-from procpre_interp.stats import interval_note
-from procpre_interp.transfer_map import OUTCOMES, place
+from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
+from procpre_interp.stats import intervals_note
+from procpre_interp.transfer_map import OUTCOMES, Outcome, place
 
 METHODS = {
     "add_one_in": ("circle", "this alone, against nothing"),
@@ -22,14 +22,21 @@ DIVERGING = [[0, "#B2182B"], [0.25, "#EF8A62"], [0.5, "#F2F2F2"], [0.75, "#67A9C
 
 ALL_LAYERS = "all layers"
 
+MOST_BOUNDED = 3
+"""Columns up to which each cell has room for its interval; beyond it the hover text alone has it."""
+
+COLUMN_PIXELS = 170
+"""Width of a column of such a heat map, which would fill the page otherwise."""
+
 
 def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     """Effect of each player as the colour of its cell: layer across, component, head and matrix down.
 
-    `effects` is that of `transfer_map`, with one method and one outcome. Estimates in brackets have an interval that
-    includes 0, or none.
+    `effects` is that of `transfer_map`, with one method and one outcome. Shares are in percentage points. An estimate
+    is bold where its decision is "significant"; its interval stands below it where there is room.
     """
     method, outcome = _only(effects, "method"), _only(effects, "outcome")
+    about = OUTCOMES[outcome]
     places = [place(player) for player in effects["player"]]
     layers = sorted({spot["layer"] for spot in places if spot["layer"] is not None})
     columns = [f"layer {layer}" for layer in layers]
@@ -39,15 +46,19 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     colour = np.full((len(rows), len(columns)), np.nan)
     text = np.full(colour.shape, "", dtype=object)
     hover = np.full(colour.shape, "", dtype=object)
+    bounded = len(columns) <= MOST_BOUNDED
     for name, spot, effect in zip(names, places, effects.to_dict("records")):
         column = ALL_LAYERS if spot["layer"] is None else f"layer {spot['layer']}"
         cell = rows.index(name), columns.index(column)
         if text[cell]:
             raise ValueError(f"two effects for {name}, {column}; give one method, one outcome, and each player once")
-        estimate, low, high = (float(effect[bound]) for bound in ("estimate", "low", "high"))
-        colour[cell], number = estimate, _number(estimate)
-        text[cell] = number if low > 0 or high < 0 else f"({number})"
-        hover[cell] = f"{effect['player']}: {number} [{_number(low)}, {_number(high)}], n = {effect['n']}"
+        values = [about.scale * float(effect[bound]) for bound in ("estimate", "low", "high")]
+        number, low, high = (effect_text(value, about) for value in values)
+        interval = "no interval" if np.isnan(values[1:]).any() else f"[{low}, {high}]"
+        colour[cell] = values[0]
+        text[cell] = f"<b>{number}</b>" if effect.get("decision") == "significant" else number
+        text[cell] += f"<br>{interval}" if bounded else ""
+        hover[cell] = f"{effect['player']}: {number} {interval}, n = {effect['n']}"
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
     figure.add_heatmap(
@@ -63,28 +74,32 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
         hovertemplate="%{customdata}<extra></extra>",
         xgap=2,
         ygap=2,
-        colorbar={"title": {"text": f"Effect ({OUTCOMES[outcome].unit})", "side": "right"}},
+        colorbar={"title": {"text": f"Effect ({about.effect_unit})", "side": "right"}, "thickness": 14},
     )
-    caption = f"{_in_words(method)}; (brackets): not told from 0; {interval_note(fewest(effects))}"
-    heading = title or f"Effect on {OUTCOMES[outcome].description}"
-    lay_out(figure, title=heading, caption=caption, x="", y="", height=max(400, 200 + 36 * len(rows)))
+    note = intervals_note(effects["n"], "when you hover over a cell")
+    caption = f"{_in_words(method)}; bold: decided by its adjusted test; {note}"
+    heading = title or f"Effect on {about.description}"
+    height = max(400, 200 + (44 if bounded else 36) * len(rows))
+    lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
+    if bounded:
+        figure.update_layout(width=240 + COLUMN_PIXELS * len(columns))
     figure.update_xaxes(showgrid=False)
     return figure.update_yaxes(showgrid=False, autorange="reversed")
 
 
 def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
-    """Effect of each player as a point with its interval: one row a player, one marker a method.
+    """Effect of each player as a point with its interval: one row per player, one marker per method.
 
-    `effects` is that of `transfer_map`, with one outcome.
+    `effects` is that of `transfer_map`, with one outcome. Shares are in percentage points.
     """
-    outcome = _only(effects, "outcome")
+    about = OUTCOMES[_only(effects, "outcome")]
     players, methods = list(dict.fromkeys(effects["player"])), list(dict.fromkeys(effects["method"]))
     colours = player_colours(players)
     figure = go.Figure()
     for index, method in enumerate(methods):
         rows = effects.loc[effects["method"] == method]
-        estimate = rows["estimate"].to_numpy(dtype=float)
-        bounds = rows[["low", "high", "n"]].to_numpy(dtype=float)
+        estimate = about.scale * rows["estimate"].to_numpy(dtype=float)
+        bounds = rows[["low", "high", "n"]].to_numpy(dtype=float) * [about.scale, about.scale, 1.0]
         shift = 0.22 * (index - (len(methods) - 1) / 2)
         symbol, name = METHODS.get(method, ("circle", method))
         figure.add_scatter(
@@ -99,11 +114,14 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
             hovertemplate="%{text}: %{x:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}], n = %{customdata[2]}",
         )
     figure.add_vline(0, line={"width": 1, "color": "#888888"})
-    about = OUTCOMES[outcome]
-    caption, height = interval_note(fewest(effects)), 230 + 22 * len(players) * (1 + len(methods))
+    height = 230 + 22 * len(players) * (1 + len(methods))
+    counts = effects.groupby("player")["n"]
+    varied = (counts.nunique() > 1).to_numpy().any()  # by method too: then a row has several
+    note = intervals_note(effects["n"], "when you hover over a point" if varied else "for each row")
     heading = title or f"Effect on {about.description}"
-    lay_out(figure, title=heading, caption=caption, x=f"Effect ({about.unit})", y="", height=height)
-    ticks = {"tickvals": list(range(len(players))), "ticktext": players}
+    lay_out(figure, title=heading, caption=note, x=f"Effect ({about.effect_unit})", y="", height=height)
+    names = players if varied else with_n(players, counts.first().loc[players])
+    ticks = {"tickvals": list(range(len(players))), "ticktext": names}
     return figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks)
 
 
@@ -143,8 +161,9 @@ def _in_words(method: str) -> str:
     return METHODS.get(method, ("", method))[1]
 
 
-def _number(value: float) -> str:
-    """Signed, to two decimals, or whole where it has hundreds; a dash for NaN."""
+def effect_text(value: float, about: Outcome) -> str:
+    """An effect in the unit that people read: signed, points to one decimal, others to two, whole where it has
+    hundreds; a dash for NaN."""
     if np.isnan(value):
         return "-"
-    return f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.2f}"
+    return f"{value:{'+.1f' if about.is_share else '+,.0f' if abs(value) >= 100 else '+.2f'}}"

@@ -1,5 +1,6 @@
 """How every figure looks: a fixed colour for each component and condition, readable on light and on dark."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,6 +32,12 @@ CONDITION_COLOURS = {
 
 OTHERS = ["#33BBEE", "#99772E", "#BB4488", "#667722", "#55AAAA", "#AA6655"]
 """For conditions without a colour of their own, in alphabetical order."""
+
+TITLE_WIDTH, CAPTION_WIDTH, X_WIDTH, Y_WIDTH = 46, 58, 34, 28
+"""Letters in a line of a figure's title, caption and axis titles: what a screen of 400 pixels has room for."""
+
+TITLE_LINE, CAPTION_LINE = 20, 16
+"""Pixels of such a line."""
 
 GRID = "rgba(128, 128, 128, 0.25)"
 TRANSPARENT = "rgba(0, 0, 0, 0)"
@@ -82,34 +89,57 @@ def add_band(
     )
 
 
+def with_n(labels: Iterable[str], counts: Iterable[int]) -> list[str]:
+    """Names of rows, with the n of each where they differ (`intervals_note` says the one that all have)."""
+    sizes = [int(n) for n in counts]
+    if len(set(sizes)) < 2:
+        return list(labels)
+    blank = "\u00a0"  # no line may break within the brackets
+    return [f"{label} (n{blank}={blank}{n})" for label, n in zip(labels, sizes, strict=True)]
+
+
 def fewest(table: pd.DataFrame) -> int:
     """The smallest n of a table, which the caption owes to the reader; 0 for an empty one."""
     return int(table["n"].to_numpy().min()) if len(table) else 0
 
 
+def wrapped(text: str, width: int) -> str:
+    """The text as plotly breaks lines: at blanks, and where it has a `<br>` of its own. Markup must be escaped."""
+    lines = [textwrap.wrap(part, width, break_long_words=False, break_on_hyphens=False) for part in text.split("<br>")]
+    return "<br>".join(line for part in lines for line in part)
+
+
 def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, height: int = 420) -> go.Figure:
     """Give the figure its title, caption (n and kind of interval), and axis titles with units; returns it.
 
-    Backgrounds are transparent and the grid grey, so that the page around decides between light and dark.
+    Backgrounds are transparent and the grid grey, so that the page around decides between light and dark. Titles begin
+    at the left edge and are broken into lines, so that they can be read on a narrow screen; `height` is that of a
+    figure whose title and caption have one line each, which longer ones add to.
     """
+    heading, note = wrapped(title, TITLE_WIDTH), wrapped(caption, CAPTION_WIDTH)
+    more = TITLE_LINE * heading.count("<br>") + CAPTION_LINE * note.count("<br>")
     figure.update_layout(
         title={
-            "text": title,
-            "subtitle": {"text": caption, "font": {"size": 12, "color": "#888888"}},
+            "text": heading,
+            "font": {"size": 15},
+            "subtitle": {"text": note, "font": {"size": 12, "color": "#888888"}},
             "x": 0,
-            "xref": "paper",
-            "y": 0.97,
+            "xref": "container",
+            "y": 1,
+            "yref": "container",
             "yanchor": "top",
+            "pad": {"t": 12},
         },
         paper_bgcolor=TRANSPARENT,
         plot_bgcolor=TRANSPARENT,
         font={"size": 13, "color": "#777777"},
-        margin={"l": 60, "r": 20, "t": 80, "b": 90},
-        height=height,
+        margin={"l": 60, "r": 20, "t": 72 + more, "b": 90},
+        height=height + more,
         hovermode="closest",
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom", "x": 0},
         modebar={"bgcolor": TRANSPARENT, "color": GRID, "activecolor": "#888888"},
     )
-    figure.update_xaxes(title=x, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    figure.update_yaxes(title=y, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    for update, name, width in ((figure.update_xaxes, x, X_WIDTH), (figure.update_yaxes, y, Y_WIDTH)):
+        title = {"text": wrapped(name, width), "font": {"size": 13}}
+        update(title=title, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     return figure
