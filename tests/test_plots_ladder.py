@@ -11,6 +11,7 @@ from procpre_interp.plots.heatmaps import ALL_LAYERS, METHODS, player_colours, t
 from procpre_interp.plots.ladder import dose_response, ladder
 from procpre_interp.plots.theme import COMPONENT_COLOURS, CONDITION_COLOURS, OTHERS
 from procpre_interp.transfer_map import transfer_map
+from tests.figures import colour_range, colour_title, subtitle
 from tests.results import NAN
 
 PLAYERS = ["blocks.0.attn", "blocks.1.attn", "blocks.1.mlp", "pos"]
@@ -29,24 +30,22 @@ def effects(**columns) -> pd.DataFrame:
     return pd.DataFrame(table | columns)
 
 
-def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
-
-
 def test_the_heat_map_puts_each_player_in_its_place():
     figure = transfer_heatmap(effects())
     (cells,) = figure.data
-    assert list(cells.x) == ["layer 0", "layer 1", ALL_LAYERS]
-    assert list(cells.y) == ["attn", "mlp", "pos"]
+    assert list(figure.layout.xaxis.ticktext) == ["layer 0", "layer 1", ALL_LAYERS]
+    assert list(figure.layout.yaxis.ticktext) == ["attn", "mlp", "pos"]
+    assert (list(cells.x), list(cells.y)) == ([0, 1, 2], [0, 1, 2])
     np.testing.assert_array_equal(cells.z, [[0.4, -0.1, NAN], [NAN, 0.02, NAN], [NAN, NAN, 0.2]])
     # In brackets where the interval has 0 in it, or is not known.
     assert cells.text.tolist() == [["+0.40", "-0.10", ""], ["", "(+0.02)", ""], ["", "", "(+0.20)"]]
-    assert cells.customdata[0][0] == "blocks.0.attn: +0.40 [+0.30, +0.50], n = 6"
-    assert cells.customdata[2][2] == "pos: +0.20 [-, -], n = 6"
-    assert (cells.zmin, cells.zmax) == (-0.4, 0.4)
+    assert cells.hovertext[0][0] == "blocks.0.attn: +0.40 [+0.30, +0.50], n = 6"
+    assert cells.hovertext[2][2] == "pos: +0.20 [-, -], n = 6"
+    assert (cells.customdata[0][0], cells.customdata[2][2]) == ("blocks.0.attn", "pos")
+    assert colour_range(figure) == (-0.4, 0.4)
     assert figure.layout.yaxis.autorange == "reversed"
     assert "Shapley value; (brackets): not told from 0; n = 5 replicates" in subtitle(figure)
-    assert cells.colorbar.title.text == "Effect (share of answer tokens)"
+    assert colour_title(figure) == "Effect (share of answer tokens)"
     assert figure.layout.title.text == "Effect on accuracy"
 
 
@@ -61,18 +60,20 @@ def test_the_heat_map_puts_each_player_in_its_place():
 )
 def test_rows_and_columns(players: list[str], rows: list[str], columns: list[str]):
     table = effects().head(2).assign(player=players)
-    (cells,) = transfer_heatmap(table).data
-    assert (list(cells.y), list(cells.x)) == (rows, columns)
+    figure = transfer_heatmap(table)
+    (cells,) = figure.data
+    assert (list(figure.layout.yaxis.ticktext), list(figure.layout.xaxis.ticktext)) == (rows, columns)
     assert int(np.isfinite(cells.z).sum()) == 2
 
 
 def test_steps_are_written_whole():
     table = effects(outcome="restricted_time_steps", estimate=[-1234.5, -99.0, 0.0, NAN])
-    (cells,) = transfer_heatmap(table, title="Steps").data
+    figure = transfer_heatmap(table, title="Steps")
+    (cells,) = figure.data
     assert cells.text[0][0] == "-1,234"
     assert cells.text[0][1] == "-99.00"
-    assert cells.zmax == 1234.5
-    assert cells.colorbar.title.text == "Effect (steps)"
+    assert colour_range(figure)[1] == 1234.5
+    assert colour_title(figure) == "Effect (steps)"
 
 
 def test_a_heat_map_shows_one_map():

@@ -25,8 +25,9 @@ with place:
     if tab == "drift":
         state.show(models.compare(weights.drift, before, after, of=of))
     elif tab == "spectra":
-        for side, subject in (("before", before), ("after", after)):
-            state.show(models.measure_model(weights.spectra, subject, of=subject.name), key=side)
+        for column, side, subject in zip(st.columns(2), ("before", "after"), (before, after)):
+            with column:
+                state.show(models.measure_model(weights.spectra, subject, of=subject.name), key=side)
     else:
         tasks = {subject.task.name: subject.task for subject in (before, after)}
         task = tasks[state.choose("Sequences of", list(tasks), "task")]

@@ -15,6 +15,7 @@ from procpre_interp.data.procedural.automata import CellularAutomaton
 from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.plots.axes import fit_to_phone
 from procpre_interp.plots.sequences import automaton_figure, depth_figure, token_grid
 from procpre_interp.seeding import stream
 
@@ -106,7 +107,9 @@ def control(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
     return dataclasses.replace(
         exhibit,
         name="control",
-        figure=exhibit.figure.update_layout(title_text=f"Shuffled {task.name}: the same tokens in random order"),
+        figure=fit_to_phone(
+            exhibit.figure.update_layout(title_text=f"Shuffled {task.name}: the same tokens in random order")
+        ),
         reading="The same sequences without their structure: what phase 1 teaches on these is not owed to structure.",
     )
 
@@ -158,5 +161,5 @@ def facts(task: Task, seed: int = 0, n: int = 64) -> dict[str, str]:
         "Longest sequence, tokens": f"{task.n_ctx:,}",
         "Mean length, tokens": f"{lengths.mean().item():.1f}",
         "Scored targets": f"{scored / lengths.sum().item():.0%}",
-        "Loss of a uniform guess, nats": f"{math.log(task.d_vocab):.2f}",
+        "Loss of a guess, nats": f"{math.log(task.d_vocab):.2f}",
     }

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from procpre_interp.plots.axes import colour_axis, fit_to_phone, ticks
 from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, fewest, lay_out
 from procpre_interp.stats import interval_note
 from procpre_interp.transfer_map import OUTCOMES, place
@@ -27,7 +28,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     """Effect of each player as the colour of its cell: layer across, component, head and matrix down.
 
     `effects` is that of `transfer_map`, with one method and one outcome. Estimates in brackets have an interval that
-    includes 0, or none.
+    includes 0, or none. A cell's custom data is its player.
     """
     method, outcome = _only(effects, "method"), _only(effects, "outcome")
     places = [place(player) for player in effects["player"]]
@@ -38,7 +39,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     rows = list(dict.fromkeys(names))
     colour = np.full((len(rows), len(columns)), np.nan)
     text = np.full(colour.shape, "", dtype=object)
-    hover = np.full(colour.shape, "", dtype=object)
+    hover, who = (np.full(colour.shape, "", dtype=object) for _ in range(2))
     for name, spot, effect in zip(names, places, effects.to_dict("records")):
         column = ALL_LAYERS if spot["layer"] is None else f"layer {spot['layer']}"
         cell = rows.index(name), columns.index(column)
@@ -46,30 +47,31 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
             raise ValueError(f"two effects for {name}, {column}; give one method, one outcome, and each player once")
         estimate, low, high = (float(effect[bound]) for bound in ("estimate", "low", "high"))
         colour[cell], number = estimate, _number(estimate)
+        who[cell] = effect["player"]
         text[cell] = number if low > 0 or high < 0 else f"({number})"
         hover[cell] = f"{effect['player']}: {number} [{_number(low)}, {_number(high)}], n = {effect['n']}"
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
     figure.add_heatmap(
-        x=columns,
-        y=rows,
+        x=list(range(len(columns))),
+        y=list(range(len(rows))),
         z=colour,
-        zmin=-reach,
-        zmax=reach,
-        colorscale=DIVERGING,
         text=text,
         texttemplate="%{text}",
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
+        customdata=who,
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
         xgap=2,
         ygap=2,
-        colorbar={"title": {"text": f"Effect ({OUTCOMES[outcome].unit})", "side": "right"}},
+        coloraxis="coloraxis",
     )
     caption = f"{_in_words(method)}; (brackets): not told from 0; {interval_note(fewest(effects))}"
     heading = title or f"Effect on {OUTCOMES[outcome].description}"
-    lay_out(figure, title=heading, caption=caption, x="", y="", height=max(400, 200 + 36 * len(rows)))
-    figure.update_xaxes(showgrid=False)
-    return figure.update_yaxes(showgrid=False, autorange="reversed")
+    lay_out(figure, title=heading, caption=caption, x="", y="", height=280 + 36 * len(rows))
+    figure.update_layout(coloraxis=colour_axis(DIVERGING, -reach, reach, f"Effect ({OUTCOMES[outcome].unit})"))
+    figure.update_xaxes(**ticks(columns), showgrid=False, zeroline=False)
+    figure.update_yaxes(**ticks(rows, len(rows)), showgrid=False, zeroline=False, autorange="reversed")
+    return fit_to_phone(figure)
 
 
 def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -103,8 +105,8 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     caption, height = interval_note(fewest(effects)), 230 + 22 * len(players) * (1 + len(methods))
     heading = title or f"Effect on {about.description}"
     lay_out(figure, title=heading, caption=caption, x=f"Effect ({about.unit})", y="", height=height)
-    ticks = {"tickvals": list(range(len(players))), "ticktext": players}
-    return figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks)
+    figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks(players, len(players)))
+    return fit_to_phone(figure)
 
 
 def player_colours(players: Iterable[str]) -> dict[str, str]:
