@@ -1,10 +1,14 @@
-"""The explorer: one page a question. `procpre-interp app`, or `streamlit run app/main.py -- --store runs`."""
+"""The explorer: one page a question. `procpre-interp app` starts it, for this machine alone."""
 
 import os
+from pathlib import Path
 
 import streamlit as st
 
-st.set_page_config(page_title="procpre-interp", page_icon=":material/hub:", layout="wide")
+# A file of our own: the icons that Streamlit knows by name are fetched from another host.
+ICON = Path(__file__).with_name("icon.svg")
+
+st.set_page_config(page_title="procpre-interp", page_icon=ICON, layout="wide")
 
 PAGES = {
     "Results": [

@@ -24,6 +24,7 @@ import pandas as pd
 import tyro
 
 from procpre_interp import files
+from procpre_interp.children import child_environment
 from procpre_interp.environment import environment
 from procpre_interp.exhibits.runs import listing
 from procpre_interp.runs import RunStore
@@ -113,7 +114,7 @@ def first_page(page: str) -> float:
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PROCPRE_STORE": "/nonexistent"},
+        env=child_environment(PROCPRE_STORE="/nonexistent"),
     )
     return float(done.stdout)
 

@@ -23,6 +23,7 @@ import tyro
 from torch import Tensor
 from transformer_lens import ActivationCache
 
+from procpre_interp.children import safe_spawn
 from procpre_interp.data import TASKS
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
@@ -151,7 +152,7 @@ def attribution(config: ModelConfig, pairs: Pairs, repeats: int) -> None:
 
 def peak_megabytes(config: ModelConfig, n_pairs: int) -> float:
     """Most memory that a process of its own has while it scores edges (Linux)."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with safe_spawn(), multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (config, n_pairs))
 
 

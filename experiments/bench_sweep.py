@@ -15,6 +15,7 @@ from pathlib import Path
 
 import tyro
 
+from procpre_interp.children import child_environment
 from procpre_interp.config import to_yaml
 from procpre_interp.engine import execute_all
 from procpre_interp.reproduce import PROTOCOLS, haystack_sweep
@@ -43,7 +44,8 @@ def main(workers: int = 2, steps: int = 2000, replicates: int = 6) -> None:
         config.write_text(to_yaml(sweep))
         command = [sys.executable, "-m", "procpre_interp.cli", "sweep", str(config), "--out", str(store.path)]
         started = time.perf_counter()
-        subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
+        environment = child_environment()
+        subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL, env=environment)
         seconds = time.perf_counter() - started
         runs = len(set(planned.cells["run"]))
     print(f"{runs} runs of {steps} steps, {workers} workers: {seconds:.0f} s, {seconds / runs:.1f} s a run")

@@ -29,6 +29,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from procpre_interp.children import safe_spawn
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.model.checkpoint import to_bridge, to_huggingface
@@ -233,7 +234,7 @@ def main(repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = ("d16", "dy
     results: dict[str, dict[str, Any]] = {}
     for key in only:
         setting = settings()[key]
-        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+        with safe_spawn(), ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
             times, peak = pool.submit(measure, key, repeats, setting.threads or threads).result()
         results[key] = {
             name: {"median_ms": round(statistics.median(values), 2), "min_ms": round(min(values), 2)}

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
+from procpre_interp.children import safe_spawn
 from procpre_interp.pipeline import RunConfig, execute
 from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
@@ -161,7 +162,7 @@ class _Worker:
         self.run: str | None = None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, store_path), daemon=True)
-        with _ignored_interrupts():
+        with _ignored_interrupts(), safe_spawn():
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 

@@ -14,11 +14,23 @@ from procpre_interp.engine import Event, execute_all
 from procpre_interp.pipeline import Parent, execute, load_model
 from procpre_interp.runs import RunStore
 from procpre_interp.train import Interrupted
+from tests.hostile import plant
 from tests.test_pipeline import PHASE1, PHASE2, TRAIN, child
 
 
 def by_id(*configs):
     return {config.run_id: config for config in configs}
+
+
+@pytest.fixture(autouse=True)
+def _hostile_folder(tmp_path_factory, monkeypatch):
+    """Every test here runs in a folder with modules of others' names, and its workers import none of them."""
+    here, before = tmp_path_factory.mktemp("hostile"), os.environ.get("PYTHONSAFEPATH")
+    marker = plant(here)
+    monkeypatch.chdir(here)
+    yield
+    assert not marker.exists(), marker.read_text()
+    assert os.environ.get("PYTHONSAFEPATH") == before
 
 
 def test_a_graph_with_a_failing_cell(tmp_path):

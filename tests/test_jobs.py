@@ -1,6 +1,7 @@
 """Background jobs: their life, what stops them, and what a form may ask for."""
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ from procpre_interp.jobs.forms import TASKS, Option, names
 from procpre_interp.runs import RunStore
 
 PYTHON = (sys.executable, "-c")
+VALUES = {"Task": "dyck", "Steps": 50}
+ARGUMENTS = ("train", "--task", "dyck", "--train.steps=50")
 
 
 def wait_for(job: Job, *states: str, seconds: float = 20) -> str:
@@ -33,7 +36,7 @@ def wait_until_ready(job: Job) -> None:
 
 
 def start(tmp_path: Path, code: str, *arguments: str) -> Job:
-    return JobStore(tmp_path).start("train", [code, *arguments], program=PYTHON)
+    return JobStore(tmp_path).start("train", VALUES, command=[*PYTHON, code, *arguments])
 
 
 def test_a_job_ends_with_its_exit_code_and_what_it_said(tmp_path):
@@ -43,7 +46,8 @@ def test_a_job_ends_with_its_exit_code_and_what_it_said(tmp_path):
     assert job.log() == "hello ['a b', '--c']"
     assert job.ended
     (found,) = JobStore(tmp_path).all()
-    assert (found.id, found.state, found.arguments[1:]) == (job.id, "failed", ("a b", "--c"))
+    assert (found.id, found.state, found.values) == (job.id, "failed", VALUES)
+    assert found.arguments == (*ARGUMENTS, "--store", str(tmp_path.resolve()))
     assert wait_for(start(tmp_path, "pass"), "finished") == "finished"
 
 
@@ -122,16 +126,64 @@ def test_ids_that_are_none(tmp_path, job_id):
         JobStore(tmp_path).open(job_id)
 
 
-def test_damaged_jobs_are_left_out_and_runs_do_not_see_jobs(tmp_path):
+GOOD = {"form": "train", "values": VALUES, "started": "2026-01-01T00:00:00+00:00"}
+TAMPERED = {
+    "no object": [],
+    "deep": "[" * 100_000,
+    "another program": {**GOOD, "program": ["rm"]},
+    "another field": {**GOOD, "arguments": ["train", "--out", "VICTIM"]},
+    "another form": {**GOOD, "form": "rm"},
+    "the form of another job": {**GOOD, "form": "claim", "values": {"Claim": "parts_combine"}},
+    "an option": {**GOOD, "values": {**VALUES, "--out": "VICTIM"}},
+    "an option in a value": {**GOOD, "values": {**VALUES, "Task": "--out=VICTIM"}},
+    "an option among fields": {**GOOD, "values": {**VALUES, "Fields of the task, such as k=8 length=64": "--out=x"}},
+    "a choice that is none": {**GOOD, "values": {**VALUES, "Schedule": "../x"}},
+    "a type": {**GOOD, "values": {**VALUES, "Steps": "50"}},
+    "a truth": {**GOOD, "values": {**VALUES, "Steps": True}},
+    "a list": {**GOOD, "values": {**VALUES, "Steps": [50]}},
+    "a bound": {**GOOD, "values": {**VALUES, "Steps": 0}},
+    "beyond numbers": {**GOOD, "values": {**VALUES, "Steps": 10**400}},
+    "values that are none": {**GOOD, "values": 5},
+    "no values": {"form": "train", "started": ""},
+}
+OLD = {"name": "train", "arguments": ["train", "--out", "VICTIM"], "started": "2026-01-01", "program": ["python3"]}
+
+
+def stored(tmp_path: Path, about: object) -> Job:
+    """A job as a file says that it was."""
     folder = tmp_path / "jobs" / "20260101-000000-train-00ff"
     folder.mkdir(parents=True)
-    (folder / "job.json").write_text("[]")
-    assert JobStore(tmp_path).all() == []
-    with pytest.raises(ValueError, match="is damaged"):
-        JobStore(tmp_path).open(folder.name)
+    (folder / "job.json").write_text(about if isinstance(about, str) else json.dumps(about))
+    (folder / "log").write_text("it began")
+    return JobStore(tmp_path).open(folder.name)
+
+
+@pytest.mark.parametrize("about", TAMPERED.values(), ids=TAMPERED)
+def test_a_job_that_no_form_made_is_shown_and_not_repeated(tmp_path, about):
+    job = stored(tmp_path, about)
+    assert job.problem.startswith("job.json is damaged: ")
+    assert len(job.problem) < 250
+    assert (job.values, job.arguments, job.log(), job.state) == ({}, (), "it began", "died")
+    assert [found.id for found in JobStore(tmp_path).all()] == [job.id]
     assert RunStore(tmp_path).query().empty
-    with pytest.raises(ValueError, match="small letters"):
-        JobStore(tmp_path).start("Bad Name", [], program=PYTHON)
+    JobStore(tmp_path).delete(job.id)
+    assert JobStore(tmp_path).all() == []
+
+
+def test_jobs_of_forms_and_of_before_there_were_forms(tmp_path):
+    assert stored(tmp_path / "good", GOOD).problem == ""
+    assert stored(tmp_path / "good2", GOOD).arguments[:4] == ARGUMENTS
+    old = stored(tmp_path / "old", OLD)
+    assert "older version" in old.problem
+    assert (old.arguments, old.values, old.log()) == (("train", "--out", "VICTIM"), {}, "it began")
+
+
+def test_values_that_no_form_allows_start_nothing(tmp_path):
+    with pytest.raises(ValueError, match="unknown form"):
+        JobStore(tmp_path).start("Bad Name", {}, command=PYTHON)
+    with pytest.raises(ValueError, match="unknown task"):
+        JobStore(tmp_path).start("train", {"Task": "--out=VICTIM"}, command=PYTHON)
+    assert not (tmp_path / "jobs").exists()
 
 
 def test_command_lines():

@@ -1,13 +1,14 @@
 """Run something: start a command from a form, and watch, cancel or repeat it. Jobs outlive the page."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import state
 import streamlit as st
 
 from procpre_interp.exhibits.runs import being_written
-from procpre_interp.jobs import FORMS, Job, JobStore, Option, command_line
+from procpre_interp.jobs import FORMS, Job, JobStore, Option, Value, command_line
 from procpre_interp.terminal import usable_cores
 
 ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
@@ -34,8 +35,8 @@ def ask(option: Option, key: str) -> Any:
     return st.number_input(option.label, min_value=least, value=default, key=key, **shape)  # pyright: ignore
 
 
-def start(name: str, arguments: list[str]) -> None:
-    st.query_params["job"] = jobs.start(name, arguments).id
+def start(name: str, values: Mapping[str, Value]) -> None:
+    st.query_params["job"] = jobs.start(name, values).id
 
 
 def show_form(name: str) -> None:
@@ -55,7 +56,7 @@ def show_form(name: str) -> None:
         arguments = command_line(name, values, store.path)
         st.code(shlex.join(["procpre-interp", *arguments]), language="bash", wrap_lines=True)
         if anyway:
-            start(name, arguments)
+            start(name, values)
         else:
             st.warning(f"Job {busy[0].id} is running: wait for it, cancel it, or tick the box.")
 
@@ -80,9 +81,13 @@ def show_jobs() -> None:
         return
     job = jobs.open(state.choose("Job", found, "job"))
     now = states[job.id]
-    st.code(shlex.join(["procpre-interp", *job.arguments]), language="bash", wrap_lines=True)
+    if job.arguments:
+        st.code(shlex.join(["procpre-interp", *job.arguments]), language="bash", wrap_lines=True)
+    if job.problem:
+        st.warning(state.quoted(job.problem, 300))
     code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-    st.markdown(f"{ICONS[now]} **{now}**, started {job.started}{f', ended {job.ended}' if job.ended else ''}{code}")
+    times = state.escaped(f"started {job.started}{f', ended {job.ended}' if job.ended else ''}{code}")
+    st.markdown(f"{ICONS[now]} **{now}**, {times}")
     buttons = st.container(horizontal=True)
     if now in ("running", "stopping"):
         label = "Cancel: saves its state" if now == "running" else "Kill: loses what was not saved"
@@ -90,8 +95,9 @@ def show_jobs() -> None:
         for row in being_written(state.list_runs(store.path), store):
             st.progress(row.share, f"{row.run[:8]} {row.task}: {row.saved:,} of {row.steps:,} steps saved")
     else:
-        label = "Repeat" if now == "finished" else "Go on from there"
-        buttons.button(label, key="repeat_job", on_click=start, args=(job.name, list(job.arguments)))
+        if not job.problem:
+            label = "Repeat" if now == "finished" else "Go on from there"
+            buttons.button(label, key="repeat_job", on_click=start, args=(job.name, job.values))
         if buttons.button("Forget", key="delete_job"):
             ask_and_delete(job)
     st.code(job.log() or "(nothing said yet)", language=None, height=320)

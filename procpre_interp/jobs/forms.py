@@ -14,6 +14,8 @@ Value = bool | int | float | str | None
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+,@-]*")
 """A run, a selector, a name: no blank, no path, nothing that begins like an option."""
+_TYPES = {"switch": bool, "int": (int, float), "float": (int, float), "choice": str, "word": str, "pairs": str}
+_TYPE_NAMES = {bool: "true or false", (int, float): "a number", str: "text"}
 _PAIR = re.compile(r"(?P<name>[a-z][a-z_]*)=(?P<value>[A-Za-z0-9_.-]+)")
 
 
@@ -34,19 +36,24 @@ class Option:
 
     def arguments(self, value: Value) -> list[str]:
         """The arguments that give the option this value; none for its default. Raises `ValueError` for a bad one."""
-        if value in (None, "") or (value == self.default and not self.is_required):
+        if value is None or value == "":
             if self.is_required:
                 raise ValueError(f"{self.label}: give one")
             return []
+        expected = _TYPES[self.kind]
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+            raise ValueError(f"{self.label} {str(value)[:40]!r}; it must be {_TYPE_NAMES[expected]}")
+        if value == self.default and not self.is_required:
+            return []
         if self.kind == "switch":
-            return [self.flag] if value else []
+            return [self.flag]
         if self.kind == "pairs":
             return [self._pair(word) for word in str(value).split()]
         if self.kind in ("int", "float"):
             number = float(str(value))
             if not math.isfinite(number) or number < self.least or (self.kind == "int" and number % 1):
                 whole = "a whole number" if self.kind == "int" else "a number"
-                raise ValueError(f"{self.label} {value}; it must be {whole} from {self.least:g} on")
+                raise ValueError(f"{self.label} {str(value)[:40]}; it must be {whole} from {self.least:g} on")
             return [f"{self.flag}={int(number) if self.kind == 'int' else number!r}"]
         if self.kind == "choice" and value not in self.choices:
             raise unknown_name(self.label.lower(), str(value)[:40], list(self.choices))

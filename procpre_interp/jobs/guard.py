@@ -1,17 +1,18 @@
 """Watches over one job: starts its command, passes on that it shall stop, and writes down how it ended.
 
-    python -m procpre_interp.jobs.guard FOLDER LOCK
+    python -m procpre_interp.jobs.guard FOLDER LOCK COMMAND ...
 
 FOLDER is the job's, LOCK the number of an open, locked file that both inherit, so that the lock is held while either
-lives. Only this process signals the command, which it has not yet waited for: no other process can have its number.
+lives. The command comes from whoever starts the job, never from a file of the store. Only this process signals it, which
+has not yet waited for it: no other process can have its number.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +22,11 @@ from procpre_interp.files import write_json
 POLL_SECONDS = 0.2
 
 
-def main(folder: Path, lock: int) -> int:
+def main(folder: Path, lock: int, command: Sequence[str]) -> int:
     """Run the command to its end; its exit code. The process that calls this must have no other threads."""
-    about = json.loads((folder / "job.json").read_bytes())
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
-            [*about["program"], *about["arguments"]],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -58,4 +58,4 @@ def _lines(path: Path) -> int:
 if __name__ == "__main__":
     if os.fork():
         os._exit(0)
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

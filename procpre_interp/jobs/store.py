@@ -8,13 +8,15 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from procpre_interp.children import child_environment
 from procpre_interp.files import write_json
+from procpre_interp.jobs.forms import Value, command_line
 from procpre_interp.registry import unknown_name
 
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
@@ -23,6 +25,9 @@ LOG_BYTES = 20_000
 """Of a log that are read, from its end."""
 
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z]+-[0-9a-f]{4}")
+_OLD_FIELDS = {"name", "arguments", "started", "program"}
+"""Of a job.json before forms were stored."""
+OLD = "An older version started this job, and kept no form of it: start it again from the form."
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
 _STOPPED = 130
 """Exit code of a command that was stopped."""
@@ -34,9 +39,14 @@ class Job:
 
     folder: Path
     name: str
+    """Of its form."""
+    values: Mapping[str, Value]
+    """Of the form's options, by label."""
     arguments: tuple[str, ...]
-    """Of `procpre-interp`."""
+    """Of `procpre-interp`, as form and values give them."""
     started: str
+    problem: str = ""
+    """Why it cannot be repeated: what is stored is not what its form allows."""
 
     @property
     def id(self) -> str:
@@ -110,22 +120,25 @@ class JobStore:
     def __init__(self, store: Path) -> None:
         self.path = store / "jobs"
 
-    def start(self, name: str, arguments: Sequence[str], *, program: Sequence[str] | None = None) -> Job:
-        """Start `procpre-interp` with these arguments in a session of its own. `program`: another one, for tests."""
+    def start(self, name: str, values: Mapping[str, Value], *, command: Sequence[str] | None = None) -> Job:
+        """Start a form's command with these values in a session of its own. `command`: another one, for tests.
+
+        Raises `ValueError` for values that the form does not allow.
+        """
+        arguments = command_line(name, values, self.path.parent)
         now = datetime.now(UTC)
         folder = self.path / f"{now:%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
-        if not _ID.fullmatch(folder.name):
-            raise ValueError(f"job name {name!r}; use small letters")
         folder.mkdir(parents=True)
-        program = list(program or [sys.executable, "-m", "procpre_interp.cli"])
-        about = {"name": name, "arguments": list(arguments), "started": now.isoformat(timespec="seconds")}
-        write_json(folder / "job.json", about | {"program": program})
+        about = {"form": name, "values": dict(values), "started": now.isoformat(timespec="seconds")}
+        write_json(folder / "job.json", about)
+        command = command or [sys.executable, "-m", "procpre_interp.cli", *arguments]
         with (folder / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # The guard inherits the open file, and with it the lock: there is no moment without it. It goes into the
             # background by itself, so that it is nobody's child.
             subprocess.run(
-                [sys.executable, "-m", "procpre_interp.jobs.guard", str(folder), str(lock.fileno())],
+                [sys.executable, "-m", "procpre_interp.jobs.guard", str(folder), str(lock.fileno()), *command],
+                env=child_environment(),
                 pass_fds=[lock.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -136,25 +149,25 @@ class JobStore:
         return self.open(folder.name)
 
     def open(self, job_id: str) -> Job:
-        """A job by its id. Raises `ValueError` for one that is not there, or cannot be read."""
+        """A job by its id. Raises `ValueError` for one that is not there; what is damaged has a `problem`."""
         if not _ID.fullmatch(job_id) or not (self.path / job_id).is_dir():
             raise unknown_name("job", job_id[:60], [path.name for path in self._folders()][:12])
-        folder = self.path / job_id
+        folder, name = self.path / job_id, job_id.split("-")[2]
         try:
             about = json.loads((folder / "job.json").read_bytes())
-            return Job(folder, str(about["name"]), tuple(map(str, about["arguments"])), str(about["started"]))
-        except (OSError, ValueError, LookupError, TypeError) as problem:
-            raise ValueError(f"job {job_id} is damaged: {problem}") from None
+            if set(about) == _OLD_FIELDS:
+                return Job(folder, name, {}, tuple(map(str, about["arguments"])), str(about["started"]), OLD)
+            if set(about) != {"form", "values", "started"} or about["form"] != name:
+                raise ValueError(f"it is not what the form {name} writes")
+            values = dict(about["values"])
+            arguments = command_line(name, values, self.path.parent)
+            return Job(folder, name, values, tuple(arguments), str(about["started"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
+            return Job(folder, name, {}, (), "", f"job.json is damaged: {' '.join(str(problem).split())[:200]}")
 
     def all(self) -> list[Job]:
-        """All jobs, the newest first; damaged ones are left out."""
-        found = []
-        for folder in self._folders():
-            try:
-                found.append(self.open(folder.name))
-            except ValueError:
-                continue
-        return found
+        """All jobs, the newest first."""
+        return [self.open(folder.name) for folder in self._folders()]
 
     def delete(self, job_id: str) -> None:
         """Forget a job and its log; its runs stay. Raises `ValueError` while it runs."""
@@ -165,4 +178,4 @@ class JobStore:
 
     def _folders(self) -> list[Path]:
         found = self.path.iterdir() if self.path.is_dir() else []
-        return sorted((path for path in found if _ID.fullmatch(path.name)), reverse=True)
+        return sorted((path for path in found if _ID.fullmatch(path.name) and path.is_dir()), reverse=True)
