@@ -47,9 +47,9 @@ def _run(store: RunStore, run: str | None) -> Run | None:
 
 
 def _transfer(found: results.Results) -> list[Section]:
-    about: list[Block | Caution] = [str(found.about.get("protocol", "")), results.answer(found)]
+    about: list[Block | Caution] = [str(found.about.get("protocol") or ""), results.answer(found)]
     first, *rest = results_sections(found)
-    cost: list[Block | Caution] = [describe_cost(found.about.get("cost", {}))]
+    cost: list[Block | Caution] = [describe_cost(found.about.get("cost") or {})]
     blocks = [*about, *first.blocks, *(block for section in rest for block in section.blocks), *cost]
     return [Section(title="Did transfer help?", blocks=blocks)]
 

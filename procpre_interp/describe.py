@@ -18,7 +18,7 @@ READING_SURVIVAL = (
 
 def conditions_table(summary: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
     """The summary of conditions as text: percentages and steps, each with its interval in brackets."""
-    paper, rows = about.get("paper", {}), []
+    paper, rows = about.get("paper") or {}, []
     for row in summary.to_dict("records"):
         reported = paper.get(row["condition"])
         share = {key: 100 * row[f"breakthrough_{key}"] for key in ("low", "high")}
@@ -41,8 +41,9 @@ def conditions_table(summary: pd.DataFrame, about: Mapping[str, Any]) -> pd.Data
 
 def explain_columns(about: Mapping[str, Any]) -> str:
     """What the columns of `conditions_table` mean, for the line below it."""
-    reach = f"{100 * about['threshold']:.0f} %" if "threshold" in about else "the task's threshold"
-    limit = f"{about['limit']:,}" if "limit" in about else "the limit"
+    threshold, most = about.get("threshold"), about.get("limit")
+    reach = "the task's threshold" if threshold is None else f"{100 * threshold:.0f} %"
+    limit = "the limit" if most is None else f"{most:,}"
     return (
         "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
         f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "

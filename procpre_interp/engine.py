@@ -29,7 +29,7 @@ class Event:
     """What happened to a run of the sweep."""
 
     run: str
-    kind: Literal["started", "progress", "finished", "failed", "skipped"]
+    kind: Literal["started", "progress", "note", "finished", "failed", "skipped"]
     step: int = 0
     steps: int = 0
     """At most."""
@@ -39,7 +39,7 @@ class Event:
     """Validation token accuracy at the last evaluation, share."""
     seconds: float = 0.0
     problem: str | None = None
-    """Why it failed, or was skipped."""
+    """Why it failed, or was skipped; what a note says."""
 
 
 def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:
@@ -239,5 +239,9 @@ def _execute(run: str, config: RunConfig, store_path: Path, connection: Connecti
         if connection.poll():
             raise Interrupted
 
+    def note(text: str) -> None:
+        with suppress(OSError):
+            connection.send(Event(run, "note", problem=text))
+
     connection.send(Event(run, "started", steps=config.train.steps))
-    execute(config, RunStore(store_path), on_step=report, should_stop=connection.poll, waiting=waiting)
+    execute(config, RunStore(store_path), on_step=report, should_stop=connection.poll, waiting=waiting, on_note=note)

@@ -1,18 +1,35 @@
-"""Files that are whole or absent: atomic writing, locks that die with their process, and manifests."""
+"""Files that are whole or absent: atomic writing, locks that die with their process, checksums, and manifests."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import re
+import secrets
+import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from procpre_interp.schema import parse_json
 
 MANIFEST = "manifest.json"
-"""Written last into a folder: {file: {"bytes": size, "sha256": hash}}."""
+"""Written last into a folder: {file: {"bytes": size, "sha256": hash}}, and under its own name the hash of the rest."""
+
+CHECKSUM_PLACE = "sha256:" + "0" * 64
+"""What a file that is to carry its own checksum holds where `with_checksum` puts it."""
+
+LEFTOVER_SECONDS = 3600.0
+"""Age from which a temporary file counts as left by a writer that was killed."""
+
+SAFELY = os.O_NONBLOCK | os.O_NOFOLLOW
+"""Without the first, opening a pipe waits for its other end; without the second, a link in a store that somebody sent
+shows any file of this computer."""
 
 
 def cache_folder() -> Path:
@@ -33,10 +50,11 @@ def sync_folder(folder: Path) -> None:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path`, synced, when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part.
+    A reader sees the old file or the new one, never a part; of several writers at once, the last wins.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not named by process id: threads share it, and so do processes in containers of their own.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -46,6 +64,19 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+    _remove_leftovers(path)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writers of `path` that were killed long ago."""
+    with suppress(OSError):
+        now = path.stat().st_mtime  # by the clock of the file system, which may be another computer's
+        for name in os.listdir(path.parent):
+            if name.startswith(f".{path.name}.") and name.endswith(".tmp"):
+                leftover = path.with_name(name)
+                with suppress(FileNotFoundError):
+                    if now - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
+                        leftover.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -69,6 +100,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file, or a link, but never what that leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -98,8 +137,9 @@ def locked(
 
 
 def _try_lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, 0o644)
     try:
+        _check_regular(handle, path)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed the file between open and flock: then this lock guards nothing.
         if os.fstat(handle).st_ino == path.stat().st_ino:
@@ -114,65 +154,146 @@ def _try_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file."""
+    """Whether a living process holds the lock file; False for what is no file."""
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(handle)
+    except OSError:
+        return False
     return False
 
 
-def sha256(path: Path) -> str:
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file of a store or cache, opened for reading. Raises `OSError` for links, pipes, devices and folders."""
+    try:
+        handle = os.open(path, os.O_RDONLY | SAFELY)
+    except OSError as problem:
+        if problem.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a link, which is not followed", str(path)) from None
+        raise
+    try:
+        _check_regular(handle, path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _check_regular(handle: int, path: str | Path) -> None:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The content of a file of a store or cache. Raises `OSError` for links, pipes, devices and folders."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path, *, leave_out: str | None = None) -> None:
-    """Sync every file of `folder` but `leave_out`, and write the manifest; remove what broken writes left."""
+def with_checksum(content: bytes) -> bytes:
+    """`content` with the checksum of all of it in place of `CHECKSUM_PLACE`, so that one file is one unit."""
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return content.replace(CHECKSUM_PLACE.encode(), checksum.encode())
+
+
+def check_checksum(content: bytes, checksum: Any) -> None:
+    """Raise `ValueError` when `content` is not what `with_checksum` made, with this `checksum` in it."""
+    place = content.replace(str(checksum).encode(), CHECKSUM_PLACE.encode())
+    if checksum != f"sha256:{hashlib.sha256(place).hexdigest()}":
+        raise ValueError("its content has changed since it was written")
+
+
+def seal(folder: Path, own: re.Pattern[str]) -> None:
+    """Sync the files of `folder` whose names match `own`, and write the manifest; remove what broken writes left.
+
+    Whatever else lies there (a .DS_Store, an editor's swap file) comes and goes, and so is no part of the manifest.
+    """
     entries = {}
     for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
         if path.name.startswith(".") and path.name.endswith(".tmp"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         elif path.is_dir():
             sync_folder(path)
-        elif path.name not in (MANIFEST, leave_out):
-            with path.open("rb") as file:
+        elif own.fullmatch(name):
+            with open_regular(path) as file:
                 os.fsync(file.fileno())
-            name = path.relative_to(folder).as_posix()
-            entries[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_json(folder / MANIFEST, entries)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                entries[name] = {"bytes": file.tell(), "sha256": digest}
+    write_json(folder / MANIFEST, {**entries, MANIFEST: {"sha256": _hash_entries(entries)}})
 
 
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """The manifest of a sealed folder. Raises `ValueError` where it is missing, or says what is not so.
+def _hash_entries(entries: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
-    Names and sizes are compared here; `check_content` compares the hash of one file.
+
+def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """The manifest of a sealed folder. Raises `ValueError` where it is missing or damaged, or says what is not so.
+
+    Names and sizes are compared here; `check_content` and `read_checked` compare the hash of one file.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        sizes = {name: entry["bytes"] for name, entry in manifest.items()}
+        manifest = parse_json(read_regular(folder / MANIFEST))
+        rest = dict(manifest)
+        own = rest.pop(MANIFEST, None)  # older manifests have none
+        if own is not None and own["sha256"] != _hash_entries(rest):
+            raise ValueError("it has changed since it was written")
+        # Once, whatever lay in the folder was sealed; what systems and editors hide there comes and goes.
+        entries = {name: entry for name, entry in rest.items() if not name.rpartition("/")[2].startswith(".")}
+        expected = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
     except FileNotFoundError:
         raise ValueError(f"{MANIFEST} is missing") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{MANIFEST} cannot be read") from None
-    for name, size in sizes.items():
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise ValueError(f"{MANIFEST} cannot be read ({_reason(problem)})") from None
+    if never := [name for name in required if name not in entries]:
+        raise ValueError(f"{never[0]} was never written")
+    for parent in {name.rpartition("/")[0] for name in entries} - {""}:
+        if ".." in parent.split("/") or os.path.islink(f"{folder}/{parent}"):
+            raise ValueError(f"{parent} leads out of the folder")
+    for name, (size, _) in expected.items():
         try:
-            found = os.stat(f"{folder}/{name}").st_size
+            found = os.lstat(f"{folder}/{name}")
         except FileNotFoundError:
             raise ValueError(f"{name} is missing") from None
-        if found != size:
-            raise ValueError(f"{name} has {found:,} bytes, the manifest says {size:,}")
-    return manifest
+        except OSError as problem:
+            raise ValueError(f"{name} cannot be read ({_reason(problem)})") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{name} is not a regular file")
+        if found.st_size != size:
+            raise ValueError(f"{name} has {found.st_size:,} bytes, the manifest says {size:,}")
+    return entries
 
 
 def check_content(folder: Path, name: str, manifest: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise `ValueError` when the file's content is not what the manifest says."""
-    if sha256(folder / name) != manifest[name]["sha256"]:
+    try:
+        found = sha256(folder / name)
+    except OSError as problem:
+        raise ValueError(f"{name} cannot be read ({_reason(problem)})") from None
+    if found != manifest[name]["sha256"]:
         raise ValueError(f"the content of {name} has changed since it was written")
+
+
+def read_checked(folder: Path, name: str, manifest: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The file's content. Raises `ValueError` when it is not what the manifest says."""
+    try:
+        content = read_regular(folder / name)
+    except OSError as problem:
+        raise ValueError(f"{name} cannot be read ({_reason(problem)})") from None
+    if hashlib.sha256(content).hexdigest() != manifest[name]["sha256"]:
+        raise ValueError(f"the content of {name} has changed since it was written")
+    return content
+
+
+def _reason(problem: Exception) -> str:
+    """What went wrong on one line, without the path, which the message around it has."""
+    text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    return " ".join(text.split()) or type(problem).__name__

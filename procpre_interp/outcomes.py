@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from procpre_interp.run import DamagedRun, Run
+from procpre_interp.run import DamagedRun, Run, UnknownRun
 from procpre_interp.runs import RunStore
 
 
@@ -70,7 +71,12 @@ def is_whole(store: RunStore, run: str) -> bool:
 
 def whole_runs(runs: Iterable[str], store: RunStore) -> dict[str, Run]:
     """Those of the runs that are finished and undamaged, each opened once, by id."""
-    return {run: store.open(run, verify=False) for run in dict.fromkeys(runs) if is_whole(store, run)}
+    found = {}
+    for run in dict.fromkeys(runs):
+        with suppress(UnknownRun, DamagedRun):
+            if is_whole(store, run):
+                found[run] = store.open(run, verify=False)
+    return found
 
 
 def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:

@@ -1,6 +1,7 @@
 """Two-phase experiments as runs: a config says everything, its hash names the run, parents are part of it."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ from procpre_interp.transfer import Donor, TransferConfig, Weights, positions_ca
 
 TEST_EXAMPLES = 4000
 """Sequences of the final test."""
+
+ATTEMPTS = 3
+"""Times that a run is computed before a disk that loses its weights is given up."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,12 +146,36 @@ def execute(
     on_step: Callable[[TrainState, TrainConfig], None] = lambda state, train: None,
     should_stop: Callable[[], bool] = lambda: False,
     waiting: Callable[[float], None] | None = None,
+    on_note: Callable[[str], None] = log.warning,
 ) -> Run:
     """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened.
 
-    Raises `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or
-    when `should_stop()` turned true, with the state saved.
+    `on_note` is told where an interrupted run was damaged, and from where it goes on or starts over. Raises
+    `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or when
+    `should_stop()` turned true, with the state saved.
     """
+    for _ in range(ATTEMPTS):
+        try:
+            return _execute(config, store, on_step, should_stop, waiting, on_note)
+        except _DamagedWeights as damage:
+            on_note(f"{damage}: the run starts over from before")
+    raise OSError(
+        f"run {config.run_id}: its kept weights were damaged {ATTEMPTS} times before it ended; see to the disk"
+    )
+
+
+class _DamagedWeights(Exception):
+    """Weights that this run kept are no longer what was written."""
+
+
+def _execute(
+    config: RunConfig,
+    store: RunStore,
+    on_step: Callable[[TrainState, TrainConfig], None],
+    should_stop: Callable[[], bool],
+    waiting: Callable[[float], None] | None,
+    on_note: Callable[[str], None],
+) -> Run:
     wanted, config = config, config.resolve()
     run_id = content_hash(config)
     if store.is_finished(run_id):
@@ -176,8 +206,14 @@ def execute(
             on_step=lambda state: on_step(state, config.train),
             should_stop=should_stop,
             keep=lambda step: save_weights(model, partial.weights_path(step)),
+            check_kept=partial.check_weights,
+            on_note=on_note,
         )
         state = trainer.run()
+        try:
+            partial.check_weights(state.kept)
+        except ValueError as damage:
+            raise _DamagedWeights(str(damage)) from None
         return _finish(config, partial, model, state, carried)
 
 
@@ -232,7 +268,9 @@ def run_config(run: Run) -> RunConfig:
 
 def load_model(run: Run, step: int | None = None) -> HookedTransformer:
     """The run's model in eval mode, with its final weights or those of a kept checkpoint."""
-    return load_weights(run.weights_path(step))
+    path = run.weights_path(step)
+    with run.reading():
+        return load_weights(path)
 
 
 def load_task(run: Run) -> Task:

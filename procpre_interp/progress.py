@@ -66,6 +66,9 @@ class RunProgress(Output):
 
     def __call__(self, event: Event) -> None:
         label = self.labels.get(event.run, event.run)
+        if event.kind == "note":
+            self.say(f"{label}: {event.problem}")
+            return
         if event.kind in ("started", "progress"):
             # The rate counts from the first event on: what a resumed run did before does not belong to it.
             if event.kind == "progress":

@@ -94,10 +94,10 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     found = exhibits.load_results(store, table_name)
     sections = [
         *results_sections(found),
-        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps", [])),
+        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps") or []),
         Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
-        Section(title="Protocol", blocks=[found.about.get("protocol", "")]),
-        Section(title="Cost", blocks=[describe_cost(found.about.get("cost", {}))]),
+        Section(title="Protocol", blocks=[found.about.get("protocol") or ""]),
+        Section(title="Cost", blocks=[describe_cost(found.about.get("cost") or {})]),
         Section(title="Every run", blocks=[found.table.drop(columns=["label"])]),
         Section(title="Environment", blocks=_environments(store, found.table)),
     ]

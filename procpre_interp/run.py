@@ -1,22 +1,30 @@
 """One run: reading a finished one, each file checked against the manifest, and writing one."""
 
+import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import yaml
 
-from procpre_interp import files
+from procpre_interp import files, schema
 from procpre_interp.environment import now
 from procpre_interp.notebook import fields_html
 from procpre_interp.registry import unknown_name
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
-_RESUME = "resume.safetensors"
+_RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
+_REQUIRED = ("config.yaml", "environment.json", "summary.json")
+OWN_FILES = re.compile(rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern})")
+"""The files of a run. What systems and editors leave in its folder is none of them."""
+_LARGEST_HEADER = 100_000_000  # bytes; that of the format
+_HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
 _SHAPE = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "n_parameters": "parameters"}
 
 
@@ -25,7 +33,7 @@ class UnknownRun(ValueError, LookupError):
 
 
 class DamagedRun(ValueError):
-    """A finished run whose files are not those that were written."""
+    """A finished run whose files are not those that were written, or hold what no run writes."""
 
     def __init__(self, folder: Path, problem: str) -> None:
         super().__init__(
@@ -64,11 +72,27 @@ class Run:
 
     def file(self, name: str) -> Path:
         """Path of one file, its content checked. Raises `DamagedRun`, or `ValueError` without such a file."""
+        self._require(name)
+        if not self.verified:
+            with self.reading():
+                files.check_content(self.folder, name, self.manifest)
+        return self.folder / name
+
+    def read(self, name: str) -> bytes:
+        """The content of one file, checked. Raises `DamagedRun`, or `ValueError` without such a file."""
+        self._require(name)
+        with self.reading():
+            return files.read_checked(self.folder, name, self.manifest)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turns errors of reading its files into `DamagedRun`, or `UnknownRun` where it was deleted meanwhile."""
+        with _reading(self.folder):
+            yield
+
+    def _require(self, name: str) -> None:
         if name not in self.manifest:
             raise unknown_name(f"file of run {self.id}", name, list(self.manifest))
-        if not self.verified:
-            _check(self.folder, name, self.manifest)
-        return self.folder / name
 
     def weights_path(self, step: int | None = None) -> Path:
         """The weights after `step` optimiser steps, by default the final ones."""
@@ -79,7 +103,13 @@ class Run:
 
     def history(self) -> pd.DataFrame:
         """One row an evaluation (step, split, loss_nats, accuracy, ...), the run and its seed first."""
-        return self._table("history.parquet")
+        table = self._table("history.parquet")
+        if missing := {"step", "split"} - set(table):
+            raise DamagedRun(self.folder, f"history.parquet lacks {', '.join(sorted(missing))}")
+        for name in set(_HISTORY_NUMBERS) & set(table):
+            if not is_numeric(table[name].dropna()):
+                raise DamagedRun(self.folder, f"the column {name} of history.parquet holds no numbers")
+        return table
 
     def examples(self) -> pd.DataFrame:
         """One row an example of the final test, the run and its seed first."""
@@ -96,7 +126,11 @@ class Run:
         return fields_html(f"Run {self.id}", fields)
 
     def _table(self, name: str) -> pd.DataFrame:
-        table = pd.read_parquet(self.file(name))
+        content = self.read(name)
+        try:
+            table = pd.read_parquet(io.BytesIO(content))
+        except (OSError, ValueError, LookupError, pa.ArrowException) as problem:
+            raise DamagedRun(self.folder, f"{name} cannot be read ({_one_line(problem)})") from None
         labels = {"run": self.id} | ({"seed": self.summary["seed"]} if "seed" in self.summary else {})
         rest = table.loc[:, [column for column in table if column not in labels]]
         return pd.DataFrame(labels, index=rest.index).join(rest)
@@ -127,36 +161,61 @@ class PartialRun:
 
     def write_json(self, name: str, value: Any) -> None:
         """Store a small value, such as `environment.json`."""
-        files.write_json(self.folder / name, value)
+        files.write_json(self._own(name), value)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Store a table as parquet: `history`, `examples`."""
-        write_parquet(self.folder / f"{name.removesuffix('.parquet')}.parquet", table)
+        with files.atomic_write(self._own(f"{name.removesuffix('.parquet')}.parquet")) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def check_weights(self, kept: Mapping[str, str]) -> None:
+        """Raise `ValueError` where weights, named by step, no longer have the SHA-256 that they were written with."""
+        for step, digest in kept.items():
+            name = _weights_name(int(step))
+            try:
+                found = files.sha256(self.folder / name)
+            except OSError as problem:
+                raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
+            if found != digest:
+                raise ValueError(f"{name} has changed since it was written")
 
     def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
         """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
 
-        `created` is now, but for a copy of a run, which keeps its time.
+        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that would
+        be no row.
         """
-        self.write_json("summary.json", {"run": self.id, "status": "finished", **summary, "created": created or now()})
-        files.seal(self.folder, leave_out=_RESUME)
+        row = files.plain({"run": self.id, "status": "finished", **summary, "created": created or now()})
+        schema.check_summary(row)
+        self.write_json("summary.json", row)
+        if missing := [name for name in _REQUIRED if not (self.folder / name).is_file()]:
+            raise FileNotFoundError(f"{self.folder / missing[0]} was deleted while the run was computed; repeat it")
+        files.seal(self.folder, OWN_FILES)
         self.finished_folder.parent.mkdir(exist_ok=True)
         self.folder.rename(self.finished_folder)
         # Only now: a process killed a moment earlier would have lost the whole run.
-        (self.finished_folder / _RESUME).unlink(missing_ok=True)
+        for name in (_RESUME, _PREVIOUS):
+            (self.finished_folder / name).unlink(missing_ok=True)
         files.sync_folder(self.finished_folder.parent)
         files.sync_folder(self.folder.parent)
         return read_run(self.finished_folder, verify=False)
 
+    def _own(self, name: str) -> Path:
+        if not OWN_FILES.fullmatch(name):
+            raise ValueError(f"{name!r} is no file of a run, and would not be kept when it is finished")
+        return self.folder / name
+
 
 def saved_step(folder: Path) -> int | None:
     """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
-    try:
-        with (folder / _RESUME).open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(json.loads(header["__metadata__"]["state"])["step"])
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError):
-        return None
+    for name in (_RESUME, _PREVIOUS):
+        try:
+            with files.open_regular(folder / name) as file:
+                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
+            return int(json.loads(header["__metadata__"]["state"])["step"])
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            continue
+    return None
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:
@@ -165,53 +224,90 @@ def load_history(run: Run | str | Path) -> pd.DataFrame:
 
 
 def read_run(folder: Path, *, verify: bool) -> Run:
-    """The finished run in `folder`; with `verify` all contents are checked now. Raises `DamagedRun`."""
+    """The finished run in `folder`; with `verify` all contents are checked now.
+
+    Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
+    """
     manifest = read_manifest(folder)
-    for name in manifest if verify else ("config.yaml", "summary.json", "environment.json"):
-        _check(folder, name, manifest)
+    with _reading(folder):
+        for name in set(manifest) - set(_REQUIRED) if verify else ():
+            files.check_content(folder, name, manifest)
+        # Loaded by `safe_load`, which makes no objects: no code runs from a run.
+        config = _fields(folder, "config.yaml", manifest, yaml.safe_load, schema.check_config)
+        environment = _fields(folder, "environment.json", manifest, schema.parse_json)
+        summary = _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
     return Run(
         id=folder.name,
         folder=folder,
-        config=_fields(folder, "config.yaml", yaml.safe_load),  # which makes no objects: no code runs from a run
-        summary=_fields(folder, "summary.json", json.loads),
-        environment=_fields(folder, "environment.json", json.loads),
+        config=config,
+        summary=summary,
+        environment=environment,
         manifest=manifest,
         verified=verify,
     )
 
 
-def _fields(folder: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str, Any]:
-    """What a small file holds. Raises `DamagedRun` where it holds no fields, or what its format forbids."""
-    try:
-        found = parse((folder / name).read_bytes())
-    except (ValueError, yaml.YAMLError) as problem:
-        raise DamagedRun(folder, f"{name} cannot be read ({' '.join(str(problem).split())})") from None
-    if not isinstance(found, dict):
-        raise DamagedRun(folder, f"{name} holds no fields")
-    return found
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
+    manifest = read_manifest(folder)
+    with _reading(folder):
+        return _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """The manifest of the run in `folder`, names and sizes checked. Raises `DamagedRun`."""
+    """The manifest of the run in `folder`, names and sizes checked.
+
+    Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
+    """
+    with _reading(folder):
+        return files.read_manifest(folder, _REQUIRED)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Errors of reading a run's files as `DamagedRun`, or as `UnknownRun` where the run is gone."""
     try:
-        return files.read_manifest(folder)
-    except ValueError as problem:
-        raise DamagedRun(folder, str(problem)) from None
+        yield
+    except (OSError, ValueError, RuntimeError) as problem:  # torch's of a file that went away is of the last kind
+        if not folder.is_dir():
+            raise UnknownRun(f"run {folder.name} was deleted while it was read") from None
+        if isinstance(problem, DamagedRun):
+            raise
+        raise DamagedRun(folder, _one_line(problem)) from None
 
 
-def _check(folder: Path, name: str, manifest: dict[str, dict[str, Any]]) -> None:
-    if name not in manifest:
-        raise DamagedRun(folder, f"{name} was never written")
+def _fields(
+    folder: Path,
+    name: str,
+    manifest: Mapping[str, Mapping[str, Any]],
+    parse: Callable[[bytes], Any],
+    check: Callable[[dict[str, Any]], None] = lambda fields: None,
+) -> dict[str, Any]:
+    """What a small file holds. Raises `ValueError` where its content changed, or is not what a run writes."""
+    content = files.read_checked(folder, name, manifest)
     try:
-        files.check_content(folder, name, manifest)
+        found = parse(content)
+        schema.check_plain(found)
+    except RecursionError:
+        raise ValueError(f"{name} cannot be read (nested too deeply)") from None
+    except (ValueError, yaml.YAMLError) as problem:
+        raise ValueError(f"{name} cannot be read ({_one_line(problem)})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds no fields")
+    try:
+        check(found)
     except ValueError as problem:
-        raise DamagedRun(folder, str(problem)) from None
+        raise ValueError(f"{name}: {problem}") from None
+    return found
 
 
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write a table atomically."""
-    with files.atomic_write(path) as temporary:
-        table.to_parquet(temporary, index=False)
+def is_numeric(known: pd.Series) -> bool:
+    """Whether what is known of a column are numbers; so too where nothing is."""
+    return known.empty or pd.api.types.is_numeric_dtype(known)
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())
 
 
 def _weights_name(step: int) -> str:

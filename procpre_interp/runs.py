@@ -4,26 +4,30 @@
                              summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
     STORE/partial/<run id>/  a run being written, with resume.safetensors; the process at work holds
                              <run id>.lock beside it
-    STORE/tables/            <name>.parquet and <name>.json: results of experiments over many runs
+    STORE/tables/            <name>.parquet: results of experiments over many runs, with what is to be known about
+                             them and a checksum of all of it in the file's footer
 
 A run moves from `partial` to `runs` by one rename, so whatever stands in `runs` was finished. Files and
 tables only: nothing here needs torch.
 """
 
 import difflib
+import io
 import json
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from procpre_interp import files
+from procpre_interp import files, schema
 from procpre_interp.environment import environment, now
 from procpre_interp.notebook import fields_html, table_html
 from procpre_interp.registry import unknown_name
@@ -32,10 +36,11 @@ from procpre_interp.run import (
     PartialRun,
     Run,
     UnknownRun,
+    is_numeric,
     load_history,
     read_manifest,
     read_run,
-    write_parquet,
+    read_summary,
 )
 
 __all__ = [
@@ -51,6 +56,10 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FOOTER = b"procpre_interp"
+"""Entry of a table's footer: JSON with `checksum` and `metadata`."""
+_TEXT_COLUMNS = ("run", "condition", "label", "phase1_run", "status")
+_NUMBER_COLUMNS = ("replicate", "accuracy", "loss_nats", "breakthrough_step", "limit", "seconds", "phase1_seconds")
 _FIRST_COLUMNS = ["run", "status", "created", "problem"]
 
 
@@ -111,8 +120,13 @@ class RunStore:
         """Whether the run is there. Raises `DamagedRun` when it is, but not as it was written."""
         folder = self._finished(run_id)
         if not folder.is_dir():
+            if os.path.lexists(folder):  # it stands where the run would go
+                raise DamagedRun(folder, "it is no folder")
             return False
-        read_manifest(folder)
+        try:
+            read_manifest(folder)
+        except UnknownRun:  # deleted this moment
+            return False
         return True
 
     def open(self, run_id: str, *, verify: bool = True) -> Run:
@@ -127,10 +141,12 @@ class RunStore:
         """One row a run, newest first: its summary, its status and, where it is damaged, the problem.
 
         Status is finished, diverged, damaged, running (a process is at it) or interrupted. `equals` keeps the
-        rows whose columns have these values. Sizes are compared with the manifest, contents are not read.
+        rows whose columns have these values. Sizes are compared with the manifest, and the summary's content; other
+        contents are not read.
         """
         partial = _folders(self.path / "partial")  # first: a run that moves meanwhile is met twice, not never
-        rows = [_summary_row(folder) for folder in _folders(self.path / "runs")]
+        found = (_summary_row(folder) for folder in _folders(self.path / "runs"))
+        rows = [row for row in found if row is not None]
         seen = {row["run"] for row in rows}
         for folder in partial:
             if folder.name not in seen:
@@ -152,42 +168,55 @@ class RunStore:
         Raises `ValueError` while a process is at it.
         """
         places = [self._finished(run_id), self._partial(run_id)]
-        if not any(place.is_dir() for place in places):
+        if not any(os.path.lexists(place) for place in places):
             raise self._unknown(run_id)
         hidden = self.path / "partial" / f".{run_id}.deleted"
         hidden.parent.mkdir(exist_ok=True)
         try:
             with files.locked(self._lock(run_id), timeout_seconds=0):
-                for folder in filter(Path.is_dir, places):
+                for place in filter(os.path.lexists, places):
                     # Out of sight by one rename first, so that nobody meets a half-deleted run.
-                    shutil.rmtree(hidden, ignore_errors=True)
-                    shutil.rmtree(folder.rename(hidden))
+                    files.remove(hidden)
+                    files.remove(place.rename(hidden))
         except TimeoutError:
             raise ValueError(f"run {run_id} is being written by another process; stop that first") from None
 
     def write_table(self, name: str, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
-        """Store a tidy table of an experiment, and what is to be known about it."""
+        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent."""
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(folder / f"{_checked(name)}.parquet", table)
-        files.write_json(folder / f"{name}.json", {"created": now(), **metadata})
+        footer = {"checksum": files.CHECKSUM_PLACE, "metadata": files.plain({"created": now(), **metadata})}
+        arrow, buffer = pa.Table.from_pandas(table, preserve_index=False), io.BytesIO()
+        with pq.ParquetWriter(buffer, arrow.schema) as writer:
+            writer.write_table(arrow)
+            writer.add_key_value_metadata({_FOOTER: json.dumps(footer, allow_nan=False)})
+        with files.atomic_write(folder / f"{_checked(name)}.parquet") as temporary:
+            temporary.write_bytes(files.with_checksum(buffer.getvalue()))
+        (folder / f"{name}.json").unlink(missing_ok=True)  # of a version that wrote the metadata there
 
     def read_table(self, name: str) -> Table:
-        """The stored table. Raises `UnknownRun`, or `ValueError` when its files cannot be read."""
-        stem = self.path / "tables" / _checked(name)
+        """The stored table. Raises `UnknownRun`, or `ValueError` when its file is damaged."""
+        path = self.path / "tables" / f"{_checked(name)}.parquet"
         if name not in (names := self.tables()):
             raise UnknownRun(str(unknown_name("table", name, names)))
         try:
-            metadata = json.loads(stem.with_name(f"{name}.json").read_bytes())
-            return Table(name=name, frame=pd.read_parquet(stem.with_name(f"{name}.parquet")), metadata=metadata)
-        except ValueError as problem:  # json's, and pyarrow's ArrowInvalid
-            raise ValueError(f"table {name} is damaged: {problem}. Repeat the command that wrote it.") from None
+            frame, metadata = _read_table(path)
+            _check_table(frame, metadata)
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
+            if not os.path.lexists(path):
+                raise UnknownRun(f"table {name} was deleted while it was read") from None
+            said = " ".join(str(problem).split())
+            raise ValueError(f"table {name} is damaged: {said}. Repeat the command that wrote it.") from None
+        return Table(name=name, frame=frame, metadata=metadata)
 
     def tables(self, prefix: str = "") -> list[str]:
         """Names of the stored tables, newest first."""
-        found = [path for path in (self.path / "tables").glob("*.json") if path.name.startswith(prefix)]
-        found = [path for path in found if _NAME.fullmatch(path.stem) and path.with_suffix(".parquet").exists()]
-        return [path.stem for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
+        times = {}
+        for path in (self.path / "tables").glob("*.parquet"):
+            if path.name.startswith(prefix) and _NAME.fullmatch(path.stem):
+                with suppress(FileNotFoundError):  # deleted this moment
+                    times[path.stem] = path.lstat().st_mtime_ns
+        return sorted(times, key=lambda name: times[name], reverse=True)
 
     def _finished(self, run_id: str) -> Path:
         return self.path / "runs" / _checked(run_id)
@@ -243,16 +272,37 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     return (pd.concat(histories, ignore_index=True) if histories else empty), problems
 
 
-def _summary_row(folder: Path) -> dict[str, Any]:
+def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
+    """A table and its metadata, its checksum compared. An older one has none, and its metadata in another file."""
+    content = files.read_regular(path)
+    footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
+    if footer is None:
+        metadata = schema.parse_json(files.read_regular(path.with_suffix(".json")))
+    else:
+        about = schema.parse_json(footer)
+        files.check_checksum(content, about["checksum"])
+        metadata = about["metadata"]
+    return pd.read_parquet(io.BytesIO(content)), metadata
+
+
+def _check_table(frame: pd.DataFrame, metadata: Any) -> None:
+    """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
+    schema.check_metadata(metadata)
+    for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
+        known = frame[name].dropna()
+        text = name in _TEXT_COLUMNS
+        if not (known.map(lambda value: isinstance(value, str)).to_numpy().all() if text else is_numeric(known)):
+            raise ValueError(f"its column {name} holds more than {'text' if text else 'numbers'}")
+
+
+def _summary_row(folder: Path) -> dict[str, Any] | None:
+    """A finished run's row of the list; None where it was deleted meanwhile."""
     try:
-        read_manifest(folder)
-        summary = json.loads((folder / "summary.json").read_bytes())
-        return {**summary, "run": folder.name, "problem": None}
+        return {**read_summary(folder), "run": folder.name, "problem": None}
+    except UnknownRun:
+        return None
     except DamagedRun as damage:
-        problem = damage.problem
-    except (OSError, ValueError) as error:
-        problem = f"summary.json cannot be read ({error})"
-    return {"run": folder.name, "status": "damaged", "created": _modified(folder), "problem": problem}
+        return {"run": folder.name, "status": "damaged", "created": _modified(folder), "problem": damage.problem}
 
 
 def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
@@ -281,7 +331,7 @@ def _checked(name: str) -> str:
 def _folders(parent: Path) -> list[Path]:
     try:
         return [path for path in parent.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -289,5 +339,5 @@ def _modified(folder: Path) -> str:
     """When a folder last changed; now, where it went away this moment."""
     try:
         return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
-    except FileNotFoundError:
+    except OSError:
         return now()

@@ -103,9 +103,11 @@ class SweepTable(Output):
             if event.run not in self.labels:
                 self.labels[event.run] = self.parents[event.run] = event.run
             self._note(event)
+        label = self.labels[event.run]
+        if event.kind == "note":
+            self.say(f"{label}: {event.problem}")
         if self.live:
             return
-        label = self.labels[event.run]
         if event.kind in ("failed", "skipped"):
             self.say(f"{label}: {self.problems[event.run]}")
         elif event.kind == "finished" and before is not None:  # else it was finished before: a number in the summary
@@ -116,6 +118,8 @@ class SweepTable(Output):
             self.say(self.summary())
 
     def _note(self, event: Event) -> None:
+        if event.kind == "note":
+            return
         if event.kind in ("started", "progress"):
             self.running[event.run] = event
             if event.accuracy is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from procpre_interp import files
+from procpre_interp.run import OWN_FILES
 from procpre_interp.runs import RunStore
 from tests.explorer import APP, DEMO, PAGES, charts, check, open_page, said
 from tests.results import TABLE, fill
@@ -143,7 +144,7 @@ def test_no_code_runs_from_a_loaded_run(monkeypatch, tmp_path: Path):
     run = store.open("latest", verify=False)
     config = f"task: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{touched}']]\n"
     (run.folder / "config.yaml").write_text(config)
-    files.seal(run.folder)
+    files.seal(run.folder, OWN_FILES)
     for page in PAGES:
         app = open_page(monkeypatch, tmp_path, page, run=run.id)
         assert not app.exception

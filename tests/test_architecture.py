@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "procpre_interp"
 
-BASE = {"children", "config", "environment", "files", "notebook", "registry", "seeding"}
+BASE = {"children", "config", "environment", "files", "notebook", "registry", "schema", "seeding"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
 EFFECTS = {"players", "transfer_map", "dose"}
 TABLES = {

@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(corpus, tmp_path, monk
 
 
 def test_a_full_disk_leaves_nothing_behind(corpus, monkeypatch):
-    def full(folder: Path) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -519,3 +519,33 @@ def test_a_length_beyond_a_split(corpus):
     n_validation = token_file(task).splits["validation"].tokens
     with pytest.raises(ValueError, match=r"tokens of the (validation|test) split"):
         build(corpus, length=n_validation + 1)
+
+
+# Damage that no size shows
+
+
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "test.bin", "tokenizer.json", "meta.json"])
+def test_a_flipped_bit_of_a_token_file_is_noticed_and_it_is_built_again(corpus, caplog, name):
+    task = build(corpus, "bpe:300")
+    before, path = task.batch(10, generator=stream(0)).tokens, token_file(task).folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert task.batch(10, generator=stream(0)).tokens.equal(before)
+    (notice,) = caplog.messages
+    assert f"damaged (the content of {name} has changed since it was written): it is built again" in notice
+    assert path.read_bytes() != content
+
+
+def test_stray_files_are_no_part_of_a_token_file(corpus, caplog, monkeypatch):
+    sealed = files.seal
+
+    def seal(folder: Path, *rest) -> None:
+        (folder / ".DS_Store").write_text("stray")
+        sealed(folder, *rest)
+
+    monkeypatch.setattr(files, "seal", seal)
+    task = build(corpus)
+    (token_file(task).folder / ".DS_Store").unlink()
+    task.prepare()
+    assert not caplog.records

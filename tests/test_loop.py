@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import signal
 
 import pytest
@@ -114,12 +115,15 @@ def test_state_is_saved_while_running(tmp_path):
     assert all(seen[1:])
 
 
-def test_a_foreign_or_damaged_state_is_refused(tmp_path):
+def test_a_damaged_state_starts_the_run_over_and_a_foreign_one_is_refused(tmp_path):
     path = tmp_path / "resume.safetensors"
     path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="not a training state.*delete it"):
-        trainer(state_path=path)
-    path.unlink()
+    notes: list[str] = []
+    assert trainer(state_path=path, on_note=notes.append).state.step == 0
+    assert re.fullmatch(r"what was saved is damaged \(resume.safetensors is no .*\): the run starts over", notes.pop())
+    assert not path.exists()
+    assert trainer(state_path=path, on_note=notes.append).state.step == 0
+    assert not notes
     other = TASKS.build("dyck", k=3, length=8)
     wrong = trainer(task=other, state_path=path)
     wrong.save()

@@ -1,5 +1,6 @@
 """The run store: atomic, content-addressed, checked when read."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -320,15 +321,17 @@ def make_runs(store: Path, count: int, checkpoints: int = 2) -> None:
     """Finished runs, written plainly: a thousand synced ones take long."""
     weights = [f"weights/step_{step:08d}.safetensors" for step in range(checkpoints)]
     names = ["config.yaml", "environment.json", "history.parquet", *weights]
-    manifest = json.dumps({name: {"bytes": 5, "sha256": "0" * 64} for name in names})
+    entries = {name: {"bytes": 5, "sha256": "0" * 64} for name in names}
     for index in range(count):
         folder = store / "runs" / f"{index:016x}"
         (folder / "weights").mkdir(parents=True)
         for name in names:
             (folder / name).write_bytes(b"12345")
         summary = {"run": folder.name, "status": "finished", "task": "haystack", "created": "2026"}
-        (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "manifest.json").write_text(manifest)
+        content = json.dumps(summary).encode()
+        (folder / "summary.json").write_bytes(content)
+        own = {"summary.json": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+        (folder / "manifest.json").write_text(json.dumps(entries | own))
 
 
 if __name__ == "__main__":

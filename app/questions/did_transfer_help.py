@@ -12,7 +12,7 @@ names = state.list_results(store.path)
 state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
 found = state.results(store, state.choose("Experiment", names, "experiment"))
 st.subheader(found.title)
-st.text(found.about.get("protocol", ""))
+st.text(found.about.get("protocol") or "")
 if "demo" in found.about:
     st.caption(found.about["demo"])
 
@@ -45,6 +45,6 @@ with place:
     elif tab == "survival":
         state.show(exhibits.survival(kept))
     else:
-        st.text(describe_cost(kept.about.get("cost", {})))
+        st.text(describe_cost(kept.about.get("cost") or {}))
         st.dataframe(kept.table, hide_index=True, width="stretch")
         st.caption("One row a condition and replicate: the runs behind every number above. Details are under Runs.")

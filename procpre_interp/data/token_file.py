@@ -2,14 +2,17 @@
 
 A folder for each pair of (content of the corpus's files, tokenizer) holds train.bin, validation.bin and
 test.bin (little-endian ids, each document followed by its end), tokenizer.json, meta.json, sources.json, and
-a manifest of sizes and hashes. It is whole or absent, and built once however many processes ask at once.
+a manifest of sizes and hashes. It is whole or absent, and built once however many processes ask at once. Each
+process compares the contents with their hashes once, at its first use of a folder.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import os
-import shutil
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +37,10 @@ FORMAT = 1
 """Raised when the same corpus and tokenizer would give other files than before."""
 
 DOCUMENTS_AT_ONCE = 256
+
+_REQUIRED = ("train.bin", "validation.bin", "test.bin", "tokenizer.json", "meta.json")
+_OWN = re.compile(r"(train|validation|test)\.bin|(tokenizer|meta|sources)\.json")
+"""The files of a folder; whatever else lies there is another program's."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +72,7 @@ class TokenFile:
         return np.memmap(self.folder / f"{split}.bin", dtype, mode="r")
 
     def tokenizer(self) -> Tokenizer:
-        text = (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+        text = files.read_regular(self.folder / "tokenizer.json").decode()
         return load_tokenizer(self.tokenizer_spec, text)
 
 
@@ -109,10 +116,22 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
 def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
     """Raises `ValueError` that says what is missing or damaged."""
     folder = _folder(corpus_hash, tokenizer)
-    files.read_manifest(folder)
-    meta = json.loads((folder / "meta.json").read_bytes())
+    for name, entry in files.read_manifest(folder, _REQUIRED).items():
+        try:
+            found = os.stat(folder / name, follow_symlinks=False)
+        except OSError as problem:
+            raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
+        if _sha256(str(folder / name), found.st_ino, found.st_size, found.st_mtime_ns) != entry["sha256"]:
+            raise ValueError(f"the content of {name} has changed since it was written")
+    meta = json.loads(files.read_regular(folder / "meta.json"))
     splits = {split: SplitSize(**size) for split, size in meta["splits"].items()}
     return TokenFile(folder, corpus_hash, tokenizer, meta["tokenizer_hash"], splits)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: str, inode: int, size: int, modified: int) -> str:
+    """The hash of a file, computed once in a process: every batch asks, and a gigabyte takes a second or two."""
+    return files.sha256(path)
 
 
 @contextmanager
@@ -150,16 +169,17 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
 
 def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
-        shutil.rmtree(leftover)
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.building")
+        files.remove(leftover)
+    temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(6)}.building")
     temporary.mkdir()
     try:
         _fill(temporary, corpus, documents, spec)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        if folder.exists():  # a damaged one, out of the way by a rename: who maps it goes on with what is there
+            files.remove(folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building")))
         temporary.rename(folder)
         files.sync_folder(folder.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        files.remove(temporary)
 
 
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
@@ -185,7 +205,7 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
     files.write_json(folder / "meta.json", meta)
     # Apart, since there can be thousands, and every batch reads meta.json.
     files.write_json(folder / "sources.json", documents.files)
-    files.seal(folder)
+    files.seal(folder, _OWN)
 
 
 def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Iterator[UInt[np.ndarray, " token"]]:

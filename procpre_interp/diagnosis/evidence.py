@@ -70,6 +70,7 @@ class Evidence:
         A parent whose seed is not its child's may have children of several seeds: it counts by its id.
         """
         if run.id not in self._keys:
+            self._keys[run.id] = run.id  # for configs that go in a circle, which no run of ours does
             lines = [_setting(run), *(str(factor(run, name)) for name in DEFAULTS)]
             for entry in parents_of(run):
                 parent = self.open(entry["run"])
@@ -101,13 +102,13 @@ class Evidence:
         """The run's evaluations on the whole task up to a step; none where its history is damaged."""
         try:
             history = run.history()
-        except DamagedRun:
+        except (UnknownRun, DamagedRun):
             return pd.DataFrame(columns=["step", "loss_nats", "accuracy", "tokens"])
         whole = history["task_length"].isna() if "task_length" in history else True
         until = history["step"] <= (history["step"].max() if step is None else step)
         return history.loc[(history["split"] == "validation") & until & whole]
 
-    def damage(self, run: Run) -> list[str]:
+    def damage(self, run: Run, children: frozenset[str] = frozenset()) -> list[str]:
         """Where sequences were shuffled or weights damaged in the run's lineage, in words, the nearest first."""
         found = []
         for entry in parents_of(run):
@@ -116,10 +117,11 @@ class Evidence:
                 fields = {name: value for name, value in ablation.items() if name not in ("name", "version")}
                 shown = f" ({', '.join(f'{name}={value}' for name, value in fields.items())})" if fields else ""
                 found.append(f"the weights of {entry['run']} were damaged by {ablation['name']}{shown}")
-            if (parent := self.open(entry["run"])) is not None:
-                if _unshuffled(parent.config["task"]) != parent.config["task"]:
+            if (parent := self.open(entry["run"])) is not None and parent.id not in children:
+                task = parent.config.get("task")
+                if _unshuffled(task) != task:
                     found.append(f"{parent.id} was trained on shuffled sequences")
-                found += self.damage(parent)
+                found += self.damage(parent, children | {run.id})
         return found
 
     def _differences(self, run: Run, other: Run) -> frozenset[str]:
@@ -134,7 +136,7 @@ class Evidence:
                 parents = self.open(a["run"]), self.open(b["run"])
                 if parents[0] is None or parents[1] is None or _kin(parents[0]) != _kin(parents[1]):
                     return frozenset()
-                factors |= {"sequences"} if parents[0].config["task"] != parents[1].config["task"] else set()
+                factors |= {"sequences"} if parents[0].config.get("task") != parents[1].config.get("task") else set()
             factors |= {"step"} if self.step(a) != self.step(b) else set()
         return frozenset(factors)
 
@@ -177,7 +179,7 @@ def _setting(run: Run) -> str:
 def _kin(run: Run) -> str:
     """The run's config without its number of steps, its task with sequences in order."""
     train = {name: value for name, value in run.config.get("train", {}).items() if name not in ("steps", *SAME_RESULT)}
-    return json.dumps(run.config | {"train": train, "task": _unshuffled(run.config["task"])}, sort_keys=True)
+    return json.dumps(run.config | {"train": train, "task": _unshuffled(run.config.get("task"))}, sort_keys=True)
 
 
 def _unshuffled(task: Any) -> Any:
@@ -186,4 +188,6 @@ def _unshuffled(task: Any) -> Any:
         return [_unshuffled(each) for each in task]
     if not isinstance(task, dict):
         return task
-    return _unshuffled(task["task"]) if task.get("name") == "shuffled" else {k: _unshuffled(v) for k, v in task.items()}
+    if task.get("name") == "shuffled":
+        return _unshuffled(task.get("task"))
+    return {k: _unshuffled(v) for k, v in task.items()}

@@ -17,6 +17,7 @@ from procpre_interp.diagnosis.signatures import (
     shown_difference,
     terms_of,
 )
+from procpre_interp.files import open_regular
 from procpre_interp.run import Run
 
 DYCK_ACCURACY = 0.41
@@ -210,7 +211,7 @@ def _positions(run: Run, evidence: Evidence) -> tuple[str, Numbers]:
 def _context(run: Run) -> int | None:
     """Positions of the run's model, from the header of its weights; None where these cannot be read."""
     try:
-        with run.weights_path().open("rb") as file:
+        with run.reading(), open_regular(run.weights_path()) as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, LARGEST_HEADER)))
         return int(header["pos_embed.W_pos"]["shape"][0])

@@ -169,4 +169,4 @@ def survival_of(table: pd.DataFrame, name: str = "survival") -> Exhibit:
 
 
 def _paper_notes(results: Results) -> list[tuple[str, str]]:
-    return [(name, note) for name, note in results.about.get("paper_notes", {}).items() if name in results.labels]
+    return [(name, note) for name, note in (results.about.get("paper_notes") or {}).items() if name in results.labels]

@@ -1,7 +1,9 @@
 """Runs: which there are, their curves over one another, what they hold, and where their weights come from."""
 
 import math
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -13,10 +15,12 @@ import yaml
 
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.exhibits.results import QUANTITIES
+from procpre_interp.files import read_regular
 from procpre_interp.plots.curves import learning_curves
 from procpre_interp.plots.theme import OTHERS
 from procpre_interp.run import DamagedRun, Run, UnknownRun, saved_step
 from procpre_interp.runs import RunStore, load_histories
+from procpre_interp.schema import check_config, check_plain
 
 MOST_COMPARED = len(OTHERS)
 """Runs over one another: as many as there are colours to tell them apart."""
@@ -70,7 +74,7 @@ def conditions(store: RunStore) -> dict[str, str]:
 def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """`RunStore.query` with the columns phase and condition (from `labels`), the most telling columns first."""
     table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
-    has_parents = table["parents"].fillna("") != ""
+    has_parents = table["parents"].notna() & (table["parents"] != "")  # a store may have no such column
     known = table["status"].isin(["finished", "diverged"])
     table["phase"] = np.where(has_parents, LATER, FIRST)
     table["phase"] = table["phase"].where(known)
@@ -140,8 +144,10 @@ def _count(runs: pd.DataFrame) -> str:
 
 def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
     config = _partial_config(store, row["run"])
-    task, train = (part if isinstance(part, dict) else {} for part in (config.get("task"), config.get("train")))
-    steps = {"saved step": saved_step(store.path / "partial" / row["run"]), "of steps": train.get("steps")}
+    task, train = config.get("task", {}), config.get("train", {})
+    of_steps = train.get("steps")
+    saved = saved_step(store.path / "partial" / row["run"])
+    steps = {"saved step": saved, "of steps": of_steps if isinstance(of_steps, int) else None}
     return {"run": row["run"], "task": task.get("name"), **steps, "changed": row["created"]}
 
 
@@ -154,12 +160,12 @@ def names(table: pd.DataFrame) -> dict[str, str]:
 
 def with_weights(runs: pd.DataFrame, store: RunStore) -> dict[str, str]:
     """Runs of a list that keep weights: run -> its `name`. Those that were pretrained and keep several steps first."""
-    kept = {folder.name: sum(1 for _ in folder.glob("weights/step_*")) for folder in (store.path / "runs").glob("*")}
+    kept = {folder.name: _files(folder, "weights/step_*") for folder in (store.path / "runs").glob("*")}
     known = runs.loc[runs["status"].isin(["finished", "diverged"])].reindex(columns=["run", "parents"])
     pretrained = {run for run, parents in known[["run", "parents"]].itertuples(index=False) if isinstance(parents, str)}
-    found = [run for run in known["run"] if kept.get(run, 0) > 0]
+    found = [run for run in known["run"] if kept.get(run)]
     called = names(runs)
-    ordered = sorted(found, key=lambda run: (run not in pretrained, -kept[run]))
+    ordered = sorted(found, key=lambda run: (run not in pretrained, -len(kept[run])))
     return {run: called[run] for run in ordered}
 
 
@@ -236,8 +242,7 @@ def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
         run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()
     }
     for run in table.loc[unknown, "run"]:
-        entries = _partial_config(store, run).get("parents") or []
-        parents[run] = [entry.get("run") for entry in entries if isinstance(entry, dict)]
+        parents[run] = [entry["run"] for entry in _partial_config(store, run).get("parents") or []]
     return [run for run, named in parents.items() if run_id in named]
 
 
@@ -246,7 +251,7 @@ def deletion(runs: pd.DataFrame, run_id: str, store: RunStore) -> str:
     if run_id not in set(runs["run"]):
         raise UnknownRun(f"no run {run_id!r} in the list of {store.path}")
     places = [store.path / folder / run_id for folder in ("runs", "partial")]
-    sizes = [path.lstat().st_size for place in places for path in place.rglob("*") if not path.is_dir()]
+    sizes = [size for place in places for size in _files(place, "**/*")]
     status = runs.loc[runs["run"] == run_id, "status"].iloc[0]
     found = children(runs, run_id, store)
     what = f"Run {run_id} ({status}): {len(sizes)} files, {sum(sizes) / 1e6:,.2f} MB, in {store.path}."
@@ -259,12 +264,24 @@ def deletion(runs: pd.DataFrame, run_id: str, store: RunStore) -> str:
     )
 
 
+def _files(folder: Path, pattern: str) -> list[int]:
+    """The sizes of a run's files, of those that are still there when they are asked for."""
+    sizes = []
+    with suppress(OSError):  # the folder is deleted meanwhile
+        for path in folder.glob(pattern):
+            if not stat.S_ISDIR((found := path.lstat()).st_mode):
+                sizes.append(found.st_size)
+    return sizes
+
+
 def _partial_config(store: RunStore, run_id: str) -> dict[str, Any]:
     """The config of a run being written; empty where it is not there yet, or cannot be read."""
     path: Path = store.path / "partial" / run_id / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError):
+        config = yaml.safe_load(read_regular(path))
+        check_plain(config)
+        check_config(config if isinstance(config, dict) else {})
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
 

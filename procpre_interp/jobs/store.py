@@ -1,11 +1,9 @@
 """The jobs of a run store: started, listed, asked to stop, and deleted."""
 
 import fcntl
-import json
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,10 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+<<<<<<< HEAD
 from procpre_interp.children import child_environment
 from procpre_interp.files import write_json
 from procpre_interp.jobs.forms import Value, command_line
+=======
+from procpre_interp.files import SAFELY, is_locked, open_regular, read_regular, remove, write_json
+>>>>>>> fix-a
 from procpre_interp.registry import unknown_name
+from procpre_interp.schema import parse_json
 
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
 
@@ -60,14 +63,7 @@ class Job:
     @property
     def is_running(self) -> bool:
         """Whether any of its processes lives: each of them has the lock open."""
-        try:
-            with (self.folder / "lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_locked(self.folder / "lock")
 
     @property
     def state(self) -> State:
@@ -90,16 +86,16 @@ class Job:
     def _end(self) -> tuple[int | None, str]:
         """Exit code and time, as the guard wrote them down."""
         try:
-            end = json.loads((self.folder / "end.json").read_bytes())
+            end = parse_json(read_regular(self.folder / "end.json"))
             return int(end["exit_code"]), str(end["ended"])
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
             return None, ""
 
     def log(self, at_most: int = LOG_BYTES) -> str:
         """The end of what the command said, without the codes that colour a terminal; of a line that was written over
         and over, the last state."""
         try:
-            with (self.folder / "log").open("rb") as file:
+            with open_regular(self.folder / "log") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - at_most))
                 text = file.read().decode(errors="replace")
@@ -110,8 +106,11 @@ class Job:
 
     def cancel(self) -> None:
         """Ask it to stop, as Ctrl-C does: it saves its state. Asked again, it is killed."""
-        with (self.folder / "cancel").open("a", encoding="utf-8") as file:
-            file.write("stop\n")
+        handle = os.open(self.folder / "cancel", os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFELY, 0o644)
+        try:
+            os.write(handle, b"stop\n")
+        finally:
+            os.close(handle)
 
 
 class JobStore:
@@ -154,6 +153,7 @@ class JobStore:
             raise unknown_name("job", job_id[:60], [path.name for path in self._folders()][:12])
         folder, name = self.path / job_id, job_id.split("-")[2]
         try:
+<<<<<<< HEAD
             about = json.loads((folder / "job.json").read_bytes())
             if set(about) == _OLD_FIELDS:
                 return Job(folder, name, {}, tuple(map(str, about["arguments"])), str(about["started"]), OLD)
@@ -164,6 +164,12 @@ class JobStore:
             return Job(folder, name, values, tuple(arguments), str(about["started"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
             return Job(folder, name, {}, (), "", f"job.json is damaged: {' '.join(str(problem).split())[:200]}")
+=======
+            about = parse_json(read_regular(folder / "job.json"))
+            return Job(folder, str(about["name"]), tuple(map(str, about["arguments"])), str(about["started"]))
+        except (OSError, ValueError, LookupError, TypeError) as problem:
+            raise ValueError(f"job {job_id} is damaged: {problem}") from None
+>>>>>>> fix-a
 
     def all(self) -> list[Job]:
         """All jobs, the newest first."""
@@ -174,7 +180,7 @@ class JobStore:
         job = self.open(job_id)
         if job.is_running:
             raise ValueError(f"job {job_id} is running; cancel it first")
-        shutil.rmtree(job.folder)
+        remove(job.folder)
 
     def _folders(self) -> list[Path]:
         found = self.path.iterdir() if self.path.is_dir() else []

@@ -4,6 +4,7 @@ A file is in safetensors format, its header holds the ModelConfig as JSON; readi
 other origin are read by torch with `weights_only=True`, which does not either.
 """
 
+import hashlib
 import json
 import re
 import warnings
@@ -36,12 +37,17 @@ Weights = dict[str, Float[Tensor, "..."]]
 """Parameters by name, as in `HookedTransformer.named_parameters()`."""
 
 
-def save_weights(model: HookedTransformer, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a model's weights and config. The file is complete or absent, whenever the process dies."""
+def save_weights(model: HookedTransformer, path: str | Path, metadata: Mapping[str, str] | None = None) -> str:
+    """Write a model's weights and config, and return the SHA-256 of the file.
+
+    It is complete or absent, whenever the process dies.
+    """
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(to_dict(model.config, defaults=True))}
     weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    content = save(weights, header)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(weights, header))
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_weights(path: str | Path) -> HookedTransformer:
@@ -62,6 +68,7 @@ def read_weights(path: str | Path) -> Weights:
     Raises:
         ValueError: the file is damaged, or of another format.
     """
+    _refuse_pipes(path)
     try:
         return load_file(path)
     except SafetensorError as problem:
@@ -70,11 +77,18 @@ def read_weights(path: str | Path) -> Weights:
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The header's own entries: what was passed to `save_weights` as `metadata`, and the config."""
+    _refuse_pipes(path)
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except SafetensorError as problem:
         raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
+
+
+def _refuse_pipes(path: str | Path) -> None:
+    """Raise `ValueError` for a pipe or a device, of which opening waits or has effects. Links are followed."""
+    if not (path := Path(path)).is_file() and path.exists():
+        raise ValueError(f"{path}: not a regular file")
 
 
 def _read_config(path: str | Path) -> ModelConfig:
@@ -268,6 +282,7 @@ def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], dict[str, Any]]:
 def _read_tensors(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return read_weights(path)
+    _refuse_pipes(path)
     try:
         with warnings.catch_warnings():  # about pickle protocols, when the file is something else altogether
             warnings.simplefilter("ignore", UserWarning)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
+from procpre_interp.files import remove
 from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.intervene import Interventions
@@ -19,7 +20,7 @@ from procpre_interp.train.native import NativeStep
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
 from procpre_interp.train.process import Interrupted, deferred_interrupts, run_threads
 from procpre_interp.train.settings import TrainConfig
-from procpre_interp.train.state import TrainState, read_state, write_state
+from procpre_interp.train.state import TrainState, previous_state, read_state, write_state
 
 DIVERGED_FACTOR = 4.0
 """A loss above this many times ln(d_vocab), the loss of a uniform guess, counts as diverged after the warm-up."""
@@ -33,7 +34,9 @@ class Trainer:
     """Trains `model` in place on `task`, from where `state_path` left off if that exists.
 
     `fresh` are the weights before any transfer, by default those of `model`, for interventions. `on_step(state)` is
-    called after each step, for progress; `keep(step)` when the weights are to be kept. Raises
+    called after each step, for progress; `keep(step)` when the weights are to be kept, and returns the SHA-256 of their
+    file, if there is one. `check_kept` raises `ValueError` where kept weights, given as step -> SHA-256, are damaged:
+    then, as where a saved state is damaged, training starts over from before, and `on_note` is told. Raises
     `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state
     saved.
     """
@@ -48,13 +51,16 @@ class Trainer:
         fresh: Float[Tensor, " n_parameters"] | None = None,
         state_path: Path | None = None,
         on_step: Callable[["TrainState"], None] = lambda state: None,
-        keep: Callable[[int], None] = lambda step: None,
+        keep: Callable[[int], str | None] = lambda step: None,
+        check_kept: Callable[[Mapping[str, str]], None] = lambda kept: None,
+        on_note: Callable[[str], None] = lambda note: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config = config.resolve(model.config)
         config.refuse(model.config)
         self.model, self.full_task, self.seed = model, task, seed
         self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
+        self.check_kept, self.on_note = check_kept, on_note
         self.state = TrainState(length=next_length(task, 0) if config.curriculum else None)
         self.optimiser = FlatAdamW(
             model.flat,
@@ -89,7 +95,7 @@ class Trainer:
             if state.step == 0 and not state.history:
                 self.evaluate()
                 if 0 in self.kept_steps:
-                    self.keep(0)
+                    self.keep_weights()
             while state.status is None:
                 started = time.monotonic()
                 self.take_step()
@@ -99,7 +105,7 @@ class Trainer:
                     state.end("finished", "step limit")
                 state.seconds += time.monotonic() - started
                 if state.step in self.kept_steps or state.status is not None:
-                    self.keep(state.step)
+                    self.keep_weights()
                 self.on_step(state)
                 if state.status is None and (interrupts or self.should_stop()):
                     self.save()
@@ -195,6 +201,11 @@ class Trainer:
         elif config.patience is not None and state.since_best >= config.patience:
             state.end("finished", f"no lower validation loss in {config.patience} evaluations")
 
+    def keep_weights(self) -> None:
+        """Keep the weights, and enter their hash into the state: a file that changes later is found out."""
+        if (digest := self.keep(self.state.step)) is not None:
+            self.state.kept[str(self.state.step)] = digest
+
     def save(self) -> None:
         """Keep the training state, so that a kill at any moment loses no more than what comes after."""
         if self.state_path is not None:
@@ -202,17 +213,32 @@ class Trainer:
             write_state(self.state_path, self.state, {**tensors, "flat": self.model.flat.detach()})
 
     def load(self) -> None:
-        """Continue from a saved state, if there is one. Raises `ValueError` when it does not fit the model."""
-        if self.state_path is None or not self.state_path.exists():
-            return
-        state, tensors = read_state(self.state_path)
-        flat = tensors.pop("flat")
-        if flat.shape != self.model.flat.shape:
-            raise ValueError(f"{self.state_path}: the state of another model; delete it to start over")
-        with torch.no_grad():
-            self.model.flat.copy_(flat)
-        self.optimiser.load_state({name.removeprefix("adam."): tensor for name, tensor in tensors.items()})
-        self.state = state
+        """Continue from the newest saved state that is whole, as are the weights kept until then; else from the start.
+
+        Raises `ValueError` for the state of another model.
+        """
+        damage = []
+        for path in () if self.state_path is None else (self.state_path, previous_state(self.state_path)):
+            try:
+                state, tensors = read_state(path)
+                self.check_kept(state.kept)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as problem:
+                damage.append(str(problem))
+                remove(path)  # else the next save would keep it as the one before
+                continue
+            flat = tensors.pop("flat")
+            if flat.shape != self.model.flat.shape:
+                raise ValueError(f"{path}: the state of another model; delete it to start over")
+            with torch.no_grad():
+                self.model.flat.copy_(flat)
+            self.optimiser.load_state({name.removeprefix("adam."): tensor for name, tensor in tensors.items()})
+            self.state = state
+            break
+        if damage:
+            start = f"goes on from step {self.state.step:,}" if self.state.step else "starts over"
+            self.on_note(f"what was saved is damaged ({'; '.join(dict.fromkeys(damage))}): the run {start}")
 
 
 def next_length(task: Task, length: int) -> int | None:

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import os
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +16,7 @@ import safetensors.torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.files import atomic_write
+from procpre_interp.files import CHECKSUM_PLACE, atomic_write, check_checksum, read_regular, with_checksum
 
 Status = Literal["finished", "diverged"]
 
@@ -39,6 +42,8 @@ class TrainState:
     status: Status | None = None
     stop_reason: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that were kept, by step (as text, which JSON wants of a key)."""
 
     @property
     def mean_train_loss(self) -> float | None:
@@ -54,19 +59,40 @@ class TrainState:
         return pd.DataFrame(self.history)
 
 
+def previous_state(path: Path) -> Path:
+    """Where the state saved before the one at `path` is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
 def write_state(path: Path, state: TrainState, tensors: dict[str, Float[Tensor, "..."]]) -> None:
-    """Write state and tensors into one file, atomically."""
-    metadata = {"state": json.dumps(dataclasses.asdict(state))}
+    """Write state, tensors and a checksum of both into one file, atomically; the one before is kept next to it."""
+    metadata = {"state": json.dumps(dataclasses.asdict(state)), "checksum": CHECKSUM_PLACE}
     with atomic_write(path) as temporary:
         # Not save_file, which hides a full disk behind an error of its own.
-        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
+        temporary.write_bytes(with_checksum(safetensors.torch.save(tensors, metadata)))
+        _keep_previous(path)
+
+
+def _keep_previous(path: Path) -> None:
+    """Give the state at `path` a second name, under which it stays when `path` is replaced."""
+    link = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with suppress(
+        OSError
+    ):  # there is none yet, or the file system has no links: then there is no state to fall back on
+        os.link(path, link)
+        os.replace(link, previous_state(path))
+    with suppress(FileNotFoundError):  # both names were those of one file already
+        link.unlink()
 
 
 def read_state(path: Path) -> tuple[TrainState, dict[str, Float[Tensor, "..."]]]:
-    """What `write_state` wrote. Raises `ValueError` for any other file."""
+    """What `write_state` wrote. Raises `ValueError` for any other file, and for a damaged one."""
+    content = read_regular(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            state = TrainState(**json.loads(file.metadata()["state"]))
-            return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as problem:
-        raise ValueError(f"{path}: not a training state ({problem}); delete it to start over") from None
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        if "checksum" in metadata:  # older states have none
+            check_checksum(content, metadata["checksum"])
+        state = TrainState(**json.loads(metadata["state"]))
+        return state, safetensors.torch.load(content)
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as problem:
+        raise ValueError(f"{path.name} is no training state, or a damaged one ({problem})") from None
