@@ -206,16 +206,37 @@ class PartialRun:
         return self.folder / name
 
 
-def saved_step(folder: Path) -> int | None:
-    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedState:
+    """How far a run being written has come, as the training state says that it saved last."""
+
+    step: int
+    seconds: float
+    """Time spent training and evaluating, over all sittings."""
+    history: pd.DataFrame = field(repr=False)
+    """One row per evaluation so far, as `Run.history` will have it; empty before the first."""
+
+
+def saved_state(folder: Path) -> SavedState | None:
+    """What a run being written has saved in its folder, read without its weights; None where there is nothing."""
     for name in (_RESUME, _PREVIOUS):
         try:
             with files.open_regular(folder / name) as file:
                 header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
-            return int(json.loads(header["__metadata__"]["state"])["step"])
-        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            state = json.loads(header["__metadata__"]["state"])
+            history = pd.DataFrame([dict(row) for row in state.get("history", [])])
+            for column in set(history) & set(_HISTORY_NUMBERS):
+                history[column] = pd.to_numeric(history[column])
+            return SavedState(step=int(state["step"]), seconds=float(state.get("seconds", 0.0)), history=history)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
     return None
+
+
+def saved_step(folder: Path) -> int | None:
+    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
+    state = saved_state(folder)
+    return None if state is None else state.step
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:

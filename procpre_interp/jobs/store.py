@@ -12,13 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-<<<<<<< HEAD
 from procpre_interp.children import child_environment
-from procpre_interp.files import write_json
-from procpre_interp.jobs.forms import Value, command_line
-=======
 from procpre_interp.files import SAFELY, is_locked, open_regular, read_regular, remove, write_json
->>>>>>> fix-a
+from procpre_interp.jobs.forms import Value, command_line
 from procpre_interp.registry import unknown_name
 from procpre_interp.schema import parse_json
 
@@ -153,8 +149,7 @@ class JobStore:
             raise unknown_name("job", job_id[:60], [path.name for path in self._folders()][:12])
         folder, name = self.path / job_id, job_id.split("-")[2]
         try:
-<<<<<<< HEAD
-            about = json.loads((folder / "job.json").read_bytes())
+            about = parse_json(read_regular(folder / "job.json"))
             if set(about) == _OLD_FIELDS:
                 return Job(folder, name, {}, tuple(map(str, about["arguments"])), str(about["started"]), OLD)
             if set(about) != {"form", "values", "started"} or about["form"] != name:
@@ -164,12 +159,6 @@ class JobStore:
             return Job(folder, name, values, tuple(arguments), str(about["started"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
             return Job(folder, name, {}, (), "", f"job.json is damaged: {' '.join(str(problem).split())[:200]}")
-=======
-            about = parse_json(read_regular(folder / "job.json"))
-            return Job(folder, str(about["name"]), tuple(map(str, about["arguments"])), str(about["started"]))
-        except (OSError, ValueError, LookupError, TypeError) as problem:
-            raise ValueError(f"job {job_id} is damaged: {problem}") from None
->>>>>>> fix-a
 
     def all(self) -> list[Job]:
         """All jobs, the newest first."""
