@@ -18,7 +18,7 @@ from procpre_interp.runs import RunStore
 
 PYTHON = (sys.executable, "-c")
 VALUES = {"Task": "dyck", "Steps": 50}
-ARGUMENTS = ("train", "--task", "dyck", "--train.steps=50")
+ARGUMENTS = ("train", "--task", "dyck", "--train.steps=50", "--train.save-seconds=5")
 
 
 def wait_for(job: Job, *states: str, seconds: float = 20) -> str:

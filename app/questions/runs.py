@@ -17,12 +17,12 @@ COLUMNS = {
 }
 
 
+# Pages that look into the model of a run.
 LOOKS = {
     "questions/where_does_attention_look.py": "Where does attention look?",
     "questions/which_circuit.py": "Which circuit?",
     "questions/how_do_weights_move.py": "How do weights move?",
 }
-"""Pages that look into the model of a run."""
 
 
 def show_troubles(title: str, table: pd.DataFrame) -> None:
