@@ -154,6 +154,10 @@ def choose_many(
         key=key,
         accept_new_options=free,
         max_selections=at_most,
+        # What is typed is an id or its beginning: as letters in any place they would match runs that nobody means, and
+        # Enter would take all of them.
+        filter_mode="prefix" if free else "fuzzy",
+        select_all=not free,
     )
     st.query_params[key] = chosen
     return chosen

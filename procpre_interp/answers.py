@@ -130,10 +130,13 @@ def _inside(run: Run, store: RunStore) -> Iterator[Section]:
     with run_threads(1):
         model, task, of = load_model(run), load_task(run), f"run {run.id[:8]}"
         yield Section(title="What was generated?", blocks=[sequences.tokens(task), sequences.control(task)])
-        scores = [name for name in attention.score_names(task) if name not in attention.GENERAL][:3]
-        looks = [attention.scores(model, task, score, of=of) for score in ("entropy_relative", *scores)]
+        table = attention.score_table(model, task)
+        job = attention.standing_out(table, task).score
+        others = [name for name in attention.score_names(task) if name not in (job, *attention.GENERAL)][:2]
+        scores = [job, *others]
+        looks = [attention.scored(table, task, score, of=of) for score in (*scores, "entropy_relative")]
         pattern = attention.pattern(model, task, attention.sequence(task, 0, 0), of=of)
-        developed = [attention.development(run, store, score) for score in ("entropy_relative", *scores[:1])]
+        developed = [attention.development(run, store, score) for score in (job, "entropy_relative")]
         about = f"Of {of} alone: observations, not results."
         yield Section(title="Where does attention look?", blocks=[about, *looks, pattern, *developed])
         if task.causes:

@@ -23,7 +23,10 @@ from procpre_interp.registry import unknown_name
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 _RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
 _REQUIRED = ("config.yaml", "environment.json", "summary.json")
-OWN_FILES = re.compile(rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern})")
+OWN_FILES = re.compile(
+    rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern}"
+    r"|plugins/[0-9a-f]+/[\w.-]+)"
+)
 """The files of a run. What systems and editors leave in its folder is none of them."""
 _LARGEST_HEADER = 100_000_000  # bytes; that of the format
 _HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
@@ -228,14 +231,29 @@ class PartialRun:
         return self.folder / name
 
 
-def saved_step(folder: Path) -> int | None:
-    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedState:
+    """How far a run being written has come, as the training state says that it saved last."""
+
+    step: int
+    seconds: float
+    """Time spent training and evaluating, over all sittings."""
+    history: pd.DataFrame = field(repr=False)
+    """One row per evaluation so far, as `Run.history` will have it; empty before the first."""
+
+
+def saved_state(folder: Path) -> SavedState | None:
+    """What a run being written has saved in its folder, read without its weights; None where there is nothing."""
     for name in (_RESUME, _PREVIOUS):
         try:
             with files.open_regular(folder / name) as file:
                 header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
-            return int(json.loads(header["__metadata__"]["state"])["step"])
-        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            state = json.loads(header["__metadata__"]["state"])
+            history = pd.DataFrame([dict(row) for row in state.get("history", [])])
+            for column in set(history) & set(_HISTORY_NUMBERS):
+                history[column] = pd.to_numeric(history[column])
+            return SavedState(step=int(state["step"]), seconds=float(state.get("seconds", 0.0)), history=history)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
     return None
 
@@ -251,6 +269,12 @@ def load_run(run: Run | str | Path) -> Run:
     if not (folder / files.MANIFEST).is_file():
         raise UnknownRun(f"no finished run in {folder}; give a run's folder, or RunStore(STORE).open(ID)")
     return read_run(folder, verify=False)
+
+
+def saved_step(folder: Path) -> int | None:
+    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
+    state = saved_state(folder)
+    return None if state is None else state.step
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The explorer on an empty, a filled and a damaged store: no page ever shows a traceback."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -34,6 +35,13 @@ def test_an_empty_store_shows_the_demo_and_the_command_that_fills_it(monkeypatch
     assert not app.error
     assert charts(app) or page in ("questions/run_something.py", "questions/runs.py")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_has_a_sentence_on_its_own_which_streamlit_would_show(page: str):
+    first, *rest = ast.parse((APP / page).read_text(encoding="utf-8")).body
+    assert isinstance(first, ast.Expr)
+    assert not [node.lineno for node in rest if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
 
 
 @pytest.mark.parametrize("page", PAGES)

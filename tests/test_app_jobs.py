@@ -5,10 +5,13 @@ import time
 
 import pytest
 
-from procpre_interp.jobs import JobStore
+from procpre_interp.exhibits import runs as exhibits
+from procpre_interp.jobs import Job, JobStore
 from procpre_interp.runs import RunStore
-from tests.explorer import check, open_page, said
+from procpre_interp.train.state import TrainState, write_state
+from tests.explorer import charts, check, open_page, said, title
 from tests.hostile import plant
+from tests.results import fill
 
 PAGE = "questions/run_something.py"
 
@@ -49,6 +52,9 @@ def test_a_run_from_the_form(monkeypatch, tmp_path):
     again = open_page(monkeypatch, tmp_path, PAGE, job=job.id)
     assert "**finished**" in said(again)
     assert any("finished after 20 steps" in code.value for code in again.code)
+    assert f"Running: {job.id}" not in said(again)
+    (link,) = (each.proto for each in again.get("page_link") if run.id[:8] in each.proto.label)
+    assert (link.page, link.query_string) == ("runs", f"run={run.id}")
     check(again.button(key="repeat_job").click().run())
     (repeated,) = (found for found in JobStore(tmp_path).all() if found.id != job.id)
     repeated.cancel()
@@ -72,12 +78,74 @@ def test_a_job_that_was_tampered_with_cannot_be_repeated(monkeypatch, tmp_path):
 
 
 def test_a_bad_value_starts_nothing(monkeypatch, tmp_path):
+    fill(RunStore(tmp_path), replicates=1)
     app = open_page(monkeypatch, tmp_path, PAGE, command="Transfer")
-    widgets = {each.label: each for each in app.text_input}
-    widgets["Parent: a run, or several with blanks between"].set_value("--store=/etc")
+    check(app.button[0].click().run())
+    assert "Parents: give one" in app.error[0].value
+    parents = next(each for each in app.multiselect if each.label == "Parents")
+    parents.set_value([parents.options[0][:8].ljust(16, "0")])
+    fill_in(app, **{"What_each_gives:_attn+ln,_mlp,_blocks.0,_all_...": "--store=/etc"})
     check(app.button[0].click().run())
     assert "use letters" in app.error[0].value
     assert not (tmp_path / "jobs").exists()
+
+
+def test_parents_are_chosen_among_finished_runs_and_the_task_is_that_of_phase_2(monkeypatch, tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=1)
+    app = open_page(monkeypatch, tmp_path, PAGE, command="Transfer")
+    parents = next(each for each in app.multiselect if each.label == "Parents")
+    assert sorted(parents.options) == sorted(exhibits.with_weights(store.query(), store).values())
+    assert all("seed 1000, " in option for option in parents.options)
+    assert next(each for each in app.selectbox if each.label == "Task").value == "haystack"
+    empty = open_page(monkeypatch, tmp_path / "empty", PAGE, command="Transfer")
+    assert "No finished run keeps weights yet" in said(empty)
+
+
+def test_how_long_a_run_takes_is_said_before_it_starts_if_it_is_known(monkeypatch, tmp_path):
+    fill(RunStore(tmp_path), replicates=1)
+    app = open_page(monkeypatch, tmp_path, PAGE, command="Train")
+    assert "Time unknown: no run of dyck" in said(app)
+    # 4,000 steps of 1,000 sequences, the default of a config that does not say, took 25 seconds.
+    check(fill_in(app, Task="haystack", Steps=8000, Sequences_a_step=500).run())
+    assert "About 25 s of training, at the speed of run " in said(app)
+
+
+def test_a_job_says_what_it_is_at(monkeypatch, tmp_path):
+    jobs, store = JobStore(tmp_path), RunStore(tmp_path)
+    job = jobs.start("train", {"Task": "set"}, command=("python3", "-c", "import time; time.sleep(60)"))
+    app = open_page(monkeypatch, tmp_path, PAGE, command="Claim", job=job.id)
+    assert "Starting: Python imports what it needs" in said(app)
+    with store.claim("going0n") as partial:
+        assert partial is not None
+        partial.write_config("task: {name: set}\ntrain: {steps: 70}\n")
+        assert "going0n set: nothing saved yet" in said(check(app.run()))
+        assert "Starting" not in said(app)
+        history = [
+            {"step": step, "seconds": step / 4, "split": split, "loss_nats": 5 - step / 20, "accuracy": 0.1}
+            for step in (0, 20, 40)
+            for split in ("train", "validation")
+        ]
+        write_state(partial.resume_path, TrainState(step=40, seconds=10.0, history=history), {})
+        check(app.run())
+        (bar,) = app.get("progress")
+        assert bar.proto.text == "going0n set: step 40 of 70, about 8 s left"
+        assert bar.proto.value == 57
+        assert title(app, 0) == "Loss"
+        (line,) = (trace for trace in json.loads(charts(app)[0].proto.spec)["data"] if trace["name"])
+        assert line["name"] == "going0n, set"
+    job.cancel()
+    wait_until_over(job)
+    check(app.run())
+    assert f"Running: {job.id}" not in said(app)
+    assert "No run was finished meanwhile" in said(app)
+
+
+def wait_until_over(job: Job, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while job.is_running and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not job.is_running
 
 
 def test_a_second_job_waits_for_the_box(monkeypatch, tmp_path):

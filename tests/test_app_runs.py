@@ -106,3 +106,12 @@ def test_a_damaged_run_can_be_deleted(monkeypatch, store):
     (sure,) = [each for each in app.button if each.label == "Delete"]
     check(sure.click().run())
     assert broken not in ids(store)
+
+
+def test_from_a_run_to_its_model_in_one_click(monkeypatch, tmp_path):
+    runs = ["f00f71212a994232", "01274ba918921944"]
+    app = open_page(monkeypatch, tmp_path, PAGE, run=runs)
+    links = [(each.proto.page, each.proto.query_string) for each in app.get("page_link")]
+    pages = ("where_does_attention_look", "which_circuit", "how_do_weights_move")
+    assert links == [(page, f"run={runs[0]}") for page in pages]
+    assert "It keeps no weights" in said(app)

@@ -23,14 +23,12 @@ def test_a_cell_is_the_score_of_its_head():
     row = expected.query("layer == 1 and head == 2 and score == 'value'").iloc[0]
     heat, targets = exhibit.figure.data
     assert heat.z[1][2] == pytest.approx(row["value"])
-    assert attention.clicked_head(targets.customdata[5]) == (1, 2)
+    assert [list(place) for place in targets.customdata] == [[layer, head] for layer in (0, 1) for head in (0, 1, 2)]
     assert "16 generated sequences" in exhibit.notes[0]
 
 
 def test_the_scores_of_a_task_come_first():
-    names = list(attention.score_names(TASK))
-    assert names[0] == "entropy_relative"
-    assert set(names[1:4]) == {"key", "value", "own_key"}
+    assert set(list(attention.score_names(TASK))[:3]) == {"key", "value", "own_key"}
     with pytest.raises(ValueError, match="no score 'nose' on haystack"):
         attention.scores(MODEL, TASK, "nose")
 

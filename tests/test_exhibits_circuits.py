@@ -62,10 +62,20 @@ def test_a_pair_is_shown_token_by_token():
 @pytest.mark.parametrize("site", ["z", "resid_pre"])
 def test_a_clicked_cell_is_its_patch(site):
     exhibit = circuits.effects_on_pair(MODEL, TASK, "query", 0, site)
-    places = [circuits.clicked_patch(text) for text in exhibit.figure.data[1].customdata]
+    heat, targets = exhibit.figure.data
     table = exhibit.table
-    expected = zip(table["layer"], table["head"].fillna(0), table["position"])
-    assert sorted(places) == sorted((int(a), int(b), int(c)) for a, b, c in expected)
+    without = [None] * len(table)
+    expected = zip(table["layer"], without if site == "resid_pre" else table["head"], table["position"])
+    assert sorted(targets.customdata, key=str) == sorted(([*place] for place in expected), key=str)
+    # A target covers all of its cell, wherever it is clicked.
+    for x, y, height, base, place, hover in zip(
+        targets.x, targets.base, targets.y, targets.base, targets.customdata, targets.hovertext
+    ):
+        row = int(base + 0.5)
+        assert (height, targets.width) == (1, 1)
+        assert y == row - 0.5
+        assert list(heat.customdata[row][x]) == place
+        assert hover.startswith(f"L{place[0]}")
 
 
 def test_graph_and_faithfulness_are_of_the_cause():

@@ -7,7 +7,10 @@ import pytest
 
 from procpre_interp.describe import config_differences
 from procpre_interp.exhibits import runs as exhibits
+from procpre_interp.run import saved_state
 from procpre_interp.runs import RunStore
+from procpre_interp.train import TrainConfig
+from procpre_interp.train.state import TrainState, write_state
 from tests.explorer import DEMO
 from tests.results import fill
 
@@ -99,3 +102,64 @@ def test_damaged_tables_name_no_condition(tmp_path):
     (tmp_path / "tables" / "broken.json").write_text(json.dumps({}))
     (tmp_path / "tables" / "broken.parquet").write_bytes(b"no")
     assert exhibits.conditions(store) == {"a": "one; two"}
+
+
+def test_seeds_are_whole_numbers_next_to_runs_that_have_none(tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=1)
+    with store.claim("stopped0") as partial:
+        assert partial is not None
+        partial.write_config("task: {name: set}\n")
+    runs = store.query()
+    assert set(runs["status"]) == {"finished", "interrupted"}
+    called = exhibits.names(runs)
+    assert called.pop("stopped0") == "stopped0 interrupted"
+    assert all(", seed 1000, " in name for name in called.values())
+    assert all(", seed 1000, " in name for name in exhibits.with_weights(runs, store).values())
+    assert exhibits.keep(exhibits.listing(runs, {}), seed=[1000])["seed"].tolist() == [1000] * 3
+
+
+def test_what_a_run_being_written_has_saved_is_read_without_its_weights(tmp_path):
+    store, rows = RunStore(tmp_path), [{"step": 5, "split": "validation", "loss_nats": 2.5, "accuracy": 0.25}]
+    with store.claim("going0n") as partial:
+        assert partial is not None
+        partial.write_config("task: {name: set}\ntrain: {steps: 20}\n")
+        assert saved_state(partial.folder) is None
+        (writing,) = exhibits.being_written(store.query(), store)
+        assert (writing.seconds_left, writing.curve) == (None, None)
+        write_state(partial.resume_path, TrainState(step=5, seconds=4.0, history=rows), {})
+        (writing,) = exhibits.being_written(store.query(), store)
+        assert (writing.saved, writing.share, writing.seconds_left) == (5, 0.25, 12.0)
+        assert writing.curve is not None
+        assert writing.curve.table["loss_nats"].tolist() == [2.5]
+        write_state(partial.resume_path, TrainState(step=0, history=[]), {})
+        (writing,) = exhibits.being_written(store.query(), store)
+        assert (writing.seconds_left, writing.curve) == (None, None)
+        for nonsense in ([1], "x", [{"step": "soon"}]):
+            header = json.dumps({"__metadata__": {"state": json.dumps({"step": 7, "history": nonsense})}}).encode()
+            partial.resume_path.write_bytes(len(header).to_bytes(8, "little") + header)
+            found = saved_state(partial.folder)
+            assert found is None or found.step != 7
+
+
+def test_an_estimate_is_the_speed_of_the_newest_run_like_it(tmp_path):
+    store = RunStore(tmp_path)
+    fill(store, replicates=1)  # 4,000 steps of the default 1,000 sequences in 25 seconds
+    runs = store.query()
+    asked = {"task": "haystack", "steps": 400, "batch_size": 500, "n_layers": 2, "d_model": 16}
+    found = exhibits.estimate(runs, store, **asked)
+    assert found is not None
+    assert found.seconds == pytest.approx(1.25)
+    assert found.run == runs["run"].iloc[0]
+    for other in ({"task": "sort"}, {"n_layers": 3}, {"d_model": 32}):
+        assert exhibits.estimate(runs, store, **(asked | other)) is None
+    assert exhibits.estimate(RunStore(tmp_path / "none").query(), store, **asked) is None
+    assert TrainConfig().batch_size == exhibits.DEFAULT_BATCH
+
+
+def test_the_runs_of_a_time():
+    runs = LIST.head(3)
+    times = sorted(runs["created"])
+    assert set(exhibits.finished_between(runs, times[0], times[2])) == set(runs["run"])
+    assert exhibits.finished_between(runs, "2020-01-01T00:00:00+00:00", "2020-01-02T00:00:00+00:00") == []
+    assert exhibits.finished_between(runs, times[0], "") == []

@@ -88,4 +88,4 @@ def test_parts():
 def test_facts():
     found = sequences.facts(TASKS.build("haystack", max_pairs=2, min_pairs=2))
     assert found["Scored targets"] == "17%"
-    assert found["Loss of a uniform guess, nats"] == "5.55"
+    assert found["Loss of a guess, nats"] == "5.55"

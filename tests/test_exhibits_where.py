@@ -185,9 +185,9 @@ def test_every_cell_can_be_clicked_and_is_its_part():
     table = where.effects(found)
     exhibit = where.heatmap(table.loc[table["method"] == "shapley"])
     heat, targets = exhibit.figure.data
-    assert (heat.type, targets.type) == ("heatmap", "scatter")
-    assert [where.clicked_player(text) for text in targets.customdata] == list(VALUES)
-    assert list(targets.y) == ["attn", "mlp", "ln"]
+    assert (heat.type, targets.type) == ("heatmap", "bar")
+    assert list(targets.customdata) == list(VALUES)
+    assert list(exhibit.figure.layout.yaxis.ticktext) == ["attn", "mlp", "ln"]
 
 
 def test_curves_compare_a_part_with_its_absence():

@@ -18,7 +18,7 @@ from procpre_interp.runs import RunStore
 
 PYTHON = (sys.executable, "-c")
 VALUES = {"Task": "dyck", "Steps": 50}
-ARGUMENTS = ("train", "--task", "dyck", "--train.steps=50")
+ARGUMENTS = ("train", "--task", "dyck", "--train.steps=50", "--train.save-seconds=5")
 
 
 def wait_for(job: Job, *states: str, seconds: float = 20) -> str:
@@ -190,7 +190,8 @@ def test_command_lines():
     store = Path("/somewhere/runs")
     values = {"Task": "dyck", "Fields of the task, such as k=8 length=64": "k=8 p_open=0.4", "Steps": 50}
     expected = ["train", "--task", "dyck", "--task.k=8", "--task.p-open=0.4", "--train.steps=50"]
-    assert command_line("train", values, store) == [*expected, "--store", "/somewhere/runs"]
+    often = "--train.save-seconds=5"
+    assert command_line("train", values, store) == [*expected, often, "--store", "/somewhere/runs"]
     assert command_line("reproduce", {}, store) == ["reproduce", "--out", "/somewhere/runs"]
     quick = {"Quick: one replicate of three conditions": True}
     assert command_line("reproduce", quick, store) == ["reproduce", "--quick", "--out", "/somewhere/runs"]
@@ -199,8 +200,10 @@ def test_command_lines():
     sweep = command_line("sweep", {"Sweep": "heads", "Replicates (none: those of the file)": 2}, store)
     assert Path(sweep[1]).is_file()
     assert sweep[2:] == ["--replicates=2", "--out", "/somewhere/runs"]
-    parents = {"Parent: a run, or several with blanks between": "abc def", "Task": "haystack"}
+    parents = {"Parents": "abc def", "Task": "haystack"}
     assert command_line("transfer", parents, store)[:5] == ["transfer", "--parent", "abc", "def", "--task"]
+    default = command_line("transfer", {"Parents": "abc", "Task": "haystack"}, store)
+    assert default[3:] == ["--task", "haystack", often, "--store", "/somewhere/runs"]
 
 
 @pytest.mark.parametrize(
@@ -214,8 +217,8 @@ def test_command_lines():
         ("train", {"Task": "text", "Fields of the task, such as k=8 length=64": "corpus=x"}, "write fields"),
         ("train", {"Task": "text", "Fields of the task, such as k=8 length=64": "k=../x"}, "write fields"),
         ("train", {"Task": "dyck", "Fields of the task, such as k=8 length=64": "--store=/etc"}, "write fields"),
-        ("transfer", {"Parent: a run, or several with blanks between": "--store=/etc"}, "use letters"),
-        ("transfer", {"Parent: a run, or several with blanks between": "a;rm"}, "use letters"),
+        ("transfer", {"Parents": "--store=/etc"}, "use letters"),
+        ("transfer", {"Parents": "a;rm"}, "use letters"),
         ("claim", {"Claim": "../../x"}, "unknown claim"),
         ("sweep", {"Sweep": "/etc/passwd"}, "unknown sweep"),
         ("train", {"Nonsense": 1}, "has no 'Nonsense'"),

@@ -10,14 +10,11 @@ from procpre_interp.patch.graph import Graph
 from procpre_interp.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve, overlap_bars
 from procpre_interp.plots.patching import patch_heatmap
 from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, translucent
-from procpre_interp.plots.weights import DRIFT, cka_heatmap, drift_figure, spectrum_figure
+from procpre_interp.plots.weights import DRIFT, KINDS, cka_heatmap, drift_figure, spectrum_figure
 from procpre_interp.probe.weights import drift, spectra
+from tests.figures import colour_range, colour_title, headings, subtitle, unbroken
 from tests.models import TINY, random_model
 from tests.results import NAN
-
-
-def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
 
 
 def patches(*, heads: int = 0, positions: int = 0, **columns) -> pd.DataFrame:
@@ -52,11 +49,11 @@ def test_a_residual_patch_has_layers_down_and_positions_across():
     assert list(figure.layout.yaxis.ticktext) == ["0", "1"]
     assert figure.layout.yaxis.autorange == "reversed"
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Position", "Layer")
-    assert (cells.zmin, cells.zmax) == (-1.011, 1.011)
-    assert cells.customdata[1][11] == "L1, position 11: share -1.01, effect +4, logit difference 2"
+    assert colour_range(figure) == (-1.011, 1.011)
+    assert cells.hovertext[1][11] == "L1, position 11: share -1.01, effect +4, logit difference 2"
     wanted = "corrupted runs, each activation replaced by the pair's other run's; logit difference; n = 1,200 pairs"
     assert subtitle(figure) == f"{wanted}, no interval"
-    assert cells.colorbar.title.text == "Share of the gap"
+    assert colour_title(figure) == "Share of the gap"
 
 
 def test_a_head_patch_has_heads_across_or_down():
@@ -65,13 +62,13 @@ def test_a_head_patch_has_heads_across_or_down():
     np.testing.assert_allclose(cells.z, [[4, 5, 6], [4, 5, 6]])
     assert (list(figure.layout.xaxis.ticktext), list(figure.layout.yaxis.ticktext)) == (["0", "1", "2"], ["0", "1"])
     assert figure.layout.xaxis.title.text == "Head"
-    assert cells.colorbar.title.text == "Change of the logit difference"
+    assert colour_title(figure) == "Change of the logit difference"
     figure = patch_heatmap(patches(heads=2, positions=3), "z")
     (cells,) = figure.data
     np.testing.assert_allclose(cells.z[3], [-1.1, -1.101, -1.102])
     assert list(figure.layout.yaxis.ticktext) == ["L0H0", "L0H1", "L1H0", "L1H1"]
     assert figure.layout.yaxis.title.text == "Layer and head"
-    assert cells.customdata[1][2].startswith("L0H1, position 2: share +0.102, effect +5")
+    assert cells.hovertext[1][2].startswith("L0H1, position 2: share +0.102, effect +5")
 
 
 def test_a_patch_of_a_whole_site_is_one_column():
@@ -88,7 +85,7 @@ def test_tokens_label_positions():
     figure = patch_heatmap(patches(positions=3), "resid_pre", tokens=["a", "&", "a"])
     assert list(figure.layout.xaxis.tickvals) == [0, 1, 2]
     assert list(figure.layout.xaxis.ticktext) == ["a", "&amp;", "a"]
-    assert figure.data[0].customdata[0][2].startswith("L0, position 2 (a): ")
+    assert figure.data[0].hovertext[0][2].startswith("L0, position 2 (a): ")
     with pytest.raises(ValueError, match="2 tokens, and patches at positions up to 2"):
         patch_heatmap(patches(positions=3), "resid_pre", tokens=["a", "b"])
 
@@ -96,7 +93,7 @@ def test_tokens_label_positions():
 def test_an_undefined_share_is_a_gap():
     figure = patch_heatmap(patches(positions=2, share=NAN), "resid_pre")
     assert np.isnan(figure.data[0].z).all()
-    assert figure.data[0].zmax == 1
+    assert colour_range(figure) == (-1, 1)
 
 
 def test_patches_that_cannot_be_drawn():
@@ -134,7 +131,7 @@ def drawn_nodes(figure: go.Figure) -> dict:
     return {
         name: (x, y, opacity, trace.marker.color)
         for trace in figure.data
-        if trace.mode == "markers+text"
+        if trace.mode == "markers+text" and trace.customdata is not None
         for name, x, y, opacity in zip(trace.customdata, trace.x, trace.y, trace.marker.opacity)
     }
 
@@ -171,21 +168,47 @@ def test_components_stand_by_layer():
     # Nothing reaches these two with an edge that is drawn.
     faint = {name for name, (*_, opacity, _) in nodes.items() if opacity < 1}
     assert faint == {"blocks.0.attn.head.1", "blocks.1.mlp"}
-    assert dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals)) == {"layer 0": first[1], "layer 1": 2}
+    # Each layer is a band with its label, and holds its heads and its MLP.
+    bands = [(band.y0, band.y1) for band in figure.layout.shapes]
+    assert list(figure.layout.yaxis.ticktext) == ["layer 0", "layer 1"]
+    for (low, high), label, layer in zip(bands, figure.layout.yaxis.tickvals, (0, 1), strict=True):
+        inside = {name for name, (_, y, *_) in nodes.items() if low < y < high}
+        assert inside == {name for name in nodes if name.startswith(f"blocks.{layer}.")}
+        assert low < label < high
+    assert bands[0][1] < bands[1][0]
 
 
-def test_edges_end_at_their_components_and_enter_heads_apart():
+def drawn_entries(figure: go.Figure) -> dict:
+    """Mark of an entry -> its places."""
+    return {
+        trace.text: list(zip(trace.x, trace.y))
+        for trace in figure.data
+        if trace.mode == "markers+text" and trace.customdata is None
+    }
+
+
+def test_edges_are_arrows_from_their_writer_to_an_entry_of_their_reader():
     figure = circuit_graph(EDGES)
-    nodes, edges = drawn_nodes(figure), drawn_edges(figure)
+    nodes, edges, entries = drawn_nodes(figure), drawn_edges(figure), drawn_entries(figure)
     assert len(edges) == 4  # neither the 0 nor the NaN
     for name, trace in edges.items():
         writer, reader = name.split(" → ")
         start, end = nodes[writer], nodes[reader.removesuffix(".q").removesuffix(".v")]
-        assert trace.x[0] == start[0]
-        assert trace.x[2] == pytest.approx(end[0], abs=0.1)
-        assert start[1] < trace.y[0] < trace.y[1] < trace.y[2] < end[1]
-    q, v = (edges[f"embed → blocks.0.attn.head.0.{entry}"].x[2] for entry in "qv")
+        assert trace.x[0] == pytest.approx(start[0])
+        assert trace.x[-1] == pytest.approx(end[0], abs=0.3)
+        assert start[1] < trace.y[0] < trace.y[10] < trace.y[-1] < end[1]
+        # A head at the end alone: a mark on the way would look like a node.
+        assert (trace.marker.symbol, trace.marker.angleref) == ("arrow", "previous")
+        assert max(trace.marker.size[:-1]) == 0 < trace.marker.size[-1]
+    assert set(entries) == {"q", "v"}
+    for entry in "qv":
+        trace = edges[f"embed → blocks.0.attn.head.0.{entry}"]
+        assert entries[entry] == [pytest.approx((trace.x[-1], trace.y[-1]))]
+    (q, _), (v, _) = entries["q"][0], entries["v"][0]
     assert q < nodes["blocks.0.attn.head.0"][0] < v
+    named = {trace.name: trace.marker.color for trace in figure.data if trace.text in ("q", "v")}
+    assert list(named) == ["q: into queries", "v: into values"]
+    assert len(set(named.values())) == 2
 
 
 def test_the_graph_of_a_model_has_all_its_components():
@@ -245,8 +268,7 @@ def test_faithfulness_has_medians_and_bands_of_random_circuits():
         "Share of the metric",
     )
     assert list(figure.layout.xaxis2.ticktext) == ["0", "1", "10", "100"]
-    headings = [note.text for note in figure.layout.annotations]
-    assert [heading.split(":")[0] for heading in headings] == ["Faithfulness", "Completeness"]
+    assert [heading.split(":")[0] for heading in headings(figure)] == ["Faithfulness", "Completeness"]
 
 
 def test_faithfulness_alone():
@@ -284,7 +306,7 @@ def test_overlaps_stand_beside_chance():
 def test_spectra_have_a_panel_a_kind_and_a_line_a_head():
     table = spectra(random_model())
     figure = spectrum_figure(table.sample(frac=1, random_state=0), matrices=["W_V", "W_E"])
-    assert [note.text for note in figure.layout.annotations] == ["W_V", "W_E"]
+    assert headings(figure) == ["W_V: values", "W_E: tokens in"]
     (first, second), (embed,) = ([trace for trace in figure.data if trace.xaxis == axis] for axis in ("x", "x2"))
     assert [trace.name for trace in (first, second, embed)] == ["layer 0", "layer 1", "no layer"]
     assert [trace.line.color for trace in (first, second, embed)] == [*OTHERS[:2], COMPONENT_COLOURS["embed"]]
@@ -305,7 +327,7 @@ def test_spectra_of_all_matrices_fill_a_grid():
     table = spectra(random_model())
     figure = spectrum_figure(table)
     kinds = list(dict.fromkeys(table["matrix"]))
-    assert [note.text for note in figure.layout.annotations] == kinds
+    assert [heading.split(":")[0] for heading in headings(figure)] == kinds
     legend = [trace.name for trace in figure.data if trace.showlegend]
     assert sorted(legend) == ["layer 0", "layer 1", "no layer"]
     with pytest.raises(ValueError, match="unknown matrix 'W_q'"):
@@ -324,24 +346,29 @@ def test_heads_of_one_dimension_are_points_apart():
 def test_drift_has_a_row_a_kind_of_matrix():
     table = drift(random_model(), random_model(seed=1))
     figure = drift_figure(table)
-    headings = [note.text for note in figure.layout.annotations]
-    assert headings == list(DRIFT.values())
+    assert headings(figure) == [unbroken(title) for title in DRIFT.values()]
     names = list(figure.layout.yaxis.ticktext)
     assert names[0] == "layer 0 W_Q"
     assert set(names[-3:]) == {"W_E", "W_pos", "W_U"}
     for column, measure in enumerate(DRIFT):
         axis = f"x{column + 1}" if column else "x"
-        points = next(trace for trace in figure.data if trace.xaxis == axis and trace.name == "a matrix")
-        found = {(text, round(x, 9)) for text, x in zip(points.text, points.x)}
+        traces = [trace for trace in figure.data if trace.xaxis == axis and trace.name != "no preferred direction"]
+        assert [trace.name for trace in traces] == list(KINDS.values())
+        points = [(text, x, y) for trace in traces for text, x, y in zip(trace.text, trace.x, trace.y)]
+        found = {(text, round(x, 9)) for text, x, _ in points}
         rows = table.to_dict("records")
         assert found == {(f"{row['component']} {row['matrix']}", round(row[measure], 9)) for row in rows}
-        for text, y in zip(points.text, points.y):
+        for text, _, y in points:
             assert names[int(y)].split()[-1] == text.split()[-1]
     expected = [trace for trace in figure.data if trace.name == "no preferred direction"]
     assert [trace.xaxis for trace in expected] == ["x3", "x4"]
     np.testing.assert_allclose(sorted(expected[0].x), sorted(table["expected"]))
-    first = next(trace for trace in figure.data if trace.name == "a matrix")
-    colours = dict(zip(first.text, first.marker.color))
+    colours = {
+        text: colour
+        for trace in figure.data
+        if trace.xaxis == "x"
+        for text, colour in zip(trace.text, trace.marker.color)
+    }
     assert colours["blocks.1.attn.head.2 OV"] == translucent(COMPONENT_COLOURS["attn"], 0.6)
     assert colours["blocks.0.mlp W_in"] == translucent(COMPONENT_COLOURS["mlp"], 0.6)
 
@@ -368,7 +395,7 @@ def test_cka_has_one_models_sites_down():
     (cells,) = figure.data
     assert (list(cells.y), list(cells.x)) == (["a", "b"], ["a", "c"])
     np.testing.assert_array_equal(cells.z, [[1, 0.2], [-0.01, NAN]])
-    assert (cells.zmin, cells.zmax) == (0, 1)
+    assert colour_range(figure) == (0, 1)
     assert figure.layout.yaxis.autorange == "reversed"
     assert figure.layout.yaxis.title.text == "Site of the fresh"
     assert figure.layout.xaxis.title.text == "Site of the transferred"

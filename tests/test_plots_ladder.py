@@ -11,6 +11,7 @@ from procpre_interp.plots.heatmaps import ALL_LAYERS, METHODS, player_colours, t
 from procpre_interp.plots.ladder import dose_response, ladder
 from procpre_interp.plots.theme import COMPONENT_COLOURS, CONDITION_COLOURS, OTHERS
 from procpre_interp.transfer_map import transfer_map
+from tests.figures import colour_range, colour_title, subtitle
 from tests.results import NAN
 
 PLAYERS = ["blocks.0.attn", "blocks.1.attn", "blocks.1.mlp", "pos"]
@@ -30,15 +31,12 @@ def effects(**columns) -> pd.DataFrame:
     return pd.DataFrame(table | columns)
 
 
-def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text.replace("<br>", " ")  # type: ignore[union-attr]
-
-
 def test_the_heat_map_puts_each_player_in_its_place():
     figure = transfer_heatmap(effects())
     (cells,) = figure.data
-    assert list(cells.x) == ["layer 0", "layer 1", ALL_LAYERS]
-    assert list(cells.y) == ["attn", "mlp", "pos"]
+    assert list(figure.layout.xaxis.ticktext) == ["layer 0", "layer 1", ALL_LAYERS]
+    assert list(figure.layout.yaxis.ticktext) == ["attn", "mlp", "pos"]
+    assert (list(cells.x), list(cells.y)) == ([0, 1, 2], [0, 1, 2])
     np.testing.assert_array_equal(cells.z, [[40.0, -10.0, NAN], [NAN, 2.0, NAN], [NAN, NAN, 20.0]])
     # Bold where the decision of the adjusted test says so; the interval stands below, in the unit of the axis.
     assert cells.text.tolist() == [
@@ -46,14 +44,14 @@ def test_the_heat_map_puts_each_player_in_its_place():
         ["", "+2.0<br>[-1.0, +6.0]", ""],
         ["", "", "+20.0<br>no interval"],
     ]
-    assert cells.customdata[0][0] == "blocks.0.attn: +40.0 [+30.0, +50.0], n = 6"
-    assert cells.customdata[2][2] == "pos: +20.0 no interval, n = 6"
-    assert (cells.zmin, cells.zmax) == (-40.0, 40.0)
+    assert cells.hovertext[0][0] == "blocks.0.attn: +40.0 [+30.0, +50.0], n = 6"
+    assert cells.hovertext[2][2] == "pos: +20.0 no interval, n = 6"
+    assert (cells.customdata[0][0], cells.customdata[2][2]) == ("blocks.0.attn", "pos")
+    assert colour_range(figure) == (-40.0, 40.0)
     assert figure.layout.yaxis.autorange == "reversed"
-    assert "Shapley value; bold: decided by its adjusted test; n is given when you hover over a cell" in subtitle(
-        figure
-    )
-    assert cells.colorbar.title.text == "Effect (percentage points)"
+    caption = "Shapley value; bold: decided by its adjusted test; n is given when you hover over a cell"
+    assert caption in subtitle(figure)
+    assert colour_title(figure) == "Effect (percentage points)"
     assert figure.layout.title.text == "Effect on accuracy"
 
 
@@ -77,18 +75,20 @@ def test_a_heat_map_of_few_columns_is_as_wide_as_they_need_and_one_of_many_fills
 )
 def test_rows_and_columns(players: list[str], rows: list[str], columns: list[str]):
     table = effects().head(2).assign(player=players)
-    (cells,) = transfer_heatmap(table).data
-    assert (list(cells.y), list(cells.x)) == (rows, columns)
+    figure = transfer_heatmap(table)
+    (cells,) = figure.data
+    assert (list(figure.layout.yaxis.ticktext), list(figure.layout.xaxis.ticktext)) == (rows, columns)
     assert int(np.isfinite(cells.z).sum()) == 2
 
 
 def test_steps_are_written_whole():
     table = effects(outcome="restricted_time_steps", estimate=[-1234.5, -99.0, 0.0, NAN])
-    (cells,) = transfer_heatmap(table, title="Steps").data
+    figure = transfer_heatmap(table, title="Steps")
+    (cells,) = figure.data
     assert cells.text[0][0].startswith("<b>-1,234</b><br>")
     assert cells.text[0][1].startswith("<b>-99.00</b><br>")
-    assert cells.zmax == 1234.5
-    assert cells.colorbar.title.text == "Effect (steps)"
+    assert colour_range(figure)[1] == 1234.5
+    assert colour_title(figure) == "Effect (steps)"
 
 
 def test_a_heat_map_shows_one_map():

@@ -27,10 +27,11 @@ with place:
         state.show_answer(inside.most_moved(exhibit))
         state.show(exhibit)
     elif tab == "spectra":
-        for side, subject in (("before", before), ("after", after)):
-            exhibit = models.measure_model(weights.spectra, subject, of=subject.name)
-            state.show_answer(inside.steepest(exhibit, subject.name))
-            state.show(exhibit, key=side)
+        for column, side, subject in zip(st.columns(2), ("before", "after"), (before, after)):
+            with column:
+                exhibit = models.measure_model(weights.spectra, subject, of=subject.name)
+                state.show_answer(inside.steepest(exhibit, subject.name))
+                state.show(exhibit, key=side)
     else:
         tasks = {subject.task.name: subject.task for subject in (before, after)}
         task = tasks[state.choose("Sequences of", list(tasks), "task")]

@@ -4,17 +4,16 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import job_views
 import state
 import streamlit as st
 
 from procpre_interp.exhibits import Answer
-from procpre_interp.exhibits.runs import being_written
 from procpre_interp.jobs import FORMS, Job, JobStore, Option, Value, command_line
 from procpre_interp.terminal import usable_cores
 
 ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
 REFRESH_SECONDS = 2
-
 state.open_page(
     "Run something", "A job is a process of its own: it goes on when this page, or the explorer, is closed."
 )
@@ -29,6 +28,8 @@ def ask(option: Option, key: str) -> Any:
     if option.kind == "choice":
         index = option.choices.index(str(option.default)) if option.default in option.choices else 0
         return st.selectbox(option.label, option.choices, index=index, key=key)
+    if option.kind == "runs":
+        return job_views.choose_runs(option.label, store, key)
     if option.kind in ("word", "pairs"):
         return st.text_input(option.label, str(option.default or ""), key=key)
     least, default = (int, float)[option.kind == "float"](option.least), option.default
@@ -37,20 +38,22 @@ def ask(option: Option, key: str) -> Any:
 
 
 def start(name: str, values: Mapping[str, Value]) -> None:
-    st.query_params["job"] = jobs.start(name, values).id
+    st.query_params["job"] = st.session_state["job"] = jobs.start(name, values).id
 
 
 def show_form(name: str) -> None:
     form = FORMS[name]
     st.markdown(form.about)
-    with st.form(f"form_{name}"):
+    with st.container(border=True):
         values, columns = {}, st.columns(2)
         for index, option in enumerate(form.options):
             with columns[index % 2]:
                 values[option.label] = ask(option, f"{name}_{index}")
         busy = [job for job in jobs.all() if job.is_running]
-        anyway = st.checkbox("Start beside it all the same", key=f"{name}_anyway") if busy else True
-        sent = st.form_submit_button("Start", type="primary")
+        if name in ("train", "transfer"):
+            st.caption(job_views.how_long(values, store))
+        anyway = st.checkbox("Start anyway", key=f"{name}_anyway") if busy else True
+        sent = st.button("Start", type="primary", key=f"{name}_start")
     if busy:
         st.caption(f"Running: {busy[0].id}. {usable_cores()} cores; two jobs at once slow each other down.")
     if sent:
@@ -80,6 +83,13 @@ def show_jobs() -> None:
     if not found:
         st.caption("No job yet.")
         return
+    running = {job_id for job_id, now in states.items() if now in ("running", "stopping")}
+    if st.session_state.setdefault("running_jobs", running) != running:
+        # The form above says what runs, and lists of runs are kept for a while: both are out of date now.
+        st.session_state["running_jobs"] = running
+        state.list_runs.clear()
+        state.list_models.clear()
+        st.rerun()
     job = jobs.open(state.choose("Job", found, "job"))
     now = states[job.id]
     if job.arguments:
@@ -93,15 +103,15 @@ def show_jobs() -> None:
     if now in ("running", "stopping"):
         label = "Cancel: saves its state" if now == "running" else "Kill: loses what was not saved"
         buttons.button(label, key="cancel_job", on_click=job.cancel)
-        for row in being_written(state.list_runs(store.path), store):
-            st.progress(row.share, f"{row.run[:8]} {row.task}: {row.saved:,} of {row.steps:,} steps saved")
+        job_views.show_progress(job, store)
     else:
         if not job.problem:
             label = "Repeat" if now == "finished" else "Go on from there"
             buttons.button(label, key="repeat_job", on_click=start, args=(job.name, job.values))
         if buttons.button("Forget", key="delete_job"):
             ask_and_delete(job)
-    st.code(job.log() or "(nothing said yet)", language=None, height=320)
+        job_views.show_results(job, store)
+    st.code(job.log() or "(no output yet)", language=None, height=320)
 
 
 at_work = sum(job.is_running for job in jobs.all())

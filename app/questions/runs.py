@@ -17,6 +17,14 @@ COLUMNS = {
 }
 
 
+# Pages that look into the model of a run.
+LOOKS = {
+    "questions/where_does_attention_look.py": "Where does attention look?",
+    "questions/which_circuit.py": "Which circuit?",
+    "questions/how_do_weights_move.py": "How do weights move?",
+}
+
+
 def show_troubles(title: str, table: pd.DataFrame) -> None:
     """One line, and what stands behind it: all of it at once where it is short."""
     if len(table):
@@ -96,6 +104,13 @@ for wanted in choose_runs(exhibits.keep(listed, **filters)):
     except (UnknownRun, DamagedRun) as problem:
         st.error(state.quoted(str(problem), 500))
         ids += [wanted] if wanted in names else []
+for run in runs:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(state.escaped(names.get(run.id, run.id)))
+        for page, label in LOOKS.items() if run.steps else ():
+            st.page_link(page, label=label, query_params={"run": run.id})
+        if not run.steps:
+            st.caption("It keeps no weights, so there is no model to look into.")
 if runs:
     tab, place = state.tabs({name.lower(): name for name in details.TABS})
     with place:

@@ -1,5 +1,7 @@
 """Where does attention look? Heads by layer, the pattern of one sequence, over the checkpoints of both phases."""
 
+from collections.abc import Sequence
+
 import models
 import state
 import streamlit as st
@@ -22,16 +24,23 @@ for column, (label, run_key, key) in zip(columns, (("Run", "run", "at"), ("Other
         subjects.append(models.choose_moment(runs[-1], store, key))
 first, sides = subjects[0], ("first", "second")
 
-score = state.choose("Score", attention.score_names(first.task), "score")
-for column, side, subject in zip(columns, sides, subjects):
+tables = [models.measure(attention.score_table, subject) for subject in subjects]
+names = attention.score_names(first.task)
+job = attention.standing_out(tables[0], first.task).score
+score = state.choose("Score", {job: names[job]} | names, "score")
+start = attention.standing_out(tables[0], first.task, score)
+
+
+def take(place: Sequence[int]) -> None:
+    """Show the head of the cell that was clicked."""
+    st.session_state.update(layer=int(place[0]), head=int(place[1]), all_heads=False)
+
+
+columns = st.columns(2) if beside else [st.container()]
+for column, side, subject, table in zip(columns, sides, subjects, tables):
     with column:
         if score in attention.score_names(subject.task):
-            exhibit = models.measure(attention.scores, subject, score, of=subject.name)
-
-            def take(text: str) -> None:
-                head = attention.clicked_head(text)
-                st.session_state.update(layer=head[0], head=head[1], all_heads=False)
-
+            exhibit = attention.scored(table, subject.task, score, of=subject.name)
             state.show_answer(inside.strongest_head(exhibit, score, subject.name))
             state.show(exhibit, key=side, on_click=take)
         else:
@@ -42,9 +51,9 @@ with place:
     if tab == "pattern":
         row = st.columns(4, vertical_alignment="bottom")
         with row[0]:
-            layer = state.choose_number("Layer", 0, first.model.config.n_layers - 1, "layer")
+            layer = state.choose_number("Layer", 0, first.model.config.n_layers - 1, "layer", start=start.layer)
         with row[1]:
-            head = state.choose_number("Head", 0, first.model.config.n_heads - 1, "head")
+            head = state.choose_number("Head", 0, first.model.config.n_heads - 1, "head", start=start.head)
         with row[2]:
             example = state.choose_number("Generated sequence", 0, attention.SEQUENCES - 1, "example")
         with row[3]:
@@ -63,9 +72,11 @@ with place:
                 pattern = models.measure(attention.pattern, subject, tuple(tokens.tolist()), *where, of=subject.name)
                 state.show(pattern, key=side)
     elif tab == "scores":
-        for side, subject in zip(sides, subjects):
-            st.caption(subject.name)
-            state.show_table(models.measure(attention.scores, subject).table, f"scores_{side}")
+        for side, subject, table in zip(sides, subjects, tables):
+            st.caption(f"{subject.name}: each score of each head, and what even attention gives")
+            grid = attention.score_grid(table, subject.task)
+            rounded = {name: st.column_config.NumberColumn(format="%.3f") for name in grid if name != "of"}
+            state.show_table(grid, f"scores_{side}", rounded)
     else:
         for side, run in zip(sides, runs):
             kept = attention.moments(run, store)

@@ -37,7 +37,7 @@ TABS = {"map": "Map", "bars": "All methods", "table": "Table"}
 tab, place = state.tabs(TABS)
 with place:
     if tab == "map":
-        state.show(where.heatmap(shown), on_click=lambda text: st.session_state.update(part=where.clicked_player(text)))
+        state.show(where.heatmap(shown), on_click=lambda player: st.session_state.update(part=player))
     elif tab == "bars":
         state.show(where.bars(table))
     else:

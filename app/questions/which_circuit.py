@@ -1,5 +1,7 @@
 """Which circuit? A live patch on one pair, patches over many pairs, edges as a graph, and what circuits carry alone."""
 
+from collections.abc import Sequence
+
 import models
 import state
 import streamlit as st
@@ -18,7 +20,7 @@ with left:
     run = state.choose_run(store)
 with right:
     subject = models.choose_moment(run, store)
-    cause = state.choose("Cause", circuits.causes(subject.task), "cause")
+cause = state.choose("Cause", circuits.causes(subject.task), "cause")
 config = subject.model.config
 
 
@@ -31,9 +33,9 @@ def show_live_patch(site: str) -> None:
     st.dataframe(shown, alt="the pair, token by token")
     length = pair.clean.shape[1]
 
-    def take(text: str) -> None:
-        layer, head, position = circuits.clicked_patch(text)
-        st.session_state.update(layer=layer, head=head, position=position, everywhere=False)
+    def take(place: Sequence[int | None]) -> None:
+        chosen = dict(zip(("layer", "head", "position"), (int(number or 0) for number in place)))
+        st.session_state.update(chosen, everywhere=False)
 
     exhibit = models.measure(circuits.effects_on_pair, subject, cause, number, site)
     state.show_answer(inside.strongest_patch(exhibit))

@@ -23,11 +23,18 @@ from procpre_interp.seeding import stream
 from procpre_interp.train.process import run_threads
 
 GENERAL = {
-    "entropy_relative": "Entropy over its maximum (0 one key, 1 even)",
-    "entropy_bits": "Entropy (bits)",
-    "distance": "Distance (tokens back)",
+    "entropy_relative": "Spread of attention (0 one token, 1 even)",
+    "entropy_bits": "Spread of attention (entropy, bits)",
+    "distance": "Distance that attention looks back (tokens)",
 }
-"""Scores that every task has: name -> what people read."""
+"""Scores that every task has, other than shares of attention: name -> what people read."""
+
+READINGS = {
+    "entropy_relative": "0 (pale): the head looks at one token; 1 (dark): evenly at all that it may look at.",
+    "entropy_bits": "0 bits: the head looks at one token; each further bit is twice as many tokens.",
+    "distance": "How many tokens back the head looks, on average: the darker, the further.",
+}
+"""How to read each of them."""
 
 SEQUENCES = 128
 """Sequences that scores are means over, as `procpre-interp probe` has it."""
@@ -44,6 +51,15 @@ class Moment:
     """None: the transplanted model of the run itself, before its first step."""
     phase: int
     """1 or 2; the transplanted model begins phase 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A score, and the head that stands out by it: where a reader should look first."""
+
+    score: str
+    layer: int
+    head: int
 
 
 def moments(run: Run, store: RunStore) -> list[Moment]:
@@ -70,11 +86,28 @@ def moments(run: Run, store: RunStore) -> list[Moment]:
 
 
 def score_names(task: Task) -> dict[str, str]:
-    """The scores that heads have on a task: name -> what people read. Entropy and the task's own come first."""
+    """The scores that heads have on a task: name -> what people read. Those of the task's own come first."""
     own = {name: f"{in_words(name)}: {target.description.rstrip('.')}" for name, target in targets_of(task).items()}
     special = {name: text for name, text in own.items() if name not in targets_of(None)}
-    first = {"entropy_relative": GENERAL["entropy_relative"]}
-    return first | special | GENERAL | {name: text for name, text in own.items() if name not in special}
+    return special | GENERAL | {name: text for name, text in own.items() if name not in special}
+
+
+def standing_out(table: pd.DataFrame, task: Task, score: str | None = None) -> Look:
+    """The score of the task's job, or `score`, and the head that stands out by it, from a `score_table`.
+
+    The job is a target that finds the answer; of several, and of all targets where none does, the one with a head
+    furthest above even attention. By entropy the head furthest below even attention stands out.
+    """
+    targets = targets_of(task)
+    jobs = [name for name, target in targets.items() if target.finds_answer] or list(targets)
+    lead = table["value"] - table["uniform"]
+    lead = lead.where(~table["score"].isin(["entropy_relative", "entropy_bits"]), -lead)
+    among = table["score"].isin(jobs) if score is None else table["score"] == score
+    lead = lead.loc[among].dropna()  # NaN: no query of these sequences has the score
+    if lead.empty:
+        return Look(score or next(iter(GENERAL)), 0, 0)
+    row = table.loc[lead.idxmax()]
+    return Look(str(row["score"]), int(row["layer"]), int(row["head"]))
 
 
 def sample(task: Task, seed: int, n: int) -> Batch:
@@ -85,32 +118,47 @@ def sample(task: Task, seed: int, n: int) -> Batch:
 def scores(
     model: HookedTransformer,
     task: Task,
-    score: str = "entropy_relative",
+    score: str | None = None,
     *,
     seed: int = 0,
     n: int = SEQUENCES,
     of: str = "",
 ) -> Exhibit:
-    """One score of every head over `n` generated sequences; each cell can be clicked, and is its head. `of`: whose."""
+    """One score of every head over `n` generated sequences, by default that of the task's job. `of`: whose.
+
+    Each cell can be clicked; its custom data are its layer and head.
+    """
+    table = score_table(model, task, seed=seed, n=n)
+    return scored(table, task, score or standing_out(table, task).score, seed=seed, n=n, of=of)
+
+
+def scored(table: pd.DataFrame, task: Task, score: str, *, seed: int = 0, n: int = SEQUENCES, of: str = "") -> Exhibit:
+    """The same from the `score_table` of these sequences. Raises `ValueError` for a score that the task lacks."""
     if score not in (known := score_names(task)):
         raise ValueError(f"no score {score[:40]!r} on {task.name}; there are: {', '.join(known)}")
-    table = attention_scores(model, sample(task, seed, n), task)
     figure = score_heatmap(table, score, title=f"{in_words(score)}{f': {of}' if of else ''}")
+    even = float(table.loc[table["score"] == score, "uniform"].mean())
+    reading = READINGS.get(score) or (
+        f"The share of a head's attention that goes where this score asks ({known[score].partition(': ')[2]}). "
+        f"1 is all of it, and {even:.2g} what even attention gives: a head far above that does this job."
+    )
     return Exhibit(
         name=f"attention_{score}",
-        figure=add_click_targets(figure, lambda head, layer: f"L{layer}H{head}"),
-        reading=f"{known[score]}."
-        if score in GENERAL
-        else f"{known[score]}. A head that is darker than even attention does this job.",
+        figure=add_click_targets(figure),
+        reading=reading,
         table=table,
         notes=(f"Means over {n:,} generated sequences of {task.name}, seed {seed}.",),
     )
 
 
-def clicked_head(hover: str) -> tuple[int, int]:
-    """Layer and head of a clicked cell of `scores`."""
-    layer, _, head = hover.partition(":")[0].removeprefix("L").partition("H")
-    return int(layer), int(head)
+def score_grid(table: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """A `score_table` for people: one row per head, and a first one for even attention; one column per score."""
+    order = [score for score in score_names(task) if score in set(table["score"])]
+    heads = table.pivot(index=["layer", "head"], columns="score", values="value")[order].reset_index()
+    heads.insert(0, "of", [f"L{layer}H{head}" for layer, head in zip(heads.pop("layer"), heads.pop("head"))])
+    even = table.groupby("score")["uniform"].first()[order].to_frame().T.assign(of="even attention")
+    found = pd.concat([even, heads], ignore_index=True)[["of", *order]]
+    return found.rename(columns={name: in_words(name).lower() for name in order}).rename_axis(columns=None)
 
 
 def sequence(task: Task, seed: int, example: int) -> Int[Tensor, " pos"]:

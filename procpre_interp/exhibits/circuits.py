@@ -95,7 +95,10 @@ def effects(
 def effects_on_pair(
     model: HookedTransformer, task: Task, cause: str, pair: int = 0, site: str = "z", *, seed: int = 0
 ) -> Exhibit:
-    """Effect of each patch of a site on one pair, over its tokens; each cell can be clicked, and is its patch."""
+    """Effect of each patch of a site on one pair, over its tokens; each cell can be clicked.
+
+    The custom data of a cell are the patch's layer, head (None where the site has none) and position.
+    """
     found = one_pair(task, cause, pair, seed)
     table = activation_patching(model, found, sites=[_site(site)])
     names = token_names(task, found.corrupted[0].tolist())
@@ -107,13 +110,6 @@ def effects_on_pair(
         table=table.assign(token=[names[position] for position in table["position"]]),
         notes=("One pair: an observation.",),
     )
-
-
-def clicked_patch(hover: str) -> tuple[int, int, int]:
-    """Layer, head (0 where the site has none) and position of a clicked cell of `effects_on_pair`."""
-    head, _, position = hover.partition(":")[0].partition(", position ")
-    layer, _, number = head.removeprefix("L").partition("H")
-    return int(layer), int(number or 0), int(position.split()[0])
 
 
 def live_patch(
@@ -163,13 +159,12 @@ def live_patch(
     answers = [int(found.answers), int(found.wrong)]
     most = sorted({int(token) for probs in runs.values() for token in probs.topk(2).indices} - set(answers))
     tokens = [*answers, *most][:MOST_TOKENS]
-    labels = token_names(task, tokens)
-    what = [f"{labels[0]} (clean answer)", f"{labels[1]} (corrupted answer)", *labels[2:]]
+    names, roles = token_names(task, tokens), ["clean answer", "corrupted answer", *[""] * (len(tokens) - 2)]
     table = pd.DataFrame(
         [
-            {"run": run, "token": name, "id": token, "probability": float(probs[token])}
+            {"run": run, "token": name, "role": role, "id": token, "probability": float(probs[token])}
             for run, probs in runs.items()
-            for token, name in zip(tokens, what)
+            for token, name, role in zip(tokens, names, roles)
         ]
     )
     where = "at all positions" if position is None else f"at position {position}"
@@ -189,8 +184,9 @@ def graph(model: HookedTransformer, task: Task, cause: str, *, n_edges: int = 25
     return Exhibit(
         name="circuit_graph",
         figure=circuit_graph(table, n=n_edges, title=f"The {n_edges} strongest edges; cause: {cause}"),
-        reading="Read from the embedding below to the logits above: a line is what one component writes and another "
-        "reads, as wide as its estimated effect on the logit difference, blue for it and red against it.",
+        reading="Read from the embedding below to the logits above: an arrow is what one component writes and another "
+        "reads, as wide as its estimated effect on the logit difference, blue for it and red against it. Arrows enter "
+        "a head at its queries (q), keys (k) or values (v).",
         table=table.sort_values("score", key=abs, ascending=False, kind="stable"),
         notes=(f"Estimated from gradients on {PAIRS} pairs, seed {seed}; the faithfulness curve tests it.",),
     )

@@ -4,7 +4,7 @@ import math
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from procpre_interp.exhibits.results import QUANTITIES
 from procpre_interp.files import read_regular
 from procpre_interp.plots.curves import learning_curves
 from procpre_interp.plots.theme import OTHERS
-from procpre_interp.run import DamagedRun, Run, UnknownRun, saved_step
+from procpre_interp.run import DamagedRun, Run, UnknownRun, saved_state, saved_step
 from procpre_interp.runs import RunStore, load_histories
 from procpre_interp.schema import check_config, check_plain
 
@@ -30,6 +30,9 @@ MOST_UNFINISHED = 20
 
 FIRST, LATER = "fresh weights", "from parents"
 """The phases of a list: runs without parents, and runs with some."""
+
+DEFAULT_BATCH = 1000
+"""Sequences per step of a config that does not say; a test compares it with the trainer's, which needs torch."""
 
 SEARCHED = ("run", "task", "components", "condition", "parents", "stop_reason")
 """The columns that a search reads."""
@@ -127,23 +130,86 @@ class Writing:
     run: str
     task: str
     saved: int
+    """The step of the last saved state; 0 before the first."""
     steps: int
+    seconds: float = 0.0
+    """Time spent on the saved steps."""
+    history: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+    """Its evaluations up to there."""
 
     @property
     def share(self) -> float:
         """Of its steps that are saved, 0 to 1."""
         return min(1.0, self.saved / max(1, self.steps))
 
+    @property
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None before there is one."""
+        return self.seconds / self.saved * max(0, self.steps - self.saved) if self.saved and self.seconds else None
+
+    @property
+    def curve(self) -> Exhibit | None:
+        """Its validation loss so far; None before the first evaluation is saved."""
+        if self.history.empty or "split" not in self.history:
+            return None
+        labels = {"condition": self.run, "label": f"{self.run[:8]}, {self.task}", "replicate": 0, "run": self.run}
+        evaluations = self.history.assign(**labels)
+        return curves(evaluations, "loss_nats") if "loss_nats" in measured(evaluations) else None
+
 
 def being_written(runs: pd.DataFrame, store: RunStore) -> list[Writing]:
     """The runs of a list that are being computed, those that say how long they are; the newest `MOST_UNFINISHED`."""
     rows = runs.loc[runs["status"] == "running"].head(MOST_UNFINISHED).to_dict("records")
-    found = [_unfinished(row, store) for row in rows]
-    return [
-        Writing(row["run"], str(row["task"]), int(row["saved step"] or 0), int(row["of steps"]))
-        for row in found
-        if isinstance(row["of steps"], int)
+    found = []
+    for row in (_unfinished(row, store) for row in rows):
+        if isinstance(row["of steps"], int):
+            run, task, steps = str(row["run"]), str(row["task"]), int(row["of steps"])
+            state = saved_state(store.path / "partial" / run)
+            if state is None:
+                found.append(Writing(run, task, 0, steps))
+            else:
+                found.append(Writing(run, task, state.step, steps, state.seconds, state.history))
+    return found
+
+
+def finished_between(runs: pd.DataFrame, start: str, end: str) -> list[str]:
+    """The runs of a list that were finished between two times, to the second; the newest first."""
+    done = runs.loc[runs["status"].isin(["finished", "diverged"])]
+    created = pd.to_datetime(done["created"], utc=True, format="ISO8601", errors="coerce")
+    since, until = (pd.to_datetime(time, utc=True, errors="coerce") for time in (start, end))
+    return done.loc[(created >= since) & (created < until + pd.Timedelta(seconds=1)), "run"].tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long a run will take, by the speed of one like it."""
+
+    seconds: float
+    run: str
+    """The run whose speed it is."""
+
+
+def estimate(
+    runs: pd.DataFrame, store: RunStore, *, task: str, steps: int, batch_size: int, n_layers: int, d_model: int
+) -> Estimate | None:
+    """Time of `steps` steps at the speed of the newest finished run of the task and shape; None where there is none."""
+    alike = runs.reindex(columns=["run", "status", "task", "n_layers", "d_model", "steps", "seconds"])
+    alike = alike.loc[
+        (alike["status"] == "finished")
+        & (alike["task"] == task)
+        & (alike["n_layers"] == n_layers)
+        & (alike["d_model"] == d_model)
+        & (alike["steps"] > 0)
+        & (alike["seconds"] > 0)
     ]
+    for run_id, seconds, n in alike[["run", "seconds", "steps"]].head(MOST_UNFINISHED).itertuples(index=False):
+        try:
+            config = store.open(run_id, verify=False).config
+        except (UnknownRun, DamagedRun):
+            continue
+        known = (config.get("train") or {}).get("batch_size", DEFAULT_BATCH)
+        return Estimate(float(seconds) / (float(n) * float(known)) * steps * batch_size, run_id)
+    return None
 
 
 def _count(runs: pd.DataFrame) -> str:
@@ -161,7 +227,9 @@ def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
 
 def names(table: pd.DataFrame) -> dict[str, str]:
     """Run -> its `name`, for all runs of a list."""
-    fields = table.reindex(columns=["run", "status", "task", "components", "seed", "accuracy"]).astype(object)
+    # Next to runs that are not finished a column of seeds is one of floats, as they have none.
+    fields = table.reindex(columns=["run", "status", "task", "components", "seed", "accuracy"])
+    fields = fields.convert_dtypes().astype(object)
     rows = fields.where(fields.notna(), None).to_dict("records")
     return {row["run"]: name(row["run"], row) for row in rows}
 

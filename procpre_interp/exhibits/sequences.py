@@ -15,8 +15,8 @@ from procpre_interp.data.procedural.automata import CellularAutomaton
 from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.exhibits.exhibit import Exhibit
+from procpre_interp.plots.axes import fit_to_phone
 from procpre_interp.plots.sequences import automaton_figure, depth_figure, token_grid
-from procpre_interp.plots.theme import TITLE_WIDTH, wrapped
 from procpre_interp.seeding import stream
 
 MADE_OF_OTHERS = ("mixture", "shuffled")
@@ -103,11 +103,13 @@ def control(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
     """The shuffled control: the tokens of each sequence in random order. Raises `ValueError` for a shuffled task."""
     if isinstance(task, Shuffled):
         raise ValueError("this is the shuffled control already")
-    exhibit, title = tokens(Shuffled(task=task), seed, n), f"Shuffled {task.name}: the same tokens in random order"
+    exhibit = tokens(Shuffled(task=task), seed, n)
     return dataclasses.replace(
         exhibit,
         name="control",
-        figure=exhibit.figure.update_layout(title_text=wrapped(title, TITLE_WIDTH)),
+        figure=fit_to_phone(
+            exhibit.figure.update_layout(title_text=f"Shuffled {task.name}: the same tokens in random order")
+        ),
         reading="The same sequences without their structure: what phase 1 teaches on these is not owed to structure.",
     )
 
@@ -159,5 +161,5 @@ def facts(task: Task, seed: int = 0, n: int = 64) -> dict[str, str]:
         "Longest sequence, tokens": f"{task.n_ctx:,}",
         "Mean length, tokens": f"{lengths.mean().item():.1f}",
         "Scored targets": f"{scored / lengths.sum().item():.0%}",
-        "Loss of a uniform guess, nats": f"{math.log(task.d_vocab):.2f}",
+        "Loss of a guess, nats": f"{math.log(task.d_vocab):.2f}",
     }

@@ -30,7 +30,9 @@ def drift(before: HookedTransformer, after: HookedTransformer, *, of: str = "") 
     return Exhibit(
         name="drift",
         figure=drift_figure(table, title=f"How far matrices moved{f': {of}' if of else ''}"),
-        reading="Right of a diamond, a matrix moved within the directions that it had; at the diamond, anywhere.",
+        reading="First row: how much a matrix changed, and whether it still points the same way. Second row: how much "
+        "of the change lies in the directions that the matrix had; at a diamond it went anywhere, right of it it "
+        "stayed within them.",
         table=table,
         notes=tuple(f"{row['name']} is left out: {row['note']}." for row in table.to_dict("records") if row["note"]),
     )

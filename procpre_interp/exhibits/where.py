@@ -186,11 +186,6 @@ def curves(results: Results, found: TransferMap, player: str, quantity: str = "a
     return replace(exhibit, notes=(*exhibit.notes, *notes))
 
 
-def clicked_player(hover: str) -> str:
-    """The player of a clicked cell of `heatmap`: its hover text begins with it."""
-    return hover.partition(":")[0]
-
-
 def runs_behind(found: TransferMap, player: str) -> pd.DataFrame:
     """The runs of these curves: what was transferred, replicate, run, accuracy, breakthrough."""
     labels = compared(found, player)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,15 @@ Value = bool | int | float | str | None
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+,@-]*")
 """A run, a selector, a name: no blank, no path, nothing that begins like an option."""
-_TYPES = {"switch": bool, "int": (int, float), "float": (int, float), "choice": str, "word": str, "pairs": str}
+_TYPES = {
+    "switch": bool,
+    "int": (int, float),
+    "float": (int, float),
+    "choice": str,
+    "word": str,
+    "runs": str,
+    "pairs": str,
+}
 _TYPE_NAMES = {bool: "true or false", (int, float): "a number", str: "text"}
 _PAIR = re.compile(r"(?P<name>[a-z][a-z_]*)=(?P<value>[A-Za-z0-9_.-]+)")
 
@@ -26,8 +34,8 @@ class Option:
     flag: str
     """Such as --train.steps; empty for words without one (the name of a claim, a parent)."""
     label: str
-    kind: Literal["int", "float", "switch", "choice", "word", "pairs"] = "int"
-    """pairs: fields of the task, such as `k=8 length=64`."""
+    kind: Literal["int", "float", "switch", "choice", "word", "runs", "pairs"] = "int"
+    """runs: ids of stored runs with blanks between; pairs: fields of the task, such as `k=8 length=64`."""
     default: Value = None
     """None: left to the command."""
     choices: tuple[str, ...] = ()
@@ -57,7 +65,7 @@ class Option:
             return [f"{self.flag}={int(number) if self.kind == 'int' else number!r}"]
         if self.kind == "choice" and value not in self.choices:
             raise unknown_name(self.label.lower(), str(value)[:40], list(self.choices))
-        words = str(value).split() if self.kind == "word" else [str(value)]
+        words = str(value).split() if self.kind in ("word", "runs") else [str(value)]
         for word in words:
             if not _WORD.fullmatch(word):
                 raise ValueError(f"{self.label} {word[:40]!r}; use letters, digits and _ . + , @ -")
@@ -81,6 +89,8 @@ class Form:
     store_flag: str
     """The option that names the folder of the runs."""
     options: tuple[Option, ...]
+    always: tuple[str, ...] = ()
+    """Arguments that are always given."""
 
 
 TASKS = (
@@ -109,6 +119,9 @@ TASKS = (
 def _workers() -> Option:
     return Option(flag="--workers", label="Processes (none: one a core)")
 
+
+_SAVE_OFTEN = ("--train.save-seconds=5",)
+"""So that the explorer can show how far a run is; no part of a run's identity."""
 
 _TASK = Option(flag="--task", label="Task", kind="choice", choices=TASKS, is_required=True)
 _TRAINING = (
@@ -158,6 +171,7 @@ FORMS: Mapping[str, Form] = {
         words=("train",),
         store_flag="--store",
         options=(_TASK, *_TRAINING),
+        always=_SAVE_OFTEN,
     ),
     "transfer": Form(
         title="Transfer",
@@ -166,18 +180,17 @@ FORMS: Mapping[str, Form] = {
         words=("transfer",),
         store_flag="--store",
         options=(
-            Option(
-                flag="--parent", label="Parent: a run, or several with blanks between", kind="word", is_required=True
-            ),
+            Option(flag="--parent", label="Parents", kind="runs", is_required=True),
             Option(
                 flag="--components",
                 label="What each gives: attn+ln, mlp, blocks.0, all ...",
                 kind="word",
                 default="all",
             ),
-            _TASK,
+            replace(_TASK, default="haystack"),
             *_TRAINING,
         ),
+        always=_SAVE_OFTEN,
     ),
     "sweep": Form(
         title="Sweep",
@@ -214,4 +227,4 @@ def command_line(form: str, values: Mapping[str, Value], store: Path) -> list[st
     given = [part for option in asked.options for part in option.arguments(values.get(option.label, option.default))]
     if form == "sweep":
         given[0] = str(beside_package("experiments") / "sweeps" / f"{given[0]}.yaml")
-    return [*asked.words, *given, asked.store_flag, str(store.resolve())]
+    return [*asked.words, *given, *asked.always, asked.store_flag, str(store.resolve())]

@@ -9,7 +9,17 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.plots.axes import MAX_PRINTED, MAX_TICKS, log_axis, refuse_twice, require, ticks, visible
+from procpre_interp.plots.axes import (
+    MAX_PRINTED,
+    MAX_TICKS,
+    colour_axis,
+    fit_to_phone,
+    log_axis,
+    refuse_twice,
+    require,
+    ticks,
+    visible,
+)
 from procpre_interp.plots.heatmaps import DIVERGING
 from procpre_interp.plots.ladder import DASHES
 from procpre_interp.plots.theme import GRID, OTHERS, add_band, lay_out
@@ -34,6 +44,7 @@ def score_heatmap(table: pd.DataFrame, score: str, *, title: str = "") -> go.Fig
     `table` has columns layer, head, score, value and, if wanted, uniform (the score of attention to all alike),
     n_queries, and replicate or run, over which the figure shows means. Colours go from the uniform score to 1 where
     all values are shares; a score below it has the colour of a uniform head. Scores of either sign are centred on 0.
+    A cell's custom data are its layer and head.
     """
     rows = _rows_of(table, score)
     unit = _unit(rows)
@@ -43,30 +54,38 @@ def score_heatmap(table: pd.DataFrame, score: str, *, title: str = "") -> go.Fig
     how = {name: rows.pivot_table(**place, aggfunc=name) for name in RANGE}
     mean, low, high = (how[name].to_numpy(float) for name in RANGE)
     uniform = rows["uniform"].to_numpy(float) if "uniform" in rows else np.array([np.nan])
-    colour, about = _colours(mean, float(uniform.mean()))
+    colours, about = _colours(mean, float(uniform.mean()))
     n = int(rows.groupby(["layer", "head"]).size().to_numpy().min())
     notes = [f"mean over n = {n} {unit[0]}s, no interval" if unit and n > 1 else "", about]
     notes.insert(1, f"n = {rows['n_queries'].to_numpy().min():,} queries a head" if "n_queries" in rows else "")
-    hover = "L%{y}H%{x}: %{z:.3g}"
+    layers, heads = how["mean"].index.tolist(), how["mean"].columns.tolist()
+    hover = [
+        [
+            f"L{layer}H{head}: {mean[i, j]:.3g}" + (f" [{low[i, j]:.3g}, {high[i, j]:.3g}]" if n > 1 else "")
+            for j, head in enumerate(heads)
+        ]
+        for i, layer in enumerate(layers)
+    ]
     figure = go.Figure()
     figure.add_heatmap(
-        x=[str(head) for head in how["mean"].columns],
-        y=[str(layer) for layer in how["mean"].index],
+        x=list(range(len(heads))),
+        y=list(range(len(layers))),
         z=mean,
-        customdata=np.dstack([low, high]),
-        hovertemplate=hover + (" [%{customdata[0]:.3g}, %{customdata[1]:.3g}]" if n > 1 else ""),
+        customdata=[[[int(layer), int(head)] for head in heads] for layer in layers],
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
         texttemplate="%{z:.2f}" if mean.size <= MAX_PRINTED else None,
         xgap=2,
         ygap=2,
-        name="",
-        colorbar={"title": {"text": in_words(score), "side": "right"}},
-        **colour,
+        coloraxis="coloraxis",
     )
-    caption, height = "; ".join(filter(None, notes)), max(320, 200 + 36 * len(mean))
+    caption, height = "; ".join(filter(None, notes)), 280 + 40 * len(mean)
     lay_out(figure, title=title or in_words(score), caption=caption, x="Head", y="Layer", height=height)
-    # A head's number is a name: without a type of its own plotly would read "0", "1" as a scale.
-    figure.update_xaxes(type="category", showgrid=False)
-    return figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    figure.update_layout(coloraxis=colour_axis(*colours, in_words(score)))
+    # A head's number is a name: without labels plotly would read them as a scale.
+    figure.update_xaxes(**ticks([str(head) for head in heads]), showgrid=False, zeroline=False)
+    figure.update_yaxes(**ticks([str(layer) for layer in layers]), showgrid=False, zeroline=False, autorange="reversed")
+    return fit_to_phone(figure)
 
 
 def pattern_figure(
@@ -129,14 +148,14 @@ def pattern_figure(
         )
     heading = title or (f"Attention pattern of {names[0]}" if one else "Attention patterns")
     caption = "one sequence; a row is a query and sums to 1"
-    lay_out(figure, title=heading, caption=caption, x="", y="", height=inner + 200)
-    bar = {"title": {"text": "Attention weight", "side": "right"}}
-    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar}, margin_t=110)
+    lay_out(figure, title=heading, caption=caption, x="", y="", height=inner + 220)
+    figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Attention weight"))
     axis = {**ticks(labels, max(1, MAX_TICKS // len(heads))), "showgrid": False, "zeroline": False}
     figure.update_xaxes(**axis, tickangle=0 if length * len(heads) <= 12 else -90).update_yaxes(
         **axis, autorange="reversed"
     )
-    return figure.update_xaxes(title="Key", row=len(layers)).update_yaxes(title="Query", col=1)
+    figure.update_xaxes(title="Key", row=len(layers)).update_yaxes(title="Query", col=1)
+    return fit_to_phone(figure, headings=0 if one else 1)
 
 
 def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, title: str = "") -> go.Figure:
@@ -182,7 +201,7 @@ def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, titl
     notes.append(f"coloured: the {len(shown)} heads that move the most" if len(shown) < len(curves) else "")
     caption = "; ".join(filter(None, notes))
     lay_out(figure, title=title or in_words(score), caption=caption, x="Step of the phase", y=in_words(score))
-    figure.update_layout(margin_t=110, legend_traceorder="normal")
+    figure.update_layout(legend_traceorder="normal")
     for column, phase in enumerate(phases, 1):
         steps = found.loc[found["phase"] == phase, "step"].to_numpy(int)
         figure.update_xaxes(row=1, col=column, **log_axis(int(steps.max())))
@@ -191,7 +210,7 @@ def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, titl
             edge = (column - 1) * (1 + GAP) / len(phases) - GAP / 2
             line = {"width": 1, "dash": "dot", "color": "#888888"}
             figure.add_shape(type="line", xref="paper", yref="paper", x0=edge, x1=edge, y0=0, y1=1.1, line=line)
-    return figure
+    return fit_to_phone(figure, headings=1)
 
 
 def in_words(name: str) -> str:
@@ -214,16 +233,18 @@ def _unit(rows: pd.DataFrame) -> list[str]:
     return [column for column in ("replicate", "run") if column in rows][:1]
 
 
-def _colours(values: Float[np.ndarray, "layer head"], uniform: float) -> tuple[dict[str, Any], str]:
-    """Colour scale of a heat map of scores and, for the caption, where it starts."""
+def _colours(
+    values: Float[np.ndarray, "layer head"], uniform: float
+) -> tuple[tuple[list[list[Any]], float, float], str]:
+    """Colour scale of a heat map of scores, its lowest and highest value and, for the caption, where it starts."""
     low, high = float(np.nanmin(values, initial=0.0)), float(np.nanmax(values, initial=0.0))
     if low < 0:
         reach = max(-low, high)
-        return {"colorscale": DIVERGING, "zmin": -reach, "zmax": reach}, ""
+        return (DIVERGING, -reach, reach), ""
     if high <= 1 and 0 <= uniform < 1:
         about = f"colours start at uniform attention, {uniform:.3g}"
-        return {"colorscale": SEQUENTIAL, "zmin": uniform, "zmax": 1}, about
-    return {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": max(high, 1.0)}, ""
+        return (SEQUENTIAL, uniform, 1.0), about
+    return (SEQUENTIAL, 0.0, max(high, 1.0)), ""
 
 
 def _add_head(figure: go.Figure, curve: pd.DataFrame, rank: int | None, **trace: Any) -> None:

@@ -6,10 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.plots.axes import log_axis, refuse_twice, require
-from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, add_band, error_bars, fewest, lay_out, translucent
+from procpre_interp.plots.axes import fit_to_phone, log_axis, refuse_twice, require
+from procpre_interp.plots.theme import (
+    COMPONENT_COLOURS,
+    GRID,
+    OTHERS,
+    add_band,
+    error_bars,
+    fewest,
+    lay_out,
+    translucent,
+)
 from procpre_interp.stats import interval_note
 
 SIGNS = {"positive score": "#4393C3", "negative score": "#D6604D"}
@@ -18,13 +28,25 @@ SIGNS = {"positive score": "#4393C3", "negative score": "#D6604D"}
 SEARCH_COLOURS = {"top": OTHERS[0], "greedy": OTHERS[2], "random": "#888888"}
 """How the edges of a circuit were chosen."""
 
-ENTRIES = {"q": -0.012, "k": 0.0, "v": 0.012}
-"""Where edges enter a head, as shares of the figure's width from its middle, so that those of one writer stay apart."""
+ENTRIES = {"q": (-0.24, "#8866BB"), "k": (0.0, "#99772E"), "v": (0.24, "#117733")}
+"""Where edges enter a head below it, in widths of a head from its middle, and the colour of that entry."""
+
+ENTRY_NAMES = {"q": "into queries", "k": "into keys", "v": "into values"}
+"""Entries in the legend."""
+
+BELOW_HEAD, BELOW_NODE = 0.45, 0.3
+"""How far below its component an entry stands, and an edge without an entry ends; a layer is two units high."""
 
 WIDEST = 7.0
 """Pixels of the strongest edge."""
 
-PANELS = {"faithfulness": "Faithfulness: the circuit alone", "completeness": "Completeness: all edges but the circuit"}
+POINTS = 21
+"""Points that an edge is drawn through."""
+
+PANELS = {
+    "faithfulness": "Faithfulness:<br>the circuit alone",
+    "completeness": "Completeness:<br>all edges but those",
+}
 
 KINDS = {"embed": "embed", "attn": "head", "mlp": "MLP", "unembed": "logits"}
 """Components in the legend, by key of `COMPONENT_COLOURS`."""
@@ -47,10 +69,10 @@ class _Node(NamedTuple):
 def circuit_graph(edges: pd.DataFrame, *, n: int = 40, title: str = "") -> go.Figure:
     """The `n` edges of largest |score| between a model's components, from the embedding below to the logits on top.
 
-    `edges` has columns writer, reader, score. Heads of a layer stand beside one another, its MLP to their right and
-    above them, since it reads what they write. Widths are proportional to |score|, colours are its sign. An edge
-    enters a head at the left (q), in the middle (k) or at the right (v). Components without any of these edges are
-    faint, and edges of score 0 are not drawn.
+    `edges` has columns writer, reader, score. A band is a layer: its heads stand beside one another, its MLP to their
+    right and above them, since it reads what they write. Edges are arrows from writer to reader; widths are
+    proportional to |score|, colours are its sign. An edge enters a head at one of three marks below it: q, k or v.
+    Components without any of these edges are faint, and edges of score 0 are not drawn.
 
     Raises `ValueError` for a name that is no component, an edge that is there twice, and n below 1.
     """
@@ -68,14 +90,18 @@ def circuit_graph(edges: pd.DataFrame, *, n: int = 40, title: str = "") -> go.Fi
         _add_edge(figure, edge, abs(edge["score"] / strongest[0]["score"]), *_path(edge, nodes, spots))
     for sign, colour in SIGNS.items():
         figure.add_scatter(x=[None], y=[None], mode="lines", line={"color": colour, "width": 3}, name=sign)
+    _add_entries(figure, sorted({edge["reader"] for edge in strongest}), nodes, spots)
     _add_nodes(figure, spots, {nodes[edge[end]] for edge in strongest for end in ("writer", "reader")})
     layers = sorted({node.layer for node in spots if node.component in ("attn", "mlp")})
+    for layer in layers:
+        figure.add_hrect(2 * layer - 0.66, 2 * layer + 1.3, fillcolor=GRID, opacity=0.3, line_width=0, layer="below")
     shown = f"the {len(strongest)} strongest of {len(edges):,} edges" if len(strongest) < len(edges) else "all edges"
-    caption = f"{shown}; width: |score|; edges enter a head from left to right as q, k, v"
-    lay_out(figure, title=title or "Circuit", caption=caption, x="", y="", height=300 + 110 * len(layers))
-    marks = {"tickvals": [2 * layer for layer in layers], "ticktext": [f"layer {layer}" for layer in layers]}
+    caption = f"{shown}; width: |score|; a shaded band is a layer"
+    lay_out(figure, title=title or "Circuit", caption=caption, x="", y="", height=360 + 140 * len(layers))
+    marks = {"tickvals": [2 * layer + 0.3 for layer in layers], "ticktext": [f"layer {layer}" for layer in layers]}
     figure.update_yaxes(**marks, showgrid=False, zeroline=False)
-    return figure.update_xaxes(showgrid=False, zeroline=False, showticklabels=False)
+    figure.update_xaxes(showgrid=False, zeroline=False, showticklabels=False)
+    return fit_to_phone(figure)
 
 
 def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -122,9 +148,10 @@ def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     lay_out(figure, title=title or "What circuits carry", caption=caption, x="Edges in the circuit", y=y)
     for level in (0, 1):
         figure.add_hline(level, line={"dash": "dot", "width": 1, "color": "#888888"})
-    figure.update_layout(margin_t=110)
+    figure.update_annotations(font_size=12)
     figure.update_xaxes(**log_axis(int(table["n_edges"].to_numpy().max())))
-    return figure.update_yaxes(title="").update_yaxes(title=y, col=1)
+    figure.update_yaxes(title="").update_yaxes(title=y, col=1)
+    return fit_to_phone(figure, headings=2)
 
 
 def overlap_bars(
@@ -162,7 +189,8 @@ def overlap_bars(
     caption, height = interval_note(fewest(table)), 230 + 40 * len(labels)
     lay_out(figure, title=title or "Overlap of circuits", caption=caption, x=x, y="", height=height)
     figure.update_xaxes(rangemode="tozero")
-    return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], showgrid=False)
+    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], showgrid=False)
+    return fit_to_phone(figure)
 
 
 def _node(name: str) -> _Node:
@@ -192,29 +220,74 @@ def _places(nodes: set[_Node]) -> dict[_Node, tuple[float, float]]:
     return spots
 
 
+def _end(reader: str, node: _Node, spots: dict[_Node, tuple[float, float]]) -> tuple[float, float]:
+    """Where edges to a reader end: at its entry, or below the component."""
+    x, y = spots[node]
+    shift, _ = ENTRIES.get(reader.rpartition(".")[2], (None, ""))
+    return (x, y - BELOW_NODE) if shift is None else (x + shift, y - BELOW_HEAD)
+
+
 def _path(
     edge: dict[str, Any], nodes: dict[str, _Node], spots: dict[_Node, tuple[float, float]]
-) -> tuple[list[float], list[float]]:
-    """x and y of an edge's start, middle and end; long ones bend, so as not to run through what lies between."""
-    (x0, y0), (x1, y1) = (spots[nodes[edge[end]]] for end in ("writer", "reader"))
-    x1 += ENTRIES.get(edge["reader"].rpartition(".")[2], 0.0) * (1 + max(x for x, _ in spots.values()))
-    bend = 0.12 * (y1 - y0 - 1) * (1 if x1 >= x0 else -1)
-    return [x0, (x0 + x1) / 2 + bend, x1], [y0 + 0.15, (y0 + y1) / 2, y1 - 0.2]
+) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+    """x and y along an edge: a cubic Bezier curve that leaves its writer upwards and reaches its reader from below;
+    long ones bend, so as not to run through what lies between."""
+    (x0, y0), (x1, y1) = spots[nodes[edge["writer"]]], _end(edge["reader"], nodes[edge["reader"]], spots)
+    y0 += 0.15
+    bend = 0.2 * max(0.0, y1 - y0 - 1) * (1 if x1 >= x0 else -1)
+    rise = (y1 - y0) / 2
+    corners = np.array([[x0, y0], [x0 + bend, y0 + rise], [x1 + bend, y1 - rise], [x1, y1]])
+    t = np.linspace(0, 1, POINTS)
+    weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    x, y = corners.T @ weights
+    return x, y
 
 
-def _add_edge(figure: go.Figure, edge: dict[str, Any], strength: float, x: list[float], y: list[float]) -> None:
-    """One edge, with its numbers at a dot in its middle; `strength` is 1 for the strongest."""
-    colour = translucent(list(SIGNS.values())[int(edge["score"] < 0)], 0.75)
+def _add_edge(
+    figure: go.Figure,
+    edge: dict[str, Any],
+    strength: float,
+    x: Float[np.ndarray, " point"],
+    y: Float[np.ndarray, " point"],
+) -> None:
+    """One edge as an arrow, with its numbers wherever it is pointed at; `strength` is 1 for the strongest."""
+    colour, width = translucent(list(SIGNS.values())[int(edge["score"] < 0)], 0.75), max(0.75, WIDEST * strength)
+    # The points between have no size: what looks like a node on an edge would be taken for one.
+    head = {"symbol": "arrow", "angleref": "previous", "size": [0] * (POINTS - 1) + [7 + 1.5 * width]}
     figure.add_scatter(
         x=x,
         y=y,
         mode="lines+markers",
-        line={"color": colour, "width": max(0.75, WIDEST * strength), "shape": "spline"},
-        marker={"color": colour, "size": [0, 8, 0], "line": {"width": 0}},
+        line={"color": colour, "width": width},
+        marker={"color": colour, "opacity": 1, "line": {"width": 0}, **head},
         hovertemplate=f"{edge['writer']} → {edge['reader']}: {edge['score']:+.3g}<extra></extra>",
         showlegend=False,
         name=f"{edge['writer']} → {edge['reader']}",
     )
+
+
+def _add_entries(
+    figure: go.Figure, readers: list[str], nodes: dict[str, _Node], spots: dict[_Node, tuple[float, float]]
+) -> None:
+    """The marks below heads where edges enter them, one trace per entry, and thin lines from there to the heads."""
+    entered = [name for name in readers if name.rpartition(".")[2] in ENTRIES]
+    stalks = [(_end(name, nodes[name], spots), spots[nodes[name]], (None, None)) for name in entered]
+    x, y = ([point[axis] for stalk in stalks for point in stalk] for axis in (0, 1))
+    thin = {"color": "#888888", "width": 1}
+    figure.add_scatter(x=x, y=y, mode="lines", line=thin, hoverinfo="skip", showlegend=False, name="entries")
+    for entry, (_, colour) in ENTRIES.items():
+        ends = [_end(name, nodes[name], spots) for name in readers if name.endswith(f".{entry}")]
+        if ends:
+            figure.add_scatter(
+                x=[x for x, _ in ends],
+                y=[y for _, y in ends],
+                mode="markers+text",
+                marker={"size": 13, "symbol": "square", "color": colour},
+                text=entry,
+                textfont={"size": 10, "color": "#FFFFFF"},
+                hoverinfo="skip",
+                name=f"{entry}: {ENTRY_NAMES[entry]}",
+            )
 
 
 def _add_nodes(figure: go.Figure, spots: dict[_Node, tuple[float, float]], used: set[_Node]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from procpre_interp.plots.axes import colour_axis, fit_to_phone, ticks
 from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
 from procpre_interp.stats import intervals_note
 from procpre_interp.transfer_map import OUTCOMES, Outcome, place
@@ -33,7 +34,8 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     """Effect of each player as the colour of its cell: layer across, component, head and matrix down.
 
     `effects` is that of `transfer_map`, with one method and one outcome. Shares are in percentage points. An estimate
-    is bold where its decision is "significant"; its interval stands below it where there is room.
+    is bold where its decision is "significant"; its interval stands below it where there is room. A cell's custom data
+    is its player.
     """
     method, outcome = _only(effects, "method"), _only(effects, "outcome")
     about = OUTCOMES[outcome]
@@ -45,7 +47,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     rows = list(dict.fromkeys(names))
     colour = np.full((len(rows), len(columns)), np.nan)
     text = np.full(colour.shape, "", dtype=object)
-    hover = np.full(colour.shape, "", dtype=object)
+    hover, who = (np.full(colour.shape, "", dtype=object) for _ in range(2))
     bounded = len(columns) <= MOST_BOUNDED
     for name, spot, effect in zip(names, places, effects.to_dict("records")):
         column = ALL_LAYERS if spot["layer"] is None else f"layer {spot['layer']}"
@@ -55,26 +57,24 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
         values = [about.scale * float(effect[bound]) for bound in ("estimate", "low", "high")]
         number, low, high = (effect_text(value, about) for value in values)
         interval = "no interval" if np.isnan(values[1:]).any() else f"[{low}, {high}]"
-        colour[cell] = values[0]
+        colour[cell], who[cell] = values[0], effect["player"]
         text[cell] = f"<b>{number}</b>" if effect.get("decision") == "significant" else number
         text[cell] += f"<br>{interval}" if bounded else ""
         hover[cell] = f"{effect['player']}: {number} {interval}, n = {effect['n']}"
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
     figure.add_heatmap(
-        x=columns,
-        y=rows,
+        x=list(range(len(columns))),
+        y=list(range(len(rows))),
         z=colour,
-        zmin=-reach,
-        zmax=reach,
-        colorscale=DIVERGING,
         text=text,
         texttemplate="%{text}",
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
+        customdata=who,
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
         xgap=2,
         ygap=2,
-        colorbar={"title": {"text": f"Effect ({about.effect_unit})", "side": "right"}, "thickness": 14},
+        coloraxis="coloraxis",
     )
     note = intervals_note(effects["n"], "when you hover over a cell")
     caption = f"{_in_words(method)}; bold: decided by its adjusted test; {note}"
@@ -83,8 +83,10 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
     if bounded:
         figure.update_layout(width=240 + COLUMN_PIXELS * len(columns))
-    figure.update_xaxes(showgrid=False)
-    return figure.update_yaxes(showgrid=False, autorange="reversed")
+    figure.update_layout(coloraxis=colour_axis(DIVERGING, -reach, reach, f"Effect ({about.effect_unit})"))
+    figure.update_xaxes(**ticks(columns), showgrid=False, zeroline=False)
+    figure.update_yaxes(**ticks(rows, len(rows)), showgrid=False, zeroline=False, autorange="reversed")
+    return fit_to_phone(figure)
 
 
 def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -121,8 +123,8 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     heading = title or f"Effect on {about.description}"
     lay_out(figure, title=heading, caption=note, x=f"Effect ({about.effect_unit})", y="", height=height)
     names = players if varied else with_n(players, counts.first().loc[players])
-    ticks = {"tickvals": list(range(len(players))), "ticktext": names}
-    return figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks)
+    figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks(names, len(players)))
+    return fit_to_phone(figure)
 
 
 def player_colours(players: Iterable[str]) -> dict[str, str]:

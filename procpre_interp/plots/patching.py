@@ -6,9 +6,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.plots.axes import MAX_PRINTED, refuse_twice, require, ticks, visible
+from procpre_interp.plots.axes import (
+    MAX_PRINTED,
+    colour_axis,
+    fit_to_phone,
+    refuse_twice,
+    require,
+    ticks,
+    visible,
+)
 from procpre_interp.plots.heatmaps import DIVERGING
-from procpre_interp.plots.theme import OTHERS, lay_out
+from procpre_interp.plots.theme import OTHERS, lay_out, wrapped
 from procpre_interp.registry import unknown_name
 
 VALUES = {"share": "Share of the gap", "effect": "Change of the {metric}"}
@@ -36,7 +44,8 @@ def patch_heatmap(
     `table` is that of `patch.activation_patching` (site, layer, head, position, metric, direction, replacement, value,
     effect, share, n_pairs). With positions they are across, and layers, or layers and heads, down; without, heads are
     across and layers down. `value` is what the colours show: "share", 1 where a patch alone makes the metric that of
-    the other run, or "effect", in the metric's unit. `tokens` label the positions; equal ones stay apart.
+    the other run, or "effect", in the metric's unit. `tokens` label the positions; equal ones stay apart. A cell's
+    custom data are its layer, head and position, None for what it lacks.
     """
     keys, setting = ["layer", "head", "position"], ["metric", "direction", "replacement"]
     require(table, ["site", *keys, *setting, "value", "effect", "share", "n_pairs"], "patches")
@@ -57,41 +66,42 @@ def patch_heatmap(
     if tokens is not None and len(tokens) <= last:
         raise ValueError(f"{len(tokens)} tokens, and patches at positions up to {last}; give a token for each")
     shape = len(lines), len(columns)
-    colour, hover = np.full(shape, np.nan), np.full(shape, "", dtype=object)
+    colour = np.full(shape, np.nan)
+    hover, where = (np.full(shape, None, dtype=object) for _ in range(2))
     for place, line, column, patch in zip(places, down, across, rows.to_dict("records")):
         spot = lines.index(line), columns.index(column)
         colour[spot] = patch[value]
         numbers = f"share {patch['share']:+.3g}, effect {patch['effect']:+.3g}, {_words(metric)} {patch['value']:.3g}"
-        hover[spot] = f"{_name(place, tokens)}: {numbers}"
+        hover[spot], where[spot] = f"{_name(place, tokens)}: {numbers}", list(place)
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
     figure.add_heatmap(
         x=list(range(len(columns))),
         y=list(range(len(lines))),
         z=colour,
-        zmin=-reach,
-        zmax=reach,
-        colorscale=DIVERGING,
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
+        customdata=where,
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
         texttemplate="%{z:+.2f}" if colour.size <= MAX_PRINTED else None,
         xgap=1,
         ygap=1,
-        colorbar={"title": {"text": VALUES[value].format(metric=_words(metric)), "side": "right"}},
+        coloraxis="coloraxis",
     )
     incoming, n = REPLACEMENTS.get(replacement, replacement), int(rows["n_pairs"].to_numpy().min())
     caption = f"{RUNS.get(direction, direction)}, each activation replaced by {incoming}; {_words(metric)}; "
     x = "Position" if by_position else "Head" if with_heads else ""
     y = "Layer and head" if by_position and with_heads else "Layer"
-    height = max(380, 200 + 26 * len(lines))
+    height = max(380, 260 + 26 * len(lines))
     caption += f"n = {n:,} pair{'s' * (n != 1)}, no interval"
     lay_out(figure, title=title or f"Patching {site}", caption=caption, x=x, y=y, height=height)
+    figure.update_layout(coloraxis=colour_axis(DIVERGING, -reach, reach, VALUES[value].format(metric=_words(metric))))
     labels = ["all" if column is None else str(column) for column in columns]
     if by_position and tokens is not None:
         labels = ["all" if column is None else visible(tokens[column]) for column in columns]
     figure.update_xaxes(**ticks(labels), showgrid=False, zeroline=False)
     names = [str(layer) if head is None else f"L{layer}H{head}" for layer, head in lines]
-    return figure.update_yaxes(**ticks(names, len(names)), showgrid=False, zeroline=False, autorange="reversed")
+    figure.update_yaxes(**ticks(names, len(names)), showgrid=False, zeroline=False, autorange="reversed")
+    return fit_to_phone(figure)
 
 
 def _order(number: int | None) -> tuple[bool, int]:
@@ -123,16 +133,21 @@ def _only(rows: pd.DataFrame, column: str) -> str:
 def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     """Probabilities of some next tokens in several runs: a group a token, a bar a run.
 
-    `table` has columns run, token, probability.
+    `table` has columns run, token, probability and, if wanted, role: what the token is ("clean answer"), or "".
     """
     require(table, ["run", "token", "probability"], "probabilities")
     refuse_twice(table, ["run", "token"])
+    roles = table["role"] if "role" in table else pd.Series("", index=table.index)
+    labels = {
+        token: wrapped(f"{visible(token)}<br>{role}" if role else visible(token), 10)
+        for token, role in zip(table["token"], roles)
+    }
     figure = go.Figure()
     for run in dict.fromkeys(table["run"]):
         rows = table.loc[table["run"] == run]
         values = rows["probability"].to_numpy(dtype=float)
         figure.add_bar(
-            x=[visible(token) for token in rows["token"]],
+            x=[labels[token] for token in rows["token"]],
             y=values,
             name=run,
             marker={"color": RUN_COLOURS.get(run, OTHERS[0])},
@@ -141,4 +156,5 @@ def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
         )
     lay_out(figure, title=title, caption="one pair, no interval", x="Next token", y="Probability")
     # Tokens that are numbers are names all the same.
-    return figure.update_layout(barmode="group").update_xaxes(type="category").update_yaxes(range=[0, 1.05])
+    figure.update_xaxes(type="category", tickangle=0)
+    return fit_to_phone(figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05]))

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Int
 
-from procpre_interp.plots.axes import require, visible
+from procpre_interp.plots.axes import fit_to_phone, require, visible
 from procpre_interp.plots.theme import GRID, OTHERS, lay_out
 
 ROLES = {
@@ -65,14 +65,15 @@ def token_grid(table: pd.DataFrame, *, title: str = "", caption: str = "") -> go
         textfont={"color": "#000000", "size": 11},
         customdata=hover,
         hovertemplate="%{customdata}<extra></extra>",
-        xgap=1,
+        xgap=1 if n_columns <= MOST_LABELLED else 0,  # of narrow cells a gap would take the most
         ygap=4,
         opacity=0.85,
     )
     for role in roles:
         marker = {"symbol": "square", "size": 12, "color": colours[role]}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=role)
-    dots = {"size": 4 if n_columns > MOST_LABELLED else 6, "color": "#222222", "line": {"width": 1, "color": "#EEEEEE"}}
+    size, edge = (4, 0.5) if n_columns > MOST_LABELLED else (6, 1)
+    dots = {"size": size, "color": "#222222", "line": {"width": edge, "color": "#EEEEEE"}}
     figure.add_scatter(
         x=at[1][scored],
         y=at[0][scored] + 0.36,
@@ -83,7 +84,8 @@ def token_grid(table: pd.DataFrame, *, title: str = "", caption: str = "") -> go
     )
     lay_out(figure, title=title, caption=caption, x="Position", y="Sequence", height=230 + 38 * n_rows)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    return figure.update_yaxes(showgrid=False, zeroline=False, range=[n_rows - 0.5, -0.5], dtick=1)
+    figure.update_yaxes(showgrid=False, zeroline=False, range=[n_rows - 0.5, -0.5], dtick=1)
+    return _line_up(fit_to_phone(figure), n_columns)
 
 
 def depth_figure(table: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -102,7 +104,8 @@ def depth_figure(table: pd.DataFrame, *, title: str = "") -> go.Figure:
         )
     n = table["sequence"].nunique()
     caption = f"n = {n} generated sequence{'s' * (n != 1)}"
-    return lay_out(figure, title=title, caption=caption, x="Position", y="Open brackets", height=340)
+    lay_out(figure, title=title, caption=caption, x="Position", y="Open brackets", height=340)
+    return _line_up(fit_to_phone(figure), int(table["position"].to_numpy().max()) + 1)
 
 
 def automaton_figure(cells: Int[np.ndarray, "row cell"], *, title: str = "", caption: str = "") -> go.Figure:
@@ -121,4 +124,10 @@ def automaton_figure(cells: Int[np.ndarray, "row cell"], *, title: str = "", cap
     height = 190 + max(160, 16 * len(cells))
     lay_out(figure, title=title, caption=caption, x="Cell", y="Row (time)", height=height)
     figure.update_xaxes(showgrid=False, zeroline=False, gridcolor=GRID)
-    return figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
+    return fit_to_phone(figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed"))
+
+
+def _line_up(figure: go.Figure, n_positions: int) -> go.Figure:
+    """Position p at the same distance from the left edge in every figure of so many positions, one below another."""
+    figure.update_layout(margin={"l": 60, "r": 20})
+    return figure.update_xaxes(range=[-0.5, n_positions - 0.5]).update_yaxes(automargin=False)

@@ -103,10 +103,11 @@ def fewest(table: pd.DataFrame) -> int:
     return int(table["n"].to_numpy().min()) if len(table) else 0
 
 
-def wrapped(text: str, width: int) -> str:
-    """The text as plotly breaks lines: at blanks, and where it has a `<br>` of its own. Markup must be escaped."""
-    lines = [textwrap.wrap(part, width, break_long_words=False, break_on_hyphens=False) for part in text.split("<br>")]
-    return "<br>".join(line for part in lines for line in part)
+def wrapped(text: str, width: int = TITLE_WIDTH) -> str:
+    """The text in lines of at most `width` characters, as plotly never breaks a line itself. A longer word stays
+    whole, and lines that are broken already stay broken. Markup must be escaped."""
+    lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("<br>"))
+    return "<br>".join(part for line in lines for part in line or [""])
 
 
 def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, height: int = 420) -> go.Figure:

@@ -5,32 +5,67 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from procpre_interp.plots.attention import SEQUENTIAL
-from procpre_interp.plots.axes import MAX_PRINTED, refuse_twice, require
+from procpre_interp.plots.axes import (
+    MAX_PRINTED,
+    colour_axis,
+    fit_to_phone,
+    log_ticks,
+    refuse_twice,
+    require,
+    ticks,
+)
 from procpre_interp.plots.heatmaps import player_colours
 from procpre_interp.plots.ladder import DASHES
 from procpre_interp.plots.theme import COMPONENT_COLOURS, OTHERS, lay_out, translucent
 from procpre_interp.registry import unknown_name
+from procpre_interp.transfer_map import place
 
-PANELS_A_ROW = 4
+PANELS_A_ROW = 2
+"""As many as a phone has room for."""
 
 DRIFT = {
-    "relative_change": "Relative change",
-    "cosine": "Cosine, before and after",
-    "in_subspace": "Share within top directions",
-    "turned_in_subspace": "The same, growth apart",
+    "relative_change": "Change relative to<br>the size before",
+    "cosine": "Cosine with before<br>(1: only scaled)",
+    "in_subspace": "Share of the change<br>in top directions",
+    "turned_in_subspace": "The same, without<br>growth or shrinking",
 }
 """Columns of a drift table that have a panel, and its title."""
+
+MATRICES = {
+    "W_Q": "queries",
+    "W_K": "keys",
+    "W_V": "values",
+    "W_O": "heads' output",
+    "QK": "what is matched",
+    "OV": "what is moved",
+    "W_in": "into the MLP",
+    "W_out": "out of the MLP",
+    "W_E": "tokens in",
+    "W_pos": "positions",
+    "W_U": "tokens out",
+}
+"""What a matrix is for, in the title of its panel."""
+
+KINDS = {
+    "attn": "attention",
+    "mlp": "MLP",
+    "embed": "token embedding",
+    "pos": "position embedding",
+    "unembed": "unembedding",
+}
+"""Components in the legend, by key of `COMPONENT_COLOURS`."""
 
 
 def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = None, title: str = "") -> go.Figure:
     """Singular values against their index on a logarithmic axis: a panel a kind of matrix, a line a matrix.
 
-    `spectra` is that of `probe.weights.spectra`: layer, head, matrix, index, singular_value. Lines of one layer, those
-    of its heads, share a colour. `matrices` are the kinds that are shown, by default all. Values of 0, which a
-    logarithm does not have, are left out.
+    `spectra` is that of `probe.weights.spectra`: layer, head, matrix, index, singular_value and, if wanted, rounding.
+    Lines of one layer, those of its heads, share a colour. `matrices` are the kinds that are shown, by default all.
+    Values at or below `rounding`, which are nothing but rounding errors, and 0, which has no logarithm, are left out.
     """
     require(spectra, ["layer", "head", "matrix", "index", "singular_value"], "spectra")
     refuse_twice(spectra, ["layer", "head", "matrix", "index"])
@@ -46,11 +81,13 @@ def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = N
         rows=n_rows,
         cols=n_columns,
         specs=[[{} if (row, column) in cells else None for column in range(n_columns)] for row in range(n_rows)],
-        subplot_titles=kinds,
-        horizontal_spacing=0.06,
-        vertical_spacing=60 / (240 * n_rows),
+        subplot_titles=[f"{kind}: {MATRICES[kind]}" if kind in MATRICES else kind for kind in kinds],
+        horizontal_spacing=0.14,
+        vertical_spacing=80 / (230 * n_rows),
     )
     rows = spectra.sort_values(["layer", "head", "index"])
+    floor = rows["rounding"].to_numpy(float) if "rounding" in rows else 0.0
+    rows = rows.assign(singular_value=rows["singular_value"].where(rows["singular_value"] > floor))
     layers = dict.fromkeys(None if pd.isna(layer) else int(layer) for layer in rows["layer"])
     named = set()
     for layer in layers:
@@ -60,19 +97,27 @@ def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = N
             if len(lines):
                 _add_lines(figure, lines, layer, showlegend=layer not in named, row=row + 1, col=column + 1)
                 named.add(layer)
-    caption = "a line a matrix, of every head its own; one model"
-    lay_out(figure, title=title or "Singular values", caption=caption, x="Index", y="", height=240 * n_rows + 200)
-    figure.update_layout(margin_t=110)
-    figure.update_xaxes(title_standoff=4)
-    return figure.update_yaxes(type="log", exponentformat="power").update_yaxes(title="Singular value", col=1)
+    for kind, (row, column) in zip(kinds, cells):
+        above = rows.loc[(rows["matrix"] == kind) & (rows["singular_value"] > 0), "singular_value"].to_numpy(float)
+        if len(above):
+            figure.update_yaxes(row=row + 1, col=column + 1, **log_ticks(float(above.min()), float(above.max())))
+    hidden = int(rows["singular_value"].isna().to_numpy().sum())
+    caption = "one line per matrix, or per head; one model"
+    caption += f"; {hidden} values, mere rounding, are left out" if hidden else ""
+    heading = title or "Singular values"
+    lay_out(figure, title=heading, caption=caption, x="Index", y="", height=230 * n_rows + 170)
+    figure.update_annotations(font_size=12)
+    figure.update_xaxes(title_standoff=14)
+    figure.update_yaxes(type="log").update_yaxes(title="Singular value", col=1)
+    return fit_to_phone(figure, headings=1)
 
 
 def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
     """How far each matrix moved, and in which directions: a panel a measure, a row a kind of matrix of a layer.
 
     `drift` is that of `probe.weights.drift`: component, layer, head, matrix, relative_change, cosine, in_subspace,
-    expected and, if wanted, turned_in_subspace. A point is a matrix, of heads each head's. Open diamonds are what a
-    change without preferred direction would have within the top directions.
+    expected and, if wanted, turned_in_subspace. A point is a matrix of a layer, or of one head, in the colour of its
+    component. Open diamonds are what a change without preferred direction would have within the top directions.
     """
     require(drift, ["component", "layer", "head", "matrix", *list(DRIFT)[:3], "expected"], "drifts")
     refuse_twice(drift, ["component", "matrix"])
@@ -87,37 +132,59 @@ def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
     colours = player_colours(table["component"])
     points = [translucent(colours[component], 0.6) for component in table["component"]]
     hover = [f"{component} {matrix}" for component, matrix in zip(table["component"], table["matrix"])]
-    headings = [DRIFT[measure] for measure in measures]
-    figure = make_subplots(cols=len(measures), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=headings)
-    for column, measure in enumerate(measures, 1):
-        same = {"y": heights, "mode": "markers", "text": hover, "row": 1, "col": column}
+    kind = [_component(component) for component in table["component"]]
+    per_row = min(len(measures), PANELS_A_ROW)
+    n_rows = -(-len(measures) // per_row)
+    inner = (30 + 22 * len(lines)) * n_rows
+    figure = make_subplots(
+        rows=n_rows,
+        cols=per_row,
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
+        vertical_spacing=80 / inner if n_rows > 1 else 0,
+        subplot_titles=[DRIFT[measure] for measure in measures],
+    )
+    for index, measure in enumerate(measures):
+        where = {"row": index // per_row + 1, "col": index % per_row + 1}
         if "subspace" in measure:
             figure.add_scatter(
                 x=table["expected"].to_numpy(float),
+                y=heights,
+                mode="markers",
                 marker={"symbol": "diamond-open", "size": 9, "color": "#888888"},
+                text=hover,
                 hovertemplate="%{text}, no preferred direction: %{x:.3g}",
                 name="no preferred direction",
                 legendgroup="expected",
                 showlegend=measure == "in_subspace",
-                **same,
+                **where,
             )
-        figure.add_scatter(
-            x=table[measure].to_numpy(float),
-            marker={"size": 9, "color": points},
-            hovertemplate="%{text}: %{x:.3g}",
-            name="a matrix",
-            legendgroup="matrix",
-            showlegend=column == 1,
-            **same,
-        )
+        for component in dict.fromkeys(kind):
+            chosen = [row for row, own in enumerate(kind) if own == component]
+            figure.add_scatter(
+                x=table[measure].to_numpy(float)[chosen],
+                y=[heights[row] for row in chosen],
+                mode="markers",
+                marker={"size": 9, "color": [points[row] for row in chosen]},
+                text=[hover[row] for row in chosen],
+                hovertemplate="%{text}: %{x:.3g}",
+                name=KINDS.get(component, component),
+                legendgroup=component,
+                showlegend=index == 0,
+                **where,
+            )
+        # A point on the edge of an axis would be cut in half.
+        drawn = [table[measure].to_numpy(float)] + [table["expected"].to_numpy(float)] * ("subspace" in measure)
+        low, high = min(0.0, *map(_least, drawn)), max(0.0, *map(_most, drawn))
+        room = 0.06 * ((high - low) or 1.0)
+        figure.update_xaxes(range=[low - room, high + room], nticks=4, **where)
     n = int(table["relative_change"].isna().to_numpy().sum())
-    caption = "a point a matrix, of heads each head's; two models, no interval"
+    caption = "one point per matrix, and per head where a matrix has heads; two models, no interval"
     caption += f"; {n} without a point: their shapes differ, or they were 0" if n else ""
-    lay_out(figure, title=title or "Drift of the weights", caption=caption, x="", y="", height=230 + 24 * len(lines))
-    figure.update_layout(margin_t=110)
-    figure.update_xaxes(rangemode="tozero")
-    ticks = {"tickvals": list(range(len(lines))), "ticktext": lines}
-    return figure.update_yaxes(**ticks, range=[len(lines) - 0.5, -0.5], zeroline=False)
+    lay_out(figure, title=title or "Drift of the weights", caption=caption, x="", y="", height=inner + 200)
+    figure.update_annotations(font_size=12)
+    figure.update_yaxes(**ticks(lines, len(lines)), range=[len(lines) - 0.5, -0.5], zeroline=False)
+    return fit_to_phone(figure, headings=2)
 
 
 def cka_heatmap(
@@ -139,22 +206,34 @@ def cka_heatmap(
         x=others,
         y=sites,
         z=colour,
-        zmin=0,
-        zmax=1,
-        colorscale=SEQUENTIAL,
         hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
         texttemplate="%{z:.2f}" if colour.size <= MAX_PRINTED else None,
         xgap=2,
         ygap=2,
-        colorbar={"title": {"text": "CKA", "side": "right"}},
+        coloraxis="coloraxis",
     )
     n = f"n = {int(table['n'].to_numpy().min()):,} tokens; " if "n" in table else ""
     blank = "; blank: all tokens are alike there, or all but one" if np.isnan(colour).any() else ""
-    height, caption = max(400, 220 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
+    height, caption = max(460, 320 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
     axes = {"x": f"Site of the {second}", "y": f"Site of the {first}"}
     lay_out(figure, title=title or "Likeness of representations", caption=caption, **axes, height=height)
+    figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Linear CKA"))
     figure.update_xaxes(type="category", showgrid=False)
-    return figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    return fit_to_phone(figure)
+
+
+def _component(player: str) -> str:
+    """The kind of component, a key of `KINDS`, that "blocks.0.attn.head.1" or the like is; itself, where it is none."""
+    return place(player)["component"] or player
+
+
+def _least(values: Float[np.ndarray, " row"]) -> float:
+    return float(np.nanmin(values, initial=np.inf))
+
+
+def _most(values: Float[np.ndarray, " row"]) -> float:
+    return float(np.nanmax(values, initial=-np.inf))
 
 
 def _add_lines(figure: go.Figure, rows: pd.DataFrame, layer: int | None, **trace: int | bool) -> None:
@@ -170,7 +249,8 @@ def _add_lines(figure: go.Figure, rows: pd.DataFrame, layer: int | None, **trace
     figure.add_scatter(
         x=numbers[:, 1],
         y=np.where(numbers[:, 2] > 0, numbers[:, 2], np.nan),
-        mode="lines",
+        mode="lines+markers",  # of a matrix of rank 1 there is a single point
+        marker={"size": 4},
         line={"color": colour, "width": 1.5, "dash": dash},
         text=names,
         hovertemplate="%{text}, index %{x}: %{y:.3g}",

@@ -35,6 +35,8 @@ class Target:
     """The keys."""
     defined_for: Callable[[Task], bool] | None = None
     """Whether a task has such a job; None: every task has, and the rule needs no task."""
+    finds_answer: bool = False
+    """Whether these keys hold what the next token must be: a head that looks there does the job of the task."""
 
     def mask(self, batch: Batch, task: Task | None = None) -> Mask:
         """The keys of each query, among the real tokens up to the query. A row that is all False is no query.
@@ -71,13 +73,17 @@ def targets_named(names: Iterable[str] | None, task: Task | None) -> list[Target
     return [known[name] for name in chosen]
 
 
-def register(name: str, description: str, defined_for: Callable[[Task], bool] | None = None) -> Callable[[Rule], Rule]:
+def register(
+    name: str, description: str, defined_for: Callable[[Task], bool] | None = None, *, finds_answer: bool = False
+) -> Callable[[Rule], Rule]:
     """Function decorator: enter a rule in `TARGETS`. Raises `ValueError` for a name that is taken."""
 
     def enter(rule: Rule) -> Rule:
         if name in TARGETS:
             raise ValueError(f"target {name!r} is registered already; give another name")
-        TARGETS[name] = Target(name=name, description=description, rule=rule, defined_for=defined_for)
+        TARGETS[name] = Target(
+            name=name, description=description, rule=rule, defined_for=defined_for, finds_answer=finds_answer
+        )
         return rule
 
     return enter
@@ -134,7 +140,7 @@ def _key(batch: Batch, task: Haystack) -> Mask:
     return _equal(batch.tokens - HaystackVocab.TWIN_OFFSET, batch.tokens) & _is_key(batch)[:, None]
 
 
-@register("value", "At the twin that asks: the value of its key.", _is_haystack)
+@register("value", "At the twin that asks: the value of its key.", _is_haystack, finds_answer=True)
 def _value(batch: Batch, task: Haystack) -> Mask:
     return _one_later(_key(batch, task))
 
@@ -145,7 +151,12 @@ def _own_key(batch: Batch, task: Haystack) -> Mask:
     return _previous_token(batch, task) & _is_key(batch)[:, None]
 
 
-@register("stack_top", "Where a close comes next: the innermost bracket that is open, which it must match.", _is_dyck)
+@register(
+    "stack_top",
+    "Where a close comes next: the innermost bracket that is open, which it must match.",
+    _is_dyck,
+    finds_answer=True,
+)
 def _stack_top(batch: Batch, task: Dyck) -> Mask:
     # The last bracket that opened to the present depth is still open: after its close, another would have opened.
     opens, closes, depth = _nesting(batch, task)
@@ -165,7 +176,12 @@ def _separator(batch: Batch, task: SequenceTask) -> Mask:
     return _last(is_separator[:, None].expand(-1, batch.tokens.shape[1], -1)) & batch.loss_mask[:, :, None]
 
 
-@register("copy_source", "Where the answer is predicted: the input position that the next token copies.", _copies)
+@register(
+    "copy_source",
+    "Where the answer is predicted: the input position that the next token copies.",
+    _copies,
+    finds_answer=True,
+)
 def _copy_source(batch: Batch, task: SequenceTask) -> Mask:
     t = _positions(batch)
     # Where the answer's first token is predicted: the separator, or the last token of the input if there is none.

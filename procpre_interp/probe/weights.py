@@ -83,15 +83,21 @@ def weight_table(model: HookedTransformer) -> pd.DataFrame:
 
 @torch.no_grad()
 def spectra(model: HookedTransformer) -> pd.DataFrame:
-    """Singular values of every matrix, one row a value: name, component, layer, head, matrix, index, singular_value.
+    """Singular values of every matrix, one row a value: name, component, layer, head, matrix, index, singular_value,
+    rounding.
 
-    The matrices are those of `weight_table`; index 0 is the largest value.
+    The matrices are those of `weight_table`; index 0 is the largest value. A value at or below `rounding` may be 0:
+    that is the largest value times the longer side of the matrix and the spacing of floating point numbers at 1, in the
+    precision of the stored weights. Source: Golub & Van Loan, Matrix Computations, "Numerical rank".
     """
-    rows = []
+    eps, rows = torch.finfo(model.flat.dtype).eps, []
     for matrices in _all_matrices(model):
+        longer = max(matrices.values.shape[1:])
         for labels, values in zip(matrices.labels(), _singular_values(matrices).tolist()):
-            rows += [{**labels, "index": i, "singular_value": value} for i, value in enumerate(values)]
-    return _table(rows)
+            same = {**labels, "rounding": values[0] * longer * eps}
+            rows += [{**same, "index": i, "singular_value": value} for i, value in enumerate(values)]
+    columns = ["name", "component", "layer", "head", "matrix", "index", "singular_value", "rounding"]
+    return _table(rows)[columns]
 
 
 @torch.no_grad()

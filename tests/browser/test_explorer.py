@@ -58,21 +58,117 @@ def test_both_themes(browser: Browser, address: str, scheme: str):
 
 def test_a_click_on_a_cell_shows_its_part_and_the_address_says_so(explorer: Explorer):
     explorer.open("where_does_it_live", method="shapley")
+    click_corner(explorer, 0, 1, "left top")
+    said_by_address(explorer, part="mlp")
+    explorer.check()
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_click_at_any_corner_of_a_cell_counts(browser: Browser, address: str, width: int):
+    explorer = explorer_of(browser, address, viewport={"width": width, "height": 1000})
+    explorer.open("where_does_attention_look")
+    said_by_address(explorer, score="value", layer="1", head="3")
+    corners = ("left top", "right bottom") if width < 1000 else ("left top", "right top", "left bottom", "right bottom")
+    for corner, (head, layer) in zip(corners, ((0, 0), (2, 1), (3, 0), (1, 1))):
+        click_corner(explorer, head, layer, corner)
+        said_by_address(explorer, layer=str(layer), head=str(head))
+    explorer.open("which_circuit", layer="1", head="1", position="4")
+    for corner, (position, row) in zip(corners, ((0, 2), (3, 5))):  # of layer 0 head 2, layer 1 head 1
+        click_corner(explorer, position, row, corner)
+        said_by_address(explorer, layer=str(row // 4), head=str(row % 4), position=str(position))
+    explorer.check()
+    explorer.page.context.close()
+
+
+def click_corner(explorer: Explorer, column: int, row: int, corner: str) -> None:
+    """Click a cell of the first figure, four pixels from its corner."""
+    x, y = ((0.5 if side in ("right", "bottom") else -0.5) for side in corner.split())
     place = explorer.page.evaluate(
-        """() => {
+        """([x, y, dx, dy]) => {
             const plot = document.querySelector('.js-plotly-plot'), layout = plot._fullLayout;
+            plot.scrollIntoView({block: 'center'});
             const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
-            const trace = plot._fullData.find(each => each.type === 'scatter');
-            const index = trace.y.indexOf('mlp');
-            return [box.x + layout.xaxis.d2p(trace.x[index]), box.y + layout.yaxis.d2p('mlp')];
-        }"""
+            return [box.x + layout.xaxis.l2p(x) + dx, box.y + layout.yaxis.l2p(y) + dy];
+        }""",
+        [column + x, row + y, -8 * x, -8 * y],
     )
     explorer.page.mouse.move(*place)
     explorer.page.wait_for_timeout(300)
     explorer.page.mouse.click(*place)
-    explorer.page.wait_for_function("() => new URL(location).searchParams.get('part') === 'mlp'", timeout=20_000)
+
+
+def said_by_address(explorer: Explorer, **wanted: str) -> None:
+    """Wait until the address has these parameters, and all is drawn."""
+    check = "wanted => { const q = new URL(location).searchParams; return wanted.every(([k, v]) => q.get(k) === v) }"
+    explorer.page.wait_for_function(check, arg=[[*pair] for pair in wanted.items()], timeout=20_000)
     explorer.settle()
+
+
+def test_an_id_that_is_typed_picks_that_run_and_a_link_leads_into_its_model(explorer: Explorer):
+    explorer.open("runs")
+    box = explorer.page.locator('[data-testid="stMultiSelect"]', has_text="Runs to look into").locator("input")
+    box.click()
+    box.press_sequentially("f00f", delay=30)
+    explorer.page.wait_for_timeout(300)
+    box.press("Enter")
+    said_by_address(explorer, run="f00f71212a994232")
+    assert urllib.parse.urlparse(explorer.page.url).query.count("run=") == 1
     explorer.check()
+    explorer.page.keyboard.press("Escape")  # closes the list of options
+    explorer.page.get_by_test_id("stMain").get_by_role("link", name="Which circuit?").click()
+    explorer.page.wait_for_selector('h1:has-text("Which circuit?")')
+    said_by_address(explorer, run="f00f71212a994232")
+    explorer.check()
+
+
+MODEL_PAGES = {
+    "light": ["where_does_attention_look", "which_circuit"],
+    "dark": [
+        "where_does_attention_look",
+        "which_circuit",
+        "which_circuit?tab=Edges",
+        "which_circuit?tab=Faithfulness",
+        "how_do_weights_move",
+        "how_do_weights_move?tab=Singular values",
+        "how_do_weights_move?tab=Likeness",
+        "what_was_generated?task=haystack",
+    ],
+}
+READ_FIGURES = """() => {
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+        return (r + g + b) / 3;
+    };
+    const page = light(getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor);
+    const titles = [], cut = [], bars = [], dim = [];
+    for (const plot of document.querySelectorAll('.js-plotly-plot')) {
+        const frame = plot.getBoundingClientRect();
+        for (const text of plot.querySelectorAll('[class*=title], .annotation-text')) {
+            const box = text.getBoundingClientRect();
+            if (text.tagName !== 'text' || !box.width) continue;
+            titles.push(text.textContent);
+            if (box.left < frame.left - 2 || box.right > frame.right + 2) cut.push(text.textContent);
+        }
+        for (const text of plot.querySelectorAll('[class*=colorbar] text, [class*=cb] text')) {
+            bars.push(text.textContent);
+            if (Math.abs(light(getComputedStyle(text).fill) - page) < 110) dim.push(text.textContent);
+        }
+    }
+    return {titles, cut, bars, dim};
+}"""
+
+
+@pytest.mark.parametrize("scheme", list(MODEL_PAGES))
+def test_a_phone_shows_all_of_every_title_and_the_labels_of_colours(browser: Browser, address: str, scheme: str):
+    explorer = explorer_of(browser, address, color_scheme=scheme, viewport={"width": 400, "height": 850})
+    for path in MODEL_PAGES[scheme]:
+        explorer.open(path)
+        found = explorer.page.evaluate(READ_FIGURES)
+        assert len(found["titles"]) >= 3 * len(explorer.figures())
+        assert found["bars"] or path not in ("where_does_attention_look", "which_circuit")
+        assert (path, found["cut"], found["dim"]) == (path, [], [])
+        explorer.check()
+    explorer.page.context.close()
 
 
 def test_a_link_brings_the_selection_back(explorer: Explorer):
