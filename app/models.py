@@ -29,8 +29,7 @@ class Subject:
     """For people: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
     task_or_problem: Task | MissingPlugin
-    """What is missing stops only what needs the task: its weights can be shown. Text is read from the cache alone: a
-    stored config could name any folder."""
+    """A missing plugin stops only what needs the task. Text comes from the cache: a config could name any folder."""
 
     @property
     def task(self) -> Task:
@@ -46,20 +45,18 @@ def moment(chosen: Moment, store: RunStore) -> Subject:
 
 
 def choose_moment(run: Run, store: RunStore, key: str = "at", *, start: Literal["first", "last"] = "last") -> Subject:
-    """The model at a kept step of either phase, by a slider whose label is part of the URL.
-
-    At first the last one, or the first of the run's own steps.
-    """
+    """The model at a kept step of either phase, by a slider whose label is part of the URL. At first the last one, or
+    the first of the run's own steps."""
     found = {each.label: each for each in moments(run, store)}
-    labels = list(found)
-    if len(labels) == 1:
-        st.caption(f"Kept: {labels[0]}.")
-        return moment(found[labels[0]], store)
-    own = [label for label in labels if found[label].run.id == run.id]
+    if len(found) == 1:
+        (label,) = found
+        st.caption(f"Kept: {label}.")
+        return moment(found[label], store)
+    own = [label for label in found if found[label].run.id == run.id]
     wanted, usual = st.query_params.get(key), own[0 if start == "first" else -1]
     if st.session_state.get(key) not in found:  # another run's
         st.session_state[key] = wanted if wanted in found else usual
-    label = st.select_slider("Moment, over both phases", labels, key=key)
+    label = st.select_slider("Moment, over both phases", list(found), key=key)
     st.query_params[key] = label
     return moment(found[label], store)
 
@@ -98,42 +95,26 @@ def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: R
 
 def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
     """`function(model, *arguments, **options)`, computed once for the same subject and arguments."""
-    name = f"{function.__module__}.{function.__qualname__}"
-    return _measure(
-        name, found.key, arguments, options, lambda each, /, *rest, **more: function(each.model, *rest, **more), found
-    )
+    return _once(function, found.key, arguments, options, lambda: function(found.model, *arguments, **options))
 
 
 def compare(function: Callable[..., T], first: Subject, second: Subject, *arguments: Any, **options: Any) -> T:
     """`function(first model, second model, *arguments, **options)`, computed once for the same ones."""
-    name, other = f"{function.__module__}.{function.__qualname__}", second.model
-    key = (*first.key, *second.key, *(repr(argument) for argument in arguments))
-    return _measure(
-        name, key, (), options, lambda each, /, **more: function(each.model, other, *arguments, **more), first
-    )
+    key = (*first.key, *second.key, *(repr(argument) for argument in arguments))  # a task is not hashed by streamlit
+    return _once(function, key, (), options, lambda: function(first.model, second.model, *arguments, **options))
 
 
 def measure(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
     """`function(model, task, *arguments, **options)`, computed once for the same subject and arguments."""
-    name, task = f"{function.__module__}.{function.__qualname__}", found.task
-    return _measure(
-        name,
-        found.key,
-        arguments,
-        options,
-        lambda each, /, *rest, **more: function(each.model, task, *rest, **more),
-        found,
-    )
+    task = found.task
+    return _once(function, found.key, arguments, options, lambda: function(found.model, task, *arguments, **options))
+
+
+def _once(function: Callable[..., T], key: tuple[str, ...], arguments: Any, options: Any, work: Callable[[], T]) -> T:
+    return _measure(f"{function.__module__}.{function.__qualname__}", key, arguments, options, work)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _measure(
-    name: str,
-    key: tuple[str, ...],
-    arguments: tuple[Any, ...],
-    options: dict[str, Any],
-    _function: Callable[..., T],
-    _subject: Subject,
-) -> T:
+def _measure(name: str, key: tuple[str, ...], arguments: Any, options: Any, _work: Callable[[], T]) -> T:
     with run_threads(1):  # whose number changes last bits
-        return _function(_subject, *arguments, **options)
+        return _work()
