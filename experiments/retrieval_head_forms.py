@@ -148,12 +148,8 @@ def order_of_formation(curves: pd.DataFrame) -> pd.DataFrame:
     `order` names the two scores in the order of their steps, or says "together" or which of them never formed.
     """
     names = {"own_key": "own_key_step", "value": "value_step"}
-    steps = pd.DataFrame(
-        {
-            column: formation(curves, score, MARGIN).groupby("run")["formation_step"].min()
-            for score, column in names.items()
-        }
-    )
+    formed = {column: formation(curves, score, MARGIN) for score, column in names.items()}
+    steps = pd.DataFrame({column: heads.groupby("run")["formation_step"].min() for column, heads in formed.items()})
     orders = []
     for own_key, value in steps.itertuples(index=False):
         missing = [score for score, step in zip(names, (own_key, value)) if math.isnan(step)]

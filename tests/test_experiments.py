@@ -246,12 +246,10 @@ def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
 def test_the_readme_prints_what_is_stored():
     """Tables of claims and of the transfer map: each number as it is rounded from the stored one, once."""
     text = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
-    number = r"[+-]?\d[\d.]*"
-    rows = re.findall(
-        rf"\(experiments/(\w+)\.py\) \| .* \| ({number}) \[({number}), ({number})\]( \(90 %\))? \| .*\| \W*(\w+)\W* \|$",
-        text,
-        re.MULTILINE,
-    )
+    number = r"([+-]?\d[\d.]*)"
+    bounds = rf"\[{number}, {number}\]( \(90 %\))?"
+    shape = rf"\(experiments/(\w+)\.py\) \| .* \| {number} {bounds} \| .*\| \W*(\w+)\W* \|$"
+    rows = re.findall(shape, text, re.MULTILINE)
     assert {name for name, *_ in rows} == {path.stem for path in STORED}
     for name, *shown, ninety, verdict in rows:
         judged = json.loads((SCRIPTS / "results" / "claims" / f"{name}.json").read_bytes())
@@ -262,13 +260,8 @@ def test_the_readme_prints_what_is_stored():
         scale = 100 if digits == 1 else 1
         assert shown == [f"{scale * first[key]:+.{digits}f}" for key in ("estimate", "low", "high")], name
     effects = pd.read_csv(SCRIPTS / "results" / "components_map.csv")
-    players = {
-        "attention": "attn",
-        "MLP": "mlp",
-        "LayerNorms": "ln",
-        "positions": "pos",
-        "embeddings (averaged)": "embed",
-    }
+    players = {"attention": "attn", "MLP": "mlp", "LayerNorms": "ln", "positions": "pos"}
+    players["embeddings (averaged)"] = "embed"
     for title, player in players.items():
         (cells,) = re.findall(rf"^\| {re.escape(title)} \| (.*) \|$", text, re.MULTILINE)
         rows = effects.loc[effects["player"] == player].to_dict("records")

@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from experiments.retrieval_head_forms import order_of_formation
 from procpre_interp.claims import judge_contrasts
 from procpre_interp.data import TASKS
 from procpre_interp.experiment import few_steps, main
@@ -125,23 +126,14 @@ def test_the_order_of_formation_is_that_of_the_first_head_that_keeps_each_score(
         "d": {"own_key": [0.1, 0.1, 0.3, 0.9], "value": [0.1, 0.9, 0.1, 0.2]},
     }
     rows = [
-        {
-            "run": run,
-            "score": score,
-            "layer": int(score == "value"),
-            "head": head,
-            "step": 10 * i,
-            "value": value * share,
-        }
+        {"run": run, "score": score, "layer": layer, "head": head, "step": 10 * i, "value": value * share}
         for run, scores in curves.items()
-        for score, values in scores.items()
+        for layer, (score, values) in enumerate(scores.items())
         for head, share in ((0, 1.0), (1, 0.1))
         for i, value in enumerate(values)
     ]
     table = pd.DataFrame(rows).assign(replicate=0, phase=2, task="haystack", uniform=0.1)
-    found = importlib.import_module("experiments.retrieval_head_forms").order_of_formation(
-        table.assign(axis_step=table["step"])
-    )
+    found = order_of_formation(table.assign(axis_step=table["step"]))
     assert found["own_key_step"].tolist() == [10, 30, 20, 20]
     assert found["value_step"].tolist()[:3] == [30, 20, 20]
     assert found["order"].tolist() == ["own_key, value", "value, own_key", "together", "without value"]
