@@ -12,6 +12,7 @@ Is it the transferred head? Before phase 2 every head of the transplant has a pa
 retrieval head, the transfer has brought a lookup along; by chance it would in one of four.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from statistics import mean
@@ -137,7 +138,24 @@ def when(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
     whole = cells[["condition", "replicate", "breakthrough_step"]].join(
         formed[["layer", "head", "formation_step", "step_before"]]
     )
+    whole = whole.join(order_of_formation(curves.loc[curves["task"] == "haystack"]))
     return {"formation": whole.reset_index().to_dict("records"), "development": development(curves, cells)}
+
+
+def order_of_formation(curves: pd.DataFrame) -> pd.DataFrame:
+    """What forms first in each run: steps from which some head has looked at keys, and at values, for good; `order`.
+
+    `order` names the two scores in the order of their steps, or says "together" or which of them never formed.
+    """
+    names = {"own_key": "own_key_step", "value": "value_step"}
+    formed = {column: formation(curves, score, MARGIN) for score, column in names.items()}
+    steps = pd.DataFrame({column: heads.groupby("run")["formation_step"].min() for column, heads in formed.items()})
+    orders = []
+    for own_key, value in steps.itertuples(index=False):
+        missing = [score for score, step in zip(names, (own_key, value)) if math.isnan(step)]
+        first = "together" if own_key == value else "own_key, value" if own_key < value else "value, own_key"
+        orders.append(f"without {', '.join(missing)}" if missing else first)
+    return steps.assign(order=orders)
 
 
 def development(curves: pd.DataFrame, cells: pd.DataFrame) -> list[dict[str, Any]]:

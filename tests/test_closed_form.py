@@ -14,6 +14,7 @@ from procpre_interp.train.closed_form import (
     LowRankIdentity,
     MeanEmbedding,
     Mimetic,
+    MimeticPaper,
     PositionCode,
     SpectrumLaw,
     TensorScale,
@@ -168,6 +169,54 @@ def test_positions_are_sinusoids_free_of_mean():
     assert product[0, 0] > product[0, 1:].max()
 
 
+@pytest.mark.parametrize(("spacing", "last"), [("pairs", 100.0 ** (-6 / 7)), ("paper", 100.0 ** (-2 * 6 / 16))])
+def test_sinusoids_have_the_frequencies_of_their_spacing(spacing, last):
+    """d_model 16 has 7 pairs of directions; the product of two positions is the sum of cosines of their distance."""
+    recipe = PositionCode(rms=0.3, base=100.0, spacing=spacing)
+    rows = started(recipe).pos_embed.W_pos.detach().double()
+    frequencies = last ** (torch.arange(7, dtype=torch.float64) / 6)
+    cosines = (torch.arange(20)[:, None] * frequencies).cos().mean(1)
+    product = rows @ rows.T
+    torch.testing.assert_close(product[0, :20] / product[0, 0], cosines, rtol=1e-3, atol=1e-3)
+    # The default is no part of the hashed config: runs from before there was a choice keep their ids.
+    assert ("spacing" in to_dict(recipe, hashed_only=True)) == (spacing == "paper")
+
+
+def test_the_paper_s_mimetic_circuits_are_noise_beside_the_identity_of_a_layer():
+    recipe = MimeticPaper(
+        query_key_noise=0.0, query_key_identity=0.7, value_output_noise=0.0, value_output_identity=0.4
+    )
+    model = started(recipe)
+    assert changed(model) == {f"blocks.{i}.attn.{name}" for i in (0, 1) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    attn = model.block(1).attn
+    torch.testing.assert_close((attn.W_V @ attn.W_O).sum(0).detach(), -0.4 * torch.eye(16), rtol=1e-4, atol=1e-5)
+    query_key = (attn.W_Q @ attn.W_K.mT).detach()
+    for circuit in query_key:  # the identity, cut to d_head directions
+        torch.testing.assert_close(circuit @ circuit, 0.7 * circuit, rtol=1e-4, atol=1e-5)
+        assert circuit.trace().item() == pytest.approx(0.7 * 4, rel=1e-4)
+    assert MimeticPaper.fit([model]) == recipe
+
+
+def test_the_paper_s_mimetic_noise_is_new_in_each_layer_and_head():
+    recipe = MimeticPaper(
+        query_key_noise=0.7, query_key_identity=0.7, value_output_noise=0.4, value_output_identity=0.4
+    )
+    model = started(recipe)
+    sums = torch.stack([(block.attn.W_V @ block.attn.W_O).sum(0).detach() for block in map(model.block, range(2))])
+    noise = sums + 0.4 * torch.eye(16)
+    assert noise.square().mean(dim=(1, 2)).sqrt().tolist() == pytest.approx([0.4 / 4] * 2, rel=0.2)
+    assert abs(float(torch.corrcoef(noise.flatten(1))[0, 1])) < 0.3
+    # The 4 strongest of 16 directions of each head's own matrix.
+    values = torch.linalg.svdvals((model.block(0).attn.W_Q @ model.block(0).attn.W_K.mT).detach())
+    assert (values[:, 3] > 0.5).all()
+    assert values[:, 4].max() < 1e-5
+    assert not torch.allclose(model.block(0).attn.W_Q[0], model.block(0).attn.W_Q[1])
+    assert from_dict(Intervention, to_dict(recipe)) == recipe
+    fitted = MimeticPaper.fit([model])
+    assert fitted.value_output_noise == pytest.approx(0.4, rel=0.2)
+    assert fitted.value_output_identity == pytest.approx(0.4, abs=0.1)
+
+
 def test_a_head_reads_the_previous_position():
     recipe = PositionCode(rms=0.3, kind="previous", lead=3.0, head=2)
     scale = TensorScale(rms=(("blocks.0.ln1.w", 0.4), ("embed.W_E", 1e-4)))
@@ -223,6 +272,12 @@ def test_recipes_are_done_in_order_and_are_part_of_the_identity():
                 value_output_values=((1.0,),),
             ),
             "an entry for each of 2 layers",
+        ),
+        (
+            MimeticPaper(
+                query_key_noise=-1.0, query_key_identity=1.0, value_output_noise=0.0, value_output_identity=0.0
+            ),
+            "query_key_noise=-1.0",
         ),
         (PositionCode(rms=-1.0), "rms=-1.0"),
         (PositionCode(rms=1.0, head=9), "head=9"),

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims import judge, judge_contrasts
+from procpre_interp.claims import Contrast, judge, judge_contrasts
 from procpre_interp.experiment import few_steps, main, shortened
+from procpre_interp.files import plain
 from procpre_interp.runs import RunStore
 from procpre_interp.seeding import numpy_stream
 from procpre_interp.sweep import plan
@@ -214,3 +216,55 @@ def test_a_script_runs_by_its_path_and_names_a_mistake(tmp_path):
     assert "workers=0; there must be at least 1" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+STORED = sorted((SCRIPTS / "results" / "claims").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", STORED, ids=[path.stem for path in STORED])
+def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
+    """Every contrast judged again: verdict, reason and all numbers (cells are stored to five digits)."""
+    stored, cells = json.loads(path.read_bytes()), pd.read_csv(path.with_suffix(".csv"))
+    contrasts = [
+        Contrast(
+            name=row["contrast"],
+            weights=row["weights"],
+            predicted=row["predicted"] or None,
+            margin=row["margin"],
+            measure=row["measure"],
+        )
+        for row in stored["contrasts"]
+    ]
+    found = plain(judge_contrasts(contrasts, cells, planned=cells).to_dict("records"))
+    for old, new in zip(stored["contrasts"], found, strict=True):
+        assert (new["verdict"], new["reason"]) == (old["verdict"], old["reason"])
+        for key in ("estimate", "low", "high", "p", "p_holm", "smallest_p", "detectable", "n"):
+            assert new[key] == (None if old[key] is None else pytest.approx(old[key], abs=2e-5, rel=1e-6)), key
+    assert stored["verdict"] == stored["contrasts"][0]["verdict"]
+
+
+def test_the_readme_prints_what_is_stored():
+    """Tables of claims and of the transfer map: each number as it is rounded from the stored one, once."""
+    text = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
+    number = r"([+-]?\d[\d.]*)"
+    bounds = rf"\[{number}, {number}\]( \(90 %\))?"
+    shape = rf"\(experiments/(\w+)\.py\) \| .* \| {number} {bounds} \| .*\| \W*(\w+)\W* \|$"
+    rows = re.findall(shape, text, re.MULTILINE)
+    assert {name for name, *_ in rows} == {path.stem for path in STORED}
+    for name, *shown, ninety, verdict in rows:
+        judged = json.loads((SCRIPTS / "results" / "claims" / f"{name}.json").read_bytes())
+        first = judged["contrasts"][0]
+        assert verdict == judged["verdict"]
+        assert bool(ninety) == (first["predicted"] == "within" and verdict != "refuted"), name
+        digits = len(shown[0].partition(".")[2])
+        scale = 100 if digits == 1 else 1
+        assert shown == [f"{scale * first[key]:+.{digits}f}" for key in ("estimate", "low", "high")], name
+    effects = pd.read_csv(SCRIPTS / "results" / "components_map.csv")
+    players = {"attention": "attn", "MLP": "mlp", "LayerNorms": "ln", "positions": "pos"}
+    players["embeddings (averaged)"] = "embed"
+    for title, player in players.items():
+        (cells,) = re.findall(rf"^\| {re.escape(title)} \| (.*) \|$", text, re.MULTILINE)
+        rows = effects.loc[effects["player"] == player].to_dict("records")
+        for row, cell in zip(rows, cells.split(" | "), strict=True):
+            points = {key: f"{100 * row[key]:+.1f}" for key in ("estimate", "low", "high")}
+            assert cell == "{estimate} [{low}, {high}]".format(**points), (player, row["method"])

@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from experiments.retrieval_head_forms import order_of_formation
 from procpre_interp.claims import judge_contrasts
 from procpre_interp.data import TASKS
 from procpre_interp.experiment import few_steps, main
@@ -114,3 +115,25 @@ def test_the_lead_is_the_smaller_one():
     assert min(planned.cells["replicate"]) == 1003
     tasks = {planned.configs[run].task.name for run in planned.cells["run"]}
     assert tasks == {"haystack", "reversed_addition"}
+
+
+def test_the_order_of_formation_is_that_of_the_first_head_that_keeps_each_score():
+    """Four runs by hand: keys before values, the other way round, at one step, and no value at all."""
+    curves = {
+        "a": {"own_key": [0.1, 0.3, 0.8, 0.9], "value": [0.3, 0.1, 0.2, 0.8]},
+        "b": {"own_key": [0.1, 0.1, 0.1, 0.9], "value": [0.1, 0.1, 0.7, 0.8]},
+        "c": {"own_key": [0.1, 0.1, 0.3, 0.9], "value": [0.1, 0.1, 0.7, 0.8]},
+        "d": {"own_key": [0.1, 0.1, 0.3, 0.9], "value": [0.1, 0.9, 0.1, 0.2]},
+    }
+    rows = [
+        {"run": run, "score": score, "layer": layer, "head": head, "step": 10 * i, "value": value * share}
+        for run, scores in curves.items()
+        for layer, (score, values) in enumerate(scores.items())
+        for head, share in ((0, 1.0), (1, 0.1))
+        for i, value in enumerate(values)
+    ]
+    table = pd.DataFrame(rows).assign(replicate=0, phase=2, task="haystack", uniform=0.1)
+    found = order_of_formation(table.assign(axis_step=table["step"]))
+    assert found["own_key_step"].tolist() == [10, 30, 20, 20]
+    assert found["value_step"].tolist()[:3] == [30, 20, 20]
+    assert found["order"].tolist() == ["own_key, value", "value, own_key", "together", "without value"]

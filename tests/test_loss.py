@@ -1,5 +1,7 @@
 """Micro-batches are exactly the batch, and their loss and gradient that of the whole."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.seeding import stream
+from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.loss import UNSCORED, backward, micro_batches, scored_positions
 
 D_VOCAB = 11
@@ -109,3 +112,17 @@ def test_a_uniform_guess_has_log_d_vocab_nats():
         model.W_U.zero_()
     loss = backward(model, random_batch(4, 6, 0.5, seed=3), max_tokens=100)
     assert loss.item() == pytest.approx(torch.tensor(float(D_VOCAB)).log().item())
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_a_loss_is_summed_in_the_model_s_own_precision(dtype, digits):
+    """Many micro-batches against a loop in double precision, in training and in evaluation."""
+    config = ModelConfig(n_layers=1, n_heads=1, d_model=4, n_ctx=9, d_vocab=D_VOCAB)
+    model = HookedTransformer(config, generator=stream(0, "model")).to(dtype)
+    batch = random_batch(64, 9, 0.5, seed=3)
+    log_probs = copy.deepcopy(model).double()(batch.tokens).log_softmax(-1)
+    expected = -log_probs.gather(2, batch.targets[..., None].long())[batch.loss_mask].mean().item()
+    loss = backward(model, batch, max_tokens=9)
+    assert loss.dtype == dtype
+    assert loss.item() == pytest.approx(expected, rel=digits)
+    assert summarise(evaluate(model, batch, max_tokens=9))["loss_nats"] == pytest.approx(expected, rel=digits)

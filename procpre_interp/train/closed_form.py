@@ -133,8 +133,9 @@ class Mimetic(Initialisation):
     and R an isometry from there to what the fresh W_K reads beside it. Holds fixed: these directions, biases, all else.
     `fit` orders a layer's heads by their query-key share, since the number of a head means nothing.
 
-    Source: mimetic initialisation (Trockman and Kolter, arXiv 2305.09828), whose identity has one strength for all
-    heads and is cut to d_head directions; here both numbers are each head's own, and exact.
+    Source: our variation on mimetic initialisation (Trockman and Kolter, arXiv 2305.09828): both numbers are each
+    head's own, and exact. `mimetic_paper` is theirs, where value and output of a layer's heads together are the
+    negative identity.
     """
 
     query_key_norm: PerHead
@@ -193,6 +194,79 @@ class Mimetic(Initialisation):
                     self.value_output_share[layer][head],
                 )
                 attn.W_Q[head], attn.W_K[head], attn.W_V[head], attn.W_O[head] = query, key, value, output.T
+
+
+@INTERVENTIONS.register("mimetic_paper")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MimeticPaper(Initialisation):
+    """Mimetic initialisation as its paper has it: circuits that are noise beside the identity, one strength for all.
+
+    With Z a new matrix of normal numbers of variance 1 / d_model each time, and U S V^T the singular values of the sum:
+
+        value_output_noise Z - value_output_identity I = U S V^T,  W_V = U sqrt(S),  W_O = sqrt(S) V^T
+
+    for a layer, whose heads take d_head directions each, the strongest first; so the sum over heads of W_V W_O is the
+    left side exactly. For each head the same of query_key_noise Z + query_key_identity I, of which W_Q and W_K keep the
+    d_head strongest directions. Changes: W_Q, W_K, W_V and W_O. Holds fixed: biases, all else.
+
+    Source: Trockman and Kolter, Mimetic initialization of self-attention layers (arXiv 2305.09828).
+    """
+
+    query_key_noise: float
+    """Factor of the noise in each head's W_Q W_K^T."""
+    query_key_identity: float
+    """Factor of the identity there."""
+    value_output_noise: float
+    """Factor of the noise in the sum over heads of W_V W_O."""
+    value_output_identity: float
+    """Factor of the *negative* identity there."""
+
+    @classmethod
+    def fit(cls, models: Sequence[HookedTransformer]) -> "MimeticPaper":
+        """By moments: the identity's factor from the trace, the noise's from the norm of what is left.
+
+        For query and key both are per direction that a head has, as if the strongest directions were any.
+        """
+        factors = []
+        for model in models:
+            config = model.config
+            for layer in range(config.n_layers):
+                query_key, value_output = (circuit.double() for circuit in _circuits(model, layer))
+                numbers = [*_moments(query_key, config.d_head), *_moments(value_output.sum(0)[None], config.d_model)]
+                factors.append(torch.stack(numbers))
+        qk_noise, qk_identity, vo_noise, vo_identity = torch.stack(factors).mean(0).tolist()
+        return cls(
+            query_key_noise=_rounded(qk_noise),
+            query_key_identity=_rounded(qk_identity),
+            value_output_noise=_rounded(vo_noise),
+            value_output_identity=_rounded(-vo_identity),
+        )
+
+    def check(self, model: HookedTransformer, n_steps: int) -> None:
+        flat_mask(model, self.selector)
+        if not min(self.query_key_noise, self.value_output_noise) >= 0:
+            raise ValueError(
+                f"query_key_noise={self.query_key_noise}, value_output_noise={self.value_output_noise}; a factor of "
+                "noise is 0 or more"
+            )
+
+    def write(self, model: HookedTransformer, generator: Generator) -> None:
+        width, d_head = model.config.d_model, model.config.d_head
+
+        def halves(noise: float, identity: float, like: Tensor) -> tuple[Tensor, Tensor]:
+            """A and B with A B^T = noise Z + identity I, the strongest directions first."""
+            z = torch.randn(width, width, generator=generator) / width**0.5
+            left, size, right = torch.linalg.svd((noise * z + identity * torch.eye(width)).to(like))
+            return left * size.sqrt(), right.T * size.sqrt()
+
+        for layer in range(model.config.n_layers):
+            attn = model.block(layer).attn
+            value, output = halves(self.value_output_noise, -self.value_output_identity, attn.W_V)
+            for head in range(model.config.n_heads):
+                own = slice(head * d_head, (head + 1) * d_head)
+                attn.W_V[head], attn.W_O[head] = value[:, own], output[:, own].T
+                query, key = halves(self.query_key_noise, self.query_key_identity, attn.W_Q)
+                attn.W_Q[head], attn.W_K[head] = query[:, :d_head], key[:, :d_head]
 
 
 @INTERVENTIONS.register("low_rank_identity")
@@ -296,7 +370,7 @@ class PositionCode(Initialisation):
     """Position embeddings as sinusoids, and, if asked for, a head that reads the previous position off them.
 
     Changes: W_pos, row i of which is the sum over frequencies f of cos(f i) and sin(f i) along two directions each, all
-    of them orthonormal and free of mean, from the fresh W_pos; frequencies fall geometrically from 1 to 1 / base.
+    of them orthonormal and free of mean, from the fresh W_pos; frequencies fall geometrically from 1 (see `spacing`).
     kind previous: W_Q and W_K of one head of layer 0 too, which compare position i - 1 with position j in the two or
     more frequencies that tell positions apart best, as far as d_head goes. Holds fixed: all else, biases included.
 
@@ -309,7 +383,10 @@ class PositionCode(Initialisation):
     rms: float
     """Root mean square of W_pos."""
     base: float = 10_000.0
-    """Ratio of the frequencies' range."""
+    """Which power of it a frequency is, `spacing` says."""
+    spacing: Literal["pairs", "paper"] = "pairs"
+    """Frequency i is base^(-i / n), where n = (d_model - 1) // 2 pairs of directions are free of mean; or, as in the
+    paper, base^(-2 i / d_model), of which there are n here and not d_model / 2."""
     head: int = 0
     """Of layer 0, with kind previous."""
     lead: float = 1.0
@@ -335,7 +412,8 @@ class PositionCode(Initialisation):
     def write(self, model: HookedTransformer, generator: Generator) -> None:
         config, w_pos = model.config, model.pos_embed.W_pos
         n = (config.d_model - 1) // 2
-        frequencies = self.base ** -(torch.arange(n, device=w_pos.device) / n)
+        steps = n if self.spacing == "pairs" else config.d_model / 2
+        frequencies = self.base ** -(torch.arange(n, device=w_pos.device) / steps)
         ones = torch.ones(config.d_model, 1, dtype=w_pos.dtype, device=w_pos.device)
         fresh = model.pos_embed.W_pos[: 2 * n]
         if len(fresh) < 2 * n:
@@ -382,6 +460,13 @@ def _circuits(
 def _size_and_share(circuit: Float[Tensor, "head d_model d_model"], d_head: int) -> tuple[Tensor, Tensor]:
     norm = torch.linalg.matrix_norm(circuit)
     return norm, circuit.diagonal(dim1=-2, dim2=-1).sum(-1) / (norm * d_head**0.5).clamp_min(1e-12)
+
+
+def _moments(circuits: Float[Tensor, "circuit d_model d_model"], rank: int) -> tuple[Tensor, Tensor]:
+    """Factors a and b, means over circuits, of a Z + b I of this rank: b = tr / rank, a^2 + b^2 = ||.||^2 / rank."""
+    identity = circuits.diagonal(dim1=-2, dim2=-1).sum(-1) / rank
+    size = circuits.square().sum((-2, -1)) / rank
+    return (size - identity.square()).clamp_min(0).sqrt().mean(), identity.mean()
 
 
 def _pair(
