@@ -26,7 +26,7 @@ ID_LENGTH = 16
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return ValueError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(sorted(choices))}")
 

@@ -276,7 +276,7 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
             "steps": state.step,
             **scores,
             "breakthrough_step": breakthrough_step(history, task, state),
-            "breakthrough_limit": train.steps if state.status == "diverged" else state.step,
+            "breakthrough_limit": train.last_step if state.status == "diverged" else state.step,
             "prompt_overlap": max(overlaps),
             "positions_carried": carried,
             "tokens": state.tokens,

@@ -64,6 +64,15 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
     ),
 }
 
+QUICK = Protocol(
+    name="quick",
+    text=f"{PROTOCOLS['paper'].text} Quick: each run of phase 2 ends at the first evaluation with a validation accuracy "
+    "of at least 90 %, or after 2,500 steps, with the cosine still laid out over 10,000.",
+    phase1=_PHASE1,
+    phase2=dataclasses.replace(PROTOCOLS["paper"].phase2, stop_after=2_500, target_accuracy=0.9),
+)
+"""The paper's phase 2 up to shortly after the breakthrough, which comes at step 1,500 to 1,800."""
+
 TIMELINE = dataclasses.replace(
     PROTOCOLS["cheap"],
     name="timeline",
@@ -132,8 +141,10 @@ CONDITIONS = (
     dyck("shuffled_sequences", label="Dyck with shuffled sequences, full transfer", phase1="shuffled"),
 )
 """Conditions of the reproduction."""
-QUICK = ("none", "dyck_full", "dyck_shuffled_weights")
+QUICK_CONDITIONS = ("none", "dyck_full", "attention_ln", "dyck_shuffled_weights")
 """Those of `--quick`."""
+QUICK_SEED = 2000
+"""First seed of `--quick`: one of the two on which the paper's phase 2 was tried."""
 
 PAPER = {"none": 0.113, "dyck_full": 0.969, "shuffled_sequences": 0.103}
 """The paper's accuracy on haystack, share; for the other conditions it gives no number."""
@@ -168,8 +179,8 @@ SEEN_IN_MODELS = (
 def reproduction(
     protocol: Protocol, *, replicates: int, quick: bool = False, first_seed: int = FIRST_CONFIRMATION_SEED
 ) -> Sweep:
-    """The headline's conditions, or those of `QUICK`."""
-    conditions = tuple(each for each in CONDITIONS if not quick or each.name in QUICK)
+    """The headline's conditions, or those of `QUICK_CONDITIONS`."""
+    conditions = tuple(each for each in CONDITIONS if not quick or each.name in QUICK_CONDITIONS)
     title = "Dyck pretraining and needle in a haystack"
     sweep = haystack_sweep("reproduce", conditions, protocol=protocol, replicates=replicates, title=title)
     return dataclasses.replace(sweep, first_seed=first_seed)

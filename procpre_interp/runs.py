@@ -219,7 +219,7 @@ class RunStore:
         if self._partial(run_id).is_dir():
             return UnknownRun(f"run {run_id} is not finished; repeat its command to go on where it stopped")
         ids = [folder.name for folder in _folders(self.path / "runs")]
-        close = difflib.get_close_matches(run_id, ids, n=3, cutoff=0.4)
+        close = difflib.get_close_matches(run_id, ids, n=3)
         hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
         return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
 

@@ -10,6 +10,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from procpre_interp.streams import flushed, open_streams
+
 
 def default_store() -> Path:
     """Folder of the runs where none is named: $PROCPRE_STORE, or `runs`."""
@@ -33,11 +35,19 @@ def run_script(name: str, work: Callable[[], int]) -> int:
 
     What went wrong is one line on stderr.
     """
+    open_streams()
+    code = _run_safely(name, work)
+    return max(code, int(flushed(sys.stdout) is not None))
+
+
+def _run_safely(name: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except KeyboardInterrupt:
         print(f"{name}: stopped; repeat the command to go on from there", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output is gone (`... | head`)
+        return 1
     except (ValueError, OSError) as problem:
         print(f"{name}: {' '.join(str(problem).split())}", file=sys.stderr)
         return 1 if isinstance(problem, OSError) else 2

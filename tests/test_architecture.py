@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "procpre_interp"
 
-BASE = {"config", "environment", "files", "notebook", "registry", "seeding"}
+BASE = {"config", "environment", "files", "notebook", "registry", "seeding", "streams"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
 EFFECTS = {"players", "transfer_map", "dose"}
 TABLES = {
@@ -54,7 +54,7 @@ ALLOWED = {
     "claims": BASE | TABLES - {"report"},
     "export": BASE | {"run", "runs"},
     "jobs": BASE | {"terminal"},
-    "terminal": set(),
+    "terminal": {"streams"},
 }
 PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pandas as pd
-from tyro.conf import Positional
 
 from procpre_interp.claims import read_claims
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Names, parse
 from procpre_interp.describe import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.files import plain
 from procpre_interp.registry import unknown_name
@@ -27,7 +26,7 @@ class Claims:
     With names of claims: all their contrasts, and the runs behind them.
     """
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Names = ()
     """Claims to show in full."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs. Its claims stand before the bundled ones of the same name."""

@@ -6,9 +6,8 @@ from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
-from tyro.conf import Positional
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Runs, parse
 from procpre_interp.commands.subjects import Columns, Look, Subject, check_named, show, stage_title, subjects, table_of
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
@@ -44,7 +43,7 @@ class Probe(Look):
     With several runs the table has means over them.
     """
 
-    runs: Positional[tuple[str, ...]] = ()
+    runs: Runs = ()
     """Models to look at."""
     what: What = "attention"
     """attention: entropy, distance and task-aware scores of each head; weights, spectra, composition: of the matrices;

@@ -3,12 +3,12 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 from rich.table import Table
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import parse, several
 from procpre_interp.runs import RunStore
 from procpre_interp.terminal import default_store, stdout_console
 
@@ -36,7 +36,7 @@ class Runs:
 
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
-    where: tuple[str, ...] = ()
+    where: Annotated[tuple[str, ...], several("COLUMN=VALUE")] = ()
     """Conditions COLUMN=VALUE, all of which must hold; an empty value means: not given."""
     format: Literal["table", "json", "csv"] = "table"
     """table for people; json (one object a run) and csv have every column."""

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+import tyro
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
@@ -33,7 +34,7 @@ class SweepCommand:
     counted; the others go on.
     """
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]
     """YAML file of the sweep."""
     out: Path = field(default_factory=default_store)
     """Folder of the runs, and of NAME.html."""
