@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from procpre_interp.pipeline import RunConfig, execute
+from procpre_interp.run import saved_step
 from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 from procpre_interp.train.process import ignored_interrupts, run_threads
@@ -236,7 +237,7 @@ def _execute(run: str, config: RunConfig, store_path: Path, connection: Connecti
 
     def report(state: TrainState, train: TrainConfig) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS or state.step == 1:
+        if time.monotonic() - last > PROGRESS_SECONDS or state.step == 1 or state.status is not None:
             with suppress(OSError):  # the main process is gone, and `should_stop` says so
                 connection.send(progress_event(run, state, train))
             last = time.monotonic()
@@ -245,5 +246,6 @@ def _execute(run: str, config: RunConfig, store_path: Path, connection: Connecti
         if connection.poll():
             raise Interrupted
 
-    connection.send(Event(run, "started", steps=config.train.last_step))
+    saved = saved_step(store_path / "partial" / run) or 0
+    connection.send(Event(run, "started", saved, config.train.last_step))
     execute(config, RunStore(store_path), on_step=report, should_stop=connection.poll, waiting=waiting)

@@ -110,6 +110,7 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
+    result += [found.about["note"]] if "note" in found.about else []
     result += [conditions_table(found.summary, found.about)]
     result += [f"Intervals: {interval_note(n)}. {explain_columns(found.about)}", exhibits.accuracy(found)]
     learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]

@@ -1,7 +1,9 @@
-"""Standard output and error that are closed, that nobody reads any more, or that are full."""
+"""Standard output and error: that are closed, that nobody reads any more, or that are full; and what is said first."""
 
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 
@@ -11,6 +13,13 @@ def open_streams() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open as long as the process lives)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def announce(text: str) -> None:
+    """Say on stderr what a command will do, wrapped to the terminal; before anything that is slow to import."""
+    if sys.stderr.isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr, flush=True)
 
 
 def flushed(stream: TextIO) -> OSError | None:

@@ -1,6 +1,5 @@
 """What commands and scripts share: default folders, the number of cores, tables on stdout."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +9,19 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from procpre_interp.environment import check_workers, default_store, usable_cores
 from procpre_interp.streams import flushed, open_streams
 
-
-def default_store() -> Path:
-    """Folder of the runs where none is named: $PROCPRE_STORE, or `runs`."""
-    return Path(os.environ.get("PROCPRE_STORE", "runs"))
+__all__ = [
+    "beside_package",
+    "check_workers",
+    "default_store",
+    "print_frame",
+    "run_script",
+    "stdout_console",
+    "time_limit",
+    "usable_cores",
+]
 
 
 def beside_package(name: str) -> Path:
@@ -23,11 +29,6 @@ def beside_package(name: str) -> Path:
     package = Path(__file__).resolve().parent
     bundled = package / f"_{name}"
     return bundled if bundled.is_dir() else package.parent / name
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_script(name: str, work: Callable[[], int]) -> int:
@@ -51,12 +52,6 @@ def _run_safely(name: str, work: Callable[[], int]) -> int:
     except (ValueError, OSError) as problem:
         print(f"{name}: {' '.join(str(problem).split())}", file=sys.stderr)
         return 1 if isinstance(problem, OSError) else 2
-
-
-def check_workers(workers: int) -> None:
-    """Raise `ValueError` for fewer than one."""
-    if workers < 1:
-        raise ValueError(f"workers={workers}; there must be at least 1")
 
 
 def time_limit(minutes: float | int | None) -> Callable[[], bool]:

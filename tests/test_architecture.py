@@ -54,7 +54,7 @@ ALLOWED = {
     "claims": BASE | TABLES - {"report"},
     "export": BASE | {"run", "runs"},
     "jobs": BASE | {"terminal"},
-    "terminal": {"streams"},
+    "terminal": BASE,
 }
 PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
@@ -62,7 +62,8 @@ ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = ALLOWED["lineage"] = 
 ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
 ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
 ALLOWED["observe"] = PIPELINE | {"claims", "heads", "lineage", "pipeline"}
-ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
+ALLOWED["time_left"] = PIPELINE | {"pipeline"}
+ALLOWED["progress"] = PIPELINE | {"pipeline", "engine", "time_left"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
 ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}

@@ -14,7 +14,15 @@ from procpre_interp.describe import contrasts_table, describe_claim, verdicts_ta
 from procpre_interp.files import plain
 from procpre_interp.registry import unknown_name
 from procpre_interp.runs import RunStore
-from procpre_interp.terminal import beside_package, default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.streams import announce
+from procpre_interp.terminal import (
+    beside_package,
+    check_workers,
+    default_store,
+    print_frame,
+    stdout_console,
+    usable_cores,
+)
 
 T = TypeVar("T")
 
@@ -77,6 +85,13 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Claims) -> int:
     """Run and judge the claims named, or all. Exit code 1 where a run failed."""
+    check_workers(command.workers)
+    takes = "" if command.names or command.quick else ", about four and a half hours from scratch on two cores"
+    announce(
+        f"Computing what {', '.join(command.names) or 'all claims'} still need{takes}; runs go to {command.store}, and "
+        "those that are there already are not repeated. Ctrl-C saves everything, and the same command goes on from "
+        "there. Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
+    )
     from procpre_interp.experiment import Options, load_experiment, run_all, scripts
 
     paths = named(scripts(beside_package("experiments")), command.names)

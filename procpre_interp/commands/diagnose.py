@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-
 from procpre_interp.commands.options import Runs, parse
 from procpre_interp.diagnosis import Finding, diagnose_all
 from procpre_interp.diagnosis.evidence import score_name, selector_of

@@ -49,7 +49,11 @@ def read_options(
     columns = max(NARROWEST, shutil.get_terminal_size().columns) if asks_help else _UNLIMITED
     page, mistake = _Page(sys.stdout), io.StringIO()
     try:
-        with _laid_out(columns, colours=asks_help), contextlib.redirect_stdout(page), contextlib.redirect_stderr(mistake):
+        with (
+            _laid_out(columns, colours=asks_help),
+            contextlib.redirect_stdout(page),
+            contextlib.redirect_stderr(mistake),
+        ):
             return tyro.cli(
                 command, prog=prog, args=arguments, description=description, registry=_whole_numbers(), **kwargs
             )
@@ -98,7 +102,7 @@ def _wrapped(text: str, columns: int) -> str:
 
 
 def _one_line(box: str) -> str:
-    """What tyro says of a mistake in a box, whose parts are divided by rules: the first, and the options it suggests."""
+    """What tyro says of a mistake in a box, whose parts are divided by rules: the first part, and what it suggests."""
     parts: list[list[str]] = [[]]
     for line in box.splitlines():
         if (found := re.fullmatch(r"[│|] (.*?) *[│|]", line)) is None:  # the box's own lines
@@ -108,7 +112,9 @@ def _one_line(box: str) -> str:
         else:
             parts[-1].append(found[1].strip())
     said = " ".join(parts[0]).rstrip(".") + "."
-    similar = [line.split()[0] for part in parts[1:] if part[0].startswith("Perhaps") for line in part if line[:2] == "--"]
+    similar = [
+        line.split()[0] for part in parts[1:] if part[0].startswith("Perhaps") for line in part if line[:2] == "--"
+    ]
     return f"{said} Did you mean {' or '.join(similar)}?" if similar else said
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 from procpre_interp.answers import answers_report
 from procpre_interp.commands.options import Runs, parse
 from procpre_interp.report import runs_report

@@ -56,7 +56,9 @@ def ignored_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None] | int) -> Iterator[None]:
+def _handled(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None] | int
+) -> Iterator[None]:
     """Signals handled in this way, but for those that are ignored, or handled in C.
 
     Python has no object for a handler that it did not install (None), and so could not put it back.
