@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from procpre_interp import files
+from procpre_interp.config import yaml_fields
 from procpre_interp.environment import now
 from procpre_interp.notebook import fields_html
 from procpre_interp.registry import unknown_name
@@ -157,6 +158,26 @@ def saved_step(folder: Path) -> int | None:
         return int(json.loads(header["__metadata__"]["state"])["step"])
     except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError):
         return None
+
+
+def unfinished_fields(folder: Path) -> dict[str, Any]:
+    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml_fields(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    except (OSError, ValueError):
+        config = {}
+    task, parents = config.get("task"), config.get("parents")
+    if not isinstance(task, dict):
+        return {}
+    listed = [each for each in parents if isinstance(each, dict)] if isinstance(parents, list) else []
+    return {
+        "task": task.get("name"),
+        "seed": config.get("seed", 0),
+        "parents": ", ".join(str(each.get("run")) for each in listed) or None,
+        "components": ", ".join(str(each.get("selector", "all")) for each in listed) or None,
+        "steps": saved_step(folder) or 0,
+    }
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from procpre_interp.run import (
     load_history,
     read_manifest,
     read_run,
+    unfinished_fields,
     write_parquet,
 )
 
@@ -136,7 +137,7 @@ class RunStore:
             if folder.name not in seen:
                 status = "running" if files.is_locked(self._lock(folder.name)) else "interrupted"
                 row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
-                rows.append(row)
+                rows.append(row | unfinished_fields(folder))
         table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
         table = table.loc[:, _FIRST_COLUMNS + [column for column in table if column not in _FIRST_COLUMNS]]
         table = table.sort_values("created", ascending=False, kind="stable", ignore_index=True)

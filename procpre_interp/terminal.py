@@ -16,12 +16,20 @@ __all__ = [
     "beside_package",
     "check_workers",
     "default_store",
+    "fitting",
+    "frame_width",
     "print_frame",
     "run_script",
     "stdout_console",
     "time_limit",
     "usable_cores",
 ]
+
+
+WRAPPED = 40
+"""Characters of a cell from which on it is wrapped."""
+GAP = 2
+"""Columns of the terminal between two columns of a table."""
 
 
 def beside_package(name: str) -> Path:
@@ -67,6 +75,26 @@ def time_limit(minutes: float | int | None) -> Callable[[], bool]:
 def stdout_console() -> Console:
     """A console for tables on stdout; into a file or a pipe a line may be as long as it wants."""
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+
+
+def fitting(frame: pd.DataFrame, width: int, optional: Sequence[str]) -> pd.DataFrame:
+    """A table of strings without those of the `optional` columns, in this order, for which there is no room.
+
+    Cells of more than `WRAPPED` characters are wrapped, so that they count no more than that.
+    """
+    needs = {str(column): frame_width(frame[[column]]) for column in frame}
+    dropped: set[str] = set()
+    for column in (name for name in optional if name in needs):
+        if sum(need for name, need in needs.items() if name not in dropped) - GAP <= width:
+            break
+        dropped.add(column)
+    return frame.drop(columns=list(dropped))
+
+
+def frame_width(frame: pd.DataFrame) -> int:
+    """Columns of the terminal that a table of strings takes, with the gap after it."""
+    cells = [max([len(str(column)), *frame[column].str.len()]) for column in frame]
+    return sum(min(WRAPPED, cell) + GAP for cell in cells)
 
 
 def print_frame(console: Console, frame: pd.DataFrame, title: str, *, left: Sequence[str]) -> None:

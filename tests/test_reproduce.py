@@ -94,7 +94,7 @@ def test_protocols_are_those_that_their_texts_name():
 def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys):
     out = tmp_path / "runs"
     assert main(["reproduce", "--quick", "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "no pretraining" in printed
     assert "11.3" in printed
     assert "96.9" in printed

@@ -19,6 +19,7 @@ from procpre_interp.terminal import (
     beside_package,
     check_workers,
     default_store,
+    fitting,
     print_frame,
     stdout_console,
     usable_cores,
@@ -67,7 +68,10 @@ def main(arguments: list[str]) -> int:
         return 0
     console = stdout_console()
     if not command.names:
-        print_frame(console, verdicts_table(chosen), "", left=["Claim", "Verdict", "Primary contrast", "Predicted"])
+        rows = verdicts_table(chosen)
+        rows.insert(0, "Name", [claim["name"] for claim in chosen])
+        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "n"])
+        print_frame(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
         console.print(
             "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
         )

@@ -137,7 +137,7 @@ WHAT: dict[str, Callable[[Subject, Probe], pd.DataFrame]] = {
 
 MATRIX = ("name", "layer", "head")
 COLUMNS: dict[str, Columns] = {
-    "attention": Columns(("score", "layer", "head"), ("value", "uniform", "n_queries")),
+    "attention": Columns(("score", "layer", "head"), ("value", "uniform", "n_queries"), spread="score"),
     "weights": Columns(MATRIX, ("frobenius", "spectral", "stable_rank", "effective_rank", "rms")),
     "spectra": Columns((*MATRIX, "index"), ("singular_value",)),
     "composition": Columns(("kind", "layer", "head", "to_layer", "to_head"), ("score", "baseline")),
