@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from procpre_interp.streams import flushed, open_streams
+from procpre_interp.streams import flush_stdout, open_streams
 
 COMMANDS = {
     "tasks": "List the tasks, with a printed example of each.",
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Its exit code: 0, 1 where something failed, 2 for a mistake in the call, 130 after Ctrl-C."""
     open_streams()
     code = _run_safely(list(sys.argv[1:] if arguments is None else arguments))
-    problem = flushed(sys.stdout)
+    problem = flush_stdout()
     if problem is None or code:
         return code
     # Whoever read our output may be gone (`... | head`), which is no news to anybody.

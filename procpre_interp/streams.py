@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import TextIO
 
 
 def open_streams() -> None:
@@ -22,14 +21,14 @@ def announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def flushed(stream: TextIO) -> OSError | None:
+def flush_stdout() -> OSError | None:
     """Write out what is buffered, and return what prevents it, after which the rest is dropped.
 
     To be called last: Python's own flush at exit would complain on stderr, and exit with 120.
     """
     try:
-        stream.flush()
+        sys.stdout.flush()
     except OSError as problem:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return problem
     return None

@@ -25,6 +25,8 @@ from procpre_interp.runs import RunStore
 from procpre_interp.sweep import Plan
 from procpre_interp.time_left import Rates, Work, time_left, work_of
 
+NUMBER_COLUMNS = 30
+"""Columns of the terminal that stay free for numbers beside the names of conditions."""
 SUMMARY_SECONDS = 60.0
 """Seconds between two plain summaries."""
 
@@ -201,7 +203,7 @@ class SweepTable(Output):
             running = _cut(running, max(1, height // 2))
             failed = _cut(failed, max(1, (height - len(running)) // 2))
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-            table.add_column("condition", no_wrap=True)
+            table.add_column("condition", no_wrap=True, max_width=max(12, self.console.width - NUMBER_COLUMNS))
             for head in ("done", "accuracy", "failed"):
                 table.add_column(head, no_wrap=True, justify="right")
             for row in _cut(self._rows(), height - len(running) - len(failed)):

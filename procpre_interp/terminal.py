@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from procpre_interp.environment import check_workers, default_store, usable_cores
-from procpre_interp.streams import flushed, open_streams
+from procpre_interp.streams import flush_stdout, open_streams
 
 __all__ = [
     "beside_package",
@@ -46,7 +46,7 @@ def run_script(name: str, work: Callable[[], int]) -> int:
     """
     open_streams()
     code = _run_safely(name, work)
-    return max(code, int(flushed(sys.stdout) is not None))
+    return max(code, int(flush_stdout() is not None))
 
 
 def _run_safely(name: str, work: Callable[[], int]) -> int:

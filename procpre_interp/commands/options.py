@@ -67,7 +67,7 @@ def read_options(
 class _Page(io.StringIO):
     """Keeps what is printed, and lets it be laid out as for `stream`."""
 
-    def __init__(self, stream: io.TextIOBase | Any) -> None:
+    def __init__(self, stream: Any) -> None:
         super().__init__()
         self.stream = stream
 
