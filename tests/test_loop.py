@@ -164,9 +164,9 @@ def test_a_run_that_is_stopped_is_the_beginning_of_the_whole_one(tmp_path, stop_
     whole = fresh_model()
     trainer(config, whole, on_step=lambda state: at_ten.append(whole.flat.clone()) if state.step == 10 else None).run()
     if stop_at is not None:
+        first = trainer(limited, state_path=path)
+        first.should_stop = lambda: first.state.step == stop_at
         with pytest.raises(Interrupted):
-            first = trainer(limited, state_path=path)
-            first.should_stop = lambda: first.state.step == stop_at
             first.run()
     model = fresh_model()
     state = trainer(limited, model, state_path=path, keep=kept.append).run()

@@ -47,7 +47,7 @@ def read_options(
     kwargs = {} if default is None else {"default": default}
     asks_help = any(flag in arguments for flag in HELP_FLAGS)
     columns = max(NARROWEST, shutil.get_terminal_size().columns) if asks_help else _UNLIMITED
-    page, mistake = _Page(sys.stdout), io.StringIO()
+    page, mistake = _Page(sys.stdout.isatty()), io.StringIO()
     try:
         with (
             _laid_out(columns, colours=asks_help),
@@ -60,23 +60,21 @@ def read_options(
     except SystemExit as leave:
         if leave.code:
             raise ValueError(f"{_one_line(mistake.getvalue())} `{prog} -h` shows all options.") from None
-        print(_wrapped(page.getvalue(), columns), end="")
+        print(_encodable(_wrapped(page.getvalue(), columns), sys.stdout.encoding), end="")
         raise
 
 
 class _Page(io.StringIO):
-    """Keeps what is printed, and lets it be laid out as for `stream`."""
+    """Keeps what is printed. tyro uses colours for a terminal, and draws boxes in UTF-8."""
 
-    def __init__(self, stream: Any) -> None:
+    encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+    def __init__(self, is_terminal: bool) -> None:
         super().__init__()
-        self.stream = stream
+        self.is_terminal = is_terminal
 
     def isatty(self) -> bool:
-        return self.stream.isatty()
-
-    @property
-    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.stream.encoding
+        return self.is_terminal
 
 
 @contextlib.contextmanager
@@ -98,16 +96,28 @@ def _laid_out(columns: int, *, colours: bool) -> Iterator[None]:
 def _wrapped(text: str, columns: int) -> str:
     """Help with its prose wrapped, which tyro prints as one line a paragraph; its boxes are narrow enough."""
     fill = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False).fill
-    return "\n".join(fill(line) if len(line) > columns and line[0].isalpha() else line for line in text.split("\n"))
+    boxes = tuple("│╭╰\x1b")
+    return "\n".join(
+        fill(line) if len(line) > columns and not line.startswith(boxes) else line for line in text.split("\n")
+    )
+
+
+def _encodable(text: str, encoding: str | None) -> str:
+    """Help with its boxes drawn in ASCII where the encoding of stdout knows no better."""
+    try:
+        text.encode(encoding or "utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.translate(str.maketrans("│─╭╮╰╯", "|-++++")).encode("ascii", "replace").decode()
 
 
 def _one_line(box: str) -> str:
     """What tyro says of a mistake in a box, whose parts are divided by rules: the first part, and what it suggests."""
     parts: list[list[str]] = [[]]
     for line in box.splitlines():
-        if (found := re.fullmatch(r"[│|] (.*?) *[│|]", line)) is None:  # the box's own lines
+        if (found := re.fullmatch(r"│ (.*?) *│", line)) is None:  # the box's own lines
             continue
-        if re.fullmatch(r"[─-]+", found[1]):
+        if re.fullmatch(r"─+", found[1]):
             parts.append([])
         else:
             parts[-1].append(found[1].strip())
