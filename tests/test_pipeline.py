@@ -252,4 +252,4 @@ def test_a_run_that_is_stopped_says_up_to_where_it_was_seen(tmp_path, monkeypatc
     easy = dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, stop_after=11, target_accuracy=0.01))
     monkeypatch.setattr(type(easy.task), "breakthrough_accuracy", 0.01)
     run = execute(easy, RunStore(tmp_path))
-    assert (run.summary["steps"], run.summary["breakthrough_step"], run.summary["breakthrough_limit"]) == (4, 4, 11)
+    assert run.summary["steps"] == run.summary["breakthrough_step"] < run.summary["breakthrough_limit"] == 11
