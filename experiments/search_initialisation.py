@@ -75,7 +75,7 @@ def search_recipes(options: SearchOptions) -> int:
     def score(recipes: Sequence[Recipe]) -> list[float]:
         conditions = tuple(lab.condition(recipe_name(recipe), recipe) for recipe in recipes if recipe)
         sweep = haystack_sweep("search", conditions, protocol=protocol, replicates=len(tuned), first_seed=tuned[0])
-        planned, failed = run_sweep(sweep, store, workers=options.workers, show=live_table(store))
+        planned, failed = run_sweep(sweep, store, workers=options.workers, show=live_table(store, options.workers))
         runs.update(planned.configs)
         # A run that diverged, or could not be made, is as bad as one that never learnt anything.
         area = replicate_matrix(results(planned, store, failed), "area").fillna(0.0).mean().to_dict()

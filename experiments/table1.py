@@ -29,13 +29,13 @@ from procpre_interp.describe import claims_table, describe_cost, estimate
 from procpre_interp.engine import execute_all
 from procpre_interp.experiment import few_steps
 from procpre_interp.files import plain, write_text
-from procpre_interp.outcomes import cell_results, cost_of, is_whole
+from procpre_interp.outcomes import cell_results, cost_of
 from procpre_interp.pipeline import Parent, RunConfig
-from procpre_interp.progress import RunProgress
 from procpre_interp.reproduce import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROTOCOLS
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import interval_note
 from procpre_interp.sweep import FIRST_CONFIRMATION_SEED
+from procpre_interp.sweep_progress import table_of_runs
 from procpre_interp.terminal import (
     check_workers,
     default_store,
@@ -244,10 +244,10 @@ def main(command: Table1) -> int:
     may_start = time_limit(command.minutes)
     replicates = command.replicates if command.replicates is not None else 1 if command.quick else MIN_REPLICATES
     planned, store = plan(replicates=replicates, quick=command.quick), RunStore(command.out)
-    missing = {run: config for run, config in planned.configs.items() if not is_whole(store, run)}
-    with RunProgress(labels(planned)) as progress:
-        progress.say(f"{len(planned.configs) - len(missing)} of {len(planned.configs)} runs are there")
-        problems = execute_all(missing, store, workers=command.workers, on_event=progress, may_start=may_start)
+    called = [label(cell) for cell in planned.cells.to_dict("records")]
+    cells = planned.cells.assign(condition=called, label=called)
+    with table_of_runs(planned.configs, cells, labels(planned), store, command.workers) as progress:
+        problems = execute_all(planned.configs, store, workers=command.workers, on_event=progress, may_start=may_start)
     table = results(planned, store, problems)
     if table.empty:
         print("no cell is finished yet; the same command goes on from here")
@@ -273,10 +273,13 @@ def labels(planned: Plan) -> dict[str, str]:
     """What to call each run while it works."""
     names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in planned.configs.items()}
     for cell in planned.cells.to_dict("records"):
-        names[cell["run"]] = (
-            f"seed {cell['replicate']} {cell['task']}: {NAMES[cell['phase1']]} {cell['transfer']}".strip()
-        )
+        names[cell["run"]] = f"seed {cell['replicate']} {label(cell)}"
     return names
+
+
+def label(cell: Mapping[str, Any]) -> str:
+    """What to call a cell in every replicate."""
+    return f"{cell['task']}: {NAMES[cell['phase1']]} {cell['transfer']}".strip()
 
 
 def print_tables(table: pd.DataFrame, summary: pd.DataFrame, *, quick: bool) -> None:

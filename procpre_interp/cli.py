@@ -5,6 +5,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+
+from procpre_interp.streams import flush_stdout, open_streams
 
 COMMANDS = {
     "tasks": "List the tasks, with a printed example of each.",
@@ -29,7 +32,8 @@ Which attention heads, MLPs and layers carry the gain of procedural pretraining,
 commands:
 {commands}
 
-procpre-interp COMMAND -h shows a command's options. For example:
+procpre-interp COMMAND -h shows a command's options; procpre-interp --print-completion bash (or zsh, fish) prints a
+script for the shell that completes them. For example:
 
   procpre-interp reproduce --quick --out runs
   procpre-interp train --task dyck --task.k 16 --train.steps 2000 --train.batch-size 32
@@ -48,22 +52,35 @@ def help_text() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Its exit code: 0, 1 where something failed, 2 for a mistake in the call, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(help_text(), end="")
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        from procpre_interp import __version__
+    open_streams()
+    code = _run_safely(list(sys.argv[1:] if arguments is None else arguments))
+    problem = flush_stdout()
+    if problem is None or code:
+        return code
+    # Whoever read our output may be gone (`... | head`), which is no news to anybody.
+    return 1 if isinstance(problem, BrokenPipeError) else _complain(f"standard output: {problem.strerror}", 1)
 
-        print(f"procpre-interp {__version__}")
-        return 0
+
+def _run_safely(arguments: list[str]) -> int:
+    """Run a command; whatever goes wrong is one line on stderr and an exit code."""
     try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(help_text(), end="")
+            return 0 if arguments else 2
+        if arguments[0] == "--version":
+            from procpre_interp import __version__
+
+            print(f"procpre-interp {__version__}")
+            return 0
+        if arguments[0] == "--print-completion":
+            from procpre_interp.commands.completion import script
+
+            print(script(arguments[1] if len(arguments) > 1 else "", COMMANDS), end="")
+            return 0
         return _run(arguments[0], arguments[1:])
     except KeyboardInterrupt:
         return _complain("stopped; repeat the command to go on from there", 130)
     except BrokenPipeError:
-        # Whoever read our output is gone (`... | head`); Python's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as problem:
         if os.environ.get("PROCPRE_TRACEBACK"):
@@ -109,7 +126,8 @@ def _os_problem(problem: OSError) -> str:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"procpre-interp: {text}", file=sys.stderr)
+    with suppress(OSError):  # stderr is full, or nobody reads it
+        print(f"procpre-interp: {text}", file=sys.stderr)
     return code
 
 

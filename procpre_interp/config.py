@@ -60,7 +60,7 @@ class MissingPlugin(ValueError):
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1)
     hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
     known = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
     return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")

@@ -98,7 +98,7 @@ def conditions_table(summary: pd.DataFrame, about: Mapping[str, Any]) -> pd.Data
             {
                 "Condition": row["label"],
                 "Accuracy %": estimate(row, "accuracy", 100, ".1f"),
-                "Paper %": "" if reported is None else f"{100 * reported:.1f}",
+                **({"Paper %": "" if reported is None else f"{100 * reported:.1f}"} if paper else {}),
                 "Gain, points": estimate(row, "gain", 100, "+.1f"),
                 "Broke through": f"{broke} of {row['n']} [{share['low']:.0f}, {share['high']:.0f}] %",
                 "Steps to breakthrough": estimate(row, "time", 1, ",.0f"),

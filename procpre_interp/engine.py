@@ -3,10 +3,9 @@
 import multiprocessing
 import multiprocessing.connection
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any, Literal
 from procpre_interp import plugins
 from procpre_interp.children import safe_spawn
 from procpre_interp.pipeline import RunConfig, execute
+from procpre_interp.run import saved_step
 from procpre_interp.runs import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
-from procpre_interp.train.process import run_threads
+from procpre_interp.train.process import ignored_interrupts, run_threads
 
 PROGRESS_SECONDS = 0.25
 """Seconds between two progress messages of a worker."""
@@ -30,7 +30,8 @@ class Event:
     """What happened to a run of the sweep."""
 
     run: str
-    kind: Literal["started", "progress", "note", "finished", "failed", "skipped"]
+    kind: Literal["started", "progress", "note", "stopping", "finished", "failed", "skipped"]
+    """note: something to be said of it, in `problem`; stopping: it was asked to save where it is."""
     step: int = 0
     steps: int = 0
     """At most."""
@@ -49,7 +50,7 @@ def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:
     loss = state.mean_train_loss
     if loss is None:  # just evaluated
         loss = next((row["loss_nats"] for row in reversed(state.history) if row["split"] == "train"), None)
-    return Event(run, "progress", state.step, train.steps, loss, accuracy, state.seconds)
+    return Event(run, "progress", state.step, train.last_step, loss, accuracy, state.seconds)
 
 
 def execute_all(
@@ -93,6 +94,9 @@ def execute_all(
                 elif event.kind == "failed":
                     problems[event.run] = event.problem or "unknown"
     except KeyboardInterrupt:
+        for worker in team:
+            if worker.run is not None:
+                on_event(Event(worker.run, "stopping"))
         raise Interrupted from None
     finally:
         for worker in team:
@@ -147,12 +151,26 @@ def _events(team: list["_Worker"]) -> Iterator[Event]:
             team.remove(worker)
             worker.join()
             if worker.run is not None:
-                problem = "its worker process was killed (out of memory?); the same command goes on from there"
-                yield Event(worker.run, "failed", problem=problem)
+                yield Event(worker.run, "failed", problem=_why_gone(worker))
             continue
+        worker.has_spoken = True
         if event.kind in ("finished", "failed"):
             worker.run = None
         yield event
+
+
+def _why_gone(worker: "_Worker") -> str:
+    """Why a worker's process has ended that nobody asked to."""
+    code = worker.process.exitcode
+    if code is not None and code < 0:
+        return f"its worker process was killed (signal {-code}; out of memory?); the same command goes on from there"
+    if not worker.has_spoken:
+        # Python gives each worker the main script to import, and a worker that then starts workers of its own dies.
+        return (
+            f"its worker process could not start (exit code {code}). Guard the script that starts the runs with "
+            '`if __name__ == "__main__":` and run it from a file'
+        )
+    return f"its worker process ended with exit code {code}; the same command goes on from there"
 
 
 class _Worker:
@@ -161,9 +179,11 @@ class _Worker:
     def __init__(self, store_path: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.run: str | None = None
+        self.has_spoken = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, store_path, plugins.loaded()), daemon=True)
-        with _ignored_interrupts(), safe_spawn():
+        # The terminal sends Ctrl-C to all processes: the main one asks the others to stop.
+        with ignored_interrupts(), safe_spawn():
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
@@ -189,24 +209,12 @@ class _Worker:
         self.connection.close()
 
 
-@contextmanager
-def _ignored_interrupts() -> Iterator[None]:
-    """Children started here ignore Ctrl-C, which the terminal sends to all: the main process asks them to stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
     """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone.
 
     `needed` are the plugins of the main process: without them a config in the pipe could not be read.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the main process could not have it inherited
     while True:
         try:
             if (run := connection.recv()) == "stop":
@@ -247,7 +255,7 @@ def _execute(run: str, config: RunConfig, store_path: Path, connection: Connecti
 
     def report(state: TrainState, train: TrainConfig) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS or state.step == 1:
+        if time.monotonic() - last > PROGRESS_SECONDS or state.step == 1 or state.status is not None:
             with suppress(OSError):  # the main process is gone, and `should_stop` says so
                 connection.send(progress_event(run, state, train))
             last = time.monotonic()
@@ -260,5 +268,6 @@ def _execute(run: str, config: RunConfig, store_path: Path, connection: Connecti
         with suppress(OSError):
             connection.send(Event(run, "note", problem=text))
 
-    connection.send(Event(run, "started", steps=config.train.steps))
+    saved = saved_step(store_path / "partial" / run) or 0
+    connection.send(Event(run, "started", saved, config.train.last_step))
     execute(config, RunStore(store_path), on_step=report, should_stop=connection.poll, waiting=waiting, on_note=note)

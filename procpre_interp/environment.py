@@ -1,4 +1,7 @@
-"""What a run was computed with: versions, commit, threads, machine. Found without importing torch."""
+"""What a run was computed with (versions, commit, threads, machine), and what commands take from their environment.
+
+Found without torch and pandas, so that a command can speak before it imports them.
+"""
 
 import os
 import platform
@@ -23,9 +26,25 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "git_dirty": dirty,
         "threads": threads,
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "platform": platform.platform(),
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(workers: int) -> None:
+    """Raise `ValueError` for fewer than one."""
+    if workers < 1:
+        raise ValueError(f"workers={workers}; there must be at least 1")
+
+
+def default_store() -> Path:
+    """Folder of the runs where none is named: $PROCPRE_STORE, or `runs`."""
+    return Path(os.environ.get("PROCPRE_STORE", "runs"))
 
 
 def now() -> str:

@@ -169,7 +169,12 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     for each in experiments:
         try:
             table, judged = run(
-                each, store, workers=options.workers, quick=options.quick, show=live_table(store), may_start=may_start
+                each,
+                store,
+                workers=options.workers,
+                quick=options.quick,
+                show=live_table(store, options.workers),
+                may_start=may_start,
             )
         except ValueError as problem:  # one that cannot be judged yet leaves the others as they are
             print(f"{each.claim.name}: {' '.join(str(problem).split())}", file=sys.stderr)

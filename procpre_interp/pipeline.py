@@ -325,6 +325,7 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
     """Test the trained model, store the tables, and seal the run."""
     task, train = config.task, config.train
     history = state.table()
+    diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
     partial.write_table("history", history)
     scores: dict[str, float] = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
     if state.status == "finished":
@@ -351,8 +352,9 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
             "n_parameters": model.flat.numel(),
             "steps": state.step,
             **scores,
-            "breakthrough_step": breakthrough_step(history, task, state),
-            "breakthrough_limit": train.steps if state.status == "diverged" else state.step,
+            "breakthrough_step": broke_through,
+            # A run that broke through was seen to the end, however soon it was ended then.
+            "breakthrough_limit": train.last_step if diverged or broke_through is not None else state.step,
             "prompt_overlap": max(overlaps),
             "positions_carried": carried,
             "tokens": state.tokens,

@@ -159,6 +159,7 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
+    result += [found.about["note"]] if "note" in found.about else []
     result += [conditions_table(found.summary, found.about)]
     note = intervals_note(found.summary["n"], "under Broke through")
     result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]

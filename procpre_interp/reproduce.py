@@ -5,13 +5,16 @@ the same positions and average the embeddings in the same way, so that they diff
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import pandas as pd
 
 from procpre_interp.ablate import Ablation, ShuffleWithinTensors
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline import Architecture
-from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Condition, Plan, Pretraining, Source, Sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import EntropyPenalty, Intervention
 from procpre_interp.transfer import EmbeddingStrategy, TransferConfig
@@ -63,6 +66,15 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
         phase2=dataclasses.replace(_PHASE2, steps=10_000, batch_size=1000, learning_rate=1e-3),
     ),
 }
+
+QUICK = Protocol(
+    name="quick",
+    text=f"{PROTOCOLS['paper'].text} Quick: each run of phase 2 ends at the first evaluation with a validation "
+    "accuracy of at least 90 %, or after 2,500 steps, with the cosine still laid out over 10,000.",
+    phase1=_PHASE1,
+    phase2=dataclasses.replace(PROTOCOLS["paper"].phase2, stop_after=2_500, target_accuracy=0.9),
+)
+"""The paper's phase 2 up to shortly after the breakthrough, which comes at step 1,500 to 1,800."""
 
 TIMELINE = dataclasses.replace(
     PROTOCOLS["cheap"],
@@ -132,8 +144,10 @@ CONDITIONS = (
     dyck("shuffled_sequences", label="Dyck with shuffled sequences, full transfer", phase1="shuffled"),
 )
 """Conditions of the reproduction."""
-QUICK = ("none", "dyck_full", "dyck_shuffled_weights")
+QUICK_CONDITIONS = ("none", "dyck_full", "attention_ln", "dyck_shuffled_weights")
 """Those of `--quick`."""
+QUICK_SEED = 2000
+"""First seed of `--quick`: one of the two on which the paper's phase 2 was tried."""
 
 PAPER = {"none": 0.113, "dyck_full": 0.969, "shuffled_sequences": 0.103}
 """The paper's accuracy on haystack, share; for the other conditions it gives no number."""
@@ -168,11 +182,48 @@ SEEN_IN_MODELS = (
 def reproduction(
     protocol: Protocol, *, replicates: int, quick: bool = False, first_seed: int = FIRST_CONFIRMATION_SEED
 ) -> Sweep:
-    """The headline's conditions, or those of `QUICK`."""
-    conditions = tuple(each for each in CONDITIONS if not quick or each.name in QUICK)
+    """The headline's conditions, or those of `QUICK_CONDITIONS`."""
+    conditions = tuple(each for each in CONDITIONS if not quick or each.name in QUICK_CONDITIONS)
     title = "Dyck pretraining and needle in a haystack"
     sweep = haystack_sweep("reproduce", conditions, protocol=protocol, replicates=replicates, title=title)
     return dataclasses.replace(sweep, first_seed=first_seed)
+
+
+def metadata(
+    planned: Plan, protocol: Protocol, table: pd.DataFrame, spent: Mapping[str, float | int]
+) -> dict[str, Any]:
+    """What a reader of the table must know."""
+    sweep, shown = planned.sweep, set(planned.cells["condition"])
+    about = {"title": sweep.title, "protocol": protocol.text, "protocol_name": protocol.name, **sweep.about}
+    target = protocol.phase2.target_accuracy
+    if target is not None:  # the paper's accuracies are those at the end of training
+        return {**about, "target_accuracy": target, "note": quick_finding(table, about), "cost": spent}
+    paper = {name: share for name, share in PAPER.items() if name in shown}
+    notes = {name: note for name, note in PAPER_NOTES.items() if name in shown}
+    return {**about, "paper": paper, "paper_notes": notes, "cost": spent}
+
+
+def quick_finding(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """What a quick reproduction shows, in a few sentences: which conditions broke through, and what that means."""
+    broke = table["breakthrough_step"].notna()
+    steps = [f"{row['label']} at step {row['breakthrough_step']:,.0f}" for row in table.loc[broke].to_dict("records")]
+    not_yet = list(dict.fromkeys(table.loc[~broke, "label"]))
+    behind = set(table.loc[~broke, "condition"])
+    through = set(table["condition"]) - behind
+    if "dyck_full" in through and "none" in behind:
+        meaning = "So a model that was pretrained on brackets learns to recall where a fresh one does not"
+        if "dyck_shuffled_weights" in behind:
+            meaning += ", and the arrangement of its weights matters, not their scale alone"
+        meaning += ". This is the effect that the paper reports"
+    else:
+        meaning = "So the effect that the paper reports is not seen here"
+    return (
+        f"Broke through (validation accuracy of {about['threshold']:.0%}): {'; '.join(steps) or 'none'}. "
+        f"Had not after {about['limit']:,} steps: {'; '.join(not_yet) or 'none'}. {meaning}; with "
+        f"{table['replicate'].nunique()} replicate{'s' if table['replicate'].nunique() > 1 else ''} it is a "
+        "demonstration, not evidence. Runs were stopped soon after the breakthrough, so that their accuracies are not "
+        f"to be compared with the paper's {PAPER['dyck_full']:.1%} (no pretraining: {PAPER['none']:.1%}) at the end."
+    )
 
 
 def haystack_sweep(

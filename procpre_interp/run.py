@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from procpre_interp import files, schema
-from procpre_interp.config import parse_yaml
+from procpre_interp.config import parse_yaml, yaml_fields
 from procpre_interp.environment import now
 from procpre_interp.notebook import fields_html
 from procpre_interp.plugins import Plugin
@@ -275,6 +275,26 @@ def saved_step(folder: Path) -> int | None:
     """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
     state = saved_state(folder)
     return None if state is None else state.step
+
+
+def unfinished_fields(folder: Path) -> dict[str, Any]:
+    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml_fields(files.read_regular(path), str(path))
+    except (OSError, ValueError):
+        config = {}
+    task, parents = config.get("task"), config.get("parents")
+    if not isinstance(task, dict):
+        return {}
+    listed = [each for each in parents if isinstance(each, dict)] if isinstance(parents, list) else []
+    return {
+        "task": task.get("name"),
+        "seed": config.get("seed", 0),
+        "parents": ", ".join(str(each.get("run")) for each in listed) or None,
+        "components": ", ".join(str(each.get("selector", "all")) for each in listed) or None,
+        "steps": saved_step(folder) or 0,
+    }
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:

@@ -42,6 +42,7 @@ from procpre_interp.run import (
     read_manifest,
     read_run,
     read_summary,
+    unfinished_fields,
 )
 
 __all__ = [
@@ -156,7 +157,7 @@ class RunStore:
             if folder.name not in seen:
                 status = "running" if files.is_locked(self._lock(folder.name)) else "interrupted"
                 row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
-                rows.append(row)
+                rows.append(row | unfinished_fields(folder))
         table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
         table = table.loc[:, _FIRST_COLUMNS + [column for column in table if column not in _FIRST_COLUMNS]]
         table = table.sort_values("created", ascending=False, kind="stable", ignore_index=True)
@@ -261,7 +262,7 @@ class RunStore:
         if self._partial(run_id).is_dir():
             return UnknownRun(f"run {run_id} is not finished; repeat its command to go on where it stopped")
         ids = [folder.name for folder in _folders(self.path / "runs")]
-        close = difflib.get_close_matches(run_id, ids, n=3, cutoff=0.4)
+        close = difflib.get_close_matches(run_id, ids, n=3)
         hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
         return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
 

@@ -218,7 +218,7 @@ class Sweep:
     def about(self) -> dict[str, Any]:
         """What a reader of its table must know of phase 2: task, step limit and threshold of breakthrough (share)."""
         threshold = self.task.breakthrough_accuracy
-        return {"task": self.task.name, "limit": self.train.steps, "threshold": threshold}
+        return {"task": self.task.name, "limit": self.train.last_step, "threshold": threshold}
 
     @property
     def seeds(self) -> range:

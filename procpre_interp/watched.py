@@ -10,7 +10,7 @@ from rich.console import Console
 from procpre_interp import pipeline
 from procpre_interp.engine import Event, progress_event
 from procpre_interp.pipeline import RunConfig
-from procpre_interp.progress import RunProgress, scores_text
+from procpre_interp.progress import RunProgress, scores
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.train import TrainConfig, TrainState
 
@@ -35,7 +35,7 @@ def execute(
     if not (console.is_terminal or console.is_jupyter if progress is None else progress):
         return pipeline.execute(config, store, on_step=on_step, should_stop=should_stop, waiting=waiting)
     label = f"{config.task.name}, seed {config.seed}"
-    with NotebookLine(label) if console.is_jupyter else RunProgress({label: label}, console) as shown:
+    with NotebookLine(label) if console.is_jupyter else RunProgress(label, console) as shown:
         if (note := config.compile_note) is not None:
             shown.say(note)
 
@@ -79,5 +79,6 @@ class NotebookLine:
         elif time.monotonic() - self.said > NOTEBOOK_SECONDS:
             self.started = self.started or (event.step, time.monotonic())
             self.said = time.monotonic()
-            scores = scores_text(event, self.started)
-            self.say(f"step {event.step:,} of at most {event.steps:,}{', ' if scores else ''}{scores}")
+            steps, seconds = event.step - self.started[0], self.said - self.started[1]
+            rate = [f"{steps / seconds:.0f} steps/s"] if steps and seconds else []
+            self.say(", ".join([f"step {event.step:,} of at most {event.steps:,}", *scores(event), *rate]))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "procpre_interp"
 
-BASE = {"children", "config", "environment", "files", "notebook", "plugins", "registry", "schema", "seeding"}
+BASE = {"children", "config", "environment", "files", "notebook", "plugins", "registry", "schema", "seeding", "streams"}
 METHODS = {"train", "transfer", "ablate", "probe", "patch"}
 EFFECTS = {"players", "transfer_map", "dose"}
 TABLES = {
@@ -56,7 +56,7 @@ ALLOWED = {
     "claims": BASE | TABLES - {"report"},
     "export": BASE | {"run", "runs"},
     "jobs": BASE | {"terminal"},
-    "terminal": set(),
+    "terminal": BASE,
 }
 PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
 ALLOWED["pipeline"] = PIPELINE
@@ -64,7 +64,8 @@ ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = ALLOWED["lineage"] = 
 ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
 ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
 ALLOWED["observe"] = PIPELINE | {"claims", "heads", "lineage", "pipeline"}
-ALLOWED["progress"] = PIPELINE | {"pipeline", "engine"}
+ALLOWED["time_left"] = PIPELINE | {"pipeline"}
+ALLOWED["progress"] = PIPELINE | {"pipeline", "engine", "time_left"}
 ALLOWED["watched"] = PIPELINE | {"pipeline", "engine", "progress"}
 ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
 ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from procpre_interp.cli import COMMANDS, help_text, main
+from procpre_interp.commands.options import read_options
 from procpre_interp.data import TASKS
 from procpre_interp.runs import RunStore
+from procpre_interp.terminal import beside_package
+from procpre_interp.train import TrainConfig, Trainer
+from tests.results import fill
 
 TINY = [
     *("--train.steps", "6", "--train.batch-size", "8", "--train.warmup-steps", "2"),
@@ -164,6 +170,18 @@ def test_tasks_lists_every_task_with_an_example(capsys):
         (["tasks", "--name", "sorted"], "Did you mean 'sort"),
         (["app", "--port", "0"], "port=0"),
         (["train", "--task", "dyck", "--model.n-ctx", "0"], "n_ctx=0"),
+        # What tyro explains in boxes of several lines.
+        (["runs", "--stroe", "x"], "Unrecognized options: --stroe, x. Did you mean --store? `procpre-interp runs -h`"),
+        (["sweep", "a.yaml", "b"], "Unrecognized options: b."),
+        (["sweep"], "CONFIG"),
+        (["runs", "--format"], "Missing value for argument '--format'"),
+        (["train", "--task", "dyck", "--train.kernel", "natif"], "Expected one of ('auto', 'native', 'torch')"),
+        (["train", "--task", "dyck", "--train.steps", "1.5"], "'1.5' is not a whole number, such as 10000 or 1e4"),
+        (["train", "--task", "dyck", "--train.steps", "many"], "'many' is not a whole number"),
+        (["train", "--task", "dyck", "--train.steps", "inf"], "'inf' is not a whole number"),
+        (["train", "--task", "dyck", "--train.warmup-steps", "-1"], "warmup_steps=-1; warmup_steps must not be"),
+        (["--print-completion", "ksh"], "Did you mean 'zsh'?"),
+        (["--print-completion"], "There are: bash, fish, zsh"),
     ],
 )
 def test_mistakes_are_one_line_and_a_nonzero_exit_code(arguments, expected, capsys):
@@ -299,3 +317,173 @@ def test_ctrl_c_on_a_real_process_and_on_again(tmp_path):
     assert RunStore("runs").query()["status"].tolist() == ["interrupted"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "finished after 500 steps" in done.stdout
+
+
+def test_a_name_that_is_like_no_other_is_given_none(capsys):
+    assert main(["nonsense"]) == 2
+    assert "Did you mean" not in complaint(capsys)
+    for name, meant in (("trian", "train"), ("init", "")):
+        assert main([name]) == 2
+        assert (f"Did you mean {meant!r}?" in complaint(capsys)) == bool(meant)
+
+
+def test_help_is_printed_where_boxes_cannot_be():
+    done = shell("$P tasks -h", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "+- options -" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["1e4", "10000", "10_000", "1.0e4"])
+def test_whole_numbers_may_be_written_as_people_write_them(text):
+    assert read_options(TrainConfig, "train", ["--steps", text]).steps == 10_000
+
+
+def pages() -> list[list[str]]:
+    """Calls for help: of each command, and of each task's options."""
+    made_of_others = {"mixture", "composed", "shuffled"}
+    tasks = [name for name in TASKS if name not in made_of_others]
+    return [[name, "-h"] for name in COMMANDS] + [["train", "--task", name, "-h"] for name in tasks]
+
+
+@pytest.mark.parametrize("columns", [1, 5, 60, 80, 200])
+def test_help_fits_the_terminal(columns, monkeypatch, capsys):
+    """Also one of 5 columns, for which tyro never ends. Every line, and all words are there at any width."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for call in pages() if columns == 80 else [["train", "--task", "haystack", "-h"], ["probe", "-h"]]:
+        assert main(call) == 0
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= max(columns, 40), call
+        assert os.environ["COLUMNS"] == str(columns)
+
+
+def test_help_names_what_is_to_be_given(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    for call in pages():
+        assert main(call) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "[[" not in text, call
+        assert "(default: )" not in text, call
+    for call, shown in (
+        ("probe", "[RUN ...]"),
+        ("claims", "[NAME ...]"),
+        ("sweep", "CONFIG"),
+        ("runs", "--where COLUMN=VALUE ..."),
+        ("transfer", "--parent RUN ..."),
+        ("transfer", "--components SELECTOR ... "),
+    ):
+        assert main([call, "-h"]) == 0
+        assert shown in capsys.readouterr().out
+
+
+def test_colours_are_left_out_where_none_are_wanted(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured: dict[str, bool] = {}
+    for wanted in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", wanted)
+        assert main(["runs", "-h"]) == 0
+        coloured[wanted] = "\x1b[" in capsys.readouterr().out
+        assert main(["runs", "--stroe", "x"]) == 2
+        assert "\x1b[" not in complaint(capsys)
+    assert coloured == {"": True, "1": False}
+
+
+def test_the_shells_complete_commands_options_and_tasks(capsys):
+    scripts = {}
+    for shell in ("bash", "zsh", "fish"):
+        assert main(["--print-completion", shell]) == 0
+        scripts[shell] = capsys.readouterr().out
+        for word in (*COMMANDS, *TASKS):
+            assert re.search(rf"\b{word}\b", scripts[shell]), (shell, word)
+    assert "'__fish_seen_subcommand_from train' -l train.steps" in scripts["fish"]
+    assert "OPTION" not in scripts["bash"]
+    if shutil.which("bash") is None:
+        return
+    lines = [
+        f"COMP_WORDS=(procpre-interp {typed}); COMP_CWORD={len(typed.split())}; _procpre_interp; echo ${{COMPREPLY[@]}}"
+        for typed in ("re", "train --train.st", "train --task dy")
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([scripts["bash"], *lines])], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["reproduce report", "--train.steps --train.stop-after", "dyck dyck_shuffle"]
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of sh, in which `$P` is the command line; its exit code is that of the command line itself."""
+    command = f"{sys.executable} -m procpre_interp.cli"
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "P": command, **environment}
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=variables)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("call", ["--help", "--version", "runs --store .", "runs --store . --format csv"])
+def test_output_that_nobody_takes_ends_quietly(call, unbuffered):
+    """A reader that is gone, a full disk, and no stdout or stderr at all: no traceback, and no exit 120 of Python's."""
+    for where, codes, said in (
+        ("| true; exit ${PIPESTATUS[0]}", (0, 1), r""),
+        ("> /dev/full", (1,), r"procpre-interp: .*No space left on device.*\n"),
+        (">&-", (0,), r""),
+        ("2>&-", (0,), r""),
+    ):
+        done = shell(f"$P {call} {where}", PYTHONUNBUFFERED=unbuffered)
+        assert done.returncode in codes, (where, done)
+        assert re.fullmatch(said, done.stderr), (where, done.stderr)
+
+
+def test_a_full_stderr_hides_no_exit_code():
+    assert shell("$P nonsense 2> /dev/full").returncode == 2
+
+
+def test_unfinished_runs_say_what_they_are(tmp_path, capsys, monkeypatch):
+    store = RunStore("runs")
+    assert main(DYCK) == 0
+    parent = store.query()["run"].iloc[0]
+    transfer = [*("transfer", "--parent", parent, "--components", "attn+ln", "--seed", "7"), *TINY]
+
+    def stop(self):
+        self.should_stop = lambda: True
+        return train(self)
+
+    train = Trainer.run
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "run", stop)
+        assert main([*transfer, "--model.n-ctx", "64"]) == 130
+    capsys.readouterr()
+    assert main(["runs", "--where", "status=interrupted", "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert {name: row[name] for name in ("task", "seed", "parents", "components", "steps")} == {
+        "task": "haystack",
+        "seed": 7,
+        "parents": parent,
+        "components": "attn+ln",
+        "steps": 1,
+    }
+    for name, value in (("task", "haystack"), ("seed", "7")):
+        assert main(["runs", "--where", f"{name}={value}"]) == 0
+        assert "1 runs" in capsys.readouterr().out
+    # A config that cannot be read leaves the rest of the list alone.
+    (tmp_path / "runs" / "partial" / row["run"] / "config.yaml").write_text("- [")
+    assert main(["runs"]) == 0
+    assert "2 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lists_fit_the_terminal(columns, tmp_path, monkeypatch, capsys):
+    """One line a run and a claim, with what can be typed in full."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    store = RunStore(tmp_path / "store")
+    fill(store, replicates=2)
+    assert main(["runs", "--store", str(store.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for run, task, seed in store.query()[["run", "task", "seed"]].itertuples(index=False):
+        (line,) = [line for line in lines if run in line]
+        assert f" {task} " in line
+        assert f" {seed:.0f} " in line
+    assert main(["claims", "--store", str(store.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for path in (beside_package("experiments") / "results" / "claims").glob("*.json"):
+        assert sum(line.startswith(path.stem) for line in lines) == 1
+    if columns == 80:
+        assert all("[" in line for line in lines if line.startswith("dyck_teaches_recall"))

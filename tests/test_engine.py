@@ -4,8 +4,11 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,10 +68,14 @@ def test_ctrl_c_saves_every_worker_and_the_sweep_goes_on(tmp_path):
     long = dataclasses.replace(TRAIN, steps=100_000, evaluate_every=50_000, save_seconds=1000.0)
     configs = by_id(*(dataclasses.replace(PHASE2, seed=seed, train=long) for seed in range(2)))
     progress: set[str] = set()
+    stopping: set[str] = set()
 
     def note(event: Event) -> None:
         if event.kind == "progress" and event.step > 1:
             progress.add(event.run)
+        if event.kind == "stopping":
+            stopping.add(event.run)
+            assert not (tmp_path / "partial" / event.run / "resume.safetensors").exists()
 
     def interrupt() -> None:
         limit = time.monotonic() + 60
@@ -82,6 +89,7 @@ def test_ctrl_c_saves_every_worker_and_the_sweep_goes_on(tmp_path):
         execute_all(configs, store, workers=2, on_event=note)
     thread.join()
     assert len(progress) == 2
+    assert stopping == set(configs)  # said before the workers have saved
     assert store.query()["status"].tolist() == ["interrupted", "interrupted"]
     for run in configs:
         assert (tmp_path / "partial" / run / "resume.safetensors").exists()
@@ -151,3 +159,58 @@ def test_a_worker_reports_that_a_damaged_run_starts_over(tmp_path):
     assert [event.kind for event in events] == ["started", "note"]
     assert events[-1].run == PHASE1.run_id
     assert "the run starts over" in str(events[-1].problem)
+
+
+def test_a_resumed_run_says_its_saved_steps_when_it_starts(tmp_path):
+    store = RunStore(tmp_path)
+    with pytest.raises(Interrupted):
+        execute(PHASE1, store, should_stop=lambda: True)
+    events: list[Event] = []
+    assert execute_all(by_id(PHASE1), store, workers=1, on_event=events.append) == {}
+    assert (events[0].kind, events[0].step, events[0].steps) == ("started", 1, 12)
+
+
+SCRIPT = """
+from pathlib import Path
+
+from procpre_interp.engine import execute_all
+from procpre_interp.runs import RunStore
+from tests.test_pipeline import PHASE1
+
+problems = execute_all({PHASE1.run_id: PHASE1}, RunStore(Path("store")), workers=1)
+print("problems:", *problems.values())
+"""
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_script_without_a_main_guard_is_told_so(tmp_path, from_file):
+    """The first worker imports the script, which starts workers again; from stdin there is nothing to import."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "script.py" if from_file else "-"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        command,
+        input=None if from_file else SCRIPT,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        timeout=300,
+    )
+    said = next(line for line in done.stdout.splitlines() if line.startswith("problems:"))
+    assert 'Guard the script that starts the runs with `if __name__ == "__main__":`' in said
+    assert "memory" not in said
+
+
+def test_signals_that_python_did_not_install_stay_as_they_are(tmp_path, monkeypatch):
+    """In a program that embeds Python and handles signals in C, `getsignal` gives None, which `signal` refuses."""
+    installed: list[object] = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: installed.append(handler))
+    store = RunStore(tmp_path)
+    assert execute(PHASE1, store).summary["status"] == "finished"
+    assert execute_all(by_id(dataclasses.replace(PHASE1, seed=4)), store, workers=1) == {}
+    assert installed == []
+    assert len(store.query()) == 2

@@ -193,7 +193,7 @@ def test_command_lines():
     often = "--train.save-seconds=5"
     assert command_line("train", values, store) == [*expected, often, "--store", "/somewhere/runs"]
     assert command_line("reproduce", {}, store) == ["reproduce", "--out", "/somewhere/runs"]
-    quick = {"Quick: one replicate of three conditions": True}
+    quick = {"Quick: one replicate of four conditions": True}
     assert command_line("reproduce", quick, store) == ["reproduce", "--quick", "--out", "/somewhere/runs"]
     claim = command_line("claim", {"Claim": "parts_combine"}, store)
     assert claim == ["claims", "--run", "parts_combine", "--store", "/somewhere/runs"]
@@ -254,7 +254,7 @@ def test_every_option_is_the_commands_own(form, capsys):
         if option.flag in ("", "--task"):  # which the help explains in prose
             continue
         found = re.search(
-            rf"{re.escape(option.flag)}(?= (?:INT|FLOAT|STR|PATH|[\[{{])|, --no-)", text
+            rf"{re.escape(option.flag)}(?= (?:INT|FLOAT|STR|PATH|[A-Z]+ \.\.\.|[\[{{])|, --no-)", text
         )  # in the table, not in the prose
         assert found, option.flag
         if option.default is not None and option.kind != "switch":

@@ -14,6 +14,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.model.checkpoint import to_huggingface
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
+from procpre_interp.train.interventions import Rate
 from procpre_interp.train.loop import checkpoint_steps, next_length
 
 TASK = TASKS.build("dyck", k=2, length=8)
@@ -156,6 +157,45 @@ def test_patience_and_target_stop_early():
     state = trainer(easy).run()
     assert state.step < 1000
     assert "accuracy 0.3 reached" in state.stop_reason
+
+
+@pytest.mark.parametrize("stop_at", [None, 5])
+def test_a_run_that_is_stopped_is_the_beginning_of_the_whole_one(tmp_path, stop_at):
+    """`stop_after` leaves the schedule as it is, also where the run is resumed."""
+    config = dataclasses.replace(SMALL, checkpoints=3)
+    limited = dataclasses.replace(config, stop_after=10)
+    at_ten, kept, path = [], [], tmp_path / "resume.safetensors"
+    whole = fresh_model()
+    trainer(config, whole, on_step=lambda state: at_ten.append(whole.flat.clone()) if state.step == 10 else None).run()
+    if stop_at is not None:
+        first = trainer(limited, state_path=path)
+        first.should_stop = lambda: first.state.step == stop_at
+        with pytest.raises(Interrupted):
+            first.run()
+    model = fresh_model()
+    state = trainer(limited, model, state_path=path, keep=kept.append).run()
+    assert torch.equal(model.flat, at_ten[0])
+    assert (state.status, state.step, state.stop_reason) == ("finished", 10, "step limit")
+    assert kept[-1] == 10
+    assert set(kept) <= {0, 1, 3, 10}
+    assert state.history[-1]["step"] == 10
+
+
+def test_a_curriculum_is_stopped_in_mid_course():
+    config = dataclasses.replace(SMALL, curriculum=True, stop_after=4)
+    state = trainer(config).run()
+    assert (state.status, state.step) == ("finished", 4)
+    assert state.length is not None
+
+
+def test_a_limit_beyond_the_last_step_is_none():
+    model = fresh_model().config
+    for limit in (None, SMALL.steps, SMALL.steps + 1):
+        assert dataclasses.replace(SMALL, stop_after=limit).resolve(model) == SMALL.resolve(model)
+    assert dataclasses.replace(SMALL, stop_after=1).resolve(model).last_step == 1
+    # What happens after the end would silently never happen.
+    with pytest.raises(ValueError, match="10"):
+        trainer(dataclasses.replace(SMALL, stop_after=10, interventions=(Rate(selector="mlp", from_step=10),)))
 
 
 def test_freezing_keeps_bits():

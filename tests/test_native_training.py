@@ -143,3 +143,14 @@ def test_without_a_compiler(tmp_path, monkeypatch):
         execute(config(kernel="native", batch_size=3), store)
     assert len(store.query()) == 1
     assert load_model(finished).flat.isfinite().all()
+
+
+def test_a_run_is_stopped_after_some_steps_of_its_schedule():
+    whole, stopped = fresh(DYCK), fresh(DYCK)
+    at = []
+    whole_run = Trainer(whole, DYCK, TRAIN, seed=0)
+    whole_run.on_step = lambda state: at.append(whole.flat.clone()) if state.step == 15 else None
+    whole_run.run()
+    state = Trainer(stopped, DYCK, dataclasses.replace(TRAIN, stop_after=15), seed=0).run()
+    assert state.step == 15
+    assert torch.equal(stopped.flat, at[0])

@@ -312,3 +312,20 @@ def test_two_processes_that_want_the_same_run_compute_it_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0], outputs
     table = RunStore(tmp_path / "store").query()
     assert table["status"].tolist() == ["finished"]
+
+
+def test_a_run_that_is_stopped_says_up_to_where_it_was_seen(tmp_path, monkeypatch):
+    stopped = dataclasses.replace(PHASE2, train=dataclasses.replace(TRAIN, stop_after=7))
+    same = dataclasses.replace(PHASE2, train=dataclasses.replace(TRAIN, stop_after=TRAIN.steps))
+    assert same.run_id == PHASE2.run_id != stopped.run_id
+    assert "stop_after" not in to_yaml(PHASE2)
+    run = execute(stopped, RunStore(tmp_path))
+    assert (run.summary["steps"], run.summary["breakthrough_limit"], run.steps) == (7, 7, [7])
+    diverging = dataclasses.replace(stopped.train, learning_rate=1e6, clip_norm=None, warmup_steps=0, evaluate_every=1)
+    run = execute(dataclasses.replace(stopped, train=diverging), RunStore(tmp_path))
+    assert (run.summary["status"], run.summary["breakthrough_limit"]) == ("diverged", 7)
+    # Ended at the breakthrough, it was seen to the end: others that go on are not cut off where it stopped.
+    easy = dataclasses.replace(PHASE1, train=dataclasses.replace(TRAIN, stop_after=11, target_accuracy=0.01))
+    monkeypatch.setattr(type(easy.task), "breakthrough_accuracy", 0.01)
+    run = execute(easy, RunStore(tmp_path))
+    assert run.summary["steps"] == run.summary["breakthrough_step"] < run.summary["breakthrough_limit"] == 11

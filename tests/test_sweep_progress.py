@@ -1,5 +1,6 @@
 """The table of a sweep: what it shows on a terminal, and the lines that it writes into a file."""
 
+import dataclasses
 import io
 import math
 import re
@@ -11,6 +12,7 @@ from rich.console import Console
 from procpre_interp.engine import Event
 from procpre_interp.progress import RunProgress
 from procpre_interp.sweep_progress import SweepTable
+from procpre_interp.time_left import Work
 
 CELLS = pd.DataFrame(
     [
@@ -54,19 +56,21 @@ def train(table: SweepTable, run: str, accuracy: float | None = None, seconds: f
     table(Event(run, "finished"))
 
 
-def test_a_row_a_condition_with_what_is_running():
+def test_a_row_a_condition_and_a_line_a_run_at_work():
     table = table_of()
     train(table, "none1000", 0.10)
     train(table, "none1001", 0.13)
     table(Event("full1000", "started", steps=5000))
-    table(Event("full1000", "progress", 120, 5000, 2.25, 0.5))
-    table(Event("p1", "progress", 7, 40, 3.0))
+    table(Event("full1000", "progress", 1250, 5000, 2.25, 0.5))
+    table(Event("p1", "progress", 20, 40, 3.0))
     assert picture(table) == [
-        "2/8 runs done, 2 running, 0 failed, 0:00:00 elapsed, about 0:00:00 left",
-        "condition              done  accuracy  failed  now",
+        "2/8 runs done, 2 running, 0 failed",
+        "━━━━━━━━━━──────────────────────────────  25%  0:00:00 elapsed",
+        "condition              done  accuracy  failed",
         "no pretraining          2/3     11.5%",
-        "Dyck, full [transfer]   0/3                    seed 1000 120/5000, loss 2.250 nats, accuracy 50.0%",
-        "seed 1001 phase 1: dyck: 7/40, loss 3.000 nats",
+        "Dyck, full [transfer]   0/3",
+        "seed 1000 Dyck, full [transfer] ━━──────── 1250/5000  accuracy 50.0%  loss 2.250 nats",
+        "seed 1001 phase 1: dyck         ━━━━━───── 20/40  loss 3.000 nats",
     ]
 
 
@@ -77,12 +81,12 @@ def test_failures_stay_with_the_first_line_of_their_problem():
     table(Event("p1", "failed", problem="disk full"))
     table(Event("full1001", "skipped", problem="its parent p1 failed"))
     lines = picture(table)
-    assert lines[0].startswith("0/8 runs done, 0 running, 3 failed, ")
-    assert lines[3].split()[-2:] == ["0/3", "2"]
-    assert [line.strip() for line in lines[4:]] == [
-        "seed 1000 failed: [no] weights",
-        "seed 1001 skipped: its parent p1 failed",
+    assert lines[0] == "0/8 runs done, starting workers, 3 failed"
+    assert lines[4].split()[-2:] == ["0/3", "2"]
+    assert lines[5:] == [
+        "seed 1000 Dyck, full [transfer] failed: [no] weights",
         "seed 1001 phase 1: dyck failed: disk full",
+        "seed 1001 Dyck, full [transfer] skipped: its parent p1 failed",
     ]
     coloured = Console(file=io.StringIO(), force_terminal=True, width=110, record=True, color_system="standard")
     coloured.print(table.render())
@@ -91,33 +95,123 @@ def test_failures_stay_with_the_first_line_of_their_problem():
     assert "\x1b[31m3 failed\x1b[0m" in styled
 
 
-def test_runs_finished_before_count_but_not_for_the_time_left():
+def test_runs_finished_before_count():
     table = table_of(accuracies={"none1000": 0.2, "p0": math.nan, "full1000": math.nan, "of another sweep": 1.0})
     table(Event("none1001", "finished"))
     lines = picture(table)
-    assert lines[0] == "4/8 runs done, 0 running, 0 failed, 0:00:00 elapsed"
-    assert lines[2].split() == ["no", "pretraining", "2/3", "20.0%"]
-    assert lines[3].split()[-1] == "1/3"
-    assert table.seconds_left() is None
+    assert lines[0] == "4/8 runs done, starting workers, 0 failed"
+    assert lines[3].split() == ["no", "pretraining", "2/3", "20.0%"]
+    assert lines[4].split()[-1] == "1/3"
     train(table, "none1002", 0.4, seconds=60)
-    assert "30.0%" in picture(table)[2]
-    assert table.seconds_left() == pytest.approx(3 * 60)
+    assert "30.0%" in picture(table)[3]
 
 
-def test_time_left():
-    table = table_of()
+WORK = {
+    "p0": Work(steps=100, kind="dyck", tokens=10),
+    "none1000": Work(steps=50, kind="haystack", tokens=40),
+    "full1000": Work(steps=50, kind="haystack", tokens=40, parents=("p0",)),
+    "p1": Work(steps=100, kind="dyck", tokens=10),
+    "none1001": Work(steps=50, kind="haystack", tokens=40),
+    "full1001": Work(steps=50, kind="haystack", tokens=40, parents=("p1",)),
+}
+TWO = CELLS.loc[CELLS["replicate"] < 1002]
+
+
+def step(table: SweepTable, seconds: float, **steps: int) -> None:
+    """Seconds pass, and runs report where they are."""
+    table.clock.seconds += seconds
+    for run, at in steps.items():
+        table(Event(run, "progress", at, WORK[run].steps))
+
+
+def test_time_left_is_that_of_all_steps_at_the_rates_of_their_kinds():
+    table = table_of(cells=TWO, work=WORK, workers=2)
     table.clock.seconds += 1000  # between making the table and beginning
     with table:
         assert table.seconds_left() is None
-        train(table, "p0", seconds=100)
-        train(table, "none1000", seconds=200)
-        assert table.seconds_left() == pytest.approx(6 * 150)
-        table(Event("p1", "failed"))
-        table.clock.seconds += 50
-        assert table.seconds_left() == pytest.approx(5 * 150 - 50)
-        assert table.summary() == "2/8 runs done, 0 running, 1 failed, 0:05:50 elapsed, about 0:11:40 left"
+        step(table, 5, p0=1, none1000=1)
+        assert table.seconds_left() is None  # no two steps, no rate
+        step(table, 10, p0=11, none1000=6)  # 1 s a step of dyck, 2 s of haystack
+        # p0 has 89 s to go, none1000 88 s; then p1 (100 s) and full1000 (100 s) from 89 and 88 on, then the others.
+        assert table.seconds_left() == pytest.approx(89 + 100 + 100)
+        assert "about 5 min left" in table.summary()
+        table(Event("full1000", "failed", problem="too large"))
+        assert table.seconds_left() == pytest.approx(88 + 100 + 100)
+
+
+def test_an_estimate_is_never_used_up():
+    """Where steps go more slowly than they did, what is left grows; it is not counted down past its end."""
+    table = table_of(cells=CELLS.head(1), work={"none1000": WORK["none1000"]})
+    with table:
+        step(table, 1, none1000=1)
+        step(table, 1, none1000=2)
+        assert table.seconds_left() == pytest.approx(48)
+        assert table.summary().endswith("less than a minute left")
+        step(table, 600, none1000=3)
+        assert table.seconds_left() == pytest.approx(47 * 601 / 2)
+        assert table.summary().endswith("about 3.9 h left")
         table.clock.seconds += 10_000
-        assert table.seconds_left() == 0
+        assert table.summary().endswith("about 3.9 h left")  # nothing is known that was not known before
+
+
+def test_a_run_that_may_end_early_has_an_estimate_of_at_most():
+    work = {"none1000": dataclasses.replace(WORK["none1000"], may_end_early=True)}
+    table = table_of(cells=CELLS.head(1), work=work)
+    step(table, 0, none1000=1)
+    step(table, 10, none1000=2)
+    assert "at most 8 min left" in table.summary()
+
+
+def test_a_kind_that_was_not_seen_yet_is_guessed_by_its_tokens():
+    table = table_of(cells=TWO, work=WORK, workers=2)
+    step(table, 0, p0=1)
+    step(table, 10, p0=11)  # 1 s a step of 10 tokens: 4 s a step of 40
+    assert table.seconds_left() == pytest.approx(max(89 + 200 + 200, 200 + 100 + 200))
+
+
+def test_a_resumed_run_shows_its_saved_steps_at_once_and_they_do_not_count_for_its_rate():
+    table = table_of(cells=TWO, work=WORK, saved={"p0": 80, "none1000": 0})
+    assert [line for line in picture(table) if "/100" in line] == ["seed 1000 phase 1: dyck ━━━━━━━━── 80/100"]
+    assert table.share() == pytest.approx(800 / (2 * 1000 + 4 * 2000))
+    table(Event("p0", "started", 80, 100))
+    assert "━━━━━━━━── 80/100" in picture(table)[-1]
+    step(table, 0, p0=81)
+    step(table, 10, p0=86)
+    assert table.rates.seconds_per_step()["dyck"] == pytest.approx(2.0)
+
+
+def test_ctrl_c_is_answered_at_once():
+    live, plain = table_of(), table_of(terminal=False)
+    for table in (live, plain):
+        for run in ("p0", "p1"):
+            table(Event(run, "progress", 5, 100))
+        for run in ("p0", "p1"):
+            table(Event(run, "stopping"))
+    assert picture(live)[0] == "stopping: saving the runs; the same command goes on from here"
+    assert len(picture(live)[0]) <= 62
+    assert spoken(plain)[-1] == "stopping: saving the runs; the same command goes on from here"
+    assert sum(line.startswith("stopping") for line in spoken(plain)) == 1
+    live.ended = True
+    assert picture(live)[0] == "0/8 runs done, 2 running, 0 failed"
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_bar_count_and_time_survive_on_a_narrow_terminal(width):
+    long = CELLS.assign(label=CELLS["label"] + ", with its weights shuffled within each tensor")
+    work = {run: Work(steps=20_000, kind="all", tokens=1) for run in [*PARENTS, *CELLS["run"]]}
+    table = table_of(width=width, cells=long, work=work, workers=2)
+    for at, seconds in ((1, 0), (4629, 60)):
+        table.clock.seconds += seconds
+        for run in ("full1000", "p0"):
+            table(Event(run, "progress", at, 20_000, 2.5, 0.352))
+    lines = picture(table)
+    assert all(len(line) <= width for line in lines)
+    assert lines[0] == "0/8 runs done, 2 running, 0 failed"
+    assert re.fullmatch(r"━+─+ +6%  0:01:00 elapsed, about 16 min left", lines[1])
+    for line in lines[-2:]:
+        assert re.search(r"seed 1000 .* ━━──────── 4629/20000", line)
+        assert "accuracy 35.2%" in line
+    assert [line.split()[-1] for line in lines[3:5]] == ["0/3", "0/3"]
 
 
 def test_what_does_not_fit_is_counted_and_work_comes_first():
@@ -131,14 +225,16 @@ def test_what_does_not_fit_is_counted_and_work_comes_first():
         table(Event(run, "started", steps=9))
     lines = picture(table)
     assert len(lines) == 9
-    assert lines[2].startswith("condition 35")
-    assert lines[3].startswith("condition 30")
-    assert lines[4].strip() == "seed 0 failed: too large"
-    assert lines[5].startswith("condition 0")
-    assert lines[6] == "… 37 more"  # of 41 rows
-    assert lines[7:] == ["seed 1000 phase 1: dyck: 0/9", "seed 1001 phase 1: dyck: 0/9"]
+    assert lines[3].startswith("condition 35")
+    assert lines[4] == "… 39 more"
+    assert lines[5:8] == [
+        "seed 0 condition 35     ────────── 0/9",
+        "seed 1000 phase 1: dyck ────────── 0/9",
+        "seed 1001 phase 1: dyck ────────── 0/9",
+    ]
+    assert lines[8] == "seed 0 condition 30 failed: too large"
     table.ended = True
-    assert len(picture(table)) == 2 + 41 + 2
+    assert len(picture(table)) == 3 + 40 + 3 + 1
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 1), (30, 4), (60, 6)])
@@ -147,7 +243,7 @@ def test_small_terminals(width, height):
     for run in ("none1000", "full1000", "p0", "p1"):
         table(Event(run, "progress", 1, 1000, 1.0, 0.5))
     lines = picture(table)
-    assert len(lines) <= max(4, height - 1)
+    assert len(lines) <= max(6, height - 1)
     assert all(len(line) <= width for line in lines)
 
 
@@ -157,8 +253,8 @@ def test_a_run_that_belongs_to_two_conditions():
     train(table, "none1000", 0.25)
     lines = picture(table)
     assert lines[0].startswith("1/8 ")
-    assert lines[2].split() == ["no", "pretraining", "1/3", "25.0%"]
-    assert lines[4].split() == ["the", "same", "run", "1/1", "25.0%"]
+    assert lines[3].split() == ["no", "pretraining", "1/3", "25.0%"]
+    assert lines[5].split() == ["the", "same", "run", "1/1", "25.0%"]
 
 
 def test_on_a_terminal_the_last_table_stays():
@@ -170,7 +266,7 @@ def test_on_a_terminal_the_last_table_stays():
     assert "a [line] above" in text
     final = text[text.rindex("runs done") - 5 :]
     assert "50.0%" in final
-    assert "seed 1001 failed: too large" in final
+    assert "seed 1001 Dyck, full [transfer] failed: too large" in final
 
 
 def test_without_a_terminal_there_are_plain_lines():
@@ -186,13 +282,13 @@ def test_without_a_terminal_there_are_plain_lines():
         table(Event("full1000", "failed", problem="no memory\nmore"))
         table(Event("unnamed", "skipped", problem="its parent failed"))
     assert spoken(table) == [
-        "1/8 runs done, 1 running, 0 failed, 0:00:00 elapsed",
+        "0/8 runs done, starting workers, 0 failed, 0:00:00 elapsed",
         "seed 1000 phase 1: dyck: finished, loss 1.500 nats",
-        "seed 1001 no pretraining: finished, loss 1.500 nats, accuracy 50.0%",
-        "3/8 runs done, 1 running, 0 failed, 0:01:10 elapsed, about 0:00:35 left",
+        "seed 1001 no pretraining: finished, accuracy 50.0%, loss 1.500 nats",
+        "3/8 runs done, 1 running, 0 failed, 0:01:10 elapsed",
         "seed 1000 Dyck, full [transfer]: failed: no memory",
         "unnamed: skipped: its parent failed",
-        "3/9 runs done, 0 running, 2 failed, 0:01:50 elapsed, about 0:00:00 left",
+        "3/9 runs done, starting workers, 2 failed, 0:01:50 elapsed",
     ]
 
 

@@ -203,7 +203,7 @@ def test_quick_from_nothing_to_tables_and_on(tmp_path, capsys):
     assert not out.exists()
     assert table1.main(Table1(out=out, quick=True, workers=1)) == 0
     printed = capsys.readouterr()
-    assert "0 of 7 runs are there" in printed.err
+    assert "0/7 runs done" in printed.err
     assert NO_VERDICT in printed.out
     assert "agrees" not in printed.out
     assert "n = 1 replicate: no interval" in printed.out
@@ -218,7 +218,7 @@ def test_quick_from_nothing_to_tables_and_on(tmp_path, capsys):
     created = RunStore(out).query().set_index("run")["created"]
     assert table1.main(command) == 0
     printed = capsys.readouterr()
-    assert "7 of 7 runs are there" in printed.err
+    assert "7/7 runs done" in printed.err
     assert "started" not in printed.err
     assert RunStore(out).query().set_index("run")["created"].equals(created)
     # A damaged parent fails its cells, which are shown, and nothing else.

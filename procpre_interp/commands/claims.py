@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pandas as pd
-from tyro.conf import Positional
 
 from procpre_interp.claims import read_claims
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Names, parse
 from procpre_interp.describe import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.files import plain
 from procpre_interp.registry import unknown_name
 from procpre_interp.runs import RunStore
-from procpre_interp.terminal import beside_package, default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.streams import announce
+from procpre_interp.terminal import (
+    beside_package,
+    check_workers,
+    default_store,
+    fitting,
+    print_frame,
+    stdout_console,
+    usable_cores,
+)
 
 T = TypeVar("T")
 
@@ -27,7 +35,7 @@ class Claims:
     With names of claims: all their contrasts, and the runs behind them.
     """
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Names = ()
     """Claims to show in full."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs. Its claims stand before the bundled ones of the same name."""
@@ -60,7 +68,10 @@ def main(arguments: list[str]) -> int:
         return 0
     console = stdout_console()
     if not command.names:
-        print_frame(console, verdicts_table(chosen), "", left=["Claim", "Verdict", "Primary contrast", "Predicted"])
+        rows = verdicts_table(chosen)
+        rows.insert(0, "Name", [claim["name"] for claim in chosen])
+        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "n", "Estimate"])
+        print_frame(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
         console.print(
             "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
         )
@@ -78,6 +89,13 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Claims) -> int:
     """Run and judge the claims named, or all. Exit code 1 where a run failed."""
+    check_workers(command.workers)
+    takes = "" if command.names or command.quick else ", about four and a half hours from scratch on two cores"
+    announce(
+        f"Computing what {', '.join(command.names) or 'all claims'} still need{takes}; runs go to {command.store}, and "
+        "those that are there already are not repeated. Ctrl-C saves everything, and the same command goes on from "
+        "there. Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
+    )
     from procpre_interp.experiment import Options, load_experiment, run_all, scripts
 
     paths = named(scripts(beside_package("experiments")), command.names)

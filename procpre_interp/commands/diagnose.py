@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Runs, parse
 from procpre_interp.diagnosis import Finding, diagnose_all
 from procpre_interp.diagnosis.evidence import score_name, selector_of
 from procpre_interp.diagnosis.signatures import shown
@@ -25,7 +23,7 @@ class Diagnose:
     with one factor of the transfer changed. RUN is an id, the beginning of one, or "latest".
     """
 
-    runs: Positional[tuple[str, ...]] = ()
+    runs: Runs = ()
     """Runs to diagnose."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""

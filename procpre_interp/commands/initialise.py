@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from tyro.conf import Positional
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Runs, parse, several
 from procpre_interp.config import to_dict
 from procpre_interp.initialisations import SCALES, Lab, fit_options, read_lab
 from procpre_interp.pipeline import load_model
@@ -23,9 +23,9 @@ class Initialise:
     Without a RUN it is what `experiments/search_initialisation.py` fitted on six Dyck models and found best.
     """
 
-    runs: Positional[tuple[str, ...]] = ()
+    runs: Runs = ()
     """Phase-1 runs that the numbers are fitted on."""
-    recipe: tuple[str, ...] = ()
+    recipe: Annotated[tuple[str, ...], several("OPTION")] = ()
     """Names of options, such as "attention scale" "mimetic" "previous-position head"; none: the sizes of all
     transferred tensors, or without a RUN what the search found. At most one option of each factor."""
     store: Path = field(default_factory=default_store)

@@ -7,9 +7,8 @@ from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
-from tyro.conf import Positional
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Runs, parse
 from procpre_interp.commands.subjects import (
     Columns,
     Look,
@@ -43,7 +42,7 @@ class Patch(Look):
     runs the table has means over them.
     """
 
-    runs: Positional[tuple[str, ...]] = ()
+    runs: Runs = ()
     """Models to patch."""
     what: What = "nodes"
     """nodes: activation patching; edges: EAP-IG scores of all edges; exact_edges: each edge patched alone; circuit: how

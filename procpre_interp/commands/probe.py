@@ -6,9 +6,8 @@ from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
-from tyro.conf import Positional
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Runs, parse
 from procpre_interp.commands.subjects import (
     Columns,
     Look,
@@ -54,7 +53,7 @@ class Probe(Look):
     With several runs the table has means over them.
     """
 
-    runs: Positional[tuple[str, ...]] = ()
+    runs: Runs = ()
     """Models to look at."""
     what: What = "attention"
     """attention: entropy, distance and task-aware scores of each head; weights, spectra, composition: of the matrices;
@@ -150,7 +149,7 @@ WHAT: dict[str, Callable[[Subject, Probe], pd.DataFrame]] = {
 
 MATRIX = ("name", "layer", "head")
 COLUMNS: dict[str, Columns] = {
-    "attention": Columns(("score", "layer", "head"), ("value", "uniform", "n_queries")),
+    "attention": Columns(("score", "layer", "head"), ("value", "uniform", "n_queries"), spread="score"),
     "weights": Columns(MATRIX, ("frobenius", "spectral", "stable_rank", "effective_rank", "rms")),
     "spectra": Columns((*MATRIX, "index"), ("singular_value",)),
     "composition": Columns(("kind", "layer", "head", "to_layer", "to_head"), ("score", "baseline")),

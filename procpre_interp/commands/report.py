@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from procpre_interp.answers import answers_report
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import Runs, parse
 from procpre_interp.report import runs_report
 from procpre_interp.runs import RunStore
 from procpre_interp.terminal import beside_package, default_store
@@ -21,7 +19,7 @@ class Report:
     one, or "latest".
     """
 
-    runs: Positional[tuple[str, ...]] = ()
+    runs: Runs = ()
     """Runs to compare."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""

@@ -1,22 +1,22 @@
-"""`procpre-interp reproduce`: replicates x conditions on haystack, a table beside the paper's numbers, a report."""
+"""`procpre-interp reproduce`: replicates x conditions on haystack, a table beside the paper's numbers, a report.
 
+What is slow to import is imported after the first sentence.
+"""
+
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
+from typing import Literal
 
 from procpre_interp.commands.options import parse
-from procpre_interp.describe import conditions_table, describe_cost, explain_columns
-from procpre_interp.engine import execute_all
-from procpre_interp.outcomes import cost_of
-from procpre_interp.progress import RunProgress
-from procpre_interp.report import conditions_report
-from procpre_interp.reproduce import PAPER, PAPER_NOTES, PROTOCOLS, Protocol, ProtocolName, reproduction
-from procpre_interp.runs import RunStore
-from procpre_interp.stats import interval_note, summarise_conditions
-from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, Plan, plan, results
-from procpre_interp.terminal import check_workers, default_store, print_frame, stdout_console, usable_cores
+from procpre_interp.environment import check_workers, default_store, usable_cores
+from procpre_interp.streams import announce
+
+RUNS = {"quick": 5, "cheap": 8, "paper": 8}
+"""Runs of a replicate, phase 1 included."""
+CPU_MINUTES = {"quick": 6, "cheap": 8, "paper": 25}
+"""What a replicate takes with the native kernel, as measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,61 +32,77 @@ class Reproduce:
     out: Path = field(default_factory=default_store)
     """Folder of the runs and of reproduce.html."""
     quick: bool = False
-    """Three conditions and one replicate: a smoke test of the claim, never evidence for it."""
+    """A demonstration in minutes, no evidence: four conditions of one seed in the paper's phase 2, ended soon after the
+    breakthrough."""
     replicates: int | None = None
-    """Replicates; none: 6, or 1 with --quick."""
-    protocol: ProtocolName = "cheap"
-    """cheap: minutes a run. paper: the paper's phase 2, an hour or more a replicate."""
+    """Replicates. Default: 6, or 1 with --quick."""
+    protocol: Literal["cheap", "paper"] | None = None
+    """cheap: minutes per run. paper: the paper's phase 2, an hour or more per replicate. Default: cheap; --quick has
+    its own."""
     workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
-    first_seed: int = FIRST_CONFIRMATION_SEED
-    """Seed of the first replicate; 0-99 were used for tuning, from 1000 on they confirm."""
+    first_seed: int | None = None
+    """Seed of the first replicate; 0-99 were used for tuning, from 1000 on they confirm. Default: 1000, or 2000 with
+    --quick."""
 
 
 def main(arguments: list[str]) -> int:
     """Run what is missing, print the table, write the report. Exit code 1 where a run failed."""
     command = parse(Reproduce, "reproduce", arguments)
     check_workers(command.workers)
+    if command.quick and command.protocol is not None:
+        raise ValueError(f"--quick has a protocol of its own; leave out --protocol {command.protocol}, or --quick")
     replicates = command.replicates if command.replicates is not None else (1 if command.quick else 6)
-    protocol = PROTOCOLS[command.protocol]
-    planned = plan(reproduction(protocol, replicates=replicates, quick=command.quick, first_seed=command.first_seed))
-    store = RunStore(command.out)
+    if replicates < 1:
+        raise ValueError(f"replicates={replicates}; there must be at least 1")
+    announce(opening(command, replicates))
+    return run(command, replicates)
+
+
+def opening(command: Reproduce, replicates: int) -> str:
+    """What will be done, in how many runs, how long it takes about, and where it goes."""
+    name = "quick" if command.quick else command.protocol or "cheap"
+    minutes = math.ceil(CPU_MINUTES[name] * replicates / min(command.workers, usable_cores()))
+    takes = f"{minutes} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    seeds = "one seed" if replicates == 1 else f"{replicates} seeds"
+    conditions = "four conditions" if command.quick else "six conditions"
+    return (
+        "Does pretraining on Dyck brackets teach a tiny transformer to find a needle in a haystack? "
+        f"{RUNS[name] * replicates} runs ({seeds}, {conditions}), about {takes} on {command.workers} "
+        f"core{'s' if command.workers > 1 else ''}; runs that are in {command.out} already are not repeated. "
+        f"The report will be {command.out / 'reproduce.html'}. "
+        "Ctrl-C saves everything, and the same command goes on from there. "
+        "Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
+    )
+
+
+def run(command: Reproduce, replicates: int) -> int:
+    """The same, after the first sentence."""
+    from procpre_interp.commands.conditions import print_results
+    from procpre_interp.engine import execute_all
+    from procpre_interp.outcomes import cost_of
+    from procpre_interp.report import conditions_report
+    from procpre_interp.reproduce import PROTOCOLS, QUICK, QUICK_SEED, metadata, reproduction
+    from procpre_interp.runs import RunStore
+    from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, plan, results
+    from procpre_interp.sweep_progress import live_table
+
+    protocol = QUICK if command.quick else PROTOCOLS[command.protocol or "cheap"]
+    first_seed = QUICK_SEED if command.quick else FIRST_CONFIRMATION_SEED
+    if command.first_seed is not None:
+        first_seed = command.first_seed
+    sweep = reproduction(protocol, replicates=replicates, quick=command.quick, first_seed=first_seed)
+    planned, store = plan(sweep), RunStore(command.out)
     if (note := next(iter(planned.configs.values())).kernel_note) is not None:
         print(note, file=sys.stderr)
-    with RunProgress(planned.labels) as progress:
+    with live_table(store, command.workers)(planned) as progress:
         problems = execute_all(planned.configs, store, workers=command.workers, on_event=progress)
     table = results(planned, store)
     if table.empty:
         return 1
-    about = metadata(planned, protocol, cost_of(planned.configs, store))
+    about = metadata(planned, protocol, table, cost_of(planned.configs, store))
     store.write_table(planned.table_name, table, about)
     report = conditions_report(store, planned.table_name, command.out / "reproduce.html")
     print_results(table, about)
     print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")
     return 1 if problems else 0
-
-
-def metadata(planned: Plan, protocol: Protocol, spent: dict[str, float | int]) -> dict:
-    """What a reader of the table must know."""
-    sweep, shown = planned.sweep, set(planned.cells["condition"])
-    return {
-        "title": sweep.title,
-        "protocol": protocol.text,
-        "protocol_name": protocol.name,
-        **sweep.about,
-        "paper": {name: share for name, share in PAPER.items() if name in shown},
-        "paper_notes": {name: note for name, note in PAPER_NOTES.items() if name in shown},
-        "cost": spent,
-    }
-
-
-def print_results(table: pd.DataFrame, about: dict) -> None:
-    """The table of conditions, what its columns mean, the protocol and the cost, on stdout."""
-    summary = summarise_conditions(table)
-    rows = conditions_table(summary, about)
-    console = stdout_console()
-    print_frame(console, rows, about["title"], left=["Condition"])
-    fewest = int(summary["n"].to_numpy().min())
-    for line in (f"Intervals: {interval_note(fewest)}.", explain_columns(about), about["protocol"]):
-        console.print(f"\n{line}")
-    console.print(f"\nCost: {describe_cost(about['cost'])}.")

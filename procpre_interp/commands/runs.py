@@ -3,14 +3,13 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
-from rich.table import Table
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import parse, several
 from procpre_interp.runs import RunStore
-from procpre_interp.terminal import default_store, stdout_console
+from procpre_interp.terminal import default_store, fitting, print_frame, stdout_console
 
 COLUMNS = (
     "run",
@@ -22,9 +21,14 @@ COLUMNS = (
     "steps",
     "accuracy",
     "loss_nats",
+    "perplexity",
     "seconds",
 )
-"""What the table shows; CSV and JSON have every column."""
+"""What the table shows, where any run has it; CSV and JSON have every column."""
+
+ALWAYS = ("run", "status")
+OPTIONAL = ("seconds", "parents", "loss_nats", "components")
+"""What a narrow terminal has no room for, the first of them first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class Runs:
 
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
-    where: tuple[str, ...] = ()
+    where: Annotated[tuple[str, ...], several("COLUMN=VALUE")] = ()
     """Conditions COLUMN=VALUE, all of which must hold; an empty value means: not given."""
     format: Literal["table", "json", "csv"] = "table"
     """table for people; json (one object a run) and csv have every column."""
@@ -67,15 +71,12 @@ def main(arguments: list[str]) -> int:
 
 def print_table(table: pd.DataFrame) -> None:
     """The chosen columns, and below them what is wrong with damaged runs."""
-    shown = Table(box=None, pad_edge=False)
-    columns = [column for column in COLUMNS if column in table]
-    for column in columns:
-        numeric = pd.api.types.is_numeric_dtype(table[column].dtype)
-        shown.add_column(column, justify="right" if numeric else "left", no_wrap=column == "run")
-    for row in table[columns].itertuples(index=False):
-        shown.add_row(*(cell(column, value) for column, value in zip(columns, row)))
     console = stdout_console()
-    console.print(shown)
+    columns = [column for column in COLUMNS if column in table and (column in ALWAYS or table[column].notna().any())]
+    text = pd.DataFrame({column: [cell(column, value) for value in table[column]] for column in columns}, dtype=str)
+    shown = fitting(text, console.width, OPTIONAL)
+    numbers = [column for column in shown if pd.api.types.is_numeric_dtype(table[column].dtype)]
+    print_frame(console, shown, "", left=[column for column in shown if column not in numbers])
     damaged = table.loc[table["status"] == "damaged"]
     for run, problem in zip(damaged["run"], damaged["problem"]):
         console.print(f"{run} is damaged and not used: {problem}", soft_wrap=True)

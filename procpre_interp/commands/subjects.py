@@ -17,7 +17,7 @@ from procpre_interp.pipeline import load_model
 from procpre_interp.report import Section, write_report
 from procpre_interp.resampling import bootstrap_interval, interval_note
 from procpre_interp.runs import RunStore
-from procpre_interp.terminal import default_store, print_frame, stdout_console
+from procpre_interp.terminal import GAP, default_store, frame_width, print_frame, stdout_console
 
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80
@@ -179,6 +179,8 @@ class Columns:
 
     keys: tuple[str, ...]
     values: tuple[str, ...]
+    spread: str | None = None
+    """Key whose values become columns, each with the first of `values`; a last row has the second. Default: none."""
 
 
 def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
@@ -201,6 +203,27 @@ def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.DataFrame]:
+    """A table of `over_runs` with one row per place and a column per value of `spread`, in parts that fit the width."""
+    if columns.spread is None or text.empty:
+        return [text]
+    places = [key for key in columns.keys if key != columns.spread]
+    value, reference = columns.values[:2]
+    wide = text.pivot(index=places, columns=columns.spread, values=value).fillna("")
+    wide = wide.loc[:, list(dict.fromkeys(text[columns.spread]))]
+    last = text.groupby(columns.spread)[reference].first()[list(wide)].tolist()
+    rows = pd.concat(
+        [wide.reset_index(), pd.DataFrame([[reference, *[""] * (len(places) - 1), *last]], columns=[*places, *wide])],
+        ignore_index=True,
+    )
+    parts: list[list[str]] = [[]]
+    for score in map(str, wide):
+        if parts[-1] and frame_width(rows[[*places, *parts[-1], score]]) - GAP > width:
+            parts.append([])
+        parts[-1].append(score)
+    return [rows[[*places, *part]] for part in parts]
+
+
 def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence[go.Figure], title: str) -> None:
     """Print the table as asked, and write the HTML file."""
     if command.format == "csv":
@@ -210,9 +233,11 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
     else:
         runs, text = len(set(table["run"])), over_runs(table, columns)
         console = stdout_console()
-        print_frame(console, text.head(MOST_ROWS), title, left=[key for key in columns.keys if key in TEXT])
-        if len(text) > MOST_ROWS:
-            console.print(f"{MOST_ROWS} of {len(text)} rows")
+        for part in spread_out(text, columns, console.width):
+            print_frame(console, part.head(MOST_ROWS), title, left=[key for key in columns.keys if key in TEXT])
+            title = ""
+            if len(part) > MOST_ROWS:
+                console.print(f"{MOST_ROWS} of {len(part)} rows")
         if runs > 1:
             console.print(f"Means over {runs} runs, and intervals: {interval_note(runs)}")
         console.print("--format csv has every row and column")

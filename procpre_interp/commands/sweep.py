@@ -1,34 +1,20 @@
-"""`procpre-interp sweep`: a grid of transfers from one YAML file, over replicates, with a live table and a report."""
+"""`procpre-interp sweep`: a grid of transfers from one YAML file, over replicates, with a live table and a report.
+
+What is slow to import is imported after the first sentence.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import pandas as pd
+import tyro
 from tyro.conf import Positional
 
 from procpre_interp.commands.options import parse
-from procpre_interp.commands.reproduce import print_results
-from procpre_interp.commands.training import read_config
-from procpre_interp.config import from_dict, to_yaml
-from procpre_interp.describe import map_effects_table
-from procpre_interp.outcomes import cost_of
+from procpre_interp.environment import check_workers, default_store, usable_cores
 from procpre_interp.registry import unknown_name
-from procpre_interp.report import conditions_report
-from procpre_interp.runs import RunStore
-from procpre_interp.sweep import Plan, Sweep, map_table, results, run_sweep
-from procpre_interp.sweep_progress import live_table
-from procpre_interp.terminal import (
-    beside_package,
-    check_workers,
-    default_store,
-    print_frame,
-    stdout_console,
-    time_limit,
-    usable_cores,
-)
-from procpre_interp.train import TrainConfig
-from procpre_interp.transfer_map import OUTCOMES, transfer_map
+from procpre_interp.streams import announce
+from procpre_interp.terminal import beside_package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +28,7 @@ class SweepCommand:
     failed cell is shown and counted; the others go on.
     """
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]
     """YAML file of the sweep, or the name of one that comes with the package."""
     show: bool = False
     """Print the file, and run nothing."""
@@ -62,42 +48,19 @@ def main(arguments: list[str]) -> int:
     """Run what is missing, print tables, write the report. Exit code 1 where a run failed or nothing is finished."""
     command = parse(SweepCommand, "sweep", arguments)
     check_workers(command.workers)
-    may_start = time_limit(command.minutes)
-    if command.outcome not in OUTCOMES:
-        raise unknown_name("outcome", command.outcome, list(OUTCOMES))
     path = sweep_file(command.config)
     if command.show:
         print(path.read_text(encoding="utf-8"), end="")
         return 0
-    fields = read_config(path)
-    if command.replicates is not None:
-        fields["replicates"] = command.replicates
-    sweep = from_dict(Sweep, fields, str(command.config))
-    store = RunStore(command.out)
-    planned, problems = run_sweep(sweep, store, workers=command.workers, show=live_table(store), may_start=may_start)
-    table = results(planned, store, problems)
-    if table.empty or "finished" not in set(table["status"]):
-        print("no cell is finished; the same command goes on from here")
-        return 1
-    finished = table.loc[table["status"] != "failed"]
-    about = metadata(planned, store) | {"maps": maps(planned, finished, command.outcome)}
-    store.write_table(planned.table_name, finished, about)
-    report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
-    print_results(finished, about)
-    for each in about["maps"]:
-        if each["problem"]:
-            print(f"\n{each['title']}: {each['problem']}")
-            continue
-        rows = map_effects_table(each["effects"])
-        print_frame(stdout_console(), rows, f"\n{each['title']}", left=["Method", "Player", "Decision"])
-    for run, problem in problems.items():
-        print(f"failed: {planned.labels.get(run, run)}: {problem}")
-    for row in planned.cells.loc[planned.cells["problem"] != ""].to_dict("records"):
-        print(f"failed: seed {row['replicate']} phase 2: {row['label']}: {row['problem']}")
-    missing = len(planned.cells) - len(table) + planned.deferred
-    print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
-    print(f"report: {report}   table: {planned.table_name} in {command.out}")
-    return 1 if len(finished) < len(table) else 0
+    path.open().close()  # so that a file that is not there is said first
+    announce(
+        f"Runs of {command.config} go to {command.out}, and those that are there already are not repeated. "
+        "Ctrl-C saves everything, and the same command goes on from there. "
+        "Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
+    )
+    from procpre_interp.commands.grid import run
+
+    return run(command, path)
 
 
 def sweep_file(named: Path) -> Path:
@@ -109,36 +72,3 @@ def sweep_file(named: Path) -> Path:
     if not named.exists() and not named.suffix:
         raise unknown_name("sweep", str(named), list(bundled))
     return named
-
-
-def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
-    """What a reader of the table must know."""
-    sweep = planned.sweep
-    phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
-    return {
-        "title": sweep.title or sweep.name,
-        "protocol": " ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
-        "config": to_yaml(sweep),
-        **sweep.about,
-        "cost": cost_of(planned.configs, store),
-    }
-
-
-def training(train: TrainConfig) -> str:
-    """A phase's training in a few words."""
-    return f"{train.steps:,} steps of batch {train.batch_size}, lr {train.learning_rate:g}, {train.schedule}"
-
-
-def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
-    """Every transfer map of the sweep: its title and its effects, one row a method and player, or what it lacks."""
-    found = []
-    for each in planned.sweep.filled_maps:
-        entry = {"title": f"Transfer map of {each.phase1}: {', '.join(each.players)}", "effects": [], "problem": ""}
-        rows = map_table(planned, table, each)
-        try:
-            effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
-            entry["effects"] = effects.to_dict("records")
-        except ValueError as problem:  # no complete replicate: what else there is can be reported all the same
-            entry["problem"] = str(problem)
-        found.append(entry)
-    return found

@@ -160,7 +160,7 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
     # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
     unsaid = [note] if (note := config.kernel_note) is not None else []
 
-    with RunProgress({run_id: label}, console) as progress:
+    with RunProgress(label, console) as progress:
 
         def show(state: Any, train: TrainConfig) -> None:
             while unsaid:

@@ -4,8 +4,9 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from procpre_interp.commands.options import parse
+from procpre_interp.commands.options import parse, several
 from procpre_interp.commands.training import HELP_FLAGS, Training, as_default, defaults, run_one
 from procpre_interp.config import from_dict
 from procpre_interp.pipeline import Parent, RunConfig
@@ -27,9 +28,9 @@ class Transfer(Training):
     the config.yaml of a stored run is such a file.
     """
 
-    parent: tuple[str, ...] = ()
+    parent: Annotated[tuple[str, ...], several("RUN")] = ()
     """Finished runs that give components."""
-    components: tuple[str, ...] = ("all",)
+    components: Annotated[tuple[str, ...], several("SELECTOR")] = ("all",)
     """Which components each parent gives, one selector per parent; embeddings and positions follow the transfer
     options."""
     transfer: TransferConfig = field(default_factory=TransferConfig)

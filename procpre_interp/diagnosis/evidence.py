@@ -16,6 +16,9 @@ DEFAULTS = {"token_embedding": "average", "unembedding": "average", "positions":
 SAME_RESULT = ("kernel", "threads", "device")
 """How a run was computed. This changes last bits, and so is no reason against a comparison."""
 
+LENGTH = ("steps", "stop_after")
+"""How long a run is trained at most; `step` tells runs apart that differ in nothing else."""
+
 HARMLESS = ("shuffle_heads", "shuffle_neurons")
 """Ablations that permute heads or neurons whole, after which the model computes the same."""
 
@@ -179,7 +182,7 @@ def _setting(run: Run) -> str:
 
 def _kin(run: Run) -> str:
     """The run's config without its number of steps, its task with sequences in order."""
-    train = {name: value for name, value in run.config.get("train", {}).items() if name not in ("steps", *SAME_RESULT)}
+    train = {name: value for name, value in run.config.get("train", {}).items() if name not in (*LENGTH, *SAME_RESULT)}
     return json.dumps(run.config | {"train": train, "task": _unshuffled(run.config.get("task"))}, sort_keys=True)
 
 

@@ -156,11 +156,11 @@ FORMS: Mapping[str, Form] = {
     "reproduce": Form(
         title="Reproduce",
         about="The paper's headline: Dyck pretraining, then needle in a haystack, in six conditions. About 25 minutes "
-        "on two cores; quick: under four, and no evidence either way.",
+        "on two cores; quick: under four, a demonstration with one seed and no evidence.",
         words=("reproduce",),
         store_flag="--out",
         options=(
-            Option(flag="--quick", label="Quick: one replicate of three conditions", kind="switch", default=False),
+            Option(flag="--quick", label="Quick: one replicate of four conditions", kind="switch", default=False),
             Option(flag="--replicates", label="Replicates (none: 6, or 1 when quick)"),
             _workers(),
         ),

@@ -175,7 +175,7 @@ def _parse(selector: str) -> list[tuple[str, str]]:
 
 def _unknown_term(config: ModelConfig, term: str, terms: list[str]) -> ValueError:
     """All terms would fill a page: the error lists those without a number, and the numbers that there are."""
-    close = difflib.get_close_matches(term, terms, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(term, terms, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     short = [name for name in terms if "." not in name]
     parts = ", ".join(f"{part} ({' '.join(leaves)})" for part, leaves in PARTS.items())

@@ -32,7 +32,7 @@ class Interventions:
         start = model.flat.detach().clone()
         fresh = start if fresh is None else fresh.to(start.device)
         for intervention in self.each:
-            intervention.check(model, config.steps)
+            intervention.check(model, config.last_step)
             intervention.initialise(model, Initial(fresh=fresh, start=start, examples=examples, seed=seed))
         self.initial = Initial(fresh=fresh, start=model.flat.detach().clone(), examples=examples, seed=seed)
         self.masks = [flat_mask(model, intervention.selector).to(start.device) for intervention in self.each]

@@ -72,7 +72,7 @@ class Trainer:
             betas=(config.beta1, config.beta2),
             clip_norm=config.clip_norm,
         )
-        self.kept_steps = checkpoint_steps(config.steps, config.checkpoints)
+        self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints)
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
         if config.interventions:
@@ -91,7 +91,7 @@ class Trainer:
     @torch_defaults()
     def run(self) -> TrainState:
         """Train to the end and return the final state; its `status` is finished or diverged."""
-        state, config = self.state, self.config
+        state, config, last_step = self.state, self.config, self.config.last_step
         last_save = time.monotonic()
         with run_threads(self.torch_threads), deferred_interrupts() as interrupts:
             if state.step == 0 and not state.history:
@@ -101,9 +101,9 @@ class Trainer:
             while state.status is None:
                 started = time.monotonic()
                 self.take_step()
-                if state.status is None and (state.step % config.evaluate_every == 0 or state.step == config.steps):
+                if state.status is None and (state.step % config.evaluate_every == 0 or state.step == last_step):
                     self.evaluate()
-                if state.status is None and state.step == config.steps:
+                if state.status is None and state.step == last_step:
                     state.end("finished", "step limit")
                 state.seconds += time.monotonic() - started
                 if state.step in self.kept_steps or state.status is not None:

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -37,7 +37,8 @@ def run_threads(threads: int) -> Iterator[None]:
 def deferred_interrupts() -> Iterator[list[int]]:
     """A list that holds a signal once Ctrl-C or SIGTERM came, so that the step under way can end; a second one raises.
 
-    Outside the main thread, where Python handles no signals, the list stays empty. An ignored signal stays ignored.
+    Outside the main thread, where Python handles no signals, the list stays empty. An ignored signal stays ignored,
+    and one that a program around Python handles stays its own.
     """
     received: list[int] = []
 
@@ -49,10 +50,32 @@ def deferred_interrupts() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    heeded = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in heeded}
-    try:
+    with _handled((signal.SIGINT, signal.SIGTERM), note):
         yield received
+
+
+@contextmanager
+def ignored_interrupts() -> Iterator[None]:
+    """Ctrl-C is ignored, also by child processes that are started here."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handled((signal.SIGINT,), signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None] | int
+) -> Iterator[None]:
+    """Signals handled in this way, but for those that are ignored, or handled in C.
+
+    Python has no object for a handler that it did not install (None), and so could not put it back.
+    """
+    heeded = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

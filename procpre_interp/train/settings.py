@@ -21,7 +21,9 @@ class TrainConfig:
     version = 1
 
     steps: int = 10_000
-    """Optimiser steps, at most."""
+    """Optimiser steps, at most, over which the schedule is laid out."""
+    stop_after: int | None = None
+    """Stop after this many steps, with the schedule still laid out over `steps`. Default: no limit but `steps`."""
     batch_size: int = 1000
     """Sequences a step."""
     learning_rate: float = 1e-3
@@ -79,7 +81,7 @@ class TrainConfig:
         for name in ("warmup_steps", "weight_decay", "save_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must not be negative")
-        for name in ("micro_batch_tokens", "patience"):
+        for name in ("stop_after", "micro_batch_tokens", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must be at least 1, or none")
         for name in ("beta1", "beta2"):
@@ -94,6 +96,11 @@ class TrainConfig:
         except RuntimeError:
             raise ValueError(f"device={self.device!r}; it must be one that torch knows, such as cpu or cuda") from None
 
+    @property
+    def last_step(self) -> int:
+        """The step at which a run ends that nothing else ends before."""
+        return self.steps if self.stop_after is None else min(self.steps, self.stop_after)
+
     def resolve(self, model: ModelConfig) -> "TrainConfig":
         """With everything filled in that the numbers depend on, and nothing that they do not depend on."""
         kernel = self.kernel
@@ -101,7 +108,10 @@ class TrainConfig:
             kernel = "native" if self.why_torch(model) is None else "torch"
         tokens = None if kernel == "native" else self.micro_batch_tokens or cached_tokens(model.d_model)
         interventions = tuple(each.canonical() for each in self.interventions)
-        return dataclasses.replace(self, kernel=kernel, micro_batch_tokens=tokens, interventions=interventions)
+        stop_after = None if self.last_step == self.steps else self.stop_after
+        return dataclasses.replace(
+            self, kernel=kernel, micro_batch_tokens=tokens, interventions=interventions, stop_after=stop_after
+        )
 
     def why_torch(self, model: ModelConfig) -> str | None:
         """Why the native kernel cannot do this, in one line; None when it can."""
