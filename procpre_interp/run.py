@@ -22,7 +22,7 @@ _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 _RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
 _REQUIRED = ("config.yaml", "environment.json", "summary.json")
 OWN_FILES = re.compile(rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern})")
-"""The files of a run. What systems and editors leave in its folder is none of them."""
+"""The files of a run; the system or an editor may leave others in its folder."""
 _LARGEST_HEADER = 100_000_000  # bytes; that of the format
 _HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
 _SHAPE = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "n_parameters": "parameters"}
@@ -182,8 +182,8 @@ class PartialRun:
     def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
         """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
 
-        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that would
-        be no row.
+        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that does
+        not fit the list.
         """
         row = files.plain({"run": self.id, "status": "finished", **summary, "created": created or now()})
         schema.check_summary(row)
@@ -202,7 +202,7 @@ class PartialRun:
 
     def _own(self, name: str) -> Path:
         if not OWN_FILES.fullmatch(name):
-            raise ValueError(f"{name!r} is no file of a run, and would not be kept when it is finished")
+            raise ValueError(f"{name!r} is not a file of a run; it would be left out when the run is finished")
         return self.folder / name
 
 

@@ -4,8 +4,8 @@
                              summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
     STORE/partial/<run id>/  a run being written, with resume.safetensors; the process at work holds
                              <run id>.lock beside it
-    STORE/tables/            <name>.parquet: results of experiments over many runs, with what is to be known about
-                             them and a checksum of all of it in the file's footer
+    STORE/tables/            <name>.parquet: results of experiments over many runs; the footer holds their metadata
+                             and a checksum of the file
 
 A run moves from `partial` to `runs` by one rename, so whatever stands in `runs` was finished. Files and
 tables only: nothing here needs torch.
@@ -273,7 +273,7 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
-    """A table and its metadata, its checksum compared. An older one has none, and its metadata in another file."""
+    """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
     content = files.read_regular(path)
     footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
     if footer is None:
