@@ -120,9 +120,8 @@ def test_a_damaged_state_starts_the_run_over_and_a_foreign_one_is_refused(tmp_pa
     path.write_bytes(b"nonsense")
     notes: list[str] = []
     assert trainer(state_path=path, on_note=notes.append).state.step == 0
-    assert re.fullmatch(
-        r"the saved state cannot be used \(resume.safetensors is not .*\): the run starts over", notes.pop()
-    )
+    (note,) = notes
+    assert re.fullmatch(r"the saved state cannot be used \(resume.safetensors is not .*\): the run starts over", note)
     assert not path.exists()
     assert trainer(state_path=path, on_note=notes.append).state.step == 0
     assert notes == [note]
