@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from procpre_interp.schema import parse_json
 
@@ -165,7 +166,7 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """A file in a store or cache, opened for reading. Raises `OSError` for links, pipes, devices and folders."""
     try:
         handle = os.open(path, os.O_RDONLY | SAFELY)

@@ -107,7 +107,7 @@ class Run:
         if missing := {"step", "split"} - set(table):
             raise DamagedRun(self.folder, f"history.parquet lacks {', '.join(sorted(missing))}")
         for name in set(_HISTORY_NUMBERS) & set(table):
-            if not is_numeric(table[name].dropna()):
+            if not is_numeric(table, name):
                 raise DamagedRun(self.folder, f"the column {name} of history.parquet holds no numbers")
         return table
 
@@ -307,9 +307,9 @@ def _fields(
     return found
 
 
-def is_numeric(known: pd.Series) -> bool:
-    """Whether what is known of a column are numbers; so too where nothing is."""
-    return known.empty or pd.api.types.is_numeric_dtype(known)
+def is_numeric(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column holds numbers, or no values at all."""
+    return bool(pd.api.types.is_numeric_dtype(table[column].dtype) or table[column].isna().to_numpy().all())
 
 
 def _one_line(problem: Exception) -> str:

@@ -289,10 +289,10 @@ def _check_table(frame: pd.DataFrame, metadata: Any) -> None:
     """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
     schema.check_metadata(metadata)
     for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
-        known = frame[name].dropna()
-        text = name in _TEXT_COLUMNS
-        if not (known.map(lambda value: isinstance(value, str)).to_numpy().all() if text else is_numeric(known)):
-            raise ValueError(f"its column {name} holds more than {'text' if text else 'numbers'}")
+        if name in _NUMBER_COLUMNS and not is_numeric(frame, name):
+            raise ValueError(f"its column {name} holds more than numbers")
+        if name in _TEXT_COLUMNS and not all(isinstance(value, str) for value in frame[name].dropna().tolist()):
+            raise ValueError(f"its column {name} holds more than text")
 
 
 def _summary_row(folder: Path) -> dict[str, Any] | None:
