@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from procpre_interp.schema import parse_json
 
@@ -22,14 +23,14 @@ MANIFEST = "manifest.json"
 """Written last into a folder: {file: {"bytes": size, "sha256": hash}}, and under its own name the hash of the rest."""
 
 CHECKSUM_PLACE = "sha256:" + "0" * 64
-"""What a file that is to carry its own checksum holds where `with_checksum` puts it."""
+"""Placeholder that `with_checksum` replaces by the checksum of the whole file."""
 
 LEFTOVER_SECONDS = 3600.0
-"""Age from which a temporary file counts as left by a writer that was killed."""
+"""Age at which a temporary file counts as left behind by a writer that was killed."""
 
 SAFELY = os.O_NONBLOCK | os.O_NOFOLLOW
-"""Without the first, opening a pipe waits for its other end; without the second, a link in a store that somebody sent
-shows any file of this computer."""
+"""Flags for opening files in a store. Opening a pipe would wait for its other end, and a link in a store that somebody
+else made could expose any file on this computer."""
 
 
 def cache_folder() -> Path:
@@ -78,7 +79,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of writers of `path` that were killed long ago."""
+    """Remove temporary files left behind by writers of `path` that were killed long ago."""
     with suppress(OSError):
         now = path.stat().st_mtime  # by the clock of the file system, which may be another computer's
         for name in os.listdir(path.parent):
@@ -164,7 +165,7 @@ def _try_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file; False for what is no file."""
+    """Whether a living process holds the lock file; False where there is no such file."""
     try:
         with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -175,8 +176,8 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def open_regular(path: str | Path) -> BinaryIO:
-    """A file of a store or cache, opened for reading. Raises `OSError` for links, pipes, devices and folders."""
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """A file in a store or cache, opened for reading. Raises `OSError` for links, pipes, devices and folders."""
     try:
         handle = os.open(path, os.O_RDONLY | SAFELY)
     except OSError as problem:
@@ -197,7 +198,7 @@ def _check_regular(handle: int, path: str | Path) -> None:
 
 
 def read_regular(path: str | Path) -> bytes:
-    """The content of a file of a store or cache. Raises `OSError` for links, pipes, devices and folders."""
+    """The content of a file in a store or cache. Raises `OSError` for links, pipes, devices and folders."""
     with open_regular(path) as file:
         return file.read()
 
@@ -209,22 +210,22 @@ def sha256(path: str | Path) -> str:
 
 
 def with_checksum(content: bytes) -> bytes:
-    """`content` with the checksum of all of it in place of `CHECKSUM_PLACE`, so that one file is one unit."""
+    """`content` with `CHECKSUM_PLACE` replaced by the checksum of all of it: a file that guards itself."""
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return content.replace(CHECKSUM_PLACE.encode(), checksum.encode())
 
 
 def check_checksum(content: bytes, checksum: Any) -> None:
-    """Raise `ValueError` when `content` is not what `with_checksum` made, with this `checksum` in it."""
+    """Raise `ValueError` when `content`, which holds `checksum`, is not what `with_checksum` returned."""
     place = content.replace(str(checksum).encode(), CHECKSUM_PLACE.encode())
     if checksum != f"sha256:{hashlib.sha256(place).hexdigest()}":
         raise ValueError("its content has changed since it was written")
 
 
 def seal(folder: Path, own: re.Pattern[str]) -> None:
-    """Sync the files of `folder` whose names match `own`, and write the manifest; remove what broken writes left.
+    """Sync the files in `folder` whose names match `own`, write the manifest, and remove what broken writes left.
 
-    Whatever else lies there (a .DS_Store, an editor's swap file) comes and goes, and so is no part of the manifest.
+    Other files (a .DS_Store, an editor's swap file) come and go, so they are not part of the manifest.
     """
     entries: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*")):
@@ -246,9 +247,9 @@ def _hash_entries(entries: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """The manifest of a sealed folder. Raises `ValueError` where it is missing or damaged, or says what is not so.
+    """The manifest of a sealed folder. Raises `ValueError` where it is damaged, or where files do not match it.
 
-    Names and sizes are compared here; `check_content` and `read_checked` compare the hash of one file.
+    Here only names and sizes are compared: `check_content` and `read_checked` compare the hash of one file.
     """
     try:
         manifest = parse_json(read_regular(folder / MANIFEST))
@@ -256,7 +257,7 @@ def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, dic
         own = rest.pop(MANIFEST, None)  # older manifests have none
         if own is not None and own["sha256"] != _hash_entries(rest):
             raise ValueError("it has changed since it was written")
-        # Once, whatever lay in the folder was sealed; what systems and editors hide there comes and goes.
+        # Older versions sealed every file in the folder, even hidden ones that the system or an editor removes later.
         entries = {name: entry for name, entry in rest.items() if not name.rpartition("/")[2].startswith(".")}
         expected = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
     except FileNotFoundError:

@@ -36,7 +36,7 @@ TEST_EXAMPLES = 4000
 """Sequences of the final test."""
 
 ATTEMPTS = 3
-"""Times that a run is computed before a disk that loses its weights is given up."""
+"""How often a run is computed before we give up on a disk that damages its kept weights."""
 
 log = logging.getLogger(__name__)
 
@@ -176,22 +176,22 @@ def execute(
     """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened.
 
     Torch's default dtype, device and matmul precision, as the caller may have set them, have no effect. `on_note` is
-    told where an interrupted run was damaged, and from where it goes on or starts over. Raises
-    `ValueError` for a parent that is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or when
-    `should_stop()` turned true, with the state saved.
+    told when files of an unfinished run are damaged, and from where it goes on. Raises `ValueError` for a parent that
+    is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or when `should_stop()` turned true, with the
+    state saved.
     """
     for _ in range(ATTEMPTS):
         try:
             return _execute(config, store, on_step, should_stop, waiting, on_note)
         except _DamagedWeights as damage:
-            on_note(f"{damage}: the run starts over from before")
+            on_note(f"{damage}: the run goes back to an earlier state")
     raise OSError(
-        f"run {config.run_id}: its kept weights were damaged {ATTEMPTS} times before it ended; see to the disk"
+        f"run {config.run_id}: its kept weights were damaged {ATTEMPTS} times before it ended; check the disk"
     )
 
 
 class _DamagedWeights(Exception):
-    """Weights that this run kept are no longer what was written."""
+    """Kept weights no longer have the content that was written."""
 
 
 def _execute(

@@ -27,7 +27,7 @@ OWN_FILES = re.compile(
     rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
 )
-"""The files of a run. What systems and editors leave in its folder is none of them."""
+"""The files of a run; the system or an editor may leave others in its folder."""
 _LARGEST_HEADER = 100_000_000  # bytes; that of the format
 _HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
 _SHAPE = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "n_parameters": "parameters"}
@@ -112,7 +112,7 @@ class Run:
         if missing := {"step", "split"} - set(table):
             raise DamagedRun(self.folder, f"history.parquet lacks {', '.join(sorted(missing))}")
         for name in set(_HISTORY_NUMBERS) & set(table):
-            if not is_numeric(table[name].dropna()):
+            if not is_numeric(table, name):
                 raise DamagedRun(self.folder, f"the column {name} of history.parquet holds no numbers")
         return table
 
@@ -207,8 +207,8 @@ class PartialRun:
     def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
         """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
 
-        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that would
-        be no row.
+        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that does
+        not fit the list.
         """
         row = files.plain({"run": self.id, "status": "finished", **summary, "created": created or now()})
         schema.check_summary(row)
@@ -227,7 +227,7 @@ class PartialRun:
 
     def _own(self, name: str) -> Path:
         if not OWN_FILES.fullmatch(name):
-            raise ValueError(f"{name!r} is no file of a run, and would not be kept when it is finished")
+            raise ValueError(f"{name!r} is not a file of a run; it would be left out when the run is finished")
         return self.folder / name
 
 
@@ -383,9 +383,9 @@ def _fields(
     return found
 
 
-def is_numeric(known: pd.Series) -> bool:
-    """Whether what is known of a column are numbers; so too where nothing is."""
-    return known.empty or pd.api.types.is_numeric_dtype(known)
+def is_numeric(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column holds numbers, or no values at all."""
+    return bool(pd.api.types.is_numeric_dtype(table[column].dtype) or table[column].isna().to_numpy().all())
 
 
 def _one_line(problem: Exception) -> str:

@@ -4,8 +4,8 @@
                              summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
     STORE/partial/<run id>/  a run being written, with resume.safetensors; the process at work holds
                              <run id>.lock beside it
-    STORE/tables/            <name>.parquet: results of experiments over many runs, with what is to be known about
-                             them and a checksum of all of it in the file's footer
+    STORE/tables/            <name>.parquet: results of experiments over many runs; the footer holds their metadata
+                             and a checksum of the file
 
 A run moves from `partial` to `runs` by one rename, so whatever stands in `runs` was finished. Files and
 tables only: nothing here needs torch.
@@ -287,7 +287,7 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
-    """A table and its metadata, its checksum compared. An older one has none, and its metadata in another file."""
+    """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
     content = files.read_regular(path)
     footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
     if footer is None:
@@ -303,10 +303,10 @@ def _check_table(frame: pd.DataFrame, metadata: Any) -> None:
     """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
     schema.check_metadata(metadata)
     for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
-        known = frame[name].dropna()
-        text = name in _TEXT_COLUMNS
-        if not (known.map(lambda value: isinstance(value, str)).to_numpy().all() if text else is_numeric(known)):
-            raise ValueError(f"its column {name} holds more than {'text' if text else 'numbers'}")
+        if name in _NUMBER_COLUMNS and not is_numeric(frame, name):
+            raise ValueError(f"its column {name} holds more than numbers")
+        if name in _TEXT_COLUMNS and not all(isinstance(value, str) for value in frame[name].dropna().tolist()):
+            raise ValueError(f"its column {name} holds more than text")
 
 
 def _summary_row(folder: Path) -> dict[str, Any] | None:

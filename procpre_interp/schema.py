@@ -1,4 +1,4 @@
-"""What the small files of a store must hold, checked once when they are read: whoever has a run can rely on it."""
+"""What the small files in a store must hold, checked once, when they are read."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from itertools import chain, islice
 from typing import Any
 
 DEEPEST, MOST_VALUES = 64, 1_000_000
-"""Levels, and values on one level, of a stored JSON or YAML file: a few hundred bytes can stand for gigabytes."""
+"""Levels of nesting, and values on one level, in stored JSON or YAML: a few hundred bytes can stand for gigabytes."""
 
 _PLAIN = (dict, list, str, int, float, bool, type(None))
 
@@ -38,10 +38,9 @@ def parse_json(content: bytes) -> Any:
 
 
 def check_plain(value: Any) -> None:
-    """Raise `ValueError` for more than mappings from text, lists, text, numbers, true, false and null.
+    """Raise `ValueError` unless the value is made of mappings with text keys, lists, text, numbers, booleans and null.
 
-    So too where they are nested deeper than `DEEPEST`, or are more than `MOST_VALUES`; YAML's aliases count as often as
-    they occur.
+    Also raised for more than `DEEPEST` levels or `MOST_VALUES` values; YAML aliases count as often as they occur.
     """
     level = [value]
     for _ in range(DEEPEST):
@@ -49,7 +48,7 @@ def check_plain(value: Any) -> None:
             if not isinstance(each, _PLAIN):
                 raise ValueError(f"it holds a {type(each).__name__}")
             if isinstance(each, dict) and not all(isinstance(key, str) for key in each):
-                raise ValueError("it holds a key that is no text")
+                raise ValueError("it holds a key that is not text")
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
         level = list(islice(chain.from_iterable(inner), MOST_VALUES + 1))
         if not level:
@@ -60,7 +59,7 @@ def check_plain(value: Any) -> None:
 
 
 def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
-    """Raise `ValueError` where a field that is there and not null has another type. True is no number."""
+    """Raise `ValueError` where a known field that is not null has another type. Booleans are not numbers."""
     for name, value in found.items():
         if value is None or (kind := types.get(name)) is None:
             continue
@@ -69,7 +68,7 @@ def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a summary that is no row of a list of runs: each field one plain value of its type."""
+    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value."""
     check_fields(summary, _SUMMARY)
     for name, value in summary.items():
         if isinstance(value, (list, dict)) or (isinstance(value, (int, float)) and not abs(value) < _LARGEST):
@@ -81,7 +80,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a config whose outline is not that of a run's: task, training, seed, parents."""
+    """Raise `ValueError` for a config without the outline of a run's config: task, model, training, seed, parents."""
     parts = dict.fromkeys(("task", "model", "train", "transfer"), dict)
     check_fields(config, parts | {"seed": int, "parents": list})
     for name in parts:
@@ -97,7 +96,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def check_metadata(metadata: Any) -> None:
-    """Raise `ValueError` for metadata of a table whose known fields have a wrong type."""
+    """Raise `ValueError` where known fields of a table's metadata have a wrong type."""
     if not isinstance(metadata, dict):
         raise ValueError(f"its metadata are {shown(metadata)}")
     text = dict.fromkeys(("title", "claim", "protocol", "demo", "config"), str)

@@ -238,8 +238,8 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_state_and_says_so(tmp_pa
     first, (note,) = go_on("resume.safetensors")
     assert first == STOP
     assert note == (
-        "what was saved is damaged (resume.safetensors is no training state, or a damaged one (its content has changed "
-        f"since it was written)): the run goes on from step {STOP - 1}"
+        "the saved state cannot be used (resume.safetensors is not a training state, or is damaged: its content has "
+        f"changed since it was written): the run goes on from step {STOP - 1}"
     )
     first, (note,) = go_on("resume.safetensors", "resume.previous.safetensors")
     assert first == 1
@@ -267,7 +267,7 @@ def test_kept_weights_that_change_before_the_run_ends_are_computed_again(tmp_pat
     assert done
     assert outcome_of(run)[1:] == whole[1:]  # its config has another save_seconds
     assert notes == [
-        "weights/step_00000003.safetensors has changed since it was written: the run starts over from before"
+        "weights/step_00000003.safetensors has changed since it was written: the run goes back to an earlier state"
     ]
 
 

@@ -450,9 +450,9 @@ def test_a_hidden_file_that_an_older_version_sealed_may_go(store: RunStore):
 def test_a_run_has_no_other_files(tmp_path: Path):
     with RunStore(tmp_path).claim(ODD) as partial:
         assert partial is not None
-        with pytest.raises(ValueError, match="'notes.json' is no file of a run"):
+        with pytest.raises(ValueError, match="'notes.json' is not a file of a run"):
             partial.write_json("notes.json", {})
-        with pytest.raises(ValueError, match="'curves.parquet' is no file of a run"):
+        with pytest.raises(ValueError, match="'curves.parquet' is not a file of a run"):
             partial.write_table("curves", pd.DataFrame())
         with pytest.raises(ValueError, match="colour is a list"):
             partial.finish({"colour": [1]})

@@ -168,10 +168,10 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
             if state.step % 10 == 0 or state.step == 1:
                 progress(progress_event(run_id, state, train))
 
-        def note(text: str) -> None:
+        def tell(text: str) -> None:
             progress(Event(run_id, "note", problem=text))
 
-        run = execute(config, store, on_step=show, waiting=waiting, on_note=note)
+        run = execute(config, store, on_step=show, waiting=waiting, on_note=tell)
         progress(Event(run_id, "finished"))
     print_outcome(run)
     return run

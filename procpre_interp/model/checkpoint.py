@@ -89,7 +89,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def _refuse_pipes(path: str | Path) -> None:
-    """Raise `ValueError` for a pipe or a device, of which opening waits or has effects. Links are followed."""
+    """Raise `ValueError` for a pipe or a device, since opening one may wait for ever. Links are followed."""
     if not (path := Path(path)).is_file() and path.exists():
         raise ValueError(f"{path}: not a regular file")
 

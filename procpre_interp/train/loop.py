@@ -35,8 +35,8 @@ class Trainer:
 
     `fresh` are the weights before any transfer, by default those of `model`, for interventions. `on_step(state)` is
     called after each step, for progress; `keep(step)` when the weights are to be kept, and returns the SHA-256 of their
-    file, if there is one. `check_kept` raises `ValueError` where kept weights, given as step -> SHA-256, are damaged:
-    then, as where a saved state is damaged, training starts over from before, and `on_note` is told. Raises
+    file, if there is one. `check_kept` raises `ValueError` where kept weights, given as step -> SHA-256, are damaged.
+    Training then goes back to an earlier state, as it does when a saved state is damaged, and tells `on_note`. Raises
     `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state
     saved.
     """
@@ -204,7 +204,7 @@ class Trainer:
             state.end("finished", f"no lower validation loss in {config.patience} evaluations")
 
     def keep_weights(self) -> None:
-        """Keep the weights, and enter their hash into the state: a file that changes later is found out."""
+        """Keep the weights, and enter their hash into the state, so that later damage is noticed."""
         if (digest := self.keep(self.state.step)) is not None:
             self.state.kept[str(self.state.step)] = digest
 
@@ -215,7 +215,7 @@ class Trainer:
             write_state(self.state_path, self.state, {**tensors, "flat": self.model.flat.detach()})
 
     def load(self) -> None:
-        """Continue from the newest saved state that is whole, as are the weights kept until then; else from the start.
+        """Continue from the newest saved state that is undamaged and whose kept weights are; otherwise from the start.
 
         Raises `ValueError` for the state of another model.
         """
@@ -229,7 +229,7 @@ class Trainer:
                 continue
             except (OSError, ValueError, LookupError) as problem:
                 damage.append(str(problem))
-                remove(path)  # else the next save would keep it as the one before
+                remove(path)  # otherwise the next save would keep it as the previous one
                 continue
             if flat.shape != self.model.flat.shape:
                 raise ValueError(f"{path}: the state of another model; delete it to start over")
@@ -240,7 +240,7 @@ class Trainer:
             break
         if damage:
             start = f"goes on from step {self.state.step:,}" if self.state.step else "starts over"
-            self.on_note(f"what was saved is damaged ({'; '.join(dict.fromkeys(damage))}): the run {start}")
+            self.on_note(f"the saved state cannot be used ({'; '.join(dict.fromkeys(damage))}): the run {start}")
 
 
 def next_length(task: Task, length: int) -> int | None:

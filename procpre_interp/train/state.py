@@ -43,7 +43,7 @@ class TrainState:
     stop_reason: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the weights that were kept, by step (as text, which JSON wants of a key)."""
+    """SHA-256 of the kept weights, by step (as text, since JSON keys are text)."""
 
     @property
     def mean_train_loss(self) -> float | None:
@@ -74,7 +74,7 @@ def write_state(path: Path, state: TrainState, tensors: dict[str, Float[Tensor, 
 
 
 def _keep_previous(path: Path) -> None:
-    """Give the state at `path` a second name, under which it stays when `path` is replaced."""
+    """Give the state at `path` a second name, which stays when `path` is replaced."""
     link = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     # There is none yet, or the file system has no links: then there is no state to fall back on.
     with suppress(OSError):
@@ -94,4 +94,4 @@ def read_state(path: Path) -> tuple[TrainState, dict[str, Float[Tensor, "..."]]]
         state = TrainState(**json.loads(metadata["state"]))
         return state, safetensors.torch.load(content)
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as problem:
-        raise ValueError(f"{path.name} is no training state, or a damaged one ({problem})") from None
+        raise ValueError(f"{path.name} is not a training state, or is damaged: {problem}") from None
