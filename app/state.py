@@ -50,8 +50,8 @@ def open_page(title: str, about: str = "") -> RunStore:
     if not is_empty(store):
         return store
     st.info(
-        f"**Demo.** `{store.path.resolve()}` holds no runs yet, so this is a small result that comes with the package: "
-        "real runs, five replicates. This fills the folder with your own, in a few minutes:",
+        f"**Demo.** {quoted(str(store.path.resolve()), 500)} holds no runs yet, so this is a small result that comes "
+        "with the package: real runs, five replicates. This fills the folder with your own, in a few minutes:",
         icon=":material/science:",
     )
     st.code(FILL.format(store=shlex.quote(str(store.path))), language="bash", wrap_lines=True)
@@ -132,8 +132,13 @@ def quoted(text: str, at_most: int = 60) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text from a file as it stands, for where markdown would be read."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!<>|~$:])", r"\\\1", " ".join(text.split()))
+    """Text from a file as it stands, for where markdown would be read: in one line, nothing of it becomes markup.
+
+    Escaped is what begins markup wherever it stands; the end of a link's text; a colon, an at sign or "www." that would
+    begin a directive or a link; and what begins a list, a heading or a rule where it stands first.
+    """
+    text = re.sub(r"[\\`*_~$<>|]|\](?=[(\[:])|[:@](?=\S)|(?i:(?<=www))\.", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", text)
 
 
 def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
@@ -165,9 +170,9 @@ def show(exhibit: Exhibit, *, key: str = "", on_click: Callable[[Any], None] | N
         config={"displaylogo": False, "toImageButtonOptions": TO_IMAGE | {"filename": exhibit.name}},
         alt=f"{exhibit.title}. {exhibit.reading}",
     )
-    st.caption(f"How to read: {exhibit.reading}")
+    st.caption(escaped(f"How to read: {exhibit.reading}"))
     for note in exhibit.notes:
-        st.caption(note)
+        st.caption(escaped(note))
     with st.popover("Download", key=f"{name}_downloads"):
         download(exhibit.table, exhibit.name, "Numbers (CSV)", key=f"{name}_csv")
         st.download_button(
@@ -252,7 +257,7 @@ def each(
     for index, item in enumerate(items):
         if show_progress:
             # Every call to streamlit is where a click on "Cancel" takes effect.
-            bar.progress(index / n, f"{label}: {name(item)} ({index + 1:,} of {n:,})")
+            bar.progress(index / n, escaped(f"{label}: {name(item)} ({index + 1:,} of {n:,})"))
         try:
             found.append(compute(item))
         except Exception:

@@ -54,7 +54,7 @@ def test_a_smoke_test_with_markup_and_no_finished_runs(monkeypatch, tmp_path):
     write_claim(store, quick, cells)
     query = {"claim": "quick-parts_combine", "tab": "Replicates"}
     app = open_page(monkeypatch, tmp_path, PAGE, **query)
-    assert app.subheader[0].value == r"\[a\]\(http\:\/\/b\) \<b\>c\<\/b\>".replace(r"\/", "/")
+    assert app.subheader[0].value == r"[a\](http\://b) \<b\>c\</b\>"
     assert "Smoke tests, which are no evidence: 1" in app.success[0].value
     assert "A smoke test" in app.warning[0].value
     assert "No replicate has finished" in said(app)

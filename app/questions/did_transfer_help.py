@@ -11,15 +11,15 @@ store = state.open_page("Did transfer help?")
 names = state.list_results(store.path)
 state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
 found = state.results(store, state.choose("Experiment", names, "experiment"))
-st.subheader(found.title)
+st.subheader(state.escaped(found.title))
 st.text(found.about.get("protocol", ""))
 if "demo" in found.about:
-    st.caption(found.about["demo"])
+    st.caption(state.escaped(str(found.about["demo"])))
 
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
-    st.success(exhibits.answer(found), icon=":material/lightbulb:")
+    st.success(state.escaped(exhibits.answer(found)), icon=":material/lightbulb:")
 
 shown = state.choose_many("Conditions", found.labels, "condition")
 if not shown:
@@ -34,10 +34,10 @@ with place:
         state.show(exhibits.accuracy(kept))
         st.dataframe(conditions_table(kept.summary, kept.about), hide_index=True, width="stretch")
         n = int(kept.summary["n"].to_numpy().min())
-        st.caption(f"Intervals: {interval_note(n)}. {explain_columns(kept.about)}")
+        st.caption(state.escaped(f"Intervals: {interval_note(n)}. {explain_columns(kept.about)}"))
     elif tab == "curves":
         for problem in kept.problems:
-            st.warning(f"Left out of the curves: {problem}")
+            st.warning(state.escaped(f"Left out of the curves: {problem}"))
         if kept.quantities:
             state.show(exhibits.learning(kept, state.choose("Quantity", kept.quantities, "quantity")))
         else:

@@ -18,7 +18,7 @@ claims, problems = state.list_claims(store.path)
 for problem in problems:
     st.warning(state.quoted(problem, 300))
 state.stop_when_empty(claims, "claims", "procpre-interp claims --run")
-st.success(exhibits.answer(claims), icon=":material/lightbulb:")
+st.success(state.escaped(exhibits.answer(claims)), icon=":material/lightbulb:")
 state.show_table(exhibits.overview(claims), "claims")
 
 name = state.choose("Claim", {name: f"{name}: {claim['verdict']}" for name, claim in claims.items()}, "claim")
@@ -46,7 +46,7 @@ with place:
         contrast = state.choose("Contrast", contrasts, "contrast")
         st.text(exhibits.describe_contrast(claim, contrast))
         if reason := exhibits.why_no_replicates(claim, contrast):
-            st.info(reason)
+            st.info(state.escaped(reason))
         else:
             state.show(exhibits.replicates(claim, contrast))
         if exhibits.was_trained(claim, contrast):
@@ -61,7 +61,8 @@ st.code(f"{exhibits.command(name)} --store {own}", language="bash", wrap_lines=T
 st.subheader("Beside the paper's numbers")
 summary, source = exhibits.load_beside(store)
 st.caption(
-    f"Procedural tasks x transfers x algorithmic skills, from {source}; `python experiments/table1.py` makes it."
+    f"Procedural tasks x transfers x algorithmic skills, from {state.escaped(source)}; "
+    "`python experiments/table1.py` makes it."
 )
 tasks = list(dict.fromkeys(summary.loc[summary["paper_gain"].notna(), "task"]))
 shown = state.choose("Skill", tasks, "task")

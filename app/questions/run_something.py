@@ -93,7 +93,9 @@ def show_jobs() -> None:
         label = "Cancel: saves its state" if now == "running" else "Kill: loses what was not saved"
         buttons.button(label, key="cancel_job", on_click=job.cancel)
         for row in being_written(state.list_runs(store.path), store):
-            st.progress(row.share, f"{row.run[:8]} {row.task}: {row.saved:,} of {row.steps:,} steps saved")
+            st.progress(
+                row.share, state.escaped(f"{row.run[:8]} {row.task}: {row.saved:,} of {row.steps:,} steps saved")
+            )
     else:
         if not job.problem:
             label = "Repeat" if now == "finished" else "Go on from there"

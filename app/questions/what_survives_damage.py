@@ -21,7 +21,7 @@ def show_claim(name: str, *exhibits) -> None:
             st.warning(state.quoted(problem, 300))
     state.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")
     judged = claims[name]
-    st.caption(damage.origin(judged))
+    st.caption(state.escaped(damage.origin(judged)))
     for exhibit in exhibits:
         state.show(state.cached(exhibit, judged))
 
@@ -39,7 +39,7 @@ def show_failures() -> None:
     st.caption("In brackets: runs of the condition that show a signature; one may show several.")
     label = state.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")
     for row in findings.loc[findings["label"] == label].to_dict("records"):
-        with st.expander(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}"):
+        with st.expander(state.escaped(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}")):
             st.text(f"{row['finding']}\n{row['remedy']}".strip())
             st.caption(state.quoted(row["numbers"], 500))
     state.download(findings, "findings")

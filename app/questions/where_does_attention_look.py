@@ -34,7 +34,7 @@ for column, side, subject in zip(columns, sides, subjects):
 
             state.show(exhibit, key=side, on_click=take)
         else:
-            st.info(f"{subject.task.name} has no score {score}.")
+            st.info(state.escaped(f"{subject.task.name} has no score {score}."))
 
 tab, place = state.tabs(TABS)
 with place:
@@ -63,7 +63,7 @@ with place:
                 state.show(pattern, key=side)
     elif tab == "scores":
         for side, subject in zip(sides, subjects):
-            st.caption(subject.name)
+            st.caption(state.escaped(subject.name))
             state.show_table(models.measure(attention.scores, subject).table, f"scores_{side}")
     else:
         for side, run in zip(sides, runs):

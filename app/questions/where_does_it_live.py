@@ -19,9 +19,9 @@ chosen = maps[0]
 if len(maps) > 1:
     titles = {str(index): each.title for index, each in enumerate(maps)}
     chosen = maps[int(state.choose("Map", titles, "map"))]
-st.subheader(sweep.title)
+st.subheader(state.escaped(sweep.title))
 if "demo" in sweep.about:
-    st.caption(sweep.about["demo"])
+    st.caption(state.escaped(str(sweep.about["demo"])))
 
 left, right = st.columns(2)
 with left:
@@ -31,7 +31,7 @@ with right:
     method = state.choose("Method", methods, "method")
 table = state.cached(where.effects, chosen, outcome)
 shown = table.loc[table["method"] == method]
-st.success(where.answer(shown), icon=":material/lightbulb:")
+st.success(state.escaped(where.answer(shown)), icon=":material/lightbulb:")
 
 TABS = {"map": "Map", "bars": "All methods", "table": "Table"}
 tab, place = state.tabs(TABS)
