@@ -134,10 +134,11 @@ def quoted(text: str, at_most: int = 60) -> str:
 def escaped(text: str) -> str:
     """Text from a file as it stands, for where markdown would be read: in one line, nothing of it becomes markup.
 
-    Escaped is what begins markup wherever it stands; the end of a link's text; a colon, an at sign or "www." that would
-    begin a directive or a link; and what begins a list, a heading or a rule where it stands first.
+    Escaped is what begins markup wherever it stands; the end of a link's text; a colon or an at sign that would begin a
+    directive or a link; and what begins a list, a heading or a rule where it stands first. An address that begins with
+    "www." still becomes a link to what it says.
     """
-    text = re.sub(r"[\\`*_~$<>|]|\](?=[(\[:])|[:@](?=\S)|(?i:(?<=www))\.", r"\\\g<0>", " ".join(text.split()))
+    text = re.sub(r"[\\`*_~$<>|]|\](?=[(\[:])|[:@](?=\S)", r"\\\g<0>", " ".join(text.split()))
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", text)
 
 

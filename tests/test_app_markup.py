@@ -18,8 +18,8 @@ from procpre_interp.exhibits.claims import load_claims
 from procpre_interp.runs import RunStore
 from tests.explorer import APP, DEMO, PAGES, check, open_page
 
-HOSTILE = "![x](http://evil/x.png) [a](javascript:alert(1)) <b>b</b> :red[r] $x^2$ **w** _v_ ~~u~~ www.evil.net a@b.c"
-MARKUP = re.compile(r"(?<!\\)(?:\]\(|<b>|:red|\$x|\*\*w|_v_|~~u|://evil|www\.evil|@b)")
+HOSTILE = "![x](http://evil/x.png) [a](javascript:alert(1)) <b>b</b> :red[r] $x^2$ **w** _v_ ~~u~~ a@b.c"
+MARKUP = re.compile(r"(?<!\\)(?:\]\(|<b>|:red|\$x|\*\*w|_v_|~~u|://evil|@b)")
 """What is left of it where nothing escaped it."""
 TABS = {
     "did_transfer_help": ["Accuracy", "Learning curves", "Time to breakthrough", "Cost"],
