@@ -5,6 +5,7 @@ from pathlib import Path
 
 import state
 import streamlit as st
+from state import escaped
 
 # A file of our own: the icons that Streamlit knows by name are fetched from another host.
 ICON = Path(__file__).with_name("icon.svg")
@@ -39,4 +40,4 @@ except (ValueError, LookupError, OSError, RuntimeError, MemoryError) as problem:
     # The explorer's counterpart of the command line's last resort: what went wrong in one line, no traceback.
     if os.environ.get("PROCPRE_TRACEBACK"):
         raise
-    st.error(" ".join(str(problem).split()) or type(problem).__name__)
+    st.error(escaped(str(problem)) or type(problem).__name__)

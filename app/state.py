@@ -175,12 +175,17 @@ def quoted(text: str, at_most: int = 60) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text from a file as it stands, for where markdown would be read."""
-    return _escape(" ".join(text.split()))
+    """Text from a file as it stands, for where markdown would be read: in one line, nothing of it becomes markup.
+
+    Escaped is what begins markup wherever it stands; the end of a link's text; a colon or an at sign that would begin a
+    directive or a link; and what begins a list, a heading or a rule where it stands first. An address that begins with
+    "www." still becomes a link to what it says.
+    """
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", _escape(" ".join(text.split())))
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!<>|~$:])", r"\\\1", text)
+    return re.sub(r"[\\`*_~$<>|]|\](?=[(\[:])|[:@](?=\S)", r"\\\g<0>", text)
 
 
 def worded(text: str) -> str:
@@ -319,7 +324,7 @@ def each(
     for index, item in enumerate(items):
         if show_progress:
             # Every call to streamlit is where a click on "Cancel" takes effect.
-            bar.progress(index / n, f"{label}: {name(item)} ({index + 1:,} of {n:,})")
+            bar.progress(index / n, escaped(f"{label}: {name(item)} ({index + 1:,} of {n:,})"))
         try:
             found.append(compute(item))
         except Exception:

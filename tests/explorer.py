@@ -1,6 +1,7 @@
 """Pages of the explorer under streamlit's AppTest."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,6 @@ def title(app: AppTest, index: int) -> str:
 
 
 def said(app: AppTest) -> str:
-    """All that a page says in errors, warnings, notes, captions and text, a line each."""
+    """All that a page says in errors, warnings, notes, captions and text, a line each, as it reads without escapes."""
     kinds = (app.error, app.warning, app.info, app.success, app.caption, app.text, app.markdown)
-    return "\n".join(str(element.value) for kind in kinds for element in kind)
+    return re.sub(r"\\([^A-Za-z0-9\s])", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))

@@ -14,7 +14,7 @@ found = state.results(store, state.choose("Experiment", names, "experiment"))
 st.subheader(state.escaped(found.title))
 st.text(found.about.get("protocol") or "")
 if "demo" in found.about:
-    st.caption(state.escaped(found.about["demo"]))
+    st.caption(state.escaped(str(found.about["demo"])))
 
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")

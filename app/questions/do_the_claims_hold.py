@@ -51,7 +51,7 @@ with place:
         contrast = state.choose("Contrast", contrasts, "contrast")
         st.text(exhibits.describe_contrast(claim, contrast))
         if reason := exhibits.why_no_replicates(claim, contrast):
-            st.info(reason)
+            st.info(state.escaped(reason))
         else:
             state.show(exhibits.replicates(claim, contrast))
         if exhibits.was_trained(claim, contrast):
@@ -66,7 +66,8 @@ st.code(f"{exhibits.command(name)} --store {own}", language="bash", wrap_lines=T
 st.subheader("Beside the paper's numbers")
 summary, source = exhibits.load_beside(store)
 st.caption(
-    f"Procedural tasks x transfers x algorithmic skills, from {source}; `python experiments/table1.py` makes it."
+    f"Procedural tasks x transfers x algorithmic skills, from {state.escaped(source)}; "
+    "`python experiments/table1.py` makes it."
 )
 tasks = list(dict.fromkeys(summary.loc[summary["paper_gain"].notna(), "task"]))
 shown = state.choose("Skill", tasks, "task")

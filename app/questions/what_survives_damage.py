@@ -54,7 +54,7 @@ def show_failures() -> None:
         st.caption(state.escaped(line))
     label = state.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")
     for row in findings.loc[findings["label"] == label].to_dict("records"):
-        with st.expander(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}"):
+        with st.expander(state.escaped(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}")):
             for sentence in (row["finding"], row["remedy"]):
                 st.markdown(state.worded(sentence))
             st.caption(state.escaped(row["numbers"]))

@@ -44,7 +44,7 @@ for column, side, subject, table in zip(columns, sides, subjects, tables):
             state.show_answer(inside.strongest_head(exhibit, score, subject.name))
             state.show(exhibit, key=side, on_click=take)
         else:
-            st.info(f"{subject.task.name} has no score {score}.")
+            st.info(state.escaped(f"{subject.task.name} has no score {score}."))
 
 tab, place = state.tabs(TABS)
 with place:
@@ -73,7 +73,7 @@ with place:
                 state.show(pattern, key=side)
     elif tab == "scores":
         for side, subject, table in zip(sides, subjects, tables):
-            st.caption(f"{subject.name}: each score of each head, and what even attention gives")
+            st.caption(state.escaped(f"{subject.name}: each score of each head, and what even attention gives"))
             grid = attention.score_grid(table, subject.task)
             rounded = {name: st.column_config.NumberColumn(format="%.3f") for name in grid if name != "of"}
             state.show_table(grid, f"scores_{side}", rounded)

@@ -21,7 +21,7 @@ if len(maps) > 1:
     chosen = maps[int(state.choose("Map", titles, "map"))]
 st.subheader(state.escaped(sweep.title))
 if "demo" in sweep.about:
-    st.caption(state.escaped(sweep.about["demo"]))
+    st.caption(state.escaped(str(sweep.about["demo"])))
 
 left, right = st.columns(2)
 with left:

@@ -26,6 +26,16 @@ PAGES = {
 NO_FIGURE = ("Run something", "Runs")
 
 
+def test_no_page_asks_another_host_for_anything(explorer: Explorer):
+    asked: list[str] = []
+    explorer.page.on("request", lambda request: asked.append(request.url))
+    for path in PAGES.values():
+        explorer.open(path)
+    ours = (explorer.address, explorer.address.replace("http", "ws"), "data:", "blob:")
+    assert any(url.startswith(explorer.address) for url in asked)
+    assert [url for url in asked if not url.startswith(ours)] == []
+
+
 def test_a_walk_through_every_page_and_tab(explorer: Explorer):
     explorer.open()
     links = explorer.page.locator('[data-testid="stSidebarNav"] a')
