@@ -79,8 +79,8 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
     One row a run and circuit: run, replicate, circuit (a stage, or "random": mean over `n_random` of the same size),
     faithfulness (of the logit difference when only the circuit's edges carry their values and all others their mean, 0
     for no edge and 1 for all) and completeness (the same when the circuit alone is taken out: low where nothing else
-    can do the work), both NaN where the logit difference with all edges is not told from that with none (see `Gap`).
-    Stages without a circuit are left out. Raises `ValueError` for a run without parents.
+    can do the work), both NaN where the logit difference with all edges is not told from that with none (see `Gap`,
+    whose columns come last). Stages without a circuit are left out. Raises `ValueError` for a run without parents.
     """
     rows = []
     for run in runs:
@@ -106,6 +106,7 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
                     "n_edges": size,
                     "faithfulness": float(faithfulness[part].mean()),
                     "completeness": float(completeness[part].mean()),
+                    **gap.columns(),
                 }
             )
     return pd.DataFrame(rows)

@@ -8,7 +8,7 @@ from procpre_interp.patch.circuit import (
     random_edges,
     top_edges,
 )
-from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
+from procpre_interp.patch.edges import edge_attribution, edge_patching, gap_of, path_patching
 from procpre_interp.patch.graph import Graph
 from procpre_interp.patch.masking import mask_scores
 from procpre_interp.patch.metrics import METRICS, Gap
@@ -25,6 +25,7 @@ __all__ = [
     "circuit_values",
     "edge_attribution",
     "edge_patching",
+    "gap_of",
     "greedy_edges",
     "head_test",
     "mask_scores",

@@ -89,6 +89,17 @@ def edge_attribution(
 
 
 @torch.no_grad()
+def gap_of(model: HookedTransformer, pairs: Pairs, *, metric: str = "logit_difference") -> Gap:
+    """How far the metric of the clean run is from that of the corrupted one. Raises `ValueError` for no pairs."""
+    measure, pairs = metric_named(metric), prepare(model, pairs)
+    n_pairs, _ = block_sizes(model, pairs.clean.shape[1], None)
+    parts = [pairs[rows] for rows in blocks(len(pairs), n_pairs)]
+    corrupted = torch.cat([_metric_of(model, part.corrupted, part, measure) for part in parts])
+    clean = torch.cat([_metric_of(model, part.clean, part, measure) for part in parts])
+    return Gap.between(metric, corrupted, clean)
+
+
+@torch.no_grad()
 def edge_patching(
     model: HookedTransformer,
     pairs: Pairs,

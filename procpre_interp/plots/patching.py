@@ -28,6 +28,22 @@ REPLACEMENTS = {
 RUN_COLOURS = {"clean": "#4477AA", "corrupted": "#888888", "patched": "#CC6677"}
 
 
+def gap_note(table: pd.DataFrame) -> str:
+    """Why a table has no shares; "" where its gap is told from 0, or where it has no columns of `patch.Gap`."""
+    if "gap" not in table:
+        return ""
+    gap, low, high, n = (table[column].iloc[0] for column in ("gap", "gap_low", "gap_high", "n_pairs"))
+    if low > 0 or high < 0:
+        return ""
+    words = _words(str(table["metric"].iloc[0]))
+    if n < 2:
+        return f"A single pair has no interval, so effects are in {words}: its two runs are {gap:+.3g} apart."
+    return (
+        f"Over {n:,} pairs the two runs are {gap:+.3g} [{low:+.3g}, {high:+.3g}] apart, which is not told from 0: the "
+        f"model may not tell the pairs apart, so effects are in {words}, not shares."
+    )
+
+
 def patch_heatmap(
     table: pd.DataFrame, site: str, *, value: str = "share", tokens: Sequence[str] | None = None, title: str = ""
 ) -> go.Figure:
@@ -36,8 +52,11 @@ def patch_heatmap(
     `table` is that of `patch.activation_patching` (site, layer, head, position, metric, direction, replacement, value,
     effect, share, n_pairs). With positions they are across, and layers, or layers and heads, down; without, heads are
     across and layers down. `value` is what the colours show: "share", 1 where a patch alone makes the metric that of
-    the other run, or "effect", in the metric's unit. `tokens` label the positions; equal ones stay apart.
+    the other run, or "effect", in the metric's unit; effects too where there are no shares (see `gap_note`). `tokens`
+    label the positions; equal ones stay apart.
     """
+    without_shares = gap_note(table)
+    value = "effect" if without_shares and value == "share" else value
     keys, setting = ["layer", "head", "position"], ["metric", "direction", "replacement"]
     require(table, ["site", *keys, *setting, "value", "effect", "share", "n_pairs"], "patches")
     if value not in VALUES:
@@ -61,7 +80,8 @@ def patch_heatmap(
     for place, line, column, patch in zip(places, down, across, rows.to_dict("records")):
         spot = lines.index(line), columns.index(column)
         colour[spot] = patch[value]
-        numbers = f"share {patch['share']:+.3g}, effect {patch['effect']:+.3g}, {_words(metric)} {patch['value']:.3g}"
+        numbers = "" if without_shares else f"share {patch['share']:+.3g}, "
+        numbers += f"effect {patch['effect']:+.3g}, {_words(metric)} {patch['value']:.3g}"
         hover[spot] = f"{_name(place, tokens)}: {numbers}"
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
@@ -84,7 +104,8 @@ def patch_heatmap(
     x = "Position" if by_position else "Head" if with_heads else ""
     y = "Layer and head" if by_position and with_heads else "Layer"
     height = max(380, 200 + 26 * len(lines))
-    caption += f"n = {n:,} pair{'s' * (n != 1)}, no interval"
+    unsure = "their gap is not told from 0" if without_shares and n > 1 else "no interval"
+    caption += f"n = {n:,} pair{'s' * (n != 1)}, {unsure}"
     lay_out(figure, title=title or f"Patching {site}", caption=caption, x=x, y=y, height=height)
     labels = ["all" if column is None else str(column) for column in columns]
     if by_position and tokens is not None:
