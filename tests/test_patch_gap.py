@@ -1,4 +1,4 @@
-"""Shares of the gap between two runs: there are some where the gap is told from 0 over pairs, and none elsewhere."""
+"""Shares of the gap between two runs: there are some where they are told from chance over pairs, and none elsewhere."""
 
 import math
 
@@ -65,22 +65,39 @@ def test_a_single_pair_has_no_shares(what: str):
 
 
 def test_the_bounds_are_students():
-    gap = Gap.between("loss", torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0, 5.0]))
+    preferred = torch.tensor([True, True, False])
+    gap = Gap.between("loss", torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0, 5.0]), preferred)
     reach = 4.302652729911275 / math.sqrt(3)  # t with 2 degrees of freedom, standard deviation 1
     assert (gap.estimate, gap.low, gap.high) == pytest.approx((2, 2 - reach, 2 + reach))
-    assert (gap.told, gap.n) == (False, 3)
-    assert gap.columns() == {"metric": "loss", "n_pairs": 3, "gap": 2.0, "gap_low": gap.low, "gap_high": gap.high}
+    bounds = {"gap": 2.0, "gap_low": gap.low, "gap_high": gap.high}
+    chance = {"answer_preferred": pytest.approx(2 / 3), "gap_told": False}
+    assert gap.columns() == {"metric": "loss", "n_pairs": 3, **bounds, **chance}
     assert gap.defined(torch.ones(2)).isnan().all()
-    for sign in (1, -1):
-        told = Gap.between("loss", torch.zeros(4), sign * torch.tensor([1.0, 1.1, 0.9, 1.0]))
-        assert told.told
-        assert told.defined(torch.ones(2)).tolist() == [1, 1]
 
 
-def test_a_gap_of_nothing_is_told_in_one_of_twenty():
-    draws = torch.randn(4000, 2, 10, generator=stream(0, "gaps"), dtype=torch.float64)
-    share = np.mean([Gap.between("loss", *pair).told for pair in draws])
-    assert share == pytest.approx(0.05, abs=0.015)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gap_and_preference_must_both_be_told_from_chance(sign: int):
+    clear, mixed = sign * torch.linspace(0.9, 1.1, 20), torch.linspace(-1, 1.1, 20)
+    for change, n_preferred, told in ((clear, 20, True), (clear, 15, True), (clear, 14, False), (mixed, 20, False)):
+        for preferred in (torch.arange(20) < n_preferred, torch.arange(20) >= n_preferred):
+            gap = Gap.between("loss", torch.zeros(20), change, preferred)
+            assert gap.told == told  # 2 P(at most 5 of 20) is .041, of 6 it is .115
+            assert gap.defined(torch.ones(2)).isnan().tolist() == [not told] * 2
+
+
+def test_six_pairs_are_needed():
+    for n in range(1, 8):
+        assert Gap.between("loss", torch.zeros(n), torch.ones(n), torch.ones(n) > 0).told == (n >= 6)
+
+
+def test_a_swap_of_the_same_tokens_does_not_count_as_many_pairs():
+    """Of fresh models: where all pairs swap the same few tokens, gaps alike in every pair are no knowledge."""
+    task = TASKS.build("dyck", k=3, length=64)
+    pairs = circuits.pairs_of(task, "type", n=64)
+    config = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=task.n_ctx, d_vocab=task.d_vocab)
+    gaps = [gap_of(HookedTransformer.from_seed(config, seed), pairs) for seed in range(40)]
+    assert sum(gap.low > 0 or gap.high < 0 for gap in gaps) > 10
+    assert sum(gap.told for gap in gaps) <= 2
 
 
 def test_effects_stay_and_the_gap_is_that_of_the_two_runs():
@@ -104,10 +121,10 @@ def test_figures_show_effects_where_there_are_no_shares():
         shown = np.asarray(figure.data[0].z, dtype=float)
         column = "effect" if pairs is at_chance else "share"
         assert sorted(shown.flatten()) == pytest.approx(sorted(table[column]))
-        assert ("not told from 0" in figure.layout.title.subtitle.text) == (pairs is at_chance)
+        assert ("not told from chance" in figure.layout.title.subtitle.text) == (pairs is at_chance)
         assert ("share" in figure.data[0].customdata[0][0]) == (pairs is told)
         figure = faithfulness_curve(curve(pairs))
-        assert ("not told from 0" in figure.layout.title.subtitle.text) == (pairs is at_chance)
+        assert ("not told from chance" in figure.layout.title.subtitle.text) == (pairs is at_chance)
         assert len({trace.xaxis for trace in figure.data}) == (1 if pairs is at_chance else 2)
 
 
@@ -115,7 +132,8 @@ def test_figures_show_effects_where_there_are_no_shares():
 def test_exhibits_say_that_a_model_is_at_chance(exhibit):
     found = exhibit(FRESH, TASK, "value")
     said = " ".join(found.notes)
-    assert "not told from 0: the model may not tell the pairs apart, so effects are in logit difference" in said
+    assert "At chance: over 64 pairs the two runs are" in said
+    assert "so effects are in logit difference, not shares." in said
     assert "brings the whole clean answer back" not in found.reading
 
 

@@ -44,7 +44,7 @@ READING_PATCH = (
 
 READING_EFFECT = (
     "Blue: this activation moves the corrupted run towards the clean answer, red: away from it; in units of the "
-    "metric, since a share of a gap that may be 0 says nothing."
+    "metric, since a share of a gap that may be chance says nothing."
 )
 
 

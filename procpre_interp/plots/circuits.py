@@ -120,7 +120,7 @@ def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
                 showlegend=column == 1,
                 **trace,
             )
-    caption = "the gap of all edges to none is not told from 0" if without_shares else "1: the whole model, 0: no edge"
+    caption = "the model is not told from chance" if without_shares else "1: the whole model, 0: no edge"
     caption += f"; n = {n_draws} random circuits a size, band: 5th to 95th percentile" if n_draws else ""
     y = "Metric" if without_shares else "Share of the metric"
     lay_out(figure, title=title or "What circuits carry", caption=caption, x="Edges in the circuit", y=y)

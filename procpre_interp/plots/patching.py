@@ -29,18 +29,16 @@ RUN_COLOURS = {"clean": "#4477AA", "corrupted": "#888888", "patched": "#CC6677"}
 
 
 def gap_note(table: pd.DataFrame) -> str:
-    """Why a table has no shares; "" where its gap is told from 0, or where it has no columns of `patch.Gap`."""
-    if "gap" not in table:
+    """Why a table has no shares; "" where its gap is told from chance, or where it has no columns of `patch.Gap`."""
+    if "gap_told" not in table or table["gap_told"].iloc[0]:
         return ""
     gap, low, high, n = (table[column].iloc[0] for column in ("gap", "gap_low", "gap_high", "n_pairs"))
-    if low > 0 or high < 0:
-        return ""
     words = _words(str(table["metric"].iloc[0]))
     if n < 2:
         return f"A single pair has no interval, so effects are in {words}: its two runs are {gap:+.3g} apart."
     return (
-        f"Over {n:,} pairs the two runs are {gap:+.3g} [{low:+.3g}, {high:+.3g}] apart, which is not told from 0: the "
-        f"model may not tell the pairs apart, so effects are in {words}, not shares."
+        f"At chance: over {n:,} pairs the two runs are {gap:+.3g} [{low:+.3g}, {high:+.3g}] apart, and the clean one "
+        f"prefers the answer in {table['answer_preferred'].iloc[0]:.0%}; so effects are in {words}, not shares."
     )
 
 
@@ -104,7 +102,7 @@ def patch_heatmap(
     x = "Position" if by_position else "Head" if with_heads else ""
     y = "Layer and head" if by_position and with_heads else "Layer"
     height = max(380, 200 + 26 * len(lines))
-    unsure = "their gap is not told from 0" if without_shares and n > 1 else "no interval"
+    unsure = "not told from chance" if without_shares and n > 1 else "no interval"
     caption += f"n = {n:,} pair{'s' * (n != 1)}, {unsure}"
     lay_out(figure, title=title or f"Patching {site}", caption=caption, x=x, y=y, height=height)
     labels = ["all" if column is None else str(column) for column in columns]
