@@ -10,7 +10,16 @@ from torch import Tensor
 
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.lineage import Stage, StageName, stages
-from procpre_interp.patch import Gap, Graph, circuit_values, edge_attribution, overlap_table, random_edges, top_edges
+from procpre_interp.patch import (
+    Gap,
+    Graph,
+    circuit_values,
+    edge_attribution,
+    overlap_table,
+    prefers_answer,
+    random_edges,
+    top_edges,
+)
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.seeding import numpy_stream, stream
 
@@ -79,8 +88,8 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
     One row a run and circuit: run, replicate, circuit (a stage, or "random": mean over `n_random` of the same size),
     faithfulness (of the logit difference when only the circuit's edges carry their values and all others their mean, 0
     for no edge and 1 for all) and completeness (the same when the circuit alone is taken out: low where nothing else
-    can do the work), both NaN where the logit difference with all edges is not told from that with none (see `Gap`).
-    Stages without a circuit are left out. Raises `ValueError` for a run without parents.
+    can do the work), both NaN where the finished model is at chance; then the columns of `patch.Gap`, which say whether
+    it is. Stages without a circuit are left out. Raises `ValueError` for a run without parents.
     """
     rows = []
     for run in runs:
@@ -93,7 +102,8 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
         kept = torch.stack([*masks.values(), *randoms])
         ends = torch.stack([torch.ones_like(kept[0]), torch.zeros_like(kept[0])])
         of_pairs = circuit_values(last.model, pairs, torch.cat([kept, ~kept, ends]), replacement="mean")
-        gap, values = Gap.between("logit_difference", of_pairs[-1], of_pairs[-2]), of_pairs.mean(1)
+        preferred, values = prefers_answer(last.model, pairs), of_pairs.mean(1)
+        gap = Gap.between("logit_difference", of_pairs[-1], of_pairs[-2], preferred)
         full, empty = values[-2:]
         faithfulness, completeness = gap.defined((values[:-2] - empty) / (full - empty)).double().view(2, -1)
         for i, name in enumerate([*masks, "random"]):
@@ -106,6 +116,7 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
                     "n_edges": size,
                     "faithfulness": float(faithfulness[part].mean()),
                     "completeness": float(completeness[part].mean()),
+                    **gap.columns(),
                 }
             )
     return pd.DataFrame(rows)

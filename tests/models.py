@@ -26,8 +26,13 @@ def random_tokens(config: ModelConfig = TINY, *, batch: int = 3, length: int = 7
 
 @torch.no_grad()
 def told_apart(model: HookedTransformer, pairs: Pairs) -> Pairs:
-    """The same sequences with answers that this model prefers in each clean run, so that it has a gap to share out."""
+    """The same sequences, three times over, with answers that this model prefers in each clean run, and there more than
+    in the corrupted one: so many pairs, all alike, tell it from chance.
+    """
     rows = torch.arange(len(pairs))
     clean, corrupted = (model(tokens)[rows, pairs.positions] for tokens in (pairs.clean, pairs.corrupted))
-    rise = clean - corrupted
-    return dataclasses.replace(pairs, answers=rise.argmax(-1), wrong=rise.argmin(-1))
+    # What speaks for each token as the answer and each other one as the wrong one: both must.
+    more = [x[:, :, None] - x[:, None, :] for x in (clean, clean - corrupted)]
+    best, width = torch.minimum(*more).flatten(1).argmax(1), clean.shape[1]
+    chosen = dataclasses.replace(pairs, answers=best // width, wrong=best % width)
+    return Pairs(**{each.name: torch.cat([getattr(chosen, each.name)] * 3) for each in dataclasses.fields(Pairs)})

@@ -66,6 +66,31 @@ def test_every_patch(what, runs, tmp_path, capsys):
     assert what.replace("_", " ") in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("what", ["nodes", "edges", "exact_edges", "circuit"])
+def test_a_model_at_chance_has_no_shares(what, runs, capsys):
+    command = ["patch", *runs, "--what", what, "--cause", "value", "--sequences", "32"]
+    assert main(command) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for run in runs:
+        assert f"{run}: At chance: over 32 pairs the two runs are " in said
+    assert "so effects are in logit difference, not shares." in said
+    assert main([*command, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert not any(row["gap_told"] for row in rows)
+    assert {row.get(name) for row in rows for name in ("share", "faithfulness", "completeness")} == {None}
+
+
+def test_edges_are_scored_as_asked(runs, capsys):
+    found = []
+    for options in ([], ["--method", "eap"], ["--method", "eap", "--gradient-run", "clean"]):
+        command = ["patch", runs[0], "--what", "edges", "--sequences", "6", "--format", "json"]
+        assert main([*command, *options]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        found.append({(row["writer"], row["reader"]): row["score"] for row in rows})
+    assert found[1] != found[2]
+    assert found[0] != found[1]
+
+
 def test_patches_by_position_and_by_cause(runs, capsys):
     command = [
         "patch",

@@ -62,9 +62,9 @@ def copy_model() -> HookedTransformer:
 
 
 COPY_PAIRS = Pairs(
-    torch.tensor([[2, 0, 2, 2]] * 2), torch.tensor([[2, 1, 2, 2]] * 2), *(torch.tensor([i] * 2) for i in (3, 0, 1))
+    torch.tensor([[2, 0, 2, 2]] * 6), torch.tensor([[2, 1, 2, 2]] * 6), *(torch.tensor([i] * 6) for i in (3, 0, 1))
 )
-"""Twice the same: a single pair has no interval."""
+"""Six times the same: fewer pairs cannot be told from chance."""
 COPY_DIFFERENCE = 4 * (7 / 3) / math.sqrt(116 / 126)
 """Layer 0 reads 1 / sqrt(4/14); layer 1 finds 2 + 2 (14/4) = 9 as its square and reads sqrt(14/4) / sqrt(9/14) = 7/3;
 the logits see it over the root of (2 + 2 (7/3)^2) / 14, four times: two coordinates, two logits."""

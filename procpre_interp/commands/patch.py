@@ -21,12 +21,13 @@ from procpre_interp.commands.subjects import (
 )
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.exhibits import circuits
-from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, head_test
+from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, gap_of, head_test
 from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.plots.measures import measure_dots
-from procpre_interp.plots.patching import patch_heatmap
+from procpre_interp.plots.patching import gap_note, patch_heatmap
 from procpre_interp.runs import Run, RunStore
 from procpre_interp.seeding import stream
+from procpre_interp.terminal import stdout_console
 from procpre_interp.train.process import run_threads
 from procpre_interp.transfer_circuits import circuit_overlaps, circuit_reuse
 
@@ -81,6 +82,10 @@ def main(arguments: list[str]) -> int:
     title = stage_title(found, f"{command.what.replace('_', ' ')}, {found[0].task.name}")
     figures = _figures(command, table) if command.html is not None else []
     show(table, columns, command, figures, title)
+    if command.format == "table":
+        for run, rows in table.groupby("run", sort=False):
+            if note := gap_note(rows):
+                stdout_console().print(f"{run}: {note}")
     return 0
 
 
@@ -103,13 +108,15 @@ def _nodes(subject: Subject, command: Patch) -> pd.DataFrame:
 
 
 def _edges(subject: Subject, command: Patch) -> pd.DataFrame:
-    table = _scores(subject, pairs_of(subject, command), command)
+    pairs = pairs_of(subject, command)
+    table = _scores(subject, pairs, command).assign(**gap_of(subject.model, pairs, metric=command.metric).columns())
     return table.sort_values("score", key=abs, ascending=False, kind="stable")
 
 
 def _scores(subject: Subject, pairs: Pairs, command: Patch) -> pd.DataFrame:
-    options = {"metric": command.metric, "method": command.method, "gradient_run": command.gradient_run}
-    return edge_attribution(subject.model, pairs, **options)
+    return edge_attribution(
+        subject.model, pairs, metric=command.metric, method=command.method, gradient_run=command.gradient_run
+    )
 
 
 def _exact_edges(subject: Subject, command: Patch) -> pd.DataFrame:

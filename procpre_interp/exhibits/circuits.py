@@ -12,11 +12,11 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.tokens import token_names
 from procpre_interp.exhibits.exhibit import Exhibit
 from procpre_interp.model import HookedTransformer
-from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution
+from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, gap_of
 from procpre_interp.patch.replay import hook_name
 from procpre_interp.plots.axes import add_click_targets
 from procpre_interp.plots.circuits import circuit_graph, faithfulness_curve
-from procpre_interp.plots.patching import patch_heatmap, probability_bars
+from procpre_interp.plots.patching import gap_note, patch_heatmap, probability_bars
 from procpre_interp.registry import unknown_name
 from procpre_interp.seeding import stream
 
@@ -39,6 +39,12 @@ MOST_TOKENS = 5
 READING_PATCH = (
     "1 (blue): this activation alone brings the whole clean answer back into the corrupted run; 0: nothing; below 0 "
     "(red): it makes things worse."
+)
+
+
+READING_EFFECT = (
+    "Blue: this activation moves the corrupted run towards the clean answer, red: away from it; in units of the "
+    "metric, since a share of a gap that may be chance says nothing."
 )
 
 
@@ -84,11 +90,14 @@ def effects(
     return Exhibit(
         name=f"patch_{site}",
         figure=patch_heatmap(table, site, title=f"Patching {SITES[site]}; cause: {cause}"),
-        reading=READING_PATCH,
+        reading=READING_EFFECT if gap_note(table) else READING_PATCH,
         table=table,
-        notes=(f"{PAIRS} pairs of {task.name}, seed {seed}; positions are counted from the left of each sequence.",)
-        if by_position
-        else (f"{PAIRS} pairs of {task.name}, seed {seed}; every position of the activation is replaced at once.",),
+        notes=(
+            f"{PAIRS} pairs of {task.name}, seed {seed}; positions are counted from the left of each sequence."
+            if by_position
+            else f"{PAIRS} pairs of {task.name}, seed {seed}; every position of the activation is replaced at once.",
+            *filter(None, [gap_note(table)]),
+        ),
     )
 
 
@@ -106,7 +115,8 @@ def effects_on_pair(
     return Exhibit(
         name=f"pair_{site}",
         figure=add_click_targets(figure),
-        reading=READING_PATCH,
+        reading="Blue: this activation moves the corrupted run towards the clean answer, red: away from it. All of it "
+        f"would be {table['gap'].iloc[0]:+.3g}, the change of the logit difference from one run to the other.",
         table=table.assign(token=[names[position] for position in table["position"]]),
         notes=("One pair: an observation.",),
     )
@@ -180,7 +190,8 @@ def live_patch(
 
 def graph(model: HookedTransformer, task: Task, cause: str, *, n_edges: int = 25, seed: int = 0) -> Exhibit:
     """The strongest edges between components, by integrated gradients (EAP-IG, inputs, 5 steps)."""
-    table = edge_attribution(model, pairs_of(task, cause, seed), method="eap_ig_inputs")
+    pairs = pairs_of(task, cause, seed)
+    table = edge_attribution(model, pairs, method="eap_ig_inputs").assign(**gap_of(model, pairs).columns())
     return Exhibit(
         name="circuit_graph",
         figure=circuit_graph(table, n=n_edges, title=f"The {n_edges} strongest edges; cause: {cause}"),
@@ -188,23 +199,35 @@ def graph(model: HookedTransformer, task: Task, cause: str, *, n_edges: int = 25
         "reads, as wide as its estimated effect on the logit difference, blue for it and red against it. Arrows enter "
         "a head at its queries (q), keys (k) or values (v).",
         table=table.sort_values("score", key=abs, ascending=False, kind="stable"),
-        notes=(f"Estimated from gradients on {PAIRS} pairs, seed {seed}; the faithfulness curve tests it.",),
+        notes=(
+            f"Estimated from gradients on {PAIRS} pairs, seed {seed}; the faithfulness curve tests it.",
+            *filter(None, [gap_note(table)]),
+        ),
     )
 
 
 def faithfulness(model: HookedTransformer, task: Task, cause: str, *, n_random: int = 5, seed: int = 0) -> Exhibit:
-    """How much of the model's logit difference circuits of growing size carry, beside random ones."""
+    """How much of the model's logit difference circuits of growing size carry, beside random ones.
+
+    In a model whose logit difference is not told from that without any edge: the logit difference itself.
+    """
     pairs = pairs_of(task, cause, seed)
     scores = edge_attribution(model, pairs, method="eap_ig_inputs")
     generator = stream(seed, "random circuits")
     table = circuit_curve(model, pairs, scores, n_random=n_random, generator=generator)
+    undefined = gap_note(table)
     return Exhibit(
         name="faithfulness",
         figure=faithfulness_curve(table, title=f"What circuits carry; cause: {cause}"),
-        reading="A small circuit that reaches 1 on the left explains the behaviour; one whose removal leaves nothing, "
-        "on the right, is all of it.",
+        reading="The model does not tell these pairs apart, so there is no behaviour that a circuit could carry."
+        if undefined
+        else "A small circuit that reaches 1 on the left explains the behaviour; one whose removal leaves nothing, on "
+        "the right, is all of it.",
         table=table,
-        notes=(f"{PAIRS} pairs, seed {seed}; {n_random} random circuits of each size.",),
+        notes=(
+            f"{PAIRS} pairs, seed {seed}; {n_random} random circuits of each size.",
+            *filter(None, [undefined]),
+        ),
     )
 
 

@@ -9,9 +9,10 @@ from procpre_interp.patch.circuit import (
     top_edges,
 )
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
+from procpre_interp.patch.gap import Gap, gap_of, prefers_answer
 from procpre_interp.patch.graph import Graph
 from procpre_interp.patch.masking import mask_scores
-from procpre_interp.patch.metrics import METRICS, Gap
+from procpre_interp.patch.metrics import METRICS
 from procpre_interp.patch.nodes import activation_patching, patched_values
 from procpre_interp.patch.overlap import overlap_table
 from procpre_interp.patch.pruning import head_test, prune_heads
@@ -25,6 +26,7 @@ __all__ = [
     "circuit_values",
     "edge_attribution",
     "edge_patching",
+    "gap_of",
     "greedy_edges",
     "head_test",
     "mask_scores",
@@ -32,6 +34,7 @@ __all__ = [
     "overlap_table",
     "patched_values",
     "path_patching",
+    "prefers_answer",
     "prune_heads",
     "random_edges",
     "top_edges",

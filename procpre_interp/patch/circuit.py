@@ -12,8 +12,9 @@ from torch import Tensor
 
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
+from procpre_interp.patch.gap import Gap, prefers_answer
 from procpre_interp.patch.graph import Edge, Graph, node_of
-from procpre_interp.patch.metrics import Gap, metric_named
+from procpre_interp.patch.metrics import metric_named
 from procpre_interp.patch.replacement import another_pair
 from procpre_interp.patch.rewired import Rewired, WriterValues, block_sizes, blocks, prepare, run_writers, writer_values
 from procpre_interp.registry import unknown_name
@@ -133,8 +134,8 @@ def circuit_curve(
     pairs), faithfulness = (m(C) - m(empty)) / (m(full) - m(empty)) and completeness, the same of all other edges:
     near 0 when C leaves out nothing that could do the work. Random circuits are the null: the first edges of `n_random`
     random orders, in the same `sizes` (by default at most 20 from 1 to all, evenly spaced in the logarithm).
-    Faithfulness can lie outside of 0 to 1. Both are NaN where m(full) - m(empty) is not told from 0 over the pairs;
-    it is in the further columns, those of `Gap`.
+    Faithfulness can lie outside of 0 to 1. Both are NaN in a model at chance; the further columns, those of `Gap`
+    for m(full) - m(empty), say whether it is.
 
     Raises:
         ValueError: as `circuit_values`; an unknown search, a size that the graph does not have, or random circuits
@@ -169,7 +170,7 @@ def circuit_curve(
         generator=generator,
         max_bytes=max_bytes,
     )
-    gap = Gap.between(metric, *found[:: len(circuits)])
+    gap = Gap.between(metric, *found[:: len(circuits)], prefers_answer(model, pairs))
     inside, outside = found.cpu().double().mean(1).chunk(2)
     faithfulness = gap.defined(_share(torch.stack([inside, outside]), inside[0], outside[0])[:, 1:])
     table = pd.DataFrame(rows, columns=["search", "n_edges", "draw"]).astype({"draw": "Int64"})
@@ -193,7 +194,7 @@ def minimality(
     loss = faithfulness with the edge - without it, the rest of the circuit being there. For an edge of the circuit
     (kind "inside") that is what taking it out loses; for `n_random` random edges that are not in it (kind "outside",
     all if there are fewer), what taking it out again would lose once it is added: the null that a needed edge must
-    exceed in size. Columns kind, writer, reader, loss; NaN where m(full) - m(empty) is not told from 0 over the pairs.
+    exceed in size. Columns kind, writer, reader, loss; NaN in a model at chance (see `Gap`).
 
     Raises:
         ValueError: as `circuit_values`; an edge that is not in the graph, or random edges without a generator.
@@ -218,7 +219,8 @@ def minimality(
         model, pairs, circuits, metric=metric, replacement=replacement, generator=generator, max_bytes=max_bytes
     )
     values = found.cpu().double().mean(1)
-    faithfulness = Gap.between(metric, found[0], found[1]).defined(_share(values, values[0], values[1]))
+    gap = Gap.between(metric, found[0], found[1], prefers_answer(model, pairs))
+    faithfulness = gap.defined(_share(values, values[0], values[1]))
     sign = torch.where(mask[changed], 1.0, -1.0)
     return pd.DataFrame(
         {

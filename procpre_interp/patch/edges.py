@@ -13,8 +13,9 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.model.layers import Block, at_positions
 from procpre_interp.patch.circuit import circuit_values
+from procpre_interp.patch.gap import Gap, gap_of, prefers_answer
 from procpre_interp.patch.graph import Edge, Graph, node_of
-from procpre_interp.patch.metrics import Gap, Metric, metric_named
+from procpre_interp.patch.metrics import Metric, metric_named
 from procpre_interp.patch.replacement import Direction, check_direction
 from procpre_interp.patch.rewired import (
     Rewired,
@@ -104,7 +105,7 @@ def edge_patching(
 
     `denoise` runs the corrupted sequence, where this one edge carries its writer's clean value; `noise` runs the clean
     sequence, where it carries the corrupted one. All that follows is computed again. effect = value - value without
-    the patch; share = effect / (clean - corrupted metric), NaN where this gap is not told from 0. All edges unless
+    the patch; share = effect / (clean - corrupted metric), NaN in a model at chance (see `Gap`). All edges unless
     `edges` are given. Runs of `max_bytes` at once (see `block_sizes`).
 
     Raises:
@@ -116,7 +117,6 @@ def edge_patching(
     chosen = list(graph.edges) if edges is None else list(edges)
     index = torch.tensor([graph.index(*edge) for edge in chosen], dtype=torch.long)
     values, unpatched = torch.zeros(2, len(chosen), dtype=torch.float64)
-    ends_of_pairs = []
     n_pairs, n_runs = block_sizes(model, pairs.clean.shape[1], max_bytes)
     everything = torch.ones(1, len(graph.edges), dtype=torch.bool, device=pairs.clean.device)
     for rows in blocks(len(pairs), n_pairs):
@@ -135,8 +135,7 @@ def edge_patching(
                 values[places[few]] += measure(rewired.logits(keep), part).sum(1).cpu().double()
             # Through the same operations, so that an edge without effect has one of almost exactly 0.
             unpatched[places] += float(measure(rewired.logits(everything), part).sum())
-        ends_of_pairs.append(torch.stack([_metric_of(model, x, part, measure) for x in (part.corrupted, part.clean)]))
-    gap = Gap.between(metric, *torch.cat(ends_of_pairs, dim=1))
+    gap = gap_of(model, pairs, metric=metric)
     effects = (values - unpatched) / len(pairs)
     table = _table(chosen, value=values / len(pairs), effect=effects, share=gap.defined(effects / gap.estimate))
     return table.assign(**gap.columns())
@@ -156,7 +155,7 @@ def path_patching(
     `path` is a writer, then the readers on the way, at last `logits`: ("embed", "blocks.0.attn.head.1.v", "logits").
     The writer has its clean value; each node on the path reads that of the node before it along the path's edge, and
     corrupted values along all others. Columns path, value, effect (value - corrupted metric), share (effect / (clean -
-    corrupted metric), NaN where this gap is not told from 0), and those of `Gap`.
+    corrupted metric), NaN in a model at chance), and those of `Gap`.
 
     Raises:
         ValueError: the path does not end in logits, or an edge of it is not in the graph.
@@ -174,7 +173,7 @@ def path_patching(
         circuit[: graph.stages[before].edges.stop] = True
     masks = torch.stack([circuit, torch.zeros_like(circuit), torch.ones_like(circuit)])
     found = circuit_values(model, pairs, masks, metric=metric, max_bytes=max_bytes)
-    gap = Gap.between(metric, found[1], found[2])
+    gap = Gap.between(metric, found[1], found[2], prefers_answer(model, pairs))
     value, corrupted, _ = found.cpu().double().mean(1)
     row = {"path": " -> ".join(path), "value": float(value), "effect": float(value - corrupted)}
     return pd.DataFrame([row | {"share": float(gap.defined((value - corrupted) / gap.estimate))} | gap.columns()])

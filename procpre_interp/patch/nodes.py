@@ -11,7 +11,8 @@ from torch import Tensor
 
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
-from procpre_interp.patch.metrics import Gap, metric_named
+from procpre_interp.patch.gap import Gap, prefers_answer
+from procpre_interp.patch.metrics import metric_named
 from procpre_interp.patch.replacement import Direction, Replacement, Source, check_direction
 from procpre_interp.patch.replay import OF_THE_QUERY, PER_HEAD, RESIDUAL, Replay, score
 from procpre_interp.registry import unknown_name
@@ -53,9 +54,8 @@ def activation_patching(
 
     Columns: site, layer, head, position (<NA> where there is none), metric, direction, replacement, value (mean over
     pairs), effect (value minus that of the run without a patch), share (effect over the distance to the other run's
-    value: 1 restores it), clean and corrupted (the runs' own values), n_pairs, gap, gap_low and gap_high (that
-    distance, with its interval over pairs; share is NaN where it is not told from 0, see `Gap`). `max_bytes` bounds the
-    memory; it changes the numbers by no more than rounding.
+    value: 1 restores it; NaN in a model at chance), clean and corrupted (the runs' own values), and those of `Gap`,
+    which say whether it is. `max_bytes` bounds the memory; it changes the numbers by no more than rounding.
 
     Equal to the functions of `transformer_lens.patching`, which run the model once a patch.
     Source: Meng et al. 2022 (causal tracing); Heimersheim and Nanda 2024 (denoising and noising).
@@ -64,7 +64,7 @@ def activation_patching(
         model, pairs, sites, by_position, layers, direction, replacement, metric, generator, max_bytes
     )
     base, goal = (runs["corrupted"], runs["clean"])[:: 1 if direction == "denoise" else -1]
-    gap = Gap.between(metric, base, goal)
+    gap = Gap.between(metric, base, goal, prefers_answer(model, pairs))
     table = pd.DataFrame(places).astype({"head": "Int64", "position": "Int64"})
     values, base, goal = values.double().cpu().mean(1), base.double().cpu().mean(), goal.double().cpu().mean()
     effect = values - base

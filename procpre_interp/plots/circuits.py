@@ -10,6 +10,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from procpre_interp.plots.axes import fit_to_phone, log_axis, refuse_twice, require
+from procpre_interp.plots.patching import gap_note
 from procpre_interp.plots.theme import (
     COMPONENT_COLOURS,
     GRID,
@@ -109,12 +110,15 @@ def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
 
     `table` is that of `patch.circuit_curve`: search, n_edges, draw, faithfulness and, if wanted, completeness. Of
     several draws, which are random circuits, it shows the median and the 5th to the 95th percentile. A circuit of m
-    edges stands at m + 1, so that the empty one has a place.
+    edges stands at m + 1, so that the empty one has a place. Where there are no shares (see `gap_note`), one panel has
+    the metric itself.
     """
     require(table, ["search", "n_edges", "draw", "faithfulness"], "circuits")
     refuse_twice(table, ["search", "n_edges", "draw"])
-    panels = [measure for measure in PANELS if measure in table]
-    headings = [PANELS[measure] for measure in panels]
+    without_shares = gap_note(table)
+    shown = {"value": "The circuit alone"} if without_shares else PANELS
+    panels = [measure for measure in shown if measure in table]
+    headings = [shown[measure] for measure in panels]
     figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=headings)
     n_draws = 0
     for search in dict.fromkeys(table["search"]):
@@ -142,11 +146,11 @@ def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
                 showlegend=column == 1,
                 **trace,
             )
-    caption = "1: the whole model, 0: no edge"
+    caption = "the model is not told from chance" if without_shares else "1: the whole model, 0: no edge"
     caption += f"; n = {n_draws} random circuits a size, band: 5th to 95th percentile" if n_draws else ""
-    y = "Share of the metric"
+    y = "Metric" if without_shares else "Share of the metric"
     lay_out(figure, title=title or "What circuits carry", caption=caption, x="Edges in the circuit", y=y)
-    for level in (0, 1):
+    for level in () if without_shares else (0, 1):
         figure.add_hline(level, line={"dash": "dot", "width": 1, "color": "#888888"})
     figure.update_annotations(font_size=12)
     figure.update_xaxes(**log_axis(int(table["n_edges"].to_numpy().max())))

@@ -36,6 +36,20 @@ REPLACEMENTS = {
 RUN_COLOURS = {"clean": "#4477AA", "corrupted": "#888888", "patched": "#CC6677"}
 
 
+def gap_note(table: pd.DataFrame) -> str:
+    """Why a table has no shares; "" where its gap is told from chance, or where it has no columns of `patch.Gap`."""
+    if "gap_told" not in table or table["gap_told"].iloc[0]:
+        return ""
+    gap, low, high, n = (table[column].iloc[0] for column in ("gap", "gap_low", "gap_high", "n_pairs"))
+    words = _words(str(table["metric"].iloc[0]))
+    if n < 2:
+        return f"A single pair has no interval, so effects are in {words}: its two runs are {gap:+.3g} apart."
+    return (
+        f"At chance: over {n:,} pairs the two runs are {gap:+.3g} [{low:+.3g}, {high:+.3g}] apart, and the clean one "
+        f"prefers the answer in {table['answer_preferred'].iloc[0]:.0%}; so effects are in {words}, not shares."
+    )
+
+
 def patch_heatmap(
     table: pd.DataFrame, site: str, *, value: str = "share", tokens: Sequence[str] | None = None, title: str = ""
 ) -> go.Figure:
@@ -44,9 +58,12 @@ def patch_heatmap(
     `table` is that of `patch.activation_patching` (site, layer, head, position, metric, direction, replacement, value,
     effect, share, n_pairs). With positions they are across, and layers, or layers and heads, down; without, heads are
     across and layers down. `value` is what the colours show: "share", 1 where a patch alone makes the metric that of
-    the other run, or "effect", in the metric's unit. `tokens` label the positions; equal ones stay apart. A cell's
-    custom data are its layer, head and position, None for what it lacks.
+    the other run, or "effect", in the metric's unit; effects too where there are no shares (see `gap_note`). `tokens`
+    label the positions; equal ones stay apart. A cell's custom data are its layer, head and position, None for what it
+    lacks.
     """
+    without_shares = gap_note(table)
+    value = "effect" if without_shares and value == "share" else value
     keys, setting = ["layer", "head", "position"], ["metric", "direction", "replacement"]
     require(table, ["site", *keys, *setting, "value", "effect", "share", "n_pairs"], "patches")
     if value not in VALUES:
@@ -71,7 +88,8 @@ def patch_heatmap(
     for place, line, column, patch in zip(places, down, across, rows.to_dict("records")):
         spot = lines.index(line), columns.index(column)
         colour[spot] = patch[value]
-        numbers = f"share {patch['share']:+.3g}, effect {patch['effect']:+.3g}, {_words(metric)} {patch['value']:.3g}"
+        numbers = "" if without_shares else f"share {patch['share']:+.3g}, "
+        numbers += f"effect {patch['effect']:+.3g}, {_words(metric)} {patch['value']:.3g}"
         hover[spot], where[spot] = f"{_name(place, tokens)}: {numbers}", list(place)
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
@@ -92,7 +110,8 @@ def patch_heatmap(
     x = "Position" if by_position else "Head" if with_heads else ""
     y = "Layer and head" if by_position and with_heads else "Layer"
     height = max(380, 260 + 26 * len(lines))
-    caption += f"n = {n:,} pair{'s' * (n != 1)}, no interval"
+    unsure = "not told from chance" if without_shares and n > 1 else "no interval"
+    caption += f"n = {n:,} pair{'s' * (n != 1)}, {unsure}"
     lay_out(figure, title=title or f"Patching {site}", caption=caption, x=x, y=y, height=height)
     figure.update_layout(coloraxis=colour_axis(DIVERGING, -reach, reach, VALUES[value].format(metric=_words(metric))))
     labels = ["all" if column is None else str(column) for column in columns]
