@@ -59,7 +59,7 @@ def test_a_smoke_test_with_markup_and_no_finished_runs(monkeypatch, tmp_path):
     query = {"claim": "quick-parts_combine", "tab": "Replicates"}
     app = open_page(monkeypatch, tmp_path, PAGE, **query)
     assert r"\[a\]\(http\://b\) \<b\>c\</b\>" in app.subheader[0].value
-    assert r"Smoke tests, which are no evidence\: 1" in said(app)
+    assert "Smoke tests, which are no evidence: 1" in said(app)
     assert "A smoke test" in app.warning[0].value
     assert "No replicate has finished" in said(app)
     assert "procpre-interp claims parts_combine --run --quick" in app.code[-1].value
