@@ -29,7 +29,7 @@ def scores(**columns) -> pd.DataFrame:
 
 
 def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
+    return figure.layout.title.subtitle.text.replace("<br>", " ")  # type: ignore[union-attr]
 
 
 def test_the_heat_map_has_heads_across_and_layers_down():

@@ -17,7 +17,7 @@ from tests.results import NAN
 
 
 def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text  # type: ignore[union-attr]
+    return figure.layout.title.subtitle.text.replace("<br>", " ")  # type: ignore[union-attr]
 
 
 def patches(*, heads: int = 0, positions: int = 0, **columns) -> pd.DataFrame:
