@@ -52,8 +52,8 @@ def show(tab: str, runs: Sequence[Run], store: RunStore, everything: pd.DataFram
         st.caption("Of one run: what it was computed with. Of several: in what they differ.")
     elif tab == "diagnosis":
         for finding in state.cached(diagnose_all, runs, store, everything):
-            st.text(f"{finding.run[:8]}, {finding.signature}: {finding.sentence}\n{finding.remedy}".strip())
-            st.caption(state.quoted(describe_numbers(finding.numbers), 500))
+            st.markdown(state.worded(f"{finding.run[:8]}, {finding.signature}: {finding.sentence} {finding.remedy}"))
+            st.caption(state.escaped(describe_numbers(finding.numbers)))
     else:
         state.show_table(exhibits.stored_files(runs), "files", SIZES)
         st.code("\n".join(str(run.folder) for run in runs), language=None)

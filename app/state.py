@@ -57,9 +57,8 @@ def choose_store() -> None:
     if is_empty(own_store()):
         return
     first = "--demo" in sys.argv[1:] or os.environ.get("PROCPRE_DEMO", "") not in ("", "0")
-    default = {} if "demo" in st.session_state else {"value": first}
     help = "Real runs of five replicates that come with the package, in place of your own store"
-    st.toggle("Show the demo", key="demo", bind="query-params", help=help, **default)
+    st.toggle("Show the demo", first, key="demo", bind="query-params", help=help)
 
 
 def open_page(title: str, about: str = "") -> RunStore:

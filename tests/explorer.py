@@ -39,11 +39,17 @@ def charts(app: AppTest) -> list:
 
 
 def title(app: AppTest, index: int) -> str:
-    """The title of a figure."""
-    return json.loads(charts(app)[index].proto.spec)["layout"]["title"]["text"]
+    """The title of a figure, in one line."""
+    return json.loads(charts(app)[index].proto.spec)["layout"]["title"]["text"].replace("<br>", " ")
 
 
 def said(app: AppTest) -> str:
-    """All that a page says in errors, warnings, notes, captions and text, a line each, as it reads without escapes."""
-    kinds = (app.error, app.warning, app.info, app.success, app.caption, app.text, app.markdown)
-    return re.sub(r"\\([^A-Za-z0-9\s])", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))
+    """All that a page says in errors, warnings, notes, captions and text, a line each, as a reader sees it."""
+    kinds = (app.error, app.warning, app.info, app.success, app.caption, app.markdown)
+    markdown = [seen(str(element.value)) for kind in kinds for element in kind]
+    return "\n".join([*markdown, *(str(element.value) for element in app.text)])
+
+
+def seen(markdown: str) -> str:
+    """Markdown without the backslashes that keep a sign as it stands."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown)

@@ -17,7 +17,7 @@ def test_shares_of_the_packages_claims(monkeypatch, tmp_path):
     assert len(charts(app)) == 1
     assert app.info[1].value.startswith("Closed form")
     assert "of the gain of the real transfer, n = 10" in said(app)
-    assert title(app, 0).replace("<br>", " ").endswith(" - undecided")
+    assert title(app, 0).endswith(" - undecided")
     assert "From results that come with the package" in said(app)
     first = title(app, 0)
     check(app.selectbox(key="recipes").set_value("needed_only_early").run())

@@ -11,10 +11,8 @@ def test_the_ladder_of_the_package_shows_where_there_is_no_other(monkeypatch, tm
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert len(charts(app)) == 1
     assert "From results that come with the package" in said(app)
-    assert (
-        title(app, 0).replace("<br>", " ") == "Claim: Shuffling the weights of each layer destroys the gain - undecided"
-    )
-    assert "Margin: the smallest gain that counts" in said(app).replace("\\", "")
+    assert title(app, 0) == "Claim: Shuffling the weights of each layer destroys the gain - undecided"
+    assert "Margin: the smallest gain that counts" in said(app)
     (kept,) = app.table
     assert kept.value.loc["shuffle within rows", "Keeps"].startswith("values of each row")
 
@@ -22,7 +20,7 @@ def test_the_ladder_of_the_package_shows_where_there_is_no_other(monkeypatch, tm
 def test_noise_before_and_after(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Noise")
     assert len(charts(app)) == 2
-    assert title(app, 0).replace("<br>", " ").endswith("Attention + LN: 1.1; attention: 1; LN: above 2")
+    assert title(app, 0).endswith("Attention + LN: 1.1; attention: 1; LN: above 2")
 
 
 def test_failures_by_condition(monkeypatch, tmp_path):
@@ -34,7 +32,7 @@ def test_failures_by_condition(monkeypatch, tmp_path):
     assert list(table) == ["Condition", "What is seen", "Runs", "Score", "Without pretraining", "Gain"]
     assert "baseline_accuracy" not in said(app)
     for name in table["What is seen"]:
-        assert all(f"\n{part}: " in said(app).replace("\\", "") for part in name.split(": "))
+        assert all(f"\n{part}: " in said(app) for part in name.split(": "))
     check(app.selectbox(key="condition").set_value("Dyck, attention + LN").run())
     assert all("no gain" not in each.label for each in app.expander)
 

@@ -46,7 +46,7 @@ def test_one_run_and_two_runs(monkeypatch, store):
 def test_the_other_tabs(monkeypatch, tmp_path, tab):
     app = open_page(monkeypatch, tmp_path, PAGE, run="f00f71212a994232", tab=tab)
     assert not app.error
-    assert len(app.dataframe) + len(app.text) > 1
+    assert len(app.dataframe) > 1 or "no failure signature" in said(app)
 
 
 def test_delete_asks_and_takes_away_that_run_alone(monkeypatch, store):

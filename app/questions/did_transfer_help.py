@@ -12,7 +12,7 @@ names = state.list_results(store.path)
 state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
 found = state.results(store, state.choose("Experiment", names, "experiment"))
 st.subheader(state.escaped(found.title))
-st.text(found.about.get("protocol") or "")
+st.markdown(state.worded(str(found.about.get("protocol") or "")))
 if "demo" in found.about:
     st.caption(state.escaped(str(found.about["demo"])))
 

@@ -41,7 +41,7 @@ st.caption(
 st.caption(state.escaped(f"What it cannot say: {exhibits.cannot_say(claim)}"))
 if claim.get("protocol"):
     with st.expander("Protocol"):
-        st.text(str(claim["protocol"]))
+        st.markdown(state.worded(str(claim["protocol"])))
 tab, place = state.tabs(TABS)
 with place:
     if tab == "contrasts":

@@ -8,10 +8,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from procpre_interp.runs import RunStore
+from tests.results import fill
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="`make test-app` installs what these tests need")
 
@@ -86,9 +90,24 @@ FOLDER = Path(os.environ.get("PROCPRE_SCREENSHOTS", "screenshots"))
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An explorer on an empty store."""
-    store, port = tmp_path_factory.mktemp("empty") / "runs", free_port()
-    command = [sys.executable, "-m", "procpre_interp.cli", "app", "--headless", "--port", str(port)]
-    with (tmp_path_factory.mktemp("log") / "log").open("wb") as log:
+    with serve(tmp_path_factory.mktemp("empty") / "runs", tmp_path_factory.mktemp("log") / "log") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def filled_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An explorer that begins with the demo, on a store that holds runs."""
+    store = tmp_path_factory.mktemp("filled")
+    fill(RunStore(store), replicates=2)
+    with serve(store, tmp_path_factory.mktemp("log") / "log", "--demo") as url:
+        yield url
+
+
+@contextmanager
+def serve(store: Path, log_path: Path, *options: str) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "procpre_interp.cli", "app", "--headless", "--port", str(port), *options]
+    with log_path.open("wb") as log:
         server = subprocess.Popen([*command, "--store", str(store)], stdout=log, stderr=log, start_new_session=True)
         try:
             url = f"http://localhost:{port}"

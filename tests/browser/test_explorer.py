@@ -191,6 +191,41 @@ def test_a_link_brings_the_selection_back(explorer: Explorer):
     explorer.check()
 
 
+def test_the_choice_between_demo_and_own_store_stands_in_the_address(browser: Browser, filled_address: str):
+    explorer = explorer_of(browser, filled_address, viewport={"width": 1400, "height": 1000})
+    switch = explorer.page.locator('input[aria-label="Show the demo"]')
+    explorer.open()
+    assert switch.is_checked()  # as the command line said
+    explorer.page.locator('label:has-text("Show the demo")').first.click()
+    explorer.settle()
+    assert "demo=false" in explorer.page.url
+    explorer.page.locator('[data-testid="stSidebarNav"] a').filter(has_text="Runs").click()
+    explorer.settle()
+    assert "demo=false" in explorer.page.url
+    explorer.page.reload()
+    explorer.settle()
+    assert not switch.is_checked()
+    explorer.check()
+    explorer.page.context.close()
+
+
+def test_titles_and_legends_are_whole_on_a_narrow_screen(browser: Browser, address: str):
+    explorer = explorer_of(browser, address, viewport={"width": 400, "height": 900})
+    for path in ("", "where_does_it_live", "what_survives_damage", "can_anything_cheaper", "do_the_claims_hold"):
+        explorer.open(path)
+        outside = explorer.page.evaluate(
+            """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
+                const box = plot.getBoundingClientRect();
+                return [...plot.querySelectorAll('.gtitle, .gtitle-subtitle, .xtitle, .ytitle, .legendtext')]
+                    .filter(text => { const at = text.getBoundingClientRect();
+                        return at.left < box.left - 1 || at.right > box.right + 1 })
+                    .map(text => text.textContent);
+            })"""
+        )
+        assert outside == [], path
+    explorer.page.context.close()
+
+
 @pytest.mark.parametrize("title", list(PAGES))
 def test_a_narrow_screen_does_not_scroll_sideways(browser: Browser, address: str, title: str):
     explorer = explorer_of(browser, address, viewport={"width": 390, "height": 844})
