@@ -164,7 +164,7 @@ def test_a_phone_shows_all_of_every_title_and_the_labels_of_colours(browser: Bro
     for path in MODEL_PAGES[scheme]:
         explorer.open(path)
         found = explorer.page.evaluate(READ_FIGURES)
-        assert len(found["titles"]) >= 3 * len(explorer.figures())
+        assert len(found["titles"]) >= 2 * len(explorer.figures())
         assert found["bars"] or path not in ("where_does_attention_look", "which_circuit")
         assert (path, found["cut"], found["dim"]) == (path, [], [])
         explorer.check()
