@@ -90,6 +90,17 @@ def test_tokens_label_positions():
         patch_heatmap(patches(positions=3), "resid_pre", tokens=["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "figure",
+    [patch_heatmap(patches(heads=2, positions=2), "z"), patch_heatmap(patches(), "resid_pre")],
+    ids=["positions", "whole"],
+)
+def test_no_line_of_a_grid_runs_through_a_row(figure: go.Figure):
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert (axis.showgrid, axis.zeroline) == (False, False)
+    assert not figure.layout.shapes
+
+
 def test_an_undefined_share_is_a_gap():
     figure = patch_heatmap(patches(positions=2, share=NAN), "resid_pre")
     assert np.isnan(figure.data[0].z).all()
