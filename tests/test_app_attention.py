@@ -7,6 +7,17 @@ from tests.explorer import charts, check, open_page, said, title
 PAGE = "questions/where_does_attention_look.py"
 
 
+def test_it_opens_on_the_score_that_finds_the_answer_and_the_head_that_has_most_of_it(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert app.selectbox(key="score").value == "value"
+    assert title(app, 0) == "Value: run f00f7121 after 5,000 steps"
+    assert title(app, 1) == "Layer 1, head 3: run f00f7121 after 5,000 steps"
+    assert "1 is all of it, and 0.051 what even attention gives" in said(app)
+    phase1 = open_page(monkeypatch, tmp_path, PAGE, run="9643c1a2")
+    assert phase1.selectbox(key="score").value == "stack_top"
+    assert title(phase1, 1).startswith("Layer 1, head 2")
+
+
 def test_a_head_from_the_address(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, layer="1", head="2")
     assert title(app, 1) == "Layer 1, head 2: run f00f7121 after 5,000 steps"
@@ -17,7 +28,7 @@ def test_a_head_from_the_address(monkeypatch, tmp_path):
 def test_the_slider_goes_into_phase_1_whose_task_has_other_scores(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, score="value")
     check(app.select_slider(key="at").set_value("phase 1, step 488").run())
-    assert app.selectbox(key="score").value == "entropy_relative"
+    assert app.selectbox(key="score").value in ("stack_top", "matching_bracket")
     assert "9643c1a2 after 488 steps" in title(app, 0)
 
 
@@ -53,11 +64,16 @@ def test_training_and_all_scores(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Over training")
     assert len(charts(app)) == 2
     app = open_page(monkeypatch, tmp_path, PAGE, tab="All scores")
-    assert {"layer", "head", "score", "value"} <= set(app.dataframe[0].value)
+    table = app.dataframe[0].value.set_index("of")
+    assert list(table.index) == ["even attention", *(f"L{layer}H{head}" for layer in (0, 1) for head in range(4))]
+    assert {"value", "own key", "entropy bits", "previous token"} <= set(table)
+    shown = json.loads(app.dataframe[0].proto.columns)
+    assert {shown[name]["type_config"]["format"] for name in table} == {"%.3f"}
 
 
 def test_nonsense_in_the_address(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, layer="99", head="x", at="never", example="-5", run="../../x")
     assert not app.error
-    assert (app.number_input(key="layer").value, app.number_input(key="head").value) == (1, 0)
+    # Too large a layer is the last one; what is no number, the head that stands out.
+    assert (app.number_input(key="layer").value, app.number_input(key="head").value) == (1, 3)
     assert "`../../x`" in said(app)

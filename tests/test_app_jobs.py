@@ -36,11 +36,13 @@ def test_a_run_from_the_form(monkeypatch, tmp_path):
     marker = plant(tmp_path)  # neither the job nor what watches it imports from the current folder
     monkeypatch.chdir(tmp_path)
     app = open_page(monkeypatch, tmp_path, PAGE, command="Train")
+    assert "Running: " not in said(app)
     fill_in(app, Task="set", Steps=20, Sequences_a_step=8)
     widgets = {each.label: each for each in app.text_input}
     widgets["Fields of the task, such as k=8 length=64"].set_value("length=4 vocab=9")
     check(app.button[0].click().run())
     (job,) = JobStore(tmp_path).all()
+    assert f"Running: {job.id}" in said(app)
     assert app.query_params["job"] == job.id
     deadline = time.monotonic() + 90
     while job.is_running and time.monotonic() < deadline:

@@ -1,5 +1,6 @@
 """Attention as exhibits: numbers of a tiny model, moments of the demo's runs."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from procpre_interp.exhibits import attention
 from procpre_interp.model import ModelConfig
 from procpre_interp.pipeline import load_model, load_task
 from procpre_interp.probe import attention_scores
+from procpre_interp.probe.targets import targets_of
 from procpre_interp.runs import RunStore
 from tests.explorer import DEMO
 from tests.models import random_model
@@ -76,3 +78,38 @@ def test_one_line_from_a_stored_run():
     best = attention.scores(model, task, "value", n=32).table.query("score == 'value'")["value"].max()
     assert best > 0.5
     assert attention.sequence(task, 0, 3).tolist() == attention.sequence(task, 0, 3).tolist()
+
+
+def test_the_head_that_stands_out():
+    rows = [
+        ("value", 0, 0, 0.30, 0.05),
+        ("value", 0, 1, 0.90, 0.05),
+        ("own_key", 0, 0, 0.99, 0.05),  # a job of the task, but none that finds the answer
+        ("previous_token", 0, 0, 1.00, 0.05),
+        ("entropy_relative", 0, 0, 0.10, 1.0),
+        ("entropy_relative", 0, 1, 0.95, 1.0),
+        ("key", 0, 0, float("nan"), float("nan")),
+    ]
+    table = pd.DataFrame(rows, columns=["score", "layer", "head", "value", "uniform"])
+    assert attention.standing_out(table, TASK) == attention.Look("value", 0, 1)
+    # The more of attention is on one token, the further below even attention the entropy is.
+    assert attention.standing_out(table, TASK, "entropy_relative") == attention.Look("entropy_relative", 0, 0)
+    assert attention.standing_out(table, TASK, "key") == attention.Look("key", 0, 0)
+    # A task without such a job: of all targets the one with the largest lead.
+    assert attention.standing_out(table, TASKS.build("addition")) == attention.Look("previous_token", 0, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("mixture", "shuffled", "text")])
+def test_every_task_opens_on_a_score_that_it_has(name):
+    task = TASKS.build(name)
+    model = random_model(ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=task.model_n_ctx, d_vocab=task.d_vocab))
+    table = attention.score_table(model, task, n=4)
+    look = attention.standing_out(table, task)
+    assert look.score in attention.score_names(task)
+    jobs = [target.name for target in targets_of(task).values() if target.finds_answer]
+    assert look.score in jobs or not jobs
+    exhibit = attention.scored(table, task, look.score)
+    assert "`" not in exhibit.reading
+    grid = attention.score_grid(table, task)
+    assert grid["of"].tolist() == ["even attention", "L0H0", "L0H1"]
+    assert len(grid.columns) == 1 + table["score"].nunique()

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from procpre_interp.data import TASKS
+from procpre_interp.data.tokens import token_names
 from procpre_interp.exhibits import circuits
 from procpre_interp.model import ModelConfig
 from procpre_interp.patch import activation_patching
 from procpre_interp.pipeline import load_model, load_task
 from procpre_interp.runs import RunStore
 from tests.explorer import DEMO
+from tests.figures import unbroken
 from tests.models import random_model
 
 TASK = TASKS.build("haystack", max_pairs=4)
@@ -50,6 +52,16 @@ def test_bars_of_tokens_that_are_numbers_stand_beside_those_with_names():
     assert figure.layout.xaxis.type == "category"
     assert len(figure.data) == 3
     assert all(len(trace.x) == len(set(trace.x)) >= 2 for trace in figure.data)
+
+
+def test_a_bar_says_in_words_which_token_is_an_answer():
+    exhibit = circuits.live_patch(MODEL, TASK, "query", 2, "z", 1)
+    pair = circuits.one_pair(TASK, "query", 2)
+    clean, corrupted = token_names(TASK, [int(pair.answers), int(pair.wrong)])
+    labels = list(exhibit.figure.data[0].x)
+    assert [unbroken(label) for label in labels[:2]] == [f"{clean} clean answer", f"{corrupted} corrupted answer"]
+    assert exhibit.table["role"].tolist()[:3] == ["clean answer", "corrupted answer", ""]
+    assert exhibit.table["token"].tolist()[:2] == [clean, corrupted]
 
 
 def test_a_pair_is_shown_token_by_token():

@@ -89,3 +89,15 @@ def test_facts():
     found = sequences.facts(TASKS.build("haystack", max_pairs=2, min_pairs=2))
     assert found["Scored targets"] == "17%"
     assert found["Loss of a guess, nats"] == "5.55"
+
+
+@pytest.mark.parametrize("name", ["dyck", "dyck_shuffle"])
+def test_a_position_is_at_the_same_place_in_every_figure(name):
+    task = TASKS.build(name)
+    figures = [each(task, 0, 3).figure for each in (sequences.tokens, sequences.depth, sequences.control)]
+    edges = {
+        (f.layout.margin.l, f.layout.margin.r, f.layout.yaxis.automargin, tuple(f.layout.xaxis.range)) for f in figures
+    }
+    assert len(edges) == 1
+    ((*_, automargin, (low, high)),) = edges
+    assert (automargin, low, high) == (False, -0.5, task.n_ctx - 0.5)

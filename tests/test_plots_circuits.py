@@ -90,6 +90,17 @@ def test_tokens_label_positions():
         patch_heatmap(patches(positions=3), "resid_pre", tokens=["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "figure",
+    [patch_heatmap(patches(heads=2, positions=2), "z"), patch_heatmap(patches(), "resid_pre")],
+    ids=["positions", "whole"],
+)
+def test_no_line_of_a_grid_runs_through_a_row(figure: go.Figure):
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert (axis.showgrid, axis.zeroline) == (False, False)
+    assert not figure.layout.shapes
+
+
 def test_an_undefined_share_is_a_gap():
     figure = patch_heatmap(patches(positions=2, share=NAN), "resid_pre")
     assert np.isnan(figure.data[0].z).all()
@@ -321,6 +332,36 @@ def test_spectra_have_a_panel_a_kind_and_a_line_a_head():
     assert list(embed.x) == list(range(len(embed.y)))
     assert figure.layout.yaxis.type == figure.layout.yaxis2.type == "log"
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Index", "Singular value")
+
+
+def test_singular_values_that_are_rounding_are_not_drawn():
+    model = random_model()
+    # The embedding of a default transfer: every row is the mean of the parent's, so the rank is 1.
+    model.W_E.data[:] = model.W_E.data.mean(0)
+    table = spectra(model)
+    of_embedding = table.query("matrix == 'W_E'")
+    eps, longer = np.finfo(np.float32).eps, max(model.W_E.shape)
+    np.testing.assert_allclose(of_embedding["rounding"], of_embedding["singular_value"].iloc[0] * longer * eps)
+    figure = spectrum_figure(table, matrices=["W_Q", "W_E"])
+    (embed,) = (trace for trace in figure.data if trace.xaxis == "x2")
+    assert np.isfinite(embed.y).tolist() == [True] + [False] * (len(embed.y) - 1)
+    assert "markers" in embed.mode  # a line through one point would not be seen
+    assert f"; {len(embed.y) - 1} values, mere rounding, are left out" in subtitle(figure)
+    lowest = min(np.nanmin(trace.y) for trace in figure.data)
+    for axis in (figure.layout.yaxis, figure.layout.yaxis2):
+        assert lowest / 10 < min(axis.tickvals) <= max(axis.tickvals) < 100
+    # Without it, all but 0 is drawn.
+    assert "rounding" not in subtitle(spectrum_figure(table.drop(columns="rounding"), matrices=["W_Q"]))
+
+
+def test_no_point_of_a_drift_is_cut_in_half():
+    before = random_model()
+    figure = drift_figure(drift(before, random_model(seed=1)).assign(in_subspace=0.0, expected=0.0))
+    for trace in figure.data:
+        low, high = figure.layout[f"xaxis{trace.xaxis[1:]}"].range
+        room = 0.05 * (high - low)
+        assert low + room < np.nanmin(trace.x)
+        assert np.nanmax(trace.x) < high - room
 
 
 def test_spectra_of_all_matrices_fill_a_grid():

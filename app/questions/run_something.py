@@ -80,9 +80,6 @@ def show_jobs() -> None:
     # A state is read from a lock and files: once a job, as this runs every other second.
     states = {job.id: job.state for job in jobs.all()}
     found = {job_id: f"{ICONS[now]} {job_id} {now}" for job_id, now in states.items()}
-    if not found:
-        st.caption("No job yet.")
-        return
     running = {job_id for job_id, now in states.items() if now in ("running", "stopping")}
     if st.session_state.setdefault("running_jobs", running) != running:
         # The form above says what runs, and lists of runs are kept for a while: both are out of date now.
@@ -90,6 +87,9 @@ def show_jobs() -> None:
         state.list_runs.clear()
         state.list_models.clear()
         st.rerun()
+    if not found:
+        st.caption("No job yet.")
+        return
     job = jobs.open(state.choose("Job", found, "job"))
     now = states[job.id]
     if job.arguments:

@@ -106,7 +106,7 @@ for wanted in choose_runs(exhibits.keep(listed, **filters)):
         ids += [wanted] if wanted in names else []
 for run in runs:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(state.escaped(names.get(run.id, run.id)))
+        st.caption(state.escaped(names.get(run.id) or run.id))
         for page, label in LOOKS.items() if run.steps else ():
             st.page_link(page, label=label, query_params={"run": run.id})
         if not run.steps:

@@ -34,8 +34,8 @@ def show_live_patch(site: str) -> None:
     length = pair.clean.shape[1]
 
     def take(place: Sequence[int | None]) -> None:
-        chosen = dict(zip(("layer", "head", "position"), (int(number or 0) for number in place)))
-        st.session_state.update(chosen, everywhere=False)
+        layer, head, position = (int(number or 0) for number in place)
+        st.session_state.update(layer=layer, head=head, position=position, everywhere=False)
 
     exhibit = models.measure(circuits.effects_on_pair, subject, cause, number, site)
     state.show_answer(inside.strongest_patch(exhibit))

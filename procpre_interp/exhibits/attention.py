@@ -154,11 +154,13 @@ def scored(table: pd.DataFrame, task: Task, score: str, *, seed: int = 0, n: int
 def score_grid(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     """A `score_table` for people: one row per head, and a first one for even attention; one column per score."""
     order = [score for score in score_names(task) if score in set(table["score"])]
-    heads = table.pivot(index=["layer", "head"], columns="score", values="value")[order].reset_index()
-    heads.insert(0, "of", [f"L{layer}H{head}" for layer, head in zip(heads.pop("layer"), heads.pop("head"))])
-    even = table.groupby("score")["uniform"].first()[order].to_frame().T.assign(of="even attention")
-    found = pd.concat([even, heads], ignore_index=True)[["of", *order]]
-    return found.rename(columns={name: in_words(name).lower() for name in order}).rename_axis(columns=None)
+    heads = table.assign(of=[f"L{layer}H{head}" for layer, head in zip(table["layer"], table["head"])])
+    even = table.drop_duplicates("score").assign(of="even attention", value=lambda rows: rows["uniform"])
+    rows = pd.concat([even, heads], ignore_index=True)
+    values = {(of, score): value for of, score, value in rows[["of", "score", "value"]].itertuples(index=False)}
+    names = dict.fromkeys(rows["of"])
+    columns = {in_words(score).lower(): [values[of, score] for of in names] for score in order}
+    return pd.DataFrame({"of": list(names), **columns})
 
 
 def sequence(task: Task, seed: int, example: int) -> Int[Tensor, " pos"]:

@@ -1,6 +1,7 @@
 """Weights without data: spectra of every matrix, how far training moved them, and likeness of representations."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = N
         horizontal_spacing=0.14,
         vertical_spacing=80 / (230 * n_rows),
     )
-    rows = spectra.sort_values(["layer", "head", "index"])
+    rows = spectra.loc[spectra["matrix"].isin(kinds)].sort_values(["layer", "head", "index"])
     floor = rows["rounding"].to_numpy(float) if "rounding" in rows else 0.0
     rows = rows.assign(singular_value=rows["singular_value"].where(rows["singular_value"] > floor))
     layers = dict.fromkeys(None if pd.isna(layer) else int(layer) for layer in rows["layer"])
@@ -145,7 +146,7 @@ def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
         subplot_titles=[DRIFT[measure] for measure in measures],
     )
     for index, measure in enumerate(measures):
-        where = {"row": index // per_row + 1, "col": index % per_row + 1}
+        where: dict[str, Any] = {"row": index // per_row + 1, "col": index % per_row + 1}
         if "subspace" in measure:
             figure.add_scatter(
                 x=table["expected"].to_numpy(float),

@@ -97,7 +97,7 @@ def spectra(model: HookedTransformer) -> pd.DataFrame:
             same = {**labels, "rounding": values[0] * longer * eps}
             rows += [{**same, "index": i, "singular_value": value} for i, value in enumerate(values)]
     columns = ["name", "component", "layer", "head", "matrix", "index", "singular_value", "rounding"]
-    return _table(rows)[columns]
+    return _table(rows).loc[:, columns]
 
 
 @torch.no_grad()
