@@ -27,8 +27,8 @@ ENUMERATED = 10
 COLUMN_NUMBERS = 1 << 20
 """Resampled numbers at a time, so that many columns (the steps of a curve) do not fill the memory."""
 
-ALIKE = 0.005
-"""Largest spread of replicates, as a share of the measure's range, that 4,000 test sequences do not tell from none."""
+ALIKE = 0.002
+"""Largest spread of replicates that counts as none, as a share of the measure's range: 8 of 4,000 test sequences."""
 
 MAX_EXACT_FLIPS = 1 << 16
 """Sign patterns up to which a permutation test enumerates them all (16 replicates)."""
@@ -317,7 +317,7 @@ def equivalence_test(
 def constant_bounds(
     value: float | int, n: int, reach: float | int, *, level: float | int = LEVEL
 ) -> tuple[float, float]:
-    """Bounds of a mean of which n >= 2 observations are all `value` (`are_alike`), where a bootstrap would be certain.
+    """Bounds of a mean of which n >= 2 observations are all `value`, for which a bootstrap would claim certainty.
 
     Such are then a share of at least q = ((1 - level) / 2)^(1 / n) of all replicates (the exact binomial bound), and
     the rest may be up to `reach` from 0: the bounds are q value -+ (1 - q) reach, at most reach. NaN for an infinite

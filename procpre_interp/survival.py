@@ -13,7 +13,6 @@ from procpre_interp.resampling import (
     MAX_EXACT_FLIPS,
     N_RESAMPLES,
     PermutationTest,
-    are_alike,
     constant_bounds,
     replicate_bootstrap,
     replicate_matrix,
@@ -71,8 +70,8 @@ def effect_sizes(
     `breakthrough_share`, both up to the smallest limit of the table, and `accuracy`, where a diverged run has none and
     its pair is left out; `n` counts the pairs. Whole replicates are resampled, the same for all rows of the result.
 
-    Where all pairs differ by the same amount (`constant`, see `resampling.are_alike`), the bounds are those of
-    `resampling.constant_bounds`, with the range of the measure (limit, 1, 1).
+    Where all pairs differ by the same amount (`constant`), the bounds are those of `resampling.constant_bounds`, with
+    the range of the measure (limit, 1, 1).
 
     Raises `ValueError` for an empty table, an unknown baseline, or one that shares no replicate with another condition.
     """
@@ -104,7 +103,7 @@ def effect_sizes(
             row: dict[str, Any] = {"condition": condition, "baseline": baseline, "measure": measure}
             row |= bounds.loc[(measure, condition)].to_dict()
             n, pairs = int(row["n"]), joint[measure, condition].dropna().to_numpy()
-            row |= {"n": n, "constant": are_alike(pairs, reach)}
+            row |= {"n": n, "constant": n > 1 and bool(np.ptp(pairs) <= 1e-12 * reach)}
             if row["constant"]:
                 row["low"], row["high"] = constant_bounds(row["estimate"], n, reach)
             rows.append(row)

@@ -20,7 +20,7 @@ from procpre_interp.players import (
     place,
     selector_grid,
 )
-from procpre_interp.resampling import are_alike, constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
+from procpre_interp.resampling import constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
 from procpre_interp.stats import decide_tests
 from procpre_interp.survival import restricted_time
 
@@ -139,8 +139,8 @@ def transfer_map(
     Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
 
-    Effects that are alike in all replicates (`constant`, see `resampling.are_alike`) have the bounds of
-    `resampling.constant_bounds`, and NaN for a loss, whose range is not known.
+    Effects that are the same in all replicates (`constant`) have the bounds of `resampling.constant_bounds`, and NaN
+    for a loss, whose range is not known.
 
     Raises `ValueError` for a table without a single complete replicate.
     """
@@ -169,7 +169,7 @@ def transfer_map(
         complete = effects.iloc[:, index].dropna().to_numpy()
         test = sign_flip_test(complete, generator=generator)
         result.loc[index, ["p", "smallest_p"]] = [test.p, test.smallest_p]
-        if are_alike(complete, reach if np.isfinite(reach) else 0):
+        if test.n > 1 and np.ptp(complete) <= 1e-12 * (reach if np.isfinite(reach) else 1):
             result.loc[index, ["low", "high"]] = constant_bounds(test.statistic, test.n, reach)
             result.loc[index, "constant"] = True
     tests = result.loc[result["n"] > 0, ["method", "p", "smallest_p", "n"]].rename(columns={"method": "family"})
