@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
 from procpre_interp import plugins
-from procpre_interp.config import MissingPlugin
 from procpre_interp.data import Task
 from procpre_interp.exhibits.attention import Moment, moments
 from procpre_interp.lineage import STAGES, StageName, check_stage, stages
@@ -28,15 +28,12 @@ class Subject:
     name: str
     """For people: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
-    task_or_problem: Task | MissingPlugin
-    """What is missing stops only what needs the task: its weights can be shown."""
+    find_task: Callable[[], Task]
+    """Raises `MissingPlugin`, which stops what needs the task and nothing else."""
 
     @property
     def task(self) -> Task:
-        """Raises `MissingPlugin` where the task is from a plugin that the explorer was not started with."""
-        if isinstance(self.task_or_problem, MissingPlugin):
-            raise self.task_or_problem
-        return self.task_or_problem
+        return self.find_task()
 
 
 def moment(chosen: Moment, store: RunStore) -> Subject:
@@ -79,11 +76,7 @@ def _at_step(folder: Path, created: str, _run: Run, step: int | None) -> Subject
     model = load_model(_run, step)
     number = _run.steps[-1] if step is None else step
     key = (str(folder), created, str(number))
-    try:
-        task = load_task(_run)
-    except MissingPlugin as problem:
-        task = problem
-    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, task)
+    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, partial(load_task, _run))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading a model")
@@ -92,37 +85,27 @@ def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: R
     found = stages(_run, _store)
     check_stage(_run, found, stage)
     key = (str(folder), created, stage)
-    return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, found[stage].task)
+    return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, lambda: found[stage].task)
 
 
 def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
     """`function(model, *arguments, **options)`, computed once for the same subject and arguments."""
-    name = f"{function.__module__}.{function.__qualname__}"
-    return _measure(
-        name, found.key, arguments, options, lambda each, /, *rest, **more: function(each.model, *rest, **more), found
-    )
+    return _measure(_name(function), found.key, arguments, options, function, (found.model,))
 
 
 def compare(function: Callable[..., T], first: Subject, second: Subject, *arguments: Any, **options: Any) -> T:
     """`function(first model, second model, *arguments, **options)`, computed once for the same ones."""
-    name, other = f"{function.__module__}.{function.__qualname__}", second.model
     key = (*first.key, *second.key, *(repr(argument) for argument in arguments))
-    return _measure(
-        name, key, (), options, lambda each, /, **more: function(each.model, other, *arguments, **more), first
-    )
+    return _measure(_name(function), key, (), options, function, (first.model, second.model, *arguments))
 
 
 def measure(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:
     """`function(model, task, *arguments, **options)`, computed once for the same subject and arguments."""
-    name, task = f"{function.__module__}.{function.__qualname__}", found.task
-    return _measure(
-        name,
-        found.key,
-        arguments,
-        options,
-        lambda each, /, *rest, **more: function(each.model, task, *rest, **more),
-        found,
-    )
+    return _measure(_name(function), found.key, arguments, options, function, (found.model, found.task))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -132,7 +115,7 @@ def _measure(
     arguments: tuple[Any, ...],
     options: dict[str, Any],
     _function: Callable[..., T],
-    _subject: Subject,
+    _first: tuple[Any, ...],
 ) -> T:
     with run_threads(1):  # whose number changes last bits
-        return _function(_subject, *arguments, **options)
+        return _function(*_first, *arguments, **options)
