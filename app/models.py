@@ -73,8 +73,7 @@ def subject_at(run: Run, store: RunStore, stage: StageName) -> Subject:
 @st.cache_resource(max_entries=64, show_spinner="Loading a model")
 def _at_step(folder: Path, created: str, _run: Run, step: int | None) -> Subject:
     plugins.load_named()
-    model = load_model(_run, step)
-    number = _run.steps[-1] if step is None else step
+    model, number = load_model(_run, step), _run.steps[-1] if step is None else step
     key = (str(folder), created, str(number))
     return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, partial(load_task, _run))
 
