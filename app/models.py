@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar
 import streamlit as st
 
 from procpre_interp import plugins
-from procpre_interp.config import MissingPlugin
 from procpre_interp.data import Task
 from procpre_interp.exhibits.attention import Moment, moments
 from procpre_interp.lineage import STAGES, StageName, check_stage, stages
@@ -28,15 +27,12 @@ class Subject:
     name: str
     """For people: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
-    task_or_problem: Task | MissingPlugin
-    """A missing plugin stops only what needs the task. Text comes from the cache: a config could name any folder."""
+    find_task: Callable[[], Task]
+    """Text comes from the cache: a config could name any folder. Raises `MissingPlugin`, which stops nothing else."""
 
     @property
     def task(self) -> Task:
-        """Raises `MissingPlugin` where the task is from a plugin that the explorer was not started with."""
-        if isinstance(self.task_or_problem, MissingPlugin):
-            raise self.task_or_problem
-        return self.task_or_problem
+        return self.find_task()
 
 
 def moment(chosen: Moment, store: RunStore) -> Subject:
@@ -74,14 +70,9 @@ def subject_at(run: Run, store: RunStore, stage: StageName) -> Subject:
 @st.cache_resource(max_entries=64, show_spinner="Loading a model")
 def _at_step(folder: Path, created: str, _run: Run, step: int | None) -> Subject:
     plugins.load_named()
-    model = load_model(_run, step)
-    number = _run.steps[-1] if step is None else step
+    model, number = load_model(_run, step), _run.steps[-1] if step is None else step
     key = (str(folder), created, str(number))
-    try:
-        task = load_task(_run).from_cache()
-    except MissingPlugin as problem:
-        task = problem
-    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, task)
+    return Subject(key, f"run {_run.id[:8]} after {number:,} steps", model, lambda: load_task(_run).from_cache())
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading a model")
@@ -90,7 +81,9 @@ def _at_stage(folder: Path, created: str, stage: StageName, _run: Run, _store: R
     found = stages(_run, _store)
     check_stage(_run, found, stage)
     key = (str(folder), created, stage)
-    return Subject(key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, found[stage].task.from_cache())
+    return Subject(
+        key, f"run {_run.id[:8]} {STAGES[stage]}", found[stage].model, lambda: found[stage].task.from_cache()
+    )
 
 
 def measure_model(function: Callable[..., T], found: Subject, *arguments: Any, **options: Any) -> T:

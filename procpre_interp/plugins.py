@@ -32,7 +32,8 @@ VARIABLE = "PROCPRE_PLUGINS"
 """Environment variable with the plugins of a command and of its child processes, separated as in PATH."""
 _ATTRIBUTE = "__procpre_plugin__"
 """Where a loaded module holds its `Plugin`."""
-_one_at_a_time = threading.Lock()  # two browser sessions may ask for one plugin at once
+_one_at_a_time = threading.RLock()
+"""Two browser sessions may ask for one plugin at once, and a plugin may load another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,11 @@ def load_plugin(name: str | Path, *, expected: Plugin | None = None) -> Plugin:
     """
     source = locate(name)
     with _one_at_a_time:
-        content = Path(source).read_bytes() if source.endswith(".py") else b""
-        plugin = Plugin(source, _digest(content) if source.endswith(".py") else _hash_package(source))
+        if source.endswith(".py"):
+            content = Path(source).read_bytes()
+            plugin = Plugin(source, _digest(content))
+        else:
+            content, plugin = b"", Plugin(source, _hash_package(source))
         known = [*loaded(), *([] if expected is None else [expected])]
         if other := next((each for each in known if each.source == source and each != plugin), None):
             raise ValueError(f"plugin {source} has changed since it was loaded as {other.mark}; start the command anew")

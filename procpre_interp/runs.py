@@ -240,7 +240,9 @@ class RunStore:
             return path.name
         if path.parent.resolve() in (self.path.resolve() / "runs", self.path.resolve() / "partial"):
             return path.name
-        raise UnknownRun(f"{str(run)[:200]!r} is no run of {self.path}; load_run opens a run's folder anywhere")
+        raise UnknownRun(
+            f"{str(run)[:200]!r} is no name of a run, nor a folder of this store; load_run opens any run's"
+        )
 
     def _resolve(self, run_id: str) -> str:
         if run_id == "latest":
