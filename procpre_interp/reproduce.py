@@ -205,7 +205,7 @@ def metadata(
 
 def quick_finding(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
     """What a quick reproduction shows, in a few sentences: which conditions broke through, and what that means."""
-    broke = table["breakthrough_step"].notna()
+    broke, n = table["breakthrough_step"].notna(), len(set(table["replicate"]))
     steps = [f"{row['label']} at step {row['breakthrough_step']:,.0f}" for row in table.loc[broke].to_dict("records")]
     not_yet = list(dict.fromkeys(table.loc[~broke, "label"]))
     behind = set(table.loc[~broke, "condition"])
@@ -220,7 +220,7 @@ def quick_finding(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
     return (
         f"Broke through (validation accuracy of {about['threshold']:.0%}): {'; '.join(steps) or 'none'}. "
         f"Had not after {about['limit']:,} steps: {'; '.join(not_yet) or 'none'}. {meaning}; with "
-        f"{table['replicate'].nunique()} replicate{'s' if table['replicate'].nunique() > 1 else ''} it is a "
+        f"{'one replicate' if n == 1 else f'{n} replicates'} it is a "
         "demonstration, not evidence. Runs were stopped soon after the breakthrough, so that their accuracies are not "
         f"to be compared with the paper's {PAPER['dyck_full']:.1%} (no pretraining: {PAPER['none']:.1%}) at the end."
     )

@@ -82,7 +82,7 @@ def fitting(frame: pd.DataFrame, width: int, optional: Sequence[str]) -> pd.Data
 
     Cells of more than `WRAPPED` characters are wrapped, so that they count no more than that.
     """
-    needs = {str(column): frame_width(frame[[column]]) for column in frame}
+    needs = {str(column): frame_width(frame.loc[:, [column]]) for column in frame}
     dropped: set[str] = set()
     for column in (name for name in optional if name in needs):
         if sum(need for name, need in needs.items() if name not in dropped) - GAP <= width:

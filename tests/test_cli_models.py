@@ -2,16 +2,18 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import COLUMNS as PROBES
-from procpre_interp.commands.subjects import named_task
+from procpre_interp.commands.subjects import named_task, over_runs, spread_out
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
 from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model
 from procpre_interp.runs import RunStore
+from procpre_interp.terminal import GAP, frame_width
 from procpre_interp.train import TrainConfig
 from tests.test_cli import complaint
 
@@ -250,3 +252,31 @@ def test_a_stage_that_a_run_does_not_have(store, runs, capsys):
 def test_tasks_by_name_and_by_yaml():
     assert named_task("haystack") == TASKS.build("haystack").resolve()
     assert named_task("{name: dyck, k: 4}").k == 4
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_attention_has_one_row_per_head_with_scores_as_columns(width):
+    """In as many parts as the width asks for, none of which loses a head or a score."""
+    scores, heads = ["entropy_bits", "entropy_relative", "distance", "value"], [(0, 2), (0, 10), (1, 0)]
+    rows = [
+        {
+            "run": "r",
+            "score": score,
+            "layer": layer,
+            "head": head,
+            "value": i + layer / 2,
+            "uniform": 9.5,
+            "n_queries": 8.0,
+        }
+        for i, score in enumerate(scores)
+        for layer, head in heads
+    ]
+    columns = PROBES["attention"]
+    parts = spread_out(over_runs(pd.DataFrame(rows), columns), columns, width)
+    assert [score for part in parts for score in part.columns[2:]] == scores
+    assert (len(parts) == 1) == (width > 60)
+    for part in parts:
+        assert part["layer"].tolist() == ["0", "0", "1", "uniform"]
+        assert part["head"].tolist() == ["2", "10", "0", ""]
+        assert frame_width(part) - GAP <= width
+    assert parts[0]["entropy_bits"].tolist() == ["0", "0", "0.5", "9.5"]

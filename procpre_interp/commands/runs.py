@@ -72,7 +72,9 @@ def main(arguments: list[str]) -> int:
 def print_table(table: pd.DataFrame) -> None:
     """The chosen columns, and below them what is wrong with damaged runs."""
     console = stdout_console()
-    columns = [column for column in COLUMNS if column in table and (column in ALWAYS or table[column].notna().any())]
+    columns = [
+        column for column in COLUMNS if column in table and (column in ALWAYS or table[column].notna().to_numpy().any())
+    ]
     text = pd.DataFrame({column: [cell(column, value) for value in table[column]] for column in columns}, dtype=str)
     shown = fitting(text, console.width, OPTIONAL)
     numbers = [column for column in shown if pd.api.types.is_numeric_dtype(table[column].dtype)]

@@ -210,7 +210,9 @@ def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.Data
     places = [key for key in columns.keys if key != columns.spread]
     value, reference = columns.values[:2]
     wide = text.pivot(index=places, columns=columns.spread, values=value).fillna("")
-    wide = wide.loc[:, list(dict.fromkeys(text[columns.spread]))]
+    # In the order that they came in: as text, head 10 would stand before head 2.
+    order = pd.MultiIndex.from_frame(text.loc[:, places].drop_duplicates())
+    wide = wide.reindex(order).loc[:, list(dict.fromkeys(text[columns.spread]))]
     last = text.groupby(columns.spread)[reference].first()[list(wide)].tolist()
     rows = pd.concat(
         [wide.reset_index(), pd.DataFrame([[reference, *[""] * (len(places) - 1), *last]], columns=[*places, *wide])],
@@ -218,10 +220,10 @@ def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.Data
     )
     parts: list[list[str]] = [[]]
     for score in map(str, wide):
-        if parts[-1] and frame_width(rows[[*places, *parts[-1], score]]) - GAP > width:
+        if parts[-1] and frame_width(rows.loc[:, [*places, *parts[-1], score]]) - GAP > width:
             parts.append([])
         parts[-1].append(score)
-    return [rows[[*places, *part]] for part in parts]
+    return [rows.loc[:, [*places, *part]] for part in parts]
 
 
 def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence[go.Figure], title: str) -> None:
