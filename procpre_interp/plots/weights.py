@@ -149,8 +149,7 @@ def cka_heatmap(
         colorbar={"title": {"text": "CKA", "side": "right"}},
     )
     n = f"n = {int(table['n'].to_numpy().min()):,} tokens; " if "n" in table else ""
-    blank = "; blank: all tokens are alike there, or all but one" if table["cka"].isna().any() else ""
-    height, caption = max(400, 220 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
+    height, caption = max(400, 220 + 36 * len(sites)), f"linear CKA; {n}no interval"
     axes = {"x": f"Site of the {second}", "y": f"Site of the {first}"}
     lay_out(figure, title=title or "Likeness of representations", caption=caption, **axes, height=height)
     figure.update_xaxes(type="category", showgrid=False)
