@@ -7,7 +7,7 @@ import state
 import streamlit as st
 
 from procpre_interp.exhibits import runs as exhibits
-from procpre_interp.jobs import Job
+from procpre_interp.jobs import Job, Option
 from procpre_interp.runs import RunStore
 
 MOST_LINKS = 6
@@ -20,6 +20,22 @@ RESULTS = {
 
 SIZES = {"steps": "Steps", "batch_size": "Sequences a step", "n_layers": "Layers", "d_model": "Width"}
 """What the time of a run depends on -> the option that gives it."""
+
+
+def ask(option: Option, store: RunStore, key: str) -> Any:
+    """A control for an option."""
+    if option.kind == "switch":
+        return st.checkbox(option.label, key=key)
+    if option.kind == "choice":
+        index = option.choices.index(str(option.default)) if option.default in option.choices else 0
+        return st.selectbox(option.label, option.choices, index=index, key=key)
+    if option.kind == "runs":
+        return choose_runs(option.label, store, key)
+    if option.kind in ("word", "pairs"):
+        return st.text_input(option.label, str(option.default or ""), key=key)
+    least, default = (int, float)[option.kind == "float"](option.least), option.default
+    shape = {"format": "%g", "step": 1e-4} if option.kind == "float" else {"step": 1}
+    return st.number_input(option.label, min_value=least, value=default, key=key, **shape)  # pyright: ignore
 
 
 def choose_runs(label: str, store: RunStore, key: str) -> str:

@@ -13,6 +13,7 @@ from procpre_interp.exhibits.results import Results, load_results
 from procpre_interp.runs import RunStore
 from procpre_interp.stats import summarise_conditions
 from tests.explorer import DEMO
+from tests.figures import colour_title
 
 VALUES = {"attn": 0.5, "mlp": -0.2, "ln": 0.0}
 """What each part adds to an accuracy of 0.3; attn and ln together add 0.1 more."""
@@ -107,7 +108,7 @@ def test_box_title_figure_and_table_follow_one_rule(replicates):
         table = effects.loc[effects["method"] == method]
         decided = set(table.loc[table["decision"] == "significant", "player"])
         exhibit, said = where.heatmap(table), where.answer(table)
-        text = dict(zip(exhibit.figure.data[0].y, exhibit.figure.data[0].text[:, 0]))
+        text = dict(zip(exhibit.figure.data[0].customdata[:, 0], exhibit.figure.data[0].text[:, 0]))
         assert {player for player, shown in text.items() if "<b>" in shown} == decided
         assert said.decided == bool(decided)
         carried, _, rest = said.text.partition("The rule:")
@@ -125,7 +126,7 @@ def test_units_are_points_everywhere():
     shown = table.loc[table["method"] == "shapley"]
     heat, bars = where.heatmap(shown).figure, where.bars(table).figure
     assert heat.data[0].z[0, 0] == pytest.approx(55.0)
-    assert "percentage points" in heat.data[0].colorbar.title.text
+    assert "percentage points" in colour_title(heat)
     assert "percentage points" in bars.layout.xaxis.title.text
     assert max(np.nanmax(np.asarray(trace.x, dtype=float)) for trace in bars.data) == pytest.approx(60.0)
     assert "Effect on accuracy, points" in where.as_text(table)

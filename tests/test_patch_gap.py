@@ -79,10 +79,10 @@ def test_the_bounds_are_students():
 def test_gap_and_preference_must_both_be_told_from_chance(sign: int):
     clear, mixed = sign * torch.linspace(0.9, 1.1, 20), torch.linspace(-1, 1.1, 20)
     for change, n_preferred, told in ((clear, 20, True), (clear, 15, True), (clear, 14, False), (mixed, 20, False)):
-        for preferred in (torch.arange(20) < n_preferred, torch.arange(20) >= n_preferred):
-            gap = Gap.between("loss", torch.zeros(20), change, preferred)
-            assert gap.told == told  # 2 P(at most 5 of 20) is .041, of 6 it is .115
-            assert gap.defined(torch.ones(2)).isnan().tolist() == [not told] * 2
+        gap = Gap.between("loss", torch.zeros(20), change, torch.arange(20) < n_preferred)
+        assert gap.told == told  # 2 P(at most 5 of 20) is .041, of 6 it is .115
+        assert gap.defined(torch.ones(2)).isnan().tolist() == [not told] * 2
+        assert not Gap.between("loss", torch.zeros(20), change, torch.arange(20) >= n_preferred).told
 
 
 def test_six_pairs_are_needed():

@@ -440,7 +440,8 @@ def test_cka_has_one_models_sites_down():
     assert figure.layout.yaxis.autorange == "reversed"
     assert figure.layout.yaxis.title.text == "Site of the fresh"
     assert figure.layout.xaxis.title.text == "Site of the transferred"
-    assert subtitle(figure) == "linear CKA; n = 4,096 tokens; no interval"
+    blank = "blank: all tokens are alike there, or all but one"
+    assert subtitle(figure) == f"linear CKA; n = 4,096 tokens; no interval; {blank}"
     with pytest.raises(ValueError, match="two values for site b, other a"):
         cka_heatmap(likeness(other="a").tail(2))
     with pytest.raises(ValueError, match="the table of CKA has no rows"):

@@ -2,14 +2,13 @@
 
 import shlex
 from collections.abc import Mapping
-from typing import Any
 
 import job_views
 import state
 import streamlit as st
 
 from procpre_interp.exhibits import Answer
-from procpre_interp.jobs import FORMS, Job, JobStore, Option, Value, command_line
+from procpre_interp.jobs import FORMS, Job, JobStore, Value, command_line
 from procpre_interp.terminal import usable_cores
 
 ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
@@ -19,22 +18,6 @@ state.open_page(
 )
 store = state.own_store()
 jobs = JobStore(store.path)
-
-
-def ask(option: Option, key: str) -> Any:
-    """A control for an option."""
-    if option.kind == "switch":
-        return st.checkbox(option.label, key=key)
-    if option.kind == "choice":
-        index = option.choices.index(str(option.default)) if option.default in option.choices else 0
-        return st.selectbox(option.label, option.choices, index=index, key=key)
-    if option.kind == "runs":
-        return job_views.choose_runs(option.label, store, key)
-    if option.kind in ("word", "pairs"):
-        return st.text_input(option.label, str(option.default or ""), key=key)
-    least, default = (int, float)[option.kind == "float"](option.least), option.default
-    shape = {"format": "%g", "step": 1e-4} if option.kind == "float" else {"step": 1}
-    return st.number_input(option.label, min_value=least, value=default, key=key, **shape)  # pyright: ignore
 
 
 def start(name: str, values: Mapping[str, Value]) -> None:
@@ -48,7 +31,7 @@ def show_form(name: str) -> None:
         values, columns = {}, st.columns(2)
         for index, option in enumerate(form.options):
             with columns[index % 2]:
-                values[option.label] = ask(option, f"{name}_{index}")
+                values[option.label] = job_views.ask(option, store, f"{name}_{index}")
         busy = [job for job in jobs.all() if job.is_running]
         if name in ("train", "transfer"):
             st.caption(job_views.how_long(values, store))

@@ -15,8 +15,6 @@ COLUMNS = {
     "seconds": st.column_config.NumberColumn(format="%.0f"),
     "seed": st.column_config.NumberColumn(format="%d"),
 }
-
-
 # Pages that look into the model of a run.
 LOOKS = {
     "questions/where_does_attention_look.py": "Where does attention look?",

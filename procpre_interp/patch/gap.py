@@ -23,7 +23,7 @@ class Gap:
 
     In a model at chance it is noise, and shares of it are noise over noise. The interval alone does not show this: a
     model that knows nothing answers a swap of the same two tokens alike in every pair. So the model must also prefer
-    the answer more or less often than by chance.
+    the answer more often than by chance.
     """
 
     metric: str
@@ -52,12 +52,12 @@ class Gap:
 
     @property
     def told(self) -> bool:
-        """Whether both are told from chance: the gap from 0, the preference from 1/2 (exact binomial test).
+        """Whether the gap is told from 0, and the preference is above 1/2 (exact binomial test at ALPHA / 2).
 
         This takes 6 pairs at least.
         """
-        rarer = round(self.n * min(self.preferred, 1 - self.preferred))
-        return (self.low > 0 or self.high < 0) and 2 * float(bdtr(rarer, self.n, 0.5)) <= ALPHA
+        against = round(self.n * (1 - self.preferred))
+        return (self.low > 0 or self.high < 0) and float(bdtr(against, self.n, 0.5)) <= ALPHA / 2
 
     def defined(self, shares: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """Shares of this gap: NaN unless it is told from chance."""
