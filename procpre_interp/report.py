@@ -145,7 +145,7 @@ def _cells(table: pd.DataFrame) -> list[Block | Caution]:
     shown = table.drop(columns=["label"])
     for name in ("accuracy", "exact_match", "phase1_accuracy"):
         if name in shown:
-            shown[name] = [None if pd.isna(value) else f"{100 * value:.1f} %" for value in shown[name]]
+            shown[name] = [f"{100 * value:.1f} %" if value == value else None for value in shown[name].astype(float)]
     if "exact_match" in shown and shown["exact_match"].equals(shown["accuracy"]):
         shown = shown.drop(columns="exact_match")
     same = [name for name in shown if len(shown) > 1 and shown[name].nunique(dropna=False) == 1]

@@ -38,9 +38,8 @@ def learning_curves(
     `history` has one row per evaluation, with columns condition, replicate, split, step and, if wanted, label.
     """
     curves = mean_curve(history, value)
-    colours, counts = condition_colours(history["condition"]), curves.groupby("condition", sort=False)["n"].min()
-    known = _labels(history)
-    labels = dict(zip(counts.index, with_n((known[name] for name in counts.index), counts)))
+    colours, counts = condition_colours(history["condition"]), _counts(curves)
+    labels = _with_n(_labels(history), counts)
     figure = go.Figure()
     for condition, curve in _groups(curves, "condition"):
         colour, steps = colours[condition], curve["step"].to_numpy()
@@ -56,8 +55,8 @@ def learning_curves(
         figure.add_scatter(x=steps, y=curve["mean"].to_numpy(), mode="lines", line=line, hovertemplate=hover, **same)
     if threshold is not None:
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
-    note = intervals_note(counts, "in the legend")
-    caption = note if counts.max() < 2 else f"thick: mean, thin: replicates; {note}"
+    note = intervals_note(counts.values(), "in the legend")
+    caption = note if max(counts.values(), default=0) < 2 else f"thick: mean, thin: replicates; {note}"
     lay_out(figure, title=title or "Learning", caption=caption, x="Step", y=AXES.get(value, value))
     if value != "loss_nats":
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
@@ -72,8 +71,8 @@ def survival_curves(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     """
     known, colours = _labels(table), condition_colours(table["condition"])
     curves = survival_curve(table)
-    counts = curves.groupby("condition", sort=False)["n"].first()
-    labels = dict(zip(counts.index, with_n((known[name] for name in counts.index), counts)))
+    counts = _counts(curves)
+    labels = _with_n(known, counts)
     alike = coinciding(curves)
     figure = go.Figure()
     for condition, curve in _groups(curves, "condition"):
@@ -90,8 +89,8 @@ def survival_curves(table: pd.DataFrame, *, title: str = "") -> go.Figure:
             hovertemplate="step %{x:,}: %{y:.0%} [%{customdata[1]:.0%}, %{customdata[2]:.0%}] of "
             "%{customdata[0]} at risk",
         )
-    n = int(counts.iloc[0])
-    shared = "" if counts.nunique() > 1 else f", n = {n} replicate{'s' * (n != 1)}"
+    n = min(counts.values())
+    shared = "" if max(counts.values()) > n else f", n = {n} replicate{'s' * (n != 1)}"
     caption = f"Kaplan-Meier{shared}; a line at 100 % to the end never broke through"
     for group in [names for names in alike if len(names) > 1]:
         caption += f"; {len(group)} conditions lie on one line: {', '.join(known[name] for name in group)}"
@@ -166,6 +165,16 @@ def _labels(table: pd.DataFrame) -> dict[str, str]:
     label = "label" if "label" in table else "condition"
     names = table[label].fillna(table["condition"])
     return {condition: html.escape(str(name), quote=False) for condition, name in zip(table["condition"], names)}
+
+
+def _counts(curves: pd.DataFrame) -> dict[str, int]:
+    """The smallest n of each condition's curve."""
+    return {str(name): int(curve["n"].to_numpy().min()) for name, curve in _groups(curves, "condition")}
+
+
+def _with_n(labels: Mapping[str, str], counts: Mapping[str, int]) -> dict[str, str]:
+    """Names of the conditions that are drawn, with the n of each where they differ."""
+    return dict(zip(counts, with_n((labels[name] for name in counts), counts.values())))
 
 
 def _groups(table: pd.DataFrame, column: str) -> Iterator[tuple[Any, pd.DataFrame]]:

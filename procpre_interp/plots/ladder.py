@@ -1,7 +1,7 @@
 """Ladders of weight controls, and dose-response curves of noise on the weights."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def ladders(effects: pd.DataFrame, dots: pd.DataFrame, *, title: str = "") -> go
     return figure
 
 
-def _rows(labels: list[str], counts: pd.Series) -> dict[str, str]:
+def _rows(labels: list[str], counts: Iterable[int]) -> dict[str, str]:
     """Label -> the name of its row: broken into lines, markup escaped, with its n where they differ."""
     names = with_n((html.escape(label, quote=False) for label in labels), counts)
     return {label: wrapped(name, ROW_WIDTH) for label, name in zip(labels, names)}

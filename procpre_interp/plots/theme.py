@@ -141,6 +141,6 @@ def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, heig
         modebar={"bgcolor": TRANSPARENT, "color": GRID, "activecolor": "#888888"},
     )
     for update, name, width in ((figure.update_xaxes, x, X_WIDTH), (figure.update_yaxes, y, Y_WIDTH)):
-        title = {"text": wrapped(name, width), "font": {"size": 13}}
-        update(title=title, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+        named = {"text": wrapped(name, width), "font": {"size": 13}}
+        update(title=named, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     return figure
