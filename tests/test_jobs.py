@@ -172,7 +172,7 @@ def test_a_job_that_no_form_made_is_shown_and_not_repeated(tmp_path, about):
 
 def test_jobs_of_forms_and_of_before_there_were_forms(tmp_path):
     assert stored(tmp_path / "good", GOOD).problem == ""
-    assert stored(tmp_path / "good2", GOOD).arguments[:4] == ARGUMENTS
+    assert stored(tmp_path / "good2", GOOD).arguments[: len(ARGUMENTS)] == ARGUMENTS
     old = stored(tmp_path / "old", OLD)
     assert "older version" in old.problem
     assert (old.arguments, old.values, old.log()) == (("train", "--out", "VICTIM"), {}, "it began")
