@@ -35,7 +35,7 @@ def parent(store):
 @pytest.fixture(scope="module")
 def run(store, parent):
     task = TASKS.build("reverse", vocab=8, length=4)
-    return trained(store, task, 40, parents=(Parent(run=parent.id),), transfer=RETAIN)
+    return trained(store, task, 200, parents=(Parent(run=parent.id),), transfer=RETAIN)
 
 
 def test_overlaps_are_of_the_circuits_on_each_stages_own_task(store, run):
@@ -72,6 +72,7 @@ def test_a_model_that_was_not_trained_on_has_its_parents_circuit(store, parent):
 def test_what_a_circuit_carries_is_measured_in_the_finished_model(store, run):
     table = circuit_reuse([run], store, n_random=4).set_index("circuit")
     assert list(table.index) == ["phase1", "transplanted", "finished", "random"]
+    assert table["gap_told"].all()
     last = stages(run, store)["finished"]
     pairs = stage_pairs(last, 3)
     mask = stage_circuit(last, pairs)

@@ -170,7 +170,7 @@ def circuit_curve(
         generator=generator,
         max_bytes=max_bytes,
     )
-    gap = Gap.between(metric, *found[:: len(circuits)], prefers_answer(model, pairs))
+    gap = Gap.between(metric, found[0], found[len(circuits)], prefers_answer(model, pairs))
     inside, outside = found.cpu().double().mean(1).chunk(2)
     faithfulness = gap.defined(_share(torch.stack([inside, outside]), inside[0], outside[0])[:, 1:])
     table = pd.DataFrame(rows, columns=["search", "n_edges", "draw"]).astype({"draw": "Int64"})
