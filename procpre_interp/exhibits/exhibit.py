@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -40,7 +41,8 @@ class Exhibit:
     @property
     def title(self) -> str:
         """The title of the figure, in one line."""
-        return str(self.figure.layout.title.text or self.name).replace("<br>", " ")
+        layout: Any = self.figure.layout
+        return str(layout.title.text or self.name).replace("<br>", " ")
 
     def _ipython_display_(self) -> None:
         """In a notebook: the figure, and the sentences below it."""
