@@ -149,7 +149,7 @@ def _cells(table: pd.DataFrame) -> list[Block | Caution]:
             shown[name] = [None if math.isnan(share) else f"{100 * share:.1f} %" for share in shares]
     if "exact_match" in shown and shown["exact_match"].equals(shown["accuracy"]):
         shown = shown.drop(columns="exact_match")
-    same = [name for name in shown if len(shown) > 1 and shown[name].nunique(dropna=False) == 1]
+    same = [name for name in shown if len(shown) > 1 and len(set(map(_cell, shown[name]))) == 1]
     said = ", ".join(f"{name.replace('_', ' ')} {_cell(shown[name].iloc[0]) or 'none'}" for name in same)
     return [*([f"The same for all: {said}."] if same else []), shown.drop(columns=same)]
 
