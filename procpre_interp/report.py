@@ -145,10 +145,11 @@ def _cells(table: pd.DataFrame) -> list[Block | Caution]:
     shown = table.drop(columns=["label"])
     for name in ("accuracy", "exact_match", "phase1_accuracy"):
         if name in shown:
-            shown[name] = [f"{100 * value:.1f} %" if value == value else None for value in shown[name].astype(float)]
+            shares: list[float] = shown[name].to_numpy(dtype=float).tolist()
+            shown[name] = [None if math.isnan(share) else f"{100 * share:.1f} %" for share in shares]
     if "exact_match" in shown and shown["exact_match"].equals(shown["accuracy"]):
         shown = shown.drop(columns="exact_match")
-    same = [name for name in shown if len(shown) > 1 and shown[name].nunique(dropna=False) == 1]
+    same = [name for name in shown if len(shown) > 1 and len(set(map(_cell, shown[name]))) == 1]
     said = ", ".join(f"{name.replace('_', ' ')} {_cell(shown[name].iloc[0]) or 'none'}" for name in same)
     return [*([f"The same for all: {said}."] if same else []), shown.drop(columns=same)]
 

@@ -14,6 +14,7 @@ from tests.results import fill
 from tests.test_report import Page
 
 QUESTIONS = [
+    "What this is about",
     "Did transfer help?",
     "Where does it live?",
     "What survives damage?",
@@ -34,10 +35,10 @@ def test_every_question_of_the_demo(tmp_path):
     assert page.fetched == []
     assert page.figures > 25
     store = RunStore(DEMO)
-    assert results.answer(results.load_results(store)) in page.text
+    assert results.answer(results.load_results(store)).text in page.text
     (found,) = where.maps(results.load_results(store, "components-8f8b2195"))
     table = where.effects(found)
-    assert where.answer(table.loc[table["method"] == "shapley"]) in page.text
+    assert where.answer(table.loc[table["method"] == "shapley"]).text in page.text
     assert "Of run f00f7121 alone: observations, not results." in page.text
 
 
@@ -54,7 +55,7 @@ def test_a_store_that_can_answer_less(tmp_path):
     fill(store, replicates=1)
     store.delete(store.query()["run"].iloc[0])
     path = answers_report(store, tmp_path / "less.html", run=None)
-    assert headings(path) == [QUESTIONS[0], *QUESTIONS[2:]]
+    assert headings(path) == [*QUESTIONS[:2], *QUESTIONS[3:]]
     assert "One replicate: an observation" in Page(path).text
     with pytest.raises(ValueError, match="no result of `procpre-interp reproduce`"):
         answers_report(RunStore(tmp_path / "empty"), tmp_path / "x.html")

@@ -95,7 +95,7 @@ def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) 
     return Exhibit(
         name="shares",
         figure=ladder(
-            found.drop(columns="condition").assign(**(100 * found[bounds]).to_dict("series")),
+            found.drop(columns="condition").assign(**{name: 100 * found[name] for name in bounds}),
             dots=dots,
             references={"no pretraining": 0.0, "real transfer": 100.0},
             x="Gain in accuracy (% of the real transfer's)",

@@ -77,7 +77,7 @@ def _gains(cells: pd.DataFrame, title: str, margin: float | None, notes: tuple[s
     effects = shown[["condition", "label", "n", *named]].rename(columns=named)
     gains = paired_gains(cells)
     # Of the pairs, which are fewer than the runs where one of a pair is missing.
-    effects["n"] = [int(gains[condition].notna().sum()) for condition in effects["condition"]]
+    effects["n"] = [int(gains[condition].notna().to_numpy().sum()) for condition in effects["condition"]]
     dots = gains.melt(var_name="condition", value_name="value", ignore_index=False).dropna(subset="value").reset_index()
     labels = dict(zip(effects["condition"], effects["label"]))
     dots["label"] = [labels.get(condition) for condition in dots["condition"]]
@@ -85,7 +85,7 @@ def _gains(cells: pd.DataFrame, title: str, margin: float | None, notes: tuple[s
     intact = effects.loc[effects["condition"] == "intact", "estimate"]
     lines |= {"intact transfer": 100 * float(intact.iloc[0])} if len(intact) else {}
     bounds = ["estimate", "low", "high"]
-    points = effects.drop(columns="condition").assign(**(100 * effects[bounds]).to_dict("series"))
+    points = effects.drop(columns="condition").assign(**{name: 100 * effects[name] for name in bounds})
     figure = ladder(
         points,
         dots=dots.dropna().assign(value=100 * dots["value"]),

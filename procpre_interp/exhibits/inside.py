@@ -1,5 +1,7 @@
 """What the pages on one model say first, computed from the tables of their figures: one model is an observation."""
 
+from typing import Any
+
 import pandas as pd
 
 from procpre_interp.exhibits.exhibit import Answer, Exhibit
@@ -62,7 +64,7 @@ def most_moved(exhibit: Exhibit) -> Answer:
 
 def steepest(exhibit: Exhibit, of: str) -> Answer:
     """The matrix whose largest singular value has most of its squared norm."""
-    squares = exhibit.table.assign(square=exhibit.table["singular_value"] ** 2).groupby("name")["square"]
+    squares: Any = exhibit.table.assign(square=exhibit.table["singular_value"] ** 2).groupby("name")["square"]
     shares = (squares.max() / squares.sum()).dropna()
     name = shares.idxmax()
     said = f"In {of} one direction has {shares[name]:.0%} of the squared norm of {name}, more than in any other matrix"
@@ -90,7 +92,7 @@ def scored(exhibit: Exhibit) -> Answer:
     return Answer(f"{len(wanted):,} of {len(table):,} tokens are to be predicted: {roles or 'none'}.", decided=False)
 
 
-def _place(row: pd.Series) -> str:
+def _place(row: Any) -> str:
     head, position = row.get("head"), row.get("position")
     name = f"layer {row['layer']}" if pd.isna(head) else f"layer {row['layer']}, head {head}"
     return name if pd.isna(position) else f"{name}, position {position}"

@@ -187,7 +187,7 @@ def learning(results: Results, quantity: str = "accuracy") -> Exhibit:
 
 def _learned(results: Results, quantity: str) -> str:
     drawn = results.table.loc[results.table["run"].isin(results.histories["run"])]
-    broke = int(drawn["breakthrough_step"].notna().sum())
+    broke = int(drawn["breakthrough_step"].notna().to_numpy().sum())
     return question_title(f"{quantity}: do they learn?", f"{broke} of {len(drawn)} runs broke through")
 
 
@@ -198,7 +198,7 @@ def survival(results: Results) -> Exhibit:
 
 def survival_of(table: pd.DataFrame, name: str = "survival") -> Exhibit:
     """The same of any rows of conditions x replicates."""
-    broke = int(table["breakthrough_step"].notna().sum())
+    broke = int(table["breakthrough_step"].notna().to_numpy().sum())
     title = question_title("How soon do they break through?", f"{broke} of {len(table)} runs did")
     return Exhibit(
         name=name, figure=survival_curves(table, title=title), reading=READING_SURVIVAL, table=survival_curve(table)

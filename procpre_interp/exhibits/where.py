@@ -211,7 +211,7 @@ def _legend(table: pd.DataFrame) -> tuple[str, ...]:
 def _rule(table: pd.DataFrame) -> str:
     """When a part counts as decided, and whether this many replicates could decide any."""
     rule = f"The rule: p of at most {ALPHA}, adjusted for {len(table)} parts (Holm)"
-    least = table["smallest_p_holm"].min()
+    least = float(table["smallest_p_holm"].to_numpy(dtype=float).min())
     if not least > ALPHA:
         return f"{rule}."
     return f"{rule}; with n = {table['n'].max()} replicates it cannot be below {least:.3g}, so no result could decide."

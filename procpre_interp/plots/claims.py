@@ -189,7 +189,7 @@ def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, ti
     figure.update_layout(margin_b=FOOT + 40)
     for index, (axis, rows) in enumerate(panels, start=1):
         figure.update_xaxes(title=wrapped(html.escape(axis, quote=False), X_WIDTH), row=index, col=1)
-        names = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
+        names: dict[str, Any] = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
         figure.update_yaxes(range=[len(rows) - 0.5, -0.5], zeroline=False, **names, row=index, col=1)
     seen: set[str] = set()
     traces: list[Any] = list(figure.select_traces())
