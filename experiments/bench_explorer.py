@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from procpre_interp import files
-from procpre_interp.children import child_environment
-from procpre_interp.environment import environment
-from procpre_interp.exhibits.runs import listing
-from procpre_interp.runs import RunStore
-from procpre_interp.terminal import beside_package
+from procpre_interp.core import atomic_files
+from procpre_interp.core.children import child_environment
+from procpre_interp.core.environment import environment
+from procpre_interp.views.exhibits.runs import listing
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.terminal import beside_package
 
 TASKS = ("haystack", "dyck", "addition", "sorting", "reversed_addition", "set", "stack", "identity")
 SELECTORS = ("all", "attn", "attn+ln", "mlp+ln", "blocks.0", "all - pos")
@@ -69,7 +69,7 @@ def make_store(path: Path, runs: int = 5000) -> RunStore:
         summary |= {"created": f"2026-01-{1 + index % 28:02d}T10:{index % 60:02d}:{index // 60 % 60:02d}.000+00:00"}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
         own = {name: _entry(folder / name) for name in ("config.yaml", "summary.json")}
-        (folder / files.MANIFEST).write_text(json.dumps(entries | own, indent=1))
+        (folder / atomic_files.MANIFEST).write_text(json.dumps(entries | own, indent=1))
         if index % 100 == 99:
             (folder / "history.parquet").unlink()
     for index in range(3):
@@ -81,7 +81,7 @@ def make_store(path: Path, runs: int = 5000) -> RunStore:
 
 
 def _entry(path: Path) -> dict[str, object]:
-    return {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": atomic_files.sha256(path)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import tyro
 
-from procpre_interp.children import child_environment
-from procpre_interp.config import to_yaml
-from procpre_interp.engine import execute_all
-from procpre_interp.reproduce import PROTOCOLS, haystack_sweep
-from procpre_interp.runs import RunStore
-from procpre_interp.sweep import Grid, plan
+from procpre_interp.core.children import child_environment
+from procpre_interp.core.config import to_yaml
+from procpre_interp.engine.processes import execute_all
+from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.plan import Grid, plan
 
 SELECTORS = ("attn", "mlp", "ln", "attn+ln", "mlp+ln", "all", "blocks.0", "blocks.1", "blocks.0.attn")
 

@@ -12,13 +12,13 @@ weights are transferred, embeddings and positions among them, since the tokens m
 import sys
 from collections.abc import Mapping
 
-from procpre_interp.claims import Claim, Contrast
+from procpre_interp.claims.judge import Claim, Contrast
 from procpre_interp.data import TASKS
-from procpre_interp.experiment import Experiment, main, measure_figure, run
-from procpre_interp.observe import Measured, Observation
-from procpre_interp.pipeline import TEST_EXAMPLES, Architecture, held_out, load_model
-from procpre_interp.runs import Run, RunStore
-from procpre_interp.sweep import Condition, Pretraining, Source, Sweep
+from procpre_interp.study.experiment import Experiment, main, measure_figure, run
+from procpre_interp.study.observation import Measured, Observation
+from procpre_interp.pipeline.execute import TEST_EXAMPLES, Architecture, held_out, load_model
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.sweep.plan import Condition, Pretraining, Source, Sweep
 from procpre_interp.train import TrainConfig, evaluate, summarise
 from procpre_interp.transfer import TransferConfig
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from procpre_interp.streams import flush_stdout, open_streams
+from procpre_interp.core.streams import flush_stdout, open_streams
 
 COMMANDS = {
     "tasks": "List the tasks, with a printed example of each.",
@@ -97,12 +97,12 @@ def _run_safely(arguments: list[str]) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from procpre_interp.registry import unknown_name
+    from procpre_interp.core.registry import unknown_name
 
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
-    from procpre_interp import plugins
-    from procpre_interp.commands.options import take_all
+    from procpre_interp.core import plugins
+    from procpre_interp.commands._options import take_all
 
     own, arguments = take_all(arguments, "--import")
     try:

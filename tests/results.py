@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from procpre_interp.runs import RunStore, environment
+from procpre_interp.store.store import RunStore, environment
 
 NAN = float("nan")
 TABLE = "reproduce-1234abcd"

@@ -19,7 +19,7 @@ from procpre_interp.ablate import (
     SignsOnly,
 )
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from tests.test_ablate import CONFIG, weights_of
 
 HEAD = "blocks.0.attn.head.1.W_V"

@@ -1,6 +1,6 @@
 """The page "What survives damage?" on the demo and on a store whose claim is damaged."""
 
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 from tests.explorer import charts, check, open_page, said, title
 from tests.results import TABLE, fill
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 from tests.explorer import charts, check, open_page, said
 from tests.results import fill
 

@@ -178,7 +178,7 @@ def test_the_table_has_no_cycle():
 def test_stored_results_open_without_torch():
     """What the parser cannot see: modules loaded through others."""
     code = (
-        "import sys, procpre_interp, procpre_interp.report, procpre_interp.plots.curves\n"
+        "import sys, procpre_interp, procpre_interp.views.html_report, procpre_interp.views.plots.curves\n"
         "procpre_interp.RunStore, procpre_interp.load_history\n"
         "print(sorted({'torch', 'transformers', 'transformer_lens'} & set(sys.modules)))"
     )

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procpre_interp.claims import Claim, Contrast, judge, judge_contrast, judge_contrasts, read_claims, write_claim
+from procpre_interp.claims.judge import Claim, Contrast, judge, judge_contrast, judge_contrasts, read_claims, write_claim
 from procpre_interp.cli import main
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 
 NAN = math.nan
 ABOVE = Contrast(name="gain", weights={"a": 1, "none": -1}, predicted="above", margin=0.2)

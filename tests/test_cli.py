@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from procpre_interp.cli import COMMANDS, help_text, main
-from procpre_interp.commands.options import read_options
+from procpre_interp.commands._options import read_options
 from procpre_interp.data import TASKS
-from procpre_interp.runs import RunStore
-from procpre_interp.terminal import beside_package
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.terminal import beside_package
 from procpre_interp.train import TrainConfig, Trainer
 from tests.results import fill
 

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from procpre_interp.config import (
+from procpre_interp.core.config import (
     ID_LENGTH,
     canonical_json,
     coerce,

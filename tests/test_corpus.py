@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from procpre_interp import files
+from procpre_interp.core import atomic_files
 from procpre_interp.cli import main
-from procpre_interp.config import content_hash, from_yaml, to_yaml
+from procpre_interp.core.config import content_hash, from_yaml, to_yaml
 from procpre_interp.data import TASKS
 from procpre_interp.data.corpus import (
     CORPORA,
@@ -36,8 +36,8 @@ from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.semantic.tokenizers import load_tokenizer, train_tokenizer, vocabulary_size
 from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.data.token_file import find_token_file
-from procpre_interp.files import cache_folder
-from procpre_interp.seeding import stream
+from procpre_interp.core.atomic_files import cache_folder
+from procpre_interp.core.seeding import stream
 
 SPLITS = ("train", "validation", "test")
 
@@ -630,7 +630,7 @@ def test_a_flipped_bit_of_a_token_file_is_noticed_and_it_is_built_again(corpus, 
 
 
 def test_stray_files_are_no_part_of_a_token_file(corpus, caplog, monkeypatch):
-    sealed = files.seal
+    sealed = atomic_files.seal
 
     def seal(folder: Path, *rest) -> None:
         (folder / ".DS_Store").write_text("stray")

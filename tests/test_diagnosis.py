@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from procpre_interp.cli import main
-from procpre_interp.diagnosis import (
+from procpre_interp.analysis.diagnosis import (
     NO_SIGNATURE,
     Finding,
     diagnose,
@@ -21,9 +21,9 @@ from procpre_interp.diagnosis import (
     diagnosis_by_condition,
     diagnosis_table,
 )
-from procpre_interp.diagnosis.evidence import DEFAULTS, HARMLESS
-from procpre_interp.report import conditions_report, runs_report
-from procpre_interp.runs import Run, RunStore, environment
+from procpre_interp.analysis.diagnosis.evidence import DEFAULTS, HARMLESS
+from procpre_interp.views.html_report import conditions_report, runs_report
+from procpre_interp.store.store import Run, RunStore, environment
 from procpre_interp.transfer import TransferConfig
 from tests.results import TABLE, fill
 from tests.test_report import Page

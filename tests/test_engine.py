@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from procpre_interp import engine
-from procpre_interp.engine import Event, execute_all
-from procpre_interp.pipeline import Parent, execute, load_model
-from procpre_interp.runs import RunStore
+from procpre_interp.engine import processes as engine
+from procpre_interp.engine.processes import Event, execute_all
+from procpre_interp.pipeline.execute import Parent, execute, load_model
+from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted
 from tests.hostile import plant
 from tests.test_pipeline import PHASE1, PHASE2, TRAIN, child
@@ -173,8 +173,8 @@ def test_a_resumed_run_says_its_saved_steps_when_it_starts(tmp_path):
 SCRIPT = """
 from pathlib import Path
 
-from procpre_interp.engine import execute_all
-from procpre_interp.runs import RunStore
+from procpre_interp.engine.processes import execute_all
+from procpre_interp.store.store import RunStore
 from tests.test_pipeline import PHASE1
 
 problems = execute_all({PHASE1.run_id: PHASE1}, RunStore(Path("store")), workers=1)

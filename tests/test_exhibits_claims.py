@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.claims import find_claims, table_name, write_claim
-from procpre_interp.describe import MEASURES, contrast_estimate, describe_evidence, predicted, why
-from procpre_interp.exhibits import Answer
-from procpre_interp.exhibits import claims as exhibits
-from procpre_interp.runs import RunStore
+from procpre_interp.claims.judge import find_claims, table_name, write_claim
+from procpre_interp.claims.text import MEASURES, contrast_estimate, describe_evidence, predicted, why
+from procpre_interp.views.exhibits import Answer
+from procpre_interp.views.exhibits import claims as exhibits
+from procpre_interp.store.store import RunStore
 
 
 @pytest.fixture(scope="module")

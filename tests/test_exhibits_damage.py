@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from procpre_interp.ablate import ABLATIONS
-from procpre_interp.diagnosis import explain_signatures
-from procpre_interp.exhibits import damage
-from procpre_interp.exhibits.results import Results, load_results
-from procpre_interp.runs import RunStore
-from procpre_interp.stats import summarise_conditions
+from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.views.exhibits import damage
+from procpre_interp.views.exhibits.results import Results, load_results
+from procpre_interp.store.store import RunStore
+from procpre_interp.stats.summary import summarise_conditions
 from tests.explorer import DEMO
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from procpre_interp.data import TASKS
-from procpre_interp.exhibits import sequences
+from procpre_interp.views.exhibits import sequences
 
 PLAIN = [name for name in TASKS if name not in (*sequences.MADE_OF_OTHERS, "text")]
 

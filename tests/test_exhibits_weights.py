@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from procpre_interp.data import TASKS
-from procpre_interp.exhibits import weights
+from procpre_interp.views.exhibits import weights
 from procpre_interp.model import ModelConfig
 from tests.models import TINY, random_model
 

@@ -13,12 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims import Contrast, judge, judge_contrasts
-from procpre_interp.experiment import few_steps, main, shortened
-from procpre_interp.files import plain
-from procpre_interp.runs import RunStore
-from procpre_interp.seeding import numpy_stream
-from procpre_interp.sweep import plan
+from procpre_interp.claims.judge import Contrast, judge, judge_contrasts
+from procpre_interp.study.experiment import few_steps, main, shortened
+from procpre_interp.core.atomic_files import plain
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.sweep.plan import plan
 
 NAMES = (
     "dyck_teaches_recall",
@@ -124,7 +124,7 @@ def shared_store(tmp_path_factory) -> Path:
 def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys):
     experiment = script(name).EXPERIMENT
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(shared_store)]) == 0
     judged = RunStore(shared_store).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 from experiments.retrieval_head_forms import order_of_formation
-from procpre_interp.claims import judge_contrasts
+from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.data import TASKS
-from procpre_interp.experiment import few_steps, main
-from procpre_interp.runs import RunStore
-from procpre_interp.seeding import numpy_stream, stream
-from procpre_interp.sweep import plan
+from procpre_interp.study.experiment import few_steps, main
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.seeding import numpy_stream, stream
+from procpre_interp.sweep.plan import plan
 from tests.test_experiments import made_up, script
 
 NAMES = ("chained_primitives", "no_single_best_task", "length_matters")
@@ -66,7 +66,7 @@ def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys):
         own = dataclasses.replace(experiment.sweep, task=TASKS.build("haystack", max_pairs=5))
         experiment = dataclasses.replace(experiment, sweep=own)
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(tmp_path)]) == 0
     judged = RunStore(tmp_path).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"

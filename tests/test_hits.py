@@ -13,7 +13,7 @@ from procpre_interp.model.hits import hits
 from procpre_interp.patch import head_test, mask_scores
 from procpre_interp.probe.lens import logit_lens_table
 from procpre_interp.probe.linear import LogisticRegression, linear_probe
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
 from procpre_interp.train.native import NativeStep
 from tests.models import random_model, random_tokens

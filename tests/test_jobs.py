@@ -14,7 +14,7 @@ import pytest
 from procpre_interp.data import TASKS as KNOWN_TASKS
 from procpre_interp.jobs import FORMS, Job, JobStore, command_line
 from procpre_interp.jobs.forms import TASKS, Option, names
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 
 PYTHON = (sys.executable, "-c")
 VALUES = {"Task": "dyck", "Steps": 50}

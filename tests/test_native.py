@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import KernelUnavailable, NativeStep, why_not

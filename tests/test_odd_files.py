@@ -12,16 +12,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from procpre_interp import files, run
+from procpre_interp.core import atomic_files
+from procpre_interp.store import run
 from procpre_interp.commands import runs as command
-from procpre_interp.diagnosis.evidence import Evidence
-from procpre_interp.exhibits import results
-from procpre_interp.exhibits import runs as exhibits
+from procpre_interp.analysis.diagnosis.evidence import Evidence
+from procpre_interp.views.exhibits import results
+from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
-from procpre_interp.report import runs_report
-from procpre_interp.run import OWN_FILES, DamagedRun, UnknownRun, load_history
-from procpre_interp.runs import RunStore, load_histories
+from procpre_interp.views.html_report import runs_report
+from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
+from procpre_interp.store.store import RunStore, load_histories
 from tests.explorer import DEMO, open_page
 from tests.results import TABLE, fill
 
@@ -57,7 +58,7 @@ def write(store: RunStore, run_id: str, **summary: object) -> Path:
     table = pd.DataFrame({"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.9]})
     table.to_parquet(folder / "history.parquet", index=False)
     (folder / "weights" / "step_00000050.safetensors").write_bytes(b"weights")
-    files.seal(folder, OWN_FILES)
+    atomic_files.seal(folder, OWN_FILES)
     return folder
 
 
@@ -73,8 +74,8 @@ def text(name: str, content: str) -> Callable[[Path], None]:
 
     def change(folder: Path) -> None:
         (folder / name).write_text(content)
-        if name != files.MANIFEST:
-            files.seal(folder, OWN_FILES)
+        if name != atomic_files.MANIFEST:
+            atomic_files.seal(folder, OWN_FILES)
 
     return change
 
@@ -83,7 +84,7 @@ def instead(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]
     """Puts something else in the place of a file."""
 
     def change(folder: Path) -> None:
-        files.remove(folder / name)
+        atomic_files.remove(folder / name)
         make(folder / name)
 
     return change
@@ -209,7 +210,7 @@ def test_a_run_that_is_deleted_while_it_is_read_is_unknown(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, read_before: int
 ):
     template, folder = write(RunStore(store.path.parent / "other"), ODD), store.path / "runs" / ODD
-    opened, before = [], files.open_regular
+    opened, before = [], atomic_files.open_regular
 
     def open_regular(path: str | Path):
         opened.append(path)
@@ -433,16 +434,16 @@ def test_a_hidden_file_that_an_older_version_sealed_may_go(store: RunStore):
     """The manifest as it was written before: whatever lay in the folder, and without a hash of its own."""
     folder = store.path / "runs" / WHOLE
     entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic_files.sha256(path)}
         for path in folder.rglob("*")
-        if path.is_file() and path.name != files.MANIFEST
+        if path.is_file() and path.name != atomic_files.MANIFEST
     }
     stray = {name: {"bytes": 5, "sha256": hashlib.sha256(b"stray").hexdigest()} for name in STRAY if "/." in f"/{name}"}
-    files.write_json(folder / files.MANIFEST, entries | stray)
+    atomic_files.write_json(folder / atomic_files.MANIFEST, entries | stray)
     assert set(store.open(WHOLE).manifest) == set(entries)
     # A file of the run's own whose name has changed by a bit is missing, however.
     wrong = {name.replace("step_00000050", "step_0000005:"): entry for name, entry in entries.items()}
-    files.write_json(folder / files.MANIFEST, wrong)
+    atomic_files.write_json(folder / atomic_files.MANIFEST, wrong)
     with pytest.raises(DamagedRun, match="step_0000005:.safetensors is missing"):
         store.open(WHOLE)
 
@@ -466,7 +467,7 @@ def test_everything_of_the_version_before_opens():
     runs = store.query()
     assert set(runs["status"]) == {"finished"}
     assert all(
-        files.MANIFEST not in json.loads((DEMO / "runs" / name / files.MANIFEST).read_text()) for name in runs["run"]
+        atomic_files.MANIFEST not in json.loads((DEMO / "runs" / name / atomic_files.MANIFEST).read_text()) for name in runs["run"]
     )
     for name in runs["run"]:
         assert len(store.open(name).history())

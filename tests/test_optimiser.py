@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
 
 

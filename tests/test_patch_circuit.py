@@ -18,7 +18,7 @@ from procpre_interp.patch.circuit import (
 )
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from tests.models import TINY, random_model, told_apart
 
 CONFIGS = {

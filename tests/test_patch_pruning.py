@@ -19,7 +19,7 @@ from procpre_interp.patch.pruning import (
     prune_heads,
     sample_gates,
 )
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from tests.models import TINY, random_model, random_tokens
 
 NEEDED = [(0, 1), (1, 2)]

@@ -13,12 +13,12 @@ import torch
 
 from procpre_interp import load_history, load_model
 from procpre_interp.ablate import ABLATIONS, ShuffleWithinTensors
-from procpre_interp.config import from_yaml, to_dict, to_yaml
+from procpre_interp.core.config import from_yaml, to_dict, to_yaml
 from procpre_interp.data import TASKS
-from procpre_interp.lineage import stages, starting_model
+from procpre_interp.pipeline.lineage import stages, starting_model
 from procpre_interp.model import save_weights
-from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_donor, load_task
-from procpre_interp.runs import DamagedRun, RunStore
+from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_donor, load_task
+from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, evaluate, summarise
 from procpre_interp.transfer import TransferConfig
 
@@ -67,7 +67,7 @@ def test_a_run_is_whole(store):
 
 def test_the_stored_weights_give_the_stored_score(store):
     run = store.open(PHASE1.run_id)
-    from procpre_interp.pipeline import TEST_EXAMPLES, held_out
+    from procpre_interp.pipeline.execute import TEST_EXAMPLES, held_out
 
     batch = held_out(PHASE1.task, "test", seed=3, n=TEST_EXAMPLES)
     assert summarise(evaluate(load_model(run), batch))["loss_nats"] == pytest.approx(run.summary["loss_nats"])
@@ -272,9 +272,9 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, store):
 
 VICTIM = """
 import sys
-from procpre_interp.pipeline import RunConfig, execute
-from procpre_interp.config import from_yaml
-from procpre_interp.runs import RunStore
+from procpre_interp.pipeline.execute import RunConfig, execute
+from procpre_interp.core.config import from_yaml
+from procpre_interp.store.store import RunStore
 print("ready", flush=True)
 execute(from_yaml(RunConfig, open(sys.argv[1]).read()), RunStore(sys.argv[2]))
 """

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
-from procpre_interp.plots.curves import accuracy_by_condition, coinciding, learning_curves, survival_curves
-from procpre_interp.plots.theme import (
+from procpre_interp.views.plots.curves import accuracy_by_condition, coinciding, learning_curves, survival_curves
+from procpre_interp.views.plots.theme import (
     CAPTION_WIDTH,
     CONDITION_COLOURS,
     OTHERS,
@@ -17,7 +17,7 @@ from procpre_interp.plots.theme import (
     lay_out,
     translucent,
 )
-from procpre_interp.stats import summarise_conditions, survival_curve
+from procpre_interp.stats.summary import summarise_conditions, survival_curve
 from tests.results import NAN, reproduce_table
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.plots.axes import LINE, SMALL_LINE, add_click_targets, fit_to_phone, log_ticks, wrapped
-from procpre_interp.plots.theme import lay_out
+from procpre_interp.views.plots.axes import LINE, SMALL_LINE, add_click_targets, fit_to_phone, log_ticks, wrapped
+from procpre_interp.views.plots.theme import lay_out
 from tests.figures import subtitle, unbroken
 
 

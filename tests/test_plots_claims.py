@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.plots.claims import contrast_forest, gains_beside, paired_values
+from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
 
 ROWS = pd.DataFrame(
     {

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.plots.measures import MOST_ROWS, measure_dots
+from procpre_interp.views.plots.measures import MOST_ROWS, measure_dots
 
 
 def test_one_row_a_place_and_one_marker_a_number():

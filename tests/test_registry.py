@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from procpre_interp.registry import Registry, unknown_name
+from procpre_interp.core.registry import Registry, unknown_name
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.commands.reproduce import CPU_MINUTES, RUNS, Reproduce
-from procpre_interp.outcomes import cost_of
-from procpre_interp.reproduce import (
+from procpre_interp.store.outcomes import cost_of
+from procpre_interp.study.protocols import (
     CONDITIONS,
     PROTOCOLS,
     QUICK,
@@ -25,8 +25,8 @@ from procpre_interp.reproduce import (
     quick_finding,
     reproduction,
 )
-from procpre_interp.runs import RunStore
-from procpre_interp.sweep import plan, results
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.plan import plan, results
 
 
 def short(config):
@@ -44,7 +44,7 @@ TINY_QUICK = dataclasses.replace(
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
-    monkeypatch.setattr("procpre_interp.reproduce.QUICK", TINY_QUICK)
+    monkeypatch.setattr("procpre_interp.study.protocols.QUICK", TINY_QUICK)
 
 
 def quick_plan(replicates: int):
@@ -130,7 +130,7 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys):
 
 def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
-    monkeypatch.setattr("procpre_interp.engine.execute_all", lambda *args, **kwargs: {})
+    monkeypatch.setattr("procpre_interp.engine.processes.execute_all", lambda *args, **kwargs: {})
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert main(["reproduce", "--out", str(tmp_path / "runs")]) == 1  # no table without runs
     said = [line for line in capsys.readouterr().err.splitlines() if "kernel: " in line]

@@ -4,8 +4,8 @@ import dataclasses
 
 import pandas as pd
 
-from procpre_interp.notebook import fields_html, table_html
-from procpre_interp.runs import RunStore
+from procpre_interp.core.html import fields_html, table_html
+from procpre_interp.store.store import RunStore
 from tests.explorer import DEMO
 from tests.models import TINY, random_model
 

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp import files
-from procpre_interp.runs import DamagedRun, PartialRun, RunStore, UnknownRun, environment, load_history
+from procpre_interp.core import atomic_files
+from procpre_interp.store.store import DamagedRun, PartialRun, RunStore, UnknownRun, environment, load_history
 
 HISTORY = pd.DataFrame({"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.6]})
 
@@ -150,7 +150,7 @@ def test_changed_content_of_the_same_size_is_noticed(store: RunStore):
 WORKER = """
 import sys, time
 from pathlib import Path
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 store, log = RunStore(sys.argv[1]), sys.argv[2]
 with store.claim("shared") as partial:
     if partial is None:
@@ -175,8 +175,8 @@ def test_processes_that_want_the_same_run_compute_it_once(tmp_path: Path):
 
 KILLED = """
 import sys, time
-from procpre_interp.files import atomic_write
-from procpre_interp.runs import RunStore
+from procpre_interp.core.atomic_files import atomic_write
+from procpre_interp.store.store import RunStore
 with RunStore(sys.argv[1]).claim("killed") as partial:
     partial.resume_path.write_bytes(b"state")
     with atomic_write(partial.weights_path(10)) as temporary:
@@ -229,8 +229,8 @@ def test_a_run_that_could_not_be_sealed_keeps_its_state(tmp_path: Path, monkeypa
 
 
 def test_a_write_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    files.write_text(tmp_path / "kept", "old")
-    with pytest.raises(TypeError), files.atomic_write(tmp_path / "kept") as temporary:
+    atomic_files.write_text(tmp_path / "kept", "old")
+    with pytest.raises(TypeError), atomic_files.atomic_write(tmp_path / "kept") as temporary:
         temporary.write_text(1)  # type: ignore[arg-type]
 
     def full_disk(handle: int) -> None:
@@ -238,7 +238,7 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        files.write_text(tmp_path / "kept", "new")
+        atomic_files.write_text(tmp_path / "kept", "new")
     assert (tmp_path / "kept").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
@@ -303,7 +303,7 @@ def test_tables_are_stored_with_their_metadata(store: RunStore):
 
 
 def test_json_has_no_nan():
-    assert files.plain({"a": np.float32("nan"), "b": (np.int64(1), float("inf")), "c": np.arange(2)}) == {
+    assert atomic_files.plain({"a": np.float32("nan"), "b": (np.int64(1), float("inf")), "c": np.arange(2)}) == {
         "a": None,
         "b": [1, None],
         "c": [0, 1],

@@ -3,7 +3,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 
-from procpre_interp.seeding import MT_WORDS, numpy_stream, stream
+from procpre_interp.core.seeding import MT_WORDS, numpy_stream, stream
 
 labels = st.lists(st.one_of(st.text(max_size=5), st.integers(-5, 5)), max_size=3).map(tuple)
 

@@ -30,7 +30,7 @@ from procpre_interp.probe import attention_pattern, attention_scores
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
 from procpre_interp.probe.linear import linear_probe
 from procpre_interp.probe.representation import cka, subspace_overlap
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate
 from procpre_interp.train.process import run_threads
 from tests.models import TINY, random_model, random_tokens

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from procpre_interp import stats
-from procpre_interp.resampling import percentile_tail, resampled_bounds, resamples
-from procpre_interp.seeding import numpy_stream
-from procpre_interp.transfer_map import transfer_map
+from procpre_interp.stats import summary as stats
+from procpre_interp.stats.resampling import percentile_tail, resampled_bounds, resamples
+from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.transfer_map import transfer_map
 from tests.results import NAN, reproduce_table
 
 
@@ -447,7 +447,7 @@ def test_resampled_components_are_those_of_the_data_on_average(monkeypatch: pyte
     means = []
     quantile = np.quantile
     monkeypatch.setattr(np, "quantile", lambda drawn, q: means.append(drawn.mean()) or quantile(drawn, q))
-    monkeypatch.setattr("procpre_interp.stats.numpy_stream", lambda *_: Enumerate())
+    monkeypatch.setattr("procpre_interp.stats.summary.numpy_stream", lambda *_: Enumerate())
     stats.two_way_bootstrap(pd.DataFrame(values))
     assert means == pytest.approx(stats.variance_components(values).tolist())
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from procpre_interp.engine import Event
-from procpre_interp.progress import RunProgress
-from procpre_interp.sweep_progress import SweepTable
-from procpre_interp.time_left import Work
+from procpre_interp.engine.processes import Event
+from procpre_interp.engine.progress import RunProgress
+from procpre_interp.sweep.live_table import SweepTable
+from procpre_interp.engine.time_left import Work
 
 CELLS = pd.DataFrame(
     [

@@ -12,7 +12,7 @@ from procpre_interp.data.task import (
     prompt_overlap,
     split_mask,
 )
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 from tests.checks import check_layout
 from tests.oracles import ORACLES
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline import Architecture, Parent, RunConfig, execute, load_model, load_task
+from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_model, load_task
 from procpre_interp.probe.attention import attention_scores
-from procpre_interp.runs import RunStore
-from procpre_interp.seeding import stream
-from procpre_interp.timeline import formation, score_changes, timeline, timelines
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.seeding import stream
+from procpre_interp.analysis.attention_timeline import formation, score_changes, timeline, timelines
 from procpre_interp.train import TrainConfig
 
 SHAPE = Architecture(n_layers=1, n_heads=2, d_model=8)
@@ -47,7 +47,7 @@ def store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # Each of the runs would otherwise draw a million tokens for its ten steps, and again for its test.
         patch.setattr("procpre_interp.data.stream.BLOCK_TOKENS", 2**12)
-        patch.setattr("procpre_interp.pipeline.TEST_EXAMPLES", 50)
+        patch.setattr("procpre_interp.pipeline.execute.TEST_EXAMPLES", 50)
         for config in (PHASE1, child(), child(selector="attn", step=3), PHASE2, LAST_ONLY, CHILD_OF_LAST):
             execute(config, store)
     return store

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procpre_interp import stats
-from procpre_interp.seeding import numpy_stream
-from procpre_interp.transfer_map import (
+from procpre_interp.stats import summary as stats
+from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
     OUTCOMES,
     coalition_name,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from procpre_interp import files
-from procpre_interp.runs import RunStore, UnknownRun
+from procpre_interp.core import atomic_files
+from procpre_interp.store.store import RunStore, UnknownRun
 
 ROUNDS = 40
 
@@ -25,7 +25,7 @@ def check(table) -> None:
 WRITER = """
 import sys
 import pandas as pd
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 store, name, rounds = RunStore(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -95,7 +95,7 @@ def test_writers_with_one_process_id(tmp_path: Path):
 
 def test_two_writers_in_one_block_do_not_meet(tmp_path: Path):
     path = tmp_path / "file"
-    with files.atomic_write(path) as first, files.atomic_write(path) as second:
+    with atomic_files.atomic_write(path) as first, atomic_files.atomic_write(path) as second:
         assert first != second
         first.write_text("first")
         second.write_text("second")
@@ -109,15 +109,15 @@ def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path):
         (tmp_path / name).write_text("half")
         if "new" not in name:
             os.utime(tmp_path / name, (hours_ago, hours_ago))
-    files.write_text(tmp_path / "file", "whole")
+    atomic_files.write_text(tmp_path / "file", "whole")
     assert sorted(os.listdir(tmp_path)) == [".file.new.tmp", ".other.77.tmp", "file", "file.tmp"]
 
 
 KILLED = """
 import os, sys
 import pandas as pd
-from procpre_interp import files
-from procpre_interp.runs import RunStore
+from procpre_interp.core import atomic_files
+from procpre_interp.store.store import RunStore
 replace, left = os.replace, int(sys.argv[2])
 def die(source, target):
     global left

@@ -3,9 +3,9 @@
 import state
 import streamlit as st
 
-from procpre_interp.describe import claim_title
-from procpre_interp.exhibits import cheaper
-from procpre_interp.exhibits.damage import origin
+from procpre_interp.claims.text import claim_title
+from procpre_interp.views.exhibits import cheaper
+from procpre_interp.views.exhibits.damage import origin
 
 TABS = {"shares": "Share of the gain", "entropy": "Entropy and breakthrough", "search": "The search"}
 

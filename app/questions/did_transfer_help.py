@@ -3,9 +3,9 @@
 import state
 import streamlit as st
 
-from procpre_interp.describe import conditions_table, describe_cost, explain_columns
-from procpre_interp.exhibits import results as exhibits
-from procpre_interp.stats import intervals_note
+from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
+from procpre_interp.views.exhibits import results as exhibits
+from procpre_interp.stats.summary import intervals_note
 
 store = state.open_page("Did transfer help?")
 names = state.list_results(store.path)

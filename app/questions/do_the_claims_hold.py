@@ -5,8 +5,8 @@ import shlex
 import state
 import streamlit as st
 
-from procpre_interp.describe import claim_title, describe_evidence
-from procpre_interp.exhibits import claims as exhibits
+from procpre_interp.claims.text import claim_title, describe_evidence
+from procpre_interp.views.exhibits import claims as exhibits
 
 COLUMNS = {"Claim": st.column_config.TextColumn(width=300), "Verdict": st.column_config.TextColumn(width=80)}
 WIDE = {"Contrast": st.column_config.TextColumn(width=200), "Why": st.column_config.TextColumn(width=300)}

@@ -4,7 +4,7 @@ import models
 import state
 import streamlit as st
 
-from procpre_interp.exhibits import inside, weights
+from procpre_interp.views.exhibits import inside, weights
 
 TABS = {"drift": "How far they moved", "spectra": "Singular values", "cka": "Likeness"}
 

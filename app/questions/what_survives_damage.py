@@ -3,8 +3,8 @@
 import state
 import streamlit as st
 
-from procpre_interp.diagnosis import explain_signatures
-from procpre_interp.exhibits import damage
+from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.views.exhibits import damage
 
 TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
 

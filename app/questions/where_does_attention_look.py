@@ -7,7 +7,7 @@ import state
 import streamlit as st
 
 from procpre_interp.data.tokens import parse_tokens, token_names
-from procpre_interp.exhibits import attention, inside
+from procpre_interp.views.exhibits import attention, inside
 
 TABS = {"pattern": "One sequence", "scores": "All scores", "training": "Over training"}
 

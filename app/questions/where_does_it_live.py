@@ -3,7 +3,7 @@
 import state
 import streamlit as st
 
-from procpre_interp.exhibits import where
+from procpre_interp.views.exhibits import where
 
 SWEEP = "procpre-interp sweep components --out {store}"
 

@@ -6,7 +6,7 @@ import models
 import state
 import streamlit as st
 
-from procpre_interp.exhibits import circuits, inside
+from procpre_interp.views.exhibits import circuits, inside
 
 TABS = {"pair": "One pair, live", "pairs": "Many pairs", "graph": "Edges", "faithfulness": "Faithfulness"}
 

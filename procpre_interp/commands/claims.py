@@ -8,14 +8,14 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from procpre_interp.claims import read_claims
-from procpre_interp.commands.options import Names, parse
-from procpre_interp.describe import contrasts_table, describe_claim, verdicts_table
-from procpre_interp.files import plain
-from procpre_interp.registry import unknown_name
-from procpre_interp.runs import RunStore
-from procpre_interp.streams import announce
-from procpre_interp.terminal import (
+from procpre_interp.claims.judge import read_claims
+from procpre_interp.commands._options import Names, parse
+from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
+from procpre_interp.core.atomic_files import plain
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.streams import announce
+from procpre_interp.core.terminal import (
     beside_package,
     check_workers,
     default_store,
@@ -96,7 +96,7 @@ def run(command: Claims) -> int:
         "those that are there already are not repeated. Ctrl-C saves everything, and the same command goes on from "
         "there. Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )
-    from procpre_interp.experiment import Options, load_experiment, run_all, scripts
+    from procpre_interp.study.experiment import Options, load_experiment, run_all, scripts
 
     paths = named(scripts(beside_package("experiments")), command.names)
     options = Options(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.commands.options import parse
-from procpre_interp.environment import check_workers, default_store, usable_cores
-from procpre_interp.streams import announce
+from procpre_interp.commands._options import parse
+from procpre_interp.core.environment import check_workers, default_store, usable_cores
+from procpre_interp.core.streams import announce
 
 RUNS = {"quick": 5, "cheap": 8, "paper": 8}
 """Runs of a replicate, phase 1 included."""
@@ -78,14 +78,14 @@ def opening(command: Reproduce, replicates: int) -> str:
 
 def run(command: Reproduce, replicates: int) -> int:
     """The same, after the first sentence."""
-    from procpre_interp.commands.conditions import print_results
-    from procpre_interp.engine import execute_all
-    from procpre_interp.outcomes import cost_of
-    from procpre_interp.report import conditions_report
-    from procpre_interp.reproduce import PROTOCOLS, QUICK, QUICK_SEED, metadata, reproduction
-    from procpre_interp.runs import RunStore
-    from procpre_interp.sweep import FIRST_CONFIRMATION_SEED, plan, results
-    from procpre_interp.sweep_progress import live_table
+    from procpre_interp.commands._conditions import print_results
+    from procpre_interp.engine.processes import execute_all
+    from procpre_interp.store.outcomes import cost_of
+    from procpre_interp.views.html_report import conditions_report
+    from procpre_interp.study.protocols import PROTOCOLS, QUICK, QUICK_SEED, metadata, reproduction
+    from procpre_interp.store.store import RunStore
+    from procpre_interp.sweep.plan import FIRST_CONFIRMATION_SEED, plan, results
+    from procpre_interp.sweep.live_table import live_table
 
     protocol = QUICK if command.quick else PROTOCOLS[command.protocol or "cheap"]
     first_seed = QUICK_SEED if command.quick else FIRST_CONFIRMATION_SEED

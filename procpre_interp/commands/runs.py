@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import pandas as pd
 
-from procpre_interp.commands.options import parse, several
-from procpre_interp.runs import RunStore
-from procpre_interp.terminal import default_store, fitting, print_frame, stdout_console
+from procpre_interp.commands._options import parse, several
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.terminal import default_store, fitting, print_frame, stdout_console
 
 COLUMNS = (
     "run",

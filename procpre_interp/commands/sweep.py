@@ -10,11 +10,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from procpre_interp.commands.options import parse
-from procpre_interp.environment import check_workers, default_store, usable_cores
-from procpre_interp.registry import unknown_name
-from procpre_interp.streams import announce
-from procpre_interp.terminal import beside_package
+from procpre_interp.commands._options import parse
+from procpre_interp.core.environment import check_workers, default_store, usable_cores
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.streams import announce
+from procpre_interp.core.terminal import beside_package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         "Ctrl-C saves everything, and the same command goes on from there. "
         "Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )
-    from procpre_interp.commands.grid import run
+    from procpre_interp.commands._grid import run
 
     return run(command, path)
 

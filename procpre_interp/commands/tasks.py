@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
-from procpre_interp.commands.options import parse
-from procpre_interp.config import to_dict
+from procpre_interp.commands._options import parse
+from procpre_interp.core.config import to_dict
 from procpre_interp.data import TASKS, Task
-from procpre_interp.seeding import stream
+from procpre_interp.core.seeding import stream
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """`procpre-interp train`: a fresh model on one task."""
 
-from procpre_interp.commands.options import parse
-from procpre_interp.commands.training import Training, as_default, defaults, run_one
-from procpre_interp.pipeline import RunConfig
+from procpre_interp.commands._options import parse
+from procpre_interp.commands._run_one import Training, as_default, defaults, run_one
+from procpre_interp.pipeline.execute import RunConfig
 
 
 def main(arguments: list[str]) -> int:

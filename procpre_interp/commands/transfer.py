@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from procpre_interp.commands.options import parse, several
-from procpre_interp.commands.training import HELP_FLAGS, Training, as_default, defaults, run_one
-from procpre_interp.config import from_dict
-from procpre_interp.pipeline import Parent, RunConfig
-from procpre_interp.runs import RunStore
+from procpre_interp.commands._options import parse, several
+from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
+from procpre_interp.core.config import from_dict
+from procpre_interp.pipeline.execute import Parent, RunConfig
+from procpre_interp.store.store import RunStore
 from procpre_interp.transfer import TransferConfig
 
 

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
 from procpre_interp.data.counterfactual import Pairs, collect_pairs, concatenate_pairs
-from procpre_interp.registry import Registry, unknown_name
-from procpre_interp.seeding import stream
+from procpre_interp.core.registry import Registry, unknown_name
+from procpre_interp.core.seeding import stream
 
 Split = Literal["train", "validation", "test"]
 

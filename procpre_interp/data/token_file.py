@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt
 
-from procpre_interp import files
-from procpre_interp.config import ID_LENGTH
+from procpre_interp.core import atomic_files
+from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.data.corpus import SHORTEST_BLOCK, Corpus, Documents, read_documents
 from procpre_interp.data.semantic.tokenizers import (
     Tokenizer,
@@ -72,7 +72,7 @@ class TokenFile:
         return np.memmap(self.folder / f"{split}.bin", dtype, mode="r")
 
     def tokenizer(self) -> Tokenizer:
-        text = files.read_regular(self.folder / "tokenizer.json").decode()
+        text = atomic_files.read_regular(self.folder / "tokenizer.json").decode()
         return load_tokenizer(self.tokenizer_spec, text)
 
 
@@ -97,7 +97,7 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
     with ExitStack() as stack:
         with _cache_errors(corpus):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(files.locked(folder.with_suffix(".lock")))
+            stack.enter_context(atomic_files.locked(folder.with_suffix(".lock")))
         if folder.exists():
             try:
                 return _read(corpus_hash, tokenizer)  # built by another process while this one waited
@@ -116,14 +116,14 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
 def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
     """Raises `ValueError` that says what is missing or damaged."""
     folder = _folder(corpus_hash, tokenizer)
-    for name, entry in files.read_manifest(folder, _REQUIRED).items():
+    for name, entry in atomic_files.read_manifest(folder, _REQUIRED).items():
         try:
             found = os.stat(folder / name, follow_symlinks=False)
         except OSError as problem:
             raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
         if _sha256(str(folder / name), found.st_ino, found.st_size, found.st_mtime_ns) != entry["sha256"]:
             raise ValueError(f"the content of {name} has changed since it was written")
-    meta = json.loads(files.read_regular(folder / "meta.json"))
+    meta = json.loads(atomic_files.read_regular(folder / "meta.json"))
     splits = {split: SplitSize(**size) for split, size in meta["splits"].items()}
     return TokenFile(folder, corpus_hash, tokenizer, meta["tokenizer_hash"], splits)
 
@@ -131,7 +131,7 @@ def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: str, inode: int, size: int, modified: int) -> str:
     """The hash of a file, computed once in a process: every batch asks, and a gigabyte takes a second or two."""
-    return files.sha256(path)
+    return atomic_files.sha256(path)
 
 
 @contextmanager
@@ -140,14 +140,14 @@ def _cache_errors(corpus: Corpus) -> Iterator[None]:
         yield
     except OSError as problem:
         raise OSError(
-            f"cannot write the token file of corpus {corpus} in {files.cache_folder()}: "
+            f"cannot write the token file of corpus {corpus} in {atomic_files.cache_folder()}: "
             f"{problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be written and has room"
         ) from problem
 
 
 def _folder(corpus_hash: str, tokenizer: str) -> Path:
     key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer]).encode()).hexdigest()[:ID_LENGTH]
-    return files.cache_folder() / "tokens" / key
+    return atomic_files.cache_folder() / "tokens" / key
 
 
 def _check_splits(corpus: Corpus, documents: Documents) -> None:
@@ -177,17 +177,17 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
 
 def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
-        files.remove(leftover)
+        atomic_files.remove(leftover)
     temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(6)}.building")
     temporary.mkdir()
     try:
         _fill(temporary, corpus, documents, spec)
         if folder.exists():  # a damaged one, out of the way by a rename: who maps it goes on with what is there
-            files.remove(folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building")))
+            atomic_files.remove(folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building")))
         temporary.rename(folder)
-        files.sync_folder(folder.parent)
+        atomic_files.sync_folder(folder.parent)
     finally:
-        files.remove(temporary)
+        atomic_files.remove(temporary)
 
 
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
@@ -211,10 +211,10 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
         "cut_characters": documents.cut,
         "splits": splits,
     }
-    files.write_json(folder / "meta.json", meta)
+    atomic_files.write_json(folder / "meta.json", meta)
     # Apart, since there can be thousands, and every batch reads meta.json.
-    files.write_json(folder / "sources.json", documents.files)
-    files.seal(folder, _OWN)
+    atomic_files.write_json(folder / "sources.json", documents.files)
+    atomic_files.seal(folder, _OWN)
 
 
 def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Iterator[UInt[np.ndarray, " token"]]:

@@ -26,8 +26,8 @@ from procpre_interp.model.layers import (
     observed,
 )
 from procpre_interp.model.lens import LensInterface
-from procpre_interp.notebook import fields_html, table_html
-from procpre_interp.seeding import stream
+from procpre_interp.core.html import fields_html, table_html
+from procpre_interp.core.seeding import stream
 
 NORMAL_BLOCK = 16
 """torch's CPU generator makes normal numbers in blocks of this many, the last, partial one differently."""

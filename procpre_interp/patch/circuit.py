@@ -17,7 +17,7 @@ from procpre_interp.patch.graph import Edge, Graph, node_of
 from procpre_interp.patch.metrics import metric_named
 from procpre_interp.patch.replacement import another_pair
 from procpre_interp.patch.rewired import Rewired, WriterValues, block_sizes, blocks, prepare, run_writers, writer_values
-from procpre_interp.registry import unknown_name
+from procpre_interp.core.registry import unknown_name
 
 Replacement = Literal["corrupted", "zero", "mean", "resample"]
 Search = Literal["top", "greedy"]

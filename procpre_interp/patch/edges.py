@@ -27,7 +27,7 @@ from procpre_interp.patch.rewired import (
     writer_points,
     writer_values,
 )
-from procpre_interp.registry import unknown_name
+from procpre_interp.core.registry import unknown_name
 
 Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
 GradientRun = Literal["corrupted", "clean"]

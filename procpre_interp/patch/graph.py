@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from procpre_interp.model import ModelConfig
-from procpre_interp.registry import unknown_name
+from procpre_interp.core.registry import unknown_name
 
 Edge = tuple[str, str]
 """Writer and reader: ("embed", "blocks.0.attn.head.1.q")."""

@@ -15,7 +15,7 @@ from transformer_lens.utilities import get_act_name
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
-from procpre_interp.registry import unknown_name
+from procpre_interp.core.registry import unknown_name
 
 HEAD_POINTS = ("q", "k", "v", "z")
 """Points with an axis for heads; of a layer without a head, the heads stand side by side."""

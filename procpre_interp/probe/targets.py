@@ -15,7 +15,7 @@ from procpre_interp.data.procedural.sequence import SequenceTask
 from procpre_interp.data.procedural.stack import Stack
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.data.vocab import HaystackVocab
-from procpre_interp.registry import unknown_name
+from procpre_interp.core.registry import unknown_name
 
 Mask = Bool[Tensor, "batch query key"]
 """True where the key is meant for the query."""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
-from procpre_interp.files import remove
+from procpre_interp.core.atomic_files import remove
 from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters, torch_defaults
 from procpre_interp.train.evaluate import evaluate, summarise
-from procpre_interp.train.intervene import Interventions
+from procpre_interp.train.interventions.apply import Interventions
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import NativeStep
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor

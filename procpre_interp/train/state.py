@@ -16,7 +16,7 @@ import safetensors.torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.files import CHECKSUM_PLACE, atomic_write, check_checksum, read_regular, with_checksum
+from procpre_interp.core.atomic_files import CHECKSUM_PLACE, atomic_write, check_checksum, read_regular, with_checksum
 
 Status = Literal["finished", "diverged"]
 

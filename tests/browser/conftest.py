@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from procpre_interp.runs import RunStore
+from procpre_interp.store.store import RunStore
 from tests.results import fill
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="`make test-app` installs what these tests need")

@@ -17,7 +17,7 @@ from procpre_interp.data.procedural.sorting import ascending
 from procpre_interp.data.ragged import Ragged, keep_only
 from procpre_interp.data.task import TASKS
 from procpre_interp.data.vocab import Vocab
-from procpre_interp.seeding import numpy_stream
+from procpre_interp.core.seeding import numpy_stream
 
 PRIMITIVES = ("identity", "reverse", "sort", "set", "delete", "rotate")
 """The steps, in the order of their ids."""

@@ -15,7 +15,7 @@ from jaxtyping import UInt
 from tokenizers import Tokenizer as Model
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from procpre_interp.config import ID_LENGTH
+from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.data.corpus import END_OF_DOCUMENT
 from procpre_interp.data.vocab import TextVocab
 

@@ -1,0 +1,1 @@
+"""Measures that need finished runs."""

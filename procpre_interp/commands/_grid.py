@@ -1,0 +1,94 @@
+"""The work of `procpre-interp sweep`: runs, tables, transfer maps and the report."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from procpre_interp.commands._conditions import print_results
+from procpre_interp.commands.sweep import SweepCommand
+from procpre_interp.commands._run_one import read_config
+from procpre_interp.core.config import from_dict, to_yaml
+from procpre_interp.claims.text import map_effects_table
+from procpre_interp.store.outcomes import cost_of
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.views.html_report import conditions_report
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.plan import Plan, Sweep, map_table, results, run_sweep
+from procpre_interp.sweep.live_table import live_table
+from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
+from procpre_interp.train import TrainConfig
+from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
+
+
+def run(command: SweepCommand, path: Path) -> int:
+    """Run what is missing of the sweep in `path`, print tables, write the report.
+
+    Exit code 1 where a run failed or nothing is finished.
+    """
+    may_start = time_limit(command.minutes)
+    if command.outcome not in OUTCOMES:
+        raise unknown_name("outcome", command.outcome, list(OUTCOMES))
+    fields = read_config(path)
+    if command.replicates is not None:
+        fields["replicates"] = command.replicates
+    sweep = from_dict(Sweep, fields, str(command.config))
+    store = RunStore(command.out)
+    show = live_table(store, command.workers)
+    planned, problems = run_sweep(sweep, store, workers=command.workers, show=show, may_start=may_start)
+    table = results(planned, store, problems)
+    if table.empty or "finished" not in set(table["status"]):
+        print("no cell is finished; the same command goes on from here")
+        return 1
+    finished = table.loc[table["status"] != "failed"]
+    about = metadata(planned, store) | {"maps": maps(planned, finished, command.outcome)}
+    store.write_table(planned.table_name, finished, about)
+    report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
+    print_results(finished, about)
+    for each in about["maps"]:
+        if each["problem"]:
+            print(f"\n{each['title']}: {each['problem']}")
+            continue
+        rows = map_effects_table(each["effects"])
+        print_frame(stdout_console(), rows, f"\n{each['title']}", left=["Method", "Player", "Decision"])
+    for run, problem in problems.items():
+        print(f"failed: {planned.labels.get(run, run)}: {problem}")
+    for row in planned.cells.loc[planned.cells["problem"] != ""].to_dict("records"):
+        print(f"failed: seed {row['replicate']} phase 2: {row['label']}: {row['problem']}")
+    missing = len(planned.cells) - len(table) + planned.deferred
+    print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
+    print(f"report: {report}   table: {planned.table_name} in {command.out}")
+    return 1 if len(finished) < len(table) else 0
+
+
+def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
+    """What a reader of the table must know."""
+    sweep = planned.sweep
+    phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
+    return {
+        "title": sweep.title or sweep.name,
+        "protocol": " ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
+        "config": to_yaml(sweep),
+        **sweep.about,
+        "cost": cost_of(planned.configs, store),
+    }
+
+
+def training(train: TrainConfig) -> str:
+    """A phase's training in a few words."""
+    return f"{train.steps:,} steps of batch {train.batch_size}, lr {train.learning_rate:g}, {train.schedule}"
+
+
+def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
+    """Every transfer map of the sweep: its title and its effects, one row a method and player, or what it lacks."""
+    found = []
+    for each in planned.sweep.filled_maps:
+        entry = {"title": f"Transfer map of {each.phase1}: {', '.join(each.players)}", "effects": [], "problem": ""}
+        rows = map_table(planned, table, each)
+        try:
+            effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
+            entry["effects"] = effects.to_dict("records")
+        except ValueError as problem:  # no complete replicate: what else there is can be reported all the same
+            entry["problem"] = str(problem)
+        found.append(entry)
+    return found

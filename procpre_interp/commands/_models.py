@@ -1,0 +1,262 @@
+"""The models that `probe` and `patch` look at: of stored runs at some stage, or a GPT-2 of Hugging Face's."""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from procpre_interp.core.config import from_dict, parse_yaml, shown
+from procpre_interp.data import Task
+from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
+from procpre_interp.model import HookedTransformer, from_huggingface
+from procpre_interp.pipeline.execute import load_model
+from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.stats.resampling import bootstrap_interval, interval_note
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
+
+Format = Literal["table", "csv", "json"]
+MOST_ROWS = 80
+"""Of a table on the screen."""
+TEXT = ("site", "other", "score", "name", "matrix", "kind", "label", "component", "writer", "reader", "search", "mask")
+TEXT += ("circuit", "first", "second", "task")
+"""Columns of words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What `probe` and `patch` share: which models, which task, and where the table goes."""
+
+    stage: StageName = "finished"
+    """Which model of a run's lineage: before or after phase 1, fresh, transplanted, or finished."""
+    task: str | None = None
+    """Another task than the stage's own, whose tokens the model knows: a name, or YAML such as '{name: dyck, k: 4}'."""
+    sequences: int = 128
+    """Sequences, or pairs, to measure on."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+    format: Format = "table"
+    """table for people (means over runs), csv and json for programs (every row)."""
+    html: Path | None = None
+    """Also write one HTML file with the figures and the whole table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, its task, and what names it in a table."""
+
+    run: str
+    """Unique among the subjects: tables are grouped by it."""
+    replicate: int
+    model: HookedTransformer
+    task: Task
+    fresh: HookedTransformer | None
+    """The same before any training; none for a model from elsewhere."""
+    stage: StageName | None
+    """None: a model from elsewhere, of which no stages are known."""
+    when: str
+    """The stage in words, such as "after phase 2"; empty for a model from elsewhere."""
+
+
+def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
+    """The models that are named: RUN, RUN@STEP, or a folder with Hugging Face's config.json; each of them once.
+
+    Raises `ValueError` for none, an unknown run, a stage that a model does not have, and a folder without --task.
+    """
+    check_named(names, what)
+    if command.sequences < 1:
+        raise ValueError(f"sequences={command.sequences}; there must be at least 1")
+    task = None if command.task is None else named_task(command.task)
+    store = RunStore(command.store)
+    made = {name: _of_run(name, command.stage, task, store) for name in dict.fromkeys(names) if not is_foreign(name)}
+    folders = {Path(name).resolve(): name for name in names if is_foreign(name)}
+    labels = folder_labels(list(folders.values()), taken=[subject.run for subject in made.values()])
+    made |= {name: _of_folder(name, label, command.stage, task) for name, label in zip(folders.values(), labels)}
+    # Two names of one run, or of one folder, are one subject: else it would count twice among the n.
+    return list({made[name].run: made[name] for name in names if name in made}.values())
+
+
+def check_named(names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` where no run is named."""
+    if not names:
+        raise ValueError(f"procpre-interp {what} wants a RUN or several; `procpre-interp runs` lists them")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether this is a folder of Hugging Face's, and no run."""
+    folder = Path(name)
+    return (folder / "config.json").is_file() and not (folder / "manifest.json").is_file()
+
+
+def folder_labels(folders: Sequence[str], *, taken: Collection[str] = ()) -> list[str]:
+    """What to call each folder: the shortest end of its path that no other one has, and that is not `taken`.
+
+    So `a/checkpoint-1000` and `b/checkpoint-1000` are told apart, and `.` has the folder's own name.
+    """
+    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    tails = [["/".join(path.parts[-n:]) for n in range(1, len(path.parts) + 1)] for path in paths]
+    labels = []
+    for index, own in enumerate(tails):
+        others = {tail for other in tails[:index] + tails[index + 1 :] for tail in other}.union(taken)
+        labels.append(next((tail for tail in own if tail not in others), str(paths[index])))
+    return labels
+
+
+def _of_folder(folder: str, label: str, stage: StageName, task: Task | None) -> Subject:
+    if task is None:
+        raise ValueError(f"{folder} is a model without a task; give --task, whose token ids must be the model's")
+    if stage != "finished":
+        raise ValueError(f"{folder} is a model without stages, so --stage {stage} has no meaning for it")
+    task.prepare()
+    return Subject(label, 0, _fits(from_huggingface(folder), task), task, None, None, "")
+
+
+def _of_run(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
+    run_id, _, step = name.partition("@")
+    run = store.open(run_id)
+    if step and not step.isdecimal():
+        raise ValueError(f"{name}: after @ comes a step, one of {run.steps}")
+    found = stages(run, store)
+    check_stage(run, found, stage)
+    if step and stage != "finished":
+        raise ValueError(f"{name} with --stage {stage}; a step is one of the run's own training, of stage finished")
+    chosen = found[stage]
+    model = load_model(run, int(step)) if step else chosen.model
+    task = task or chosen.task
+    task.prepare()
+    before = found["phase1_fresh" if stage.startswith("phase1") else "fresh"].model
+    label = f"{run.id}@{int(step)}" if step else run.id
+    when = STAGES[stage] if "phase1" in found or stage != "finished" else "after training"
+    return Subject(label, run.seed, _fits(model, task), task, before, stage, f"step {step}" if step else when)
+
+
+def of_stored_runs(names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` where a model from elsewhere is among them, which has no other moments to compare with."""
+    for name in names:
+        if is_foreign(name):
+            raise ValueError(f"{name} is a model without stages; --what {what} wants runs")
+
+
+def named_task(text: str) -> Task:
+    """A task from its name, or from YAML with its fields."""
+    try:
+        fields = parse_yaml(text)
+    except ValueError as problem:
+        raise ValueError(f"--task {shown(text)} is no YAML: {problem}") from None
+    if isinstance(fields, str):
+        fields = {"name": fields}
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise ValueError(f"--task {shown(text)}; give a name, or YAML such as '{{name: dyck, k: 4}}'")
+    return from_dict(Task, fields).resolve()
+
+
+def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:
+    if task.d_vocab > model.config.d_vocab or task.n_ctx > model.config.n_ctx:
+        raise ValueError(
+            f"{task.name} has {task.d_vocab} token ids and sequences of {task.n_ctx}; the model knows "
+            f"{model.config.d_vocab} ids and {model.config.n_ctx} positions"
+        )
+    return model
+
+
+def table_of(found: Sequence[Subject], measure: Callable[[Subject], pd.DataFrame]) -> pd.DataFrame:
+    """The measurements of several models, one below the other: run, replicate and stage first."""
+    tables = []
+    for subject in found:
+        table = measure(subject)
+        place = {"run": subject.run, "replicate": subject.replicate, "stage": subject.stage}
+        tables.append(pd.DataFrame(place, index=table.index).join(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a table people are shown: what names a row, and its numbers."""
+
+    keys: tuple[str, ...]
+    values: tuple[str, ...]
+    spread: str | None = None
+    """Key whose values become columns, each with the first of `values`; a last row has the second. Default: none."""
+
+
+def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """The table for people, as text: one row a place, numbers as means over runs with their intervals.
+
+    Rows of one run and place, such as random draws, are averaged first.
+    """
+    keys, values = list(columns.keys), list(columns.values)
+    each = table.groupby(["run", *keys], sort=False, dropna=False, as_index=False).agg(dict.fromkeys(values, "mean"))
+    several = len(set(table["run"])) > 1
+    rows = []
+    for _, group in each.groupby(keys, sort=False, dropna=False):
+        row = {key: _cell(value) for key, value in group.iloc[0][keys].items()}
+        for value in values:
+            found = bootstrap_interval(group[value].dropna().to_numpy(dtype=float))
+            row[value] = _cell(found.estimate)
+            if several and len(group) > 1:
+                row[value] += f" [{_cell(found.low)}, {_cell(found.high)}]"
+        rows.append(row | ({"n": str(len(group))} if several else {}))
+    return pd.DataFrame(rows)
+
+
+def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.DataFrame]:
+    """A table of `over_runs` with one row per place and a column per value of `spread`, in parts that fit the width."""
+    if columns.spread is None or text.empty:
+        return [text]
+    places = [key for key in columns.keys if key != columns.spread]
+    value, reference = columns.values[:2]
+    wide = text.pivot(index=places, columns=columns.spread, values=value).fillna("")
+    # In the order that they came in: as text, head 10 would stand before head 2.
+    order = pd.MultiIndex.from_frame(text.loc[:, places].drop_duplicates())
+    wide = wide.reindex(order).loc[:, list(dict.fromkeys(text[columns.spread]))]
+    last = text.groupby(columns.spread)[reference].first()[list(wide)].tolist()
+    rows = pd.concat(
+        [wide.reset_index(), pd.DataFrame([[reference, *[""] * (len(places) - 1), *last]], columns=[*places, *wide])],
+        ignore_index=True,
+    )
+    parts: list[list[str]] = [[]]
+    for score in map(str, wide):
+        if parts[-1] and frame_width(rows.loc[:, [*places, *parts[-1], score]]) - GAP > width:
+            parts.append([])
+        parts[-1].append(score)
+    return [rows.loc[:, [*places, *part]] for part in parts]
+
+
+def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence[go.Figure], title: str) -> None:
+    """Print the table as asked, and write the HTML file."""
+    if command.format == "csv":
+        print(table.to_csv(index=False), end="")
+    elif command.format == "json":
+        print(table.to_json(orient="records", indent=1))
+    else:
+        runs, text = len(set(table["run"])), over_runs(table, columns)
+        console = stdout_console()
+        for part in spread_out(text, columns, console.width):
+            print_frame(console, part.head(MOST_ROWS), title, left=[key for key in columns.keys if key in TEXT])
+            title = ""
+            if len(part) > MOST_ROWS:
+                console.print(f"{MOST_ROWS} of {len(part)} rows")
+        if runs > 1:
+            console.print(f"Means over {runs} runs, and intervals: {interval_note(runs)}")
+        console.print("--format csv has every row and column")
+    if command.html is not None:
+        sections = [Section(title="Figures", blocks=list(figures)), Section(title="Every row", blocks=[table])]
+        where = write_report(command.html, title, [each for each in sections if each.blocks])
+        if command.format == "table":
+            print(f"report: {where}")
+
+
+def _cell(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def stage_title(found: Sequence[Subject], what: str) -> str:
+    """What was measured, and at which stages of the runs; nothing is said of models from elsewhere."""
+    when = ", ".join(dict.fromkeys(subject.when for subject in found if subject.when))
+    return f"{what} ({when})" if when else what

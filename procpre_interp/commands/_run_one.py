@@ -1,0 +1,197 @@
+"""What `train` and `transfer` share: a task chosen by name, defaults from YAML, one run with progress."""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from procpre_interp.commands._options import take
+from procpre_interp.core.config import LARGEST_YAML, coerce, from_dict, parse_yaml, shown, yaml_fields
+from procpre_interp.data import TASKS, Task
+from procpre_interp.engine.processes import Event, progress_event
+from procpre_interp.pipeline.execute import Architecture, RunConfig, execute
+from procpre_interp.core.plugins import load_plugin, locate
+from procpre_interp.engine.progress import RunProgress
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.core.terminal import default_store
+from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions.base import Intervention
+
+HELP_FLAGS = ("-h", "--help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
+
+    --import FILE.py registers tasks, controls and interventions of your own, and may be given several times.
+    --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
+    --intervene 'NAME field=value ...' does something to the run, and may be given several times: entropy_penalty,
+    matched_entropy, rewind or rate, such as --intervene 'rewind selector=mlp steps=[0,500]', or a closed-form
+    initialisation: tensor_scale, spectrum_law, mimetic, mimetic_paper, low_rank_identity, mean_embedding,
+    position_code.
+    """
+
+    task: Task
+    """What the model is trained on."""
+    seed: int = 0
+    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    model: Architecture = field(default_factory=Architecture)
+    """Shape of the model; n_ctx and d_vocab follow from the task."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+
+
+def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[str]]:
+    """Fields from --config and --task, and the arguments that are left. Raises `ValueError` without any task."""
+    path, arguments = take(arguments, "--config")
+    name, arguments = take(arguments, "--task")
+    interventions, arguments = take_interventions(arguments)
+    fields: dict[str, Any] = {}
+    if path is not None:
+        fields = read_config(Path(path))
+    if interventions:
+        train = fields.get("train") or {}
+        listed = train.get("interventions") or [] if isinstance(train, dict) else None
+        if not isinstance(listed, list):
+            raise ValueError(f"{path}: train: {shown(train)}; --intervene adds to a list of interventions there")
+        fields["train"] = {**train, "interventions": [*listed, *interventions]}
+    if name is not None:
+        given = fields.get("task")
+        keep = given if isinstance(given, dict) and given.get("name") in (None, name) else {}
+        fields["task"] = {**keep, "name": name}
+    if "task" not in fields:
+        if not any(flag in arguments for flag in HELP_FLAGS):
+            raise ValueError(f"procpre-interp {command} wants --task NAME. There are: {', '.join(TASKS)}")
+        fields["task"] = {"name": "dyck"}
+    return fields, arguments
+
+
+def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Fields of what `--intervene` asks for, and the other arguments. Raises `ValueError` for a mistake."""
+    found: list[dict[str, Any]] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, text = argument.partition("=")
+        if flag != "--intervene":
+            rest.append(argument)
+            continue
+        text = text if equals else next(remaining, "")
+        try:
+            found.append(parse_intervention(text))
+        except ValueError as problem:
+            raise ValueError(f"--intervene {shown(text)}: {problem}") from None
+    return found, rest
+
+
+def parse_intervention(text: str) -> dict[str, Any]:
+    """Fields of "NAME field=value ...", values in YAML. Raises `ValueError` for what is no intervention."""
+    name, *pairs = shlex.split(text) or [""]
+    fields: dict[str, Any] = {"name": name}
+    for pair in pairs:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{shown(pair)} is no field=value")
+        if field in fields:
+            raise ValueError(f"{shown(field)} is given twice")
+        try:
+            fields[field] = parse_yaml(value)
+        except ValueError as problem:
+            raise ValueError(f"{shown(field)}: {problem}") from None
+    from_dict(Intervention, fields)  # so that a mistake is said at once
+    return fields
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Fields from a YAML file that the user passed, its `plugins` loaded: files relative to its folder, or modules.
+
+    Raises `ValueError` for a mistake in it or in a plugin.
+    """
+    fields = read_yaml(path)
+    names = fields.pop("plugins", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: plugins: {str(names)[:100]!r} is no list of files and modules, such as [my.py]")
+    for name in names:
+        load_plugin(locate(name, path.parent))
+    return fields
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Fields from a YAML file. Raises `ValueError` when it holds none."""
+    with path.open("rb") as file:
+        return yaml_fields(file.read(LARGEST_YAML + 1), str(path))
+
+
+def as_default(command: type, fields: dict[str, Any]) -> Any:
+    """An instance of the command's dataclass with these fields, to be tyro's default."""
+    store = fields.pop("store", None)
+    config = from_dict(RunConfig, fields)
+    values: dict[str, Any] = {
+        "task": config.task,
+        "seed": config.seed,
+        "model": config.model,
+        "train": config.train,
+    }
+    if store is not None:
+        values["store"] = Path(coerce(store, str, "store"))
+    return command(**values)
+
+
+def run_one(config: RunConfig, store_path: Path) -> Run:
+    """Execute a run with progress on stderr, and print its outcome."""
+    store = RunStore(store_path)
+    console = Console(stderr=True)
+    if (note := config.compile_note) is not None:
+        console.print(note, markup=False, highlight=False)
+    run_id = config.run_id
+    label = f"{config.task.name} {run_id}"
+    if store.is_finished(run_id):
+        console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)
+
+    def waiting(seconds: float) -> None:
+        if seconds == 0:
+            console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
+
+    # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
+    unsaid = [note] if (note := config.kernel_note) is not None else []
+
+    with RunProgress(label, console) as progress:
+
+        def show(state: Any, train: TrainConfig) -> None:
+            while unsaid:
+                progress.say(unsaid.pop())
+            if state.step % 10 == 0 or state.step == 1:
+                progress(progress_event(run_id, state, train))
+
+        def tell(text: str) -> None:
+            progress(Event(run_id, "note", problem=text))
+
+        run = execute(config, store, on_step=show, waiting=waiting, on_note=tell)
+        progress(Event(run_id, "finished"))
+    print_outcome(run)
+    return run
+
+
+def print_outcome(run: Run) -> None:
+    """The run's id, what came out, and where it is, on stdout."""
+    summary = run.summary
+    print(f"run {run.id} ({run.folder})")
+    print(f"  {summary['status']} after {summary['steps']} steps, {summary['seconds']:.1f} s: {summary['stop_reason']}")
+    if summary["status"] == "finished":
+        print(
+            f"  test: accuracy {summary['accuracy']:.1%}, exact match {summary['exact_match']:.1%}, "
+            f"loss {summary['loss_nats']:.4f} nats a token"
+        )
+        for name in ("perplexity", "bits_per_byte"):
+            if name in summary:
+                print(f"        {name.replace('_', ' ')} {summary[name]:.4f}")
+    if summary["prompt_overlap"]:
+        print(
+            f"  note: the space of prompts is too small to hold any out; {summary['prompt_overlap']:.0%} of the "
+            "validation prompts occur in training"
+        )

@@ -1,0 +1,1 @@
+"""How runs are executed, and what reports on them."""

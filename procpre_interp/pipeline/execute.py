@@ -1,0 +1,373 @@
+"""Two-phase experiments as runs: a config says everything, its hash names the run, parents are part of it."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from procpre_interp.ablate import Ablation
+from procpre_interp.core.config import content_hash, from_dict, to_yaml
+from procpre_interp.data import Split, Task
+from procpre_interp.data.stream import TaskStream
+from procpre_interp.data.task import is_separable, prompt_overlap
+from procpre_interp.model import (
+    HookedTransformer,
+    ModelConfig,
+    canonical_selector,
+    load_weights,
+    save_weights,
+    select,
+    torch_defaults,
+)
+from procpre_interp.core.plugins import loaded
+from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
+from procpre_interp.core.seeding import stream
+from procpre_interp.stats.summary import time_to_breakthrough
+from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
+from procpre_interp.transfer import Donor, TransferConfig, Weights, positions_carried, transplant
+
+TEST_EXAMPLES = 4000
+"""Sequences of the final test."""
+
+ATTEMPTS = 3
+"""How often a run is computed before we give up on a disk that damages its kept weights."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """Shape of the model, apart from what the task fixes. Defaults: the paper's small diagnostic model."""
+
+    n_layers: int = 2
+    """Blocks."""
+    n_heads: int = 4
+    """Attention heads a block."""
+    d_model: int = 16
+    """Width of the residual stream."""
+    d_mlp: int | None = None
+    """Neurons of an MLP; none: 4 d_model."""
+    n_ctx: int | None = None
+    """Positions; none: what the task asks for."""
+    tied: bool = False
+    """Whether W_U is the transpose of W_E."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parent:
+    """A finished run from which components are taken."""
+
+    run: str
+    """Its id."""
+    selector: str = "all"
+    """Which components: attn, mlp, ln, blocks.0.attn.head.2, ...; embeddings follow the transfer options."""
+    step: int | None = None
+    """A checkpoint's step; none: the final weights."""
+    ablation: Ablation | None = None
+    """Damage done to the parent's weights before the transfer."""
+    place: int = 0
+    """Which of the independent draws of its damage this parent has. `RunConfig.resolve` fills in where a damaged parent
+    stands among the run's parents, counted from 0; runs stored before it did so have one draw for all of them."""
+
+    def canonical(self, place: int) -> "Parent":
+        """The same parent with its place, and its selectors spelt in one way, so that two spellings name one run."""
+        damage = self.ablation
+        if damage is None:
+            place = 0
+        else:
+            damage = dataclasses.replace(damage, selector=canonical_selector(damage.selector))
+        return dataclasses.replace(self, selector=canonical_selector(self.selector), ablation=damage, place=place)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One phase of training: a task, a model, and where its weights come from. Phase 1 is a run without parents."""
+
+    version = 1
+
+    task: Task
+    """What the model is trained on."""
+    seed: int = 0
+    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    model: Architecture = field(default_factory=Architecture)
+    """Shape of the model."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+    parents: tuple[Parent, ...] = ()
+    """Runs that give components; several make an assembly, to which each gives others (see `transfer.overlap`)."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """What happens to embeddings and positions. Without parents it has no effect."""
+
+    def __post_init__(self) -> None:
+        # Checked here so that a bad shape is one line before any work is done.
+        config = model_config(self)
+        if config.n_ctx < self.task.n_ctx:
+            raise ValueError(
+                f"sequences of {self.task.n_ctx} tokens are longer than the context n_ctx={config.n_ctx}; "
+                "give a longer n_ctx or a shorter length"
+            )
+
+    def resolve(self) -> "RunConfig":
+        """The config with everything filled in that the numbers depend on: what is hashed."""
+        task = self.task.resolve()
+        shape = dataclasses.replace(
+            self.model,
+            d_mlp=None if self.model.d_mlp == 4 * self.model.d_model else self.model.d_mlp,
+            n_ctx=None if self.model.n_ctx == task.model_n_ctx else self.model.n_ctx,
+        )
+        train = self.train.resolve(model_config(self))
+        if train.freeze is not None:
+            train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
+        parents = tuple(parent.canonical(place) for place, parent in enumerate(self.parents))
+        transfer = self.transfer if parents else TransferConfig()
+        if len(parents) < 2:
+            transfer = dataclasses.replace(transfer, overlap="refuse")
+        return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
+
+    @property
+    def kernel_note(self) -> str | None:
+        """One line when `kernel: auto` falls back to torch, and why; None when it does not."""
+        reason = self.train.why_torch(model_config(self)) if self.train.kernel == "auto" else None
+        return reason and f"kernel: torch, since {reason}"
+
+    @property
+    def compile_note(self) -> str | None:
+        """One line where `resolve` will first compile the native kernel; None where it is there, or is not used."""
+        if self.train.kernel == "torch" or not self.train.needs_compiling(model_config(self)):
+            return None
+        return "compiling the native kernel for this shape: up to a minute, once"
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run: the hash of the resolved config, parents' ids included."""
+        return content_hash(self.resolve())
+
+
+def model_config(config: RunConfig) -> ModelConfig:
+    """The model's shape, its context and vocabulary taken from the task."""
+    shape = config.model
+    return ModelConfig(
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        d_model=shape.d_model,
+        d_mlp=shape.d_mlp,
+        n_ctx=config.task.model_n_ctx if shape.n_ctx is None else shape.n_ctx,
+        d_vocab=config.task.d_vocab,
+        tied=shape.tied,
+    )
+
+
+@torch_defaults()
+def execute(
+    config: RunConfig,
+    store: RunStore,
+    *,
+    on_step: Callable[[TrainState, TrainConfig], None] = lambda state, train: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    waiting: Callable[[float], None] | None = None,
+    on_note: Callable[[str], None] = log.warning,
+) -> Run:
+    """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened.
+
+    Torch's default dtype, device and matmul precision, as the caller may have set them, have no effect. `on_note` is
+    told when files of an unfinished run are damaged, and from where it goes on. Raises `ValueError` for a parent that
+    is missing, damaged or does not fit, and `Interrupted` after Ctrl-C or when `should_stop()` turned true, with the
+    state saved.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return _execute(config, store, on_step, should_stop, waiting, on_note)
+        except _DamagedWeights as damage:
+            on_note(f"{damage}: the run goes back to an earlier state")
+    raise OSError(
+        f"run {config.run_id}: its kept weights were damaged {ATTEMPTS} times before it ended; check the disk"
+    )
+
+
+class _DamagedWeights(Exception):
+    """Kept weights no longer have the content that was written."""
+
+
+def _execute(
+    config: RunConfig,
+    store: RunStore,
+    on_step: Callable[[TrainState, TrainConfig], None],
+    should_stop: Callable[[], bool],
+    waiting: Callable[[float], None] | None,
+    on_note: Callable[[str], None],
+) -> Run:
+    wanted, config = config, config.resolve()
+    run_id = content_hash(config)
+    if store.is_finished(run_id):
+        return store.open(run_id)
+    # What can be refused is refused before the store knows of the run.
+    check_device(config.train.device)
+    config.train.refuse(model_config(config))
+    model = fresh_model(config)
+    if config.train.freeze is not None:
+        select(model.config, config.train.freeze)
+    fresh = model.flat.detach().clone()
+    carried = transplant_into(model, config, store)
+    config.task.prepare()
+    with store.claim(run_id, waiting=waiting) as partial:
+        if partial is None:
+            return store.open(run_id)
+        model = model.to(config.train.device)
+        partial.write_config(to_yaml(config))
+        kernel = {"kernel": config.train.kernel, "kernel_note": wanted.kernel_note}
+        plugins = loaded()
+        marks = {"plugins": [plugin.mark for plugin in plugins]} if plugins else {}
+        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel | marks)
+        for plugin in plugins:
+            if plugin.is_file:
+                partial.write_plugin(plugin)
+        trainer = Trainer(
+            model,
+            config.task,
+            config.train,
+            seed=config.seed,
+            fresh=fresh,
+            state_path=partial.resume_path,
+            on_step=lambda state: on_step(state, config.train),
+            should_stop=should_stop,
+            keep=lambda step: save_weights(model, partial.weights_path(step)),
+            check_kept=partial.check_weights,
+            on_note=on_note,
+        )
+        state = trainer.run()
+        try:
+            partial.check_weights(state.kept)
+        except ValueError as damage:
+            raise _DamagedWeights(str(damage)) from None
+        return _finish(config, partial, model, state, carried)
+
+
+def check_device(device: str) -> None:
+    """Raise `ValueError` where torch cannot use the device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise ValueError(f"device {device!r} cannot be used: {str(problem).splitlines()[0]}") from None
+
+
+def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
+    """A parent's weights, damaged as asked; the damage is drawn from the child's seed, for each place anew."""
+    run = store.open(parent.run)
+    if run.summary["status"] == "diverged":
+        raise ValueError(f"run {run.id} diverged; a parent must have finished")
+    model = load_model(run, step=parent.step)
+    weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    if parent.ablation is not None:
+        place = (parent.place,) if parent.place else ()  # the first parent's stream is that of an only parent
+        generator = stream(seed, "ablation", parent.ablation.name, *place)
+        weights = parent.ablation.apply(weights, model.config, generator=generator)
+    return Donor(weights, model.config, parent.selector)
+
+
+def fresh_model(config: RunConfig) -> HookedTransformer:
+    """The model before any training or transfer: drawn from the run's seed, the same in every condition."""
+    return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
+
+
+@torch_defaults()
+def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False) -> bool:
+    """Give a fresh model what the run's parents give it; whether their positions are carried.
+
+    A `stored` run is made again as it was: of overlapping selectors, which no new run may have unless its config asks
+    for it, the later stands. Raises `ValueError` for a parent that is missing, damaged or does not fit.
+    """
+    donors = [load_donor(parent, store, config.seed) for parent in config.parents]
+    transfer = dataclasses.replace(config.transfer, overlap="later_wins") if stored else config.transfer
+    with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, transfer))
+    return positions_carried(model.config, donors, config.transfer)
+
+
+def with_weights(model: HookedTransformer, weights: Weights) -> HookedTransformer:
+    """`model` with these parameters."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model
+
+
+def run_config(run: Run) -> RunConfig:
+    """The config that a run was made from."""
+    return from_dict(RunConfig, run.config, "config")
+
+
+def load_model(run: Run | str | Path, step: int | None = None) -> HookedTransformer:
+    """The model of a run, given as a `Run` or as its folder, in eval mode: with its final weights, or those of a kept
+    checkpoint."""
+    opened = load_run(run)
+    path = opened.weights_path(step)
+    with opened.reading():
+        return load_weights(path)
+
+
+def load_task(run: Run | str | Path) -> Task:
+    """The task that a run, given as a `Run` or as its folder, was trained on."""
+    return from_dict(Task, load_run(run).config["task"], "task")
+
+
+@torch_defaults()
+def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:
+    """`n` fixed examples of a split, the same ones in every condition of a replicate."""
+    return TaskStream(task, seed=seed, split=split, size=n).batch(0)
+
+
+def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, state: TrainState, carried: bool) -> Run:
+    """Test the trained model, store the tables, and seal the run."""
+    task, train = config.task, config.train
+    history = state.table()
+    diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
+    partial.write_table("history", history)
+    scores: dict[str, float] = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
+    if state.status == "finished":
+        batch = held_out(task, "test", seed=config.seed, n=TEST_EXAMPLES).to(train.device)
+        examples = evaluate(model, batch, autocast=train.precision == "bfloat16")
+        partial.write_table("examples", examples)
+        scores = summarise(examples)
+        scores |= task.extra_metrics(scores["loss_nats"], "test")
+    # A curriculum's short sequences have few prompts, even where the whole task has many.
+    lengths = sorted(set(history["task_length"].dropna().astype(int)))
+    tasks = [task, *(task.at_length(length) for length in lengths)]
+    overlaps = [0.0 if is_separable(each) else prompt_overlap(each) for each in tasks]
+    return partial.finish(
+        {
+            "status": state.status,
+            "stop_reason": state.stop_reason,
+            "task": task.name,
+            "seed": config.seed,
+            "parents": ", ".join(parent.run for parent in config.parents) or None,
+            "components": ", ".join(parent.selector for parent in config.parents) or None,
+            "n_layers": config.model.n_layers,
+            "n_heads": config.model.n_heads,
+            "d_model": config.model.d_model,
+            "n_parameters": model.flat.numel(),
+            "steps": state.step,
+            **scores,
+            "breakthrough_step": broke_through,
+            # A run that broke through was seen to the end, however soon it was ended then.
+            "breakthrough_limit": train.last_step if diverged or broke_through is not None else state.step,
+            "prompt_overlap": max(overlaps),
+            "positions_carried": carried,
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "kernel": train.kernel,
+            "threads": train.threads,
+            "device": train.device,
+        }
+    )
+
+
+def breakthrough_step(history: pd.DataFrame, task: Task, state: TrainState) -> int | None:
+    """First evaluation of the whole task at or above its threshold; none of a diverged run, nor of short sequences."""
+    if state.status == "diverged":
+        return None
+    return time_to_breakthrough(history.loc[history["task_length"].isna()], task.breakthrough_accuracy)

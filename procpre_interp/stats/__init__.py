@@ -1,0 +1,1 @@
+"""Statistics over replicates: tables in, tables out. No torch."""

@@ -1,0 +1,137 @@
+"""Players of a transfer map and their coalitions: which are compared, their names, their places in the model.
+
+A coalition is the set of players that were transferred. Tables name it by its players joined with "|" in the order of
+`players`; "" is nothing transferred. A player is a selector of `model/components.py`, or `pos` or `embed`.
+"""
+
+import itertools
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal, TypedDict, get_args
+
+from procpre_interp.core.config import unknown_name
+from procpre_interp.core.seeding import numpy_stream
+
+Method = Literal["add_one_in", "leave_one_out", "shapley"]
+Grain = Literal["component", "layer", "layer_component", "head", "matrix", "head_matrix"]
+
+MAX_EXACT_PLAYERS = 5
+"""Players up to which Shapley values are exact (32 coalitions)."""
+
+
+def coalition_name(chosen: Iterable[str], players: Sequence[str]) -> str:
+    """The chosen players joined with "|" in the order of `players`; "" for none."""
+    _check(players)
+    chosen = set(chosen)
+    for name in sorted(chosen - set(players)):
+        raise unknown_name("player", name, list(players))
+    return _join(chosen, players)
+
+
+def condition_name(phase1: str, chosen: Iterable[str], given: str = "") -> str:
+    """What a sweep calls the transfer of these players from a pretraining, beside what every coalition is `given`."""
+    return f"{phase1} {{{', '.join(chosen)}}}" + (f" + {given}" if given else "")
+
+
+def orders(players: Sequence[str], *, replicate: int, n_orders: int = 4) -> list[tuple[str, ...]]:
+    """Random orders of the players, in pairs of an order and its reverse; more of them begin with the same ones.
+
+    Source: Mitchell et al. 2022, Sampling permutations for Shapley value estimation (antithetic sampling).
+    """
+    if n_orders < 2 or n_orders % 2:
+        raise ValueError(f"{n_orders=}; orders are drawn in pairs, so give an even number from 2 on")
+    generator = numpy_stream(replicate, "orders of players")
+    drawn = [tuple(players[int(i)] for i in generator.permutation(len(players))) for _ in range(n_orders // 2)]
+    return [order for one in drawn for order in (one, one[::-1])]
+
+
+def comparisons(
+    method: str, players: Sequence[str], *, replicate: int, n_orders: int = 4
+) -> list[tuple[str, str, str]]:
+    """Pairs of coalitions whose outcomes a method compares: (player, with it, without it), equally many a player.
+
+    A player's effect is the mean difference of its pairs. `add_one_in`: {i} and nothing. `leave_one_out`: the whole,
+    and the whole without i. `shapley`: for each order of the players, those before i with and without i. All orders up
+    to `MAX_EXACT_PLAYERS` players; beyond, those of `orders`, which each replicate draws anew: a bootstrap over
+    replicates then covers the sampling of the orders too.
+    """
+    _check(players)
+    if method == "add_one_in":
+        return [(player, player, "") for player in players]
+    if method == "leave_one_out":
+        return [(one, _join(players, players), _join(set(players) - {one}, players)) for one in players]
+    if method != "shapley":
+        raise unknown_name("method", method, list(get_args(Method)))
+    exact = len(players) <= MAX_EXACT_PLAYERS
+    some = itertools.permutations(players) if exact else orders(players, replicate=replicate, n_orders=n_orders)
+    names = [(order, [_join(order[:size], players) for size in range(len(players) + 1)]) for order in some]
+    return [triple for order, prefixes in names for triple in zip(order, prefixes[1:], prefixes)]
+
+
+def coalitions(players: Sequence[str], methods: Sequence[str], *, replicate: int, n_orders: int = 4) -> list[str]:
+    """The coalitions that the methods compare in one replicate, none twice, "" and the whole first."""
+    names = ["", coalition_name(players, players)]
+    for method in methods:
+        for _, larger, smaller in comparisons(method, players, replicate=replicate, n_orders=n_orders):
+            names += [smaller, larger]
+    return list(dict.fromkeys(names))
+
+
+class Place(TypedDict):
+    """Where in the model a player is; None where its selector does not say."""
+
+    layer: int | None
+    component: str | None
+    head: int | None
+    matrix: str | None
+
+
+_PLACE = re.compile(
+    r"(?:blocks\.(?P<layer>\d+)(?:\.|$))?(?P<component>[a-z]\w*)?(?:\.head\.(?P<head>\d+))?(?:\.(?P<matrix>\w+))?"
+)
+
+
+def place(player: str) -> Place:
+    """Layer, component, head and matrix that a selector of one term names; all None for a union or difference."""
+    found = _PLACE.fullmatch(player.strip())
+    if found is None:
+        return {"layer": None, "component": None, "head": None, "matrix": None}
+    layer, component, head, matrix = found.group("layer", "component", "head", "matrix")
+    return {
+        "layer": None if layer is None else int(layer),
+        "component": "pos" if component == "pos_embed" else component,
+        "head": None if head is None else int(head),
+        "matrix": matrix,
+    }
+
+
+def selector_grid(grain: str, n_layers: int, n_heads: int) -> list[str]:
+    """The players at a grain (see `Grain`) of a model with so many layers, and so many heads in each.
+
+    They cover the model only in part: `matrix` and `layer_component`, for example, leave LayerNorms out.
+    """
+    if min(n_layers, n_heads) < 1:
+        raise ValueError(f"{n_layers=}, {n_heads=}; a model has at least 1 of each")
+    layers = [f"blocks.{layer}" for layer in range(n_layers)]
+    heads = [f"{layer}.attn.head.{head}" for layer in layers for head in range(n_heads)]
+    per_layer = [f"attn.{matrix}" for matrix in ("W_Q", "W_K", "W_V", "W_O")] + ["mlp.W_in", "mlp.W_out"]
+    grids = {
+        "component": ["attn", "mlp", "ln", "pos", "embed"],
+        "layer": layers,
+        "layer_component": [f"{layer}.{part}" for layer in layers for part in ("attn", "mlp")],
+        "head": heads,
+        "matrix": [f"{layer}.{matrix}" for layer in layers for matrix in per_layer],
+        "head_matrix": [f"{head}.{matrix}" for head in heads for matrix in ("W_Q", "W_K", "W_V", "W_O")],
+    }
+    if grain not in grids:
+        raise unknown_name("grain", grain, list(grids))
+    return grids[grain]
+
+
+def _join(chosen: Collection[str], players: Sequence[str]) -> str:
+    return "|".join([player for player in players if player in chosen])
+
+
+def _check(players: Sequence[str]) -> None:
+    if not players or len(set(players)) < len(players) or any(not name or "|" in name for name in players):
+        raise ValueError(f"players {list(players)}; give one or more names, none twice, none empty, none with a |")

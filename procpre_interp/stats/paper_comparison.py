@@ -1,0 +1,122 @@
+"""Ours beside the paper's numbers: do measured gains agree with reported ones in direction? And which one leads?
+
+A verdict is computed from intervals over replicates and a margin that was fixed before the runs; it is never written by
+hand. With few replicates the intervals cover less than they say (`interval_note`), and so do the verdicts.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from procpre_interp.stats.summary import replicate_bootstrap, replicate_matrix
+
+MIN_REPLICATES = 3
+"""Fewer give no verdict."""
+MARGIN = 0.02
+"""Smallest gain that counts as one, share of answer tokens: within +-2 percentage points there is no effect.
+
+Chosen before the runs, since the paper gives no intervals.
+"""
+TOO_FEW = "too few replicates"
+UNDECIDED = "undecided"
+
+
+def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: float) -> str:
+    """Whether the interval of a measured effect agrees with the claimed effect in its direction.
+
+    Effects fall into three regions: below -margin, no effect (-margin to +margin), above +margin. agrees: the whole
+    interval lies in the region of the claimed effect. disagrees: it lies wholly outside of it. undecided: it does
+    neither. The claim's own uncertainty is taken to be none. Empty without a claim (NaN).
+    """
+    if math.isnan(claimed):
+        return ""
+    if n < MIN_REPLICATES:
+        return TOO_FEW
+    if claimed > margin:
+        inside, outside = low > margin, high <= margin
+    elif claimed < -margin:
+        inside, outside = high < -margin, low >= -margin
+    else:
+        inside, outside = low >= -margin and high <= margin, low > margin or high < -margin
+    return "agrees" if inside else "disagrees" if outside else UNDECIDED
+
+
+def compare_gains(
+    table: pd.DataFrame, claimed: Mapping[str, float], *, margin: float, baseline: str = "none"
+) -> pd.DataFrame:
+    """Accuracies and gains over the baseline, paired by replicate, beside claimed accuracies; one row a condition.
+
+    `table` has columns condition, replicate, status and accuracy (NaN where a run diverged or failed, which is
+    counted). The verdict compares gains, since a gain outlives a change of budget better than an accuracy; `n` counts
+    the replicates that have both run and baseline. The baseline has no gain of its own (NaN).
+    """
+    accuracy = replicate_matrix(table, "accuracy")
+    gains = accuracy.sub(accuracy.get(baseline, math.nan), axis=0)
+    measures = {"accuracy": replicate_bootstrap(accuracy), "gain": replicate_bootstrap(gains)}
+    rows = []
+    for condition in map(str, accuracy):
+        row: dict[str, Any] = {"condition": condition}
+        for name, bounds in measures.items():
+            found = bounds.loc[condition]
+            row["n"] = int(found["n"])  # the gain's, which comes last
+            row |= {f"{name}_mean": found["estimate"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+        statuses = table.loc[table["condition"] == condition, "status"].tolist()
+        row |= {status: statuses.count(status) for status in ("diverged", "failed")}
+        row["claimed"] = claimed.get(condition, math.nan)
+        row["claimed_gain"] = row["claimed"] - claimed.get(baseline, math.nan)
+        if condition == baseline:
+            row |= dict.fromkeys(("gain_mean", "gain_low", "gain_high", "claimed_gain"), math.nan)
+        row["verdict"] = effect_verdict(row["gain_low"], row["gain_high"], row["n"], row["claimed_gain"], margin=margin)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare_tasks(
+    table: pd.DataFrame, claimed: Mapping[tuple[str, str, str], float], *, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Accuracies and gains over none beside claimed accuracies: one row a (task, phase1, transfer), as `claimed` has.
+
+    `table` has these columns and those of `compare_gains`, which compares the starts of each task; the baseline is the
+    start "none" with transfer "". Whether position embeddings were carried over is told too.
+    """
+    parts = []
+    for task, rows in table.groupby("task", sort=False):
+        cells = rows.assign(condition=rows["phase1"] + "/" + rows["transfer"])
+        of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
+        part = compare_gains(cells, of_task, margin=margin, baseline="none/")
+        named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
+        carried = {row["condition"] for row in cells.to_dict("records") if row["positions_carried"] is True}
+        named["positions_carried"] = [condition in carried for condition in named["condition"]]
+        parts.append(named.merge(part, on="condition").drop(columns="condition"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def lead(conditions: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
+    """How far one condition leads another, paired by replicate, and which of them that decides for.
+
+    `conditions` has a row a replicate, a column a condition. Decided when the interval of the mean difference excludes
+    zero; else `answer` is undecided, or says that there are too few replicates.
+    """
+    bound = replicate_bootstrap((conditions[first] - conditions[second]).to_frame("lead")).loc["lead"]
+    row = {"best": first, "runner_up": second, "n": int(bound["n"])}
+    row |= {"lead_mean": float(bound["estimate"]), "lead_low": float(bound["low"]), "lead_high": float(bound["high"])}
+    if row["n"] < MIN_REPLICATES:
+        return {**row, "answer": TOO_FEW}
+    return {**row, "answer": first if bound["low"] > 0 else second if bound["high"] < 0 else UNDECIDED}
+
+
+def best_condition(conditions: pd.DataFrame) -> dict[str, Any]:
+    """The condition with the highest mean and its lead over the runner-up, in the replicates that have all of them.
+
+    Both are chosen on the replicates that the interval is made of, which makes it narrower than it should be. Raises
+    `ValueError` for fewer than two conditions, or without such a replicate.
+    """
+    complete = conditions.dropna()
+    if complete.shape[1] < 2 or complete.empty:
+        raise ValueError(
+            f"{complete.shape[::-1]} conditions and complete replicates; a best one needs at least 2 and 1"
+        )
+    first, second = map(str, complete.mean().sort_values(ascending=False, kind="stable").index[:2])
+    return lead(complete, first, second)

@@ -1,0 +1,213 @@
+"""Transfer maps: which players (components, layers, heads) carry the gain of a transfer. Tables in, tables out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from procpre_interp.core.config import unknown_name
+from procpre_interp.stats.coalitions import (
+    MAX_EXACT_PLAYERS,
+    Grain,
+    Method,
+    Place,
+    coalition_name,
+    coalitions,
+    comparisons,
+    condition_name,
+    orders,
+    place,
+    selector_grid,
+)
+from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
+from procpre_interp.stats.summary import decide_tests
+from procpre_interp.stats.survival import restricted_time
+
+__all__ = [
+    "MAX_EXACT_PLAYERS",
+    "OUTCOMES",
+    "Grain",
+    "Method",
+    "Outcome",
+    "Place",
+    "coalition_name",
+    "coalitions",
+    "condition_name",
+    "orders",
+    "place",
+    "selector_grid",
+    "transfer_map",
+]
+
+NOT_OF_DIVERGED_RUNS = ["accuracy", "loss_nats", "area", "breakthrough_step", "tokens_to_target"]
+"""Columns of a results table that count as NaN where the status is diverged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A quantity with one value a run (a row of a results table)."""
+
+    columns: tuple[str, ...]
+    """The columns that it is made of."""
+    measure: Callable[[pd.DataFrame], np.ndarray]
+    """Its value in each row; NaN where there is none."""
+    description: str
+    unit: str
+    reach: Callable[[pd.DataFrame], float]
+    """The largest difference that two runs of the table could have."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether people read its differences in percentage points."""
+        return self.unit.startswith("share")
+
+    @property
+    def scale(self) -> float:
+        """Factor from a stored effect to the one that people read."""
+        return 100.0 if self.is_share else 1.0
+
+    @property
+    def effect_unit(self) -> str:
+        """Unit of the effect that people read."""
+        return "percentage points" if self.is_share else self.unit
+
+
+def _token_limit(runs: pd.DataFrame) -> float:
+    """The smallest token limit. That of a diverged run is only where it ended, so it does not count."""
+    limits, diverged = runs["token_limit"].to_numpy(dtype=float), (runs["status"] == "diverged").to_numpy()
+    return float(limits.min() if diverged.all() else limits[~diverged].min())
+
+
+def _column(name: str, description: str, unit: str, reach: float) -> Outcome:
+    """A column as it stands."""
+    return Outcome(
+        columns=(name,),
+        measure=lambda runs: runs[name].to_numpy(dtype=float),
+        description=description,
+        unit=unit,
+        reach=lambda runs: reach,
+    )
+
+
+OUTCOMES: dict[str, Outcome] = {
+    "accuracy": _column("accuracy", "accuracy", "share of answer tokens", 1.0),
+    "loss_nats": _column("loss_nats", "loss (below 0: better)", "nats per scored token", np.inf),
+    "area": _column("area", "mean validation accuracy over training", "share of answer tokens", 1.0),
+    "restricted_time_steps": Outcome(
+        columns=("breakthrough_step", "limit"),
+        measure=restricted_time,
+        description="time to breakthrough, at most the limit (below 0: sooner)",
+        unit="steps",
+        reach=lambda runs: float(runs["limit"].to_numpy().min()),
+    ),
+    "breakthrough_share": Outcome(
+        columns=("breakthrough_step", "limit"),
+        measure=lambda runs: (runs["breakthrough_step"] <= runs["limit"].to_numpy().min()).to_numpy(dtype=float),
+        description="runs that broke through",
+        unit="share of runs",
+        reach=lambda runs: 1.0,
+    ),
+    "tokens_to_target": Outcome(
+        columns=("tokens_to_target", "token_limit"),
+        measure=lambda runs: np.fmin(runs["tokens_to_target"].to_numpy(dtype=float), _token_limit(runs)),
+        description="tokens to the target, at most the limit (below 0: sooner)",
+        unit="tokens",
+        reach=_token_limit,
+    ),
+}
+
+
+def transfer_map(
+    table: pd.DataFrame,
+    players: Sequence[str],
+    methods: Sequence[str],
+    outcome: str = "accuracy",
+    *,
+    n_orders: int = 4,
+    generator: np.random.Generator | None = None,
+) -> pd.DataFrame:
+    """Effect of each player on an outcome, with 95 % bounds and a sign-flip test: one row a method and player.
+
+    In each replicate, with v(S) the outcome after the transfer of coalition S: `add_one_in` is v({i}) - v({}),
+    `leave_one_out` v(all) - v(all without i), and `shapley` the mean over orders of the players of what i adds to those
+    before it, so that the values of all players sum to v(all) - v({}). Whole replicates are resampled, the same for
+    all rows. `p_holm` is adjusted over the players of a method.
+
+    `table` has one row a coalition and replicate with its status, and the columns of the outcome. A diverged run has
+    no accuracy, loss or area, and counts as no breakthrough; one of another status than that or finished is missing.
+    Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
+    their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
+
+    Effects that are the same in all replicates (`constant`) have the bounds of `resampling.constant_bounds`, and NaN
+    for a loss, whose range is not known.
+
+    Raises `ValueError` for a table without a single complete replicate.
+    """
+    methods = list(dict.fromkeys(methods))
+    if not methods:
+        raise ValueError("no methods; give one or more of add_one_in, leave_one_out, shapley")
+    runs = _runs(table, outcome)
+    reach, measured = OUTCOMES[outcome].reach(runs), OUTCOMES[outcome].measure(runs)
+    values = replicate_matrix(runs.assign(condition=runs["coalition"], value=measured), "value")
+    replicates = [int(replicate) for replicate in values.index.tolist()]
+    rows = zip(values.to_dict("records"), replicates)
+    keys = pd.MultiIndex.from_product([methods, players], names=["method", "player"])
+    effects = pd.DataFrame([_effects(v, players, methods, i, n_orders) for v, i in rows], columns=keys)
+    effects = effects.dropna(how="all")
+    if effects.empty:
+        needed = coalitions(players, methods, replicate=replicates[0], n_orders=n_orders)
+        lacking = ", ".join([repr(name) for name in needed if name not in values][:3])
+        raise ValueError(
+            f"{len(replicates)} replicates, none with all that one effect on {outcome} needs"
+            f"{f'; the table lacks the coalitions {lacking}' if lacking else ''}; finish their runs"
+        )
+    result = replicate_bootstrap(effects, generator=generator).reset_index()
+    result.insert(2, "outcome", outcome)
+    result["constant"], result["p"], result["smallest_p"] = False, np.nan, np.nan
+    for index in np.flatnonzero(result["n"].to_numpy() > 0).tolist():
+        complete = effects.iloc[:, index].dropna().to_numpy()
+        test = sign_flip_test(complete, generator=generator)
+        result.loc[index, ["p", "smallest_p"]] = [test.p, test.smallest_p]
+        if test.n > 1 and np.ptp(complete) <= 1e-12 * (reach if np.isfinite(reach) else 1):
+            result.loc[index, ["low", "high"]] = constant_bounds(test.statistic, test.n, reach)
+            result.loc[index, "constant"] = True
+    tests = result.loc[result["n"] > 0, ["method", "p", "smallest_p", "n"]].rename(columns={"method": "family"})
+    result = result.join(decide_tests(tests)[["p_holm", "smallest_p_holm", "decision"]])
+    return result.fillna({"decision": "undecided: no complete replicate"})
+
+
+def _effects(
+    v: Mapping[str, float], players: Sequence[str], methods: Sequence[str], replicate: int, n_orders: int
+) -> list[float]:
+    """Each player's effect in one replicate, method by method; NaN where a coalition that it needs is missing."""
+    effects, largest = [], max((abs(value) for value in v.values() if not np.isnan(value)), default=0.0)
+    for method in methods:
+        pairs, sums = comparisons(method, players, replicate=replicate, n_orders=n_orders), dict.fromkeys(players, 0.0)
+        for player, larger, smaller in pairs:
+            sums[player] += v.get(larger, np.nan) - v.get(smaller, np.nan)
+        means = np.array(list(sums.values())) * len(players) / len(pairs)
+        # Rounding errors in place of 0 have signs, which the test would count.
+        means[np.abs(means) <= 1e-12 * largest] = 0.0
+        # The values of some players alone would no longer sum to the gain.
+        whole = method != "shapley" or not np.isnan(means).any()
+        effects += (means if whole else np.full(len(players), np.nan)).tolist()
+    return effects
+
+
+def _runs(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """The rows that count, checked; what a diverged run does not have is NaN."""
+    if outcome not in OUTCOMES:
+        raise unknown_name("outcome", outcome, list(OUTCOMES))
+    columns = OUTCOMES[outcome].columns
+    if lacking := [name for name in ("coalition", "replicate", "status", *columns) if name not in table]:
+        raise ValueError(f"a table without {', '.join(lacking)}; {outcome} needs a row a coalition and replicate")
+    runs = table.loc[table["status"].isin(["finished", "diverged"]).to_numpy()].copy()
+    if runs.empty:
+        raise ValueError(f"{len(table)} rows, none of them of a run that finished or diverged; finish the runs first")
+    gone = [name for name in columns if name in NOT_OF_DIVERGED_RUNS]
+    runs[gone] = runs[gone].astype(float).mask(runs["status"] == "diverged")
+    for name in columns:
+        if name.endswith("limit") and not (runs[name] > 0).to_numpy().all():
+            raise ValueError(f"{name} {runs[name].unique().tolist()}; give runs with a {name} above 0")
+    return runs

@@ -1,0 +1,1 @@
+"""Runs and tables on disk: written once, checked when read. No torch."""

@@ -1,0 +1,89 @@
+"""What came out of the cells of an experiment, read from the store. Imports no torch."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.store import RunStore
+
+
+def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
+    """One row a cell that is finished, diverged or failed: its own columns, and what came out (`scores`).
+
+    `cells` has columns run, phase1_run (ids with a blank between; may be empty) and, where some cells cannot be runs,
+    problem; `problems` are those of runs that failed, by id.
+    """
+    ids = [[cell["run"], *cell["phase1_run"].split()] for cell in cells.to_dict("records")]
+    whole = whole_runs((run for runs in ids for run in runs if run), store)
+    rows = []
+    for cell, runs in zip(cells.to_dict("records"), ids):
+        failed = [*filter(None, [cell.pop("problem", "")]), *(problems[run] for run in runs if run in problems)]
+        if failed:
+            rows.append({**cell, "status": "failed", "problem": failed[0]})
+        elif all(run in whole for run in runs):
+            outcome, *parents = (whole[run] for run in runs)
+            rows.append({**cell, **scores(outcome, parents), "problem": ""})
+    return pd.DataFrame(rows)
+
+
+def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, Any]:
+    """What came out of a cell: of its run, and of the run's parents.
+
+    Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
+    between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
+    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together.
+    """
+    summary = outcome.summary
+    broke, finished = summary["breakthrough_step"], summary["status"] == "finished"
+    history = outcome.history()
+    seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
+    step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
+    return {
+        "status": summary["status"],
+        "accuracy": summary["accuracy"],
+        "exact_match": summary["exact_match"],
+        "loss_nats": summary["loss_nats"],
+        "area": float(np.trapezoid(accuracy, step) / np.ptp(step)) if finished and len(step) > 1 else math.nan,
+        "breakthrough_step": math.nan if broke is None else float(broke),
+        "limit": summary["breakthrough_limit"],
+        "tokens_to_target": math.nan if broke is None else float(tokens[step == broke][0]),
+        "token_limit": float(summary["tokens"]),
+        "seconds": summary["seconds"],
+        "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
+        "tokens": summary["tokens"],
+        "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
+        "positions_carried": summary["positions_carried"],
+    }
+
+
+def is_whole(store: RunStore, run: str) -> bool:
+    """Whether the run is finished and undamaged."""
+    try:
+        return store.is_finished(run)
+    except DamagedRun:
+        return False
+
+
+def whole_runs(runs: Iterable[str], store: RunStore) -> dict[str, Run]:
+    """Those of the runs that are finished and undamaged, each opened once, by id."""
+    found = {}
+    for run in dict.fromkeys(runs):
+        with suppress(UnknownRun, DamagedRun):
+            if is_whole(store, run):
+                found[run] = store.open(run, verify=False)
+    return found
+
+
+def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:
+    """What those of the runs cost that are finished, each counted once: their number, CPU-seconds and tokens."""
+    summaries = [run.summary for run in whole_runs(runs, store).values()]
+    return {
+        "runs": len(summaries),
+        "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),
+        "tokens": sum(summary["tokens"] for summary in summaries),
+    }

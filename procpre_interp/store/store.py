@@ -1,0 +1,360 @@
+"""The run store: one folder a run, named by the hash of its config, written once and checked when read.
+
+    STORE/runs/<run id>/     config.yaml  environment.json  history.parquet  examples.parquet (optional)
+                             summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
+    STORE/partial/<run id>/  a run being written, with resume.safetensors; the process at work holds
+                             <run id>.lock beside it
+    STORE/tables/            <name>.parquet: results of experiments over many runs; the footer holds their metadata
+                             and a checksum of the file
+
+A run moves from `partial` to `runs` by one rename, so whatever stands in `runs` was finished. Files and
+tables only: nothing here needs torch.
+"""
+
+import difflib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from procpre_interp.core import atomic_files
+from procpre_interp.core import schema
+from procpre_interp.core.environment import environment, now
+from procpre_interp.core.html import fields_html, table_html
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.store.run import (
+    DamagedRun,
+    PartialRun,
+    Run,
+    UnknownRun,
+    is_numeric,
+    load_history,
+    load_run,
+    read_manifest,
+    read_run,
+    read_summary,
+    unfinished_fields,
+)
+
+__all__ = [
+    "DamagedRun",
+    "PartialRun",
+    "Run",
+    "RunStore",
+    "Table",
+    "UnknownRun",
+    "environment",
+    "load_histories",
+    "load_history",
+    "load_run",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FOOTER = b"procpre_interp"
+"""Entry of a table's footer: JSON with `checksum` and `metadata`."""
+_TEXT_COLUMNS = ("run", "condition", "label", "phase1_run", "status")
+_NUMBER_COLUMNS = ("replicate", "accuracy", "loss_nats", "breakthrough_step", "limit", "seconds", "phase1_seconds")
+_FIRST_COLUMNS = ["run", "status", "created", "problem"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A stored table of an experiment and what is to be known about it."""
+
+    name: str
+    frame: pd.DataFrame
+    metadata: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is about, its size, and its first rows."""
+        seen = {name: self.metadata.get(name) for name in ("title", "claim", "verdict", "task", "protocol", "created")}
+        size = f"{len(self.frame):,} rows, {len(self.frame.columns)} columns"
+        rows = self.frame.head(5).itertuples(index=False, name=None)
+        return fields_html(f"Table {self.name}", seen | {"size": size}) + table_html(self.frame.columns, rows)
+
+
+class RunStore:
+    """The runs and tables below one folder. Nothing is created before something is written."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; a run store is a folder")
+
+    def __repr__(self) -> str:
+        return f"RunStore({str(self.path)!r})"
+
+    @contextmanager
+    def claim(
+        self,
+        run_id: str,
+        *,
+        timeout_seconds: float | int | None = None,
+        waiting: Callable[[float], None] | None = None,
+    ) -> Iterator[PartialRun | None]:
+        """Take a run to compute it, or None when it is finished.
+
+        While another process is at it, this waits and calls `waiting` with the seconds waited. Left before
+        `finish`, the folder stays as it is, to be resumed. Raises `TimeoutError` after `timeout_seconds`, and
+        `DamagedRun`.
+        """
+        if self.is_finished(run_id):
+            yield None
+            return
+        folder = self._partial(run_id)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_files.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting):
+            if self.is_finished(run_id):  # by whom we waited for
+                yield None
+                return
+            folder.mkdir(exist_ok=True)
+            yield PartialRun(id=run_id, folder=folder, finished_folder=self._finished(run_id))
+
+    def is_finished(self, run_id: str) -> bool:
+        """Whether the run is there. Raises `DamagedRun` when it is, but not as it was written."""
+        folder = self._finished(run_id)
+        if not folder.is_dir():
+            if os.path.lexists(folder):  # it stands where the run would go
+                raise DamagedRun(folder, "it is no folder")
+            return False
+        try:
+            read_manifest(folder)
+        except UnknownRun:  # deleted this moment
+            return False
+        return True
+
+    def open(self, run_id: str | Path, *, verify: bool = True) -> Run:
+        """The finished run with this id, the unique beginning of one, the path of its folder, or the newest for
+        "latest".
+
+        A path must be that of a run of this store, since ids come from stored configs and from addresses too;
+        `load_run` opens any other. Without `verify` each file's content is checked when it is read, instead of all of
+        them now. Raises `UnknownRun`, or `DamagedRun`.
+        """
+        return read_run(self._finished(self._resolve(self._named(run_id))), verify=verify)
+
+    def query(self, /, **equals: Any) -> pd.DataFrame:
+        """One row a run, newest first: its summary, its status and, where it is damaged, the problem.
+
+        Status is finished, diverged, damaged, running (a process is at it) or interrupted. `equals` keeps the
+        rows whose columns have these values. Sizes are compared with the manifest, and the summary's content; other
+        contents are not read.
+        """
+        partial = _folders(self.path / "partial")  # first: a run that moves meanwhile is met twice, not never
+        found = (_summary_row(folder) for folder in _folders(self.path / "runs"))
+        rows = [row for row in found if row is not None]
+        seen = {row["run"] for row in rows}
+        for folder in partial:
+            if folder.name not in seen:
+                status = "running" if atomic_files.is_locked(self._lock(folder.name)) else "interrupted"
+                row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
+                rows.append(row | unfinished_fields(folder))
+        table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
+        table = table.loc[:, _FIRST_COLUMNS + [column for column in table if column not in _FIRST_COLUMNS]]
+        table = table.sort_values("created", ascending=False, kind="stable", ignore_index=True)
+        for column, value in equals.items() if rows else ():
+            if column not in table:
+                raise unknown_name("column of the runs", column, list(table))
+            table = table.loc[_equals(table[column], column, value)]
+        return table.reset_index(drop=True)
+
+    def delete(self, run_id: str) -> None:
+        """Remove one run, finished, damaged or interrupted; its id in full. Raises `UnknownRun`.
+
+        Raises `ValueError` while a process is at it.
+        """
+        places = [self._finished(run_id), self._partial(run_id)]
+        if not any(os.path.lexists(place) for place in places):
+            raise self._unknown(run_id)
+        hidden = self.path / "partial" / f".{run_id}.deleted"
+        hidden.parent.mkdir(exist_ok=True)
+        try:
+            with atomic_files.locked(self._lock(run_id), timeout_seconds=0):
+                for place in filter(os.path.lexists, places):
+                    # Out of sight by one rename first, so that nobody meets a half-deleted run.
+                    atomic_files.remove(hidden)
+                    atomic_files.remove(place.rename(hidden))
+        except TimeoutError:
+            raise ValueError(f"run {run_id} is being written by another process; stop that first") from None
+
+    def write_table(self, name: str, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
+        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent."""
+        folder = self.path / "tables"
+        folder.mkdir(parents=True, exist_ok=True)
+        footer = {"checksum": atomic_files.CHECKSUM_PLACE, "metadata": atomic_files.plain({"created": now(), **metadata})}
+        arrow, buffer = pa.Table.from_pandas(table, preserve_index=False), io.BytesIO()
+        with pq.ParquetWriter(buffer, arrow.schema) as writer:
+            writer.write_table(arrow)
+            writer.add_key_value_metadata({_FOOTER: json.dumps(footer, allow_nan=False)})
+        with atomic_files.atomic_write(folder / f"{_checked(name)}.parquet") as temporary:
+            temporary.write_bytes(atomic_files.with_checksum(buffer.getvalue()))
+        (folder / f"{name}.json").unlink(missing_ok=True)  # of a version that wrote the metadata there
+
+    def read_table(self, name: str) -> Table:
+        """The stored table. Raises `UnknownRun`, or `ValueError` when its file is damaged."""
+        path = self.path / "tables" / f"{_checked(name)}.parquet"
+        if name not in (names := self.tables()):
+            raise UnknownRun(str(unknown_name("table", name, names)))
+        try:
+            frame, metadata = _read_table(path)
+            _check_table(frame, metadata)
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
+            if not os.path.lexists(path):
+                raise UnknownRun(f"table {name} was deleted while it was read") from None
+            said = " ".join(str(problem).split())
+            raise ValueError(f"table {name} is damaged: {said}. Repeat the command that wrote it.") from None
+        return Table(name=name, frame=frame, metadata=metadata)
+
+    def tables(self, prefix: str = "") -> list[str]:
+        """Names of the stored tables, newest first."""
+        times = {}
+        for path in (self.path / "tables").glob("*.parquet"):
+            if path.name.startswith(prefix) and _NAME.fullmatch(path.stem):
+                with suppress(FileNotFoundError):  # deleted this moment
+                    times[path.stem] = path.lstat().st_mtime_ns
+        return sorted(times, key=lambda name: times[name], reverse=True)
+
+    def _finished(self, run_id: str) -> Path:
+        return self.path / "runs" / _checked(run_id)
+
+    def _partial(self, run_id: str) -> Path:
+        return self.path / "partial" / _checked(run_id)
+
+    def _lock(self, run_id: str) -> Path:
+        # Beside the folder, not in it: so it is held through the rename, and never ends up in a finished run.
+        return self.path / "partial" / f"{run_id}.lock"
+
+    def _named(self, run: str | Path) -> str:
+        """The id in the path of a run's folder; anything else as it is."""
+        path = Path(run)
+        if path.name == str(run):  # no path
+            return path.name
+        if path.parent.resolve() in (self.path.resolve() / "runs", self.path.resolve() / "partial"):
+            return path.name
+        raise UnknownRun(
+            f"{str(run)[:200]!r} is no name of a run, nor a folder of this store; load_run opens any run's"
+        )
+
+    def _resolve(self, run_id: str) -> str:
+        if run_id == "latest":
+            created = self.query()
+            created = created.loc[created["status"].isin(["finished", "diverged"])]
+            if created.empty:
+                raise UnknownRun(f"no finished run in {self.path}")
+            return str(created["run"].iloc[0])
+        if self._finished(run_id).is_dir():
+            return run_id
+        matches = [folder.name for folder in _folders(self.path / "runs") if folder.name.startswith(run_id)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise UnknownRun(f"run {run_id!r} is not unique: {', '.join(sorted(matches)[:8])}")
+        raise self._unknown(run_id)
+
+    def _unknown(self, run_id: str) -> UnknownRun:
+        if self._partial(run_id).is_dir():
+            return UnknownRun(f"run {run_id} is not finished; repeat its command to go on where it stopped")
+        ids = [folder.name for folder in _folders(self.path / "runs")]
+        close = difflib.get_close_matches(run_id, ids, n=3)
+        hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
+        return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
+
+
+def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The evaluations of all runs of an experiment's table (columns condition, label, replicate, run).
+
+    One row an observation, these columns first; then a line for each run that is missing or damaged.
+    """
+    columns = ["condition", "label", "replicate", "run"]
+    histories, problems = [], []
+    for cell in table[columns].itertuples(index=False, name=None):
+        try:
+            history = store.open(cell[3], verify=False).history()
+        except (UnknownRun, DamagedRun) as problem:
+            problems.append(str(problem))
+        else:
+            rest = history.drop(columns=columns, errors="ignore")
+            histories.append(pd.DataFrame(dict(zip(columns, cell)), index=rest.index).join(rest))
+    empty = pd.DataFrame(columns=[*columns, "split", "step"])
+    return (pd.concat(histories, ignore_index=True) if histories else empty), problems
+
+
+def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
+    """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
+    content = atomic_files.read_regular(path)
+    footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
+    if footer is None:
+        metadata = schema.parse_json(atomic_files.read_regular(path.with_suffix(".json")))
+    else:
+        about = schema.parse_json(footer)
+        atomic_files.check_checksum(content, about["checksum"])
+        metadata = about["metadata"]
+    return pd.read_parquet(io.BytesIO(content)), metadata
+
+
+def _check_table(frame: pd.DataFrame, metadata: Any) -> None:
+    """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
+    schema.check_metadata(metadata)
+    for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
+        if name in _NUMBER_COLUMNS and not is_numeric(frame, name):
+            raise ValueError(f"its column {name} holds more than numbers")
+        if name in _TEXT_COLUMNS and not all(isinstance(value, str) for value in frame[name].dropna().tolist()):
+            raise ValueError(f"its column {name} holds more than text")
+
+
+def _summary_row(folder: Path) -> dict[str, Any] | None:
+    """A finished run's row of the list; None where it was deleted meanwhile."""
+    try:
+        return {**read_summary(folder), "run": folder.name, "problem": None}
+    except UnknownRun:
+        return None
+    except DamagedRun as damage:
+        return {"run": folder.name, "status": "damaged", "created": _modified(folder), "problem": damage.problem}
+
+
+def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
+    """Rows that have the value; text (from a command line) is read as a number in a numeric column."""
+    if value is None:
+        return column.isna()
+    known = column.dropna()
+    if isinstance(value, str) and len(known) and known.map(lambda item: isinstance(item, bool)).all():
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{name}={value!r}: the column {name} holds true and false")
+        value = value.lower() == "true"
+    elif isinstance(value, str) and pd.api.types.is_numeric_dtype(column.dtype):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError(f"{name}={value!r}: the column {name} holds numbers") from None
+    return column == value
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UnknownRun(f"{name!r} is no name of a run or table (letters, digits, '.', '_' and '-')")
+    return name
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [path for path in parent.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _modified(folder: Path) -> str:
+    """When a folder last changed; now, where it went away this moment."""
+    try:
+        return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    except OSError:
+        return now()

@@ -1,0 +1,1 @@
+"""Claims as experiments: what to run, what to measure, how to judge."""

@@ -1,0 +1,1 @@
+"""Grids of transfers over replicates."""

@@ -1,0 +1,67 @@
+"""The interventions of one run: asked at each step, done to model and optimiser."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from procpre_interp.data.task import Batch
+from procpre_interp.model import HookedTransformer, flat_mask
+from procpre_interp.train.interventions.base import Initial
+from procpre_interp.train.optimiser import FlatAdamW
+from procpre_interp.train.settings import TrainConfig
+
+
+class Interventions:
+    """What a config has done to a run. Changes the initial weights of `model` at once; make it before any step.
+
+    Raises `ValueError` for one that cannot be done to this run.
+    """
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        config: TrainConfig,
+        examples: Callable[[int], Batch],
+        *,
+        seed: int,
+        fresh: Float[Tensor, " n_parameters"] | None = None,
+    ) -> None:
+        self.model, self.each = model, config.interventions
+        start = model.flat.detach().clone()
+        fresh = start if fresh is None else fresh.to(start.device)
+        for intervention in self.each:
+            intervention.check(model, config.last_step)
+            intervention.initialise(model, Initial(fresh=fresh, start=start, examples=examples, seed=seed))
+        self.initial = Initial(fresh=fresh, start=model.flat.detach().clone(), examples=examples, seed=seed)
+        self.masks = [flat_mask(model, intervention.selector).to(start.device) for intervention in self.each]
+        self._rates: tuple[tuple[float, float], ...] = ()
+        self._scales: tuple[Tensor, Tensor] | None = None
+
+    def set_weights(self, step: int, optimiser: FlatAdamW) -> None:
+        """What happens to weights before this step."""
+        for intervention, mask in zip(self.each, self.masks):
+            values = intervention.weights_before(step, self.initial)
+            if values is not None:
+                optimiser.assign(mask, values)
+
+    def scales(self, step: int) -> tuple[Float[Tensor, " n_parameters"], Float[Tensor, " n_parameters"]] | None:
+        """Factors on the learning rate of each parameter and on its decay; None: all 1."""
+        rates = tuple(intervention.rate(step) for intervention in self.each)
+        if rates != self._rates:
+            self._rates, self._scales = rates, None
+            if any(rate != (1.0, 1.0) for rate in rates):
+                learning, decay = torch.ones_like(self.initial.start), torch.ones_like(self.initial.start)
+                for mask, factors in zip(self.masks, rates):
+                    for scale, factor in zip((learning, decay), factors):
+                        scale[mask] *= factor
+                self._scales = learning, decay
+        return self._scales
+
+    def backward(self, batch: Batch, step: int) -> None:
+        """Add the gradients of all penalties to those of the parameters."""
+        for intervention in self.each:
+            penalty = intervention.penalty(self.model, batch, step)
+            if penalty is not None:
+                penalty.backward()

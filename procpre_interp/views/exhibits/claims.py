@@ -1,0 +1,232 @@
+"""Do the claims hold? Verdicts, contrasts with their margins, and the replicates and runs that they rest on."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from procpre_interp.claims.judge import QUICK, Contrast, compared_values, find_claims, trained
+from procpre_interp.stats.paper_comparison import MARGIN
+from procpre_interp.core.config import unknown_name
+from procpre_interp.claims.text import (
+    claim_title,
+    contrasts_table,
+    measure_of,
+    predicted,
+    question_title,
+    verdicts_table,
+    why,
+)
+from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.views.exhibits.results import survival_of
+from procpre_interp.views.plots.axes import require
+from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
+from procpre_interp.store.store import RunStore
+from procpre_interp.core.terminal import beside_package
+
+Judged = Mapping[str, Any]
+"""A claim as `claims.judge` gives it, with `source` and `cells`."""
+
+FOLDER = beside_package("experiments") / "results" / "claims"
+"""The claim files that come with the package."""
+
+SOURCES = {"bundled": "results that come with the package", "store": "this store"}
+"""Where a result is from, in words."""
+
+NUMBERS = ("margin", "estimate", "low", "high")
+"""What a contrast has in the unit of its measure."""
+
+COMPARED = ["task", "phase1", "transfer", "gain_mean", "gain_low", "gain_high", "n", "paper_gain", "verdict"]
+"""What the summary of the diagnostic table has."""
+
+READING_FOREST = (
+    "A contrast can be supported only where its whole interval lies on the shaded side of its dotted margin, and "
+    "refuted only where it lies wholly on the other; the marker says what its tests and missing runs leave of that."
+)
+
+CANNOT_SAY = {
+    "supported": "Supported says where the mean over seeds lies, not that each seed shows it.",
+    "refuted": "Refuted says that the mean is not where it was predicted, not why.",
+    "undecided": "Undecided says neither that there is an effect nor that there is none.",
+}
+"""Verdict -> what it must not be taken for."""
+
+
+def load_claims(
+    store: RunStore | None = None, folder: Path | None = FOLDER
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """All judged claims by name, smoke tests as "quick-<name>", and a line for each file that cannot be read."""
+    return find_claims(store, folder, quick=True)
+
+
+def named_claims(names: Iterable[str], store: RunStore | None = None) -> dict[str, Judged]:
+    """Those of the claims that there are, in the order of the names."""
+    found, _ = load_claims(store)
+    return {name: found[name] for name in names if name in found}
+
+
+def overview(claims: Mapping[str, Judged]) -> pd.DataFrame:
+    """One row per claim, as text: the sentence, its verdict, primary contrast, name, where it comes from."""
+    table = verdicts_table(list(claims.values()))
+    table = table.assign(Name=list(claims), From=[claim["source"] for claim in claims.values()])
+    first = ["Claim", "Verdict", "Estimate", "Predicted", "n", "From", "Name"]
+    return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
+
+
+def answer(claims: Mapping[str, Judged]) -> Answer:
+    """How many claims have which verdict; smoke tests are no evidence, and told apart."""
+    counts = Counter(claim["verdict"] for claim in claims.values() if not claim["quick"])
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CANNOT_SAY if counts[verdict])
+    n_quick = sum(claim["quick"] for claim in claims.values())
+    beside = f" Smoke tests, which are no evidence: {n_quick}." if n_quick else ""
+    text = f"Of {counts.total()} claims: {said}.{beside}" if said else beside.strip()
+    return Answer(text, decided=counts.total() > counts["undecided"])
+
+
+def cannot_say(claim: Judged) -> str:
+    """What the verdict of a claim must not be taken for, in a few sentences."""
+    if claim["quick"]:
+        return "A smoke test says that the code runs, and nothing of the claim."
+    task = f" ({claim['task']})" if isinstance(claim.get("task"), str) else ""
+    n = claim["contrasts"][0]["n"]
+    seen = f"It is about one model, task{task}, budget and protocol, with n = {n} seeds; others were not tried."
+    return f"{CANNOT_SAY[claim['verdict']]} {seen}"
+
+
+def rows_of(claim: Judged) -> pd.DataFrame:
+    """All contrasts as text, with why each verdict is what it is."""
+    table = contrasts_table(claim).assign(Why=[why(row, quick=claim["quick"]) for row in claim["contrasts"]])
+    first = ["Contrast", "Verdict", "Estimate", "Predicted", "n", "Why"]
+    return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
+
+
+def describe_contrast(claim: Judged, contrast: str) -> str:
+    """One contrast as arithmetic, its verdict and why."""
+    row = _contrast(claim, contrast)
+    verdict = row["verdict"].capitalize() or "Not predicted"
+    return f"{row['contrast']} = {row['formula']}\n{verdict}: {why(row, quick=claim['quick'])}"
+
+
+def contrasts(claim: Judged) -> Exhibit:
+    """All contrasts of a claim with their intervals and margins, the primary one first."""
+    table = pd.DataFrame(claim["contrasts"])
+    bounds = list(NUMBERS)
+    table[bounds] = table[bounds].astype(float)
+    scales = np.array([measure_of(measure).scale for measure in table["measure"]])
+    shown = table.assign(axis=[measure_of(measure).axis for measure in table["measure"]])
+    shown[bounds] = table[bounds].mul(scales, axis=0)
+    return Exhibit(
+        name="contrasts",
+        figure=contrast_forest(shown, title=claim_title(claim)),
+        reading=READING_FOREST,
+        table=table.drop(columns=["weights"], errors="ignore"),
+        notes=(
+            "The first contrast was named before the runs and decides; the others are adjusted for their number.",
+            f"Margin: the smallest difference that counts. {claim['margin']}",
+        ),
+    )
+
+
+def why_no_replicates(claim: Judged, contrast: str) -> str:
+    """Why nothing can be shown of what a contrast compares; empty where it can."""
+    row = _contrast(claim, contrast)
+    if "weights" not in row:
+        return "This claim file is older than its contrasts' weights: judge it again with `claims --run`."
+    return "" if len(_compared(row, claim)) else "No replicate has finished runs of all that this contrast compares."
+
+
+def replicates(claim: Judged, contrast: str) -> Exhibit:
+    """What a contrast compares in each replicate, and its value there. Raises `ValueError` where there is nothing."""
+    if reason := why_no_replicates(claim, contrast):
+        raise ValueError(reason)
+    row = _contrast(claim, contrast)
+    values = _compared(row, claim)
+    weights = [float(weight) for weight in row["weights"].values()]
+    pairs = values.assign(value=values.to_numpy(dtype=float) @ weights).rename_axis("replicate").reset_index()
+    about = measure_of(row["measure"])
+    shown = {**row, "level": about.level_axis, "axis": about.titled("the contrast")}
+    shown |= {key: about.scale * (np.nan if row[key] is None else row[key]) for key in NUMBERS}
+    labels = dict(
+        claim["cells"][["condition", "label"]].drop_duplicates("condition").itertuples(index=False, name=None)
+    )
+    side = f": {predicted(row)} {about.unit}".rstrip() if row["predicted"] else ""
+    return Exhibit(
+        name="replicates",
+        figure=paired_values(
+            pairs.assign(**(about.scale * pairs.drop(columns="replicate")).to_dict("series")),
+            shown,
+            labels=labels,
+            title=question_title(f"{row['contrast']}{side}?", row["verdict"] or "not predicted"),
+        ),
+        reading="Left, what was compared, one row per seed; right, the contrast in that seed: a mean that few seeds "
+        "make is no regularity.",
+        table=pairs,
+    )
+
+
+def was_trained(claim: Judged, contrast: str) -> bool:
+    """Whether what a contrast compares are runs, which have a time to breakthrough, and not measurements."""
+    cells = _trained_cells(claim, contrast)
+    return len(cells) > 0 and {"breakthrough_step", "limit"} <= set(cells)
+
+
+def survival(claim: Judged, contrast: str) -> Exhibit:
+    """Time to breakthrough of the conditions that a contrast compares. Raises `ValueError` where none was trained."""
+    if not was_trained(claim, contrast):
+        raise ValueError("what this contrast compares was measured, not trained: it has no time to breakthrough")
+    return survival_of(_trained_cells(claim, contrast), "claim_survival")
+
+
+def beside_the_paper(summary: pd.DataFrame, margin: float = MARGIN) -> Exhibit:
+    """Gains of `experiments/table1.py` beside the paper's; `summary` as `comparison.compare_tasks` gives it."""
+    rows = summary.loc[summary["paper_gain"].notna()].rename(columns={"paper_gain": "claimed_gain"})
+    label = rows["phase1"].astype(str) + ", " + rows["transfer"].astype(str)
+    counts = rows["verdict"].value_counts()
+    verdict = ", ".join(f"{count} {name}" for name, count in counts.items())
+    title = question_title("Do the gains go the paper's way?", f"Of {len(rows)}: {verdict}")
+    return Exhibit(
+        name="beside_the_paper",
+        figure=gains_beside(rows.assign(label=label), margin=margin, title=title),
+        reading="Ours agrees with the paper's where its interval lies on the same side of the grey band as the "
+        "diamond; only directions are compared, since budgets differ.",
+        table=rows.drop(columns=["claimed_gain"]).assign(paper_gain=rows["claimed_gain"]),
+    )
+
+
+def load_beside(store: RunStore | None = None) -> tuple[pd.DataFrame, str]:
+    """The summary for `beside_the_paper` and where it is from: that of the store's `table1`, else the bundled one."""
+    if store is not None and "table1" in store.tables("table1"):
+        stored = store.read_table("table1")
+        if isinstance(stored.metadata, dict) and (summary := stored.metadata.get("summary")):  # not of older ones
+            table = pd.DataFrame(summary).rename(columns={"claimed_gain": "paper_gain"})
+            require(table, COMPARED, "ours beside the paper's in table1")
+            if table["paper_gain"].notna().to_numpy().any():
+                return table, SOURCES["store"]
+    return pd.read_csv(FOLDER.parent / "table1_summary.csv"), SOURCES["bundled"]
+
+
+def command(name: str) -> str:
+    """What computes a claim, smoke test or not."""
+    quick = name.startswith(QUICK)
+    return f"procpre-interp claims {shlex.quote(name.removeprefix(QUICK))} --run{' --quick' if quick else ''}"
+
+
+def _compared(row: Mapping[str, Any], claim: Judged) -> pd.DataFrame:
+    found = Contrast(name=row["contrast"], weights=row["weights"], measure=row["measure"])
+    return compared_values(found, claim["cells"])
+
+
+def _trained_cells(claim: Judged, contrast: str) -> pd.DataFrame:
+    cells, names = trained(claim["cells"]), list(_contrast(claim, contrast).get("weights", {}))
+    return cells.loc[cells["condition"].isin(names)]
+
+
+def _contrast(claim: Judged, name: str) -> dict[str, Any]:
+    for row in claim["contrasts"]:
+        if row["contrast"] == name:
+            return row
+    raise unknown_name("contrast", name[:60], [row["contrast"] for row in claim["contrasts"]])

@@ -1,0 +1,165 @@
+"""What was generated? Sequences of any task: the roles of their tokens, what is scored, the structure behind."""
+
+import dataclasses
+import math
+import typing
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from procpre_interp.data import TASKS, Batch, Task
+from procpre_interp.data.mixture import Mixture, Shuffled
+from procpre_interp.data.procedural.automata import CellularAutomaton
+from procpre_interp.data.procedural.dyck import BracketTask
+from procpre_interp.data.tokens import token_names, token_roles
+from procpre_interp.views.exhibits.exhibit import Exhibit
+from procpre_interp.views.plots.axes import fit_to_phone
+from procpre_interp.views.plots.sequences import automaton_figure, depth_figure, token_grid
+from procpre_interp.core.seeding import stream
+
+MADE_OF_OTHERS = ("mixture", "shuffled")
+"""Tasks whose fields are tasks."""
+CHOICES = {"corpus": ("python-stdlib", "docstrings"), "tokenizer": ("byte", "bpe:1024", "bpe:4096")}
+"""Of text fields: no path can be given, since a form must not read any file."""
+MOST_POSITIONS = 256
+"""Positions that a grid shows."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a task that a form can ask for."""
+
+    name: str
+    kind: Literal["int", "float", "choice"]
+    default: Any
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+
+def fields(name: str) -> list[Field]:
+    """The fields of a task in the order of its class; none of those that are tasks, or that `resolve` fills in."""
+    kind, found = TASKS[name], []
+    types = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        declared = types[field.name]
+        inner = [each for each in get_args(declared) if each is not type(None)] or [declared]
+        if get_origin(declared) is Literal:
+            found.append(Field(field.name, "choice", field.default, get_args(declared)))
+        elif field.name in CHOICES:
+            found.append(Field(field.name, "choice", field.default, CHOICES[field.name]))
+        elif inner[0] in (int, float):
+            optional = type(None) in get_args(declared)
+            found.append(Field(field.name, "int" if inner[0] is int else "float", field.default, (), optional))
+    return found
+
+
+def build(name: str, parts: list[str] | None = None, **values: Any) -> Task:
+    """A task of these fields; `parts` are the components of a mixture, or the one task that is shuffled, at defaults.
+
+    Raises `ValueError` for a value that does not fit, and for a mixture or a shuffled task without parts.
+    """
+    if name in MADE_OF_OTHERS:
+        if not parts:
+            raise ValueError(f"{name} is made of other tasks: choose {'one' if name == 'shuffled' else 'some'}")
+        made = [TASKS.build(part) for part in parts]
+        return Mixture(tasks=tuple(made)) if name == "mixture" else Shuffled(task=made[0])
+    return TASKS.build(name, **values)
+
+
+def draw(task: Task, seed: int = 0, n: int = 8) -> Batch:
+    """`n` sequences of a seed. The shuffled control of the same seed has the same tokens in another order."""
+    if n < 1:
+        raise ValueError(f"n={n}; draw at least one sequence")
+    return task.batch(n, generator=stream(seed, "playground", task.stream_label))
+
+
+def tokens(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
+    """Generated sequences, each token coloured by its role and marked where it is scored."""
+    batch, rows = draw(task, seed, n), []
+    for sequence in range(n):
+        ids = batch.tokens[sequence].tolist()
+        # A token is scored where the position before it has its prediction scored.
+        scored = [False, *batch.loss_mask[sequence].tolist()[:-1]]
+        known = zip(ids, token_names(task, ids), token_roles(task, batch, sequence), scored)
+        rows += [
+            {"sequence": sequence, "position": position, "id": number, "token": name, "role": role, "scored": is_scored}
+            for position, (number, name, role, is_scored) in enumerate(known)
+        ]
+    table = pd.DataFrame(rows)
+    shown = table.loc[table["position"] < MOST_POSITIONS]
+    cut = f"the first {MOST_POSITIONS} of {batch.tokens.shape[1]} positions; " if len(shown) < len(table) else ""
+    caption = f"{cut}n = {n} generated sequence{'s' * (n != 1)}, seed {seed}"
+    return Exhibit(
+        name="tokens",
+        figure=token_grid(shown, title=f"{task.name}: tokens by role", caption=caption),
+        reading="A row is a sequence from left to right; a dot marks a token whose prediction is trained and scored.",
+        table=table,
+    )
+
+
+def control(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
+    """The shuffled control: the tokens of each sequence in random order. Raises `ValueError` for a shuffled task."""
+    if isinstance(task, Shuffled):
+        raise ValueError("this is the shuffled control already")
+    exhibit = tokens(Shuffled(task=task), seed, n)
+    return dataclasses.replace(
+        exhibit,
+        name="control",
+        figure=fit_to_phone(
+            exhibit.figure.update_layout(title_text=f"Shuffled {task.name}: the same tokens in random order")
+        ),
+        reading="The same sequences without their structure: what phase 1 teaches on these is not owed to structure.",
+    )
+
+
+def depth(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
+    """How many brackets are open after each token. Raises `ValueError` for a task without brackets."""
+    if not isinstance(task, BracketTask):
+        raise ValueError(f"{task.name} has no brackets, so no depth")
+    batch = draw(task, seed, n)
+    opened = np.where(batch.tokens.numpy() < task.k, 1, -1).cumsum(axis=1)
+    sequence, position = np.indices(opened.shape)
+    table = pd.DataFrame({"sequence": sequence.ravel(), "position": position.ravel(), "depth": opened.ravel()})
+    return Exhibit(
+        name="depth",
+        figure=depth_figure(table, title=f"{task.name}: depth of the stack"),
+        reading="A model that predicts a close must know what the stack holds: the deeper, the more it must keep.",
+        table=table,
+    )
+
+
+def automaton(task: Task, seed: int = 0, example: int = 0) -> Exhibit:
+    """The rows of one generated automaton. Raises `ValueError` for another task."""
+    if not isinstance(task, CellularAutomaton):
+        raise ValueError(f"{task.name} is no cellular automaton")
+    cells = cells_of(task, draw(task, seed, example + 1).tokens[example].numpy())
+    caption = f"sequence {example}, seed {seed}; periodic boundary"
+    return Exhibit(
+        name="automaton",
+        figure=automaton_figure(
+            cells, title=f"Rule {task.rule}: {task.rows} rows of {task.cells} cells", caption=caption
+        ),
+        reading="The first row is random; each row follows from the one above by the rule, three neighbours at a time.",
+        table=pd.DataFrame(cells, columns=[f"cell {cell}" for cell in range(task.cells)]),
+    )
+
+
+def cells_of(task: CellularAutomaton, symbols: Int[np.ndarray, " pos"]) -> Int[np.ndarray, "row cell"]:
+    """The cells, 0 or 1, that a sequence of symbols stands for."""
+    places = np.arange(task.bits)[::-1]
+    return (symbols[:, None] >> places & 1).reshape(task.rows, task.cells)
+
+
+def facts(task: Task, seed: int = 0, n: int = 64) -> dict[str, str]:
+    """What a reader must know of a task: sizes, how much is scored, and the loss of a uniform guess."""
+    batch = draw(task, seed, n)
+    lengths, scored = batch.lengths.double(), batch.loss_mask.sum().item()
+    return {
+        "Token ids": f"{task.d_vocab:,}",
+        "Longest sequence, tokens": f"{task.n_ctx:,}",
+        "Mean length, tokens": f"{lengths.mean().item():.1f}",
+        "Scored targets": f"{scored / lengths.sum().item():.0%}",
+        "Loss of a guess, nats": f"{math.log(task.d_vocab):.2f}",
+    }

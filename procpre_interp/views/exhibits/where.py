@@ -1,0 +1,232 @@
+"""Where does it live? Effects of the parts of a model on the gain of a transfer, and the curves behind each part."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from procpre_interp.core.config import parse_yaml
+from procpre_interp.claims.text import map_effects_table, question_title
+from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.views.exhibits.results import Results, learning
+from procpre_interp.stats.coalitions import coalitions, condition_name, place
+from procpre_interp.views.plots.axes import add_click_targets
+from procpre_interp.views.plots.heatmaps import METHODS, effect_text, transfer_bars, transfer_heatmap
+from procpre_interp.stats.summary import ALPHA
+from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
+
+READINGS = {
+    "add_one_in": "Blue: this part alone raises the outcome over transferring nothing; red: it lowers it",
+    "leave_one_out": "Blue: the whole transfer is better with this part than without it; red: it is better without",
+    "shapley": "Blue: the part adds to the outcome on average over all sets of other parts; red: it takes away",
+}
+"""How to read the colours of each method."""
+
+MOST_PARTS = 6
+"""Parts that the answer names of each kind; a map of heads has dozens."""
+
+PARTS = {
+    "attn": "attention (queries, keys, values, output) of all layers",
+    "mlp": "MLP of all layers",
+    "ln": "LayerNorms of all layers and the last one",
+    "ln_final": "the last LayerNorm",
+    "pos": "position embeddings",
+    "embed": "token embeddings and unembedding, each the average of the parent's",
+    "blocks": "all layers",
+}
+"""What the names of whole parts stand for."""
+
+METHOD_NAMES = {name: text[0].upper() + text[1:] for name, (_, text) in METHODS.items()}
+"""Method -> what people read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransferMap:
+    """The runs of one transfer map: a row a coalition of players (column coalition) and replicate."""
+
+    title: str
+    players: tuple[str, ...]
+    methods: tuple[str, ...]
+    n_orders: int
+    rows: pd.DataFrame
+    conditions: dict[str, str]
+    """Coalition -> the condition that stands for it in the table."""
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """What the table has of `OUTCOMES`: name -> what people read."""
+        known = {name: each for name, each in OUTCOMES.items() if set(each.columns) <= set(self.rows)}
+        return {name: f"{each.description} ({each.effect_unit})" for name, each in known.items()}
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether some player is a single head or a matrix."""
+        places = [place(player) for player in self.players]
+        return any(spot["head"] is not None or spot["matrix"] is not None for spot in places)
+
+
+def maps(results: Results) -> list[TransferMap]:
+    """The transfer maps of a sweep that have effects. Raises `ValueError` for a table without any."""
+    try:
+        configs = parse_yaml(results.about.get("config") or "")["maps"]
+        pairs = list(zip(configs, results.about["maps"], strict=True))
+        found = [_map(results, config, stored) for config, stored in pairs if stored["effects"]]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise ValueError(f"table {results.name} has no transfer map that can be read") from None
+    if not found:
+        raise ValueError(f"table {results.name} has no transfer map with a complete replicate")
+    return found
+
+
+def _map(results: Results, config: dict, stored: dict) -> TransferMap:
+    players = tuple(dict.fromkeys(effect["player"] for effect in stored["effects"]))
+    methods = tuple(dict.fromkeys(effect["method"] for effect in stored["effects"]))
+    given, n_orders, table = config.get("given", ""), int(config.get("n_orders", 4)), results.table
+    conditions: dict[str, str] = {}
+    for replicate in table["replicate"].unique():
+        for coalition in coalitions(players, methods, replicate=int(replicate), n_orders=n_orders):
+            chosen = coalition.split("|") if coalition else []
+            conditions[coalition] = condition_name(config["phase1"], chosen, given)
+    named = {condition: coalition for coalition, condition in conditions.items()}
+    rows = table.loc[table["condition"].isin(list(named))]
+    rows = rows.assign(coalition=rows["condition"].map(named)).reset_index(drop=True)
+    return TransferMap(
+        title=str(stored["title"]),
+        players=players,
+        methods=methods,
+        n_orders=n_orders,
+        rows=rows,
+        conditions=conditions,
+    )
+
+
+def effects(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame:
+    """Effect of each player by each method, as `transfer_map` gives it."""
+    return transfer_map(found.rows, found.players, found.methods, outcome, n_orders=found.n_orders)
+
+
+def answer(table: pd.DataFrame) -> Answer:
+    """In words: which parts carry the gain or harm it, and which are not decided; the largest effects come first.
+
+    `table` is that of `effects`, of one method and outcome. The rule is that of its column decision: a part counts only
+    where its test is significant after the adjustment for the number of parts (Holm).
+    """
+    about = OUTCOMES[table["outcome"].iloc[0]]
+    better = -1 if "below 0" in about.description else 1
+    helps, harms, rest = [], [], []
+    for row in table.sort_values("estimate", key=abs, ascending=False, kind="stable").to_dict("records"):
+        said = f"{row['player']} ({_bounds(row, about)})"
+        decided = row["decision"] == "significant"
+        (rest if not decided else helps if better * row["estimate"] > 0 else harms).append(said)
+    parts = [f"Carries the gain: {_listed(helps)}."] if helps else []
+    parts += [f"Harms it: {_listed(harms)}."] if harms else []
+    if not parts:
+        parts.append("No part is decided.")
+    parts.append(_rule(table))
+    parts += [f"Not decided, with 95 % intervals of each part alone: {_listed(rest)}."] if rest else []
+    return Answer(" ".join(parts), decided=bool(helps or harms))
+
+
+def heatmap(table: pd.DataFrame) -> Exhibit:
+    """The effects of one method on one outcome over the model; each cell can be clicked, and is its player."""
+    method = str(table["method"].iloc[0])
+    return Exhibit(
+        name=f"transfer_map_{method}",
+        figure=add_click_targets(transfer_heatmap(table, title=_title(table))),
+        reading=f"{READINGS.get(method, 'Blue is up, red is down')}. In brackets the 95 % interval of each part alone; "
+        "bold: decided after the adjustment for the number of parts (Holm).",
+        table=table,
+        notes=_legend(table),
+    )
+
+
+def bars(table: pd.DataFrame) -> Exhibit:
+    """The effects of all methods on one outcome, with intervals."""
+    return Exhibit(
+        name="transfer_effects",
+        figure=transfer_bars(table, title=_title(table)),
+        reading="Intervals are of each part alone, so one that does not cross the line at 0 decides nothing yet: the "
+        "table's decisions are adjusted for the number of parts (Holm). The methods may disagree, where parts replace "
+        "or need one another.",
+        table=table,
+        notes=_legend(table),
+    )
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The effects for people: one row per method and player."""
+    return map_effects_table(table.to_dict("records"))
+
+
+def compared(found: TransferMap, player: str) -> dict[str, str]:
+    """Conditions that show what a player does: condition -> what people read. Those that the table has."""
+    if player not in found.players:
+        raise ValueError(f"no part {player[:40]!r} in this map; there are: {', '.join(found.players)}")
+    others = [each for each in found.players if each != player]
+    named = {
+        "": "nothing",
+        player: f"{player} alone",
+        "|".join(others): f"all but {player}",
+        "|".join(found.players): "all parts",
+    }
+    present = set(found.rows["condition"])
+    return {
+        found.conditions[coalition]: label
+        for coalition, label in named.items()
+        if found.conditions.get(coalition) in present
+    }
+
+
+def curves(results: Results, found: TransferMap, player: str, quantity: str = "accuracy") -> Exhibit:
+    """Learning curves with a player and without it: alone against nothing, and all against all but this one."""
+    labels = compared(found, player)
+    exhibit = learning(results.keep(list(labels)).relabel(labels), quantity)
+    missing = [label for condition, label in labels.items() if condition not in set(exhibit.table["condition"])]
+    notes = (f"Not drawn, as their runs are not in the store: {', '.join(missing)}.",) if missing else ()
+    return replace(exhibit, notes=(*exhibit.notes, *notes))
+
+
+def runs_behind(found: TransferMap, player: str) -> pd.DataFrame:
+    """The runs of these curves: what was transferred, replicate, run, accuracy, breakthrough."""
+    labels = compared(found, player)
+    rows = found.rows.loc[found.rows["condition"].isin(list(labels))]
+    columns = ["replicate", "run", "phase1_run", "status", "accuracy", "breakthrough_step"]
+    shown = rows.assign(transferred=rows["condition"].map(labels))
+    return shown[["transferred", *[name for name in columns if name in shown]]].reset_index(drop=True)
+
+
+def _title(table: pd.DataFrame) -> str:
+    """Which parts are decided, of those of the table; a part counts once, whichever method decides it."""
+    decided = list(dict.fromkeys(table.loc[table["decision"] == "significant", "player"]))
+    question = f"Which parts matter for {str(table['outcome'].iloc[0]).replace('_', ' ')}?"
+    return question_title(question, f"Decided: {_listed(decided)}" if decided else "None is decided")
+
+
+def _legend(table: pd.DataFrame) -> tuple[str, ...]:
+    """What the names of the parts stand for, those that a reader cannot read off a selector."""
+    known = [f"{part} = {PARTS[part]}" for part in dict.fromkeys(table["player"]) if part in PARTS]
+    return (f"Parts: {'; '.join(known)}.",) if known else ()
+
+
+def _rule(table: pd.DataFrame) -> str:
+    """When a part counts as decided, and whether this many replicates could decide any."""
+    rule = f"The rule: p of at most {ALPHA}, adjusted for {len(table)} parts (Holm)"
+    least = float(table["smallest_p_holm"].to_numpy(dtype=float).min())
+    if not least > ALPHA:
+        return f"{rule}."
+    return f"{rule}; with n = {table['n'].max()} replicates it cannot be below {least:.3g}, so no result could decide."
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_PARTS
+    return ", ".join(names[:MOST_PARTS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _bounds(row: dict, about: Outcome) -> str:
+    """An effect and its interval in the unit that people read."""
+    values = [about.scale * float(row[key]) for key in ("estimate", "low", "high")]
+    if np.isnan(values[0]):
+        return "no complete replicate"
+    name = "points" if about.is_share else about.unit
+    estimate, low, high = (effect_text(value, about) for value in values)
+    return f"{estimate} {name}, no interval" if np.isnan(values[1:]).any() else f"{estimate} [{low}, {high}] {name}"

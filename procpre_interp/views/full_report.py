@@ -1,0 +1,151 @@
+"""The explorer's answers in one file: every question's figures with their sentences, from tables and a model."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from procpre_interp.claims.text import describe_cost
+from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.views.exhibits import cheaper, claims, damage, results, where
+from procpre_interp.views.exhibits.runs import with_weights
+from procpre_interp.views.html_report import Block, Caution, Section, introduction, results_sections, write_report
+from procpre_interp.store.run import Run
+from procpre_interp.store.store import RunStore
+
+MOST_CLAIMS = 40
+"""Claims whose contrasts are drawn."""
+
+
+def answers_report(
+    store: RunStore, path: str | Path, *, table: str = "", run: str | None = "", title: str = ""
+) -> Path:
+    """Write the report on a store: results, maps, damage, claims, and, of one run, what is inside its model.
+
+    `table` is the stored table of conditions that it begins with, by default the newest reproduction. `run` is the run
+    that is looked into: an id, "" for one that was pretrained and keeps several steps, None for none. Questions that
+    the store cannot answer are left out. Raises `ValueError` for a store without a reproduction, and `UnknownRun`.
+    """
+    found = results.load_results(store, table)
+    known, problems = claims.load_claims(store)
+    chosen = _run(store, run)
+    sections = [
+        introduction(found, store),
+        *_transfer(found),
+        *_places(store),
+        *_damage(store, found, known),
+        *_cheaper(known),
+        *_claims(store, known, problems),
+        *([] if chosen is None else _inside(chosen, store)),
+    ]
+    return write_report(path, title or found.title, sections)
+
+
+def _run(store: RunStore, run: str | None) -> Run | None:
+    if run is None:
+        return None
+    if run:
+        return store.open(run)
+    names = list(with_weights(store.query(), store))
+    return store.open(names[0]) if names else None
+
+
+def _transfer(found: results.Results) -> list[Section]:
+    about: list[Block | Caution] = [str(found.about.get("protocol") or ""), results.answer(found).text]
+    first, *rest = results_sections(found)
+    cost: list[Block | Caution] = [describe_cost(found.about.get("cost") or {})]
+    blocks = [*about, *first.blocks, *(block for section in rest for block in section.blocks), *cost]
+    return [Section(title="Did transfer help?", blocks=blocks)]
+
+
+def _places(store: RunStore) -> Iterator[Section]:
+    """A section for each sweep with maps."""
+    for name in [name for name, kinds in results.catalogue(store).items() if "maps" in kinds]:
+        sweep = results.load_results(store, name)
+        for each in where.maps(sweep):
+            table = where.effects(each)
+            blocks: list[Block | Caution] = [each.title]
+            for method in each.methods:
+                shown = table.loc[table["method"] == method]
+                blocks += [
+                    f"{where.METHOD_NAMES.get(method, method)}. {where.answer(shown).text}",
+                    where.heatmap(shown),
+                ]
+            yield Section(title="Where does it live?", blocks=[*blocks, where.bars(table), where.as_text(table)])
+
+
+def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.Judged]) -> Iterator[Section]:
+    blocks: list[Block | Caution] = []
+    if damage.CONTROLS in known:
+        judged = known[damage.CONTROLS]
+        blocks += [damage.answer(judged).text, damage.origin(judged), damage.controls(judged)]
+        if len(kept := damage.kept(judged)):
+            blocks += ["What each control keeps of the transferred weights, from the least to the most:", kept]
+    if damage.NOISE in known:
+        judged = known[damage.NOISE]
+        blocks += [damage.answer(judged).text, damage.origin(judged)]
+        blocks += [damage.noise(judged), damage.noise_on_finished(judged)]
+    runs, problems = damage.transferred_runs(found, store)
+    if runs:
+        by_condition, findings = damage.diagnosis(found, store)
+        blocks += ["Why transfers fail: one row per condition and what is seen there.", by_condition]
+        blocks += explain_signatures(findings["signature"])
+    blocks += [Caution(text=problem) for problem in problems[:3]]
+    if blocks:
+        yield Section(title="What survives damage?", blocks=blocks)
+
+
+def _cheaper(known: Mapping[str, claims.Judged]) -> Iterator[Section]:
+    blocks: list[Block | Caution] = []
+    for judged in (known[name] for name in cheaper.CLAIMS if name in known):
+        blocks += [f"{cheaper.answer(judged).text} {damage.origin(judged)}", cheaper.shares(judged)]
+        if cheaper.has_entropies(judged):
+            blocks.append(cheaper.entropy_and_breakthrough(judged))
+    if (found := cheaper.load_search()) is not None:
+        blocks += [cheaper.search_answer(found).text, cheaper.search(found)]
+    if blocks:
+        yield Section(title="Can anything cheaper do the same?", blocks=blocks)
+
+
+def _claims(store: RunStore, known: Mapping[str, claims.Judged], problems: list[str]) -> Iterator[Section]:
+    blocks: list[Block | Caution] = [Caution(text=problem) for problem in problems]
+    judged = {name: claim for name, claim in known.items() if not claim["quick"]}
+    if judged:
+        blocks += [
+            claims.answer(judged).text,
+            claims.overview(judged),
+            *(claims.contrasts(each) for each in list(judged.values())[:MOST_CLAIMS]),
+        ]
+    summary, source = claims.load_beside(store)
+    blocks += [f"Beside the paper's numbers, from {source}:", claims.beside_the_paper(summary)]
+    yield Section(title="Do the claims hold?", blocks=blocks)
+
+
+def _inside(run: Run, store: RunStore) -> Iterator[Section]:
+    """What is inside one run's model. Imports torch."""
+    from procpre_interp.views.exhibits import attention, circuits, sequences, weights
+    from procpre_interp.pipeline.execute import load_model, load_task
+    from procpre_interp.train.process import run_threads
+
+    if not run.steps:
+        return
+    with run_threads(1):
+        model, task, of = load_model(run), load_task(run), f"run {run.id[:8]}"
+        yield Section(title="What was generated?", blocks=[sequences.tokens(task), sequences.control(task)])
+        table = attention.score_table(model, task)
+        job = attention.standing_out(table, task).score
+        others = [name for name in attention.score_names(task) if name not in (job, *attention.GENERAL)][:2]
+        scores = [job, *others]
+        looks = [attention.scored(table, task, score, of=of) for score in (*scores, "entropy_relative")]
+        pattern = attention.pattern(model, task, attention.sequence(task, 0, 0), of=of)
+        developed = [attention.development(run, store, score) for score in (job, "entropy_relative")]
+        about = f"Of {of} alone: observations, not results."
+        yield Section(title="Where does attention look?", blocks=[about, *looks, pattern, *developed])
+        if task.causes:
+            cause = next(iter(task.causes))
+            shown = [circuits.effects(model, task, cause, "z"), circuits.graph(model, task, cause)]
+            blocks = [about, *shown, circuits.faithfulness(model, task, cause)]
+            yield Section(title="Which circuit?", blocks=blocks)
+        moved: list[Block | Caution] = [about, weights.spectra(model, of=of)]
+        if len(run.steps) > 1:
+            before, names = load_model(run, run.steps[0]), (f"step {run.steps[0]:,}", f"step {run.steps[-1]:,}")
+            moved += [weights.drift(before, model, of=of), weights.likeness(before, model, task, names=names)]
+        yield Section(title="How do weights move?", blocks=moved)
