@@ -7,12 +7,12 @@ import state
 import streamlit as st
 import yaml
 
-from procpre_interp.claims.text import config_differences, lineage
 from procpre_interp.analysis.diagnosis import diagnose_all
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
-from procpre_interp.views.exhibits import runs as exhibits
+from procpre_interp.store.differences import config_differences, lineage
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import runs as exhibits
 
 TABS = ("Curves", "Numbers", "Config", "Lineage", "Environment", "Diagnosis", "Files")
 SIZES = {"bytes": st.column_config.NumberColumn("size", format="bytes")}

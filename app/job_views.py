@@ -6,9 +6,9 @@ from typing import Any
 import state
 import streamlit as st
 
-from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.jobs import Job, Option
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import runs as exhibits
 
 MOST_LINKS = 6
 RESULTS = {

@@ -9,12 +9,12 @@ import streamlit as st
 
 from procpre_interp.core import plugins
 from procpre_interp.data import Task
-from procpre_interp.views.exhibits.attention import Moment, moments
-from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.execute import load_model, load_task
+from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.process import run_threads
+from procpre_interp.views.exhibits.attention import Moment, moments
 
 T = TypeVar("T")
 

@@ -13,11 +13,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Answer, Exhibit
 from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.views.exhibits.runs import conditions, with_weights
-from procpre_interp.store.store import Run, RunStore
 
 T = TypeVar("T")
 Item = TypeVar("Item")

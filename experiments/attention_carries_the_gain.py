@@ -8,7 +8,7 @@ embeddings (averaged) and positions (carried). That the MLPs are not enough is a
 
 import sys
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.study.experiment import gains_figure, haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 

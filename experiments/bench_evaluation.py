@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 import tyro
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.model.checkpoint import to_huggingface
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import evaluate_copies
 from procpre_interp.train.process import run_threads
 

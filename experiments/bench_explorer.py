@@ -26,9 +26,9 @@ import tyro
 from procpre_interp.core import atomic_files
 from procpre_interp.core.children import child_environment
 from procpre_interp.core.environment import environment
-from procpre_interp.views.exhibits.runs import listing
-from procpre_interp.store.store import RunStore
 from procpre_interp.core.terminal import beside_package
+from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits.runs import listing
 
 TASKS = ("haystack", "dyck", "addition", "sorting", "reversed_addition", "set", "stack", "identity")
 SELECTORS = ("all", "attn", "attn+ln", "mlp+ln", "blocks.0", "all - pos")

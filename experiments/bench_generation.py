@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from procpre_interp.data import TASKS, Task
 from procpre_interp.core.seeding import stream
+from procpre_interp.data import TASKS, Task
 
 READS_FILES = {"text"}
 """Windows of a token file are copied, not generated."""

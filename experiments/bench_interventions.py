@@ -17,7 +17,7 @@ import tyro
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.train import TrainConfig, Trainer
-from procpre_interp.train.interventions.base import EntropyPenalty
+from procpre_interp.train.interventions import EntropyPenalty
 from procpre_interp.train.process import run_threads
 
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 
 from procpre_interp.core.children import safe_spawn
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch import METRICS, circuit_curve, edge_attribution, patched_values
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.process import run_threads
 
 SMALL = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=100, d_vocab=256)

@@ -18,9 +18,10 @@ import tyro
 from procpre_interp.core.children import child_environment
 from procpre_interp.core.config import to_yaml
 from procpre_interp.engine.processes import execute_all
-from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.plan import Grid, plan
+from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep
+from procpre_interp.sweep.config import Grid
+from procpre_interp.sweep.plan import plan
 
 SELECTORS = ("attn", "mlp", "ln", "attn+ln", "mlp+ln", "all", "blocks.0", "blocks.1", "blocks.0.attn")
 

@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from procpre_interp.core.children import safe_spawn
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.model.checkpoint import to_bridge, to_huggingface
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import TrainConfig, Trainer
 from procpre_interp.train.process import run_threads
 

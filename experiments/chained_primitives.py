@@ -12,13 +12,14 @@ weights are transferred, embeddings and positions among them, since the tokens m
 import sys
 from collections.abc import Mapping
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.pipeline.execute import TEST_EXAMPLES, held_out, load_model
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import Experiment, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.pipeline.execute import TEST_EXAMPLES, Architecture, held_out, load_model
-from procpre_interp.store.store import Run, RunStore
-from procpre_interp.sweep.plan import Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.train import TrainConfig, evaluate, summarise
 from procpre_interp.transfer import TransferConfig
 

@@ -15,12 +15,12 @@ parent are transferred (with LN): the strongest of its circuit, or four by lot.
 import sys
 from collections.abc import Mapping
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import haystack_experiment, layers_of_heads, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
-from procpre_interp.store.store import Run, RunStore
-from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

@@ -2,7 +2,7 @@
 
     python experiments/closed_form_initialisation.py [--out runs] [--workers 2] [--minutes 90] [--quick]
 
-No phase 1, no parent: a fresh model starts from a few numbers (`procpre_interp.train.closed_form.base`), which were fitted
+No phase 1, no parent: a fresh model starts from a few numbers (`procpre_interp.train.closed_form`), which were fitted
 on Dyck models of seeds 0 to 5, in the recipe that a greedy search found best on seeds 0 to 3
 (`experiments/search_initialisation.py`). Here both are tried on seeds that neither has seen, beside the real transfer,
 the recipe without each of its options, and the recipe that the search started from.
@@ -10,10 +10,10 @@ the recipe without each of its options, and the recipe that the search started f
 
 import sys
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, recovered, run
 from procpre_interp.study.initialisation_lab import SCALES, read_lab
-from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]

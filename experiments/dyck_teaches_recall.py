@@ -11,11 +11,11 @@ import sys
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.text import claim_title
 from procpre_interp.study.experiment import Judged, haystack_experiment, main, run
-from procpre_interp.views.plots.curves import survival_curves
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
+from procpre_interp.views.plots.curves import survival_curves
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

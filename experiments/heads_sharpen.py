@@ -13,15 +13,15 @@ not given.
 import sys
 from collections.abc import Mapping
 
-from procpre_interp.claims.judge import Claim, Contrast
-from procpre_interp.study.experiment import haystack_experiment, layers_of_heads, main, measure_figure, run
-from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES
-from procpre_interp.pipeline.lineage import STAGES, Stage, stages
-from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.probe import attention_entropy
-from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
-from procpre_interp.store.store import Run, RunStore
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.core.seeding import stream
+from procpre_interp.pipeline.lineage import STAGES, Stage, stages
+from procpre_interp.probe import attention_entropy
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.experiment import haystack_experiment, layers_of_heads, main, measure_figure, run
+from procpre_interp.study.observation import Measured, Observation
+from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
+from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

@@ -9,13 +9,13 @@ real transfer.
 
 import sys
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, recovered, run
 from procpre_interp.study.initialisation_lab import read_lab
 from procpre_interp.study.observation import entropy_observation
-from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.study.protocols import EFFECT_MARGIN, ENTROPY_PENALTY, MARGIN_NOTE, SEEN_NOTE, dyck
-from procpre_interp.sweep.plan import Condition
+from procpre_interp.sweep.config import Condition
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

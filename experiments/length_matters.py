@@ -10,11 +10,11 @@ and positions are fresh: a short phase 1 has no positions to carry, and length w
 import dataclasses
 import sys
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
+from procpre_interp.pipeline.config import Architecture
 from procpre_interp.study.experiment import Experiment, main, measure_figure, run
-from procpre_interp.pipeline.execute import Architecture
-from procpre_interp.sweep.plan import Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import tyro
 
+from procpre_interp.core.terminal import beside_package, default_store
 from procpre_interp.store.export import export_run
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import beside_package, default_store
 
 MAX_BYTES = 1_000_000
 """Of all files together."""

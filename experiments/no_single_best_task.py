@@ -12,14 +12,14 @@ then no task is, unless a third one beats them both on both.
 import sys
 from collections.abc import Mapping
 
-from procpre_interp.claims.judge import Claim, Contrast
-from procpre_interp.stats.paper_comparison import MARGIN
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
+from procpre_interp.stats.paper_comparison import MARGIN
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import Experiment, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import ALGORITHMIC, PROCEDURAL, PROTOCOLS, haystack_sweep
-from procpre_interp.store.store import Run, RunStore
-from procpre_interp.sweep.plan import Condition, Source
+from procpre_interp.sweep.config import Condition, Source
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

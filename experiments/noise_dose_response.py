@@ -14,16 +14,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.ablate import Noise
-from procpre_interp.claims.judge import Claim, Contrast
 from procpre_interp.analysis.damaged_models import damage_table
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.text import claim_title
-from procpre_interp.stats.half_dose import dose_means, half_dose
-from procpre_interp.views.exhibits.damage import doses
-from procpre_interp.study.experiment import Judged, haystack_experiment, main, run
 from procpre_interp.core.atomic_files import plain
-from procpre_interp.views.plots.ladder import dose_response
-from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
+from procpre_interp.stats.half_dose import dose_means, half_dose
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.experiment import Judged, haystack_experiment, main, run
+from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
+from procpre_interp.views.exhibits.damage import doses
+from procpre_interp.views.plots.ladder import dose_response
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

@@ -20,16 +20,16 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.claims.judge import Claim, Contrast
-from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
-from procpre_interp.pipeline.lineage import Stage, stages
-from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.patch import activation_patching
-from procpre_interp.probe import attention_scores
-from procpre_interp.study.protocols import SEEN_IN_MODELS, TIMELINE, dyck
-from procpre_interp.store.store import Run, RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.analysis.attention_timeline import formation, timelines
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.core.seeding import stream
+from procpre_interp.patch import activation_patching
+from procpre_interp.pipeline.lineage import Stage, stages
+from procpre_interp.probe import attention_scores
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.study.observation import Measured, Observation
+from procpre_interp.study.protocols import SEEN_IN_MODELS, TIMELINE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 

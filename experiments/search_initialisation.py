@@ -16,19 +16,19 @@ from pathlib import Path
 
 import tyro
 
-from procpre_interp.engine.processes import execute_all
 from procpre_interp.core.environment import now
-from procpre_interp.study.experiment import few_steps
-from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, write_lab
-from procpre_interp.store.outcomes import cost_of
+from procpre_interp.core.terminal import check_workers, default_store, run_script, stdout_console, usable_cores
+from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.execute import load_model
 from procpre_interp.stats.greedy_search import FILE, Recipe, greedy_search, plain_search, recipe_name
-from procpre_interp.study.protocols import PROCEDURAL, PROTOCOLS, haystack_sweep
 from procpre_interp.stats.resampling import replicate_matrix
+from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.plan import pretraining_run, results, run_sweep
+from procpre_interp.study.experiment import few_steps
+from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, write_lab
+from procpre_interp.study.protocols import PROCEDURAL, PROTOCOLS, haystack_sweep
 from procpre_interp.sweep.live_table import live_table
-from procpre_interp.core.terminal import check_workers, default_store, run_script, stdout_console, usable_cores
+from procpre_interp.sweep.plan import pretraining_run, results, run_sweep
 
 FITTED = range(6)
 """Seeds of the phase-1 models that the numbers are means over."""

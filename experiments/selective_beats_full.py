@@ -10,7 +10,7 @@ not x LN or not x embeddings averaged or fresh x positions carried or fresh, alw
 import itertools
 import sys
 
-from procpre_interp.claims.judge import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.study.experiment import gains_figure, haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 

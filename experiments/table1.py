@@ -23,19 +23,8 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
-from procpre_interp.data import TASKS
 from procpre_interp.claims.text import claims_table, describe_cost, estimate
-from procpre_interp.engine.processes import execute_all
-from procpre_interp.study.experiment import few_steps
 from procpre_interp.core.atomic_files import plain, write_text
-from procpre_interp.store.outcomes import cell_results, cost_of
-from procpre_interp.pipeline.execute import Parent, RunConfig
-from procpre_interp.study.protocols import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROTOCOLS
-from procpre_interp.store.store import RunStore
-from procpre_interp.stats.summary import interval_note
-from procpre_interp.sweep.plan import FIRST_CONFIRMATION_SEED
-from procpre_interp.sweep.live_table import table_of_runs
 from procpre_interp.core.terminal import (
     check_workers,
     default_store,
@@ -45,6 +34,17 @@ from procpre_interp.core.terminal import (
     time_limit,
     usable_cores,
 )
+from procpre_interp.data import TASKS
+from procpre_interp.engine.processes import execute_all
+from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
+from procpre_interp.stats.summary import interval_note
+from procpre_interp.store.outcomes import cell_results, cost_of
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.experiment import few_steps
+from procpre_interp.study.protocols import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROTOCOLS
+from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED
+from procpre_interp.sweep.live_table import table_of_runs
 from procpre_interp.train import TrainConfig
 
 NO_VERDICT = "quick: no verdict"

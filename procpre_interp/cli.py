@@ -101,8 +101,8 @@ def _run(name: str, arguments: list[str]) -> int:
 
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
-    from procpre_interp.core import plugins
     from procpre_interp.commands._options import take_all
+    from procpre_interp.core import plugins
 
     own, arguments = take_all(arguments, "--import")
     try:

@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.core.seeding import stream
 
 TINY = ModelConfig(n_layers=2, n_heads=3, d_model=12, n_ctx=10, d_vocab=11)
 

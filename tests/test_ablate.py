@@ -8,9 +8,9 @@ import torch
 
 from procpre_interp.ablate import ABLATIONS, LADDER, Ablation
 from procpre_interp.core.config import from_dict, from_yaml, to_dict, to_yaml
-from procpre_interp.model import HookedTransformer, ModelConfig, select
-from procpre_interp.pipeline.execute import Parent
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer, ModelConfig, select
+from procpre_interp.pipeline.config import Parent
 from tests.models import random_model, random_tokens
 
 CONFIG = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from procpre_interp.ablate import ABLATIONS, ShuffleHeads, ShuffleNeurons, ShuffleWithinLayers, ShuffleWithinTensors
-from procpre_interp.model import select
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import select
 from tests.test_ablate import CONFIG, KEEPS, build, logits, weights_of
 
 SHUFFLES = [name for name, what in KEEPS.items() if "pooled_values" in what]

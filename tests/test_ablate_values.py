@@ -18,8 +18,8 @@ from procpre_interp.ablate import (
     SignFlips,
     SignsOnly,
 )
-from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer, ModelConfig
 from tests.test_ablate import CONFIG, weights_of
 
 HEAD = "blocks.0.attn.head.1.W_V"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from procpre_interp.views.full_report import answers_report
 from procpre_interp.cli import main
-from procpre_interp.views.exhibits import results, where
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import results, where
+from procpre_interp.views.full_report import answers_report
 from tests.explorer import DEMO
 from tests.results import fill
 from tests.test_report import Page

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from procpre_interp.core import atomic_files
 from procpre_interp.cli import main
+from procpre_interp.core import atomic_files
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from tests.explorer import APP, DEMO, PAGES, charts, check, open_page, said, title

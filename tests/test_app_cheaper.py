@@ -2,10 +2,10 @@
 
 import pytest
 
-from procpre_interp.claims.judge import write_claim
+from procpre_interp.claims.files import write_claim
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import cheaper
 from procpre_interp.views.exhibits.claims import load_claims
-from procpre_interp.store.store import RunStore
 from tests.explorer import charts, check, open_page, said, title
 from tests.results import TABLE, fill
 

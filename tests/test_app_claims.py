@@ -1,8 +1,8 @@
 """The page "Do the claims hold?" on the demo and on a store with a damaged claim."""
 
-from procpre_interp.claims.judge import write_claim
-from procpre_interp.views.exhibits.claims import load_claims
+from procpre_interp.claims.files import write_claim
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits.claims import load_claims
 from tests.explorer import charts, check, open_page, said
 from tests.results import fill
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.jobs import Job, JobStore
 from procpre_interp.store.store import RunStore
 from procpre_interp.train.state import TrainState, write_state
+from procpre_interp.views.exhibits import runs as exhibits
 from tests.explorer import charts, check, open_page, said, title
 from tests.hostile import plant
 from tests.results import fill

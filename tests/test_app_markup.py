@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from procpre_interp.claims.judge import write_claim
-from procpre_interp.views.exhibits.claims import load_claims
+from procpre_interp.claims.files import write_claim
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits.claims import load_claims
 from tests.explorer import APP, DEMO, PAGES, check, open_page
 
 HOSTILE = "![x](http://evil/x.png) [a](javascript:alert(1)) <b>b</b> :red[r] $x^2$ **w** _v_ ~~u~~ a@b.c"

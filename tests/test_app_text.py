@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.core.config import content_hash, from_dict
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.language import Files
 from procpre_interp.data.semantic.text import Text
-from procpre_interp.core.atomic_files import cache_folder
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute, load_task
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute, load_task
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import TrainConfig
 from tests.explorer import check, open_page, said
 

@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.pipeline import execute as pipeline
-from procpre_interp.data import TASKS, token_file
 from procpre_interp.core.atomic_files import cache_folder
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute, load_model
-from procpre_interp.store.store import DamagedRun, Run, RunStore
 from procpre_interp.core.seeding import stream
+from procpre_interp.data import TASKS, token_file
+from procpre_interp.pipeline import execute as pipeline
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.store.store import DamagedRun, Run, RunStore
 from procpre_interp.train import Interrupted, TrainConfig
 
 CONFIG = RunConfig(

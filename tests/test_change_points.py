@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from procpre_interp.stats.change_points import _segmentations, change_points, formation_step
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.change_points import _segmentations, change_points, formation_step
 
 STEPS = np.array([0, 1, 2, 4, 8, 15, 30, 60, 120, 240, 480, 1000])
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procpre_interp.claims.judge import Claim, Contrast, judge, judge_contrast, judge_contrasts, read_claims, write_claim
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.files import read_claims, write_claim
+from procpre_interp.claims.judge import judge, judge_contrast, judge_contrasts
 from procpre_interp.cli import main
 from procpre_interp.store.store import RunStore
 

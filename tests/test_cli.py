@@ -14,9 +14,9 @@ import pytest
 
 from procpre_interp.cli import COMMANDS, help_text, main
 from procpre_interp.commands._options import read_options
+from procpre_interp.core.terminal import beside_package
 from procpre_interp.data import TASKS
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import beside_package
 from procpre_interp.train import TrainConfig, Trainer
 from tests.results import fill
 

@@ -6,11 +6,12 @@ import yaml
 from procpre_interp.cli import main
 from procpre_interp.core.config import from_dict
 from procpre_interp.data import TASKS
-from procpre_interp.study.initialisation_lab import read_lab
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.initialisation_lab import read_lab
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.interventions.base import Intervention
+from procpre_interp.train.interventions import Intervention
 from tests.test_cli import complaint
 
 TRAIN = TrainConfig(steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8)

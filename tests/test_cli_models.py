@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
+from procpre_interp.commands._models import named_task, over_runs, spread_out
 from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import COLUMNS as PROBES
-from procpre_interp.commands._models import named_task, over_runs, spread_out
+from procpre_interp.core.terminal import GAP, frame_width
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
-from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_model
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import GAP, frame_width
 from procpre_interp.train import TrainConfig
 from tests.test_cli import complaint
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from procpre_interp.core.config import from_dict, to_dict
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import Initialisation, TrainConfig, Trainer
-from procpre_interp.train.closed_form.base import (
+from procpre_interp.train.closed_form import (
     LowRankIdentity,
     MeanEmbedding,
     Mimetic,
@@ -19,7 +19,7 @@ from procpre_interp.train.closed_form.base import (
     SpectrumLaw,
     TensorScale,
 )
-from procpre_interp.train.interventions.base import Intervention
+from procpre_interp.train.interventions import Intervention
 from tests.models import random_model
 
 TASK = TASKS.build("haystack", max_pairs=12)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.downstream.composed import PRIMITIVES, is_held_out, permuted_names, programs
 from procpre_interp.data.ragged import Ragged
-from procpre_interp.core.seeding import stream
 from tests.checks import check_layout
 from tests.oracles import composed
 

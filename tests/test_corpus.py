@@ -18,9 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from procpre_interp.core import atomic_files
 from procpre_interp.cli import main
+from procpre_interp.core import atomic_files
+from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.core.config import content_hash, from_yaml, to_yaml
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.corpus import (
     CORPORA,
@@ -36,8 +38,6 @@ from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.semantic.tokenizers import load_tokenizer, train_tokenizer, vocabulary_size
 from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.data.token_file import find_token_file
-from procpre_interp.core.atomic_files import cache_folder
-from procpre_interp.core.seeding import stream
 
 SPLITS = ("train", "validation", "test")
 

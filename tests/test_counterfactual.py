@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.counterfactual import Pairs, collect_pairs
 from procpre_interp.data.draws import choose, other_than
 from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.semantic.text import second_occurrences
 from procpre_interp.data.task import Task
-from procpre_interp.core.seeding import stream
 from tests.oracles import ORACLES, split_at
 
 moderate = settings(max_examples=20, deadline=None)

@@ -5,11 +5,12 @@ import torch
 
 from procpre_interp.ablate import Noise, ShuffleHeads, ShuffleWithinTensors, copy_labels, damaged_copies
 from procpre_interp.analysis.damaged_models import damage_table
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute, held_out, load_model, with_weights
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute, held_out, load_model, with_weights
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import TrainConfig, evaluate, summarise
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=16, n_ctx=100, d_vocab=193)

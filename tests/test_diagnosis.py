@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from procpre_interp.cli import main
 from procpre_interp.analysis.diagnosis import (
     NO_SIGNATURE,
     Finding,
@@ -22,9 +21,10 @@ from procpre_interp.analysis.diagnosis import (
     diagnosis_table,
 )
 from procpre_interp.analysis.diagnosis.evidence import DEFAULTS, HARMLESS
-from procpre_interp.views.html_report import conditions_report, runs_report
+from procpre_interp.cli import main
 from procpre_interp.store.store import Run, RunStore, environment
 from procpre_interp.transfer import TransferConfig
+from procpre_interp.views.html_report import conditions_report, runs_report
 from tests.results import TABLE, fill
 from tests.test_report import Page
 

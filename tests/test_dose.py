@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import scipy.optimize
 
-from procpre_interp.stats.half_dose import REACH, SLOPES, dose_means, fit_half_dose, half_dose
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.half_dose import REACH, SLOPES, dose_means, fit_half_dose, half_dose
 from tests.results import NAN
 
 DOSES = (0.0, 0.1, 0.3, 1.0, 3.0)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from procpre_interp.data import TASKS
 from procpre_interp.core.seeding import stream
+from procpre_interp.data import TASKS
 from tests.checks import check_against_oracle, check_layout, rows_of
 
 moderate = settings(max_examples=25, deadline=None)

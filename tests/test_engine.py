@@ -15,7 +15,8 @@ import torch
 
 from procpre_interp.engine import processes as engine
 from procpre_interp.engine.processes import Event, execute_all
-from procpre_interp.pipeline.execute import Parent, execute, load_model
+from procpre_interp.pipeline.config import Parent
+from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted
 from tests.hostile import plant

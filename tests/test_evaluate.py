@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.train import evaluate, evaluate_copies, summarise
 from tests.test_loss import D_VOCAB, batches, random_batch
 

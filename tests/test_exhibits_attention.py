@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from procpre_interp.data import TASKS
-from procpre_interp.views.exhibits import attention
 from procpre_interp.model import ModelConfig
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.probe import attention_scores
 from procpre_interp.probe.targets import targets_of
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import attention
 from tests.explorer import DEMO
 from tests.models import random_model
 

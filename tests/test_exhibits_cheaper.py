@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.views.exhibits import cheaper
 from procpre_interp.views.exhibits.results import Results
-from procpre_interp.stats.summary import summarise_conditions
 from tests.results import NAN
 
 CONDITIONS = {"none": 0.1, "recipe": 0.5, "worse": 0.05, "intact": 0.9}

@@ -5,11 +5,11 @@ import torch
 
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import token_names
-from procpre_interp.views.exhibits import circuits
 from procpre_interp.model import ModelConfig
 from procpre_interp.patch import activation_patching
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import circuits
 from tests.explorer import DEMO
 from tests.figures import unbroken
 from tests.models import random_model

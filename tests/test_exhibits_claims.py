@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.claims.judge import find_claims, table_name, write_claim
-from procpre_interp.claims.text import MEASURES, contrast_estimate, describe_evidence, predicted, why
+from procpre_interp.claims.files import find_claims, table_name, write_claim
+from procpre_interp.claims.measures import MEASURES
+from procpre_interp.claims.text import contrast_estimate, describe_evidence, predicted, why
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import Answer
 from procpre_interp.views.exhibits import claims as exhibits
-from procpre_interp.store.store import RunStore
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 
 from procpre_interp.ablate import ABLATIONS
 from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import damage
 from procpre_interp.views.exhibits.results import Results, load_results
-from procpre_interp.store.store import RunStore
-from procpre_interp.stats.summary import summarise_conditions
 from tests.explorer import DEMO
 
 

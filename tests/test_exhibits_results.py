@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.core.terminal import beside_package
+from procpre_interp.store.store import RunStore, UnknownRun
 from procpre_interp.views.exhibits import Answer, Exhibit
 from procpre_interp.views.exhibits.results import accuracy, answer, learning, load_results, survival
-from procpre_interp.store.store import RunStore, UnknownRun
-from procpre_interp.core.terminal import beside_package
 from tests.results import LABELS, TABLE, fill
 
 

@@ -5,12 +5,12 @@ import json
 import pandas as pd
 import pytest
 
-from procpre_interp.claims.text import config_differences
-from procpre_interp.views.exhibits import runs as exhibits
+from procpre_interp.store.differences import config_differences
 from procpre_interp.store.run import saved_state
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.state import TrainState, write_state
+from procpre_interp.views.exhibits import runs as exhibits
 from tests.explorer import DEMO
 from tests.results import fill
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from procpre_interp.data import TASKS
-from procpre_interp.views.exhibits import weights
 from procpre_interp.model import ModelConfig
+from procpre_interp.views.exhibits import weights
 from tests.models import TINY, random_model
 
 TASK = TASKS.build("sort", vocab=9, length=4)

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import where
 from procpre_interp.views.exhibits.results import Results, load_results
-from procpre_interp.store.store import RunStore
-from procpre_interp.stats.summary import summarise_conditions
 from tests.explorer import DEMO
 from tests.figures import colour_title
 

@@ -13,11 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims.judge import Contrast, judge, judge_contrasts
-from procpre_interp.study.experiment import few_steps, main, shortened
+from procpre_interp.claims.claim import Contrast
+from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.core.atomic_files import plain
-from procpre_interp.store.store import RunStore
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.experiment import few_steps, main, shortened
 from procpre_interp.sweep.plan import plan
 
 NAMES = (

@@ -7,10 +7,10 @@ import pytest
 
 from experiments.retrieval_head_forms import order_of_formation
 from procpre_interp.claims.judge import judge_contrasts
-from procpre_interp.data import TASKS
-from procpre_interp.study.experiment import few_steps, main
-from procpre_interp.store.store import RunStore
 from procpre_interp.core.seeding import numpy_stream, stream
+from procpre_interp.data import TASKS
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.experiment import few_steps, main
 from procpre_interp.sweep.plan import plan
 from tests.test_experiments import made_up, script
 

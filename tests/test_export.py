@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from procpre_interp.data import TASKS
+from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store.export import export_run
-from procpre_interp.pipeline.execute import RunConfig, execute, load_model
 from procpre_interp.store.store import DamagedRun, Run, RunStore
 from procpre_interp.train.settings import TrainConfig
 from tests.results import fill

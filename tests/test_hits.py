@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
@@ -13,7 +14,6 @@ from procpre_interp.model.hits import hits
 from procpre_interp.patch import head_test, mask_scores
 from procpre_interp.probe.lens import logit_lens_table
 from procpre_interp.probe.linear import LogisticRegression, linear_probe
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
 from procpre_interp.train.native import NativeStep
 from tests.models import random_model, random_tokens

@@ -7,15 +7,16 @@ import torch
 
 from procpre_interp.cli import main
 from procpre_interp.core.config import content_hash, from_dict, to_dict
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
-from procpre_interp.sweep.plan import Condition, Sweep, plan
+from procpre_interp.sweep.config import Condition, Sweep
+from procpre_interp.sweep.plan import plan
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
-from procpre_interp.train.closed_form.base import TensorScale
-from procpre_interp.train.interventions.base import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rewind
+from procpre_interp.train.closed_form import TensorScale
+from procpre_interp.train.interventions import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rewind
 from procpre_interp.train.sharpness import heads_of, relative_entropy
 from tests.models import TINY, random_model
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from procpre_interp.data import TASKS
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.pipeline.lineage import over_runs, stages, starting_model
-from procpre_interp.study.observation import Observation, entropy_observation, observe
-from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_model
 from procpre_interp.probe import weight_table
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.observation import Observation, entropy_observation, observe
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.closed_form.base import TensorScale
-from procpre_interp.train.interventions.base import Rate
+from procpre_interp.train.closed_form import TensorScale
+from procpre_interp.train.interventions import Rate
 
 TRAIN = TrainConfig(steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3)
 

@@ -14,7 +14,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.model.checkpoint import to_huggingface
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
-from procpre_interp.train.interventions.base import Rate
+from procpre_interp.train.interventions import Rate
 from procpre_interp.train.loop import checkpoint_steps, next_length
 
 TASK = TASKS.build("dyck", k=2, length=8)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.loss import UNSCORED, backward, micro_batches, scored_positions
 

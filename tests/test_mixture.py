@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 
 from procpre_interp.core.config import content_hash, from_yaml, to_yaml
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.mixture import Mixture, Shuffled
 from procpre_interp.data.task import prompt_hash
-from procpre_interp.core.seeding import stream
 from tests.checks import check_layout, rows_of
 from tests.oracles import ORACLES
 

@@ -17,8 +17,8 @@ from transformer_lens.tools.analysis import attribution_patching as attribution
 from transformer_lens.tools.analysis.direct_logit_attribution import direct_logit_attribution
 from transformer_lens.tools.analysis.logit_lens import logit_lens
 
-from procpre_interp.model import HookedTransformer, ModelConfig, to_huggingface
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer, ModelConfig, to_huggingface
 from tests.models import TINY, random_model, random_tokens
 
 TIED = dataclasses.replace(TINY, tied=True)

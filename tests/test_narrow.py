@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procpre_interp.model.narrow import CHUNK_BYTES, HALVING, is_narrow, narrow_attention
 from procpre_interp.core.seeding import stream
+from procpre_interp.model.narrow import CHUNK_BYTES, HALVING, is_narrow, narrow_attention
 
 
 def random(batch: int, pos: int, head: int, d_head: int, seed: int) -> list[torch.Tensor]:

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import KernelUnavailable, NativeStep, why_not

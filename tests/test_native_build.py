@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from procpre_interp.cli import main
-from procpre_interp.data import TASKS
 from procpre_interp.core.atomic_files import cache_folder
+from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer
-from procpre_interp.pipeline.execute import Architecture, RunConfig, model_config
+from procpre_interp.pipeline.config import Architecture, RunConfig, model_config
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.native import NativeStep, why_not
 from procpre_interp.train.native import build as module

@@ -7,7 +7,8 @@ import torch
 
 from procpre_interp.data import TASKS, Task
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute, load_model
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from procpre_interp.core import atomic_files
-from procpre_interp.store import run
-from procpre_interp.commands import runs as command
 from procpre_interp.analysis.diagnosis.evidence import Evidence
-from procpre_interp.views.exhibits import results
-from procpre_interp.views.exhibits import runs as exhibits
+from procpre_interp.commands import runs as command
+from procpre_interp.core import atomic_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
-from procpre_interp.views.html_report import runs_report
+from procpre_interp.store import run
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
+from procpre_interp.views.exhibits import results
+from procpre_interp.views.exhibits import runs as exhibits
+from procpre_interp.views.html_report import runs_report
 from tests.explorer import DEMO, open_page
 from tests.results import TABLE, fill
 
@@ -467,7 +467,8 @@ def test_everything_of_the_version_before_opens():
     runs = store.query()
     assert set(runs["status"]) == {"finished"}
     assert all(
-        atomic_files.MANIFEST not in json.loads((DEMO / "runs" / name / atomic_files.MANIFEST).read_text()) for name in runs["run"]
+        atomic_files.MANIFEST not in json.loads((DEMO / "runs" / name / atomic_files.MANIFEST).read_text())
+        for name in runs["run"]
     )
     for name in runs["run"]:
         assert len(store.open(name).history())

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformer_lens.tools.analysis import attribution_patching as upstream
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
-from procpre_interp.core.seeding import stream
 from tests.models import TINY, random_model, told_apart
 
 ONE_LAYER = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=10, d_vocab=11)

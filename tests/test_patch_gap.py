@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.counterfactual import Pairs
-from procpre_interp.views.exhibits import circuits
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch import (
     Gap,
@@ -22,9 +22,9 @@ from procpre_interp.patch import (
     path_patching,
     top_edges,
 )
+from procpre_interp.views.exhibits import circuits
 from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
-from procpre_interp.core.seeding import stream
 from tests.models import told_apart
 
 TASK = TASKS.build("haystack", max_pairs=4)

@@ -6,11 +6,11 @@ import pytest
 import torch
 import transformer_lens.patching as upstream
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig, from_huggingface, to_huggingface
 from procpre_interp.patch import METRICS, activation_patching, patched_values
 from procpre_interp.patch.replay import PER_HEAD, RESIDUAL
-from procpre_interp.core.seeding import stream
 from tests.models import random_model, told_apart
 
 N_POS = 9

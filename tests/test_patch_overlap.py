@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.model import ModelConfig
 from procpre_interp.patch.graph import Edge, Graph
 from procpre_interp.patch.overlap import null_overlap, overlap, overlap_table, random_circuits
-from procpre_interp.core.seeding import numpy_stream
 
 GRAPH = Graph(ModelConfig(n_layers=2, n_heads=2, d_model=4, n_ctx=5, d_vocab=5))
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch.masking import mask_scores, mean_z
@@ -19,7 +20,6 @@ from procpre_interp.patch.pruning import (
     prune_heads,
     sample_gates,
 )
-from procpre_interp.core.seeding import stream
 from tests.models import TINY, random_model, random_tokens
 
 NEEDED = [(0, 1), (1, 2)]

@@ -15,9 +15,10 @@ from procpre_interp import load_history, load_model
 from procpre_interp.ablate import ABLATIONS, ShuffleWithinTensors
 from procpre_interp.core.config import from_yaml, to_dict, to_yaml
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline.lineage import stages, starting_model
 from procpre_interp.model import save_weights
-from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_donor, load_task
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, load_donor, load_task
+from procpre_interp.pipeline.lineage import stages, starting_model
 from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, evaluate, summarise
 from procpre_interp.transfer import TransferConfig

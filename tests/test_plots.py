@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
+from procpre_interp.stats.summary import summarise_conditions, survival_curve
 from procpre_interp.views.plots.curves import accuracy_by_condition, coinciding, learning_curves, survival_curves
 from procpre_interp.views.plots.theme import (
     CAPTION_WIDTH,
@@ -17,7 +18,6 @@ from procpre_interp.views.plots.theme import (
     lay_out,
     translucent,
 )
-from procpre_interp.stats.summary import summarise_conditions, survival_curve
 from tests.results import NAN, reproduce_table
 
 

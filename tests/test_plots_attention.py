@@ -6,11 +6,11 @@ import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
+from procpre_interp.probe.attention import attention_pattern
 from procpre_interp.views.plots.attention import SEQUENTIAL, pattern_figure, score_heatmap, timeline_figure
 from procpre_interp.views.plots.axes import log_axis
 from procpre_interp.views.plots.heatmaps import DIVERGING
 from procpre_interp.views.plots.theme import GRID, OTHERS
-from procpre_interp.probe.attention import attention_pattern
 from tests.figures import colour_range, colour_title, subtitle
 from tests.models import TINY, random_model, random_tokens
 from tests.results import NAN

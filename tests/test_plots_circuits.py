@@ -7,11 +7,11 @@ import plotly.io as pio
 import pytest
 
 from procpre_interp.patch.graph import Graph
+from procpre_interp.probe.weights import drift, spectra
 from procpre_interp.views.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve, overlap_bars
 from procpre_interp.views.plots.patching import patch_heatmap
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, translucent
 from procpre_interp.views.plots.weights import DRIFT, KINDS, cka_heatmap, drift_figure, spectrum_figure
-from procpre_interp.probe.weights import drift, spectra
 from tests.figures import colour_range, colour_title, headings, subtitle, unbroken
 from tests.models import TINY, random_model
 from tests.results import NAN

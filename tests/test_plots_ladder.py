@@ -7,10 +7,10 @@ import plotly.io as pio
 import pytest
 
 from procpre_interp.stats.half_dose import dose_means, half_dose
+from procpre_interp.stats.transfer_map import transfer_map
 from procpre_interp.views.plots.heatmaps import ALL_LAYERS, METHODS, player_colours, transfer_bars, transfer_heatmap
 from procpre_interp.views.plots.ladder import dose_response, ladder
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, CONDITION_COLOURS, OTHERS
-from procpre_interp.stats.transfer_map import transfer_map
 from tests.figures import colour_range, colour_title, subtitle
 from tests.results import NAN
 

@@ -12,14 +12,15 @@ from procpre_interp.ablate.ablation import ABLATIONS
 from procpre_interp.ablate.sweep import copy_labels
 from procpre_interp.cli import main
 from procpre_interp.core.config import MissingPlugin, from_dict, from_yaml, to_yaml
+from procpre_interp.core.plugins import VARIABLE, Plugin, load_named, load_plugin, loaded, named
 from procpre_interp.data import CORPORA, TASKS, Task
 from procpre_interp.data.corpus import build_corpus, corpus_hash
-from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_task
-from procpre_interp.core.plugins import VARIABLE, Plugin, load_named, load_plugin, loaded, named
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, load_task
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.plan import described
+from procpre_interp.sweep.config import described
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.interventions.base import INTERVENTIONS
+from procpre_interp.train.interventions import INTERVENTIONS
 from tests.explorer import charts, open_page, said
 from tests.test_cli import complaint
 
@@ -268,7 +269,7 @@ def test_an_installed_package_brings_its_tasks(tmp_path, monkeypatch, capsys):
     assert main(["tasks", "--name", "majority", "--import", "majority_tasks.tasks"]) == 0
     assert TASKS["majority"].plugin.startswith("majority_tasks.tasks@")  # type: ignore[attr-defined]
     forget()
-    (about / "entry_points.txt").write_text("[procpre_interp.core.plugins]\nmajority = majority_tasks.tasks\n")
+    (about / "entry_points.txt").write_text("[procpre_interp.plugins]\nmajority = majority_tasks.tasks\n")
     assert main(["tasks", "--name", "majority"]) == 0
 
 

@@ -5,14 +5,15 @@ import math
 import pytest
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from procpre_interp.sweep.ranked_heads import name_heads, ordered_heads, orders_of
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch import edge_attribution
-from procpre_interp.pipeline.execute import RunConfig, execute, load_model, load_task
+from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.pipeline.execute import execute, load_model, load_task
 from procpre_interp.probe import attention_entropy, row_entropy_bits
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
+from procpre_interp.sweep.ranked_heads import name_heads, ordered_heads, orders_of
 from procpre_interp.train import TrainConfig
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=64, d_vocab=193, init_std=0.7)

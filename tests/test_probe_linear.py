@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.data.vocab import HaystackVocab
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.probe.labels import LABELS, labels_for, position_labels
 from procpre_interp.probe.linear import fit_logistic_regression, linear_probe
 from procpre_interp.probe.representation import residual_sites
-from procpre_interp.core.seeding import stream
 from tests.models import random_model
 
 

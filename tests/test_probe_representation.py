@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformer_lens.tools.analysis import direct_logit_attribution
 
+from procpre_interp.core.seeding import numpy_stream, stream
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, from_huggingface, select, to_huggingface
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
 from procpre_interp.probe.representation import activations, cka, hsic, real_positions, residual_sites, subspace_overlap
-from procpre_interp.core.seeding import numpy_stream, stream
 from tests.models import TINY, random_model, random_tokens
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformer_lens import head_detector
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import ModelConfig
 from procpre_interp.probe import attention_entropy
 from procpre_interp.probe.attention import attention_pattern, attention_scores
 from procpre_interp.probe.targets import TARGETS, Target, register, targets_named, targets_of
-from procpre_interp.core.seeding import stream
 from tests.models import random_model
 
 GENERAL = ["previous_token", "duplicate_token", "induction", "first_token"]

@@ -9,9 +9,9 @@ import torch
 from transformer_lens import FactoredMatrix
 from transformer_lens.utilities import composition_scores as upstream_scores
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.model import HookedTransformer, ModelConfig, select
 from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
-from procpre_interp.core.seeding import stream
 from tests.models import TINY, random_model
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.procedural.automata import evolve
-from procpre_interp.core.seeding import stream
 from tests.checks import check_against_oracle, check_layout, rows_of
 from tests.oracles import ORACLES
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 import procpre_interp
-from procpre_interp.engine import watched
 from procpre_interp.cli import main
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import token_names
-from procpre_interp.pipeline.execute import Architecture, RunConfig, load_model, load_task
+from procpre_interp.engine import watched
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.store.run import UnknownRun, load_history, load_run
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import TrainConfig, evaluate, masked_loss, summarise
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import KernelUnavailable

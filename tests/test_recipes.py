@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
+from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, plain_search, recipe_name
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
 from procpre_interp.train import Initialisation
 from tests.models import random_model
 from tests.test_closed_form import PHASE1

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.stats.recovered_share import recovered_shares
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.recovered_share import recovered_shares
 
 
 def table(**accuracies) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pytest
 from procpre_interp.cli import main
 from procpre_interp.commands.reproduce import CPU_MINUTES, RUNS, Reproduce
 from procpre_interp.store.outcomes import cost_of
+from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import (
     CONDITIONS,
     PROTOCOLS,
@@ -25,7 +26,6 @@ from procpre_interp.study.protocols import (
     quick_finding,
     reproduction,
 )
-from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.plan import plan, results
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
@@ -30,7 +31,6 @@ from procpre_interp.probe import attention_pattern, attention_scores
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
 from procpre_interp.probe.linear import linear_probe
 from procpre_interp.probe.representation import cka, subspace_overlap
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.evaluate import evaluate
 from procpre_interp.train.process import run_threads
 from tests.models import TINY, random_model, random_tokens

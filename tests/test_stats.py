@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats import summary as stats
 from procpre_interp.stats.resampling import percentile_tail, resampled_bounds, resamples
-from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.transfer_map import transfer_map
 from tests.results import NAN, reproduce_table
 

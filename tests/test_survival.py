@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from procpre_interp.stats import summary as stats
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats import summary as stats
 from procpre_interp.stats.survival import effect_sizes, permuted_log_rank
 from tests.results import NAN, reproduce_table
 

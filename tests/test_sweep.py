@@ -12,13 +12,16 @@ from procpre_interp.ablate import Noise
 from procpre_interp.cli import main
 from procpre_interp.commands.sweep import sweep_file
 from procpre_interp.core.config import from_dict, from_yaml, to_yaml
+from procpre_interp.core.terminal import beside_package
 from procpre_interp.data import TASKS
-from procpre_interp.study.experiment import shortened
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.stats.transfer_map import Grain, transfer_map
 from procpre_interp.store.outcomes import cost_of, scores
-from procpre_interp.pipeline.execute import Architecture, execute
-from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproduction
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.plan import (
+from procpre_interp.study.experiment import shortened
+from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproduction
+from procpre_interp.sweep.config import (
     Condition,
     Grid,
     Map,
@@ -27,16 +30,10 @@ from procpre_interp.sweep.plan import (
     Sweep,
     coalition_condition,
     map_conditions,
-    map_table,
-    plan,
-    pretraining_run,
-    results,
-    run_sweep,
 )
-from procpre_interp.core.terminal import beside_package
+from procpre_interp.sweep.plan import map_table, plan, pretraining_run, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
-from procpre_interp.stats.transfer_map import Grain, transfer_map
 
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
 TRAIN = TrainConfig(steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=1, evaluate_every=2, evaluate_examples=16)

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from procpre_interp.engine.processes import Event
 from procpre_interp.engine.progress import RunProgress
-from procpre_interp.sweep.live_table import SweepTable
 from procpre_interp.engine.time_left import Work
+from procpre_interp.sweep.live_table import SweepTable
 
 CELLS = pd.DataFrame(
     [

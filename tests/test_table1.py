@@ -10,11 +10,18 @@ import pytest
 
 from experiments import table1
 from experiments.table1 import DOWNSTREAM, NO_VERDICT, PAPER, SELECTORS, Table1, conclusions, matches, summarise
-from procpre_interp.study import protocols as reproduce
-from procpre_interp.sweep import plan as sweep
-from procpre_interp.stats.paper_comparison import TOO_FEW, UNDECIDED, best_condition, compare_gains, effect_verdict, lead
-from procpre_interp.study.protocols import PROCEDURAL
+from procpre_interp.stats.paper_comparison import (
+    TOO_FEW,
+    UNDECIDED,
+    best_condition,
+    compare_gains,
+    effect_verdict,
+    lead,
+)
 from procpre_interp.store.store import RunStore
+from procpre_interp.study import protocols as reproduce
+from procpre_interp.study.protocols import PROCEDURAL
+from procpre_interp.sweep import plan as sweep
 
 SCRIPT = Path(table1.__file__)
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Split, Task
 from procpre_interp.data.task import (
     clip_length,
@@ -12,7 +13,6 @@ from procpre_interp.data.task import (
     prompt_overlap,
     split_mask,
 )
-from procpre_interp.core.seeding import stream
 from tests.checks import check_layout
 from tests.oracles import ORACLES
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.analysis.attention_timeline import formation, score_changes, timeline, timelines
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute, load_model, load_task
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, load_model, load_task
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
-from procpre_interp.analysis.attention_timeline import formation, score_changes, timeline, timelines
 from procpre_interp.train import TrainConfig
 
 SHAPE = Architecture(n_layers=1, n_heads=2, d_model=8)

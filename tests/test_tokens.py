@@ -2,9 +2,9 @@
 
 import pytest
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import parse_tokens, token_names, token_roles, tokens_of
-from procpre_interp.core.seeding import stream
 from tests.test_task import EVERY_TASK, build
 
 

@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from procpre_interp import load_model
-from procpre_interp.pipeline import execute as pipeline
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline.lineage import starting_model
 from procpre_interp.model import HookedTransformer, ModelConfig, torch_defaults
 from procpre_interp.patch import prune_heads
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute
+from procpre_interp.pipeline import execute as pipeline
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.pipeline.lineage import starting_model
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.train import TrainConfig, evaluate
-from procpre_interp.train.closed_form.base import PositionCode, SpectrumLaw, TensorScale
+from procpre_interp.train.closed_form import PositionCode, SpectrumLaw, TensorScale
 
 RECIPE = (
     TensorScale(selector="attn+ln", rms=(("blocks.0.attn.b_Q", 0.1), ("blocks.0.ln1.b", 0.2))),

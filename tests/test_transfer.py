@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from procpre_interp.model import HookedTransformer, ModelConfig, select
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer, ModelConfig, select
 from procpre_interp.transfer import Donor, TransferConfig, positions_carried, transplant
 
 PARENT = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=12, d_vocab=9, tied=True)

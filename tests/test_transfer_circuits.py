@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from procpre_interp.data import TASKS
-from procpre_interp.pipeline.lineage import stages
-from procpre_interp.patch import Graph, circuit_values, overlap_table
-from procpre_interp.pipeline.execute import Architecture, Parent, RunConfig, execute
-from procpre_interp.store.store import RunStore
+from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse, stage_circuit, stage_pairs
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.data import TASKS
+from procpre_interp.patch import Graph, circuit_values, overlap_table
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.pipeline.lineage import stages
+from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
-from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse, stage_circuit, stage_pairs
 
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
 RETAIN = TransferConfig(token_embedding="retain", unembedding="retain")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procpre_interp.stats import summary as stats
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats import summary as stats
 from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
     OUTCOMES,

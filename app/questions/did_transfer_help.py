@@ -4,8 +4,8 @@ import state
 import streamlit as st
 
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
-from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.stats.summary import intervals_note
+from procpre_interp.views.exhibits import results as exhibits
 
 store = state.open_page("Did transfer help?")
 names = state.list_results(store.path)

@@ -7,9 +7,9 @@ import job_views
 import state
 import streamlit as st
 
-from procpre_interp.views.exhibits import Answer
-from procpre_interp.jobs import FORMS, Job, JobStore, Value, command_line
 from procpre_interp.core.terminal import usable_cores
+from procpre_interp.jobs import FORMS, Job, JobStore, Value, command_line
+from procpre_interp.views.exhibits import Answer
 
 ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
 REFRESH_SECONDS = 2

@@ -5,8 +5,8 @@ import pandas as pd
 import state
 import streamlit as st
 
-from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.store.run import DamagedRun, UnknownRun
+from procpre_interp.views.exhibits import runs as exhibits
 
 COLUMNS = {
     "accuracy": st.column_config.NumberColumn("accuracy, test", format="percent", help="Share of answer tokens"),

@@ -5,9 +5,9 @@ from typing import Any
 import state
 import streamlit as st
 
+from procpre_interp.core.plugins import load_named
 from procpre_interp.data import TASKS, Task
 from procpre_interp.views.exhibits import inside, sequences
-from procpre_interp.core.plugins import load_named
 
 load_named()
 PLAIN = [name for name in TASKS if name not in (*sequences.MADE_OF_OTHERS, "text")]

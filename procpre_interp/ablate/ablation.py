@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Generator
 
-from procpre_interp.model import ModelConfig, Weights
 from procpre_interp.core.registry import Registry
+from procpre_interp.model import ModelConfig, Weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

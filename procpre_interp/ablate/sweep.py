@@ -9,8 +9,8 @@ from torch import Tensor
 
 from procpre_interp.ablate.ablation import Ablation
 from procpre_interp.core.config import ORIGIN, to_dict
-from procpre_interp.model import HookedTransformer
 from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer
 
 
 def damaged_copies(

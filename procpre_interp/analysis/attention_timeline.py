@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.stats.change_points import change_points, formation_step
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.probe.targets import TARGETS, targets_of
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.stats.change_points import change_points, formation_step
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.process import run_threads
 
 COLUMNS = ["run", "replicate", "phase", "task", "step", "axis_step", "layer", "head", "score", "value", "uniform"]

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from procpre_interp.core.seeding import numpy_stream, stream
 from procpre_interp.data.counterfactual import Pairs
-from procpre_interp.pipeline.lineage import Stage, StageName, stages
 from procpre_interp.patch import (
     Gap,
     Graph,
@@ -20,8 +20,8 @@ from procpre_interp.patch import (
     random_edges,
     top_edges,
 )
+from procpre_interp.pipeline.lineage import Stage, StageName, stages
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.core.seeding import numpy_stream, stream
 
 COMPARED: tuple[StageName, ...] = ("phase1", "transplanted", "finished")
 """Stages whose circuits are compared, where they have one; a model before any training answers nothing."""

@@ -16,22 +16,19 @@ support. With few replicates the intervals cover less than 95 % (`stats.interval
 an outcome that occurs in one replicate in three can go unseen (`stats.unseen_share`).
 """
 
-import hashlib
-import io
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from procpre_interp.claims.claim import Claim, Contrast, Verdict, formula
 from procpre_interp.core import atomic_files
 from procpre_interp.core.environment import now
+from procpre_interp.stats.power import detectable_effect
 from procpre_interp.stats.resampling import are_alike, constant_bounds
-from procpre_interp.store.store import RunStore
 from procpre_interp.stats.summary import (
     ALPHA,
     LEVEL,
@@ -39,7 +36,6 @@ from procpre_interp.stats.summary import (
     bootstrap_interval,
     decide,
     decide_tests,
-    detectable_effect,
     effect_sizes,
     equivalence_test,
     permuted_log_rank,
@@ -50,82 +46,8 @@ from procpre_interp.stats.summary import (
     unseen_share,
 )
 
-Verdict = Literal["supported", "refuted", "undecided"]
-Predicted = Literal["above", "below", "within"]
 OBSERVED = "observed"
 """Column that is true of rows that were measured on runs, and are none themselves."""
-PREFIX = "claim-"
-"""Of the names of claims' tables in a store."""
-QUICK = "quick-"
-"""Before it where the claim was only a smoke test."""
-
-CELLS_HASH = "cells_sha256"
-"""Entry of a claim's JSON file: the hash of the CSV file next to it."""
-
-_NUMBER = (int, float, type(None))
-_JUDGED: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("name", "claim", "prediction", "margin", "refuted_by", "verdict", "reason"), str),
-    "quick": bool,
-    "seeds": list,
-    "contrasts": list,
-    "log_rank": (dict, type(None)),
-}
-_CONTRAST: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("contrast", "formula", "measure", "predicted", "verdict", "reason"), str),
-    **dict.fromkeys(("estimate", "low", "high", "p", "smallest_p", "detectable"), _NUMBER),
-    "margin": (int, float),
-    "n": int,
-    "primary": bool,
-}
-_CELL = {"condition", "label", "replicate", "run", "status"}
-"""What every claim file has, and of which type."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contrast:
-    """A weighted sum of conditions within a replicate, and what is predicted of its mean over replicates."""
-
-    name: str
-    """What people read."""
-    weights: Mapping[str, float | int]
-    """Condition -> weight; {"attention": 1, "none": -1} is a gain."""
-    predicted: Predicted | None = None
-    """Above the margin, below it, or within +-margin; none: not predicted, only reported."""
-    margin: float | int = 0.0
-    """The smallest effect that matters, in the unit of the measure, fixed before the runs."""
-    measure: str = "accuracy"
-    """Column of the table: accuracy on the test set (share), restricted_time_steps (steps to breakthrough, at most the
-    limit), or what an observation measured."""
-
-    def __post_init__(self) -> None:
-        if not self.weights or not all(math.isfinite(weight) for weight in self.weights.values()):
-            raise ValueError(f"contrast {self.name!r} has weights {dict(self.weights)}; give each condition a number")
-        if self.predicted == "within" and not self.margin > 0:
-            raise ValueError(f"contrast {self.name!r}: margin={self.margin}; within needs a margin above 0")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A sentence that can fail, with the contrast that decides it."""
-
-    name: str
-    """Of its script and its stored table."""
-    claim: str
-    """The sentence."""
-    prediction: str
-    """What should be seen if it holds."""
-    margin: str
-    """Why the margin is what it is."""
-    refuted_by: str
-    """What should be seen if it does not."""
-    primary: Contrast
-    """The one contrast, named before the runs, that gives the verdict."""
-    secondary: Sequence[Contrast] = ()
-    """Other contrasts, which are decided after an adjustment for their number (Holm)."""
-
-    def __post_init__(self) -> None:
-        if self.primary.predicted is None:
-            raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
 
 
 def trained(table: pd.DataFrame) -> pd.DataFrame:
@@ -329,15 +251,6 @@ def log_rank(contrast: Contrast, table: pd.DataFrame) -> dict[str, Any] | None:
     return {"sooner": first, "than": second, **asdict(permuted_log_rank(*arrays))}
 
 
-def formula(contrast: Contrast) -> str:
-    """The contrast as arithmetic: "attention - none"."""
-    parts = []
-    for name, weight in contrast.weights.items():
-        size = "" if abs(weight) == 1 else f"{abs(weight):.4g} "
-        parts.append(f"{'-' if weight < 0 else '+'} {size}{name}")
-    return " ".join(parts).removeprefix("+ ")
-
-
 def explain(verdict: Verdict, contrast: Contrast) -> str:
     """Why, in words."""
     level = "90 %" if contrast.predicted == "within" else "95 %"
@@ -351,93 +264,3 @@ def explain(verdict: Verdict, contrast: Contrast) -> str:
         "refuted": f"the {level} interval lies wholly outside of what was predicted ({side})",
         "undecided": f"the {level} interval crosses the margin (predicted: {side})",
     }[verdict]
-
-
-def table_name(judged: Mapping[str, Any]) -> str:
-    """Of a claim in a store; a smoke test has another, lest it replaces a verdict."""
-    return f"{QUICK if judged['quick'] else ''}{PREFIX}{judged['name']}"
-
-
-def write_claim(store: RunStore, judged: Mapping[str, Any], table: pd.DataFrame, folder: Path | None = None) -> None:
-    """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder."""
-    store.write_table(table_name(judged), table, judged)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        cells = table.round(5).to_csv(index=False)
-        # One file names the other, so that a verdict never stands next to the cells of other runs.
-        digest = hashlib.sha256(cells.encode()).hexdigest()
-        atomic_files.write_json(folder / f"{judged['name']}.json", {**judged, CELLS_HASH: digest})
-        atomic_files.write_text(folder / f"{judged['name']}.csv", cells)
-
-
-def find_claims(
-    store: RunStore | None, folder: Path | None, *, quick: bool = False
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """All judged claims by name, and a line for each file that cannot be read.
-
-    One in the store stands before the one of that name in the folder. Each has `source` (store or bundled) and
-    `cells`, the rows that it was judged on. With `quick` the store's smoke tests too, as "quick-<name>".
-    """
-    files_of = sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else []
-    stored = [] if store is None else store.tables(PREFIX) + (store.tables(QUICK + PREFIX) if quick else [])
-    found: dict[str, dict[str, Any]] = {}
-    problems: list[str] = []
-    for place in [*files_of, *stored]:
-        try:
-            if isinstance(place, Path):
-                name, source, judged = place.stem, "bundled", json.loads(place.read_bytes())
-                content = place.with_suffix(".csv").read_bytes()
-                wanted = judged.get(CELLS_HASH) if isinstance(judged, dict) else None
-                if wanted not in (None, hashlib.sha256(content).hexdigest()):  # older files do not say
-                    raise ValueError(f"{place.with_suffix('.csv').name} is not what it was judged on; compute it again")
-                cells = pd.read_csv(io.BytesIO(content))
-            else:
-                assert store is not None
-                table = store.read_table(place)
-                name, source, judged, cells = place.replace(PREFIX, "", 1), "store", table.metadata, table.frame
-            _check_judged(judged, cells)
-        except (OSError, ValueError, LookupError, RuntimeError) as problem:  # arrow's and json's are of all four kinds
-            problems.append(f"claim file {place} cannot be read: {problem}")
-        else:
-            found[name] = {**judged, "source": source, "cells": cells}
-    return {name: found[name] for name in sorted(found)}, problems
-
-
-def read_claims(store: RunStore | None, folder: Path | None) -> list[dict[str, Any]]:
-    """All judged claims, by name, as `find_claims` gives them. Raises `ValueError` for a file that cannot be read."""
-    found, problems = find_claims(store, folder)
-    if problems:
-        raise ValueError(problems[0])
-    return list(found.values())
-
-
-def _check_judged(judged: Any, cells: pd.DataFrame) -> None:
-    """Raises `ValueError` for what `judge` does not write."""
-    _check_fields(judged, _JUDGED, "claim")
-    if judged["verdict"] not in get_args(Verdict):
-        raise ValueError(f"its verdict is {judged['verdict'][:60]!r}, none of {', '.join(get_args(Verdict))}")
-    if not judged["seeds"] or not all(isinstance(seed, int) for seed in judged["seeds"]):
-        raise ValueError("its seeds are no list of whole numbers")
-    if not judged["contrasts"]:
-        raise ValueError("it has no contrasts")
-    for row in judged["contrasts"]:
-        _check_fields(row, _CONTRAST, "contrast")
-        if row["verdict"] not in ("", *get_args(Verdict)) or row["predicted"] not in ("", *get_args(Predicted)):
-            raise ValueError(f"a contrast predicts {row['predicted'][:60]!r} and is {row['verdict'][:60]!r}")
-        weights = row.get("weights", {"": 0})  # older files have none
-        if not (
-            isinstance(weights, dict) and weights and all(isinstance(each, (int, float)) for each in weights.values())
-        ):
-            raise ValueError(f"contrast {row['contrast'][:60]!r} has weights that are no numbers")
-    if missing := _CELL - set(cells):
-        raise ValueError(f"its cells lack {', '.join(sorted(missing))}")
-
-
-def _check_fields(found: Any, types: Mapping[str, type | tuple[type, ...]], what: str) -> None:
-    """Raises `ValueError` where a field is not there, or of another type."""
-    if not isinstance(found, dict):
-        raise ValueError(f"it has no {what}")
-    if missing := types.keys() - found.keys():
-        raise ValueError(f"its {what} lacks {', '.join(sorted(missing))}")
-    if wrong := sorted(key for key, kind in types.items() if not isinstance(found[key], kind)):
-        raise ValueError(f"its {what} has a wrong type of {', '.join(wrong)}")

@@ -1,78 +1,18 @@
 """Results as text for people: tables of strings and sentences, the same in the report and in the app."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from procpre_interp.store.store import Run
+from procpre_interp.claims.measures import measure_of
 from procpre_interp.stats.summary import ALPHA, interval_note, unseen_share
 
 READING_SURVIVAL = (
     "A curve that falls early and to 0 % means that every replicate learned soon. Where it ends above 0 %, "
     "the rest had not broken through when training stopped (censored at the limit)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A quantity that claims compare, as people read it."""
-
-    name: str
-    level: str = ""
-    """Unit of its values."""
-    unit: str = ""
-    """Unit of differences between its values."""
-    scale: float = 1.0
-    """Factor from a stored difference to the one that people read."""
-    form: str = ".3f"
-    """Format of such a difference."""
-
-    @property
-    def axis(self) -> str:
-        """Title of an axis of differences, with their unit."""
-        return self.titled(self.name)
-
-    @property
-    def level_axis(self) -> str:
-        """Title of an axis of values, with their unit."""
-        return f"{self.name} ({self.level})" if self.level else self.name
-
-    def titled(self, name: str) -> str:
-        """A name with the unit of differences."""
-        unit = "percentage points" if self.unit == "points" else self.unit or self.level
-        return f"{name} ({unit})" if unit else name
-
-
-def _accuracy(name: str, level: str = "% of answer tokens") -> Measure:
-    return Measure(name, level, "points", 100.0, ".1f")
-
-
-MEASURES = {
-    "accuracy": _accuracy("test accuracy"),
-    "restricted_time_steps": Measure("time to breakthrough", "steps, at most the limit", "steps", 1.0, ",.0f"),
-    "entropy_relative": Measure("attention entropy", "share of the largest that causal attention can have"),
-    "jaccard": Measure("overlap of circuits", "Jaccard index"),
-    "faithfulness": Measure("faithfulness", "share of what the whole model does"),
-    "retrieval": Measure("attention on the queried value, best head", "0 to 1"),
-    "completeness": Measure("completeness", "share of what is left without the circuit"),
-    "share": Measure("share of the replicates' heads"),
-    "lost": _accuracy("accuracy lost"),
-    "area": _accuracy("mean validation accuracy over training"),
-    "unseen_accuracy": _accuracy("test accuracy on programs that were never shown"),
-    "unseen_lead": _accuracy("accuracy on unseen over seen programs", "percentage points"),
-    "lead": _accuracy("smaller of two leads in accuracy", "percentage points"),
-    "loss_nats": Measure("test loss", "nats per token", "nats"),
-}
-"""What a claim may be about: column of its cells, and what people read."""
-
-
-def measure_of(name: str) -> Measure:
-    """How people read a measure; its own name where it is unknown."""
-    return MEASURES.get(name) or Measure(name.replace("_", " "))
 
 
 def question_title(asked: str, verdict: str) -> str:
@@ -309,44 +249,3 @@ def describe_cost(cost: Mapping[str, Any]) -> str:
         "tokens": lambda value: f"{value / 1e6:,.1f} million tokens",
     }
     return ", ".join(known[key](value) if key in known else f"{key} {value}" for key, value in cost.items())
-
-
-def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """The fields in which configs differ, one row a field, one column a run; every field of a single one."""
-    flat = {run: flatten(config) for run, config in configs.items()}
-    fields = list(dict.fromkeys(field for values in flat.values() for field in values))
-    table = pd.DataFrame(
-        [{"field": field, **{run: values.get(field, "(default)") for run, values in flat.items()}} for field in fields],
-        columns=["field", *flat],
-    )
-    if len(flat) == 1:
-        return table
-    return table.loc[[len(set(row)) > 1 for row in table[list(flat)].itertuples(index=False)]]
-
-
-def lineage(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where the weights came from: one row a run and parent."""
-    rows = [
-        {
-            "run": run.id,
-            "parent": parent["run"],
-            "components": parent.get("selector", "all"),
-            "step": str(parent.get("step") or "final"),
-            "damage": json.dumps(parent["ablation"]) if parent.get("ablation") else "none",
-        }
-        for run in runs
-        for parent in run.config.get("parents") or [{"run": "(fresh weights)", "selector": "", "step": " "}]
-    ]
-    return pd.DataFrame(rows)
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """A nested config as one value a dotted field."""
-    if isinstance(config, Mapping):
-        items = config.items()
-    elif isinstance(config, list) and any(isinstance(item, Mapping) for item in config):
-        items = enumerate(config)
-    else:
-        return {prefix: json.dumps(config, default=str).strip('"')}
-    nested = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in items)
-    return {field: value for part in nested for field, value in part.items()}

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
-from procpre_interp.stats.summary import interval_note, summarise_conditions
 from procpre_interp.core.terminal import print_frame, stdout_console
+from procpre_interp.stats.summary import interval_note, summarise_conditions
 
 
 def print_results(table: pd.DataFrame, about: Mapping[str, Any]) -> None:

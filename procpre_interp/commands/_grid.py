@@ -5,20 +5,21 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.commands._conditions import print_results
-from procpre_interp.commands.sweep import SweepCommand
-from procpre_interp.commands._run_one import read_config
-from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.claims.text import map_effects_table
-from procpre_interp.store.outcomes import cost_of
+from procpre_interp.commands._conditions import print_results
+from procpre_interp.commands._run_one import read_config
+from procpre_interp.commands.sweep import SweepCommand
+from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.core.registry import unknown_name
-from procpre_interp.views.html_report import conditions_report
-from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.plan import Plan, Sweep, map_table, results, run_sweep
-from procpre_interp.sweep.live_table import live_table
 from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
-from procpre_interp.train import TrainConfig
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
+from procpre_interp.store.outcomes import cost_of
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.config import Sweep
+from procpre_interp.sweep.live_table import live_table
+from procpre_interp.sweep.plan import Plan, map_table, results, run_sweep
+from procpre_interp.train import TrainConfig
+from procpre_interp.views.html_report import conditions_report
 
 
 def run(command: SweepCommand, path: Path) -> int:

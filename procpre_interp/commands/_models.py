@@ -10,14 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.core.config import from_dict, parse_yaml, shown
+from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
 from procpre_interp.data import Task
-from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.model import HookedTransformer, from_huggingface
 from procpre_interp.pipeline.execute import load_model
-from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
+from procpre_interp.views.html_report import Section, write_report
 
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80

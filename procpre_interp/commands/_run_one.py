@@ -9,15 +9,16 @@ from rich.console import Console
 
 from procpre_interp.commands._options import take
 from procpre_interp.core.config import LARGEST_YAML, coerce, from_dict, parse_yaml, shown, yaml_fields
+from procpre_interp.core.plugins import load_plugin, locate
+from procpre_interp.core.terminal import default_store
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine.processes import Event, progress_event
-from procpre_interp.pipeline.execute import Architecture, RunConfig, execute
-from procpre_interp.core.plugins import load_plugin, locate
 from procpre_interp.engine.progress import RunProgress
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.core.terminal import default_store
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.interventions.base import Intervention
+from procpre_interp.train.interventions import Intervention
 
 HELP_FLAGS = ("-h", "--help")
 

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from procpre_interp.core.children import child_environment
 from procpre_interp.commands._options import parse
+from procpre_interp.core.children import child_environment
 from procpre_interp.core.terminal import beside_package, default_store
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")

@@ -8,12 +8,11 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from procpre_interp.claims.judge import read_claims
-from procpre_interp.commands._options import Names, parse
+from procpre_interp.claims.files import read_claims
 from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
+from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.registry import unknown_name
-from procpre_interp.store.store import RunStore
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import (
     beside_package,
@@ -24,6 +23,7 @@ from procpre_interp.core.terminal import (
     stdout_console,
     usable_cores,
 )
+from procpre_interp.store.store import RunStore
 
 T = TypeVar("T")
 

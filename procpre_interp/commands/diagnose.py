@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.commands._options import Runs, parse
 from procpre_interp.analysis.diagnosis import Finding, diagnose_all
 from procpre_interp.analysis.diagnosis.evidence import score_name, selector_of
 from procpre_interp.analysis.diagnosis.signatures import shown
+from procpre_interp.commands._options import Runs, parse
+from procpre_interp.core.terminal import default_store, stdout_console
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import default_store, stdout_console
 
 
 @dataclass(frozen=True, kw_only=True)

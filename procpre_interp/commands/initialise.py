@@ -8,11 +8,11 @@ import yaml
 
 from procpre_interp.commands._options import Runs, parse, several
 from procpre_interp.core.config import to_dict
-from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab
+from procpre_interp.core.terminal import default_store
 from procpre_interp.pipeline.execute import load_model
 from procpre_interp.stats.greedy_search import options_named
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import default_store
+from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab
 
 
 @dataclass(frozen=True, kw_only=True)

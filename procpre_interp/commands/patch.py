@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.commands._options import Runs, parse
+from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse
 from procpre_interp.commands._models import (
     Columns,
     Look,
@@ -19,17 +19,17 @@ from procpre_interp.commands._models import (
     subjects,
     table_of,
 )
+from procpre_interp.commands._options import Runs, parse
+from procpre_interp.core.seeding import stream
+from procpre_interp.core.terminal import stdout_console
 from procpre_interp.data.counterfactual import Pairs
-from procpre_interp.views.exhibits import circuits
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, gap_of, head_test
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.train.process import run_threads
+from procpre_interp.views.exhibits import circuits
 from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.views.plots.measures import measure_dots
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
-from procpre_interp.store.store import Run, RunStore
-from procpre_interp.core.seeding import stream
-from procpre_interp.core.terminal import stdout_console
-from procpre_interp.train.process import run_threads
-from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse
 
 What = Literal["nodes", "edges", "exact_edges", "circuit", "heads", "overlap", "reuse"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.commands._options import Runs, parse
+from procpre_interp.analysis.attention_timeline import timelines
 from procpre_interp.commands._models import (
     Columns,
     Look,
@@ -19,26 +19,26 @@ from procpre_interp.commands._models import (
     subjects,
     table_of,
 )
+from procpre_interp.commands._options import Runs, parse
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
-from procpre_interp.views.exhibits.attention import sample
-from procpre_interp.views.exhibits.circuits import pairs_of
-from procpre_interp.pipeline.lineage import stages
 from procpre_interp.model import HookedTransformer
-from procpre_interp.views.plots.attention import score_heatmap, timeline_figure
-from procpre_interp.views.plots.measures import measure_dots
-from procpre_interp.views.plots.weights import cka_heatmap, drift_figure, spectrum_figure
+from procpre_interp.pipeline.lineage import stages
 from procpre_interp.probe import attention_scores
 from procpre_interp.probe.labels import labels_for, position_labels
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
 from procpre_interp.probe.linear import linear_probe
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
-from procpre_interp.core.registry import unknown_name
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
-from procpre_interp.analysis.attention_timeline import timelines
 from procpre_interp.train.process import run_threads
+from procpre_interp.views.exhibits.attention import sample
+from procpre_interp.views.exhibits.circuits import pairs_of
+from procpre_interp.views.plots.attention import score_heatmap, timeline_figure
+from procpre_interp.views.plots.measures import measure_dots
+from procpre_interp.views.plots.weights import cka_heatmap, drift_figure, spectrum_figure
 
 What = Literal[
     "attention", "weights", "spectra", "composition", "linear", "lens", "attribution", "drift", "cka", "timeline"

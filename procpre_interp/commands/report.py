@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from procpre_interp.views.full_report import answers_report
 from procpre_interp.commands._options import Runs, parse
-from procpre_interp.views.html_report import runs_report
-from procpre_interp.store.store import RunStore
 from procpre_interp.core.terminal import beside_package, default_store
+from procpre_interp.store.store import RunStore
+from procpre_interp.views.full_report import answers_report
+from procpre_interp.views.html_report import runs_report
 
 
 @dataclass(frozen=True, kw_only=True)

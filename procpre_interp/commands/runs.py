@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import pandas as pd
 
 from procpre_interp.commands._options import parse, several
-from procpre_interp.store.store import RunStore
 from procpre_interp.core.terminal import default_store, fitting, print_frame, stdout_console
+from procpre_interp.store.store import RunStore
 
 COLUMNS = (
     "run",

@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.config import to_dict
-from procpre_interp.data import TASKS, Task
 from procpre_interp.core.seeding import stream
+from procpre_interp.data import TASKS, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from procpre_interp.commands._options import parse
 from procpre_interp.commands._run_one import Training, as_default, defaults, run_one
-from procpre_interp.pipeline.execute import RunConfig
+from procpre_interp.pipeline.config import RunConfig
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
 from procpre_interp.core.config import from_dict
-from procpre_interp.pipeline.execute import Parent, RunConfig
+from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.store.store import RunStore
 from procpre_interp.transfer import TransferConfig
 

@@ -1,7 +1,7 @@
 """Tasks, controls, interventions and corpora of your own: files and modules that register their classes when loaded.
 
 A plugin is loaded where the user asks for it: by `--import`, by `plugins:` in a YAML file, by `load_plugin`, by
-$PROCPRE_PLUGINS, or by installing a package with an entry point in the group `procpre_interp.core.plugins`. What a store
+$PROCPRE_PLUGINS, or by installing a package with an entry point in the group `procpre_interp.plugins`. What a store
 names is never loaded: a run records its plugin's name and hash, and keeps a copy of the file, which nothing reads.
 
 The hash of a plugin's source is part of the identity of what it registers, so that two plugins with one name never
@@ -26,7 +26,7 @@ from types import ModuleType
 from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.core.registry import registering
 
-GROUP = "procpre_interp.core.plugins"
+GROUP = "procpre_interp.plugins"
 """Entry points of installed packages, each of which names a module."""
 VARIABLE = "PROCPRE_PLUGINS"
 """Environment variable with the plugins of a command and of its child processes, separated as in PATH."""

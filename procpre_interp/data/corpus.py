@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.data.task import SPLIT_SIXTEENTHS
 from procpre_interp.core.registry import Registry
+from procpre_interp.data.task import SPLIT_SIXTEENTHS
 
 BLOCKS = 256
 """Blocks into which documents are cut that are too few: about 16 each for validation and test."""

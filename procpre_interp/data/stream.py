@@ -1,7 +1,7 @@
 """Endless batches of one split of a task, each a function of the seed and its number alone."""
 
-from procpre_interp.data.task import Batch, Split, Task, is_separable
 from procpre_interp.core.seeding import stream
+from procpre_interp.data.task import Batch, Split, Task, is_separable
 
 BLOCK_TOKENS = 2**20
 """Tokens drawn at once: large enough that the vectorised generators run at full speed. Changing it changes the data."""

@@ -183,7 +183,9 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
     try:
         _fill(temporary, corpus, documents, spec)
         if folder.exists():  # a damaged one, out of the way by a rename: who maps it goes on with what is there
-            atomic_files.remove(folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building")))
+            atomic_files.remove(
+                folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building"))
+            )
         temporary.rename(folder)
         atomic_files.sync_folder(folder.parent)
     finally:

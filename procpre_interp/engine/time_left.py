@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from procpre_interp.pipeline.execute import RunConfig
+from procpre_interp.pipeline.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from procpre_interp.pipeline import execute as pipeline
 from procpre_interp.engine.processes import Event, progress_event
-from procpre_interp.pipeline.execute import RunConfig
 from procpre_interp.engine.progress import RunProgress, scores
+from procpre_interp.pipeline import execute as pipeline
+from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig, TrainState
 

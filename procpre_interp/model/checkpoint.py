@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.core.atomic_files import atomic_write
+from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 

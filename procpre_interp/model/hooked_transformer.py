@@ -11,6 +11,8 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from procpre_interp.core.html import fields_html, table_html
+from procpre_interp.core.seeding import stream
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.flat import FlatParameters
 from procpre_interp.model.layers import (
@@ -26,8 +28,6 @@ from procpre_interp.model.layers import (
     observed,
 )
 from procpre_interp.model.lens import LensInterface
-from procpre_interp.core.html import fields_html, table_html
-from procpre_interp.core.seeding import stream
 
 NORMAL_BLOCK = 16
 """torch's CPU generator makes normal numbers in blocks of this many, the last, partial one differently."""

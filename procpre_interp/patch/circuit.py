@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.gap import Gap, prefers_answer
@@ -17,7 +18,6 @@ from procpre_interp.patch.graph import Edge, Graph, node_of
 from procpre_interp.patch.metrics import metric_named
 from procpre_interp.patch.replacement import another_pair
 from procpre_interp.patch.rewired import Rewired, WriterValues, block_sizes, blocks, prepare, run_writers, writer_values
-from procpre_interp.core.registry import unknown_name
 
 Replacement = Literal["corrupted", "zero", "mean", "resample"]
 Search = Literal["top", "greedy"]

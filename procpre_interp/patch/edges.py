@@ -9,6 +9,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.model.layers import Block, at_positions
@@ -27,7 +28,6 @@ from procpre_interp.patch.rewired import (
     writer_points,
     writer_values,
 )
-from procpre_interp.core.registry import unknown_name
 
 Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
 GradientRun = Literal["corrupted", "clean"]

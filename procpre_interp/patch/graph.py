@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from procpre_interp.model import ModelConfig
 from procpre_interp.core.registry import unknown_name
+from procpre_interp.model import ModelConfig
 
 Edge = tuple[str, str]
 """Writer and reader: ("embed", "blocks.0.attn.head.1.q")."""

@@ -9,13 +9,13 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.gap import Gap, prefers_answer
 from procpre_interp.patch.metrics import metric_named
 from procpre_interp.patch.replacement import Direction, Replacement, Source, check_direction
 from procpre_interp.patch.replay import OF_THE_QUERY, PER_HEAD, RESIDUAL, Replay, score
-from procpre_interp.core.registry import unknown_name
 
 MAX_BYTES = 2**26
 """Of the activations that are computed at a time. More is not faster: a core's cache is smaller."""

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.replay import OF_THE_QUERY, Activations, record
-from procpre_interp.core.registry import unknown_name
 
 Direction = Literal["denoise", "noise"]
 """Clean values into the corrupted run, or corrupted ones into the clean run."""

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from procpre_interp.core.registry import Registry
 from procpre_interp.data.downstream.recall import Haystack
 from procpre_interp.data.procedural.dyck import BracketTask, Dyck
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.data.vocab import HaystackVocab
-from procpre_interp.core.registry import Registry
 
 NO_LABEL = -1
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformer_lens.tools.analysis import orthonormal_subspace, projection_kernel, random_projection_kernel_moments
 from transformer_lens.utilities import get_act_name
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
-from procpre_interp.core.registry import unknown_name
 
 HEAD_POINTS = ("q", "k", "v", "z")
 """Points with an axis for heads; of a layer without a head, the heads stand side by side."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.data.downstream.recall import Haystack
 from procpre_interp.data.procedural.copying import Identity, RepeatedString, Reverse
 from procpre_interp.data.procedural.dyck import Dyck
@@ -15,7 +16,6 @@ from procpre_interp.data.procedural.sequence import SequenceTask
 from procpre_interp.data.procedural.stack import Stack
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.data.vocab import HaystackVocab
-from procpre_interp.core.registry import unknown_name
 
 Mask = Bool[Tensor, "batch query key"]
 """True where the key is meant for the query."""

@@ -7,8 +7,14 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import expit
 
-from procpre_interp.stats.resampling import drawn_means, percentile_tail, replicate_bootstrap, resampled_bounds, resamples
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.resampling import (
+    drawn_means,
+    percentile_tail,
+    replicate_bootstrap,
+    resampled_bounds,
+    resamples,
+)
 
 SLOPES = (0.3, 10.0)
 """Bounds of the fitted slope."""

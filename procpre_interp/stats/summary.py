@@ -7,14 +7,12 @@ observation, not a result: its interval is undefined (NaN), and `interval_note` 
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from scipy.special import nctdtrinc, stdtrit
 
+from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.power import detectable_effect
 from procpre_interp.stats.resampling import (
     ALPHA,
     LEVEL,
-    MAX_EXACT_FLIPS,
-    N_RESAMPLES,
     Equivalence,
     Interval,
     PermutationTest,
@@ -26,13 +24,11 @@ from procpre_interp.stats.resampling import (
     interval_note,
     intervals_note,
     paired_gains,
-    percentile_tail,
     replicate_bootstrap,
     replicate_matrix,
     sign_flip_test,
     unseen_share,
 )
-from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.survival import (
     effect_sizes,
     permuted_log_rank,
@@ -40,6 +36,7 @@ from procpre_interp.stats.survival import (
     survival_curve,
     time_to_breakthrough,
 )
+from procpre_interp.stats.variance import two_way_bootstrap, variance_components
 
 __all__ = [
     "ALPHA",
@@ -71,12 +68,6 @@ __all__ = [
     "unseen_share",
     "variance_components",
 ]
-
-POWER = 0.8
-"""Share of studies in which a detectable effect is found."""
-
-MAX_SIMULATED_POWER = 12
-"""Replicates up to which the sign-flip test's power is simulated; with more, Student's is the same within 2 %."""
 
 
 def mean_curve(
@@ -164,95 +155,3 @@ def decide_tests(tests: pd.DataFrame, *, alpha: float | int = ALPHA) -> pd.DataF
     rows = zip(*adjusted.T.tolist(), sizes, raised)
     decisions = [decide(p, smallest, alpha, n=n, adjusted=more) for p, smallest, n, more in rows]
     return tests.assign(p_holm=adjusted[:, 0], smallest_p_holm=adjusted[:, 1], decision=decisions)
-
-
-def detectable_effect(
-    n: int,
-    std: float | int,
-    *,
-    alpha: float | int = ALPHA,
-    power: float | int = POWER,
-    n_resamples: int = 2_000,
-    generator: np.random.Generator | None = None,
-) -> float:
-    """The mean paired difference that `sign_flip_test` on n replicates finds with the given power.
-
-    `std` is the standard deviation of paired differences (with ddof 1), whose unit the effect has; the differences are
-    taken to be normal. Infinite where the smallest p that n can give exceeds alpha (in a family, hand over alpha
-    divided by its size); NaN where it does not but `std` is 0 or NaN, since no observed spread is no known spread.
-
-    Up to 12 replicates the test itself is simulated: with few, Student's power promises too much. With differences
-    d + z_i, the test rejects in favour of d > 0 just when d exceeds the k-th largest mean of -z over the 2^n - 1 sets
-    of replicates, where k = floor(alpha 2^n / 2): flipping a set gives a larger mean if its own sum is negative. So
-    the effect is a quantile of these thresholds. Beyond 12 it is that of the paired t test (noncentral t) at the level
-    k / 2^(n - 1) that the exact test has.
-    """
-    if n < 1 or not 0 < alpha < 1 or not alpha < power < 1:
-        raise ValueError(f"{n=}, {alpha=}, {power=}; n must be at least 1, and 0 < alpha < power < 1")
-    if std < 0 or np.isinf(std):
-        raise ValueError(f"{std=}; give the standard deviation of the paired differences, which is finite and not < 0")
-    # Beyond 16 replicates the test draws its sign patterns, and 1 / (their number) is its smallest p.
-    patterns = min(2 ** (n - 1), N_RESAMPLES + 1) if 2**n > MAX_EXACT_FLIPS else 2 ** (n - 1)
-    k = int(alpha * patterns + 1e-9)
-    if k < 1:
-        return float("inf")
-    if std == 0 or np.isnan(std):
-        return float("nan")
-    if n > MAX_SIMULATED_POWER:
-        critical = stdtrit(n - 1, 1 - k / patterns / 2)
-        return float(std * nctdtrinc(n - 1, 1 - power, critical) / np.sqrt(n))
-    generator = generator or numpy_stream(0, "detectable effect", n)
-    sums, sizes = np.zeros((n_resamples, 1)), np.zeros(1)
-    for value in generator.normal(size=(n, n_resamples, 1)):
-        sums, sizes = np.hstack([sums, sums + value]), np.append(sizes, sizes + 1)
-    means = sums[:, 1:] / sizes[1:]
-    return float(std * np.quantile(np.partition(means, -k, axis=1)[:, -k], power))
-
-
-def variance_components(values: Float[np.ndarray, "*batch row column"]) -> Float[np.ndarray, "*batch component"]:
-    """Variance of row effects, of column effects, and residual, of crossed values without replication.
-
-    Method of moments: (MS_row - MS_residual) / columns, (MS_column - MS_residual) / rows and MS_residual, which holds
-    the interaction too. Unbiased, and so negative at times.
-    """
-    rows, columns = values.shape[-2:]
-    row, column = values.mean(axis=-1, keepdims=True), values.mean(axis=-2, keepdims=True)
-    left = values - row - column + values.mean(axis=(-2, -1), keepdims=True)
-    residual = (left**2).sum(axis=(-2, -1)) / ((rows - 1) * (columns - 1))
-    by_row = row.var(axis=(-2, -1), ddof=1) - residual / columns
-    return np.stack([by_row, column.var(axis=(-2, -1), ddof=1) - residual / rows, residual], axis=-1)
-
-
-def two_way_bootstrap(
-    values: pd.DataFrame, *, n_resamples: int = N_RESAMPLES, generator: np.random.Generator | None = None
-) -> pd.DataFrame:
-    """Components of variance over crossed seeds: one row each for phase-1 seed, phase-2 seed and residual.
-
-    `values` has a row a phase-1 seed, a column a phase-2 seed. `variance` is that of `variance_components`, and 0 with
-    the flag `negative` where its estimate is below; `share` is its share of their sum. Rows and columns are resampled
-    independently (the pigeonhole bootstrap). A resample repeats seeds, which shrinks mean squares; each is corrected
-    so that its components are on average those of the data. Bounds are expanded percentiles, cut off at 0: with 5 to
-    12 seeds a side and normal effects they covered 91 to 100 % in our simulations.
-    Source: Owen 2007, The pigeonhole bootstrap; Brennan 2007, Unbiased estimates of variance components with bootstrap
-    procedures (the correction).
-    """
-    matrix = values.to_numpy(dtype=float)
-    rows, columns = matrix.shape
-    if min(rows, columns) < 2 or not np.isfinite(matrix).all():
-        gaps = int((~np.isfinite(matrix)).sum())
-        raise ValueError(f"{rows} x {columns} seeds with {gaps} gaps; run every cell of at least 2 x 2 seeds")
-    generator = generator or numpy_stream(0, "two-way bootstrap")
-    drawn_rows = generator.integers(rows, size=(n_resamples, rows, 1))
-    drawn_columns = generator.integers(columns, size=(n_resamples, 1, columns))
-    by_row, by_column, residual = variance_components(matrix[drawn_rows, drawn_columns]).T
-    residual = residual * rows * columns / ((rows - 1) * (columns - 1))
-    by_row = by_row * rows / (rows - 1) - residual / columns
-    by_column = by_column * columns / (columns - 1) - residual / rows
-    found, levels = variance_components(matrix), [rows, columns, min(rows, columns)]
-    parts = zip((by_row, by_column, residual), map(percentile_tail, levels))
-    bounds = [np.quantile(drawn, [tail, 1 - tail]) for drawn, tail in parts]
-    variance = np.maximum(found, 0.0)
-    low, high = np.maximum(bounds, 0.0).T
-    table = {"component": ["phase-1 seed", "phase-2 seed", "residual"], "variance": variance, "low": low, "high": high}
-    table["share"] = variance / variance.sum() if variance.sum() > 0 else np.full(3, np.nan)
-    return pd.DataFrame(table | {"n": levels, "negative": found < 0})

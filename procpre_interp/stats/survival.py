@@ -8,6 +8,7 @@ from jaxtyping import Float, Real
 from scipy.special import ndtri
 
 from procpre_interp.core.config import unknown_name
+from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.resampling import (
     LEVEL,
     MAX_EXACT_FLIPS,
@@ -17,7 +18,6 @@ from procpre_interp.stats.resampling import (
     replicate_bootstrap,
     replicate_matrix,
 )
-from procpre_interp.core.seeding import numpy_stream
 
 
 def time_to_breakthrough(history: pd.DataFrame, threshold: float) -> int | None:

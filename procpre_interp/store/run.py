@@ -13,8 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from procpre_interp.core import atomic_files
-from procpre_interp.core import schema
+from procpre_interp.core import atomic_files, schema
 from procpre_interp.core.config import parse_yaml, yaml_fields
 from procpre_interp.core.environment import now
 from procpre_interp.core.html import fields_html

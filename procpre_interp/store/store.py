@@ -27,8 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from procpre_interp.core import atomic_files
-from procpre_interp.core import schema
+from procpre_interp.core import atomic_files, schema
 from procpre_interp.core.environment import environment, now
 from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.registry import unknown_name
@@ -191,7 +190,10 @@ class RunStore:
         """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent."""
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        footer = {"checksum": atomic_files.CHECKSUM_PLACE, "metadata": atomic_files.plain({"created": now(), **metadata})}
+        footer = {
+            "checksum": atomic_files.CHECKSUM_PLACE,
+            "metadata": atomic_files.plain({"created": now(), **metadata}),
+        }
         arrow, buffer = pa.Table.from_pandas(table, preserve_index=False), io.BytesIO()
         with pq.ParquetWriter(buffer, arrow.schema) as writer:
             writer.write_table(arrow)

@@ -13,20 +13,31 @@ import pandas as pd
 import plotly.graph_objects as go
 import tyro
 
-from procpre_interp.claims.judge import Claim, judge, table_name, write_claim
-from procpre_interp.claims.text import claim_title, contrasts_table, describe_claim, describe_cost, measure_of
-from procpre_interp.study.observation import Observation, observe
-from procpre_interp.store.outcomes import cost_of
-from procpre_interp.views.plots.ladder import ladder
+from procpre_interp.claims.claim import Claim
+from procpre_interp.claims.files import table_name, write_claim
+from procpre_interp.claims.judge import judge
+from procpre_interp.claims.measures import measure_of
+from procpre_interp.claims.text import claim_title, contrasts_table, describe_claim, describe_cost
+from procpre_interp.core.terminal import (
+    check_workers,
+    default_store,
+    run_script,
+    stdout_console,
+    time_limit,
+    usable_cores,
+)
 from procpre_interp.stats.recovered_share import recovered_shares
-from procpre_interp.views.html_report import Section, write_report
-from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
-from procpre_interp.store.store import RunStore
 from procpre_interp.stats.summary import paired_gains, replicate_bootstrap, replicate_matrix
-from procpre_interp.sweep.plan import Condition, Show, Sweep, results, run_sweep, say_nothing
+from procpre_interp.store.outcomes import cost_of
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.observation import Observation, observe
+from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
+from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
-from procpre_interp.core.terminal import check_workers, default_store, run_script, stdout_console, time_limit, usable_cores
+from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 from procpre_interp.train import TrainConfig
+from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.views.plots.ladder import ladder
 
 Judged = dict[str, Any]
 """A claim with its verdict, as `claims.judge` gives it."""

@@ -10,8 +10,8 @@ from procpre_interp.core import atomic_files
 from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.model import HookedTransformer
 from procpre_interp.stats.greedy_search import FILE, Options, Recipe, recipe_name
-from procpre_interp.sweep.plan import Condition
-from procpre_interp.train.closed_form.base import (
+from procpre_interp.sweep.config import Condition
+from procpre_interp.train.closed_form import (
     LowRankIdentity,
     MeanEmbedding,
     Mimetic,
@@ -19,7 +19,7 @@ from procpre_interp.train.closed_form.base import (
     SpectrumLaw,
     TensorScale,
 )
-from procpre_interp.train.interventions.base import Intervention
+from procpre_interp.train.interventions import Intervention
 
 MATRICES = "attn.W_Q+attn.W_K+attn.W_V+attn.W_O"
 SCALES = {
@@ -86,7 +86,9 @@ def fit_options(models: Sequence[HookedTransformer]) -> dict[str, dict[str, Inte
 
 def write_lab(lab: Lab, path: Path) -> None:
     """Keep a lab as JSON."""
-    atomic_files.write_json(path, {**lab.about, "search": lab.found, "fitted": {k: to_dict(v) for k, v in lab.fitted.items()}})
+    atomic_files.write_json(
+        path, {**lab.about, "search": lab.found, "fitted": {k: to_dict(v) for k, v in lab.fitted.items()}}
+    )
 
 
 def read_lab(path: Path = FILE) -> Lab:

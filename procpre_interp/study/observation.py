@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.claims.judge import OBSERVED
-from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES
-from procpre_interp.pipeline.lineage import starting_model
+from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.execute import load_model, load_task
+from procpre_interp.pipeline.lineage import starting_model
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.core.seeding import stream
+from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES
 from procpre_interp.train.process import run_threads
 
 Measured = Mapping[str, Mapping[str, float]]

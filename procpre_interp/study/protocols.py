@@ -13,10 +13,11 @@ import pandas as pd
 
 from procpre_interp.ablate import Ablation, ShuffleWithinTensors
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline.execute import Architecture
-from procpre_interp.sweep.plan import FIRST_CONFIRMATION_SEED, Condition, Plan, Pretraining, Source, Sweep
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED, Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep.plan import Plan
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.interventions.base import EntropyPenalty, Intervention
+from procpre_interp.train.interventions import EntropyPenalty, Intervention
 from procpre_interp.transfer import EmbeddingStrategy, TransferConfig
 
 ProtocolName = Literal["cheap", "paper"]

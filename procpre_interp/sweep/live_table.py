@@ -17,13 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from procpre_interp.engine.processes import Event
-from procpre_interp.store.outcomes import whole_runs
-from procpre_interp.pipeline.execute import RunConfig
 from procpre_interp.engine.progress import REFRESHES_PER_SECOND, Output, bar, run_line, scores
+from procpre_interp.engine.time_left import Rates, Work, time_left, work_of
+from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import saved_step
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.plan import Plan
-from procpre_interp.engine.time_left import Rates, Work, time_left, work_of
 
 NUMBER_COLUMNS = 30
 """Columns of the terminal that stay free for numbers beside the names of conditions."""

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.patch.edges import edge_attribution
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.process import run_threads
 
 ORDERS = {"sharpest": ("entropy", 1), "bluntest": ("entropy", -1), "circuit": ("circuit", 1), "random": ("random", 1)}

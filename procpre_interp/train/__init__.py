@@ -1,6 +1,6 @@
 """Training and scoring, the same for both phases."""
 
-from procpre_interp.train.closed_form.base import Initialisation
+from procpre_interp.train.closed_form import Initialisation
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
 from procpre_interp.train.loop import Trainer
 from procpre_interp.train.loss import masked_loss

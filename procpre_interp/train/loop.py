@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from procpre_interp.core.atomic_files import remove
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
-from procpre_interp.core.atomic_files import remove
 from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters, torch_defaults
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.interventions.apply import Interventions

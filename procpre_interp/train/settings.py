@@ -9,7 +9,7 @@ import torch
 
 from procpre_interp.core.config import unhashed
 from procpre_interp.model import ModelConfig
-from procpre_interp.train.interventions.base import Intervention
+from procpre_interp.train.interventions import Intervention
 from procpre_interp.train.native import is_compiled, why_not
 from procpre_interp.train.optimiser import Schedule
 
@@ -64,7 +64,7 @@ class TrainConfig:
     freeze: str | None = None
     """Selector of the weights that keep their initial value."""
     interventions: tuple[Intervention, ...] = ()
-    """What else is done to the run, in this order: `procpre_interp.train.interventions.base`."""
+    """What else is done to the run, in this order: `procpre_interp.train.interventions`."""
     threads: int = 1
     """CPU threads. Another number changes the last bits of a sum, so it is part of the run's identity."""
     device: str = "cpu"

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from procpre_interp.claims.text import describe_cost
 from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.claims.text import describe_cost
+from procpre_interp.store.run import Run
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import cheaper, claims, damage, results, where
 from procpre_interp.views.exhibits.runs import with_weights
 from procpre_interp.views.html_report import Block, Caution, Section, introduction, results_sections, write_report
-from procpre_interp.store.run import Run
-from procpre_interp.store.store import RunStore
 
 MOST_CLAIMS = 40
 """Claims whose contrasts are drawn."""
@@ -121,9 +121,9 @@ def _claims(store: RunStore, known: Mapping[str, claims.Judged], problems: list[
 
 def _inside(run: Run, store: RunStore) -> Iterator[Section]:
     """What is inside one run's model. Imports torch."""
-    from procpre_interp.views.exhibits import attention, circuits, sequences, weights
     from procpre_interp.pipeline.execute import load_model, load_task
     from procpre_interp.train.process import run_threads
+    from procpre_interp.views.exhibits import attention, circuits, sequences, weights
 
     if not run.steps:
         return

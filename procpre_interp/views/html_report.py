@@ -12,26 +12,19 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.claims.text import (
-    conditions_table,
-    config_differences,
-    describe_cost,
-    explain_columns,
-    flatten,
-    lineage,
-    map_effects_table,
-)
 from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, explain_signatures
+from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, map_effects_table
+from procpre_interp.core.atomic_files import write_text
+from procpre_interp.stats.summary import intervals_note
+from procpre_interp.store.differences import config_differences, flatten, lineage
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Exhibit
 from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.exhibits.damage import diagnosis
 from procpre_interp.views.exhibits.runs import numbers
-from procpre_interp.core.atomic_files import write_text
 from procpre_interp.views.glossary import SETTING, glossary
 from procpre_interp.views.plots.curves import learning_curves
 from procpre_interp.views.plots.heatmaps import transfer_bars, transfer_heatmap
-from procpre_interp.store.store import Run, RunStore
-from procpre_interp.stats.summary import intervals_note
 
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d1d1f, #e6e6e6); --quiet: light-dark(#666, #a0a0a0);

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from procpre_interp.core.config import ORIGIN
-from procpre_interp.claims.text import flatten
 from procpre_interp.analysis.diagnosis.evidence import Evidence, parents_of, score_name, score_of
 from procpre_interp.analysis.diagnosis.reasons import reasons, token_ratio
 from procpre_interp.analysis.diagnosis.signatures import (
@@ -25,6 +23,8 @@ from procpre_interp.analysis.diagnosis.signatures import (
     shown,
     verdict,
 )
+from procpre_interp.core.config import ORIGIN
+from procpre_interp.store.differences import flatten
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.analysis.diagnosis.evidence import Evidence, factor, parents_of, score_name, score_of, selector_of
-from procpre_interp.store.run import Run
 from procpre_interp.stats.summary import interval_note, replicate_bootstrap
+from procpre_interp.store.run import Run
 
 BASELINE_MARGIN = 0.05
 """Accuracy, a share: a smaller difference is none. Ten standard errors of haystack's test (4,000 sequences at 11 %)."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
+from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.procedural.sequence import SequenceTask
 from procpre_interp.data.procedural.sets import first_appearances
@@ -17,7 +18,6 @@ from procpre_interp.data.procedural.sorting import ascending
 from procpre_interp.data.ragged import Ragged, keep_only
 from procpre_interp.data.task import TASKS
 from procpre_interp.data.vocab import Vocab
-from procpre_interp.core.seeding import numpy_stream
 
 PRIMITIVES = ("identity", "reverse", "sort", "set", "delete", "rotate")
 """The steps, in the order of their ids."""

@@ -8,19 +8,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import Batch, Task
 from procpre_interp.data.tokens import token_names
-from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.execute import load_model, load_task
-from procpre_interp.views.plots.attention import in_words, pattern_figure, score_heatmap, timeline_figure
-from procpre_interp.views.plots.axes import add_click_targets
 from procpre_interp.probe import attention_pattern, attention_scores
 from procpre_interp.probe.targets import targets_of
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
-from procpre_interp.core.seeding import stream
 from procpre_interp.train.process import run_threads
+from procpre_interp.views.exhibits.exhibit import Exhibit
+from procpre_interp.views.plots.attention import in_words, pattern_figure, score_heatmap, timeline_figure
+from procpre_interp.views.plots.axes import add_click_targets
 
 GENERAL = {
     "entropy_relative": "Spread of attention (0 one token, 1 even)",

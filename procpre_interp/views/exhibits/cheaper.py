@@ -9,16 +9,16 @@ import pandas as pd
 
 from procpre_interp.claims.judge import trained
 from procpre_interp.claims.text import claim_title, question_title
+from procpre_interp.stats.greedy_search import FILE, read_search
+from procpre_interp.stats.recovered_share import BASELINE, FULL, recovered_shares
+from procpre_interp.stats.resampling import paired_gains, replicate_bootstrap, replicate_matrix
+from procpre_interp.stats.summary import restricted_time
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.claims import Judged, named_claims
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results
 from procpre_interp.views.plots.ladder import ladder, ladders
 from procpre_interp.views.plots.theme import CAPTION_WIDTH, wrapped
-from procpre_interp.stats.greedy_search import FILE, read_search
-from procpre_interp.stats.recovered_share import BASELINE, FULL, recovered_shares
-from procpre_interp.stats.resampling import paired_gains, replicate_bootstrap, replicate_matrix
-from procpre_interp.store.store import RunStore
-from procpre_interp.stats.summary import restricted_time
 
 CLAIMS = (
     "closed_form_initialisation",

@@ -9,24 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from procpre_interp.claims.judge import QUICK, Contrast, compared_values, find_claims, trained
-from procpre_interp.stats.paper_comparison import MARGIN
+from procpre_interp.claims.claim import Contrast
+from procpre_interp.claims.files import QUICK, find_claims
+from procpre_interp.claims.judge import compared_values, trained
+from procpre_interp.claims.measures import measure_of
+from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
 from procpre_interp.core.config import unknown_name
-from procpre_interp.claims.text import (
-    claim_title,
-    contrasts_table,
-    measure_of,
-    predicted,
-    question_title,
-    verdicts_table,
-    why,
-)
+from procpre_interp.core.terminal import beside_package
+from procpre_interp.stats.paper_comparison import MARGIN
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import survival_of
 from procpre_interp.views.plots.axes import require
 from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
-from procpre_interp.store.store import RunStore
-from procpre_interp.core.terminal import beside_package
 
 Judged = Mapping[str, Any]
 """A claim as `claims.judge` gives it, with `source` and `cells`."""

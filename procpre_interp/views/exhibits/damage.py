@@ -5,17 +5,17 @@ import re
 import numpy as np
 import pandas as pd
 
-from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
 from procpre_interp.analysis.diagnosis import NO_SIGNATURE, diagnose_all, diagnosis_by_condition
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
+from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
 from procpre_interp.stats.half_dose import dose_means, half_dose
+from procpre_interp.stats.summary import paired_gains, replicate_matrix, summarise_conditions
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.claims import SOURCES, Judged, named_claims
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results, sides
 from procpre_interp.views.plots.ladder import dose_response, half_dose_text, ladder
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun
-from procpre_interp.store.store import RunStore
-from procpre_interp.stats.summary import paired_gains, replicate_matrix, summarise_conditions
 
 CONTROLS, NOISE = "shuffling_weights_destroys_it", "noise_dose_response"
 """The claims that damage weights."""

@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from procpre_interp.claims.judge import PREFIX, trained
+from procpre_interp.claims.files import PREFIX
+from procpre_interp.claims.judge import trained
 from procpre_interp.claims.text import READING_SURVIVAL, question_title
-from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
-from procpre_interp.views.plots.curves import accuracy_by_condition, learning_curves, survival_curves
-from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.stats.survival import survival_curve
+from procpre_interp.store.store import RunStore, load_histories
+from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.views.plots.curves import accuracy_by_condition, learning_curves, survival_curves
 
 QUANTITIES = {"accuracy": "Accuracy", "exact_match": "Exact match", "loss_nats": "Loss"}
 """What a history may hold: its column, and its name."""

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from procpre_interp.core.config import parse_yaml
-from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
-from procpre_interp.views.exhibits.results import QUANTITIES
 from procpre_interp.core.atomic_files import read_regular
-from procpre_interp.views.plots.curves import learning_curves
-from procpre_interp.views.plots.theme import OTHERS
+from procpre_interp.core.config import parse_yaml
+from procpre_interp.core.schema import check_config, check_plain
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun, saved_state, saved_step
 from procpre_interp.store.store import RunStore, load_histories
-from procpre_interp.core.schema import check_config, check_plain
+from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.views.exhibits.results import QUANTITIES
+from procpre_interp.views.plots.curves import learning_curves
+from procpre_interp.views.plots.theme import OTHERS
 
 MOST_COMPARED = len(OTHERS)
 """Runs over one another: as many as there are colours to tell them apart."""

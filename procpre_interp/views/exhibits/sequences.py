@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Task
 from procpre_interp.data.mixture import Mixture, Shuffled
 from procpre_interp.data.procedural.automata import CellularAutomaton
@@ -17,7 +18,6 @@ from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.plots.axes import fit_to_phone
 from procpre_interp.views.plots.sequences import automaton_figure, depth_figure, token_grid
-from procpre_interp.core.seeding import stream
 
 MADE_OF_OTHERS = ("mixture", "shuffled")
 """Tasks whose fields are tasks."""

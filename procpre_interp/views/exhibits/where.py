@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from procpre_interp.core.config import parse_yaml
 from procpre_interp.claims.text import map_effects_table, question_title
-from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
-from procpre_interp.views.exhibits.results import Results, learning
+from procpre_interp.core.config import parse_yaml
 from procpre_interp.stats.coalitions import coalitions, condition_name, place
-from procpre_interp.views.plots.axes import add_click_targets
-from procpre_interp.views.plots.heatmaps import METHODS, effect_text, transfer_bars, transfer_heatmap
 from procpre_interp.stats.summary import ALPHA
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
+from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.views.exhibits.results import Results, learning
+from procpre_interp.views.plots.axes import add_click_targets
+from procpre_interp.views.plots.heatmaps import METHODS, effect_text, transfer_bars, transfer_heatmap
 
 READINGS = {
     "add_one_in": "Blue: this part alone raises the outcome over transferring nothing; red: it lowers it",

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.views.plots.axes import (
     MAX_PRINTED,
     MAX_TICKS,
@@ -23,7 +24,6 @@ from procpre_interp.views.plots.axes import (
 from procpre_interp.views.plots.heatmaps import DIVERGING
 from procpre_interp.views.plots.ladder import DASHES
 from procpre_interp.views.plots.theme import GRID, OTHERS, add_band, lay_out
-from procpre_interp.core.registry import unknown_name
 
 SEQUENTIAL = [[0, "#F2F2F2"], [0.5, "#67A9CF"], [1, "#2166AC"]]
 """From nothing to blue: the upper half of `DIVERGING`."""

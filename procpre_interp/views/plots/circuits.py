@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.stats.summary import interval_note
 from procpre_interp.views.plots.axes import fit_to_phone, log_axis, refuse_twice, require
 from procpre_interp.views.plots.patching import gap_note
 from procpre_interp.views.plots.theme import (
@@ -21,7 +22,6 @@ from procpre_interp.views.plots.theme import (
     lay_out,
     translucent,
 )
-from procpre_interp.stats.summary import interval_note
 
 SIGNS = {"positive score": "#4393C3", "negative score": "#D6604D"}
 """Colours of edges with a positive and with a negative score."""

@@ -10,9 +10,17 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.views.plots.axes import require
-from procpre_interp.views.plots.theme import X_WIDTH, condition_colours, error_bars, lay_out, translucent, with_n, wrapped
 from procpre_interp.stats.summary import interval_note, intervals_note
+from procpre_interp.views.plots.axes import require
+from procpre_interp.views.plots.theme import (
+    X_WIDTH,
+    condition_colours,
+    error_bars,
+    lay_out,
+    translucent,
+    with_n,
+    wrapped,
+)
 
 VERDICTS = {
     "supported": ("#228833", "circle"),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from procpre_interp.stats.summary import intervals_note, mean_curve, survival_curve
 from procpre_interp.views.plots.theme import (
     add_band,
     condition_colours,
@@ -17,7 +18,6 @@ from procpre_interp.views.plots.theme import (
     with_n,
     wrapped,
 )
-from procpre_interp.stats.summary import intervals_note, mean_curve, survival_curve
 
 AXES = {
     "accuracy": "Validation accuracy (% of answer tokens)",

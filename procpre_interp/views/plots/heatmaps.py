@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.views.plots.axes import colour_axis, fit_to_phone, ticks
-from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, place
+from procpre_interp.views.plots.axes import colour_axis, fit_to_phone, ticks
+from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
 
 METHODS = {
     "add_one_in": ("circle", "this alone, against nothing"),

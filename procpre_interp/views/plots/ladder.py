@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.stats.summary import intervals_note
 from procpre_interp.views.plots.heatmaps import player_colours
 from procpre_interp.views.plots.theme import (
     COMPONENT_COLOURS,
@@ -22,7 +23,6 @@ from procpre_interp.views.plots.theme import (
     with_n,
     wrapped,
 )
-from procpre_interp.stats.summary import intervals_note
 
 DASHES = ["solid", "dot", "dash", "dashdot", "longdash"]
 """Of components that share a colour, which are those of several layers."""

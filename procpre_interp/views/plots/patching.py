@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from procpre_interp.core.registry import unknown_name
 from procpre_interp.views.plots.axes import (
     MAX_PRINTED,
     colour_axis,
@@ -17,7 +18,6 @@ from procpre_interp.views.plots.axes import (
 )
 from procpre_interp.views.plots.heatmaps import DIVERGING
 from procpre_interp.views.plots.theme import OTHERS, lay_out, wrapped
-from procpre_interp.core.registry import unknown_name
 
 VALUES = {"share": "Share of the gap", "effect": "Change of the {metric}"}
 """What the colours can show, in words."""

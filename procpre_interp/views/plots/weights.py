@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.stats.transfer_map import place
 from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
     MAX_PRINTED,
@@ -22,8 +24,6 @@ from procpre_interp.views.plots.axes import (
 from procpre_interp.views.plots.heatmaps import player_colours
 from procpre_interp.views.plots.ladder import DASHES
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, lay_out, translucent
-from procpre_interp.core.registry import unknown_name
-from procpre_interp.stats.transfer_map import place
 
 PANELS_A_ROW = 2
 """As many as a phone has room for."""

@@ -1,0 +1,133 @@
+"""The config of one run: task, model, training, parents. Its hash is the run id."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from procpre_interp.ablate import Ablation
+from procpre_interp.core.config import content_hash
+from procpre_interp.data import Task
+from procpre_interp.model import ModelConfig, canonical_selector
+from procpre_interp.train import TrainConfig
+from procpre_interp.transfer import TransferConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """Shape of the model, apart from what the task fixes. Defaults: the paper's small diagnostic model."""
+
+    n_layers: int = 2
+    """Blocks."""
+    n_heads: int = 4
+    """Attention heads a block."""
+    d_model: int = 16
+    """Width of the residual stream."""
+    d_mlp: int | None = None
+    """Neurons of an MLP; none: 4 d_model."""
+    n_ctx: int | None = None
+    """Positions; none: what the task asks for."""
+    tied: bool = False
+    """Whether W_U is the transpose of W_E."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parent:
+    """A finished run from which components are taken."""
+
+    run: str
+    """Its id."""
+    selector: str = "all"
+    """Which components: attn, mlp, ln, blocks.0.attn.head.2, ...; embeddings follow the transfer options."""
+    step: int | None = None
+    """A checkpoint's step; none: the final weights."""
+    ablation: Ablation | None = None
+    """Damage done to the parent's weights before the transfer."""
+    place: int = 0
+    """Which of the independent draws of its damage this parent has. `RunConfig.resolve` fills in where a damaged parent
+    stands among the run's parents, counted from 0; runs stored before it did so have one draw for all of them."""
+
+    def canonical(self, place: int) -> "Parent":
+        """The same parent with its place, and its selectors spelt in one way, so that two spellings name one run."""
+        damage = self.ablation
+        if damage is None:
+            place = 0
+        else:
+            damage = dataclasses.replace(damage, selector=canonical_selector(damage.selector))
+        return dataclasses.replace(self, selector=canonical_selector(self.selector), ablation=damage, place=place)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One phase of training: a task, a model, and where its weights come from. Phase 1 is a run without parents."""
+
+    version = 1
+
+    task: Task
+    """What the model is trained on."""
+    seed: int = 0
+    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    model: Architecture = field(default_factory=Architecture)
+    """Shape of the model."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+    parents: tuple[Parent, ...] = ()
+    """Runs that give components; several make an assembly, to which each gives others (see `transfer.overlap`)."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """What happens to embeddings and positions. Without parents it has no effect."""
+
+    def __post_init__(self) -> None:
+        # Checked here so that a bad shape is one line before any work is done.
+        config = model_config(self)
+        if config.n_ctx < self.task.n_ctx:
+            raise ValueError(
+                f"sequences of {self.task.n_ctx} tokens are longer than the context n_ctx={config.n_ctx}; "
+                "give a longer n_ctx or a shorter length"
+            )
+
+    def resolve(self) -> "RunConfig":
+        """The config with everything filled in that the numbers depend on: what is hashed."""
+        task = self.task.resolve()
+        shape = dataclasses.replace(
+            self.model,
+            d_mlp=None if self.model.d_mlp == 4 * self.model.d_model else self.model.d_mlp,
+            n_ctx=None if self.model.n_ctx == task.model_n_ctx else self.model.n_ctx,
+        )
+        train = self.train.resolve(model_config(self))
+        if train.freeze is not None:
+            train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
+        parents = tuple(parent.canonical(place) for place, parent in enumerate(self.parents))
+        transfer = self.transfer if parents else TransferConfig()
+        if len(parents) < 2:
+            transfer = dataclasses.replace(transfer, overlap="refuse")
+        return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
+
+    @property
+    def kernel_note(self) -> str | None:
+        """One line when `kernel: auto` falls back to torch, and why; None when it does not."""
+        reason = self.train.why_torch(model_config(self)) if self.train.kernel == "auto" else None
+        return reason and f"kernel: torch, since {reason}"
+
+    @property
+    def compile_note(self) -> str | None:
+        """One line where `resolve` will first compile the native kernel; None where it is there, or is not used."""
+        if self.train.kernel == "torch" or not self.train.needs_compiling(model_config(self)):
+            return None
+        return "compiling the native kernel for this shape: up to a minute, once"
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run: the hash of the resolved config, parents' ids included."""
+        return content_hash(self.resolve())
+
+
+def model_config(config: RunConfig) -> ModelConfig:
+    """The model's shape, its context and vocabulary taken from the task."""
+    shape = config.model
+    return ModelConfig(
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        d_model=shape.d_model,
+        d_mlp=shape.d_mlp,
+        n_ctx=config.task.model_n_ctx if shape.n_ctx is None else shape.n_ctx,
+        d_vocab=config.task.d_vocab,
+        tied=shape.tied,
+    )

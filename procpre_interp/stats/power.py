@@ -1,0 +1,55 @@
+"""Power: the smallest effect that a number of replicates would have found."""
+
+import numpy as np
+from scipy.special import nctdtrinc, stdtrit
+
+from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.resampling import ALPHA, MAX_EXACT_FLIPS, N_RESAMPLES
+
+POWER = 0.8
+"""Share of studies in which a detectable effect is found."""
+MAX_SIMULATED_POWER = 12
+"""Replicates up to which the sign-flip test's power is simulated; with more, Student's is the same within 2 %."""
+
+
+def detectable_effect(
+    n: int,
+    std: float | int,
+    *,
+    alpha: float | int = ALPHA,
+    power: float | int = POWER,
+    n_resamples: int = 2_000,
+    generator: np.random.Generator | None = None,
+) -> float:
+    """The mean paired difference that `sign_flip_test` on n replicates finds with the given power.
+
+    `std` is the standard deviation of paired differences (with ddof 1), whose unit the effect has; the differences are
+    taken to be normal. Infinite where the smallest p that n can give exceeds alpha (in a family, hand over alpha
+    divided by its size); NaN where it does not but `std` is 0 or NaN, since no observed spread is no known spread.
+
+    Up to 12 replicates the test itself is simulated: with few, Student's power promises too much. With differences
+    d + z_i, the test rejects in favour of d > 0 just when d exceeds the k-th largest mean of -z over the 2^n - 1 sets
+    of replicates, where k = floor(alpha 2^n / 2): flipping a set gives a larger mean if its own sum is negative. So
+    the effect is a quantile of these thresholds. Beyond 12 it is that of the paired t test (noncentral t) at the level
+    k / 2^(n - 1) that the exact test has.
+    """
+    if n < 1 or not 0 < alpha < 1 or not alpha < power < 1:
+        raise ValueError(f"{n=}, {alpha=}, {power=}; n must be at least 1, and 0 < alpha < power < 1")
+    if std < 0 or np.isinf(std):
+        raise ValueError(f"{std=}; give the standard deviation of the paired differences, which is finite and not < 0")
+    # Beyond 16 replicates the test draws its sign patterns, and 1 / (their number) is its smallest p.
+    patterns = min(2 ** (n - 1), N_RESAMPLES + 1) if 2**n > MAX_EXACT_FLIPS else 2 ** (n - 1)
+    k = int(alpha * patterns + 1e-9)
+    if k < 1:
+        return float("inf")
+    if std == 0 or np.isnan(std):
+        return float("nan")
+    if n > MAX_SIMULATED_POWER:
+        critical = stdtrit(n - 1, 1 - k / patterns / 2)
+        return float(std * nctdtrinc(n - 1, 1 - power, critical) / np.sqrt(n))
+    generator = generator or numpy_stream(0, "detectable effect", n)
+    sums, sizes = np.zeros((n_resamples, 1)), np.zeros(1)
+    for value in generator.normal(size=(n, n_resamples, 1)):
+        sums, sizes = np.hstack([sums, sums + value]), np.append(sizes, sizes + 1)
+    means = sums[:, 1:] / sizes[1:]
+    return float(std * np.quantile(np.partition(means, -k, axis=1)[:, -k], power))

@@ -1,0 +1,306 @@
+"""What a sweep is: pretrainings, conditions, grids and transfer maps over replicates."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from procpre_interp.ablate import Ablation
+from procpre_interp.core.config import ORIGIN, to_dict, unknown_name
+from procpre_interp.data import Task
+from procpre_interp.model import ModelConfig, WeightSlice, canonical_selector, overlap, select
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.stats.transfer_map import Method, coalitions, condition_name, selector_grid
+from procpre_interp.sweep.ranked_heads import NEEDS_ORDER, name_heads, orders_of
+from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions import Intervention
+from procpre_interp.transfer import NOTHING, TransferConfig, components, refuse_overlaps
+
+FIRST_CONFIRMATION_SEED = 1000
+"""Seeds from here on confirm; 0-99 were used for tuning."""
+GOVERNED = ("pos_embed", "unembed", "embed.W_E", "pos_embed.W_pos", "unembed.W_U")
+"""Selectors of what the transfer options govern, under other names than the players `pos` and `embed`."""
+GOVERNED_PLAYERS = {"pos": "pos", "embed": "embed + unembed"}
+"""Players that stand for what the transfer options govern, and the selectors of their weights."""
+BASELINE = "none"
+"""Name of the condition without phase 1, which every sweep has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretraining:
+    """A phase 1 that conditions take weights from; each replicate has its own, trained with the replicate's seed."""
+
+    name: str
+    """What conditions call it."""
+    task: Task
+    """What it is trained on."""
+    model: Architecture = field(default_factory=lambda: Architecture(tied=True))
+    """Shape of the model; the paper ties W_U to W_E in phase 1."""
+    train: TrainConfig
+    """How it is trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What a condition takes from a pretraining."""
+
+    phase1: str
+    """Name of the pretraining."""
+    selector: str = "all"
+    """Which components. `sharpest.K` and `bluntest.K` are the K heads of the lowest and the highest attention entropy
+    of this very parent, `circuit.K` the K strongest of its circuit, `random.K` K by lot; `none` takes embeddings and
+    positions alone."""
+    step: int | None = None
+    """A checkpoint's step; none: the final weights."""
+    ablation: Ablation | None = None
+    """Damage done to the weights before the transfer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """One way to start phase 2."""
+
+    name: str
+    """Unique in the sweep."""
+    label: str = ""
+    """What people read; empty: the name."""
+    sources: tuple[Source, ...] = ()
+    """Where weights come from; several make an assembly, to which each gives others (see `transfer.overlap`)."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """What happens to embeddings and positions."""
+    interventions: tuple[Intervention, ...] = ()
+    """What is done to its training beside what the sweep's own says: `procpre_interp.train.interventions`."""
+    task: Task | None = None
+    """What it is trained on; none: the sweep's task."""
+    train: TrainConfig | None = None
+    """How it is trained; none: as the sweep says."""
+    replicates: int | None = None
+    """Only the first so many replicates have it; none: all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Every combination of these becomes a condition."""
+
+    phase1: tuple[str, ...]
+    """Names of pretrainings."""
+    selector: tuple[str, ...] = ("all",)
+    """Which components."""
+    ablation: tuple[Ablation | None, ...] = (None,)
+    """Which damage; null: none."""
+    transfer: tuple[TransferConfig, ...] = (TransferConfig(),)
+    """Which treatment of embeddings and positions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Map:
+    """A transfer map: conditions for all coalitions of players that its methods need."""
+
+    phase1: str
+    """Name of the pretraining."""
+    players: tuple[str, ...] = ()
+    """Selectors such as attn, blocks.1 or blocks.0.attn.head.2, and `pos` and `embed` for what `transfer` governs."""
+    grain: str | None = None
+    """In place of players: all of a grain (component, layer, layer_component, head, matrix, head_matrix)."""
+    methods: tuple[Method, ...] = ("add_one_in", "leave_one_out", "shapley")
+    """What is computed from them."""
+    given: str = ""
+    """Selector of components that every coalition has, the empty one as well; empty: none."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """Embeddings and positions, as far as they are no players."""
+    n_orders: int = 4
+    """Sampled orders a replicate, where there are too many players for exact Shapley values."""
+
+    def __post_init__(self) -> None:
+        if bool(self.players) == (self.grain is not None):
+            raise ValueError(f"players={list(self.players)}, grain={self.grain}; give a map the one or the other")
+        for player in self.players:
+            terms = re.split(r"[+,]", canonical_selector(player))
+            if "-" in player or set(terms) & {*GOVERNED, *(GOVERNED_PLAYERS if len(terms) > 1 else ())}:
+                raise ValueError(
+                    f"player {player!r}: a player is a union of components, or pos or embed alone; differences would "
+                    "take away other players' weights too, and embeddings follow the transfer options"
+                )
+
+    def filled(self, shape: Architecture) -> "Map":
+        """The map with the players of its grain, for models of this shape."""
+        if self.grain is None:
+            return self
+        players = selector_grid(self.grain, shape.n_layers, shape.n_heads)
+        return dataclasses.replace(self, players=tuple(players), grain=None)
+
+    def refuse_overlaps(self, shape: Architecture) -> None:
+        """Raise `ValueError` where players share weights, or have some that are given to every coalition anyway.
+
+        Such a player changes nothing beside its twin: left out alone it has no effect, and Shapley values are halved.
+        """
+        config = selector_config(shape)
+        named = [(f"player {player!r}", player) for player in self.players]
+        named += [(f"given {self.given!r}", self.given)] if self.given else []
+        weights = {same: {part: player_weights(config, part, same) for _, part in named} for same in (True, False)}
+        for (first, one), (second, two) in itertools.combinations(named, 2):
+            pieces = weights[orders_of(one) == orders_of(two)]
+            if shared := overlap(config, pieces[one], pieces[two]):
+                raise ValueError(f"players overlap: {first} and {second} both have {shared}; give it to one of them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A grid of transfers over replicates: a fresh seed of both phases, carried through all conditions."""
+
+    name: str
+    """Of the stored table."""
+    title: str = ""
+    """Of the report; empty: the name."""
+    phase1: tuple[Pretraining, ...] = ()
+    """Pretrainings."""
+    task: Task
+    """Phase 2: what the models are trained on."""
+    model: Architecture = field(default_factory=Architecture)
+    """Phase 2: their shape."""
+    train: TrainConfig
+    """Phase 2: how they are trained."""
+    conditions: tuple[Condition, ...] = ()
+    """Conditions one by one; `none`, without phase 1, is always added."""
+    grids: tuple[Grid, ...] = ()
+    """Grids of conditions."""
+    maps: tuple[Map, ...] = ()
+    """Transfer maps."""
+    replicates: int = 6
+    """Number of replicates."""
+    first_seed: int = FIRST_CONFIRMATION_SEED
+    """Seed of the first; 0-99 for tuning, from 1000 for confirmation."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(f"name={self.name!r}; it names a table and a file: letters, digits, '.', '_' and '-'")
+        if self.replicates < 1:
+            raise ValueError(f"replicates={self.replicates}; there must be at least 1")
+        names = [each.name for each in self.phase1]
+        used = [source.phase1 for condition in self.conditions for source in condition.sources]
+        used += [name for grid in self.grids for name in grid.phase1] + [each.phase1 for each in self.maps]
+        for name in used:
+            if name not in names:
+                raise unknown_name("pretraining of the sweep", name, names)
+        shapes = {each.name: each.model for each in self.phase1}
+        for each in self.filled_maps:
+            each.refuse_overlaps(shapes[each.phase1])
+        for condition in self.conditions:
+            # Which heads a ranked term names is known when its parent is finished: `plan` looks at these.
+            if not any(orders_of(source.selector) for source in condition.sources):
+                refuse_shared(condition, [source.selector for source in condition.sources], self.model)
+        for what, twice in (
+            ("pretraining", names),
+            ("condition", [each.name for each in self.of_replicate(self.first_seed)]),
+        ):
+            if repeated := {name for name in twice if twice.count(name) > 1}:
+                raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
+
+    @property
+    def filled_maps(self) -> list[Map]:
+        """The maps with the players of their grains."""
+        shapes = {each.name: each.model for each in self.phase1}
+        return [each.filled(shapes[each.phase1]) for each in self.maps]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a reader of its table must know of phase 2: task, step limit and threshold of breakthrough (share)."""
+        threshold = self.task.breakthrough_accuracy
+        return {"task": self.task.name, "limit": self.train.last_step, "threshold": threshold}
+
+    @property
+    def seeds(self) -> range:
+        """One a replicate."""
+        return range(self.first_seed, self.first_seed + self.replicates)
+
+    def of_replicate(self, seed: int) -> list[Condition]:
+        """All conditions; those of sampled Shapley values are different ones in each replicate."""
+        listed = list(self.conditions)
+        for grid in self.grids:
+            listed += grid_conditions(grid)
+        for each in self.filled_maps:
+            listed += map_conditions(each, seed).values()
+        if all(each.name != BASELINE for each in self.conditions):
+            listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
+        # The same coalition in two maps, or a grid that holds it, is one condition.
+        index = seed - self.first_seed
+        return [each for each in dict.fromkeys(listed) if each.replicates is None or index < each.replicates]
+
+
+def selector_config(shape: Architecture) -> ModelConfig:
+    """The part of a model's config that selectors depend on; context and vocabulary are the task's."""
+    return ModelConfig(
+        n_layers=shape.n_layers, n_heads=shape.n_heads, d_model=shape.d_model, n_ctx=1, d_vocab=1, tied=shape.tied
+    )
+
+
+def refuse_shared(condition: Condition, selectors: Sequence[str], shape: Architecture) -> None:
+    """Raise `ValueError` where sources of a condition give the same weights and it does not ask for an order."""
+    if len(selectors) < 2 or condition.transfer.overlap == "later_wins":
+        return
+    config = selector_config(shape)
+    sources = enumerate(zip(condition.sources, selectors))
+    names = {f"source {i} ({source.phase1}, {part})": components(config, part) for i, (source, part) in sources}
+    try:
+        refuse_overlaps(config, names)
+    except ValueError as problem:
+        raise ValueError(f"condition {condition.name!r}: {problem}") from None
+
+
+def player_weights(config: ModelConfig, player: str, one_order: bool) -> list[WeightSlice]:
+    """The weights of a player. Its ranked heads are those of any one order, or, beside others, may be all."""
+    if player in GOVERNED_PLAYERS:
+        return select(config, GOVERNED_PLAYERS[player])
+    heads = selector_grid("head", config.n_layers, config.n_heads)
+    return components(config, name_heads(player, lambda order: heads) if one_order else NEEDS_ORDER.sub("attn", player))
+
+
+def grid_conditions(grid: Grid) -> list[Condition]:
+    """The combinations, named by what they are made of."""
+    conditions = []
+    for phase1, selector, ablation, transfer in itertools.product(
+        grid.phase1, grid.selector, grid.ablation, grid.transfer
+    ):
+        parts = [phase1, selector, *described(ablation), *described(transfer)]
+        source = Source(phase1=phase1, selector=selector, ablation=ablation)
+        conditions.append(Condition(name=" ".join(parts), sources=(source,), transfer=transfer))
+    return conditions
+
+
+def described(part: Ablation | TransferConfig | None) -> list[str]:
+    """An ablation or a transfer in a few words; none where it is the default."""
+    fields = {key: value for key, value in to_dict(part or {}).items() if key not in ORIGIN}
+    name = fields.pop("name", None)
+    inside = ", ".join(f"{key}={value}" for key, value in fields.items())
+    if name is None:
+        return [inside] if inside else []
+    return [f"{name}({inside})" if inside else name]
+
+
+def map_conditions(each: Map, seed: int) -> dict[str, Condition]:
+    """Coalition -> condition, for one replicate."""
+    wanted = coalitions(each.players, each.methods, replicate=seed, n_orders=each.n_orders)
+    return {coalition: coalition_condition(each, coalition) for coalition in wanted}
+
+
+def coalition_condition(each: Map, coalition: str) -> Condition:
+    """The transfer of these players, of what is `given`, and of nothing else."""
+    chosen = coalition.split("|") if coalition else []
+    transfer = each.transfer
+    if "pos" in each.players:
+        transfer = dataclasses.replace(transfer, positions="carry" if "pos" in chosen else "fresh")
+    if "embed" in each.players:
+        strategy = "average" if "embed" in chosen else "fresh"
+        transfer = dataclasses.replace(transfer, token_embedding=strategy, unembedding=strategy)
+    parts = [part for part in (each.given, *chosen) if part not in ("", "pos", "embed")]
+    # Everything has one name, so that it is one run with the full transfer of other experiments.
+    selector = "all" if {"attn", "mlp", "ln"} <= set(parts) else "+".join(parts) or NOTHING
+    name = condition_name(each.phase1, chosen, each.given)
+    nothing = selector == NOTHING and transfer == dataclasses.replace(
+        transfer, token_embedding="fresh", unembedding="fresh", positions="fresh"
+    )
+    if nothing:  # so it is no transfer at all, and shares the baseline's runs
+        return Condition(name=name, transfer=TransferConfig())
+    return Condition(name=name, sources=(Source(phase1=each.phase1, selector=selector),), transfer=transfer)
