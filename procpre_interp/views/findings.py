@@ -1,0 +1,95 @@
+"""The page of findings as Markdown: tables made from claim files and stored results, between hand-written conclusions.
+
+A page marks where its tables belong. What stands between two markers is generated, the rest is kept:
+
+    <!-- table: claims dyck_teaches_recall attention_carries_the_gain -->
+    | Claim | ... |
+    <!-- end -->
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from procpre_interp.claims.text import claims_table, conditions_table, contrast_estimate, predicted, with_bounds
+from procpre_interp.core.registry import unknown_name
+from procpre_interp.stats.summary import summarise_conditions
+
+_BLOCK = re.compile(r"(<!-- table: ([^>\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_METHODS = {"add_one_in": "added alone", "leave_one_out": "taken from everything", "shapley": "Shapley value"}
+_SHORT = ["Condition", "Accuracy %", "Paper %", "Gain, points", "Broke through", "Steps to breakthrough"]
+
+
+def refresh(page: str, claims: Mapping[str, Mapping[str, Any]], results: Path, about: Mapping[str, Any]) -> str:
+    """The page with every marked table made anew from the claims and from the CSV files in `results`.
+
+    `about` is what `conditions_table` has to know of the reproduction: the paper's accuracies, limit and threshold.
+    Raises `ValueError` for a marker that asks for something else, or for a claim that is not there.
+    """
+    makers = {
+        "claims": lambda names: verdicts(names, claims),
+        "reproduce": lambda _: reproduction(results / "reproduce_cheap.csv", about),
+        "table1": lambda _: table1(results / "table1_summary.csv"),
+        "components": lambda _: transfer_map(results / "components_map.csv"),
+    }
+
+    def block(found: re.Match[str]) -> str:
+        kind, *names = found[2].split()
+        if kind not in makers:
+            raise unknown_name("table of findings", kind, list(makers))
+        return f"{found[1]}{markdown_table(makers[kind](names))}{found[3]}"
+
+    return _BLOCK.sub(block, page)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of text as Markdown, one line per row; `|` inside a cell is escaped."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+
+
+def verdicts(names: Sequence[str], claims: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per claim, linked to its script: the primary contrast, what was predicted of it, n and the verdict."""
+    rows = []
+    for name in names:
+        if name not in claims:
+            raise unknown_name("claim", name, list(claims))
+        claim, first = claims[name], claims[name]["contrasts"][0]
+        decided = claim["verdict"] != "undecided"
+        rows.append(
+            {
+                "Claim": f"[{claim['claim']}]({name}.py)",
+                "Primary contrast": first["contrast"],
+                "Estimate": contrast_estimate(first),
+                "Predicted": predicted(first),
+                "n": first["n"],
+                "Verdict": f"**{claim['verdict']}**" if decided else claim["verdict"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def reproduction(cells: Path, about: Mapping[str, Any]) -> pd.DataFrame:
+    """The conditions of the reproduction beside the paper's numbers."""
+    return conditions_table(summarise_conditions(pd.read_csv(cells)), about)[_SHORT]
+
+
+def table1(summary: Path) -> pd.DataFrame:
+    """Gains on the diagnostic tasks beside the paper's, where it gives a number."""
+    rows = pd.read_csv(summary, keep_default_na=False, na_values=[""]).rename(
+        columns={"paper": "claimed", "paper_gain": "claimed_gain"}
+    )
+    start = [f"{phase1}, {transfer}" if isinstance(transfer, str) else phase1 for phase1, transfer in rows[["phase1", "transfer"]].itertuples(index=False)]
+    return claims_table(rows.assign(start=start, verdict=rows["verdict"].fillna("")), {"task": "Task", "start": "Phase 1, transfer"})
+
+
+def transfer_map(effects: Path) -> pd.DataFrame:
+    """Effects on accuracy in points: one row per player, one column per method."""
+    table = pd.read_csv(effects)
+    table = table.loc[table["outcome"] == "accuracy"]
+    text = [with_bounds(row, 100.0, "+.1f") for row in table.to_dict("records")]
+    wide = table.assign(text=text).pivot(index="player", columns="method", values="text")
+    return wide.loc[list(dict.fromkeys(table["player"])), list(_METHODS)].rename(columns=_METHODS).rename_axis("Player").reset_index()
