@@ -10,81 +10,39 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "procpre_interp"
 
-BASE = {"children", "config", "environment", "files", "notebook", "plugins", "registry", "schema", "seeding", "streams"}
-METHODS = {"train", "transfer", "ablate", "probe", "patch"}
-EFFECTS = {"players", "transfer_map", "dose"}
-TABLES = {
-    "run",
-    "runs",
-    "resampling",
-    "survival",
-    "change_points",
-    "recipes",
-    "recovery",
-    "stats",
-    "plots",
-    "describe",
-    "glossary",
-    "diagnosis",
-    "report",
-    *EFFECTS,
-}
-ALLOWED = {
-    **dict.fromkeys(BASE, BASE),
-    "data": BASE,
-    "model": BASE,
+TABLES = {"core", "stats", "store", "claims"}
+METHODS = {"transfer", "ablate", "probe", "patch", "train"}
+BELOW_RUNS = TABLES - {"claims"} | METHODS | {"data", "model"}
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "stats": {"core"},
+    "store": {"core"},
+    "claims": {"core", "stats", "store"},
+    "data": {"core"},
+    "model": {"core"},
     # Methods never import one another: a sweep receives its score as a function.
-    **dict.fromkeys(METHODS, BASE | {"data", "model"}),
-    "run": BASE,
-    "runs": BASE | {"run"},
-    "resampling": BASE,
-    "survival": BASE | {"resampling"},
-    "stats": BASE | {"resampling", "survival"},
-    "players": BASE,
-    "change_points": BASE,
-    "recipes": BASE | {"terminal"},
-    "recovery": BASE | {"resampling"},
-    "transfer_map": BASE | {"resampling", "survival", "stats", "players"},
-    "dose": BASE | {"resampling", "survival", "stats"},
-    "plots": BASE | {"stats", "transfer_map"},
-    "glossary": set(),
-    "describe": BASE | {"run", "runs", "stats"},
-    "diagnosis": BASE | {"describe", "run", "runs", "stats"},
-    "report": BASE | TABLES | {"exhibits"},
-    "outcomes": BASE | {"run", "runs"},
-    "comparison": BASE | TABLES - {"report"},
-    "claims": BASE | TABLES - {"report"},
-    "export": BASE | {"run", "runs"},
-    "jobs": BASE | {"terminal"},
-    "terminal": BASE,
+    **{method: {"core", "data", "model"} for method in METHODS},
+    "pipeline": BELOW_RUNS,
+    "engine": BELOW_RUNS | {"pipeline"},
+    "sweep": BELOW_RUNS | {"pipeline", "engine"},
+    "analysis": BELOW_RUNS | {"claims", "pipeline"},
+    "views": BELOW_RUNS | {"claims", "pipeline", "engine", "sweep", "analysis"},
+    # A claim is run, judged and drawn: so it stands above the figures.
+    "study": BELOW_RUNS | {"claims", "pipeline", "engine", "sweep", "analysis", "views"},
+    "jobs": {"core"},
 }
-PIPELINE = BASE | METHODS | {"data", "model", "run", "runs", "stats"}
-ALLOWED["pipeline"] = PIPELINE
-ALLOWED["engine"] = ALLOWED["heads"] = ALLOWED["damage"] = ALLOWED["lineage"] = PIPELINE | {"pipeline"}
-ALLOWED["timeline"] = PIPELINE | {"pipeline", "change_points"}
-ALLOWED["transfer_circuits"] = PIPELINE | {"pipeline", "lineage"}
-ALLOWED["observe"] = PIPELINE | {"claims", "heads", "lineage", "pipeline"}
-ALLOWED["time_left"] = PIPELINE | {"pipeline"}
-ALLOWED["progress"] = PIPELINE | {"pipeline", "engine", "time_left"}
-ALLOWED["watched"] = PIPELINE | {"pipeline", "engine", "progress"}
-ALLOWED["sweep"] = PIPELINE | {"pipeline", "engine", "heads", "outcomes", "transfer_map"}
-ALLOWED["sweep_progress"] = ALLOWED["progress"] | {"outcomes", "progress", "sweep"}
-ALLOWED["reproduce"] = PIPELINE | {"pipeline", "sweep"}
-ALLOWED["initialisations"] = PIPELINE | {"recipes", "sweep"}
-ALLOWED["exhibits"] = set(ALLOWED) - {"report"}  # which shows them
-ALLOWED["answers"] = set(ALLOWED)
-ALLOWED["experiment"] = set(ALLOWED)
-ALLOWED["commands"] = ALLOWED["cli"] = set(ALLOWED) | {"__init__", "commands"}
-"""Part of the package (module or folder) -> the other parts that it may import."""
+ALLOWED["commands"] = ALLOWED["cli"] = {*ALLOWED, "commands", "__init__"}
+"""Folder (or loose module) -> what it may import."""
 
 NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
-TORCH_FREE = BASE - {"seeding"} | TABLES | {"claims", "comparison", "export", "jobs", "outcomes", "terminal"}
-"""Parts that must not import torch anywhere. (seeding does in `stream`, never for `numpy_stream`.)"""
+TORCH_FREE = TABLES | {"jobs"}
+"""Folders that must not import torch anywhere, except `core.seeding` in `stream` (never for `numpy_stream`)."""
 
-EXHIBITS_OF_TABLES = {"__init__", "exhibit", "results", "runs", "where", "damage", "claims", "cheaper", "inside"}
-"""Modules of `exhibits` that read stored tables, and so are held to what `report` may import."""
+TABLE_VIEWS = {
+    f"views/exhibits/{name}.py" for name in ("exhibit", "results", "runs", "where", "damage", "claims", "cheaper")
+} | {"views/html_report.py", "views/findings.py"}
+"""Views of stored tables, which must open without torch, as all of `views/plots` and `analysis/diagnosis`."""
 
-APP_MAY_IMPORT = BASE | TABLES | {"claims", "comparison", "exhibits", "export", "jobs", "terminal", "__init__"}
 PAGES_THAT_RUN_A_MODEL = {
     "models",
     "what_was_generated",
@@ -120,67 +78,83 @@ def part_of(name: str) -> str | None:
     return part if (folder / part).is_dir() or (folder / f"{part}.py").is_file() else "__init__"
 
 
-def part(path: Path) -> str:
+def folder(path: Path) -> str:
     return path.relative_to(ROOT / PACKAGE).with_suffix("").parts[0]
 
 
-SOURCES = [path for path in sorted((ROOT / PACKAGE).rglob("*.py")) if not part(path).startswith("_")]
+SOURCES = [path for path in sorted((ROOT / PACKAGE).rglob("*.py")) if not folder(path).startswith("_")]
 PAGES = sorted((ROOT / "app").rglob("*.py"))
 
 
-def ids(paths: list[Path]) -> list[str]:
-    return [str(path.relative_to(ROOT)) for path in paths]
+def parts(names: set[str]) -> set[str]:
+    return {found for name in names if (found := part_of(name)) is not None}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
-def test_imports_run_one_way(path: Path):
-    own = part(path)
-    assert own in ALLOWED, f"give {own} its place in the table of tests/test_architecture.py"
-    others = {part_of(name) for name in imported(path)} - {None, own}
-    assert others <= ALLOWED[own], f"{own} may not import {sorted(map(str, others - ALLOWED[own]))}"
+def needs_torch(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] in NEED_TORCH}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
-def test_tables_need_no_torch(path: Path):
-    if part(path) in TORCH_FREE:
-        assert not {name.split(".")[0] for name in imported(path)} & NEED_TORCH
+def test_imports_run_one_way():
+    wrong = {}
+    for path in SOURCES:
+        own = folder(path)
+        assert own in ALLOWED, f"give {own} its place in the table of tests/test_architecture.py"
+        if others := parts(imported(path)) - {own} - ALLOWED[own]:
+            wrong[str(path.relative_to(ROOT))] = sorted(others)
+    assert wrong == {}
+    assert set(ALLOWED) == {folder(path) for path in SOURCES}
+    assert len(ALLOWED) <= 20
 
 
-@pytest.mark.parametrize("name", sorted(EXHIBITS_OF_TABLES))
-def test_exhibits_of_tables_need_no_torch(name: str):
-    names = imported(ROOT / PACKAGE / "exhibits" / f"{name}.py")
-    others = {part_of(found) for found in names} - {None, "exhibits"}
-    assert others <= BASE | TABLES | {"claims", "comparison", "terminal"}
-    assert not {found.split(".")[0] for found in names} & NEED_TORCH
+def test_tables_need_no_torch():
+    """What the parser sees; `test_stored_results_open_without_torch` also sees what is loaded through others."""
+    wrong = {}
+    for path in SOURCES:
+        inside = path.relative_to(ROOT / PACKAGE).as_posix()
+        if (folder(path) in TORCH_FREE or is_table_view(inside)) and inside != "core/seeding.py":
+            wrong[inside] = needs_torch(imported(path))
+    assert {path: found for path, found in wrong.items() if found} == {}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
-def test_the_app_reads_tables(path: Path):
-    names = imported(path)
-    if path.stem not in PAGES_THAT_RUN_A_MODEL:
-        assert {part_of(name) for name in names} - {None} <= APP_MAY_IMPORT
-        assert not {name.split(".")[0] for name in names} & NEED_TORCH
-        exhibits = {name.split(".")[2] for name in names if name.startswith(f"{PACKAGE}.exhibits.")}
-        assert exhibits <= EXHIBITS_OF_TABLES
-    assert path.name == "state.py" or len(path.read_text(encoding="utf-8").splitlines()) <= 120
+def is_table_view(inside: str) -> bool:
+    return inside.startswith(("views/plots/", "analysis/diagnosis/")) or inside in TABLE_VIEWS
+
+
+def test_the_app_reads_tables():
+    """Pages read tables, except those that run a model, and each page is short."""
+    for path in PAGES:
+        names = imported(path)
+        if path.stem not in PAGES_THAT_RUN_A_MODEL:
+            assert parts(names) <= TORCH_FREE | {"views", "analysis", "__init__"}, path
+            assert needs_torch(names) == set(), path
+        assert path.name == "state.py" or len(path.read_text(encoding="utf-8").splitlines()) <= 120, path
 
 
 def test_the_table_has_no_cycle():
-    """Layers can be peeled off from the bottom, the base (which is one) apart."""
-    above = {own: below - BASE - {own, "__init__"} for own, below in ALLOWED.items() if own not in BASE}
-    above["cli"], above["commands"] = above["cli"] - {"commands"}, above["commands"] - {"cli"}
+    """Layers can be peeled off from the bottom."""
+    above = {own: set(below) - {own, "__init__"} for own, below in ALLOWED.items() if own not in ("cli", "commands")}
     while above:
         lowest = {own for own, below in above.items() if not below & set(above)}
         assert lowest, f"a cycle among {sorted(above)}"
         above = {own: below for own, below in above.items() if own not in lowest}
 
 
+def test_two_modules_lie_loose():
+    assert {path.name for path in (ROOT / PACKAGE).glob("*.py")} == {"__init__.py", "cli.py"}
+
+
 def test_stored_results_open_without_torch():
     """What the parser cannot see: modules loaded through others."""
-    code = (
-        "import sys, procpre_interp, procpre_interp.views.html_report, procpre_interp.views.plots.curves\n"
-        "procpre_interp.RunStore, procpre_interp.load_history\n"
-        "print(sorted({'torch', 'transformers', 'transformer_lens'} & set(sys.modules)))"
+    inside = [path.relative_to(ROOT / PACKAGE).as_posix() for path in SOURCES]
+    modules = [
+        f"{PACKAGE}.{name[:-3].replace('/', '.')}".removesuffix(".__init__") for name in inside if is_table_view(name)
+    ]
+    code = "\n".join(
+        [
+            f"import sys, {', '.join(modules)}",
+            f"from {PACKAGE} import RunStore, load_history",
+            "print(sorted({'torch', 'transformers', 'transformer_lens'} & set(sys.modules)))",
+        ]
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

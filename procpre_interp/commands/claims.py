@@ -11,7 +11,7 @@ import pandas as pd
 from procpre_interp.claims.files import read_claims
 from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.commands._options import Names, parse
-from procpre_interp.core.atomic_files import plain
+from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.registry import unknown_name
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import (
@@ -24,6 +24,7 @@ from procpre_interp.core.terminal import (
     usable_cores,
 )
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.findings import markdown_table, refresh, verdicts
 
 T = TypeVar("T")
 
@@ -39,8 +40,11 @@ class Claims:
     """Claims to show in full."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs. Its claims stand before the bundled ones of the same name."""
-    format: Literal["table", "json"] = "table"
-    """json has every number, and for each claim the runs that it was judged on."""
+    format: Literal["table", "json", "markdown"] = "table"
+    """json has every number, and for each claim the runs that it was judged on; markdown is a table for a page."""
+    update: Path | None = None
+    """With --format markdown: a page of findings such as experiments/README.md whose marked tables are made anew from the
+    bundled claims and results. Default: print a table of the claims."""
     run: bool = False
     """First compute what the claims (those named, or all) still need, and judge them."""
     quick: bool = False
@@ -58,10 +62,15 @@ def main(arguments: list[str]) -> int:
     command = parse(Claims, "claims", arguments)
     if command.run:
         return run(command)
+    if command.update is not None:
+        return update(command.update, command.format)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
     chosen = named({claim["name"]: claim for claim in claims}, command.names)
     if command.format == "json":
         print(json.dumps([plain_claim(claim) for claim in chosen], indent=1))
+        return 0
+    if command.format == "markdown":
+        print(markdown_table(verdicts([claim["name"] for claim in chosen], {claim["name"]: claim for claim in chosen})))
         return 0
     if not chosen:
         print("no claim is judged yet; `python experiments/dyck_teaches_recall.py` judges the first")
@@ -84,6 +93,19 @@ def main(arguments: list[str]) -> int:
         text = cells[shown].astype({"accuracy": float}).round(4).fillna("").astype(str)
         print_frame(console, text, f"\nRuns ({claim['source']})", left=shown[:1])
         console.print("")
+    return 0
+
+
+def update(page: Path, output_format: str) -> int:
+    """Make the tables of a page of findings anew from the bundled claims and results."""
+    from procpre_interp.study.protocols import PAPER
+
+    if output_format != "markdown":
+        raise ValueError(f"--update {page} writes Markdown; give --format markdown as well")
+    results = beside_package("experiments") / "results"
+    bundled = {claim["name"]: claim for claim in read_claims(None, results / "claims")}
+    text = page.read_text(encoding="utf-8")
+    write_text(page, refresh(text, bundled, results, {"paper": PAPER}))
     return 0
 
 

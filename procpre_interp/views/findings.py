@@ -79,11 +79,12 @@ def reproduction(cells: Path, about: Mapping[str, Any]) -> pd.DataFrame:
 
 def table1(summary: Path) -> pd.DataFrame:
     """Gains on the diagnostic tasks beside the paper's, where it gives a number."""
-    rows = pd.read_csv(summary, keep_default_na=False, na_values=[""]).rename(
-        columns={"paper": "claimed", "paper_gain": "claimed_gain"}
+    rows = pd.read_csv(summary, keep_default_na=False, na_values=[""])
+    rows = rows.rename(columns={"paper": "claimed", "paper_gain": "claimed_gain"}).fillna(
+        {"transfer": "", "verdict": ""}
     )
-    start = [f"{phase1}, {transfer}" if isinstance(transfer, str) else phase1 for phase1, transfer in rows[["phase1", "transfer"]].itertuples(index=False)]
-    return claims_table(rows.assign(start=start, verdict=rows["verdict"].fillna("")), {"task": "Task", "start": "Phase 1, transfer"})
+    rows["start"] = (rows["phase1"] + ", " + rows["transfer"]).str.removesuffix(", ")
+    return claims_table(rows, {"task": "Task", "start": "Phase 1, transfer"})
 
 
 def transfer_map(effects: Path) -> pd.DataFrame:
@@ -92,4 +93,9 @@ def transfer_map(effects: Path) -> pd.DataFrame:
     table = table.loc[table["outcome"] == "accuracy"]
     text = [with_bounds(row, 100.0, "+.1f") for row in table.to_dict("records")]
     wide = table.assign(text=text).pivot(index="player", columns="method", values="text")
-    return wide.loc[list(dict.fromkeys(table["player"])), list(_METHODS)].rename(columns=_METHODS).rename_axis("Player").reset_index()
+    return (
+        wide.loc[list(dict.fromkeys(table["player"])), list(_METHODS)]
+        .rename(columns=_METHODS)
+        .rename_axis("Player")
+        .reset_index()
+    )

@@ -1,0 +1,59 @@
+"""The page of findings: its tables are those of the stored results, and a stale one is noticed."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from procpre_interp.claims.files import find_claims
+from procpre_interp.cli import main
+from procpre_interp.study.protocols import PAPER
+from procpre_interp.views.findings import markdown_table, refresh, verdicts
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+PAGE = EXPERIMENTS / "README.md"
+
+
+def bundled() -> dict:
+    claims, problems = find_claims(None, EXPERIMENTS / "results" / "claims")
+    assert problems == []
+    return claims
+
+
+def test_the_page_of_findings_is_not_stale():
+    text = PAGE.read_text(encoding="utf-8")
+    assert refresh(text, bundled(), EXPERIMENTS / "results", {"paper": PAPER}) == text, (
+        "run: procpre-interp claims --format markdown --update experiments/README.md"
+    )
+
+
+def test_every_claim_is_on_the_page():
+    text = PAGE.read_text(encoding="utf-8")
+    assert [name for name in bundled() if f"({name}.py)" not in text] == []
+
+
+def test_update_writes_a_stale_table_anew_and_keeps_the_prose(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- table: claims parts_combine -->\n| stale |\n<!-- end -->\nAfter.\n")
+    assert main(["claims", "--format", "markdown", "--update", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("Before.\n<!-- table: claims parts_combine -->\n| Claim |")
+    assert "-23.7 [-65.2, -0.5] points" in text
+    assert "stale" not in text
+    assert text.endswith("<!-- end -->\nAfter.\n")
+
+
+def test_a_marker_that_asks_for_something_else_is_refused():
+    for marker, message in (("claim parts_combine", "unknown table of findings"), ("claims nonsense", "unknown claim")):
+        with pytest.raises(ValueError, match=message):
+            refresh(f"<!-- table: {marker} -->\n<!-- end -->", bundled(), EXPERIMENTS / "results", {})
+
+
+def test_a_bar_in_a_cell_stays_in_its_cell():
+    table = markdown_table(pd.DataFrame({"a": ["x|y"], "b": [1]}))
+    assert table == "| a | b |\n| --- | --- |\n| x\\|y | 1 |\n"
+
+
+def test_a_decided_claim_is_set_in_bold():
+    table = verdicts(["shuffled_sequences_teach_nothing", "dyck_teaches_recall"], bundled())
+    assert table["Verdict"].tolist() == ["**supported**", "undecided"]
