@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from procpre_interp.core.seeding import stream
+from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch import edge_attribution
@@ -13,7 +14,7 @@ from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute, load_model, load_task
 from procpre_interp.probe import attention_entropy, row_entropy_bits
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.ranked_heads import name_heads, ordered_heads, orders_of
+from procpre_interp.sweep.ranked_heads import ordered_heads
 from procpre_interp.train import TrainConfig
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=64, d_vocab=193, init_std=0.7)

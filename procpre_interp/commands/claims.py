@@ -43,8 +43,8 @@ class Claims:
     format: Literal["table", "json", "markdown"] = "table"
     """json has every number, and for each claim the runs that it was judged on; markdown is a table for a page."""
     update: Path | None = None
-    """With --format markdown: a page of findings such as experiments/README.md whose marked tables are made anew from the
-    bundled claims and results. Default: print a table of the claims."""
+    """With --format markdown: a page of findings, such as experiments/README.md, whose marked tables are made anew from
+    the bundled claims and results. Default: print a table of the claims."""
     run: bool = False
     """First compute what the claims (those named, or all) still need, and judge them."""
     quick: bool = False

@@ -12,7 +12,6 @@ from procpre_interp.model.checkpoint import (
 )
 from procpre_interp.model.components import (
     WeightSlice,
-    canonical_selector,
     flat_mask,
     matrix_parameters,
     overlap,
@@ -27,7 +26,6 @@ __all__ = [
     "ModelConfig",
     "WeightSlice",
     "Weights",
-    "canonical_selector",
     "flat_mask",
     "from_huggingface",
     "load_weights",

@@ -1,7 +1,6 @@
 """THE map from components to weights. Transfer, freezing, ablation and patching all select through it.
 
-A selector joins terms with `+` or `,` (union) and `-` (difference), left to right: `attn + mlp - blocks.0`.
-Terms:
+How terms are joined to selectors is in `core/selectors.py`; what each term selects is here:
 
 | term | weights |
 |---|---|
@@ -17,7 +16,6 @@ A head has its rows of W_Q, W_K, W_V, W_O, b_Q, b_K and b_V. b_O belongs to `att
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +24,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from procpre_interp.core.selectors import parse_selector
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 PER_HEAD = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
@@ -65,7 +64,7 @@ def select(config: ModelConfig, selector: str) -> list[WeightSlice]:
     """
     terms = _terms(config)
     chosen: set[_Atom] = set()
-    for sign, term in _parse(selector):
+    for sign, term in parse_selector(selector):
         if term not in terms:
             raise _unknown_term(config, term, list(terms))
         chosen = chosen - terms[term] if sign == "-" else chosen | terms[term]
@@ -93,11 +92,6 @@ def overlap(config: ModelConfig, first: Iterable[WeightSlice], second: Iterable[
         chosen.append(term)
         left = left - atoms
     return "+".join(chosen)
-
-
-def canonical_selector(selector: str) -> str:
-    """The selector without white space and with one sign for union, so that two spellings name one run."""
-    return "".join(selector.split()).replace(",", "+")
 
 
 def flat_mask(model: HookedTransformer, selector: str) -> Bool[Tensor, " n_parameters"]:
@@ -162,15 +156,6 @@ def _names(config: ModelConfig, parameter: str, head: int | None) -> list[str]:
     if head is not None:
         places += [f"{part}.head.{head}", f"{part}.head.{head}.{leaf}"]
     return ["all", "blocks", f"blocks.{layer}", *places, *(f"blocks.{layer}.{place}" for place in places)]
-
-
-def _parse(selector: str) -> list[tuple[str, str]]:
-    """`(sign, term)` pairs, left to right."""
-    first, *rest = re.split(r"([+,-])", selector)
-    pairs = [("+", first.strip()), *((sign, term.strip()) for sign, term in zip(rest[::2], rest[1::2]))]
-    if not all(term for _, term in pairs):
-        raise ValueError(f"selector {selector!r} lacks a term before or after a sign; write for example 'all - pos'")
-    return pairs
 
 
 def _unknown_term(config: ModelConfig, term: str, terms: list[str]) -> ValueError:

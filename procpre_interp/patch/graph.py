@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.selectors import head_term
 from procpre_interp.model import ModelConfig
 
 Edge = tuple[str, str]
@@ -55,7 +56,7 @@ class Graph:
             edges.extend(pairs)
 
         for layer in range(config.n_layers):
-            heads = [f"blocks.{layer}.attn.head.{head}" for head in range(config.n_heads)]
+            heads = [head_term(layer, head) for head in range(config.n_heads)]
             read([f"{head}.{letter}" for letter in "qkv" for head in heads])
             writers += heads
             read([f"blocks.{layer}.mlp"])

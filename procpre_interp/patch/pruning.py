@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from procpre_interp.core.selectors import head_term
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, torch_defaults
 from procpre_interp.patch.masking import (
@@ -103,7 +104,7 @@ def head_masks(table: pd.DataFrame) -> Bool[Tensor, "mask layer head"]:
 
 def head_names(mask: Bool[Tensor, "layer head"]) -> list[str]:
     """Component selectors of the heads that a mask keeps."""
-    return [f"blocks.{layer}.attn.head.{head}" for layer, head in mask.nonzero().tolist()]
+    return [head_term(layer, head) for layer, head in mask.nonzero().tolist()]
 
 
 @torch_defaults()

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from procpre_interp.ablate import Ablation
 from procpre_interp.core.config import content_hash
+from procpre_interp.core.selectors import canonical_selector
 from procpre_interp.data import Task
-from procpre_interp.model import ModelConfig, canonical_selector
+from procpre_interp.model import ModelConfig
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 

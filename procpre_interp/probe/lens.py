@@ -15,6 +15,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.tools.analysis import logit_lens
 
+from procpre_interp.core.selectors import head_term
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.model.hits import hits
@@ -79,7 +80,7 @@ def direct_logit_attribution_table(model: HookedTransformer, pairs: Pairs, *, ma
     layers, heads = range(config.n_layers), range(config.n_heads)
     names = ["hook_embed", "hook_pos_embed", "ln_final.hook_scale"]
     names += [f"blocks.{layer}.{point}" for layer in layers for point in ("attn.hook_z", "hook_mlp_out")]
-    places = [(f"blocks.{layer}.attn.head.{head}", layer, head) for layer in layers for head in heads]
+    places = [(head_term(layer, head), layer, head) for layer in layers for head in heads]
     places += [(f"blocks.{layer}.mlp", layer, None) for layer in layers]
     places += [("embed", None, None), ("attn.b_O", None, None), ("ln_final.b", None, None)]
     value = torch.zeros(len(places), dtype=torch.float64)

@@ -1,16 +1,16 @@
-"""Players of a transfer map and their coalitions: which are compared, their names, their places in the model.
+"""Players of a transfer map and their coalitions: which are compared, and their names.
 
 A coalition is the set of players that were transferred. Tables name it by its players joined with "|" in the order of
 `players`; "" is nothing transferred. A player is a selector of `model/components.py`, or `pos` or `embed`.
 """
 
 import itertools
-import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal, TypedDict, get_args
+from typing import Literal, get_args
 
 from procpre_interp.core.config import unknown_name
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.core.selectors import head_terms
 
 Method = Literal["add_one_in", "leave_one_out", "shapley"]
 Grain = Literal["component", "layer", "layer_component", "head", "matrix", "head_matrix"]
@@ -77,34 +77,6 @@ def coalitions(players: Sequence[str], methods: Sequence[str], *, replicate: int
     return list(dict.fromkeys(names))
 
 
-class Place(TypedDict):
-    """Where in the model a player is; None where its selector does not say."""
-
-    layer: int | None
-    component: str | None
-    head: int | None
-    matrix: str | None
-
-
-_PLACE = re.compile(
-    r"(?:blocks\.(?P<layer>\d+)(?:\.|$))?(?P<component>[a-z]\w*)?(?:\.head\.(?P<head>\d+))?(?:\.(?P<matrix>\w+))?"
-)
-
-
-def place(player: str) -> Place:
-    """Layer, component, head and matrix that a selector of one term names; all None for a union or difference."""
-    found = _PLACE.fullmatch(player.strip())
-    if found is None:
-        return {"layer": None, "component": None, "head": None, "matrix": None}
-    layer, component, head, matrix = found.group("layer", "component", "head", "matrix")
-    return {
-        "layer": None if layer is None else int(layer),
-        "component": "pos" if component == "pos_embed" else component,
-        "head": None if head is None else int(head),
-        "matrix": matrix,
-    }
-
-
 def selector_grid(grain: str, n_layers: int, n_heads: int) -> list[str]:
     """The players at a grain (see `Grain`) of a model with so many layers, and so many heads in each.
 
@@ -113,7 +85,7 @@ def selector_grid(grain: str, n_layers: int, n_heads: int) -> list[str]:
     if min(n_layers, n_heads) < 1:
         raise ValueError(f"{n_layers=}, {n_heads=}; a model has at least 1 of each")
     layers = [f"blocks.{layer}" for layer in range(n_layers)]
-    heads = [f"{layer}.attn.head.{head}" for layer in layers for head in range(n_heads)]
+    heads = head_terms(n_layers, n_heads)
     per_layer = [f"attn.{matrix}" for matrix in ("W_Q", "W_K", "W_V", "W_O")] + ["mlp.W_in", "mlp.W_out"]
     grids = {
         "component": ["attn", "mlp", "ln", "pos", "embed"],

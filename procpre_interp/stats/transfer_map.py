@@ -11,13 +11,11 @@ from procpre_interp.stats.coalitions import (
     MAX_EXACT_PLAYERS,
     Grain,
     Method,
-    Place,
     coalition_name,
     coalitions,
     comparisons,
     condition_name,
     orders,
-    place,
     selector_grid,
 )
 from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
@@ -30,12 +28,10 @@ __all__ = [
     "Grain",
     "Method",
     "Outcome",
-    "Place",
     "coalition_name",
     "coalitions",
     "condition_name",
     "orders",
-    "place",
     "selector_grid",
     "transfer_map",
 ]

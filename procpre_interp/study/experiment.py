@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from procpre_interp.claims.files import table_name, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.measures import measure_of
 from procpre_interp.claims.text import claim_title, contrasts_table, describe_claim, describe_cost
+from procpre_interp.core.selectors import added_terms, place
 from procpre_interp.core.terminal import (
     check_workers,
     default_store,
@@ -263,8 +263,9 @@ def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
     """Which layers the transferred heads are of, for every finished run that names heads one by one."""
     rows = []
     for cell in table.loc[(table["status"] == "finished") & (table["run"] != "")].to_dict("records"):
-        selectors = " ".join(parent["selector"] for parent in store.open(cell["run"]).config.get("parents", []))
-        if layers := sorted(set(re.findall(r"blocks\.(\d+)\.attn\.head", selectors))):
+        selectors = [parent["selector"] for parent in store.open(cell["run"]).config.get("parents", [])]
+        heads = [place(term) for selector in selectors for term in added_terms(selector)]
+        if layers := sorted({str(each.layer) for each in heads if each.head is not None}):
             row = {key: cell[key] for key in ("condition", "replicate", "run", "accuracy", "breakthrough_step")}
             rows.append({**row, "layers": " ".join(layers)})
     return {"layers_of_heads": rows}

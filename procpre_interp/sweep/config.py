@@ -9,19 +9,26 @@ from typing import Any
 
 from procpre_interp.ablate import Ablation
 from procpre_interp.core.config import ORIGIN, to_dict, unknown_name
+from procpre_interp.core.selectors import (
+    GOVERNED,
+    NOTHING,
+    added_terms,
+    name_heads,
+    orders_of,
+    removed_terms,
+    union,
+    with_all_heads,
+)
 from procpre_interp.data import Task
-from procpre_interp.model import ModelConfig, WeightSlice, canonical_selector, overlap, select
+from procpre_interp.model import ModelConfig, WeightSlice, overlap, select
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.stats.transfer_map import Method, coalitions, condition_name, selector_grid
-from procpre_interp.sweep.ranked_heads import NEEDS_ORDER, name_heads, orders_of
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
-from procpre_interp.transfer import NOTHING, TransferConfig, components, refuse_overlaps
+from procpre_interp.transfer import TransferConfig, components, refuse_overlaps
 
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
-GOVERNED = ("pos_embed", "unembed", "embed.W_E", "pos_embed.W_pos", "unembed.W_U")
-"""Selectors of what the transfer options govern, under other names than the players `pos` and `embed`."""
 GOVERNED_PLAYERS = {"pos": "pos", "embed": "embed + unembed"}
 """Players that stand for what the transfer options govern, and the selectors of their weights."""
 BASELINE = "none"
@@ -117,8 +124,8 @@ class Map:
         if bool(self.players) == (self.grain is not None):
             raise ValueError(f"players={list(self.players)}, grain={self.grain}; give a map the one or the other")
         for player in self.players:
-            terms = re.split(r"[+,]", canonical_selector(player))
-            if "-" in player or set(terms) & {*GOVERNED, *(GOVERNED_PLAYERS if len(terms) > 1 else ())}:
+            terms = added_terms(player)
+            if removed_terms(player) or terms & {*GOVERNED, *(GOVERNED_PLAYERS if len(terms) > 1 else ())}:
                 raise ValueError(
                     f"player {player!r}: a player is a union of components, or pos or embed alone; differences would "
                     "take away other players' weights too, and embeddings follow the transfer options"
@@ -254,7 +261,7 @@ def player_weights(config: ModelConfig, player: str, one_order: bool) -> list[We
     if player in GOVERNED_PLAYERS:
         return select(config, GOVERNED_PLAYERS[player])
     heads = selector_grid("head", config.n_layers, config.n_heads)
-    return components(config, name_heads(player, lambda order: heads) if one_order else NEEDS_ORDER.sub("attn", player))
+    return components(config, name_heads(player, lambda order: heads) if one_order else with_all_heads(player))
 
 
 def grid_conditions(grid: Grid) -> list[Condition]:
@@ -296,7 +303,7 @@ def coalition_condition(each: Map, coalition: str) -> Condition:
         transfer = dataclasses.replace(transfer, token_embedding=strategy, unembedding=strategy)
     parts = [part for part in (each.given, *chosen) if part not in ("", "pos", "embed")]
     # Everything has one name, so that it is one run with the full transfer of other experiments.
-    selector = "all" if {"attn", "mlp", "ln"} <= set(parts) else "+".join(parts) or NOTHING
+    selector = "all" if {"attn", "mlp", "ln"} <= set(parts) else union(parts)
     name = condition_name(each.phase1, chosen, each.given)
     nothing = selector == NOTHING and transfer == dataclasses.replace(
         transfer, token_embedding="fresh", unembedding="fresh", positions="fresh"

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.engine.processes import Event, execute_all
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Map, Pretraining, Source, Sweep, map_conditions, refuse_shared
-from procpre_interp.sweep.ranked_heads import name_heads, ordered_heads, orders_of
+from procpre_interp.sweep.ranked_heads import ordered_heads
 
 HeadOrders = dict[tuple[str, int | None, str], list[str]]
 """Heads of a run and step in one of the orders of `heads.ordered_heads`."""

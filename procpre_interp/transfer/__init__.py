@@ -2,7 +2,6 @@
 
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
 from procpre_interp.transfer.transplant import (
-    NOTHING,
     Donor,
     TransferConfig,
     Weights,
@@ -13,7 +12,6 @@ from procpre_interp.transfer.transplant import (
 )
 
 __all__ = [
-    "NOTHING",
     "Donor",
     "EmbeddingStrategy",
     "TransferConfig",

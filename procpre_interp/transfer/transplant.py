@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from procpre_interp.core.selectors import NOTHING
 from procpre_interp.model import ModelConfig, Weights, WeightSlice, overlap, select
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
 
 EMBEDDINGS = "embed + pos + unembed"
 """What the strategies of `TransferConfig` govern, and selectors therefore do not."""
-NOTHING = "none"
-"""The selector of a parent that gives no component: embeddings and positions alone, as `TransferConfig` says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

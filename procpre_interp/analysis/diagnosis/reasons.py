@@ -221,12 +221,10 @@ def _context(run: Run) -> int | None:
 
 def _lacks_layer_norms(run: Run) -> bool:
     """Whether attention or MLP weights were taken without any LayerNorm."""
-    selectors = [entry.get("selector", "all") for entry in parents_of(run)]
-    taken = {term.split("-")[0] for selector in selectors for term in selector.split("+")}
+    terms = terms_of(run)
+    taken = {term for term in terms if not term.startswith("-")}
     norms = any("ln" in term or re.fullmatch(r"all|blocks(\.\d+)?", term) for term in taken)
-    return any(selector.endswith("-ln") for selector in selectors) or (
-        not norms and any("attn" in term or "mlp" in term for term in taken)
-    )
+    return "-ln" in terms or (not norms and any("attn" in term or "mlp" in term for term in taken))
 
 
 def _judged(

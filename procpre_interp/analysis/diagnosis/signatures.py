@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.analysis.diagnosis.evidence import Evidence, factor, parents_of, score_name, score_of, selector_of
+from procpre_interp.core.selectors import parse_selector
 from procpre_interp.stats.summary import interval_note, replicate_bootstrap
 from procpre_interp.store.run import Run
 
@@ -140,8 +141,9 @@ def full_below_selective(run: Run, evidence: Evidence) -> Iterator[Finding]:
 
 
 def terms_of(run: Run) -> set[str]:
-    """Terms of the selectors of all its parents; a difference stays one term."""
-    return {term for entry in parents_of(run) for term in entry.get("selector", "all").split("+")}
+    """Names of all terms of its parents' selectors, those that are taken away with a `-` before them."""
+    selectors = [entry.get("selector", "all") for entry in parents_of(run)]
+    return {term.name if term.sign == "+" else f"-{term.name}" for each in selectors for term in parse_selector(each)}
 
 
 def margin(run: Run) -> float:

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from procpre_interp.core.registry import Registry
+from procpre_interp.core.selectors import canonical_selector
 from procpre_interp.data.task import Batch
-from procpre_interp.model import HookedTransformer, canonical_selector, flat_mask
+from procpre_interp.model import HookedTransformer, flat_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

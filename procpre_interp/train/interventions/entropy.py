@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from procpre_interp.core.selectors import head_term
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, flat_mask
 from procpre_interp.train.interventions.base import INTERVENTIONS, Initial, Intervention, check_window, in_window
@@ -102,7 +103,7 @@ class MatchedEntropy(Intervention):
         with torch.no_grad():
             model.flat.copy_(vectors[self.entropy])
             wanted = relative_entropy(model, batch, heads)
-            names = [f"blocks.{layer}.attn.head.{head}.{name}" for layer, head in heads for name in _QUERY_KEY]
+            names = [f"{head_term(layer, head)}.{name}" for layer, head in heads for name in _QUERY_KEY]
             mask = flat_mask(model, "+".join(names)).to(own.device)
             model.flat.copy_(torch.where(mask, vectors[self.pattern], own))
         match_entropy(model, batch, heads, wanted)

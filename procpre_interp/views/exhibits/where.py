@@ -7,7 +7,8 @@ import pandas as pd
 
 from procpre_interp.claims.text import map_effects_table, question_title
 from procpre_interp.core.config import parse_yaml
-from procpre_interp.stats.coalitions import coalitions, condition_name, place
+from procpre_interp.core.selectors import place
+from procpre_interp.stats.coalitions import coalitions, condition_name
 from procpre_interp.stats.summary import ALPHA
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
@@ -62,7 +63,7 @@ class TransferMap:
     def is_fine(self) -> bool:
         """Whether some player is a single head or a matrix."""
         places = [place(player) for player in self.players]
-        return any(spot["head"] is not None or spot["matrix"] is not None for spot in places)
+        return any(spot.head is not None or spot.matrix is not None for spot in places)
 
 
 def maps(results: Results) -> list[TransferMap]:

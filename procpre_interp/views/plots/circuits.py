@@ -1,6 +1,5 @@
 """Circuits: the strongest edges as a graph, how much circuits of growing size carry, and how much they share."""
 
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.core.selectors import head_term, place
 from procpre_interp.stats.summary import interval_note
 from procpre_interp.views.plots.axes import fit_to_phone, log_axis, refuse_twice, require
 from procpre_interp.views.plots.patching import gap_note
@@ -51,8 +51,6 @@ PANELS = {
 
 KINDS = {"embed": "embed", "attn": "head", "mlp": "MLP", "unembed": "logits"}
 """Components in the legend, by key of `COMPONENT_COLOURS`."""
-
-_NODE = re.compile(r"blocks\.(\d+)\.(?:(mlp)|attn\.head\.(\d+)(?:\.([qkv]))?)")
 
 
 class _Node(NamedTuple):
@@ -201,15 +199,12 @@ def _node(name: str) -> _Node:
     """What writes or reads under this name."""
     if name in ("embed", "logits"):
         return _Node(name, "embed" if name == "embed" else "unembed", -1, None)
-    found = _NODE.fullmatch(name)
-    if found is None:
-        raise ValueError(
-            f"{name!r} is no end of an edge; write embed, logits, blocks.0.mlp or blocks.0.attn.head.1 (.q)"
-        )
-    layer, mlp, head, _ = found.groups()
-    if mlp:
-        return _Node(name, "mlp", int(layer), None)
-    return _Node(f"blocks.{layer}.attn.head.{head}", "attn", int(layer), int(head))
+    spot = place(name)
+    if spot.layer is not None and spot.component == "mlp" and spot.head is spot.matrix is None:
+        return _Node(name, "mlp", spot.layer, None)
+    if spot.layer is not None and spot.component == "attn" and spot.head is not None and spot.matrix in (None, *"qkv"):
+        return _Node(head_term(spot.layer, spot.head), "attn", spot.layer, spot.head)
+    raise ValueError(f"{name!r} is no end of an edge; write embed, logits, blocks.0.mlp or blocks.0.attn.head.1 (.q)")
 
 
 def _places(nodes: set[_Node]) -> dict[_Node, tuple[float, float]]:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from procpre_interp.core.selectors import place
 from procpre_interp.stats.summary import intervals_note
-from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, place
+from procpre_interp.stats.transfer_map import OUTCOMES, Outcome
 from procpre_interp.views.plots.axes import colour_axis, fit_to_phone, ticks
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
 
@@ -40,9 +41,9 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     method, outcome = _only(effects, "method"), _only(effects, "outcome")
     about = OUTCOMES[outcome]
     places = [place(player) for player in effects["player"]]
-    layers = sorted({spot["layer"] for spot in places if spot["layer"] is not None})
+    layers = sorted({spot.layer for spot in places if spot.layer is not None})
     columns = [f"layer {layer}" for layer in layers]
-    columns += [ALL_LAYERS] if any(spot["layer"] is None for spot in places) else []
+    columns += [ALL_LAYERS] if any(spot.layer is None for spot in places) else []
     names = [_row(player) for player in effects["player"]]
     rows = list(dict.fromkeys(names))
     colour = np.full((len(rows), len(columns)), np.nan)
@@ -50,7 +51,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     hover, who = (np.full(colour.shape, "", dtype=object) for _ in range(2))
     bounded = len(columns) <= MOST_BOUNDED
     for name, spot, effect in zip(names, places, effects.to_dict("records")):
-        column = ALL_LAYERS if spot["layer"] is None else f"layer {spot['layer']}"
+        column = ALL_LAYERS if spot.layer is None else f"layer {spot.layer}"
         cell = rows.index(name), columns.index(column)
         if text[cell]:
             raise ValueError(f"two effects for {name}, {column}; give one method, one outcome, and each player once")
@@ -132,7 +133,7 @@ def player_colours(players: Iterable[str]) -> dict[str, str]:
     colours: dict[str, str] = {}
     free = 0
     for player in dict.fromkeys(players):
-        component = place(player)["component"] or ""
+        component = place(player).component or ""
         component = "ln" if component.startswith("ln") else component
         if component in COMPONENT_COLOURS:
             colours[player] = COMPONENT_COLOURS[component]
@@ -145,10 +146,10 @@ def player_colours(players: Iterable[str]) -> dict[str, str]:
 def _row(player: str) -> str:
     """What a player is apart from its layer: "attn head 2 W_V"."""
     spot = place(player)
-    if spot["layer"] is None and spot["component"] is None:
+    if spot.layer is None and spot.component is None:
         return player
-    head = None if spot["head"] is None else f"head {spot['head']}"
-    return " ".join(part for part in (spot["component"], head, spot["matrix"]) if part) or "block"
+    head = None if spot.head is None else f"head {spot.head}"
+    return " ".join(part for part in (spot.component, head, spot.matrix) if part) or "block"
 
 
 def _only(effects: pd.DataFrame, column: str) -> str:

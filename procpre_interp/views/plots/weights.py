@@ -226,7 +226,7 @@ def cka_heatmap(
 
 def _component(player: str) -> str:
     """The kind of component, a key of `KINDS`, that "blocks.0.attn.head.1" or the like is; itself, where it is none."""
-    return place(player)["component"] or player
+    return place(player).component or player
 
 
 def _least(values: Float[np.ndarray, " row"]) -> float:

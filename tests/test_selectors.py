@@ -1,0 +1,148 @@
+"""The grammar of selectors: spelling, places, ranked heads, and that no stored run was renamed by it."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procpre_interp.core.selectors import (
+    NOTHING,
+    Place,
+    Term,
+    added_terms,
+    canonical_selector,
+    head_terms,
+    name_heads,
+    orders_of,
+    parse_selector,
+    place,
+    removed_terms,
+    union,
+)
+from procpre_interp.model import ModelConfig, select
+from procpre_interp.study.experiment import load_experiment, scripts
+from procpre_interp.sweep.plan import plan
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+CONFIG = ModelConfig(n_layers=2, n_heads=3, d_model=12, n_ctx=8, d_vocab=16)
+TERMS = ["all", "attn", "mlp", "ln", "pos", "blocks.1", "attn.W_Q", "attn.W_O", "blocks.0.attn.head.2", "ln_final"]
+"""Terms of `CONFIG`."""
+
+
+def test_terms_from_left_to_right():
+    assert parse_selector(" attn + mlp,ln - blocks.0 ") == [
+        Term("+", "attn"),
+        Term("+", "mlp"),
+        Term("+", "ln"),
+        Term("-", "blocks.0"),
+    ]
+    assert added_terms("attn+mlp-blocks.0") == {"attn", "mlp"}
+    assert removed_terms("attn+mlp-blocks.0") == {"blocks.0"}
+
+
+@pytest.mark.parametrize("selector", ["", "+", "attn+", "-attn", "attn,,mlp"])
+def test_a_missing_term_is_refused(selector: str):
+    with pytest.raises(ValueError, match="lacks a term"):
+        parse_selector(selector)
+
+
+@pytest.mark.parametrize(
+    ("spelt", "canonical"),
+    [
+        ("ln, attn", "attn+ln"),
+        ("ln+mlp + attn", "attn+mlp+ln"),
+        ("attn+attn", "attn"),
+        ("attn.W_O+attn.W_V+attn.W_K+attn.W_Q", "attn.W_Q+attn.W_K+attn.W_V+attn.W_O"),
+        ("blocks.1.attn.head.0+ln+blocks.0.attn.head.3", "ln+blocks.0.attn.head.3+blocks.1.attn.head.0"),
+        ("attn+pos", "pos+attn"),
+        ("ln - attn + mlp", "ln-attn+mlp"),
+        (NOTHING, NOTHING),
+    ],
+)
+def test_one_spelling(spelt: str, canonical: str):
+    assert canonical_selector(spelt) == canonical
+    assert canonical_selector(canonical) == canonical
+
+
+@given(st.lists(st.tuples(st.sampled_from("+-"), st.sampled_from(TERMS)), min_size=1, max_size=5))
+def test_the_canonical_spelling_selects_the_same(terms: list[tuple[str, str]]):
+    selector = "".join(sign + name for sign, name in [("+", "all"), *terms])[1:]
+    canonical = canonical_selector(selector)
+    assert canonical_selector(canonical) == canonical
+    try:
+        wanted = select(CONFIG, selector)
+    except ValueError:  # its differences leave nothing
+        with pytest.raises(ValueError, match="selects nothing"):
+            select(CONFIG, canonical)
+    else:
+        assert select(CONFIG, canonical) == wanted
+
+
+@given(st.permutations(TERMS), st.integers(1, len(TERMS)))
+def test_the_order_of_a_union_means_nothing(terms: list[str], n: int):
+    assert canonical_selector("+".join(terms[:n])) == canonical_selector("+".join(sorted(terms[:n])))
+
+
+def test_a_union_of_nothing_is_nothing():
+    assert union([]) == NOTHING
+    assert union(["attn", "ln"]) == "attn+ln"
+
+
+@pytest.mark.parametrize(
+    ("term", "where"),
+    [
+        ("attn", Place(component="attn")),
+        ("blocks.1", Place(layer=1)),
+        ("blocks.0.attn.head.2", Place(0, "attn", 2)),
+        ("blocks.0.attn.head.2.W_V", Place(0, "attn", 2, "W_V")),
+        ("blocks.0.attn.head.2.q", Place(0, "attn", 2, "q")),
+        ("mlp.W_in", Place(component="mlp", matrix="W_in")),
+        ("pos_embed.W_pos", Place(component="pos", matrix="W_pos")),
+        ("attn+mlp", Place()),
+        ("attn-mlp", Place()),
+    ],
+)
+def test_places(term: str, where: Place):
+    assert place(term) == where
+
+
+def test_heads_by_rank():
+    order = head_terms(2, 2)
+    assert orders_of("ln+sharpest.2 + random.1") == {"entropy", "random"}
+    assert orders_of("ln.w+attn") == set()
+    assert name_heads("ln+sharpest.3", lambda _: order[::-1]) == f"ln+{order[1]}+{order[2]}+{order[3]}"
+    assert name_heads("bluntest.1", lambda _: order) == order[-1]
+    assert name_heads("attn + ln", lambda _: order) == "attn + ln"
+    with pytest.raises(ValueError, match="there are 4 heads"):
+        name_heads("ln+circuit.5", lambda _: order)
+    with pytest.raises(ValueError, match="takes sharpest.1 away"):
+        name_heads("attn-sharpest.1", lambda _: order)
+
+
+READS_INSTALLED_PACKAGES = {"length_matters"}
+"""Claims whose corpus, and so whose run ids, depend on the versions of installed packages."""
+
+
+@pytest.mark.parametrize("name", sorted(set(scripts(EXPERIMENTS)) - READS_INSTALLED_PACKAGES))
+def test_stored_claims_have_the_runs_that_they_plan(name: str):
+    """No run was renamed: by the grammar of selectors, a moved class, or a default that changed."""
+    sweep = load_experiment(EXPERIMENTS / f"{name}.py").sweep
+    cells = pd.read_csv(EXPERIMENTS / "results" / "claims" / f"{name}.csv", keep_default_na=False)
+    planned = plan(sweep)
+    assert set(planned.cells["run"]) <= set(cells["run"])
+    if not planned.deferred:
+        assert set(cells["run"]) <= set(planned.cells["run"]) | {""}
+        assert set(" ".join(cells["phase1_run"]).split()) <= set(planned.configs)
+        return
+    # Cells of ranked heads are planned once their parents are finished: their ids must be those of some set of heads.
+    one = dataclasses.replace(sweep, replicates=1)
+    parents, all_heads, possible = plan(one).configs, head_terms(2, 4), {""}
+    for heads in itertools.combinations(all_heads, 4):
+        ranked = [*heads, *(head for head in all_heads if head not in heads)]
+        orders = {(run, None, order): ranked for run in parents for order in ("entropy", "circuit", "random")}
+        possible |= set(plan(one, orders=orders).cells["run"])
+    assert set(cells.loc[cells["replicate"] == sweep.first_seed, "run"]) <= possible
