@@ -68,7 +68,7 @@ def test_against_a_plain_loop_whatever_the_blocks():
 def test_heads_are_named_from_the_order():
     heads = ["blocks.1.attn.head.0", "blocks.0.attn.head.1", "blocks.0.attn.head.0"]
     orders = {"entropy": heads, "circuit": heads[::-1], "random": heads[1:] + heads[:1]}
-    assert name_heads("ln + sharpest.2", orders.get) == "ln + blocks.0.attn.head.1+blocks.1.attn.head.0"
+    assert name_heads("ln + sharpest.2", orders.get) == "ln+blocks.0.attn.head.1+blocks.1.attn.head.0"
     assert name_heads("bluntest.1", orders.get) == "blocks.0.attn.head.0"
     assert name_heads("circuit.1+random.1", orders.get) == "blocks.0.attn.head.0+blocks.0.attn.head.1"
     assert name_heads("attn+ln", orders.get) == "attn+ln"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.core.selectors import place
 from procpre_interp.stats import summary as stats
 from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
@@ -17,7 +18,6 @@ from procpre_interp.stats.transfer_map import (
     coalition_name,
     coalitions,
     orders,
-    place,
     selector_grid,
     transfer_map,
 )
@@ -377,7 +377,7 @@ def test_names_and_orders_that_are_refused():
     ],
 )
 def test_places(player: str, layer: int | None, component: str | None, head: int | None, matrix: str | None):
-    assert place(player) == {"layer": layer, "component": component, "head": head, "matrix": matrix}
+    assert place(player) == (layer, component, head, matrix)
 
 
 def test_grids_by_hand():
@@ -407,6 +407,6 @@ def test_the_map_knows_every_player_of_a_grid(grain: str):
     for player in selector_grid(grain, 2, 3):
         (part, *_) = select(config, player)
         where = place(player)
-        assert where["head"] is None or part.index == (where["head"],)
-        assert where["layer"] is None or part.parameter.startswith(f"blocks.{where['layer']}.")
-        assert where["matrix"] is None or part.parameter.endswith(f".{where['matrix']}")
+        assert where.head is None or part.index == (where.head,)
+        assert where.layer is None or part.parameter.startswith(f"blocks.{where.layer}.")
+        assert where.matrix is None or part.parameter.endswith(f".{where.matrix}")
