@@ -1,6 +1,7 @@
 """Tasks and controls of one's own: loaded where the user says so, part of the identity, never taken from a store."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,55 +25,9 @@ from procpre_interp.train.interventions import INTERVENTIONS
 from tests.explorer import charts, open_page, said
 from tests.test_cli import complaint
 
-MAJORITY = '''
-"""Which of two symbols is the more frequent one?"""
-
-from dataclasses import dataclass
-
-import torch
-
-from procpre_interp.data import TASKS, Batch, Task
-
-
-@TASKS.register("majority")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Majority(Task):
-    """Symbols, a separator, and the more frequent symbol: 0 1 1 | 1."""
-
-    length: int = 11
-
-    @property
-    def d_vocab(self):
-        return 4
-
-    @property
-    def n_ctx(self):
-        return self.length + 2
-
-    def batch(self, n, *, generator):
-        bits = torch.randint(2, (n, self.length), generator=generator)
-        answer = (2 * bits.sum(1) > self.length).long()
-        tokens = torch.cat([bits, torch.full((n, 1), 2), answer[:, None]], 1)
-        return Batch.from_sequences(tokens, torch.full((n,), self.n_ctx), self.length, pad=3)
-'''
-HALVED = '''
-from dataclasses import dataclass
-
-from procpre_interp.ablate import Ablation
-from procpre_interp.ablate.ablation import ABLATIONS
-
-
-@ABLATIONS.register("halved")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Halved(Ablation):
-    """Every weight at half its value."""
-
-    keeps = "directions"
-    destroys = "sizes"
-
-    def apply(self, weights, config, *, generator):
-        return {name: tensor / 2 for name, tensor in weights.items()}
-'''
+PAGE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MAJORITY, HALVED = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+"""The examples of CONTRIBUTING.md, performed here as they are printed."""
 LETTERS = """
 from dataclasses import dataclass
 

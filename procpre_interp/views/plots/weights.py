@@ -10,7 +10,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from procpre_interp.core.registry import unknown_name
-from procpre_interp.stats.transfer_map import place
+from procpre_interp.core.selectors import place
 from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
     MAX_PRINTED,
