@@ -226,6 +226,8 @@ def _block_scores(
     inputs_only = [(everything, "blocks.0.hook_resid_pre")]
     for writers, point in inputs_only if method == "eap_ig_inputs" else _groups(graph):
         for step in range(steps):
+            # Integrated gradients: (clean - corrupted) . mean over alpha of dL/dx at corrupted + alpha (clean -
+            # corrupted), with alpha = (i + 1/2) / steps: the midpoint rule, whose error falls as 1 / steps^2.
             between = torch.lerp(corrupted[point], clean[point], (step + 0.5) / steps)
             run, gradients = _backward(model, tokens, pairs, measure, {point: between})
             _add_scores(scores, model, graph, change, writers, run, gradients, pairs.positions)
@@ -287,6 +289,8 @@ def _add_scores(
     def add(stage_writers: int, readers: slice, gradient: Float[Tensor, "reader pair pos d_model"], read: bool) -> None:
         rows = slice(writers.start, min(writers.stop, stage_writers))
         values = (change.read if read else change.everywhere)[rows]
+        # score(w -> r) = sum over pairs and positions of change_w . gradient_r: a product [writer, pair pos d] x
+        # [pair pos d, reader], so that no table of edges x pairs x positions is ever held.
         scores[rows, readers] += values.flatten(1) @ gradient.flatten(1).T
 
     for index, stage in enumerate(graph.stages):
@@ -312,6 +316,10 @@ def _at_inputs(
     block: Block, letter: str, resid: Float[Tensor, "pair pos d_model"], gradient: Float[Tensor, "pair pos head d_head"]
 ) -> Float[Tensor, "head pair pos d_model"]:
     """The gradient at each head's q, k or v taken back through its weights and its own LayerNorm of `resid`."""
+    # For y = w * n + b with n = (x - mean x) / s, s = sqrt(var x + eps), the gradient g of y goes back as
+    #     dL/dx = (g' - mean g' - n mean(n g')) / s,   with g' = w g.
+    # Here g = W (dL/dq), a different one for each head, so w and the centring go into W once, which is far smaller
+    # than the gradients; only the last term, which depends on the position's n, is left to be subtracted.
     centred = resid - resid.mean(-1, keepdim=True)
     scale = (centred.square().mean(-1, keepdim=True) + block.ln1.eps).sqrt()
     normal = centred / scale

@@ -87,9 +87,13 @@ def prune_heads(
     for _ in range(steps):
         rows = torch.randperm(len(scored), generator=generator)[:batch_rows].to(means.device)
         noise = torch.rand(len(rows), layers, heads, generator=generator).to(means.device)
+        # Loss = E_gates[KL(full || gated)] + sparsity * sum over heads of P(gate > 0), with the expectation
+        # replaced by one draw of gates per sequence (the reparametrisation of `sample_gates`).
         each = log_alpha[:, None].expand(-1, len(rows), -1, -1)
         gates = sample_gates(each, noise.expand_as(each))
         slopes = _kl_slopes(model, scored[rows], full[rows], means, gates.detach(), max_bytes)
+        # d KL / d log_alpha = sum over gates of (d KL / d gate) (d gate / d log_alpha). `_kl_slopes` computes the first
+        # factor in blocks; as a constant times `gates`, autograd supplies the second one and the penalty's gradient.
         loss = (gates * slopes).sum() + (prices * open_probability(log_alpha)).sum()
         (log_alpha.grad,) = torch.autograd.grad(loss, log_alpha)
         optimiser.step()
@@ -146,6 +150,8 @@ def head_test(
     learned = head_masks(prune_heads(model, batch, generator=generator, sparsities=sparsities, **options))
     used = learned[learned.flatten(1).any(1)]
     always = used.all(0, keepdim=True) & (len(used) > 0)
+    # p = (1 + number of random masks that do as well) / (1 + number of random masks): the learned mask counts as one of
+    # them, so that p is never 0 and is valid for any number of draws.
     everything = torch.ones_like(always)
     own = torch.cat([learned, always])
     random = {n: _random_masks(everything, n, n_random, generator) for n in sorted(set(own.sum((1, 2)).tolist()))}
@@ -224,6 +230,7 @@ def _random_masks(
     all_heads: Bool[Tensor, "1 layer head"], n_kept: int, n: int, generator: torch.Generator
 ) -> Bool[Tensor, "draw layer head"]:
     """Masks of `n_kept` heads, all choices equally likely."""
+    # argsort of argsort is each head's rank among uniform numbers: the n_kept smallest are a uniform choice.
     order = torch.rand(n, all_heads.numel(), generator=generator).argsort(1).argsort(1)
     return (order < n_kept).unflatten(1, all_heads.shape[1:])
 

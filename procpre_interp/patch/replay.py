@@ -122,6 +122,7 @@ class Replay:
         """The residual stream after `layer`, of the one before its MLP."""
         block = self.block(layer)
         flat = middle.flatten(0, -3)
+        # resid_post = resid_mid + MLP(LN2(resid_mid)), position by position: hence any number of axes before d_model.
         return (flat + block.mlp(block.ln2(flat))).view_as(middle)
 
     def score(self, final: Float[Tensor, "*patch pair d_model"], pairs: Pairs, metric: str) -> Tensor:
@@ -136,6 +137,7 @@ class Replay:
         here = (t[:, None] == self.positions)[..., None]
         normalised = block.ln1(row)
         q, k, v = (project(block.attn, letter, normalised) for letter in "QKV")
+        # The query stands at the read position, so it is a changed one only for the patch at that very position.
         q = torch.where(here[..., None], q, self["q", self.last][:, 0])
         z = self._attend_to_changed(t, q, k, v)
         resid = torch.where(here, row, at_positions(self["resid_pre", self.last], self.positions[:, None])[:, 0])
@@ -152,6 +154,11 @@ class Replay:
         keys, values = self["k", self.last], self["v", self.last]
         # Pairs and heads first: what the matrix products batch over.
         q, k, v = (rearrange(x, "patch pair head d_head -> pair head patch d_head") for x in (q, k, v))
+        # With key and value of position t replaced by k', v', row i of attention becomes
+        #     s_j = q . k_j / sqrt(d_head)   for j != t,        s_t = q . k'_t / sqrt(d_head)
+        #     z = sum_j p_j v_j + p_t (v'_t - v_t),             p = softmax(s)
+        # so all patches share one product with the unpatched keys and one with the unpatched values,
+        # and only the entry at t is written over: the cost does not grow with patches x positions.
         scores = q @ rearrange(keys, "pair pos head d_head -> pair head d_head pos")
         at_t = t[None, None, :, None].expand(*scores.shape[:3], 1)
         scores.scatter_(-1, at_t, (q * k).sum(-1, keepdim=True))
@@ -169,6 +176,7 @@ def score(
 ) -> Float[Tensor, "*batch pair"]:
     """The metric of each pair from what the unembedding reads."""
     if metric == "logit_difference":  # two of all logits
+        # n . W_U[:, answer] - n . W_U[:, wrong] = n . (W_U[:, answer] - W_U[:, wrong]): one product, not d_vocab.
         direction = model.W_U[:, pairs.answers] - model.W_U[:, pairs.wrong]
         return (normalised * direction.mT).sum(-1)
     return metric_named(metric)(normalised @ model.W_U, pairs)

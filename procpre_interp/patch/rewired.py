@@ -96,6 +96,10 @@ class Rewired:
         self.first = first_stage
         self.last_layer = model.config.n_layers - 1
         n = graph.stages[first_stage].n_writers
+        # Input of a reader = sum over its writers w of (kept_w ? current_w : replaced_w) + bias
+        #                    = (sum_w replaced_w + bias) + sum_w kept_w (current_w - replaced_w).
+        # The first part, `_base`, is the same in every circuit; the second is a product [circuit reader, writer] x
+        # [writer, activations]. Writers before `first_stage` have one value in all circuits, hence `shared`.
         self.shared = WriterValues(current.everywhere[:n], current.read[:n]) - WriterValues(
             replaced.everywhere[:n], replaced.read[:n]
         )
@@ -130,6 +134,7 @@ class Rewired:
             start = stages[index].n_writers
             end = start + written.shape[1]
             replaced = (late if read else early)[start:end]
+            # Kept as a difference from the replaced value, since that is what `kept` multiplies.
             torch.sub(written, replaced, out=own[read][:, start - n_shared : end - n_shared])
         final = self._inputs(len(stages) - 1, keep, own, read=True).squeeze(1)
         return self.model.unembed(self.model.ln_final(final))
@@ -156,9 +161,11 @@ class Rewired:
         kept = keep[:, stage.edges].unflatten(1, (-1, stage.n_writers))[:, readers].to(base.dtype)
         shared = self.shared.read if read else self.shared.everywhere
         n = len(shared)
+        # base + kept @ (current - replaced) of the writers that all circuits share: one product for all of them.
         inputs = torch.addmm(base.flatten()[None], kept[:, :, :n].flatten(0, 1), shared.flatten(1))
         inputs = inputs.unflatten(0, kept.shape[:2])
         if stage.n_writers > n:
+            # Later writers differ from circuit to circuit, so theirs is a batched product.
             inputs.baddbmm_(kept[:, :, n:], own[read][:, : stage.n_writers - n].flatten(2))
         return inputs.unflatten(2, base.shape)
 
@@ -176,6 +183,7 @@ class Rewired:
         if index == 0 and self._first_heads is not None:
             h = self.model.config.n_heads
             q, k, v = keep[:, self.graph.stages[0].edges].long().unflatten(1, (3, h)).unbind(1)
+            # Heads of layer 0 read the embedding alone: 2^3 combinations of kept and replaced q, k and v inputs, made once.
             return self._first_heads[4 * q + 2 * k + v, torch.arange(h, device=keep.device)]
         block, h = self.model.block(index // 2), self.model.config.n_heads
         if index // 2 < self.last_layer:
@@ -190,6 +198,7 @@ class Rewired:
             for i, letter in ((1, "K"), (2, "V"))
         )
         hidden = torch.arange(k.shape[3], device=k.device) > self.positions[:, None]
+        # softmax(q k^T / sqrt(d_head)) v at the read position: one query, so no causal mask but what comes after it.
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         pattern = scores.masked_fill(hidden[:, None], -torch.inf).softmax(-1)
         return ((pattern @ v) @ block.attn.W_O[:, None]).squeeze(3)
@@ -232,6 +241,7 @@ def block_sizes(model: HookedTransformer, n_pos: int, max_bytes: int | None) -> 
     numbers = (len(Graph(config).writers) + 6 * config.n_heads) * config.d_model + 3 * config.d_hidden
     one = numbers * n_pos * model.flat.element_size()
     limit = max_bytes or (CPU_BYTES if model.flat.device.type == "cpu" else GPU_BYTES)
+    # Eight circuits per pair at least, or the products over circuits would be too thin to be worth a call.
     n_pairs = max(1, limit // (8 * one))
     return n_pairs, max(1, limit // (n_pairs * one))
 

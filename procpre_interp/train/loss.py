@@ -99,6 +99,10 @@ class _UnembedAndScore(torch.autograd.Function):
         targets: Int[Tensor, " row"],
         dtype: torch.dtype,
     ) -> Float[Tensor, ""]:
+        # For logits l = x W_U and one target t per row:
+        #     loss = log sum_v exp(l_v) - l_t,   dloss/dl = softmax(l) - onehot(t),
+        #     dloss/dx = (dloss/dl) W_U^T,       dloss/dW_U = x^T (dloss/dl).
+        # Made in the same pass and in blocks of rows, so that logits [row, d_vocab] never leave the cache.
         loss = torch.zeros((), device=x.device, dtype=x.dtype)
         dx, dW_U, W = torch.empty_like(x), torch.zeros_like(W_U), W_U.to(dtype)
         block = max(1, LOGITS_AT_ONCE // W_U.shape[1])
@@ -109,6 +113,7 @@ class _UnembedAndScore(torch.autograd.Function):
             probs = logits.softmax(-1)
             # log of the partition function from the largest entry, whose probability is never near 0: this spares a
             # second exponential of everything.
+            # log Z = l_max - log softmax(l)_max, exactly, since softmax(l)_max = exp(l_max) / Z.
             log_z = logits.amax(1, keepdim=True) - probs.amax(1, keepdim=True).log()
             loss += (log_z - logits.gather(1, target)).sum()
             # d loss / d logits is the probabilities, less 1 at the target.
@@ -149,6 +154,7 @@ def backward(model: HookedTransformer, batch: Batch, *, max_tokens: int, autocas
     Micro-batches are run one after another, which is gradient accumulation: the batch may be larger than memory. With
     `autocast` the matrix products are made in bfloat16.
     """
+    # Mean over the whole batch: each micro-batch divides its sum by the batch's count, so gradients simply add up.
     n_scored = batch.loss_mask.sum().clamp_min(1)
     device = batch.tokens.device
     total = torch.zeros((), device=device, dtype=torch.promote_types(model.flat.dtype, torch.float32))

@@ -215,6 +215,7 @@ void scale(float* x, int size, float factor) {
 // Scores are q k / sqrt(d_head); the softmax takes them in units of ln 2. Both factors go into q.
 const float QUERY_SCALE = LOG2_E / std::sqrt(float(D_HEAD));
 
+// resid += W_O attention(LN1(resid)) + b_O;  resid += W_out gelu(W_in LN2(resid) + b_in) + b_out
 // resid [n][D] -> resid [m][D]: a block, read at m positions.
 void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w, const float* P, const int* position,
                    int m, int n, Workspace& work, BlockActivations& a) {

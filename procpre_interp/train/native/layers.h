@@ -14,6 +14,7 @@ static_assert(D % 16 == 0 && F % 16 == 0 && D % H == 0);
 
 // ---- LayerNorm ------------------------------------------------------------------------------------------------------
 
+// LayerNorm: z = (x - mean x) r,  r = 1 / sqrt(mean (x - mean x)^2 + epsilon),  y = gain z + bias.
 // y = normalised * gain + bias.   x, normalised, y [n][D]; inverse_std [n]
 INLINE void layer_norm(const float* x, const float* gain, const float* bias, float epsilon, float* normalised,
                        float* inverse_std, float* y, int n) {
@@ -35,6 +36,8 @@ INLINE void layer_norm(const float* x, const float* gain, const float* bias, flo
     }
 }
 
+// With g = gain dy: dx = r (g - mean g - z mean(g z)). The two means are what LayerNorm took away: a shift of x and a
+// change of its length leave y as it was.
 // dx = the gradient through the normalisation; dgain and dbias are added to.   dy, dx [n][D]
 template <Result result>
 INLINE void layer_norm_gradient(const float* dy, const float* normalised, const float* inverse_std, const float* gain,
@@ -83,6 +86,7 @@ INLINE void gelu(const float* x, float* gate, float* y, int size) {
     }
 }
 
+// With gate s = s(2u): GELU' = s + x s (1 - s) 2u',  2u' = 2 sqrt(2/pi) (1 + 3 * .044715 x^2).
 // dx = dy * GELU'(x), in place.   x, gate, dy [size]
 INLINE void gelu_gradient(const float* x, const float* gate, float* dy, int size) {
     for (int i = 0; i < size; i += W) {
@@ -131,6 +135,8 @@ struct Partition {
     float largest, sum;  // of 2^score, the sum after 2^largest is taken out
 };
 
+// p_j = 2^(s_j - max s) / sum_k 2^(s_k - max s): base 2, since exp2 takes fewer instructions than exp; the factor
+// log2(e) is in the queries.
 // Softmax over the entries up to `position`, in place, of scores in units of ln 2; zero after them.   row [length]
 INLINE Partition softmax(float* row, int length, int position) {
     const int last = position / W * W;  // where the last vector with a visible key begins
@@ -176,6 +182,8 @@ INLINE float* attend_block(const float* q, const int* position, const float* KT,
     return pattern + Q * H * length;
 }
 
+// With z = P V, P = softmax(S) and dP = dz V^T: dS = P (dP - sum_k P dP). The sum over keys is dz . z, which costs
+// D_HEAD products and no second pass. Then dq = dS K, dK += dS^T q, dV += P^T dz.
 // The gradient of `attend_block`: dq is set, dKT and dVT are added to; both in the units of q. The pattern is used up:
 // the gradient of the scores takes its place.
 template <int Q>
@@ -237,6 +245,7 @@ INLINE void attend_gradient(const float* q, const int* position, int m, const fl
 
 // ---- Cross-entropy --------------------------------------------------------------------------------------------------
 
+// loss = log sum_v exp(l_v) - l_target;  dloss/dl = softmax(l) - onehot(target).
 // -log softmax(logits)[target] in nats; the logits become its gradient, times scale. What stands beyond d_vocab becomes
 // zero.   logits [padded(d_vocab)]
 INLINE double cross_entropy(float* logits, int d_vocab, std::int64_t target, float scale) {
