@@ -18,7 +18,7 @@ RESULTS = {
 }
 """The page that shows what a form's command makes, where it is more than a run."""
 
-SIZES = {"steps": "Steps", "batch_size": "Sequences a step", "n_layers": "Layers", "d_model": "Width"}
+SIZES = {"steps": "Steps", "batch_size": "Sequences per step", "n_layers": "Layers", "d_model": "Width"}
 """What the time of a run depends on -> the option that gives it."""
 
 

@@ -25,7 +25,7 @@ class Subject:
 
     key: tuple[str, ...]
     name: str
-    """For people: "run 1234abcd after 595 steps"."""
+    """What people read: "run 1234abcd after 595 steps"."""
     model: HookedTransformer
     find_task: Callable[[], Task]
     """Text comes from the cache: a config could name any folder. Raises `MissingPlugin`, which stops nothing else."""

@@ -347,7 +347,7 @@ def _results(path: Path, name: str, version: int) -> Results:
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading the list of runs")
 def list_runs(path: Path) -> pd.DataFrame:
-    """One row a run of the store."""
+    """One row per run of the store."""
     return RunStore(path).query()
 
 

@@ -3,7 +3,7 @@
     python experiments/bench_explorer.py [--runs 5000] [--repeats 5]
 
 Pages show the demo and run under streamlit's AppTest: the script alone, without drawing. First pages run in processes
-of their own, imports included; the list is that of a made-up store. Prints a line a measurement: median and least
+of their own, imports included; the list is that of a made-up store. Prints a line per measurement: median and least
 seconds.
 """
 

@@ -66,7 +66,7 @@ class Setting:
     precision: Literal["float32", "bfloat16"] = "float32"
     variants: tuple[str, ...] = USUAL
     threads: int | None = None
-    """CPU threads of every variant; none: as many as asked for."""
+    """CPU threads of every variant. Default: as many as asked for."""
 
 
 def settings() -> dict[Key, Setting]:
@@ -252,7 +252,7 @@ def main(repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = ("d16", "dy
 
 
 def results_table(key: str, setting: Setting, results: dict[str, dict[str, float]], flops: float, peak: float) -> Table:
-    """One row a variant; the share of the peak for the native kernel."""
+    """One row per variant; the share of the peak for the native kernel."""
     table = Table(title=f"{key}: {setting.title}", title_justify="left", box=None)
     for column in ("variant", "median ms", "min ms", "x Hugging Face: medians", "minima", f"% of {peak:.0f} GFLOP/s"):
         table.add_column(column, justify="left" if column == "variant" else "right")

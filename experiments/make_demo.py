@@ -18,7 +18,7 @@ from procpre_interp.store.export import export_run
 from procpre_interp.store.store import RunStore
 
 MAX_BYTES = 1_000_000
-"""Of all files together."""
+"""Largest size of all files together, bytes."""
 
 PHASE1_STEPS = (0, 488, 4256, 20000)
 PHASE2_STEPS = (0, 595, 1157, 5000)
@@ -34,7 +34,7 @@ class MakeDemo:
     out: Path = field(default_factory=lambda: beside_package("app") / "demo")
     """The demo's folder; what was there is replaced."""
     replicates: int = 5
-    """Of the reproduction."""
+    """The reproduction's conditions that the demo has."""
     weights_seed: int = 1001
     """The replicate whose weights come along; its transfer broke through."""
 

@@ -17,7 +17,7 @@ from procpre_interp.transfer import TransferConfig
 __all__ = ["EXPERIMENT", "figure", "run"]
 
 MARGIN = 0.02
-"""As in the diagnostic table; the paper's assembly leads its better part by 5.5 points on haystack."""
+"""The margin of the diagnostic table; the paper's assembly leads its better part by 5.5 points on haystack."""
 FRESH = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")
 SET = Source(phase1="set", selector="attn")
 ECA = Source(phase1="eca", selector="mlp")

@@ -189,7 +189,7 @@ EXPERIMENT = haystack_experiment(
             "retrieval_ablated": "the retrieval head's mean in its place",
             "other_ablated": "another head's mean in its place (all seven others)",
             "other_in_layer_ablated": "another head's of its layer",
-            "dearest_below_ablated": "that of the dearest head of the other layer",
+            "dearest_below_ablated": "that of the most important head of the other layer",
         },
         measure=measure,
     ),

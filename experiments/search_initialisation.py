@@ -49,7 +49,7 @@ class SearchOptions:
     quick: bool = False
     """Two phase-1 models and one seed of a few steps, to see that everything works: what it finds means nothing."""
     results: Path | None = None
-    """The file to write; none: experiments/results/initialisation.json, or with --quick one in the folder of the
+    """The file to write. Default: experiments/results/initialisation.json, or with --quick one in the folder of the
     runs."""
 
 

@@ -21,7 +21,7 @@ from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 __all__ = ["EXPERIMENT", "figure", "run"]
 
 RUNGS = tuple(name for name in LADDER if name != "shuffle_neurons")
-"""From the least structure kept to the most."""
+"""Controls, ordered from the least structure kept to the most."""
 
 CLAIM = Claim(
     name="shuffling_weights_destroys_it",

@@ -96,7 +96,7 @@ class Plan:
 
     configs: dict[str, RunConfig]
     cells: pd.DataFrame
-    """One row a cell: replicate, phase1, transfer, task, phase1_run (ids with a blank between; may be empty), run."""
+    """One row per cell: replicate, phase1, transfer, task, phase1_run (ids with a blank between; may be empty), run."""
 
 
 def plan(*, replicates: int, quick: bool = False) -> Plan:
@@ -145,7 +145,7 @@ def shortened(train: TrainConfig, quick: bool) -> TrainConfig:
 
 
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
-    """One row a cell that is finished, diverged or failed. Shares in 0 to 1, times in steps and seconds."""
+    """One row per cell that is finished, diverged or failed. Shares in 0 to 1, times in steps and seconds."""
     columns = [*planned.cells, "status", "accuracy", "exact_match", "breakthrough_step", "limit", "phase1_accuracy"]
     columns += ["seconds", "phase1_seconds", "tokens", "positions_carried", "problem"]
     found = cell_results(planned.cells, store, problems).reindex(columns=columns)
@@ -153,7 +153,7 @@ def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.D
 
 
 def summarise(table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
-    """One row a task, start and transfer: accuracy, gain over none, the paper's number, verdict (`compare_tasks`)."""
+    """One row per task, start and transfer: accuracy, gain over none, the paper's number, verdict (`compare_tasks`)."""
     claimed = {(task, *start): number for start, row in PAPER.items() for task, number in zip(DOWNSTREAM, row)}
     summary = compare_tasks(table, claimed)
     return summary.assign(verdict=NO_VERDICT) if quick else summary
@@ -165,7 +165,7 @@ def accuracies(table: pd.DataFrame, task: str) -> pd.DataFrame:
 
 
 def matches(table: pd.DataFrame) -> pd.DataFrame:
-    """For each downstream task the best start, and how far it leads the runner-up. One row a task and transfer.
+    """The best start of each downstream task, and how far it leads the runner-up. One row per task and transfer.
 
     Transfer is `full`, or `mean` of the five, which no choice of the best transfer flatters. See `best_condition`.
     """
@@ -225,17 +225,17 @@ class Table1:
     """The paper's diagnostic table: procedural tasks x transfers x downstream tasks, beside the paper's numbers."""
 
     replicates: int | None = None
-    """Seeds of both phases, from 1000 on; none: 3, the fewest for a verdict, or 1 with --quick."""
+    """Replicates: seeds of both phases, from 1000. Default: 3, the fewest for a verdict, or 1 with --quick."""
     out: Path = field(default_factory=default_store)
     """Folder of the runs."""
     workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
     minutes: float | None = None
-    """Start no run after so many minutes of the clock; those under way are finished. None: go on to the end."""
+    """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
     quick: bool = False
     """A few cells of a few steps, to see that everything works; never a verdict."""
     results: Path | None = None
-    """Folder of the CSV tables; none: experiments/results, or with --quick the folder of the runs."""
+    """Folder of the CSV tables. Default: experiments/results, or with --quick the folder of the runs."""
 
 
 def main(command: Table1) -> int:

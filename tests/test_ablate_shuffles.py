@@ -169,7 +169,7 @@ def test_all_orders_of_four_are_equally_likely(name, parameter, axis, repeats, w
     lines = []
     for _ in range(repeats):
         moved = ablation.apply(stored, CONFIG, generator=generator)[read].movedim(axis, -1).reshape(-1, 4)
-        # One bias was shuffled, or all entries of a head moved as one: then a line a shuffle tells all.
+        # One bias was shuffled, or all entries of a head moved as one: then a line per shuffle tells all.
         lines.append((moved[:1] if repeats == 600 else moved).argsort(-1))
     found = torch.cat(lines)
     counts = (found @ torch.tensor([64, 16, 4, 1])).unique(return_counts=True)[1]

@@ -470,7 +470,7 @@ def test_unfinished_runs_say_what_they_are(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_lists_fit_the_terminal(columns, tmp_path, monkeypatch, capsys):
-    """One line a run and a claim, with what can be typed in full."""
+    """One line per run and a claim, with what can be typed in full."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     store = RunStore(tmp_path / "store")

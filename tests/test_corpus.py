@@ -212,7 +212,7 @@ def test_bpe_learns_from_the_training_split_alone(tmp_path):
 
 
 def test_bits_per_byte_by_hand(tmp_path):
-    # Documents of 4 bytes are 5 tokens, their end included; ln 16 nats a token are 4 bits, so 5 bits a byte.
+    # Documents of 4 bytes are 5 tokens, their end included; ln 16 nats per token are 4 bits, so 5 bits per byte.
     task = build(write_rows(tmp_path / "rows.jsonl", [f"{i:04}" for i in range(300)]), length=5)
     for split in SPLITS:
         size = token_file(task).splits[split]

@@ -181,10 +181,10 @@ def test_a_ladder_shows_conditions_replicates_and_references():
 
 
 def test_a_ladder_without_conditions_has_one_colour():
-    figure = ladder(rungs(n=8), x="Loss (nats a scored token)")
+    figure = ladder(rungs(n=8), x="Loss (nats per scored token)")
     (points,) = figure.data
     assert set(points.marker.color) == {COMPONENT_COLOURS["all"]}
-    assert figure.layout.xaxis.title.text == "Loss (nats a scored token)"
+    assert figure.layout.xaxis.title.text == "Loss (nats per scored token)"
     assert not figure.layout.shapes
     assert "n = 8 replicates" in subtitle(figure)
 

@@ -21,7 +21,7 @@ def ask(name: str, field: sequences.Field) -> Any:
         return state.choose(label.capitalize(), field.choices, key)
     largest = MOST[field.kind]
     least, step = (0, 1) if field.kind == "int" else (0.0, 0.01)
-    label = f"{label.capitalize()}{' (none: fixed)' if field.optional else ''}"
+    label = f"{label.capitalize()}{' (empty for a fixed one)' if field.optional else ''}"
     return st.number_input(label, least, largest, field.default, step=step, key=key, bind="query-params")
 
 

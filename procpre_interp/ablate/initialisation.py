@@ -37,8 +37,8 @@ class LayerNormsOnly(Ablation):
 class NormsOnly(Ablation):
     """Each tensor is that of a fresh model, rescaled to the Frobenius norm that it had.
 
-    Keeps one number a tensor (a head, where one is selected alone). So matrices are normal numbers, and LayerNorm gains
-    are constant. A fresh bias is zero and cannot be rescaled: biases are normal numbers too.
+    Keeps one number per tensor (a head, where one is selected alone). So matrices are normal numbers, and LayerNorm
+    gains are constant. A fresh bias is zero and cannot be rescaled: biases are normal numbers too.
     """
 
     keeps: ClassVar[str] = "Frobenius norm of each tensor"

@@ -89,7 +89,7 @@ class ShuffleWithinColumns(Ablation):
 @ABLATIONS.register("shuffle_across_heads")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShuffleAcrossHeads(Ablation):
-    """At each place within a head, the values that a layer's heads have there are dealt out anew, place by place.
+    """Values are dealt out anew among a layer's heads, separately at each place within a head.
 
     Keeps what is common to the heads: the distribution over them at every place of W_Q, W_K, W_V, W_O and their
     biases. Destroys each head as a unit. Only selected heads exchange; what has no heads (MLPs, LayerNorms, b_O)

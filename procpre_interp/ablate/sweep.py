@@ -29,7 +29,7 @@ def damaged_copies(
 
 
 def copy_labels(ablations: Sequence[Ablation], *, n_draws: int) -> pd.DataFrame:
-    """What `damaged_copies` yields, one row a copy: ablation, its fields, and draw."""
+    """What `damaged_copies` yields, one row per copy: ablation, its fields, and draw."""
     rows = []
     for ablation in ablations:
         fields = to_dict(ablation, defaults=True)

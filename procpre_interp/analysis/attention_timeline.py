@@ -36,7 +36,7 @@ class _Phase:
 def timeline(
     run: Run, store: RunStore, *, n_sequences: int = 128, targets: Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """Attention scores at every kept checkpoint of a run and of its parent, one row a checkpoint, head and score.
+    """Attention scores at every kept checkpoint of a run and of its parent, one row per checkpoint, head and score.
 
     Columns: run, replicate (the run's seed), phase, task, step (of the phase), axis_step, layer, head, score, value,
     uniform; scores and their `uniform` are those of `probe.attention.attention_scores`. Phase 1 is the run's first
@@ -81,7 +81,7 @@ def timelines(
 
 
 def formation(table: pd.DataFrame, score: str, threshold: float | int) -> pd.DataFrame:
-    """When each head's score reaches a threshold for good: one row a run, phase, layer and head of a timeline.
+    """When each head's score reaches a threshold for good: one row per run, phase, layer and head of a timeline.
 
     `formation_step` is the first checkpoint of the phase from which the score stays at or above `threshold` to the
     phase's end, and `axis_step` the same on the common axis; both are NaN where it ends below (censored). The score was
@@ -116,7 +116,7 @@ def formation(table: pd.DataFrame, score: str, threshold: float | int) -> pd.Dat
 
 
 def score_changes(table: pd.DataFrame, score: str, *, max_changes: int = 3) -> pd.DataFrame:
-    """When the level of each head's score changes: one row a change, none for a head whose score stays.
+    """When the level of each head's score changes: one row per change, none for a head whose score stays.
 
     Columns run, replicate, phase, task, layer, head, score, those of `change_points` (step_before, step, level_before,
     level_after) and axis_step, the step on the common axis. Changes are found within a phase, whose sequences are

@@ -26,7 +26,7 @@ from procpre_interp.store.store import Run, RunStore
 COMPARED: tuple[StageName, ...] = ("phase1", "transplanted", "finished")
 """Stages whose circuits are compared, where they have one; a model before any training answers nothing."""
 SHARE = 0.2
-"""Of a graph's edges that make a circuit."""
+"""Share of a graph's edges that make a circuit."""
 PAIRS = 64
 """Counterfactual pairs of each cause."""
 RANDOM = 50
@@ -85,7 +85,7 @@ def circuit_overlaps(runs: Iterable[Run], store: RunStore, *, n_draws: int = 100
 def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDOM) -> pd.DataFrame:
     """What the circuit of each stage carries in the finished model, on the task of phase 2.
 
-    One row a run and circuit: run, replicate, circuit (a stage, or "random": mean over `n_random` of the same size),
+    One row per run and circuit: run, replicate, circuit (a stage, or "random": mean over `n_random` of the same size),
     faithfulness (of the logit difference when only the circuit's edges carry their values and all others their mean, 0
     for no edge and 1 for all) and completeness (the same when the circuit alone is taken out: low where nothing else
     can do the work), both NaN where the finished model is at chance; then the columns of `patch.Gap`, which say whether

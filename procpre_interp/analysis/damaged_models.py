@@ -13,7 +13,7 @@ from procpre_interp.train import evaluate_copies
 def damage_table(
     run: Run, ablations: Sequence[Ablation], *, n_draws: int = 10, n_examples: int = 1000, threads: int = 1
 ) -> pd.DataFrame:
-    """Test scores of damaged copies of a run's final model, one row a copy.
+    """Test scores of damaged copies of a run's final model, one row per copy.
 
     Columns: run, those of `copy_labels` (ablation, its fields, draw), loss_nats, accuracy, exact_match. All copies see
     the same held-out examples, and the damage is drawn from the run's own seed. Draws are no replicates: those are

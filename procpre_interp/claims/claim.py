@@ -18,7 +18,7 @@ class Contrast:
     weights: Mapping[str, float | int]
     """Condition -> weight; {"attention": 1, "none": -1} is a gain."""
     predicted: Predicted | None = None
-    """Above the margin, below it, or within +-margin; none: not predicted, only reported."""
+    """Above the margin, below it, or within +-margin. Default: reported, not predicted."""
     margin: float | int = 0.0
     """The smallest effect that matters, in the unit of the measure, fixed before the runs."""
     measure: str = "accuracy"
@@ -37,7 +37,7 @@ class Claim:
     """A sentence that can fail, with the contrast that decides it."""
 
     name: str
-    """Of its script and its stored table."""
+    """Name of its script and of its stored table."""
     claim: str
     """The sentence."""
     prediction: str

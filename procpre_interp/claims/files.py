@@ -14,9 +14,9 @@ from procpre_interp.core import atomic_files
 from procpre_interp.store.store import RunStore
 
 PREFIX = "claim-"
-"""Of the names of claims' tables in a store."""
+"""Prefix of claim tables in the store."""
 QUICK = "quick-"
-"""Before it where the claim was only a smoke test."""
+"""Put before that prefix where the claim was only a smoke test."""
 CELLS_HASH = "cells_sha256"
 """Entry of a claim's JSON file: the hash of the CSV file next to it."""
 _NUMBER = (int, float, type(None))
@@ -39,7 +39,7 @@ _CELL = {"condition", "label", "replicate", "run", "status"}
 
 
 def table_name(judged: Mapping[str, Any]) -> str:
-    """Of a claim in a store; a smoke test has another, lest it replaces a verdict."""
+    """Name of a claim's table in the store; a smoke test has another one, so that it never replaces a verdict."""
     return f"{QUICK if judged['quick'] else ''}{PREFIX}{judged['name']}"
 
 

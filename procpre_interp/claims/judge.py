@@ -60,8 +60,8 @@ def judge(
 ) -> dict[str, Any]:
     """The claim with its verdict and every number behind it, as plain values for JSON.
 
-    `table` has one row a condition and replicate, as `sweep.results` gives it; `planned` the cells that there should
-    be (condition, replicate): with one of a contrast's missing, its verdict is undecided. None: those of the table.
+    `table` has one row per condition and replicate, as `sweep.results` gives it; `planned` the cells that there should
+    be (condition, replicate): with one of a contrast's missing, its verdict is undecided. Default: those of the table.
     """
     contrasts = judge_contrasts([claim.primary, *claim.secondary], table, planned=planned, quick=quick)
     first = contrasts.iloc[0]
@@ -89,7 +89,7 @@ def judge_contrasts(
     planned: pd.DataFrame | None = None,
     quick: bool = False,
 ) -> pd.DataFrame:
-    """One row a contrast, the first being the primary one: estimate, bounds, tests, verdict and why.
+    """One row per contrast, the first being the primary one: estimate, bounds, tests, verdict and why.
 
     p is that of the two-sided sign-flip test against the margin; for `within` that of the larger of the two one-sided
     tests, and the bounds are those of the 90 % interval that belongs to them. A secondary contrast is decided only
@@ -219,7 +219,8 @@ def compared_values(contrast: Contrast, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def missing_replicates(contrast: Contrast, table: pd.DataFrame, planned: pd.DataFrame | None, n: int) -> str:
-    """What is not there of the replicates that were planned with all conditions of the contrast; empty: nothing.
+    """What is not there of the replicates that were planned with all conditions of the contrast; "" if nothing is
+    missing.
 
     A verdict on some of the replicates would depend on when one looked, or on which runs failed.
     """

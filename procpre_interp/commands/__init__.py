@@ -1,1 +1,1 @@
-"""The commands of `procpre-interp`: one a module, each with `main(arguments)`."""
+"""The commands of `procpre-interp`: one per module, each with `main(arguments)`."""

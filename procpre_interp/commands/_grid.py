@@ -81,7 +81,7 @@ def training(train: TrainConfig) -> str:
 
 
 def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
-    """Every transfer map of the sweep: its title and its effects, one row a method and player, or what it lacks."""
+    """Every transfer map of the sweep: its title and its effects, one row per method and player, or what it lacks."""
     found = []
     for each in planned.sweep.filled_maps:
         entry = {"title": f"Transfer map of {each.phase1}: {', '.join(each.players)}", "effects": [], "problem": ""}

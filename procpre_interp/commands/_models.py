@@ -21,7 +21,7 @@ from procpre_interp.views.html_report import Section, write_report
 
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80
-"""Of a table on the screen."""
+"""Largest number of rows of a table on the screen."""
 TEXT = ("site", "other", "score", "name", "matrix", "kind", "label", "component", "writer", "reader", "search", "mask")
 TEXT += ("circuit", "first", "second", "task")
 """Columns of words."""
@@ -57,7 +57,7 @@ class Subject:
     fresh: HookedTransformer | None
     """The same before any training; none for a model from elsewhere."""
     stage: StageName | None
-    """None: a model from elsewhere, of which no stages are known."""
+    """Its stage; None for a model from elsewhere, of which no stages are known."""
     when: str
     """The stage in words, such as "after phase 2"; empty for a model from elsewhere."""
 
@@ -184,7 +184,7 @@ class Columns:
 
 
 def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """The table for people, as text: one row a place, numbers as means over runs with their intervals.
+    """The table for people, as text: one row per place, numbers as means over runs with their intervals.
 
     Rows of one run and place, such as random draws, are averaged first.
     """

@@ -29,7 +29,7 @@ Runs = Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN ...]",
 
 
 def several(metavar: str) -> Any:
-    """For an option that takes any number of values: what stands for them in its help."""
+    """What stands in the help for the values of an option that takes any number of them."""
     return tyro.conf.arg(
         metavar=f"{metavar} ...", help_behavior_hint=lambda default: f"(default: {default})" if default else ""
     )
@@ -94,7 +94,7 @@ def _laid_out(columns: int, *, colours: bool) -> Iterator[None]:
 
 
 def _wrapped(text: str, columns: int) -> str:
-    """Help with its prose wrapped, which tyro prints as one line a paragraph; its boxes are narrow enough."""
+    """Help with its prose wrapped, which tyro prints as one line per paragraph; its boxes are narrow enough."""
     fill = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False).fill
     boxes = tuple("│╭╰\x1b")
     return "\n".join(

@@ -186,7 +186,7 @@ def print_outcome(run: Run) -> None:
     if summary["status"] == "finished":
         print(
             f"  test: accuracy {summary['accuracy']:.1%}, exact match {summary['exact_match']:.1%}, "
-            f"loss {summary['loss_nats']:.4f} nats a token"
+            f"loss {summary['loss_nats']:.4f} nats per token"
         )
         for name in ("perplexity", "bits_per_byte"):
             if name in summary:

@@ -43,18 +43,18 @@ class Claims:
     format: Literal["table", "json", "markdown"] = "table"
     """json has every number, and for each claim the runs that it was judged on; markdown is a table for a page."""
     update: Path | None = None
-    """With --format markdown: a page of findings, such as experiments/README.md, whose marked tables are made anew from
-    the bundled claims and results. Default: print a table of the claims."""
+    """A page of findings (with --format markdown), such as experiments/README.md, whose marked tables are made anew
+    from the bundled claims and results. Default: print a table of the claims."""
     run: bool = False
     """First compute what the claims (those named, or all) still need, and judge them."""
     quick: bool = False
-    """With --run: one replicate of a few steps, to see that everything works; always undecided."""
+    """A smoke test for --run: one replicate of a few steps, always undecided."""
     workers: int = field(default_factory=usable_cores)
-    """With --run: processes of one thread each. Does not change the numbers."""
+    """Processes of one thread each for --run. Does not change the numbers."""
     minutes: float | None = None
-    """With --run: start no run after so many minutes. None: go on to the end."""
+    """Stop starting runs after this many minutes (--run). Default: no limit."""
     results: Path | None = None
-    """With --run: folder for JSON and CSV, as experiments/results/claims has them; none: the store alone."""
+    """Folder for JSON and CSV files like those of experiments/results/claims (--run). Default: only the store."""
 
 
 def main(arguments: list[str]) -> int:

@@ -26,7 +26,7 @@ class Initialise:
     runs: Runs = ()
     """Phase-1 runs that the numbers are fitted on."""
     recipe: Annotated[tuple[str, ...], several("OPTION")] = ()
-    """Names of options, such as "attention scale" "mimetic" "previous-position head"; none: the sizes of all
+    """Names of options, such as "attention scale" "mimetic" "previous-position head". Default: the sizes of all
     transferred tensors, or without a RUN what the search found. At most one option of each factor."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""

@@ -50,7 +50,7 @@ class Patch(Look):
     much the strongest edges carry; heads: which heads a learned mask keeps (no pairs); overlap, reuse: whether
     circuits of phase 1, of the transplanted and the finished model are the same, and what each carries in the last."""
     cause: str | None = None
-    """What differs in a pair; none: pairs of every cause of the task. `procpre-interp tasks` names them."""
+    """What differs in a pair. Default: pairs of every cause of the task. `procpre-interp tasks` names them."""
     sites: tuple[str, ...] = ("resid_pre", "attn_out", "mlp_out", "z")
     """nodes: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, pattern."""
     by_position: bool = False
@@ -67,7 +67,7 @@ class Patch(Look):
     metric: Literal["logit_difference", "probability", "loss"] = "logit_difference"
     """Read where the two sequences' next tokens differ."""
     seed: int = 0
-    """Of the pairs, and of whatever else is drawn."""
+    """Seed of the pairs, and of everything else that is drawn."""
 
 
 def main(arguments: list[str]) -> int:

@@ -63,7 +63,7 @@ class Probe(Look):
     score: str = "entropy_relative"
     """timeline: the score that is followed, such as entropy_relative, or a target such as value."""
     seed: int = 0
-    """Of the sequences, and of whatever else is drawn."""
+    """Seed of the sequences, and of everything else that is drawn."""
 
 
 def main(arguments: list[str]) -> int:

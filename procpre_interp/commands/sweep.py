@@ -37,9 +37,9 @@ class SweepCommand:
     workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
     replicates: int | None = None
-    """Replicates; none: those of the file."""
+    """Number of replicates. Default: that of the file."""
     minutes: float | None = None
-    """Start no run after so many minutes; those under way are finished. None: go on to the end."""
+    """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
     outcome: str = "accuracy"
     """What the transfer maps explain: accuracy, loss_nats, area, restricted_time_steps, breakthrough_share, ..."""
 

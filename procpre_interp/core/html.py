@@ -6,7 +6,7 @@ from typing import Any
 
 
 def fields_html(title: str, fields: Mapping[str, Any]) -> str:
-    """A title and one row a field; all text is escaped, and empty values are left out."""
+    """A title and one row per field; all text is escaped, and empty values are left out."""
     rows = "".join(
         f'<tr><th style="text-align:left;padding-right:1em">{_text(name)}</th>'
         f'<td style="text-align:left">{_text(value)}</td></tr>'

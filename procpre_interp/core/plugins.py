@@ -43,7 +43,7 @@ class Plugin:
     source: str
     """Absolute path of a .py file, or the name of a module."""
     digest: str
-    """Of its source: 16 hexadecimal digits of SHA-256; of a module, over all files of its package."""
+    """16 hexadecimal digits of the SHA-256 of its source; for a module, of all files of its package."""
 
     @property
     def is_file(self) -> bool:
@@ -51,7 +51,7 @@ class Plugin:
 
     @property
     def name(self) -> str:
-        """Of the file without its folder, or of the module."""
+        """Name of the file without its folder, or of the module."""
         return Path(self.source).name if self.is_file else self.source
 
     @property
@@ -101,7 +101,7 @@ def load_named() -> None:
 
 @contextmanager
 def named(names: Sequence[str]) -> Iterator[None]:
-    """In the block, $PROCPRE_PLUGINS names these plugins as well, by absolute paths: child processes load them too."""
+    """Child processes started in the block load these plugins too: $PROCPRE_PLUGINS names them by absolute paths."""
     before = os.environ.get(VARIABLE)
     found = [*filter(None, (before or "").split(os.pathsep)), *map(locate, names)]
     if found:

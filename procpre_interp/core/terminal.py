@@ -63,7 +63,7 @@ def _run_safely(name: str, work: Callable[[], int]) -> int:
 
 
 def time_limit(minutes: float | int | None) -> Callable[[], bool]:
-    """Whether so many minutes have not passed since now; always true for none. Raises `ValueError` for fewer than 0."""
+    """A predicate that is true until `minutes` have passed (always, if None). Raises `ValueError` for fewer than 0."""
     if minutes is None:
         return lambda: True
     if not minutes >= 0:

@@ -92,7 +92,7 @@ class Documents:
     skipped: Counter[str]
     """Why files or rows were left out, and how many."""
     cut: int | None = None
-    """Characters of a block at least, where the documents were too few for three splits and were cut; None: whole."""
+    """Fewest characters of a block, if the documents were too few for three splits and were cut; otherwise None."""
 
 
 def corpus_hash(corpus: Corpus) -> str:

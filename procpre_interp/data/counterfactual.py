@@ -11,7 +11,7 @@ from torch import Tensor
 MAX_DRAWS_A_PAIR = 200
 """Where fewer draws than one in so many show a cause, they are given up."""
 FEWEST_PAIRS = 64
-"""As many draws as for this many pairs are always made before that."""
+"""Attempts made before giving up, as a number of pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Pairs:
             )
         for name in ("positions", "answers", "wrong"):
             if len(getattr(self, name)) != len(self.clean):
-                raise ValueError(f"{len(getattr(self, name))} {name} for {len(self.clean)} pairs; give one a pair")
+                raise ValueError(f"{len(getattr(self, name))} {name} for {len(self.clean)} pairs; give one per pair")
         if len(self) and not 0 <= int(self.positions.min()) <= int(self.positions.max()) < self.clean.shape[1]:
             raise ValueError(f"positions must be in 0..{self.clean.shape[1] - 1}")
         if bool((self.answers == self.wrong).any()):

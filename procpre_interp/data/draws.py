@@ -26,7 +26,7 @@ def below(bounds: Int[Tensor, " batch"], *, generator: Generator) -> Int64[Tenso
 
 
 def random_orders(lengths: Int[Tensor, " batch"], width: int, *, generator: Generator) -> Int64[Tensor, "batch width"]:
-    """Uniform permutations of 0 .. length - 1, one a row; positions from the length on stay in place."""
+    """Uniform permutations of 0 .. length - 1, one per row; positions from the length on stay in place."""
     # An index rides in the low bits of a random 63-bit key, and sorting the keys shuffles the indices: numpy
     # sorts rows ten times as fast as torch, which would carry the indices separately. The bits left over (56
     # at width 128) make ties, which would favour the smaller index, too rare to matter.

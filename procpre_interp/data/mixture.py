@@ -40,7 +40,7 @@ class Mixture(Task):
         if self.weights is None:
             return
         if len(self.weights) != len(self.tasks):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.tasks)} tasks; give one a task")
+            raise ValueError(f"{len(self.weights)} weights for {len(self.tasks)} tasks; give one per task")
         if not all(math.isfinite(w) and w > 0 for w in self.weights):
             raise ValueError(f"weights={self.weights}; each must be finite and above 0")
 
@@ -67,7 +67,7 @@ class Mixture(Task):
 
     @property
     def valid_lengths(self) -> range:
-        """From where every component has a length; each is clipped to its own valid ones."""
+        """Smallest length at which every component has one; each is clipped to its own valid lengths."""
         ranges = [task.valid_lengths for task in self.tasks]
         if not all(ranges):
             return range(0)

@@ -35,7 +35,7 @@ class Event:
     """note: something to be said of it, in `problem`; stopping: it was asked to save where it is."""
     step: int = 0
     steps: int = 0
-    """At most."""
+    """Largest number of steps."""
     loss_nats: float | None = None
     """Training loss since the last evaluation, or up to it."""
     accuracy: float | None = None
@@ -198,7 +198,7 @@ class _Worker:
             self.connection.send("stop")
 
     def join(self) -> None:
-        """Wait until the process has ended, reading what it still writes, lest it waits for us."""
+        """Wait until the process has ended, reading what it still writes, so that it does not wait for us."""
         limit = time.monotonic() + SAVE_SECONDS
         try:
             while self.connection.poll(max(0.0, limit - time.monotonic())):

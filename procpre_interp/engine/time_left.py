@@ -12,7 +12,7 @@ class Work:
     """What a run takes, as far as that is known before it starts."""
 
     steps: int
-    """At most."""
+    """Largest number of steps."""
     kind: str
     """Runs of one kind take equally long per step."""
     tokens: int
@@ -50,7 +50,7 @@ class Rates:
         self.last[run] = step, seconds
 
     def seconds_per_step(self) -> dict[str, float]:
-        """By kind; guessed, by the tokens of a step, where no run of a kind was seen. Empty where none was at all."""
+        """Kind of run -> seconds per step; guessed from the tokens per step of other kinds if none was seen yet."""
         seen: dict[str, list[float]] = {}
         for run, (step, seconds) in self.last.items():
             if run in self.work and step > self.first[run][0]:
@@ -102,7 +102,7 @@ class Rates:
 
 
 def time_left(seconds: float, *, at_most: bool) -> str:
-    """In words, no finer than such an estimate is."""
+    """The time left in words, no finer than such an estimate is."""
     if seconds < 60:
         return "less than a minute left"
     about = "at most" if at_most else "about"

@@ -37,7 +37,7 @@ class Option:
     kind: Literal["int", "float", "switch", "choice", "word", "runs", "pairs"] = "int"
     """runs: ids of stored runs with blanks between; pairs: fields of the task, such as `k=8 length=64`."""
     default: Value = None
-    """None: left to the command."""
+    """Value in the form. Default: left to the command."""
     choices: tuple[str, ...] = ()
     least: float | int = 1
     is_required: bool = False
@@ -117,7 +117,7 @@ TASKS = (
 
 
 def _workers() -> Option:
-    return Option(flag="--workers", label="Processes (none: one a core)")
+    return Option(flag="--workers", label="Processes (default: one per core)")
 
 
 _SAVE_OFTEN = ("--train.save-seconds=5",)
@@ -127,7 +127,7 @@ _TASK = Option(flag="--task", label="Task", kind="choice", choices=TASKS, is_req
 _TRAINING = (
     Option(flag="", label="Fields of the task, such as k=8 length=64", kind="pairs"),
     Option(flag="--train.steps", label="Steps", default=10_000),
-    Option(flag="--train.batch-size", label="Sequences a step", default=1000),
+    Option(flag="--train.batch-size", label="Sequences per step", default=1000),
     Option(flag="--train.learning-rate", label="Peak learning rate", kind="float", default=1e-3, least=1e-9),
     Option(
         flag="--train.schedule",
@@ -138,7 +138,7 @@ _TRAINING = (
     ),
     Option(flag="--train.checkpoints", label="Kept steps", default=1),
     Option(flag="--model.n-layers", label="Layers", default=2),
-    Option(flag="--model.n-heads", label="Heads a layer", default=4),
+    Option(flag="--model.n-heads", label="Heads per layer", default=4),
     Option(flag="--model.d-model", label="Width", default=16),
     Option(flag="--seed", label="Seed (from 1000: confirmation)", default=0, least=0),
 )
@@ -161,7 +161,7 @@ FORMS: Mapping[str, Form] = {
         store_flag="--out",
         options=(
             Option(flag="--quick", label="Quick: one replicate of four conditions", kind="switch", default=False),
-            Option(flag="--replicates", label="Replicates (none: 6, or 1 when quick)"),
+            Option(flag="--replicates", label="Replicates (default: 6, or 1 when quick)"),
             _workers(),
         ),
     ),
@@ -199,7 +199,7 @@ FORMS: Mapping[str, Form] = {
         store_flag="--out",
         options=(
             Option(flag="", label="Sweep", kind="choice", choices=tuple(names("sweep")), is_required=True),
-            Option(flag="--replicates", label="Replicates (none: those of the file)"),
+            Option(flag="--replicates", label="Replicates (default: as in the file)"),
             _workers(),
         ),
     ),

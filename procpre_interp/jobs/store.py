@@ -21,11 +21,11 @@ from procpre_interp.jobs.forms import Value, command_line
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
 
 LOG_BYTES = 20_000
-"""Of a log that are read, from its end."""
+"""Bytes read from the end of a log."""
 
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z]+-[0-9a-f]{4}")
 _OLD_FIELDS = {"name", "arguments", "started", "program"}
-"""Of a job.json before forms were stored."""
+"""Fields of a job.json from before forms were stored."""
 OLD = "An older version started this job, and kept no form of it: start it again from the form."
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
 _STOPPED = 130
@@ -38,11 +38,11 @@ class Job:
 
     folder: Path
     name: str
-    """Of its form."""
+    """Name of its form."""
     values: Mapping[str, Value]
-    """Of the form's options, by label."""
+    """Label of each option -> its value."""
     arguments: tuple[str, ...]
-    """Of `procpre-interp`, as form and values give them."""
+    """Arguments of `procpre-interp` that form and values give."""
     started: str
     problem: str = ""
     """Why it cannot be repeated: what is stored is not what its form allows."""

@@ -97,7 +97,7 @@ class FlatParameters(nn.Module):
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in torch; with `assign` the tensors' values and dtype are taken over, not their memory."""
+        """torch's own method; with `assign` the tensors' values and dtype are taken over, not their memory."""
         result = super().load_state_dict(state_dict, strict, assign)
         self._bind_if_replaced()
         return result

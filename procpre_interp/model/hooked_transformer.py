@@ -40,7 +40,7 @@ class ModelConfig:
     n_layers: int
     """Blocks, at least 1."""
     n_heads: int
-    """Attention heads a layer; divides d_model."""
+    """Attention heads per layer; divides d_model."""
     d_model: int
     """Width of the residual stream."""
     n_ctx: int
@@ -143,9 +143,9 @@ class HookedTransformer(FlatParameters, LensInterface):
         return cast(Block, self.blocks[layer])
 
     def _repr_html_(self) -> str:
-        """In a notebook: its shape, and the parameters of each component. (`repr` lists the modules.)"""
+        """Shape and parameters of each component, as a notebook shows them. (`repr` lists the modules.)"""
         config = self.config
-        shape = {"layers": config.n_layers, "heads a layer": config.n_heads, "width": config.d_model}
+        shape = {"layers": config.n_layers, "heads per layer": config.n_heads, "width": config.d_model}
         shape |= {"width of a head": config.d_head, "width of an MLP": config.d_hidden, "positions": config.n_ctx}
         shape |= {"token ids": config.d_vocab, "tied": str(config.tied), "device": str(self.W_E.device)}
         counts: dict[str, int] = {}
@@ -157,7 +157,8 @@ class HookedTransformer(FlatParameters, LensInterface):
         return fields_html("HookedTransformer", shape) + table_html(["component", "parameters"], counts.items())
 
     def bind(self) -> None:
-        """As `FlatParameters.bind`; ties again what is tied, since replacing parameters makes two of one."""
+        """Binds like `FlatParameters.bind`, and ties again what is tied, since replacing parameters makes two of
+        one."""
         if isinstance(self.unembed, TiedUnembed):
             self.unembed.W_E = self.embed.W_E
         super().bind()

@@ -127,7 +127,7 @@ class Attention(nn.Module):
         self.b_K = nn.Parameter(torch.empty(heads, d_head))
         self.b_V = nn.Parameter(torch.empty(heads, d_head))
         self.b_O = nn.Parameter(torch.empty(width))
-        # Copies of the residual stream, one a head, before ln1: where TransformerLens 4.3 looks for them.
+        # Copies of the residual stream, one per head, before ln1: where TransformerLens 4.3 looks for them.
         self.hook_q_input = HookPoint()
         self.hook_k_input = HookPoint()
         self.hook_v_input = HookPoint()
@@ -292,7 +292,7 @@ class Embed(nn.Module):
 
 
 class PosEmbed(nn.Module):
-    """Learned position embedding, one row a position."""
+    """Learned position embedding, one row per position."""
 
     def __init__(self, cfg: LensConfig) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ class LensInterface(HookedRootModule):
         return FactoredMatrix(self.W_V, self.W_O)
 
     def setup(self) -> None:
-        """As upstream; the hook points also get the lock of the model."""
+        """Upstream's method; the hook points also get the lock of the model."""
         super().setup()
         self._hook_lock = HookLock()
         for point in self.hook_points():
@@ -89,7 +89,7 @@ class LensInterface(HookedRootModule):
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator["LensInterface"]:
-        """As upstream, and safe where threads share the model: hooks belong to the thread that opens the context.
+        """Upstream's method, safe where threads share the model: hooks belong to the thread that opens the context.
 
         Another thread that opens one, or whose run comes to a point with these hooks, waits until the context ends. So
         what is inside must not wait for another thread that runs the model.
@@ -107,7 +107,7 @@ class LensInterface(HookedRootModule):
         return output, cache
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
-        """As upstream, but a filter that names no point outright passes over those that are off."""
+        """Upstream's method, except that a filter that names no point outright passes over those that are off."""
         if names_filter is not None and not callable(names_filter):
             return super().get_caching_hooks(names_filter, *args, **kwargs)
 
@@ -154,7 +154,7 @@ class LensInterface(HookedRootModule):
         self._set_fork("use_attn_in", use_attn_in, other="use_split_qkv_input")
 
     def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
-        """For upstream's tools, which switch it: `hook_mlp_in` costs nothing here and is always called."""
+        """A switch that upstream's tools set: `hook_mlp_in` costs nothing here and is always called."""
         self.cfg.use_hook_mlp_in = use_hook_mlp_in
 
     def _set_fork(self, switch: str, on: bool, *, other: str) -> None:

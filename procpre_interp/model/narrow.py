@@ -20,7 +20,7 @@ POSITIONS = range(32, 257)
 CHUNK_BYTES = 2**20
 """Patterns computed at a time, which then stay in a core's cache."""
 HALVING = 96
-"""From this many positions on, the first half of the queries is spared the second half of the keys."""
+"""Positions from which the first half of the queries is spared the second half of the keys."""
 
 
 def is_narrow(q: Float[Tensor, "batch pos head d_head"]) -> bool:

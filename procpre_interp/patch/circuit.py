@@ -128,7 +128,7 @@ def circuit_curve(
     generator: torch.Generator | None = None,
     max_bytes: int | None = None,
 ) -> pd.DataFrame:
-    """How much of the metric circuits of growing size carry, one row a circuit.
+    """How much of the metric circuits of growing size carry, one row per circuit.
 
     Columns search (`search`, or "random"), n_edges, draw (of a random one, else <NA>), value (the metric, mean over
     pairs), faithfulness = (m(C) - m(empty)) / (m(full) - m(empty)) and completeness, the same of all other edges:
@@ -189,7 +189,7 @@ def minimality(
     generator: torch.Generator | None = None,
     max_bytes: int | None = None,
 ) -> pd.DataFrame:
-    """What each edge of a circuit adds to its faithfulness, one row an edge.
+    """What each edge of a circuit adds to its faithfulness, one row per edge.
 
     loss = faithfulness with the edge - without it, the rest of the circuit being there. For an edge of the circuit
     (kind "inside") that is what taking it out loses; for `n_random` random edges that are not in it (kind "outside",

@@ -33,7 +33,7 @@ Method = Literal["eap", "eap_ig_inputs", "eap_ig_activations"]
 GradientRun = Literal["corrupted", "clean"]
 
 BLOCK_BYTES = 2**28
-"""About what the differences, activations and gradients of one block of pairs may take."""
+"""Approximate memory of the differences, activations and gradients of one block of pairs."""
 
 
 def edge_attribution(

@@ -40,7 +40,8 @@ class Gap:
     def between(
         cls, metric: str, start: Float[Tensor, " pair"], end: Float[Tensor, " pair"], preferred: Bool[Tensor, " pair"]
     ) -> "Gap":
-        """Of the metric of every pair in the run without effect, and in that whose value counts as a share of 1."""
+        """The gap between the metric of every pair in the run without effect and in the run that counts as a share of
+        1."""
         change, n = (end - start).double().cpu(), len(start)
         estimate, low, high = float(change.mean()), math.nan, math.nan
         if n > 1:

@@ -106,7 +106,7 @@ class Graph:
         return sum(stage.n_writers <= place for stage in self.stages) - 1
 
     def effective(self, masks: Bool[Tensor, "circuit edge"]) -> Bool[Tensor, "circuit edge"]:
-        """Without the edges from which no path of kept edges leads to the logits: these change nothing."""
+        """The circuit without the edges from which no path of kept edges leads to the logits: these change nothing."""
         masks = masks.clone()
         reaches = torch.zeros(len(masks), len(self.writers), dtype=torch.bool, device=masks.device)
         for stage in reversed(self.stages):

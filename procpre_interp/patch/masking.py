@@ -17,7 +17,7 @@ from procpre_interp.model.layers import at_positions
 
 CPU_BYTES = 2**26
 GPU_BYTES = 2**31
-"""Of the activations that are computed at a time, where `max_bytes` is None."""
+"""Bytes of activations computed at a time when `max_bytes` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def mask_scores(
     means: Float[Tensor, "layer head d_head"] | None = None,
     max_bytes: int | None = None,
 ) -> pd.DataFrame:
-    """Predictions with the heads of each mask alone, all others held at their `means`; one row a mask.
+    """Predictions with the heads of each mask alone, all others held at their `means`; one row per mask.
 
     Columns: mask (its index), n_kept (heads), kl_nats = KL(all heads || these heads) of next-token distributions,
     loss_nats (cross-entropy of the targets), accuracy (share of targets that are `hits`, 0 to 1), n_scored: means
@@ -110,7 +110,7 @@ def mask_scores(
     """
     heads = (model.config.n_layers, model.config.n_heads)
     if tuple(kept.shape[1:]) != heads:
-        raise ValueError(f"masks of shape {tuple(kept.shape[1:])}; give one entry a layer and head, {heads}")
+        raise ValueError(f"masks of shape {tuple(kept.shape[1:])}; give one entry per layer and head, {heads}")
     scored = Scored.of(batch, model.flat.device)
     device = scored.tokens.device
     means = mean_z(model, batch, max_bytes=max_bytes) if means is None else means.to(device)

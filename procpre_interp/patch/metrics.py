@@ -1,4 +1,4 @@
-"""Metrics of counterfactual pairs: one number a pair, from the logits at its read position."""
+"""Metrics of counterfactual pairs: one number per pair, from the logits at its read position."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def loss(logits: Float[Tensor, "*batch pair d_vocab"], pairs: Pairs) -> Float[Te
 
 
 METRICS: dict[str, Metric] = {"logit_difference": logit_difference, "probability": probability, "loss": loss}
-"""By name."""
+"""Everything registered, by name."""
 
 
 def metric_named(name: str) -> Metric:

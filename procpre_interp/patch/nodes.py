@@ -18,7 +18,7 @@ from procpre_interp.patch.replacement import Direction, Replacement, Source, che
 from procpre_interp.patch.replay import OF_THE_QUERY, PER_HEAD, RESIDUAL, Replay, score
 
 MAX_BYTES = 2**26
-"""Of the activations that are computed at a time. More is not faster: a core's cache is smaller."""
+"""Bytes of activations computed at a time. More is not faster: a core's cache is smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class _Patch:
     layer: int
     heads: Int[Tensor, " patch"]
     t: Int[Tensor, " patch"] | None
-    """Positions; None: all at once."""
+    """Positions, or None for all at once."""
 
 
 def activation_patching(
@@ -45,7 +45,7 @@ def activation_patching(
     generator: torch.Generator | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> pd.DataFrame:
-    """Effect of replacing one activation on the metric at the read position; one row a patch.
+    """Effect of replacing one activation on the metric at the read position; one row per patch.
 
     `denoise` runs the corrupted sequences and `noise` the clean ones; what comes in is the activation of the pair's
     `other` sequence, `zero`, the `mean` over the pairs, or that of another pair (`resample`, drawn by `generator`).

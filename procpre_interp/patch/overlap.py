@@ -87,7 +87,8 @@ def null_overlap(
     generator: np.random.Generator,
     n_draws: int = 1000,
 ) -> pd.DataFrame:
-    """Overlap of two `random_circuits`, one with the degrees of each: draw, n_shared (edges), jaccard; one row a draw.
+    """Overlap of two `random_circuits`, one with the degrees of each: draw, n_shared (edges), jaccard; one row per
+    draw.
 
     Both are replaced, so that the null does not depend on which of the two comes first.
 
@@ -110,7 +111,7 @@ def overlap_table(
     generator: np.random.Generator,
     n_draws: int = 1000,
 ) -> pd.DataFrame:
-    """Overlap of every two of some circuits beside that of random ones with their degrees; one row a pair.
+    """Overlap of every two of some circuits beside that of random ones with their degrees; one row per pair.
 
     Columns: first, second (names), n_first, n_second, n_shared (edges), jaccard; of `null_overlap` null_mean, null_low
     and null_high (2.5 and 97.5 %); p = (draws that share at least as much + 1) / (n_draws + 1), one-sided and exact;

@@ -60,9 +60,9 @@ def prune_heads(
     batch_rows: int = 32,
     max_bytes: int | None = None,
 ) -> pd.DataFrame:
-    """The heads worth keeping at each price, one row a sparsity and head.
+    """The heads worth keeping at each price, one row per sparsity and head.
 
-    Columns: sparsity (nats a head), layer, head, log_alpha, open_probability, gate (without noise, 0 to 1), kept
+    Columns: sparsity (nats per head), layer, head, log_alpha, open_probability, gate (without noise, 0 to 1), kept
     (gate > 0.5), n_kept (heads that this sparsity keeps). A head's z becomes mean + gate (z - mean), with the
     `mean_z` of the batch, and the gates minimise KL(all heads || gated heads) + sparsity x expected number of open
     gates: the KL of next-token distributions in nats, mean over the scored positions. The model's weights stay.
@@ -128,11 +128,11 @@ def head_test(
 ) -> pd.DataFrame:
     """Whether the heads that `prune_heads` keeps do more on other sequences than as many random heads.
 
-    One row a sparsity (mask "learned"), and one (mask "always_kept", sparsity NaN) of the heads kept at every sparsity
-    that keeps any. Columns: mask, sparsity, heads (component selectors joined by "+"), n_kept; kl_nats, loss_nats and
-    accuracy on `test_batch`, as in `mask_scores`; these with random_ before them and _mean, _low, _high (5 and 95 %)
-    behind, over `n_random` masks of that size; p = (random masks of a KL as small or smaller + 1) / (n_random + 1);
-    full_loss_nats and full_accuracy, with all heads.
+    One row per sparsity (mask "learned"), and one (mask "always_kept", sparsity NaN) of the heads kept at every
+    sparsity that keeps any. Columns: mask, sparsity, heads (component selectors joined by "+"), n_kept; kl_nats,
+    loss_nats and accuracy on `test_batch`, as in `mask_scores`; these with random_ before them and _mean, _low, _high
+    (5 and 95 %) behind, over `n_random` masks of that size; p = (random masks of a KL as small or smaller + 1) /
+    (n_random + 1); full_loss_nats and full_accuracy, with all heads.
 
     `test_model`, of as many layers and heads, is scored in place of `model`: the model after it was trained on another
     task, say. Heads are then held at its means over `test_batch`, as its tokens may mean something else; without it,

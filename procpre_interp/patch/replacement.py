@@ -50,7 +50,7 @@ class Source:
             self.means = self._means(blocks)
 
     def of(self, rows: slice) -> Activations:
-        """Of the pairs in `rows`, shaped as `replay.record` gives them."""
+        """Replacement activations for the pairs in `rows`, shaped as in `replay.record`."""
         sides, positions = self.sides, self.sides.positions
         if self.replacement == "other":
             return record(self.model, sides.clean[rows], positions[rows], self.wanted)
@@ -79,7 +79,7 @@ class Source:
 
 
 def another_pair(n: int, generator: torch.Generator | None) -> Int[Tensor, " pair"]:
-    """For each pair a different one: a random cycle through all."""
+    """A different pair for each pair: a random cycle through all of them."""
     if generator is None:
         raise ValueError("replacement='resample' draws other pairs; give a generator")
     if n < 2:

@@ -28,7 +28,7 @@ KEPT = ("resid_pre", "q", "k", "v", "z", "resid_mid", "resid_post")
 """What a replay starts from."""
 
 Activations = dict[tuple[str, int], Tensor]
-"""By site and layer."""
+"""Site and layer -> activation."""
 
 
 def hook_name(site: str, layer: int) -> str:

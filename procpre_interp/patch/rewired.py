@@ -183,7 +183,8 @@ class Rewired:
         if index == 0 and self._first_heads is not None:
             h = self.model.config.n_heads
             q, k, v = keep[:, self.graph.stages[0].edges].long().unflatten(1, (3, h)).unbind(1)
-            # Heads of layer 0 read the embedding alone: 2^3 combinations of kept and replaced q, k and v inputs, made once.
+            # Heads of layer 0 read the embedding alone: 2^3 combinations of kept and replaced q, k and v inputs, made
+            # once.
             return self._first_heads[4 * q + 2 * k + v, torch.arange(h, device=keep.device)]
         block, h = self.model.block(index // 2), self.model.config.n_heads
         if index // 2 < self.last_layer:

@@ -19,13 +19,13 @@ class Architecture:
     n_layers: int = 2
     """Blocks."""
     n_heads: int = 4
-    """Attention heads a block."""
+    """Attention heads per block."""
     d_model: int = 16
     """Width of the residual stream."""
     d_mlp: int | None = None
-    """Neurons of an MLP; none: 4 d_model."""
+    """Neurons of an MLP. Default: 4 d_model."""
     n_ctx: int | None = None
-    """Positions; none: what the task asks for."""
+    """Positions. Default: what the task asks for."""
     tied: bool = False
     """Whether W_U is the transpose of W_E."""
 
@@ -39,7 +39,7 @@ class Parent:
     selector: str = "all"
     """Which components: attn, mlp, ln, blocks.0.attn.head.2, ...; embeddings follow the transfer options."""
     step: int | None = None
-    """A checkpoint's step; none: the final weights."""
+    """Step of a checkpoint. Default: the final weights."""
     ablation: Ablation | None = None
     """Damage done to the parent's weights before the transfer."""
     place: int = 0

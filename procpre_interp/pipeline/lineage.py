@@ -20,7 +20,7 @@ STAGES: dict[StageName, str] = {
     "transplanted": "before phase 2, transplanted",
     "finished": "after phase 2",
 }
-"""In words, in the order of their making."""
+"""Stage -> description, in the order in which the models come about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def row_entropy_bits(pattern: Float[Tensor, "*row key_pos"]) -> Float[Tensor, "*
 
 
 def attention_entropy(model: HookedTransformer, batch: Batch, *, max_sequences: int = 64) -> pd.DataFrame:
-    """Entropy of each head's attention, one row a head: layer, head, entropy_bits, entropy_relative, n_rows.
+    """Entropy of each head's attention, one row per head: layer, head, entropy_bits, entropy_relative, n_rows.
 
     The scores of `attention_scores` with these names; `n_rows` are the queries of the first.
     """
@@ -39,7 +39,7 @@ def attention_scores(
     targets: Iterable[str] | None = None,
     max_sequences: int = 64,
 ) -> pd.DataFrame:
-    """What each head attends to, one row a head and score: layer, head, score, value, uniform, n_queries.
+    """What each head attends to, one row per head and score: layer, head, score, value, uniform, n_queries.
 
     Every `value` is a mean over the `n_queries` queries at real tokens that the score has, and `uniform` the same of a
     head that attends evenly to all its causal choices; both are NaN where there is no query. The scores:
@@ -83,7 +83,7 @@ def attention_scores(
 
 @torch.no_grad()
 def attention_pattern(model: HookedTransformer, tokens: Int[Tensor, " pos"]) -> pd.DataFrame:
-    """Attention weights of one sequence, 0 to 1: layer, head, query, key, weight, one row a causal pair of positions.
+    """Attention weights of one sequence, 0 to 1: layer, head, query, key, weight, one row per causal pair of positions.
 
     A table of n_layers n_heads n (n + 1) / 2 rows. Raises `ValueError` for more than one sequence.
     """

@@ -121,7 +121,7 @@ class TopType(Label):
 @LABELS.register("key")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key(Label):
-    """At each value of a haystack, which key it belongs to: what a previous-token head must write there."""
+    """Labels each value of a haystack with the key that it belongs to: what a previous-token head must write there."""
 
     tasks: ClassVar = (Haystack,)
 
@@ -134,7 +134,8 @@ class Key(Label):
 @LABELS.register("matched_key")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatchedKey(Label):
-    """At the query of a haystack, which key it is the twin of: what the attention to that key must look for."""
+    """Labels the query of a haystack with the key that it is the twin of: what the attention to that key must look
+    for."""
 
     tasks: ClassVar = (Haystack,)
 
@@ -145,7 +146,7 @@ class MatchedKey(Label):
 @LABELS.register("matched_value")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatchedValue(Label):
-    """At the query of a haystack, the value of its key: the answer, as values count from 0."""
+    """Labels the query of a haystack with the value of its key: the answer, as values count from 0."""
 
     tasks: ClassVar = (Haystack,)
 

@@ -24,7 +24,7 @@ from procpre_interp.probe.representation import residual_sites
 
 @torch.no_grad()
 def logit_lens_table(model: HookedTransformer, pairs: Pairs, *, max_pairs: int = 64) -> pd.DataFrame:
-    """Logit difference that each state of the residual stream would give, were it the last, one row a site.
+    """Logit difference that each state of the residual stream would give, were it the last, one row per site.
 
     Columns: site, layer, value, accuracy, n_pairs. The state at the read position of the clean sequences passes
     `ln_final`, with its own mean and variance, and the unembedding; `value` is the mean logit of the answer minus that
@@ -62,7 +62,7 @@ def logit_lens_table(model: HookedTransformer, pairs: Pairs, *, max_pairs: int =
 
 @torch.no_grad()
 def direct_logit_attribution_table(model: HookedTransformer, pairs: Pairs, *, max_pairs: int = 64) -> pd.DataFrame:
-    """What each component adds to the logit difference by itself, past all later ones, one row a component.
+    """What each component adds to the logit difference by itself, past all later ones, one row per component.
 
     Columns: component, layer, head, value, n_pairs. At the read position of the clean sequences, a component's output x
     gives ((x - mean x) / scale * w) (W_U[:, answer] - W_U[:, wrong]), with the scale that `ln_final` has for the whole

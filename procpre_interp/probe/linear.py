@@ -21,7 +21,7 @@ class LogisticRegression(NamedTuple):
     """A fitted multinomial logistic regression."""
 
     weights: Float[Tensor, "feature_and_bias class"]
-    """Of the features, and last of the bias."""
+    """Weights of the features, the bias last."""
     converged: bool
     """Whether the optimiser reached its tolerance."""
 

@@ -83,9 +83,9 @@ def cka(
     max_positions: int = 4096,
     max_sequences: int = 64,
 ) -> pd.DataFrame:
-    """Linear CKA of each site of `first` with each of `second`, at most 1, one row a pair: site, other, cka, n.
+    """Linear CKA of each site of `first` with each of `second`, at most 1, one row per pair: site, other, cka, n.
 
-    CKA(X, Y) = HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)), where X and Y have one row a real token. Each HSIC is the
+    CKA(X, Y) = HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)), where X and Y have one row per real token. Each HSIC is the
     unbiased estimate of Song et al. 2012 for linear kernels, over all n tokens at once. So unrelated representations
     have 0 in the mean, however many their dimensions, and a single value may lie below 0. NaN where all tokens at a
     site are alike, or all but one: HSIC(X, X) is 0 there, and what is left of it is rounding.
@@ -158,7 +158,7 @@ def subspace_overlap(
     max_positions: int = 4096,
     max_sequences: int = 64,
 ) -> pd.DataFrame:
-    """Overlap of the top principal subspaces of two models' activations, 0 to 1, one row a site.
+    """Overlap of the top principal subspaces of two models' activations, 0 to 1, one row per site.
 
     Columns: site, rank, overlap, chance, variance_share, other_variance_share, n. `overlap` is the mean squared cosine
     of the principal angles between the first `rank` principal components at the site in `first` and in `second`;
@@ -196,7 +196,7 @@ def subspace_overlap(
 
 
 def _covariance(x: Float[Tensor, "row feature"], rank: int, site: str) -> Float[Tensor, "feature feature"]:
-    """Of centred rows; its singular vectors are the principal components."""
+    """The singular value decomposition of centred rows; its singular vectors are the principal components."""
     centred = _centred(x)
     covariance = centred.mT @ centred / len(x)
     most = int(torch.linalg.matrix_rank(covariance, rtol=1e-12, hermitian=True))
@@ -212,7 +212,8 @@ def _centred(x: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature"]:
 
 
 def _first_sequences(batch: Batch, max_positions: int) -> Batch:
-    """As many as have `max_positions` real tokens together, at least one. Sequences are drawn alike, so any will do."""
+    """The first sequences that have `max_positions` real tokens together, at least one. Sequences are drawn alike, so
+    any will do."""
     n = int((batch.lengths.cumsum(0) <= max_positions).sum())
     return batch[: max(1, n)]
 

@@ -28,13 +28,13 @@ class Target:
     """A job of attention, as the keys that each query should look at."""
 
     name: str
-    """As in `TARGETS`, and as the score in tables."""
+    """Key in `TARGETS`, and name of the score in tables."""
     description: str
     """Which keys, and of which queries."""
     rule: Rule
     """The keys."""
     defined_for: Callable[[Task], bool] | None = None
-    """Whether a task has such a job; None: every task has, and the rule needs no task."""
+    """Whether a task has such a job; None if every task has, and the rule needs no task."""
     finds_answer: bool = False
     """Whether these keys hold what the next token must be: a head that looks there does the job of the task."""
 
@@ -55,7 +55,7 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {}
-"""By name."""
+"""Everything registered, by name."""
 
 
 def targets_of(task: Task | None) -> dict[str, Target]:

@@ -33,7 +33,7 @@ class _Matrices:
     per_head: bool
 
     def labels(self) -> list[dict[str, Any]]:
-        """The first columns of the tables, one row a matrix."""
+        """The first columns of the tables, one row per matrix."""
         matrix = self.parameter.rpartition(".")[2]
         suffixes = [f".head.{i}" if self.per_head else "" for i in range(self.values.shape[0])]
         return [
@@ -50,7 +50,7 @@ class _Matrices:
 
 @torch.no_grad()
 def weight_table(model: HookedTransformer) -> pd.DataFrame:
-    """Size and rank of every matrix, of heads each head's, one row a matrix.
+    """Size and rank of every matrix, of heads each head's, one row per matrix.
 
     Columns: name, component, layer, head, matrix, frobenius, spectral, stable_rank, effective_rank, rms, n_entries.
     Matrices are W_Q, W_K, W_V, W_O and the products QK = W_Q W_K^T and OV = W_V W_O of each head, W_in and W_out of
@@ -83,7 +83,7 @@ def weight_table(model: HookedTransformer) -> pd.DataFrame:
 
 @torch.no_grad()
 def spectra(model: HookedTransformer) -> pd.DataFrame:
-    """Singular values of every matrix, one row a value: name, component, layer, head, matrix, index, singular_value,
+    """Singular values of every matrix, one row per value: name, component, layer, head, matrix, index, singular_value,
     rounding.
 
     The matrices are those of `weight_table`; index 0 is the largest value. A value at or below `rounding` may be 0:
@@ -102,7 +102,7 @@ def spectra(model: HookedTransformer) -> pd.DataFrame:
 
 @torch.no_grad()
 def composition_scores(model: HookedTransformer) -> pd.DataFrame:
-    """How much of what a head writes a later head reads: |A B|_F / (|A|_F |B|_F), 0 to 1, one row a pair of heads.
+    """How much of what a head writes a later head reads: |A B|_F / (|A|_F |B|_F), 0 to 1, one row per pair of heads.
 
     Columns: kind, layer, head (the earlier), to_layer, to_head, score, baseline. A is the OV of the earlier head. B is
     of the later head: for kind "q" its QK, which the query side multiplies, for "k" the transposed QK, for "v" its OV.
@@ -132,7 +132,7 @@ def composition_scores(model: HookedTransformer) -> pd.DataFrame:
 
 @torch.no_grad()
 def drift(before: HookedTransformer, after: HookedTransformer, *, rank: int | None = None) -> pd.DataFrame:
-    """How far and in which directions each matrix moved from `before` to `after`, one row a matrix (of each head).
+    """How far and in which directions each matrix moved from `before` to `after`, one row per matrix (of each head).
 
     Columns: name, component, layer, head, matrix, note, relative_change, cosine, in_subspace, turned_in_subspace,
     expected, rank. The matrices are those of `weight_table`. With W before, W' after and D = W' - W:

@@ -14,7 +14,7 @@ RESOLUTION = 1e-7
 
 
 def change_points(x: Series, y: Series, *, max_changes: int = 3) -> pd.DataFrame:
-    """Steps at which the level of a series changes: step_before, step, level_before, level_after, one row a change.
+    """Steps at which the level of a series changes: step_before, step, level_before, level_after, one row per change.
 
     `x` are the steps, `y` the values. For every number of changes m up to `max_changes` the best piecewise-constant
     fit is found by dynamic programming, and that m is taken which has the least
@@ -74,14 +74,15 @@ def _series(x: Series, y: Series) -> tuple[Float[np.ndarray, " point"], Float[np
         raise ValueError("a series has a step or value that is not finite; leave such points out")
     if (np.diff(steps) <= 0).any():
         place = int(np.argmax(np.diff(steps) <= 0))
-        raise ValueError(f"x goes from {steps[place]:g} to {steps[place + 1]:g}; sort the series, one value a step")
+        raise ValueError(f"x goes from {steps[place]:g} to {steps[place + 1]:g}; sort the series, one value per step")
     return steps, values
 
 
 def _segmentations(
     values: Float[np.ndarray, " point"], max_changes: int
 ) -> tuple[list[Int[np.ndarray, " change"]], Float[np.ndarray, " n_changes"]]:
-    """For each number of changes from 0 on: where the best fit's new levels start, and its residual sum of squares."""
+    """The best fit for each number of changes, starting at 0: where the best fit's new levels start, and its residual
+    sum of squares."""
     n = len(values)
     centred = values - values.mean()
     sums, squares = (np.concatenate([[0.0], np.cumsum(power)]) for power in (centred, centred**2))

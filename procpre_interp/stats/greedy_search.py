@@ -33,7 +33,7 @@ class Search:
     score: float
     """Its own."""
     rounds: list[dict[str, float]]
-    """Of each round: recipe's name -> score; the first has the start alone."""
+    """The scores of each round: recipe's name -> score; the first has the start alone."""
     reason: str
     """Why it ended."""
 
@@ -75,7 +75,7 @@ def greedy_search(
     budget: int,
     cost: int = 1,
 ) -> Search:
-    """The best recipe that greedy steps from `start` find. `score` gives one number a recipe; higher is better.
+    """The best recipe that greedy steps from `start` find. `score` gives one number per recipe; higher is better.
 
     A recipe costs `cost` runs, once: what was scored before is not scored again. Ties go to the recipe that was there
     first. Raises `ValueError` for a start that names no option, or a budget that does not even score it.

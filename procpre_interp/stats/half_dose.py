@@ -26,7 +26,7 @@ REACH = 4
 def half_dose(
     table: pd.DataFrame, *, generator: np.random.Generator | None = None, n_resamples: int = 1000
 ) -> pd.DataFrame:
-    """The noise at which half of a transfer's gain is left, in units of the tensor's std: one row a component.
+    """The noise at which half of a transfer's gain is left, in units of the tensor's std: one row per component.
 
     `table` has columns component, noise_std (0: undamaged), replicate, value, and baseline: the value without any
     transfer in the same replicate. Fitted by least squares to the means over replicates:
@@ -88,7 +88,8 @@ def half_dose(
 
 
 def dose_means(table: pd.DataFrame, *, generator: np.random.Generator | None = None) -> pd.DataFrame:
-    """Mean value with 95 % bounds over replicates, one row a component and dose, and the mean `baseline` beside it."""
+    """Mean value with 95 % bounds over replicates, one row per component and dose, and the mean `baseline` beside
+    it."""
     values = _matrix(table)
     means = replicate_bootstrap(values, generator=generator).rename(columns={"estimate": "mean"})
     means = means.rename_axis(["component", "noise_std"]).reset_index()

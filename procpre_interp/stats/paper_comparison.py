@@ -46,7 +46,7 @@ def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: f
 def compare_gains(
     table: pd.DataFrame, claimed: Mapping[str, float], *, margin: float, baseline: str = "none"
 ) -> pd.DataFrame:
-    """Accuracies and gains over the baseline, paired by replicate, beside claimed accuracies; one row a condition.
+    """Accuracies and gains over the baseline, paired by replicate, beside claimed accuracies; one row per condition.
 
     `table` has columns condition, replicate, status and accuracy (NaN where a run diverged or failed, which is
     counted). The verdict compares gains, since a gain outlives a change of budget better than an accuracy; `n` counts
@@ -76,7 +76,7 @@ def compare_gains(
 def compare_tasks(
     table: pd.DataFrame, claimed: Mapping[tuple[str, str, str], float], *, margin: float = MARGIN
 ) -> pd.DataFrame:
-    """Accuracies and gains over none beside claimed accuracies: one row a (task, phase1, transfer), as `claimed` has.
+    """Accuracies and gains over none beside claimed accuracies: one row per (task, phase1, transfer), as `claimed` has.
 
     `table` has these columns and those of `compare_gains`, which compares the starts of each task; the baseline is the
     start "none" with transfer "". Whether position embeddings were carried over is told too.
@@ -96,8 +96,8 @@ def compare_tasks(
 def lead(conditions: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
     """How far one condition leads another, paired by replicate, and which of them that decides for.
 
-    `conditions` has a row a replicate, a column a condition. Decided when the interval of the mean difference excludes
-    zero; else `answer` is undecided, or says that there are too few replicates.
+    `conditions` has a row per replicate, a column per condition. Decided when the interval of the mean difference
+    excludes zero; else `answer` is undecided, or says that there are too few replicates.
     """
     bound = replicate_bootstrap((conditions[first] - conditions[second]).to_frame("lead")).loc["lead"]
     row = {"best": first, "runner_up": second, "n": int(bound["n"])}

@@ -73,7 +73,7 @@ __all__ = [
 def mean_curve(
     history: pd.DataFrame, value: str = "accuracy", *, generator: np.random.Generator | None = None
 ) -> pd.DataFrame:
-    """Mean over replicates of a validation quantity at each step, with bounds; one row a condition and step.
+    """Mean over replicates of a validation quantity at each step, with bounds; one row per condition and step.
 
     A run that ended early keeps its last value, so that the mean is over the same replicates at every step.
     """
@@ -92,7 +92,7 @@ def mean_curve(
 def summarise_conditions(
     table: pd.DataFrame, *, baseline: str = "none", generator: np.random.Generator | None = None
 ) -> pd.DataFrame:
-    """One row a condition of a table with one row a condition and replicate.
+    """One row per condition of a table with one row per condition and replicate.
 
     Accuracy (share of answer tokens) and its gain over the baseline, paired; share of replicates that broke
     through (exact binomial bounds: a bootstrap of 5 successes in 5 would claim certainty); restricted mean

@@ -37,7 +37,7 @@ def restricted_time(table: pd.DataFrame) -> Float[np.ndarray, " run"]:
 
 
 def survival_curve(table: pd.DataFrame) -> pd.DataFrame:
-    """Kaplan-Meier: the share of replicates still without breakthrough, one row a condition and step.
+    """Kaplan-Meier: the share of replicates still without breakthrough, one row per condition and step.
 
     Runs without breakthrough are censored at their limit. Bounds: Greenwood's variance on the log-log scale,
     NaN where the curve is 0 or 1, or rests on one replicate.
@@ -64,9 +64,9 @@ def survival_curve(table: pd.DataFrame) -> pd.DataFrame:
 def effect_sizes(
     table: pd.DataFrame, *, baseline: str = "none", generator: np.random.Generator | None = None
 ) -> pd.DataFrame:
-    """Differences from the baseline, paired by replicate: one row a condition and measure, with 95 % bounds.
+    """Differences from the baseline, paired by replicate: one row per condition and measure, with 95 % bounds.
 
-    `table` has one row a condition and replicate. The measures: `restricted_time_steps` (negative: sooner) and
+    `table` has one row per condition and replicate. The measures: `restricted_time_steps` (negative: sooner) and
     `breakthrough_share`, both up to the smallest limit of the table, and `accuracy`, where a diverged run has none and
     its pair is left out; `n` counts the pairs. Whole replicates are resampled, the same for all rows of the result.
 

@@ -42,7 +42,7 @@ NOT_OF_DIVERGED_RUNS = ["accuracy", "loss_nats", "area", "breakthrough_step", "t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A quantity with one value a run (a row of a results table)."""
+    """A quantity with one value per run (a row of a results table)."""
 
     columns: tuple[str, ...]
     """The columns that it is made of."""
@@ -123,14 +123,14 @@ def transfer_map(
     n_orders: int = 4,
     generator: np.random.Generator | None = None,
 ) -> pd.DataFrame:
-    """Effect of each player on an outcome, with 95 % bounds and a sign-flip test: one row a method and player.
+    """Effect of each player on an outcome, with 95 % bounds and a sign-flip test: one row per method and player.
 
     In each replicate, with v(S) the outcome after the transfer of coalition S: `add_one_in` is v({i}) - v({}),
     `leave_one_out` v(all) - v(all without i), and `shapley` the mean over orders of the players of what i adds to those
     before it, so that the values of all players sum to v(all) - v({}). Whole replicates are resampled, the same for
     all rows. `p_holm` is adjusted over the players of a method.
 
-    `table` has one row a coalition and replicate with its status, and the columns of the outcome. A diverged run has
+    `table` has one row per coalition and replicate with its status, and the columns of the outcome. A diverged run has
     no accuracy, loss or area, and counts as no breakthrough; one of another status than that or finished is missing.
     Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
@@ -197,7 +197,7 @@ def _runs(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
         raise unknown_name("outcome", outcome, list(OUTCOMES))
     columns = OUTCOMES[outcome].columns
     if lacking := [name for name in ("coalition", "replicate", "status", *columns) if name not in table]:
-        raise ValueError(f"a table without {', '.join(lacking)}; {outcome} needs a row a coalition and replicate")
+        raise ValueError(f"a table without {', '.join(lacking)}; {outcome} needs a row per coalition and replicate")
     runs = table.loc[table["status"].isin(["finished", "diverged"]).to_numpy()].copy()
     if runs.empty:
         raise ValueError(f"{len(table)} rows, none of them of a run that finished or diverged; finish the runs first")

@@ -27,13 +27,13 @@ def two_way_bootstrap(
 ) -> pd.DataFrame:
     """Components of variance over crossed seeds: one row each for phase-1 seed, phase-2 seed and residual.
 
-    `values` has a row a phase-1 seed, a column a phase-2 seed. `variance` is that of `variance_components`, and 0 with
-    the flag `negative` where its estimate is below; `share` is its share of their sum. Rows and columns are resampled
-    independently (the pigeonhole bootstrap). A resample repeats seeds, which shrinks mean squares; each is corrected
-    so that its components are on average those of the data. Bounds are expanded percentiles, cut off at 0: with 5 to
-    12 seeds a side and normal effects they covered 91 to 100 % in our simulations.
-    Source: Owen 2007, The pigeonhole bootstrap; Brennan 2007, Unbiased estimates of variance components with bootstrap
-    procedures (the correction).
+    `values` has a row per phase-1 seed, a column per phase-2 seed. `variance` is that of `variance_components`, and 0
+    with the flag `negative` where its estimate is below; `share` is its share of their sum. Rows and columns are
+    resampled independently (the pigeonhole bootstrap). A resample repeats seeds, which shrinks mean squares; each is
+    corrected so that its components are on average those of the data. Bounds are expanded percentiles, cut off at 0:
+    with 5 to 12 seeds a side and normal effects they covered 91 to 100 % in our simulations. Source: Owen 2007, The
+    pigeonhole bootstrap; Brennan 2007, Unbiased estimates of variance components with bootstrap procedures (the
+    correction).
     """
     matrix = values.to_numpy(dtype=float)
     rows, columns = matrix.shape

@@ -10,7 +10,7 @@ from procpre_interp.store.store import Run
 
 
 def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """The fields in which configs differ, one row a field, one column a run; every field of a single one."""
+    """The fields in which configs differ, one row per field, one column per run; every field of a single one."""
     flat = {run: flatten(config) for run, config in configs.items()}
     fields = list(dict.fromkeys(field for values in flat.values() for field in values))
     table = pd.DataFrame(
@@ -23,7 +23,7 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame
 
 
 def lineage(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where the weights came from: one row a run and parent."""
+    """Where the weights came from: one row per run and parent."""
     rows = [
         {
             "run": run.id,
@@ -39,7 +39,7 @@ def lineage(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """A nested config as one value a dotted field."""
+    """A nested config as one value per dotted field."""
     if isinstance(config, Mapping):
         items = config.items()
     elif isinstance(config, list) and any(isinstance(item, Mapping) for item in config):

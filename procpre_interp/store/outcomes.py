@@ -13,7 +13,7 @@ from procpre_interp.store.store import RunStore
 
 
 def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
-    """One row a cell that is finished, diverged or failed: its own columns, and what came out (`scores`).
+    """One row per cell that is finished, diverged or failed: its own columns, and what came out (`scores`).
 
     `cells` has columns run, phase1_run (ids with a blank between; may be empty) and, where some cells cannot be runs,
     problem; `problems` are those of runs that failed, by id.

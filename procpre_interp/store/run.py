@@ -67,7 +67,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of the fresh weights and of the data. (A config leaves out what is at its default, 0.)"""
+        """Seed of the fresh weights and of the data. (A config leaves it out at its default, 0.)"""
         return int(self.config.get("seed", 0))
 
     @property
@@ -107,7 +107,7 @@ class Run:
         return self.file(_weights_name(steps[-1] if step is None else step))
 
     def history(self) -> pd.DataFrame:
-        """One row an evaluation (step, split, loss_nats, accuracy, ...), the run and its seed first."""
+        """One row per evaluation (step, split, loss_nats, accuracy, ...), the run and its seed first."""
         table = self._table("history.parquet")
         if missing := {"step", "split"} - set(table):
             raise DamagedRun(self.folder, f"history.parquet lacks {', '.join(sorted(missing))}")
@@ -117,7 +117,7 @@ class Run:
         return table
 
     def examples(self) -> pd.DataFrame:
-        """One row an example of the final test, the run and its seed first."""
+        """One row per example of the final test, the run and its seed first."""
         return self._table("examples.parquet")
 
     def __str__(self) -> str:
@@ -126,7 +126,7 @@ class Run:
         how = f"{seen.get('status')} after {n:,} steps" if isinstance(n, int) else f"{seen.get('status')}"
         lines = [f"Run {self.id}: {seen.get('task')}, seed {self.seed}, {how} ({seen.get('stop_reason')})"]
         if isinstance(accuracy := seen.get("accuracy"), float) and isinstance(loss := seen.get("loss_nats"), float):
-            lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats a token")
+            lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats per token")
         if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]:
             lines.append(f"  weights from: {', '.join(parents)}")
         return "\n".join([*lines, f"  {self.folder}"])
@@ -135,7 +135,7 @@ class Run:
         return f"Run({self.id!r}, {self.summary.get('task')}, seed {self.seed}, {self.summary.get('status')})"
 
     def _repr_html_(self) -> str:
-        """In a notebook: what it is, how it went, and where its weights came from."""
+        """What it is, how it went, and where its weights came from, as a notebook shows it."""
         seen = ("status", "stop_reason", "task", "steps", "accuracy", "exact_match", "loss_nats", "breakthrough_step")
         fields = {"seed": str(self.seed), **{name: self.summary.get(name) for name in seen}}
         parents = [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]
@@ -298,7 +298,7 @@ def unfinished_fields(folder: Path) -> dict[str, Any]:
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:
-    """The evaluations of a run, given as a `Run` or as its folder; one row an observation."""
+    """The evaluations of a run, given as a `Run` or as its folder; one row per observation."""
     return load_run(run).history()
 
 

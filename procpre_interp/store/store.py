@@ -1,4 +1,4 @@
-"""The run store: one folder a run, named by the hash of its config, written once and checked when read.
+"""The run store: one folder per run, named by the hash of its config, written once and checked when read.
 
     STORE/runs/<run id>/     config.yaml  environment.json  history.parquet  examples.parquet (optional)
                              summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
@@ -75,7 +75,7 @@ class Table:
     metadata: dict[str, Any]
 
     def _repr_html_(self) -> str:
-        """In a notebook: what it is about, its size, and its first rows."""
+        """What it is about, its size and its first rows, as a notebook shows them."""
         seen = {name: self.metadata.get(name) for name in ("title", "claim", "verdict", "task", "protocol", "created")}
         size = f"{len(self.frame):,} rows, {len(self.frame.columns)} columns"
         rows = self.frame.head(5).itertuples(index=False, name=None)
@@ -143,7 +143,7 @@ class RunStore:
         return read_run(self._finished(self._resolve(self._named(run_id))), verify=verify)
 
     def query(self, /, **equals: Any) -> pd.DataFrame:
-        """One row a run, newest first: its summary, its status and, where it is damaged, the problem.
+        """One row per run, newest first: its summary, its status and, where it is damaged, the problem.
 
         Status is finished, diverged, damaged, running (a process is at it) or interrupted. `equals` keeps the
         rows whose columns have these values. Sizes are compared with the manifest, and the summary's content; other
@@ -275,7 +275,7 @@ class RunStore:
 def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The evaluations of all runs of an experiment's table (columns condition, label, replicate, run).
 
-    One row an observation, these columns first; then a line for each run that is missing or damaged.
+    One row per observation, these columns first; then a line for each run that is missing or damaged.
     """
     columns = ["condition", "label", "replicate", "run"]
     histories, problems = [], []

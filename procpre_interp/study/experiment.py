@@ -50,7 +50,7 @@ class Experiment:
     claim: Claim
     sweep: Sweep
     figure: Callable[[pd.DataFrame, Judged], go.Figure]
-    """From the table of the sweep and the judged claim."""
+    """Draws the figure from the sweep's table and the judged claim."""
     protocol: str
     """How the runs are trained, in words."""
     observation: Observation | None = None
@@ -114,12 +114,12 @@ class Options:
     workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
     minutes: float | None = None
-    """Start no run after so many minutes; those under way are finished. None: go on to the end."""
+    """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
     quick: bool = False
     """One replicate of a few steps, to see that everything works: the verdict is always undecided."""
     results: Path | None = None
-    """Folder for the cells as CSV and the judged claim as JSON, as experiments/results/claims has them; none: no such
-    files. The store has both in any case."""
+    """Folder for the cells as CSV and the judged claim as JSON, like those of experiments/results/claims. Default: no
+    such files. The store has both in any case."""
 
 
 def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +143,7 @@ def haystack_experiment(
 ) -> Experiment:
     """A claim on haystack after Dyck, in the cheap protocol unless told; `fields` are others of the experiment.
 
-    The primary contrast has ten replicates, other conditions the first `few` (none: all).
+    The primary contrast has ten replicates, other conditions the first `few` (all, if None).
     """
     primary = claim.primary.weights
     chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
@@ -229,7 +229,7 @@ def _finished(table: pd.DataFrame) -> set[str]:
 
 
 def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
-    """Gain in accuracy over the baseline, paired by replicate, one row a condition: label, estimate, low, high, n."""
+    """Gain in accuracy over the baseline, paired by replicate, one row per condition: label, estimate, low, high, n."""
     paired = paired_gains(table, baseline)
     bounds = replicate_bootstrap(paired)
     return bounds.assign(label=_labels(table, bounds.index)).rename_axis("condition").reset_index()
@@ -255,7 +255,7 @@ def gains_beside_intact(table: pd.DataFrame, judged: Judged) -> go.Figure:
 
 
 def recovered(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
-    """For `Experiment.extra`: share of the gain of the condition `intact` that each condition has."""
+    """A choice for `Experiment.extra`: the share of the gain of the condition `intact` that each condition has."""
     return {"recovered": recovered_shares(table).to_dict("records")}
 
 

@@ -27,7 +27,7 @@ class Observation:
     conditions: Mapping[str, str]
     """What is measured but is no run of its own, such as a model before training: name -> what people read."""
     measure: Callable[[Mapping[str, Run], RunStore], Measured]
-    """From the runs by condition: values for `conditions`, and for those of the sweep that it needs."""
+    """Measures the runs, given by condition: values for `conditions`, and for those of the sweep that it needs."""
 
 
 def observe(

@@ -163,7 +163,8 @@ EFFECT_MARGIN = 0.25 * (PAPER["dyck_full"] - PAPER["none"])
 MARGIN_NOTE = "21.4 points of accuracy: a quarter of the gain that the paper reports for Dyck on haystack."
 """The same in words, for claims."""
 ENTROPY_PENALTY = EntropyPenalty(target=0.45, n_sequences=32)
-"""Of the claims: towards the entropy of finished models' attention, mean over heads (claim heads_sharpen)."""
+"""The penalty that claims use: towards the entropy of finished models' attention, mean over heads (claim
+heads_sharpen)."""
 SEEN_NOTE = (
     "Seeds 1000 to 1005 of no pretraining, full transfer, attention + LN, MLP + LN and shuffled sequences in full had "
     "been seen in `procpre-interp reproduce` when the claims were written, 1000 to 1003 with an earlier protocol too. "

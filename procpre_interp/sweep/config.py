@@ -60,7 +60,7 @@ class Source:
     of this very parent, `circuit.K` the K strongest of its circuit, `random.K` K by lot; `none` takes embeddings and
     positions alone."""
     step: int | None = None
-    """A checkpoint's step; none: the final weights."""
+    """Step of a checkpoint. Default: the final weights."""
     ablation: Ablation | None = None
     """Damage done to the weights before the transfer."""
 
@@ -72,7 +72,7 @@ class Condition:
     name: str
     """Unique in the sweep."""
     label: str = ""
-    """What people read; empty: the name."""
+    """What people read. Default: the name."""
     sources: tuple[Source, ...] = ()
     """Where weights come from; several make an assembly, to which each gives others (see `transfer.overlap`)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
@@ -80,11 +80,11 @@ class Condition:
     interventions: tuple[Intervention, ...] = ()
     """What is done to its training beside what the sweep's own says: `procpre_interp.train.interventions`."""
     task: Task | None = None
-    """What it is trained on; none: the sweep's task."""
+    """What it is trained on. Default: the sweep's task."""
     train: TrainConfig | None = None
-    """How it is trained; none: as the sweep says."""
+    """How it is trained. Default: as the sweep says."""
     replicates: int | None = None
-    """Only the first so many replicates have it; none: all."""
+    """Number of replicates that have it, counted from the first. Default: all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,11 +110,11 @@ class Map:
     players: tuple[str, ...] = ()
     """Selectors such as attn, blocks.1 or blocks.0.attn.head.2, and `pos` and `embed` for what `transfer` governs."""
     grain: str | None = None
-    """In place of players: all of a grain (component, layer, layer_component, head, matrix, head_matrix)."""
+    """All players of a grain, instead of naming them (component, layer, layer_component, head, matrix, head_matrix)."""
     methods: tuple[Method, ...] = ("add_one_in", "leave_one_out", "shapley")
     """What is computed from them."""
     given: str = ""
-    """Selector of components that every coalition has, the empty one as well; empty: none."""
+    """Selector of components that every coalition has, the empty one as well. Default: no components."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """Embeddings and positions, as far as they are no players."""
     n_orders: int = 4
@@ -158,9 +158,9 @@ class Sweep:
     """A grid of transfers over replicates: a fresh seed of both phases, carried through all conditions."""
 
     name: str
-    """Of the stored table."""
+    """Name of the stored table."""
     title: str = ""
-    """Of the report; empty: the name."""
+    """Title of the report. Default: the name."""
     phase1: tuple[Pretraining, ...] = ()
     """Pretrainings."""
     task: Task

@@ -79,7 +79,7 @@ class SweepTable(Output):
         self.running: dict[str, Event] = {}
         self.stopping: set[str] = set()
         self.problems: dict[str, str] = {}
-        """Of failed and skipped runs: one line, which begins with the kind."""
+        """One line per failed or skipped run, which begins with the kind."""
         self.clock = clock
         self.began = clock()
         self.spoken = -math.inf
@@ -184,7 +184,7 @@ class SweepTable(Output):
         return self.rates.seconds_left(at, waiting, self.workers)
 
     def share(self) -> float:
-        """Of all work that is done, 0 to 1: by the tokens of all steps where these are known, else by runs."""
+        """Share of all work that is done, 0 to 1: by the tokens of all steps if these are known, otherwise by runs."""
         if not self.work:
             return len(self.finished) / max(1, len(self.labels))
         whole = {run: work.steps * work.tokens for run, work in self.work.items()}
@@ -221,7 +221,7 @@ class SweepTable(Output):
         return Text.assemble(filled, times, no_wrap=True, overflow="crop")
 
     def _rows(self) -> list[list[Text]]:
-        """A row a condition; where they do not fit, those come first that matter now."""
+        """A row per condition; where they do not fit, those come first that matter now."""
         return [self._row(condition) for condition in sorted(self.conditions, key=self._priority)]
 
     def _priority(self, condition: _Condition) -> int:
@@ -242,7 +242,7 @@ class SweepTable(Output):
         ]
 
     def _running(self) -> list[list[Text]]:
-        """A line a run at work; before any is, a line an interrupted run that will go on."""
+        """A line per run at work; before any is, a line per interrupted run that will go on."""
         if self.running or self.ended:
             at = self.running
         else:
@@ -254,7 +254,7 @@ class SweepTable(Output):
         ]
 
     def _failed(self) -> list[list[Text]]:
-        """A line a run that failed, and why."""
+        """A line per run that failed, and why."""
         lines = (f"{self.short_labels[run]} {problem}" for run, problem in self.problems.items())
         return [[Text(line, no_wrap=True, overflow="ellipsis", style="red")] for line in lines]
 

@@ -28,9 +28,9 @@ class Plan:
 
     sweep: Sweep
     configs: dict[str, RunConfig]
-    """By run id: parents before children, the first replicate first."""
+    """Run id -> config: parents before children, the first replicate first."""
     cells: pd.DataFrame
-    """One row a cell: condition, label, replicate, phase1_run (ids with a blank between; may be empty), run, problem.
+    """One row per cell: condition, label, replicate, phase1_run (ids with a blank between; may be empty), run, problem.
 
     A cell that cannot be a run, such as one with more heads than there are, has a problem and no run.
     """
@@ -145,7 +145,8 @@ def run_sweep(
 
 
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row a cell that is finished, diverged or failed: condition, replicate, runs, and what came out (`scores`)."""
+    """One row per cell that is finished, diverged or failed: condition, replicate, runs, and what came out
+    (`scores`)."""
     return cell_results(planned.cells, store, problems or {})
 
 

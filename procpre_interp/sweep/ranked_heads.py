@@ -11,7 +11,7 @@ from procpre_interp.store.store import Run
 from procpre_interp.train.process import run_threads
 
 PROBE_SEQUENCES = 128
-"""Sequences, or pairs a cause, on which heads are measured."""
+"""Sequences, or pairs per cause, on which heads are measured."""
 
 
 def ordered_heads(run: Run, order: str, step: int | None = None) -> list[str]:

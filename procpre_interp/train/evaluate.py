@@ -1,4 +1,4 @@
-"""Scores of a model on fixed examples: one row an example."""
+"""Scores of a model on fixed examples: one row per example."""
 
 import copy
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ EVALUATION_TOKENS = 2**14
 def evaluate(
     model: HookedTransformer, batch: Batch, *, max_tokens: int = EVALUATION_TOKENS, autocast: bool = False
 ) -> pd.DataFrame:
-    """One row an example, teacher-forced: what was scored, how well.
+    """One row per example, teacher-forced: what was scored, how well.
 
     Columns: `example` (row of the batch), `length` (tokens), `n_scored` (targets), `loss_nats` (mean over the scored
     targets), `n_correct` (targets that are `hits`: no other logit is as large), `exact_match` (all of them). An example
@@ -80,7 +80,7 @@ def summarise(examples: pd.DataFrame) -> dict[str, float]:
 def evaluate_copies(
     model: HookedTransformer, copies: Iterable[Float[Tensor, " n_parameters"]], batch: Batch, *, threads: int = 1
 ) -> pd.DataFrame:
-    """Scores of copies of a model that differ in their parameters alone, such as damaged ones: one row a copy.
+    """Scores of copies of a model that differ in their parameters alone, such as damaged ones: one row per copy.
 
     `copies` yields flat parameter vectors, in the order of `model.flat`, which keeps its own. Columns: `copy` (counted
     from 0) and those of `summarise`. The native kernel scores them where it can, at some ms a copy for tiny models.

@@ -244,7 +244,7 @@ class Trainer:
 
 
 def next_length(task: Task, length: int) -> int | None:
-    """The curriculum's next length, `CURRICULUM_STEP` or more above `length`; None: the task as it is, at the end.
+    """The curriculum's next length, `CURRICULUM_STEP` or more above `length`; None for the task as it is, at the end.
 
     Raises `ValueError` where a task has no length.
     """

@@ -1,4 +1,4 @@
-"""Masked cross-entropy in nats a scored token, over micro-batches that do no work nobody scores."""
+"""Masked cross-entropy in nats per scored token, over micro-batches that do no work nobody scores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ LOGITS_AT_ONCE = 2**20
 """Logits of a block of rows, which then stay in the cache."""
 
 DENSE_SHARE = 0.5
-"""From this share of scored positions on, gathering them costs more than computing all."""
+"""Share of scored positions from which gathering them costs more than computing all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class MicroBatch:
     """Where the rows stand in the batch."""
     tokens: Int[Tensor, "row pos"]
     positions: Int[Tensor, "row n_read"] | None
-    """Where logits are wanted, the last one repeated to fill up; None: everywhere."""
+    """Where logits are wanted, the last one repeated to fill up; None for everywhere."""
     targets: Int[Tensor, "row n_read"]
     """The targets there, `UNSCORED` where nothing is scored."""
 

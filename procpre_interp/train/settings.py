@@ -25,7 +25,7 @@ class TrainConfig:
     stop_after: int | None = None
     """Stop after this many steps, with the schedule still laid out over `steps`. Default: no limit but `steps`."""
     batch_size: int = 1000
-    """Sequences a step."""
+    """Sequences per step."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: Schedule = "cosine"
@@ -41,14 +41,14 @@ class TrainConfig:
     beta2: float = 0.999
     """Decay rate of Adam's second moment."""
     clip_norm: float | None = 1.0
-    """Largest gradient norm; none: no clipping."""
+    """Largest gradient norm; None for no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes forward and backward under autocast; weights stay float32. Pays from d_model 256 on."""
     kernel: Literal["auto", "native", "torch"] = "auto"
     """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
     can be had. Their last bits differ, so what auto became is part of the run's identity."""
     micro_batch_tokens: int | None = None
-    """Tokens of a micro-batch of the torch kernel, whose gradients are accumulated; none: what fits the cache."""
+    """Tokens of a micro-batch of the torch kernel, whose gradients are accumulated. Default: what fits the cache."""
     curriculum: bool = False
     """Start at length 2 and go on by 2 whenever validation accuracy reaches .99, up to the task as it is."""
     evaluate_every: int = 100
@@ -56,9 +56,9 @@ class TrainConfig:
     evaluate_examples: int = 1000
     """Validation examples, the same at every evaluation."""
     patience: int | None = None
-    """Stop after so many evaluations without a lower validation loss; none: never."""
+    """Stop after this many evaluations without a lower validation loss. Default: never."""
     target_accuracy: float | None = None
-    """Stop at the first evaluation with at least this token accuracy (share, 0 to 1); none: never."""
+    """Stop at the first evaluation with at least this token accuracy (share, 0 to 1). Default: never."""
     checkpoints: int = 1
     """Log-spaced steps whose weights are kept, the last step among them."""
     freeze: str | None = None
@@ -102,7 +102,7 @@ class TrainConfig:
         return self.steps if self.stop_after is None else min(self.steps, self.stop_after)
 
     def resolve(self, model: ModelConfig) -> "TrainConfig":
-        """With everything filled in that the numbers depend on, and nothing that they do not depend on."""
+        """The config with everything filled in that the numbers depend on, and nothing else."""
         kernel = self.kernel
         if kernel == "auto":
             kernel = "native" if self.why_torch(model) is None else "torch"

@@ -32,7 +32,7 @@ class TrainState:
     seconds: float = 0.0
     """Time spent training and evaluating, over all sittings."""
     length: int | None = None
-    """The curriculum's current length; None: the task as it is."""
+    """The curriculum's current length; None for the task as it is."""
     best_loss: float = math.inf
     since_best: int = 0
     """Evaluations since the lowest validation loss."""
@@ -47,7 +47,7 @@ class TrainState:
 
     @property
     def mean_train_loss(self) -> float | None:
-        """Mean training loss since the last evaluation, in nats a token."""
+        """Mean training loss since the last evaluation, in nats per token."""
         return self.train_loss / self.train_steps if self.train_steps else None
 
     def end(self, status: Status, reason: str) -> None:
@@ -55,7 +55,7 @@ class TrainState:
         self.status, self.stop_reason = status, reason
 
     def table(self) -> pd.DataFrame:
-        """The history, one row an observation."""
+        """The history, one row per observation."""
         return pd.DataFrame(self.history)
 
 

@@ -13,7 +13,7 @@ def transfer_rows(
     parent: Float[Tensor, "parent_rows d_model"],
     strategy: EmbeddingStrategy,
 ) -> Float[Tensor, "rows d_model"]:
-    """One row a token id, made of the fresh rows and the parent's.
+    """One row per token id, made of the fresh rows and the parent's.
 
     - `fresh`: the fresh rows; nothing carries over.
     - `average`: every row is the mean row of the parent. Source: P1, released code ("everything" transfer).

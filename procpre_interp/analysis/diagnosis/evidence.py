@@ -45,7 +45,7 @@ class Evidence:
         return self._runs[run_id]
 
     def comparable(self, run: Run, **equals: Any) -> Iterator[Run]:
-        """Other runs that are comparable, and whose summaries have these values (None: no value).
+        """Other runs that are comparable, and whose summaries have these values (None for no value).
 
         Summaries narrow the choice first: configs are slow to read.
         """
@@ -166,7 +166,7 @@ def score_name(run: Run) -> str:
 
 
 def score_of(run: Run) -> float | None:
-    """The score on the test set, more being better: a share, or minus nats a token. None of a diverged run."""
+    """The score on the test set, more being better: a share, or minus nats per token. None of a diverged run."""
     value = run.summary.get(score_name(run))
     if run.summary["status"] == "diverged" or value is None:
         return None

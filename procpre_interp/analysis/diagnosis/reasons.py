@@ -27,7 +27,8 @@ STILL_FALLING = 0.03
 """Share of the whole fall of a validation loss that came in the last fifth of training; on a straight line, 0.2."""
 
 FEWEST_EVALUATIONS = 10
-"""With fewer, a fifth of the history is one noisy evaluation, and nothing is said about its fall."""
+"""Evaluations needed: with fewer, a fifth of the history is one noisy evaluation, and nothing is said about its
+fall."""
 
 LARGEST_HEADER = 1 << 24
 """Bytes of a safetensors header that are read at most: a file of another format may claim anything."""

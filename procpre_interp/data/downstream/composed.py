@@ -72,8 +72,8 @@ class Composed(SequenceTask):
     are tokens of their own. Some pairs of steps are held out (`is_held_out`): `programs` is what a model trains on
     (seen), what is never shown to it (unseen), or both. With `naming` permuted, the control, a program of two or three
     steps does what another one says: sequences, steps and answers have the same statistics, and nothing composes.
-    The symbols are uniform, but that an input of one symbol alone gets another in the second place, lest an answer be
-    empty. Source: P1 asks for chained primitives and gives no task; all of this is our choice.
+    The symbols are uniform, but that an input of one symbol alone gets another in the second place, so that no answer
+    is empty. Source: P1 asks for chained primitives and gives no task; all of this is our choice.
     """
 
     vocab: int = 50

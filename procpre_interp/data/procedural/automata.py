@@ -36,7 +36,7 @@ class CellularAutomaton(Task):
     """Rows of an elementary cellular automaton, cut into symbols; all rows after the first are scored.
 
     The first row is uniformly random, the boundary periodic. The paper projects rows of 100 cells linearly to
-    the residual stream, one row a position, for 60 time steps, and has released no code for it. Here a row
+    the residual stream, one row per position, for 60 time steps, and has released no code for it. Here a row
     becomes `cells / bits` symbols, so that the model is an ordinary one with a token embedding. A row then
     takes several positions, so the default is narrower and shorter: 16 rows of 8 symbols fill 128 tokens, as
     in Dyck. Source: P1, table of tasks.

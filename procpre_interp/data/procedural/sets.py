@@ -119,7 +119,7 @@ class Delete(SequenceTask):
     """
 
     shortest: ClassVar[int] = 2
-    """Of one symbol nothing would be left to score."""
+    """Smallest length: with one symbol nothing would be left to score."""
     n_separators: ClassVar[int] = 2
     causes: ClassVar[Mapping[str, str]] = {
         "target": "another symbol of the same input is to be deleted; read where the answers first differ"

@@ -26,7 +26,7 @@ from procpre_interp.data.token_file import TokenFile, build_token_file, find_tok
 from procpre_interp.data.vocab import TextVocab
 
 LARGEST_EXPONENT = 709
-"""In nats: exp of more is beyond a float."""
+"""Largest loss whose exponential is a float, nats."""
 
 
 @TASKS.register("text")

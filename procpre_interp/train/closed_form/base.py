@@ -28,7 +28,7 @@ class Initialisation(Intervention):
     """A closed-form initialisation: subclasses say how numbers are `fit`, and `write` them."""
 
     selector: str = "all"
-    """Of what it would write, only this is changed."""
+    """Which weights may be changed: whatever else it would write is left as it is."""
 
     @classmethod
     @abc.abstractmethod

@@ -113,7 +113,7 @@ class MimeticPaper(Initialisation):
 
     @classmethod
     def fit(cls, models: Sequence[HookedTransformer]) -> "MimeticPaper":
-        """By moments: the identity's factor from the trace, the noise's from the norm of what is left.
+        """Fits by moments: the identity's factor from the trace, the noise's from the norm of what is left.
 
         For query and key both are per direction that a head has, as if the strongest directions were any.
         """

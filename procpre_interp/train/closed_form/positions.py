@@ -63,7 +63,7 @@ class PositionCode(Initialisation):
     """Frequency i is base^(-i / n), where n = (d_model - 1) // 2 pairs of directions are free of mean; or, as in the
     paper, base^(-2 i / d_model), of which there are n here and not d_model / 2."""
     head: int = 0
-    """Of layer 0, with kind previous."""
+    """Which head of layer 0 reads the previous position (kind previous)."""
     lead: float = 1.0
     """Nats by which the score of the previous position is above the next best one, where tokens add nothing."""
 

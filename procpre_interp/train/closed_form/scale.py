@@ -17,8 +17,8 @@ from procpre_interp.train.interventions import INTERVENTIONS
 class TensorScale(Initialisation):
     """Each tensor is the fresh one, scaled to a given root mean square: only how large weights are is taken over.
 
-    Changes: one factor a tensor. LayerNorm gains, which are all 1 in a fresh model, become one constant each (selector
-    ln); biases, which are all 0, become normal numbers. Holds fixed: the directions of everything else.
+    Changes: one factor per tensor. LayerNorm gains, which are all 1 in a fresh model, become one constant each
+    (selector ln); biases, which are all 0, become normal numbers. Holds fixed: the directions of everything else.
     """
 
     rms: tuple[tuple[str, float], ...]
@@ -49,7 +49,7 @@ class TensorScale(Initialisation):
 class SpectrumLaw(Initialisation):
     """Each matrix (of each head) has singular values top * i^-exponent, i = 1, 2, ..., and fresh singular vectors.
 
-    Changes: two numbers a tensor, so its size and how few directions carry it. Holds fixed: directions, vectors.
+    Changes: two numbers per tensor, so its size and how few directions carry it. Holds fixed: directions, vectors.
     """
 
     law: tuple[tuple[str, float, float], ...]

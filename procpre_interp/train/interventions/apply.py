@@ -47,7 +47,7 @@ class Interventions:
                 optimiser.assign(mask, values)
 
     def scales(self, step: int) -> tuple[Float[Tensor, " n_parameters"], Float[Tensor, " n_parameters"]] | None:
-        """Factors on the learning rate of each parameter and on its decay; None: all 1."""
+        """Factors on the learning rate of each parameter and on its decay; None if all are 1."""
         rates = tuple(intervention.rate(step) for intervention in self.each)
         if rates != self._rates:
             self._rates, self._scales = rates, None

@@ -25,13 +25,13 @@ class Initial:
     """The weights that a run starts from, before and after the transfer, and data to measure them on."""
 
     fresh: Float[Tensor, " n_parameters"]
-    """Before any transfer: drawn from the seed."""
+    """Fresh weights, drawn from the seed, before any transfer."""
     start: Float[Tensor, " n_parameters"]
-    """After the transfer; the same vector where there is none."""
+    """Weights after the transfer; the same vector where there is none."""
     examples: Callable[[int], Batch]
     """The first n training sequences of the run's task and seed, the same in every condition of a replicate."""
     seed: int
-    """Of the run."""
+    """Seed of the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Intervention(abc.ABC):
     """Which components, as everywhere: attn, mlp, ln, blocks.0.attn.head.2, ..."""
 
     def canonical(self) -> "Intervention":
-        """With its selector spelt in the one way that names a run."""
+        """The same intervention with its selector in canonical spelling."""
         return dataclasses.replace(self, selector=canonical_selector(self.selector))
 
     def check(self, model: HookedTransformer, n_steps: int) -> None:
@@ -62,7 +62,7 @@ class Intervention(abc.ABC):
         return
 
     def weights_before(self, step: int, initial: Initial) -> Float[Tensor, " n_parameters"] | None:
-        """What the selected weights are set to before this step; None: nothing happens to them."""
+        """What the selected weights are set to before this step; None if nothing happens to them."""
         return None
 
     def rate(self, step: int) -> tuple[float, float]:
@@ -70,7 +70,7 @@ class Intervention(abc.ABC):
         return 1.0, 1.0
 
     def penalty(self, model: HookedTransformer, batch: Batch, step: int) -> Float[Tensor, ""] | None:
-        """What is added to the loss at this step, in nats; None: nothing."""
+        """What is added to the loss at this step, in nats; None for nothing."""
         return None
 
 

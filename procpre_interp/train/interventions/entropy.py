@@ -16,7 +16,7 @@ from procpre_interp.train.sharpness import heads_of, match_entropy, relative_ent
 EXAMPLES = 256
 """Sequences that an entropy is matched on."""
 TOLERANCE = 0.02
-"""Of a matched entropy, over its maximum."""
+"""Largest error of a matched entropy, as a share of its maximum."""
 
 
 @INTERVENTIONS.register("entropy_penalty")
@@ -36,15 +36,15 @@ class EntropyPenalty(Intervention):
     selector: str = "attn"
     """Heads: attn, or some such as blocks.1.attn.head.2. What is in it beside heads has no effect."""
     weight: float = 1.0
-    """Of the penalty, beside a loss in nats."""
+    """Weight of the penalty, relative to a loss in nats."""
     target: float | None = None
-    """Entropy aimed at, 0 to 1; none: as low as can be."""
+    """Target entropy, 0 to 1. Default: as low as possible."""
     from_step: int = 0
     """First step with the penalty."""
     to_step: int | None = None
-    """First step without it again; none: to the end."""
+    """First step without it again. Default: never."""
     schedule: Literal["constant", "linear"] = "constant"
-    """Of the weight within the window; linear: falling to 0 at its end."""
+    """Course of the weight within the window; linear falls to 0 at its end."""
     n_sequences: int = 64
     """Sequences of the batch that it is estimated from."""
 
@@ -75,7 +75,7 @@ class MatchedEntropy(Intervention):
 
     pattern fresh, entropy transferred: what the transferred heads attend to is destroyed, and how sharply they do it is
     kept. pattern transferred, entropy fresh: the reverse. Changes, before the first step: W_Q, b_Q, W_K and b_K of the
-    selected heads, by the choice of `pattern`, and then all four by one factor a head, layer after layer, so that its
+    selected heads, by the choice of `pattern`, and then all four by one factor per head, layer after layer, so that its
     mean entropy on `EXAMPLES` training sequences is that of the same head in the other model. Holds fixed: all other
     weights, data and training. So the scale of queries and keys goes with the entropy, as it must: between two patterns
     of one scale, entropy is not free. Raises `ValueError` where no factor on the scores from 2^-20 to 2^20 comes within

@@ -18,13 +18,13 @@ class Rate(Intervention):
     """
 
     learning_rate_factor: float = 1.0
-    """On the learning rate; 0: frozen."""
+    """Factor on the learning rate; 0 freezes."""
     decay_factor: float = 1.0
-    """On the weight decay."""
+    """Factor on the weight decay."""
     from_step: int = 0
     """First step with these factors."""
     to_step: int | None = None
-    """First step without them again; none: to the end."""
+    """First step without them again. Default: never."""
 
     def check(self, model: HookedTransformer, n_steps: int) -> None:
         flat_mask(model, self.selector)

@@ -122,7 +122,7 @@ class NativeStep:
 
 
 def check_ids(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None, d_vocab: int) -> None:
-    """Raise `ValueError` where an id (that `mask` marks) is none: the kernel would read beyond the embeddings."""
+    """Raise `ValueError` where an id (that `mask` marks) is no token: the kernel would read beyond the embeddings."""
     low, high = (int(x) for x in ids.aminmax()) if ids.numel() else (0, 0)
     if low >= 0 and high < d_vocab:
         return

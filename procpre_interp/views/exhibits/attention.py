@@ -48,7 +48,7 @@ class Moment:
     """What people read, unique within a run."""
     run: Run
     step: int | None
-    """None: the transplanted model of the run itself, before its first step."""
+    """Step; None for the transplanted model of the run itself, before its first step."""
     phase: int
     """1 or 2; the transplanted model begins phase 2."""
 

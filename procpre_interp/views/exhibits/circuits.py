@@ -136,7 +136,7 @@ def live_patch(
 ) -> Exhibit:
     """One patch on one pair: probabilities of the next token in the clean, the corrupted and the patched run.
 
-    The clean run's activation of `site` in `layer`, at `position` (None: everywhere) and of `head` (None: of all),
+    The clean run's activation of `site` in `layer`, at `position` (None for everywhere) and of `head` (None for all),
     replaces that of the corrupted run. Raises `ValueError` for a place that there is not.
     """
     found = one_pair(task, cause, pair, seed)

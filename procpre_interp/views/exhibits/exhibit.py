@@ -30,7 +30,7 @@ class Exhibit:
     reading: str
     """One sentence on how to read it."""
     table: pd.DataFrame
-    """The numbers that are drawn, one row an observation, to be downloaded."""
+    """The numbers that are drawn, one row per observation, to be downloaded."""
     notes: tuple[str, ...] = ()
     """What else a reader must know, a sentence or two each."""
 
@@ -45,7 +45,7 @@ class Exhibit:
         return str(layout.title.text or self.name).replace("<br>", " ")
 
     def _ipython_display_(self) -> None:
-        """In a notebook: the figure, and the sentences below it."""
+        """The figure and the sentences below it, as a notebook shows them."""
         from IPython.display import Markdown, display
 
         display(self.figure, Markdown("  \n".join([f"*How to read:* {self.reading}", *self.notes])))

@@ -55,7 +55,7 @@ class Results:
         return replace(self, **kept)
 
     def relabel(self, labels: Mapping[str, str]) -> "Results":
-        """With other names for people: condition -> label."""
+        """The results with other labels: condition -> label."""
         named = {
             part: frame.assign(label=frame["condition"].map(dict(labels)).fillna(frame["label"]))
             for part in ("table", "summary", "histories")

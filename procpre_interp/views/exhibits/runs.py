@@ -139,12 +139,12 @@ class Writing:
 
     @property
     def share(self) -> float:
-        """Of its steps that are saved, 0 to 1."""
+        """Share of its steps that are saved, 0 to 1."""
         return min(1.0, self.saved / max(1, self.steps))
 
     @property
     def seconds_left(self) -> float | None:
-        """At the speed so far; None before there is one."""
+        """Seconds left at the speed so far; None before there is one."""
         return self.seconds / self.saved * max(0, self.steps - self.saved) if self.saved and self.seconds else None
 
     @property
@@ -267,7 +267,7 @@ def measured(evaluations: pd.DataFrame) -> list[str]:
 
 
 def curves(evaluations: pd.DataFrame, quantity: str = "accuracy") -> Exhibit:
-    """A validation quantity over training, one line a run of `histories`. Raises `ValueError` where there is none."""
+    """A validation quantity over training, one line per run of `histories`. Raises `ValueError` where there is none."""
     if quantity not in (known := measured(evaluations)):
         raise ValueError(f"no evaluations of {quantity} in these runs; there are: {', '.join(known) or 'none'}")
     drawn = evaluations.loc[evaluations[quantity].notna()]
@@ -280,7 +280,7 @@ def curves(evaluations: pd.DataFrame, quantity: str = "accuracy") -> Exhibit:
 
 
 def numbers(runs: Sequence[Run]) -> pd.DataFrame:
-    """The runs' summaries as text, one row a field, one column a run; shares in %."""
+    """The runs' summaries as text, one row per field, one column per run; shares in %."""
     shown = {run.id: {**run.summary, "kept steps": ", ".join(f"{step:,}" for step in run.steps)} for run in runs}
     fields = [field for field in dict.fromkeys(key for row in shown.values() for key in row) if field != "run"]
     rows = [{"field": field, **{run: _text(field, row.get(field)) for run, row in shown.items()}} for field in fields]
@@ -288,7 +288,7 @@ def numbers(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def stored_files(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row a file of the runs and its size in bytes."""
+    """One row per file of the runs and its size in bytes."""
     rows = [[run.id, file, entry["bytes"]] for run in runs for file, entry in run.manifest.items()]
     return pd.DataFrame(rows, columns=["run", "file", "bytes"])
 

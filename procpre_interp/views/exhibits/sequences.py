@@ -22,7 +22,7 @@ from procpre_interp.views.plots.sequences import automaton_figure, depth_figure,
 MADE_OF_OTHERS = ("mixture", "shuffled")
 """Tasks whose fields are tasks."""
 CHOICES = {"corpus": ("python-stdlib", "docstrings"), "tokenizer": ("byte", "bpe:1024", "bpe:4096")}
-"""Of text fields: no path can be given, since a form must not read any file."""
+"""Choices of text fields: no path can be given, since a form must not read any file."""
 MOST_POSITIONS = 256
 """Positions that a grid shows."""
 

@@ -43,7 +43,7 @@ METHOD_NAMES = {name: text[0].upper() + text[1:] for name, (_, text) in METHODS.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferMap:
-    """The runs of one transfer map: a row a coalition of players (column coalition) and replicate."""
+    """The runs of one transfer map: a row per coalition of players (column coalition) and replicate."""
 
     title: str
     players: tuple[str, ...]
@@ -107,7 +107,8 @@ def effects(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame:
 
 
 def answer(table: pd.DataFrame) -> Answer:
-    """In words: which parts carry the gain or harm it, and which are not decided; the largest effects come first.
+    """A few sentences: which parts carry the gain or harm it, and which are not decided; the largest effects come
+    first.
 
     `table` is that of `effects`, of one method and outcome. The rule is that of its column decision: a part counts only
     where its test is significant after the adjustment for the number of parts (Holm).

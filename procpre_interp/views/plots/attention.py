@@ -26,13 +26,13 @@ from procpre_interp.views.plots.ladder import DASHES
 from procpre_interp.views.plots.theme import GRID, OTHERS, add_band, lay_out
 
 SEQUENTIAL = [[0, "#F2F2F2"], [0.5, "#67A9CF"], [1, "#2166AC"]]
-"""From nothing to blue: the upper half of `DIVERGING`."""
+"""White to blue: the upper half of `DIVERGING`."""
 
 RANGE = ["mean", "min", "max"]
 """What a cell or a curve over replicates shows."""
 
 GAP = 0.03
-"""Between the panels of two phases, as a share of the figure's width."""
+"""Gap between the panels of two phases, as a share of the figure's width."""
 
 TITLE_HEIGHT = 34
 """Pixels between one row of patterns and the next."""
@@ -159,7 +159,7 @@ def pattern_figure(
 
 
 def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, title: str = "") -> go.Figure:
-    """One attention score over training: a curve a head, a panel a phase, steps on a logarithmic axis.
+    """One attention score over training: a curve per head, a panel per phase, steps on a logarithmic axis.
 
     `table` has columns phase, step (of the phase), layer, head, score, value and, if wanted, uniform and replicate or
     run. Curves are means over replicates, the bands their range. The `highlight` heads that move the most are

@@ -57,7 +57,7 @@ class _Node(NamedTuple):
     """A component of a circuit's graph."""
 
     name: str
-    """As a writer, without q, k or v."""
+    """Its name as a writer, without q, k or v."""
     component: str
     """Key of `COMPONENT_COLOURS`."""
     layer: int
@@ -104,7 +104,7 @@ def circuit_graph(edges: pd.DataFrame, *, n: int = 40, title: str = "") -> go.Fi
 
 
 def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
-    """Faithfulness of circuits of growing size, and their completeness: one panel each, one curve a search.
+    """Faithfulness of circuits of growing size, and their completeness: one panel each, one curve per search.
 
     `table` is that of `patch.circuit_curve`: search, n_edges, draw, faithfulness and, if wanted, completeness. Of
     several draws, which are random circuits, it shows the median and the 5th to the 95th percentile. A circuit of m
@@ -290,7 +290,7 @@ def _add_entries(
 
 
 def _add_nodes(figure: go.Figure, spots: dict[_Node, tuple[float, float]], used: set[_Node]) -> None:
-    """The components, one trace a kind; faint those that no edge reaches."""
+    """The components, one trace per kind; faint those that no edge reaches."""
     for component, label in KINDS.items():
         # Those with edges first, since the legend looks like the first.
         nodes = sorted((node for node in spots if node.component == component), key=lambda node: node not in used)

@@ -56,7 +56,7 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
     """Contrasts as points with their intervals, and what was predicted of each: the margin, and the side as an area.
 
     Columns contrast, axis (title with unit; a panel for each), predicted (above, below, within or empty), margin,
-    estimate, low, high, n and verdict (empty: not predicted). Rows from the top down in the order of the table.
+    estimate, low, high, n and verdict ("" if not predicted). Rows from the top down in the order of the table.
     """
     require(contrasts, ["contrast", "axis", "predicted", "margin", "estimate", "low", "high", "n", "verdict"], "claims")
     figure, panels = _panels(contrasts, "axis")
@@ -251,7 +251,7 @@ def _add_predictions(figure: go.Figure, rows: pd.DataFrame, left: float, right: 
 
 
 def _sides(predicted: str, margin: float, left: float, right: float) -> list[tuple[float, float]]:
-    """From where to where the prediction holds, on an axis from left to right."""
+    """Ends of the range in which the prediction holds, left and right."""
     known = {"above": (margin, right), "below": (left, margin), "within": (-margin, margin)}
     return [known[predicted]] if predicted in known else []
 

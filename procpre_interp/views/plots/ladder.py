@@ -25,10 +25,10 @@ from procpre_interp.views.plots.theme import (
 )
 
 DASHES = ["solid", "dot", "dash", "dashdot", "longdash"]
-"""Of components that share a colour, which are those of several layers."""
+"""Dashes of components that share a colour, which are those of several layers."""
 
 REFERENCE_DASHES = ["dot", "dash", "solid", "longdashdot"]
-"""Of reference lines, in their order."""
+"""Colours of reference lines, in their order."""
 
 ROW_WIDTH = 24
 """Letters in a line of a row's name."""

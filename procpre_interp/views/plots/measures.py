@@ -1,4 +1,4 @@
-"""Any measurement as points: one row a place, such as a component or a site, one marker a number."""
+"""Any measurement as points: one row per place, such as a component or a site, one marker per number."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def measure_dots(
             hovertemplate="%{y}: %{x:.4g}",
         )
     n, hidden = max(len(rows) for _, rows in groups), len(groups) - len(means)
-    caption = f"mean of up to {n} rows, no interval" if n > 1 else "one value a place"
+    caption = f"mean of up to {n} rows, no interval" if n > 1 else "one value per place"
     caption += f"; {hidden} more places are in the table" if hidden else ""
     axis = x or ", ".join(value.replace("_", " ") for value in values)
     lay_out(figure, title=title, caption=caption, x=axis, y="", height=230 + 24 * len(labels))

@@ -124,7 +124,7 @@ def patch_heatmap(
 
 
 def _order(number: int | None) -> tuple[bool, int]:
-    """As numbers, and what has none behind them."""
+    """Sort key: numbers first, then what has none."""
     return number is None, number or 0
 
 
@@ -150,7 +150,7 @@ def _only(rows: pd.DataFrame, column: str) -> str:
 
 
 def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
-    """Probabilities of some next tokens in several runs: a group a token, a bar a run.
+    """Probabilities of some next tokens in several runs: a group per token, a bar per run.
 
     `table` has columns run, token, probability and, if wanted, role: what the token is ("clean answer"), or "".
     """

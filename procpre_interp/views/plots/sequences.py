@@ -89,7 +89,7 @@ def token_grid(table: pd.DataFrame, *, title: str = "", caption: str = "") -> go
 
 
 def depth_figure(table: pd.DataFrame, *, title: str = "") -> go.Figure:
-    """Brackets that are open after each token: a line a sequence. Columns sequence, position, depth."""
+    """Brackets that are open after each token: a line per sequence. Columns sequence, position, depth."""
     require(table, ["sequence", "position", "depth"], "depths")
     figure = go.Figure()
     for index, sequence in enumerate(dict.fromkeys(table["sequence"])):

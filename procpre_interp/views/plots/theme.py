@@ -31,7 +31,7 @@ CONDITION_COLOURS = {
 """A transfer of one component has that component's colour; grey is no pretraining."""
 
 OTHERS = ["#33BBEE", "#99772E", "#BB4488", "#667722", "#55AAAA", "#AA6655"]
-"""For conditions without a colour of their own, in alphabetical order."""
+"""Colours of conditions without one of their own, in alphabetical order."""
 
 TITLE_WIDTH, CAPTION_WIDTH, X_WIDTH, Y_WIDTH = 46, 58, 34, 28
 """Letters in a line of a figure's title, caption and axis titles: what a screen of 400 pixels has room for."""

@@ -26,7 +26,7 @@ from procpre_interp.views.plots.ladder import DASHES
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, lay_out, translucent
 
 PANELS_A_ROW = 2
-"""As many as a phone has room for."""
+"""Largest number that a phone has room for."""
 
 DRIFT = {
     "relative_change": "Change relative to<br>the size before",
@@ -62,7 +62,7 @@ KINDS = {
 
 
 def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = None, title: str = "") -> go.Figure:
-    """Singular values against their index on a logarithmic axis: a panel a kind of matrix, a line a matrix.
+    """Singular values against their index on a logarithmic axis: a panel per kind of matrix, a line per matrix.
 
     `spectra` is that of `probe.weights.spectra`: layer, head, matrix, index, singular_value and, if wanted, rounding.
     Lines of one layer, those of its heads, share a colour. `matrices` are the kinds that are shown, by default all.
@@ -114,7 +114,7 @@ def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = N
 
 
 def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
-    """How far each matrix moved, and in which directions: a panel a measure, a row a kind of matrix of a layer.
+    """How far each matrix moved, and in which directions: a panel per measure, a row per kind of matrix of a layer.
 
     `drift` is that of `probe.weights.drift`: component, layer, head, matrix, relative_change, cosine, in_subspace,
     expected and, if wanted, turned_in_subspace. A point is a matrix of a layer, or of one head, in the colour of its
