@@ -110,7 +110,7 @@ def test_the_verdict_follows_from_what_was_observed(name, tmp_path):
         whole = pd.concat([whole, observed], ignore_index=True)
         contrasts = judge_contrasts([primary], whole, planned=pd.concat([planned, observed]))
         assert contrasts["verdict"].tolist() == [verdict]
-        figure = experiment.figure(whole, {"claim": "title"})
+        figure = experiment.figure(whole, {"claim": "title", "verdict": "undecided"})
         assert len(figure.data) == 2
     assert judge_contrasts([primary], table, planned=pd.concat([planned, observed]))["n"].tolist() == [0]
 
