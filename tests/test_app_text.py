@@ -1,6 +1,5 @@
 """Runs on text in the explorer: opened by hash from the cache, or not at all, whatever folder their config names."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from procpre_interp.core.atomic_files import cache_folder
+from procpre_interp.core.atomic_files import cache_folder, seal
 from procpre_interp.core.config import content_hash, from_dict
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
@@ -16,6 +15,7 @@ from procpre_interp.data.semantic.language import Files
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import execute, load_task
+from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from tests.explorer import check, open_page, said
@@ -50,9 +50,7 @@ def forged(store: RunStore, path: Path, task: dict) -> RunStore:
     config = yaml.safe_load((folder / "config.yaml").read_bytes()) | {"task": task}
     text = yaml.safe_dump(config).encode()
     (folder / "config.yaml").write_bytes(text)
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["config.yaml"] = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, OWN_FILES)
     return RunStore(path)
 
 

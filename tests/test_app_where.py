@@ -13,8 +13,8 @@ def test_the_answer_stands_on_top(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert not app.success  # a green box would say that something is decided
     answer = app.info[1].value
-    assert answer.startswith(r"No part is decided\.")
-    assert r"ln \(\+24\.3 \[" in answer
+    assert answer.startswith("No part is decided.")
+    assert "ln (+24.3 [" in answer
     assert "cannot be below 0" in answer
     assert "carries the gain" not in answer.lower()
     assert len(charts(app)) == 2
@@ -27,7 +27,7 @@ def test_the_method_and_the_outcome_change_the_numbers(monkeypatch, tmp_path):
     second = app.info[1].value
     check(app.selectbox(key="outcome").set_value("restricted_time_steps").run())
     assert len({first, second, app.info[1].value}) == 3
-    assert r" steps\)" in app.info[1].value
+    assert " steps)" in app.info[1].value
 
 
 def test_a_part_from_the_address_shows_its_own_curves(monkeypatch, tmp_path):

@@ -323,7 +323,7 @@ def test_a_full_disk_leaves_nothing_behind(corpus, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "seal", full)
+        patched.setattr(atomic_files, "seal", full)
         with pytest.raises(OSError, match=r"No space left on device; set PROCPRE_CACHE"):
             build(corpus)
     assert not list((cache_folder() / "tokens").iterdir())
@@ -636,7 +636,7 @@ def test_stray_files_are_no_part_of_a_token_file(corpus, caplog, monkeypatch):
         (folder / ".DS_Store").write_text("stray")
         sealed(folder, *rest)
 
-    monkeypatch.setattr(files, "seal", seal)
+    monkeypatch.setattr(atomic_files, "seal", seal)
     task = build(corpus)
     (token_file(task).folder / ".DS_Store").unlink()
     task.prepare()

@@ -177,7 +177,7 @@ def test_shuffled_sequences_anywhere_in_the_lineage(store: RunStore):
     shuffled = {"name": "shuffled", "version": 1, "task": dyck}
     add(store, "intact", 0.12, parents=from_dyck())
     add(store, "shuffled", 0.04, task=shuffled)
-    add(store, "mixed", 0.04, task={"name": "mixture", "version": 1, "tasks": [dyck, shuffled]})
+    add(store, "mixed", 0.04, task={"name": "mixture", "version": 1, "tasks": [dict(dyck), shuffled]})
     add(store, "between", 0.04, task="dyck", parents=({"run": "shuffled"},))
     for parent, source in (("shuffled", "shuffled"), ("mixed", "mixed"), ("between", "shuffled")):
         finding = found(add(store, f"from_{parent}", 0.08, parents=({"run": parent},)), store)

@@ -4,8 +4,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.views.plots.axes import LINE, SMALL_LINE, add_click_targets, fit_to_phone, log_ticks, wrapped
-from procpre_interp.views.plots.theme import lay_out
+from procpre_interp.views.plots.axes import add_click_targets, fit_to_phone, log_ticks
+from procpre_interp.views.plots.theme import CAPTION_WIDTH, TITLE_WIDTH, lay_out, wrapped
 from tests.figures import subtitle, unbroken
 
 
@@ -15,7 +15,7 @@ def test_a_line_is_broken_between_words_and_stays_broken():
     assert wrapped("extraordinarily long-lived", 5) == "extraordinarily<br>long-lived"
     assert wrapped("") == ""
     once = wrapped("a title " * 20)
-    assert max(map(len, once.split("<br>"))) <= LINE
+    assert max(map(len, once.split("<br>"))) <= TITLE_WIDTH
     assert wrapped(once) == once
 
 
@@ -24,7 +24,7 @@ def test_a_title_has_room_for_its_lines_and_takes_none_from_the_plot():
         return fit_to_phone(lay_out(go.Figure(), title=title, caption=caption, x="", y="", height=400))
 
     short, long = laid_out("short", "n = 1"), laid_out("a long title " * 8, "a long caption " * 12)
-    assert max(map(len, long.layout.title.subtitle.text.split("<br>"))) <= SMALL_LINE
+    assert max(map(len, long.layout.title.subtitle.text.split("<br>"))) <= CAPTION_WIDTH
     assert (unbroken(long.layout.title.text), subtitle(long)) == (
         ("a long title " * 8).strip(),
         ("a long caption " * 12).strip(),

@@ -217,7 +217,7 @@ def test_a_run_that_could_not_be_sealed_keeps_its_state(tmp_path: Path, monkeypa
 
     store = RunStore(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "seal", full_disk)
+        patch.setattr(atomic_files, "seal", full_disk)
         with pytest.raises(OSError, match="No space"), store.claim("abc1") as partial:
             fill(partial)
     assert store.query()["status"].tolist() == ["interrupted"]

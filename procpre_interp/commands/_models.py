@@ -218,12 +218,16 @@ def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.Data
         [wide.reset_index(), pd.DataFrame([[reference, *[""] * (len(places) - 1), *last]], columns=[*places, *wide])],
         ignore_index=True,
     )
+    counts = []
+    if "n" in text:  # of several runs; scores that not all of them have differ in it
+        several = text.groupby(places, sort=False)["n"].agg(lambda n: "/".join(dict.fromkeys(n)))
+        rows["n"], counts = [*several.loc[order], ""], ["n"]
     parts: list[list[str]] = [[]]
     for score in map(str, wide):
-        if parts[-1] and frame_width(rows.loc[:, [*places, *parts[-1], score]]) - GAP > width:
+        if parts[-1] and frame_width(rows.loc[:, [*places, *parts[-1], score, *counts]]) - GAP > width:
             parts.append([])
         parts[-1].append(score)
-    return [rows.loc[:, [*places, *part]] for part in parts]
+    return [rows.loc[:, [*places, *part, *counts]] for part in parts]
 
 
 def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence[go.Figure], title: str) -> None:

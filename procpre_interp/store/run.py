@@ -282,17 +282,16 @@ def unfinished_fields(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     try:
         config = yaml_fields(atomic_files.read_regular(path), str(path))
+        schema.check_plain(config)
+        schema.check_config(config)
     except (OSError, ValueError):
-        config = {}
-    task, parents = config.get("task"), config.get("parents")
-    if not isinstance(task, dict):
         return {}
-    listed = [each for each in parents if isinstance(each, dict)] if isinstance(parents, list) else []
+    parents = config.get("parents") or []
     return {
-        "task": task.get("name"),
+        "task": config.get("task", {}).get("name"),
         "seed": config.get("seed", 0),
-        "parents": ", ".join(str(each.get("run")) for each in listed) or None,
-        "components": ", ".join(str(each.get("selector", "all")) for each in listed) or None,
+        "parents": ", ".join(parent["run"] for parent in parents) or None,
+        "components": ", ".join(parent.get("selector", "all") for parent in parents) or None,
         "steps": saved_step(folder) or 0,
     }
 
