@@ -74,7 +74,7 @@ def verdicts(names: Sequence[str], claims: Mapping[str, Mapping[str, Any]]) -> p
 
 def reproduction(cells: Path, about: Mapping[str, Any]) -> pd.DataFrame:
     """The conditions of the reproduction beside the paper's numbers."""
-    return conditions_table(summarise_conditions(pd.read_csv(cells)), about)[_SHORT]
+    return conditions_table(summarise_conditions(pd.read_csv(cells)), about).loc[:, _SHORT]
 
 
 def table1(summary: Path) -> pd.DataFrame:
