@@ -244,27 +244,23 @@ def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
     assert stored["verdict"] == stored["contrasts"][0]["verdict"]
 
 
-def test_the_readme_prints_what_is_stored():
+def test_the_page_of_findings_prints_what_is_stored():
     """Tables of claims and of the transfer map: each number as it is rounded from the stored one, once."""
-    text = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
+    text = (SCRIPTS / "README.md").read_text(encoding="utf-8")
     number = r"([+-]?\d[\d.]*)"
-    bounds = rf"\[{number}, {number}\]( \(90 %\))?"
-    shape = rf"\(experiments/(\w+)\.py\) \| .* \| {number} {bounds} \| .*\| \W*(\w+)\W* \|$"
+    shape = rf"\((\w+)\.py\) \| .* \| {number} \[{number}, {number}\] ?([a-z]*)( \(90 %\))? \| .* \| \W*(\w+)\W* \|$"
     rows = re.findall(shape, text, re.MULTILINE)
     assert {name for name, *_ in rows} == {path.stem for path in STORED}
-    for name, *shown, ninety, verdict in rows:
+    for name, *shown, unit, ninety, verdict in rows:
         judged = json.loads((SCRIPTS / "results" / "claims" / f"{name}.json").read_bytes())
         first = judged["contrasts"][0]
         assert verdict == judged["verdict"]
         assert bool(ninety) == (first["predicted"] == "within" and verdict != "refuted"), name
-        digits = len(shown[0].partition(".")[2])
-        scale = 100 if digits == 1 else 1
+        digits, scale = len(shown[0].partition(".")[2]), 100 if unit == "points" else 1
         assert shown == [f"{scale * first[key]:+.{digits}f}" for key in ("estimate", "low", "high")], name
     effects = pd.read_csv(SCRIPTS / "results" / "components_map.csv")
-    players = {"attention": "attn", "MLP": "mlp", "LayerNorms": "ln", "positions": "pos"}
-    players["embeddings (averaged)"] = "embed"
-    for title, player in players.items():
-        (cells,) = re.findall(rf"^\| {re.escape(title)} \| (.*) \|$", text, re.MULTILINE)
+    for player in effects["player"].unique():
+        (cells,) = re.findall(rf"^\| {player} \| (.*) \|$", text, re.MULTILINE)
         rows = effects.loc[effects["player"] == player].to_dict("records")
         for row, cell in zip(rows, cells.split(" | "), strict=True):
             points = {key: f"{100 * row[key]:+.1f}" for key in ("estimate", "low", "high")}

@@ -59,11 +59,13 @@ def verdicts(names: Sequence[str], claims: Mapping[str, Mapping[str, Any]]) -> p
             raise unknown_name("claim", name, list(claims))
         claim, first = claims[name], claims[name]["contrasts"][0]
         decided = claim["verdict"] != "undecided"
+        # The two one-sided tests of an equivalence belong to the 90 % interval; a refutation to the 95 % one.
+        level = " (90 %)" if first["predicted"] == "within" and claim["verdict"] != "refuted" else ""
         rows.append(
             {
                 "Claim": f"[{claim['claim']}]({name}.py)",
                 "Primary contrast": first["contrast"],
-                "Estimate": contrast_estimate(first),
+                "Estimate": contrast_estimate(first) + level,
                 "Predicted": predicted(first),
                 "n": first["n"],
                 "Verdict": f"**{claim['verdict']}**" if decided else claim["verdict"],
