@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 OUT ?= runs
 READY := $(VENV)/.ready
 
-.PHONY: reproduce claims test test-slow test-app app lint clean
+.PHONY: reproduce claims findings test test-slow test-app app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
 
 claims: $(READY)  ## every claim: the runs that it still needs, its verdict, experiments/results/claims
 	$(BIN)/procpre-interp claims --run --store $(OUT) --results experiments/results/claims
+
+findings: $(READY)  ## the tables of experiments/README.md, made anew from the stored results
+	$(BIN)/procpre-interp claims --format markdown --update experiments/README.md
 
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2

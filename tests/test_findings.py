@@ -8,7 +8,7 @@ import pytest
 from procpre_interp.claims.files import find_claims
 from procpre_interp.cli import main
 from procpre_interp.study.protocols import PAPER
-from procpre_interp.views.findings import markdown_table, refresh, verdicts
+from procpre_interp.views.findings import markdown_table, refresh, reproduction, verdicts
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 PAGE = EXPERIMENTS / "README.md"
@@ -57,3 +57,15 @@ def test_a_bar_in_a_cell_stays_in_its_cell():
 def test_a_decided_claim_is_set_in_bold():
     table = verdicts(["shuffled_sequences_teach_nothing", "dyck_teaches_recall"], bundled())
     assert table["Verdict"].tolist() == ["**supported**", "undecided"]
+
+
+def test_the_first_table_of_the_readme_is_that_of_the_stored_runs():
+    stored = reproduction(EXPERIMENTS / "results" / "reproduce_cheap.csv", {"paper": PAPER})
+    rows = stored.set_index("Condition")
+    text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if " of 6 |" in line]
+    assert len(table) == 5
+    for condition, accuracy, paper, broke in table:
+        row = rows.loc[condition]
+        assert [accuracy, paper] == row[["Accuracy %", "Paper %"]].tolist()
+        assert str(row["Broke through"]).startswith(f"{broke} [")
