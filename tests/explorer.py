@@ -21,8 +21,6 @@ def open_page(
     monkeypatch.setenv("PROCPRE_STORE", str(store))
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
     monkeypatch.syspath_prepend(APP)  # as `streamlit run` does
-    # AppTest leaves the page's module behind as the main one, which spawned workers of a later test would import.
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
     for key, value in query.items():
         app.query_params[key] = value

@@ -37,7 +37,7 @@ def test_a_run_from_the_form(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     app = open_page(monkeypatch, tmp_path, PAGE, command="Train")
     assert "Running: " not in said(app)
-    fill_in(app, Task="set", Steps=20, Sequences_a_step=8)
+    fill_in(app, Task="set", Steps=20, Sequences_per_step=8)
     widgets = {each.label: each for each in app.text_input}
     widgets["Fields of the task, such as k=8 length=64"].set_value("length=4 vocab=9")
     check(app.button[0].click().run())
@@ -109,7 +109,7 @@ def test_how_long_a_run_takes_is_said_before_it_starts_if_it_is_known(monkeypatc
     app = open_page(monkeypatch, tmp_path, PAGE, command="Train")
     assert "Time unknown: no run of dyck" in said(app)
     # 4,000 steps of 1,000 sequences, the default of a config that does not say, took 25 seconds.
-    check(fill_in(app, Task="haystack", Steps=8000, Sequences_a_step=500).run())
+    check(fill_in(app, Task="haystack", Steps=8000, Sequences_per_step=500).run())
     assert "About 25 s of training, at the speed of run " in said(app)
 
 

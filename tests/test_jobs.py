@@ -197,7 +197,7 @@ def test_command_lines():
     assert command_line("reproduce", quick, store) == ["reproduce", "--quick", "--out", "/somewhere/runs"]
     claim = command_line("claim", {"Claim": "parts_combine"}, store)
     assert claim == ["claims", "--run", "parts_combine", "--store", "/somewhere/runs"]
-    sweep = command_line("sweep", {"Sweep": "heads", "Replicates (none: those of the file)": 2}, store)
+    sweep = command_line("sweep", {"Sweep": "heads", "Replicates (default: as in the file)": 2}, store)
     assert Path(sweep[1]).is_file()
     assert sweep[2:] == ["--replicates=2", "--out", "/somewhere/runs"]
     parents = {"Parents": "abc def", "Task": "haystack"}

@@ -25,6 +25,7 @@ from procpre_interp.patch import (
 from procpre_interp.views.exhibits import circuits
 from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
+from tests.figures import subtitle
 from tests.models import told_apart
 
 TASK = TASKS.build("haystack", max_pairs=4)
@@ -121,10 +122,10 @@ def test_figures_show_effects_where_there_are_no_shares():
         shown = np.asarray(figure.data[0].z, dtype=float)
         column = "effect" if pairs is at_chance else "share"
         assert sorted(shown.flatten()) == pytest.approx(sorted(table[column]))
-        assert ("not told from chance" in figure.layout.title.subtitle.text) == (pairs is at_chance)
-        assert ("share" in figure.data[0].customdata[0][0]) == (pairs is told)
+        assert ("not told from chance" in subtitle(figure)) == (pairs is at_chance)
+        assert ("share" in figure.data[0].hovertext[0][0]) == (pairs is told)
         figure = faithfulness_curve(curve(pairs))
-        assert ("not told from chance" in figure.layout.title.subtitle.text) == (pairs is at_chance)
+        assert ("not told from chance" in subtitle(figure)) == (pairs is at_chance)
         assert len({trace.xaxis for trace in figure.data}) == (1 if pairs is at_chance else 2)
 
 

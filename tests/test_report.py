@@ -13,6 +13,7 @@ from procpre_interp.core.atomic_files import seal
 from procpre_interp.data import TASKS
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.differences import config_differences
+from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from procpre_interp.views import glossary
 from procpre_interp.views.html_report import Section, conditions_report, describe_runs, runs_report, write_report
@@ -162,7 +163,7 @@ def test_legends_say_which_run_is_which(tmp_path: Path):
         )
         path = same.path / "runs" / run_id
         (path / "config.yaml").write_text(f"task: {{name: haystack}}\nseed: 0\ntrain: {{learning_rate: {rate}}}\n")
-        seal(path)
+        seal(path, OWN_FILES)
     labels = describe_runs([same.open("a" * 16), same.open("b" * 16)], same)
     assert [label.rpartition(", ")[2] for label in labels.values()] == [
         "train.learning_rate 0.001",

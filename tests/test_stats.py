@@ -447,7 +447,7 @@ def test_resampled_components_are_those_of_the_data_on_average(monkeypatch: pyte
     means = []
     quantile = np.quantile
     monkeypatch.setattr(np, "quantile", lambda drawn, q: means.append(drawn.mean()) or quantile(drawn, q))
-    monkeypatch.setattr("procpre_interp.stats.summary.numpy_stream", lambda *_: Enumerate())
+    monkeypatch.setattr("procpre_interp.stats.variance.numpy_stream", lambda *_: Enumerate())
     stats.two_way_bootstrap(pd.DataFrame(values))
     assert means == pytest.approx(stats.variance_components(values).tolist())
 

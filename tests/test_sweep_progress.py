@@ -304,8 +304,8 @@ def test_a_note_is_said_and_changes_no_count(terminal):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_note_of_a_single_run_is_said(terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=110, record=True)
-    with RunProgress({"abc": "dyck abc"}, console) as progress:
-        progress(Event("abc", "started", steps=50))
+    with RunProgress("dyck abc", console) as progress:
+        progress(at_step := Event("abc", "progress", 20, 50))
         progress(Event("abc", "note", problem="the run starts over"))
-        assert list(progress.bars) == (["abc"] if terminal else [])
+        assert progress.event is at_step
     assert "dyck abc: the run starts over" in console.export_text()

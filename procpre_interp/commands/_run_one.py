@@ -86,7 +86,7 @@ def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list
         try:
             found.append(parse_intervention(text))
         except ValueError as problem:
-            raise ValueError(f"--intervene {shown(text)}: {problem}") from None
+            raise ValueError(f"--intervene {shown(text, 60)}: {problem}") from None
     return found, rest
 
 
