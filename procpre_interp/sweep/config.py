@@ -146,7 +146,10 @@ class Map:
         config = selector_config(shape)
         named = [(f"player {player!r}", player) for player in self.players]
         named += [(f"given {self.given!r}", self.given)] if self.given else []
-        weights = {same: {part: player_weights(config, part, same) for _, part in named} for same in (True, False)}
+        try:
+            weights = {same: {part: player_weights(config, part, same) for _, part in named} for same in (True, False)}
+        except ValueError:  # a player that the model does not have: its cells fail and say so, the others go on
+            return
         for (first, one), (second, two) in itertools.combinations(named, 2):
             pieces = weights[orders_of(one) == orders_of(two)]
             if shared := overlap(config, pieces[one], pieces[two]):
