@@ -28,7 +28,7 @@ def ask(option: Option, store: RunStore, key: str) -> Any:
         return st.checkbox(option.label, key=key)
     if option.kind == "choice":
         index = option.choices.index(str(option.default)) if option.default in option.choices else 0
-        return st.selectbox(option.label, option.choices, index=index, key=key)
+        return st.selectbox(option.label, option.choices, index=index, key=key, accept_new_options=option.is_open)
     if option.kind == "runs":
         return choose_runs(option.label, store, key)
     if option.kind in ("word", "pairs"):

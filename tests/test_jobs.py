@@ -200,6 +200,8 @@ def test_command_lines():
     sweep = command_line("sweep", {"Sweep": "heads", "Replicates (default: as in the file)": 2}, store)
     assert Path(sweep[1]).is_file()
     assert sweep[2:] == ["--replicates=2", "--out", "/somewhere/runs"]
+    own = command_line("train", {"Task": "majority"}, store)  # of a plugin, which the command then knows
+    assert own[:3] == ["train", "--task", "majority"]
     parents = {"Parents": "abc def", "Task": "haystack"}
     assert command_line("transfer", parents, store)[:5] == ["transfer", "--parent", "abc", "def", "--task"]
     default = command_line("transfer", {"Parents": "abc", "Task": "haystack"}, store)

@@ -21,6 +21,9 @@ if (found.summary["n"] < 2).to_numpy().any():
 else:
     state.show_answer(exhibits.answer(found))
 
+if "note" in found.about:
+    st.caption(state.worded(str(found.about["note"])))
+
 shown = state.choose_many("Conditions", found.labels, "condition")
 if not shown:
     st.info("Choose at least one condition.")

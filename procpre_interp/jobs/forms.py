@@ -14,6 +14,7 @@ Value = bool | int | float | str | None
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+,@-]*")
 """A run, a selector, a name: no blank, no path, nothing that begins like an option."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TYPES = {
     "switch": bool,
     "int": (int, float),
@@ -39,6 +40,8 @@ class Option:
     default: Value = None
     """Value in the form. Default: left to the command."""
     choices: tuple[str, ...] = ()
+    is_open: bool = False
+    """Whether a name may be typed that is not among the choices: a task of a plugin, which the command knows."""
     least: float | int = 1
     is_required: bool = False
 
@@ -63,7 +66,7 @@ class Option:
                 whole = "a whole number" if self.kind == "int" else "a number"
                 raise ValueError(f"{self.label} {str(value)[:40]}; it must be {whole} from {self.least:g} on")
             return [f"{self.flag}={int(number) if self.kind == 'int' else number!r}"]
-        if self.kind == "choice" and value not in self.choices:
+        if self.kind == "choice" and value not in self.choices and not (self.is_open and _NAME.fullmatch(str(value))):
             raise unknown_name(self.label.lower(), str(value)[:40], list(self.choices))
         words = str(value).split() if self.kind in ("word", "runs") else [str(value)]
         for word in words:
@@ -123,7 +126,7 @@ def _workers() -> Option:
 _SAVE_OFTEN = ("--train.save-seconds=5",)
 """So that the explorer can show how far a run is; no part of a run's identity."""
 
-_TASK = Option(flag="--task", label="Task", kind="choice", choices=TASKS, is_required=True)
+_TASK = Option(flag="--task", label="Task", kind="choice", choices=TASKS, is_open=True, is_required=True)
 _TRAINING = (
     Option(flag="", label="Fields of the task, such as k=8 length=64", kind="pairs"),
     Option(flag="--train.steps", label="Steps", default=10_000),
