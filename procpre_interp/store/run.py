@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from procpre_interp.core import atomic_files, schema
-from procpre_interp.core.config import parse_yaml, yaml_fields
+from procpre_interp.core.config import parse_yaml
 from procpre_interp.core.environment import now
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.plugins import Plugin
@@ -277,14 +277,21 @@ def saved_step(folder: Path) -> int | None:
     return None if state is None else state.step
 
 
-def unfinished_fields(folder: Path) -> dict[str, Any]:
-    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
-    path = folder / "config.yaml"
+def unfinished_config(folder: Path) -> dict[str, Any]:
+    """The config of a run being written; empty where it is not there yet, or cannot be read."""
     try:
-        config = yaml_fields(atomic_files.read_regular(path), str(path))
-        schema.check_plain(config)
+        config = _parse_yaml(atomic_files.read_regular(folder / "config.yaml"))
+        if not isinstance(config, dict):
+            return {}
         schema.check_config(config)
     except (OSError, ValueError):
+        return {}
+    return config
+
+
+def unfinished_fields(folder: Path) -> dict[str, Any]:
+    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
+    if not (config := unfinished_config(folder)):
         return {}
     parents = config.get("parents") or []
     return {

@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from procpre_interp.core.atomic_files import read_regular
-from procpre_interp.core.config import parse_yaml
-from procpre_interp.core.schema import check_config, check_plain
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun, saved_state, saved_step
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, saved_state, saved_step, unfinished_config
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import QUANTITIES
@@ -217,7 +214,7 @@ def _count(runs: pd.DataFrame) -> str:
 
 
 def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
-    config = _partial_config(store, row["run"])
+    config = unfinished_config(store.path / "partial" / row["run"])
     task, train = config.get("task", {}), config.get("train", {})
     of_steps = train.get("steps")
     saved = saved_step(store.path / "partial" / row["run"])
@@ -318,7 +315,7 @@ def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
         run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()
     }
     for run in table.loc[unknown, "run"]:
-        parents[run] = [entry["run"] for entry in _partial_config(store, run).get("parents") or []]
+        parents[run] = [entry["run"] for entry in unfinished_config(store.path / "partial" / run).get("parents") or []]
     return [run for run, named in parents.items() if run_id in named]
 
 
@@ -348,18 +345,6 @@ def _files(folder: Path, pattern: str) -> list[int]:
             if not stat.S_ISDIR((found := path.lstat()).st_mode):
                 sizes.append(found.st_size)
     return sizes
-
-
-def _partial_config(store: RunStore, run_id: str) -> dict[str, Any]:
-    """The config of a run being written; empty where it is not there yet, or cannot be read."""
-    path: Path = store.path / "partial" / run_id / "config.yaml"
-    try:
-        config = parse_yaml(read_regular(path))
-        check_plain(config)
-        check_config(config if isinstance(config, dict) else {})
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _text(field: str, value: Any) -> str:
