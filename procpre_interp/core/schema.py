@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from itertools import chain, islice
 from typing import Any
 
+from procpre_interp.core.config import shown as shown_value
+
 DEEPEST, MOST_VALUES = 64, 1_000_000
 """Levels of nesting, and values on one level, in stored JSON or YAML: a few hundred bytes can stand for gigabytes."""
 
@@ -112,4 +114,4 @@ def check_metadata(metadata: Any) -> None:
 
 def shown(value: Any) -> str:
     """A stored value for a message, cut to what fits on a line."""
-    return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)[:60]
+    return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else shown_value(value, 60)
