@@ -40,7 +40,7 @@ TORCH_FREE = TABLES | {"jobs"}
 
 TABLE_VIEWS = {
     f"views/exhibits/{name}.py" for name in ("exhibit", "results", "runs", "where", "damage", "claims", "cheaper")
-} | {"views/html_report.py", "views/findings.py"}
+} | {"views/html_report.py", "views/findings.py", "views/markdown.py"}
 """Views of stored tables, which must open without torch, as all of `views/plots` and `analysis/diagnosis`."""
 
 PAGES_THAT_RUN_A_MODEL = {

@@ -8,7 +8,8 @@ import pytest
 from procpre_interp.claims.files import find_claims
 from procpre_interp.cli import main
 from procpre_interp.study.protocols import PAPER
-from procpre_interp.views.findings import markdown_table, refresh, reproduction, verdicts
+from procpre_interp.views.findings import refresh, reproduction, verdicts
+from procpre_interp.views.markdown import markdown_table
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 PAGE = EXPERIMENTS / "README.md"

@@ -1,13 +1,8 @@
 """The page of findings as Markdown: tables made from claim files and stored results, between hand-written conclusions.
 
-A page marks where its tables belong. What stands between two markers is generated, the rest is kept:
-
-    <!-- table: claims dyck_teaches_recall attention_carries_the_gain -->
-    | Claim | ... |
-    <!-- end -->
+A page marks where its tables belong (`views.markdown`).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +12,8 @@ import pandas as pd
 from procpre_interp.claims.text import claims_table, conditions_table, contrast_estimate, predicted, with_bounds
 from procpre_interp.core.registry import unknown_name
 from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.views.markdown import fill, markdown_table
 
-_BLOCK = re.compile(r"(<!-- table: ([^>\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _METHODS = {"add_one_in": "added alone", "leave_one_out": "taken from everything", "shapley": "Shapley value"}
 _SHORT = ["Condition", "Accuracy %", "Paper %", "Gain, points", "Broke through", "Steps to breakthrough"]
 
@@ -36,19 +31,13 @@ def refresh(page: str, claims: Mapping[str, Mapping[str, Any]], results: Path, a
         "components": lambda _: transfer_map(results / "components_map.csv"),
     }
 
-    def block(found: re.Match[str]) -> str:
-        kind, *names = found[2].split()
+    def make(marker: str) -> str:
+        kind, *names = marker.split()
         if kind not in makers:
             raise unknown_name("table of findings", kind, list(makers))
-        return f"{found[1]}{markdown_table(makers[kind](names))}{found[3]}"
+        return markdown_table(makers[kind](names))
 
-    return _BLOCK.sub(block, page)
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """A table of text as Markdown, one line per row; `|` inside a cell is escaped."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+    return fill(page, make)
 
 
 def verdicts(names: Sequence[str], claims: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
