@@ -1,10 +1,10 @@
 """How fast the explorer is: first page, page changes with a warm cache, and a list of 5,000 runs.
 
-    python experiments/bench_explorer.py [--runs 5000] [--repeats 5]
+    python experiments/bench_explorer.py [--runs 5000] [--repeats 5] [--record]
 
 Pages show the demo and run under streamlit's AppTest: the script alone, without drawing. First pages run in processes
 of their own, imports included; the list is that of a made-up store. Prints a line per measurement: median and least
-seconds.
+seconds. `--record` writes them into BENCHMARKS.md.
 """
 
 import json
@@ -28,6 +28,7 @@ from procpre_interp.core.children import child_environment
 from procpre_interp.core.environment import environment
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.benchmarks import record
 from procpre_interp.views.exhibits.runs import listing
 
 TASKS = ("haystack", "dyck", "addition", "sorting", "reversed_addition", "set", "stack", "identity")
@@ -92,6 +93,8 @@ class Bench:
     """Runs in the list."""
     repeats: int = 5
     """Measurements of each."""
+    record: bool = False
+    """Write the table into BENCHMARKS.md."""
 
 
 FIRST = """
@@ -119,10 +122,11 @@ def first_page(page: str) -> float:
     return float(done.stdout)
 
 
-def report(name: str, measure: Callable[[], float], repeats: int) -> None:
-    """One line: median and least of some measurements, in seconds."""
+def report(name: str, measure: Callable[[], float], repeats: int) -> dict[str, str]:
+    """One line, and a row of the page: median and least of some measurements, in seconds."""
     seconds = [measure() for _ in range(repeats)]
     print(f"{name:48} median {statistics.median(seconds):6.2f} s, least {min(seconds):6.2f} s")
+    return {"What": name, "Median, s": f"{statistics.median(seconds):.2f}", "Least, s": f"{min(seconds):.2f}"}
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -133,8 +137,13 @@ def timed(work: Callable[[], object]) -> float:
 
 def main(bench: Bench) -> None:
     """Measure and print."""
-    report("first page, process and imports included", lambda: first_page("did_transfer_help"), bench.repeats)
-    report("attention page first, torch included", lambda: first_page("where_does_attention_look"), bench.repeats)
+    rows = []
+    rows.append(
+        report("first page, process and imports included", lambda: first_page("did_transfer_help"), bench.repeats)
+    )
+    rows.append(
+        report("attention page first, torch included", lambda: first_page("where_does_attention_look"), bench.repeats)
+    )
     os.environ["PROCPRE_STORE"], app = "/nonexistent", beside_package("app")
     sys.path.insert(0, str(app))
     from streamlit.testing.v1 import AppTest
@@ -142,7 +151,7 @@ def main(bench: Bench) -> None:
     page = AppTest.from_file(str(app / "main.py"), default_timeout=60)
     for path in sorted((app / "questions").glob("*.py")):
         page.switch_page(f"questions/{path.name}").run()  # warm
-        report(f"to {path.stem}, warm cache", lambda: timed(page.run), bench.repeats)
+        rows.append(report(f"to {path.stem}, warm cache", lambda: timed(page.run), bench.repeats))
     attention = AppTest.from_file(str(app / "main.py"), default_timeout=60)
     attention.switch_page("questions/where_does_attention_look.py").run()
 
@@ -151,13 +160,17 @@ def main(bench: Bench) -> None:
         return timed(attention.run)
 
     numbers = iter(range(1, 100))
-    report("attention, another 63-token sequence", lambda: look(next(numbers)), bench.repeats)
+    rows.append(report("attention, another 63-token sequence", lambda: look(next(numbers)), bench.repeats))
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), bench.runs)
-        report(f"list of {bench.runs:,} runs", lambda: timed(lambda: listing(store.query(), {})), bench.repeats)
+        rows.append(
+            report(f"list of {bench.runs:,} runs", lambda: timed(lambda: listing(store.query(), {})), bench.repeats)
+        )
         os.environ["PROCPRE_STORE"] = folder
         many = AppTest.from_file(str(app / "main.py"), default_timeout=60)
-        report(f"page of {bench.runs:,} runs", lambda: timed(many.switch_page("questions/runs.py").run), 1)
+        rows.append(report(f"page of {bench.runs:,} runs", lambda: timed(many.switch_page("questions/runs.py").run), 1))
+    if bench.record:
+        record(__file__, pd.DataFrame(rows))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,27 @@
 """How fast the tasks are generated: tokens per second on one core.
 
+    python experiments/bench_generation.py [--rows 4096] [--turns 21] [--record]
+
 Counted as in training, rows times width (a haystack batch is 1000 x 63), and without the padding beside it.
 Seconds are the processor's, which on one thread are those of the clock unless others use the core too. The
 tasks take turns, so that a busy moment of the machine hits all alike; the median over the turns counts, and
 the best is what an idle machine would reach. The last line is JSON: medians by task.
+`--record` writes them into BENCHMARKS.md.
 """
 
-import argparse
 import json
 import statistics
 import time
 
+import pandas as pd
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
+from procpre_interp.views.benchmarks import record as record_table
 
 READS_FILES = {"text"}
 """Windows of a token file are copied, not generated."""
@@ -51,15 +56,12 @@ def measure(rows: int, turns: int) -> dict[str, tuple[list[float], float]]:
     return {name: (rates[name], real_share[name]) for name in rates}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=4096, help="sequences drawn at once (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=21, help="measurements of each task (default: %(default)s)")
-    arguments = parser.parse_args()
+def main(rows: int = 4096, turns: int = 21, record: bool = False) -> None:
+    """Measure `turns` times with `rows` sequences drawn at once, and print the rates."""
     torch.set_num_threads(1)
 
-    measured = measure(arguments.rows, arguments.turns)
-    table = Table(title=f"Generation, one thread, {arguments.rows} sequences at a time; million tokens per second")
+    measured = measure(rows, turns)
+    table = Table(title=f"Generation, one thread, {rows} sequences at a time; million tokens per second")
     for column in ("task", "median", "best", "without padding: median", "best", "goal", ""):
         table.add_column(column, justify="left" if column == "task" else "right")
     for name, (rates, real) in measured.items():
@@ -67,8 +69,15 @@ def main() -> None:
         speeds = [f"{rate / 1e6:.1f}" for rate in (median, best, real * median, real * best)]
         table.add_row(name, *speeds, f"{goal / 1e6:.0f}", "reached" if median >= goal else "missed")
     Console(width=110).print(table)
+    if record:
+        speeds = {name: (statistics.median(rates) / 1e6, real) for name, (rates, real) in measured.items()}
+        cells = [
+            {"Task": name, "Million tokens a second": f"{speed:.0f}", "without padding": f"{real * speed:.0f}"}
+            for name, (speed, real) in sorted(speeds.items(), key=lambda each: -each[1][0])
+        ]
+        record_table(__file__, pd.DataFrame(cells))
     print(json.dumps({name: round(statistics.median(rates)) for name, (rates, _) in measured.items()}))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -1,9 +1,9 @@
 """What an intervention costs a training step: plain, and with the entropy penalty on all heads, interleaved.
 
-    python experiments/bench_interventions.py [--steps 30]
+    python experiments/bench_interventions.py [--steps 30] [--record]
 
 Haystack, batch 1000 x 63, 2 layers, d_model 16, two threads; each kernel's steps in turn. Prints median and least
-milliseconds a step, and the ratio of medians.
+milliseconds a step, and the ratio of medians. `--record` writes them into BENCHMARKS.md.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
 import tyro
 
 from procpre_interp.data import TASKS
@@ -19,6 +20,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.train import TrainConfig, Trainer
 from procpre_interp.train.interventions import EntropyPenalty
 from procpre_interp.train.process import run_threads
+from procpre_interp.views.benchmarks import record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Bench:
     """Steps of each variant."""
     threads: int = 2
     """CPU threads."""
+    record: bool = False
+    """Write the table into BENCHMARKS.md."""
 
 
 def main(bench: Bench) -> None:
@@ -36,6 +40,7 @@ def main(bench: Bench) -> None:
     task = TASKS.build("haystack")
     shape = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=task.model_n_ctx, d_vocab=task.d_vocab)
     kernels: tuple[Literal["torch", "native"], ...] = ("torch", "native")
+    rows = []
     for kernel in kernels:
         plain = TrainConfig(kernel=kernel, threads=bench.threads, evaluate_examples=16)
         penalised = dataclasses.replace(plain, interventions=(EntropyPenalty(target=0.5),))
@@ -55,6 +60,9 @@ def main(bench: Bench) -> None:
         for name, times in seconds.items():
             ms, ratio = (1e3 * medians[name], 1e3 * min(times)), medians[name] / medians["plain"]
             print(f"{kernel:7} {name:16} median {ms[0]:7.1f} ms, least {ms[1]:7.1f} ms, {ratio:.2f} x")
+            rows.append({"Kernel": kernel, "Step": name, "ms": f"{ms[0]:.1f}", "x plain": f"{ratio:.2f}"})
+    if bench.record:
+        record(__file__, pd.DataFrame(rows))
 
 
 if __name__ == "__main__":

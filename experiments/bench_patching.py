@@ -1,13 +1,14 @@
 """How long activation patching and edge attribution take: this package against TransformerLens.
 
-    python experiments/bench_patching.py [--repeats 5] [--threads 2] [--big]
+    python experiments/bench_patching.py [--repeats 5] [--threads 2] [--big] [--record]
 
 One script, variants interleaved, median and minimum. Patching: heads x positions of a haystack model (2 layers, 4
 heads, 63 positions), 64 pairs, against `transformer_lens.patching`. Edge attribution: all edges of that model and,
 with --big, of a model shaped like GPT-2 small (12 layers, d_model 768), against upstream's `attribution_patch`, whose
 scores a position are summed; with --big also the memory that ours needs for 16, 64 and 256 pairs, in processes of
 their own. Then a faithfulness curve of 20 sizes with 5 random circuits each. Every comparison also checks that both
-agree. The last line is JSON: the medians of the first comparison, in seconds.
+agree. The last line is JSON: the medians of the first comparison, in seconds. `--record` writes all of it, with
+--big, into BENCHMARKS.md.
 """
 
 import gc
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pandas as pd
 import torch
 import tyro
 from torch import Tensor
@@ -30,6 +32,7 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch import METRICS, circuit_curve, edge_attribution, patched_values
 from procpre_interp.train.process import run_threads
+from procpre_interp.views.benchmarks import record as record_table
 
 SMALL = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=100, d_vocab=256)
 GPT2_SMALL = ModelConfig(n_layers=12, n_heads=12, d_model=768, n_ctx=100, d_vocab=256)
@@ -132,8 +135,8 @@ def one_position(pairs: Pairs) -> Pairs:
     return pairs[pairs.positions == position]
 
 
-def attribution(config: ModelConfig, pairs: Pairs, repeats: int) -> None:
-    """Both ways to score all edges, then the peak memory of ours for several numbers of pairs."""
+def attribution(config: ModelConfig, pairs: Pairs, repeats: int) -> dict[str, str]:
+    """Both ways to score all edges, as a row of the page."""
     model = model_of(config)
     ours = edge_attribution(model, pairs)
     theirs = upstream_edges(model, pairs)
@@ -144,10 +147,22 @@ def attribution(config: ModelConfig, pairs: Pairs, repeats: int) -> None:
     print(f"edges: {about}, {len(ours)} edges, {len(pairs)} pairs; largest difference {difference:.1e} of the largest")
     if difference > 1e-3:
         raise ValueError(f"edge scores differ by {difference} of the largest")
-    interleaved(
+    medians = interleaved(
         {"ours": lambda: edge_attribution(model, pairs), "transformer_lens": lambda: upstream_edges(model, pairs)},
         repeats,
     )
+    return compared(f"EAP: {about}, {len(ours):,} edges, {len(pairs)} pairs", medians)
+
+
+def compared(what: str, medians: Mapping[str, float]) -> dict[str, str]:
+    """A row of the page: seconds of both."""
+    ours, theirs = medians["ours"], medians["transformer_lens"]
+    return {
+        "What": what,
+        "Ours": f"{ours:.3f} s",
+        "TransformerLens": f"{theirs:.2f} s",
+        "Ratio": f"{theirs / ours:.0f}",
+    }
 
 
 def peak_megabytes(config: ModelConfig, n_pairs: int) -> float:
@@ -166,22 +181,31 @@ def _peak_memory(config: ModelConfig, n_pairs: int) -> float:
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def main(repeats: int = 5, threads: int = 2, big: bool = False) -> None:
+def main(repeats: int = 5, threads: int = 2, big: bool = False, record: bool = False) -> None:
     """Compare, print, and end in one line of JSON."""
+    if record and not big:
+        raise ValueError("--record writes one table of all comparisons; give --big too")
     with run_threads(threads):
         model, pairs = model_of(SMALL), pairs_of(64)
         found = patching(model, pairs, repeats)
-        attribution(SMALL, one_position(pairs_of(400))[:8], min(repeats, 3))
+        rows = [compared(f"z of 8 heads at 63 positions patched, {len(pairs)} pairs", found)]
+        rows.append(attribution(SMALL, one_position(pairs_of(400))[:8], min(repeats, 3)))
         if big:
-            attribution(GPT2_SMALL, one_position(pairs_of(100, max_pairs=7))[:4], 2)
+            rows.append(attribution(GPT2_SMALL, one_position(pairs_of(100, max_pairs=7))[:4], 2))
         for n_pairs in (16, 64, 256) if big and Path("/proc/self/clear_refs").exists() else ():
             peak = peak_megabytes(GPT2_SMALL, n_pairs)
             print(f"edges: GPT-2 small's shape, {n_pairs} pairs of 17 tokens: peak of the process {peak:.0f} MB")
+            rows.append({"What": f"EAP: GPT-2 small's shape, peak memory, {n_pairs} pairs", "Ours": f"{peak:,.0f} MB"})
         scores = edge_attribution(model, pairs)
         started = time.perf_counter()
         circuit_curve(model, pairs, scores, n_random=5, generator=stream(0, "random"))
         seconds = time.perf_counter() - started
         print(f"circuit curve of 20 sizes, with complements and 5 random circuits each: {seconds:.1f} s")
+        rows.append(
+            {"What": "circuit curve: 20 sizes, complements, 5 random circuits each", "Ours": f"{seconds:.1f} s"}
+        )
+    if record:
+        record_table(__file__, pd.DataFrame(rows).fillna(""))
     print(json.dumps({name: round(seconds, 4) for name, seconds in found.items()}))
 
 

@@ -1,9 +1,10 @@
 """How long a sweep takes as a user meets it: 60 phase-2 runs from given parents, start-up included.
 
-    python experiments/bench_sweep.py [--workers 2]
+    python experiments/bench_sweep.py [--workers 2] [--record]
 
 Haystack, 2,000 steps of batch 250, nine transfers and no pretraining x six replicates. The parents are trained first, a
-few steps each, and not timed; the sweep is then one `procpre-interp sweep` command in a process of its own.
+few steps each, and not timed; the sweep is then one `procpre-interp sweep` command in a process of its own. `--record`
+writes its time into BENCHMARKS.md.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 import tyro
 
 from procpre_interp.core.children import child_environment
@@ -22,11 +24,12 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep
 from procpre_interp.sweep.config import Grid
 from procpre_interp.sweep.plan import plan
+from procpre_interp.views.benchmarks import record as record_table
 
 SELECTORS = ("attn", "mlp", "ln", "attn+ln", "mlp+ln", "all", "blocks.0", "blocks.1", "blocks.0.attn")
 
 
-def main(workers: int = 2, steps: int = 2000, replicates: int = 6) -> None:
+def main(workers: int = 2, steps: int = 2000, replicates: int = 6, record: bool = False) -> None:
     """Make the parents, time the sweep, and print runs and seconds."""
     cheap = PROTOCOLS["cheap"]
     protocol = dataclasses.replace(
@@ -50,6 +53,9 @@ def main(workers: int = 2, steps: int = 2000, replicates: int = 6) -> None:
         seconds = time.perf_counter() - started
         runs = len(set(planned.cells["run"]))
     print(f"{runs} runs of {steps} steps, {workers} workers: {seconds:.0f} s, {seconds / runs:.1f} s a run")
+    if record:
+        row = {"What": f"{runs} runs of {steps:,} steps of batch {protocol.phase2.batch_size}, {workers} workers"}
+        record_table(__file__, pd.DataFrame([row | {"s": f"{seconds:.0f}", "s a run": f"{seconds / runs:.1f}"}]))
 
 
 if __name__ == "__main__":

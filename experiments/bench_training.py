@@ -1,6 +1,6 @@
 """How long a training step takes: this package against Hugging Face and TransformerLens, on the same work.
 
-    python experiments/bench_training.py [--repeats 9] [--threads 2] [--only d16 dyck d64 d256]
+    python experiments/bench_training.py [--repeats 9] [--threads 2] [--only d16 dyck d64 d256] [--record]
 
 A step is forward, masked cross-entropy, backward, clipping and AdamW, on a batch that exists already; all variants
 start from the same weights, and the first loss of each is compared. Variants are interleaved, since the machine's own
@@ -10,19 +10,21 @@ is that of the sum of their throughput.
 
 The share of the peak is useful operations a second (see `useful_flops`) over the best rate of a 1024 x 1024 float32
 matrix product of torch with as many threads, measured in between. The last line is JSON: the times and the peak.
+`--record` writes the medians into BENCHMARKS.md; it takes all settings.
 """
 
 import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Literal
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 import tyro
@@ -36,11 +38,23 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.model.checkpoint import to_bridge, to_huggingface
 from procpre_interp.train import TrainConfig, Trainer
 from procpre_interp.train.process import run_threads
+from procpre_interp.views.benchmarks import record as record_table
 
 Step = Callable[[], float]
 """Takes one training step and returns its loss, in nats."""
 
 Key = Literal["d16", "dyck", "d64", "d256"]
+Results = dict[Key, dict[str, dict[str, float]]]
+"""Setting -> variant -> median_ms and min_ms."""
+
+TITLES = {
+    "huggingface": "Hugging Face, ms",
+    "transformer_lens": "TransformerLens, ms",
+    "torch": "torch kernel, ms",
+    "native": "native kernel, ms",
+    "native x2": "native in two processes, ms a batch",
+}
+"""Variant -> what its column is called in BENCHMARKS.md."""
 
 GOALS = (
     ("d16", "native", "huggingface", 14.0),
@@ -49,10 +63,8 @@ GOALS = (
     ("dyck", "native", "huggingface", 2.5),
 )
 """Setting, variant, the variant that it is compared with, and how many times as fast it should be (medians)."""
-
 USUAL = ("huggingface", "transformer_lens", "torch")
 """Variants that do every setting."""
-
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -222,33 +234,52 @@ def measure(key: Key, repeats: int, threads: int) -> tuple[dict[str, list[float]
     return times, 2 * 1024**3 / min(products) / 1e6
 
 
-def milliseconds(action: Callable[[], Any]) -> float:
+def milliseconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return 1000 * (time.perf_counter() - started)
 
 
-def main(repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = ("d16", "dyck", "d64", "d256")) -> None:
+def main(
+    repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = ("d16", "dyck", "d64", "d256"), record: bool = False
+) -> None:
     """Measure each setting in a process of its own, where the allocator keeps nothing of another's."""
+    if record and set(only) != set(settings()):
+        raise ValueError("--record writes one table of all settings, so it takes all of them")
     console = Console(highlight=False, markup=False)
-    results: dict[str, dict[str, Any]] = {}
+    results: Results = {}
+    peaks: dict[Key, float] = {}
     for key in only:
         setting = settings()[key]
         with safe_spawn(), ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
-            times, peak = pool.submit(measure, key, repeats, setting.threads or threads).result()
+            times, peaks[key] = pool.submit(measure, key, repeats, setting.threads or threads).result()
         results[key] = {
             name: {"median_ms": round(statistics.median(values), 2), "min_ms": round(min(values), 2)}
             for name, values in times.items()
         }
         flops = useful_flops(setting.model, setting.batch)
-        console.print(results_table(key, setting, results[key], flops, peak))
-        results[key]["peak_gflops"] = round(peak, 1)
-    for key, name, other, goal in GOALS:
-        if key in results:
-            ratio = results[key][other]["median_ms"] / results[key][name]["median_ms"]
-            outcome = "reached" if ratio >= goal else "missed"
-            console.print(f"{key}: {name} is {ratio:.1f} x {other} (goal {goal:g}: {outcome})")
-    print(json.dumps(results))
+        console.print(results_table(key, setting, results[key], flops, peaks[key]))
+    for key, name, other, goal in (each for each in GOALS if each[0] in results):
+        ratio = results[key][other]["median_ms"] / results[key][name]["median_ms"]
+        outcome = "reached" if ratio >= goal else "missed"
+        console.print(f"{key}: {name} is {ratio:.1f} x {other} (goal {goal:g}: {outcome})")
+    if record:
+        record_table(__file__, recorded_table(results, peaks, threads))
+    print(json.dumps({key: {**found, "peak_gflops": round(peaks[key], 1)} for key, found in results.items()}))
+
+
+def recorded_table(results: Results, peaks: Mapping[Key, float], threads: int) -> pd.DataFrame:
+    """One row per setting: median milliseconds of each variant, and the fastest of ours beside Hugging Face."""
+    rows = []
+    for key, found in results.items():
+        setting, medians = settings()[key], {name: ms["median_ms"] for name, ms in found.items()}
+        fastest = min(set(medians) - set(USUAL[:2]), key=medians.__getitem__)
+        share = useful_flops(setting.model, setting.batch) / medians[fastest] / 1e6 / peaks[key]
+        row = {"Setting": setting.title, "Threads": str(setting.threads or threads)}
+        row |= {title: f"{medians[name]:.1f}" if name in medians else "" for name, title in TITLES.items()}
+        row["Fastest of ours"] = f"{fastest}, {medians['huggingface'] / medians[fastest]:.1f} x Hugging Face"
+        rows.append(row | {"% of the peak of torch's product": f"{100 * share:.0f}"})
+    return pd.DataFrame(rows)
 
 
 def results_table(key: str, setting: Setting, results: dict[str, dict[str, float]], flops: float, peak: float) -> Table:

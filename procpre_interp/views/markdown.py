@@ -1,8 +1,8 @@
 """Markdown pages with generated tables: what stands between two markers is made anew, the rest is kept.
 
-    <!-- table: claims dyck_teaches_recall attention_carries_the_gain -->
-    | Claim | ... |
-    <!-- end -->
+<!-- table: claims dyck_teaches_recall attention_carries_the_gain -->
+| Claim | ... |
+<!-- end -->
 """
 
 import re
