@@ -56,7 +56,7 @@ TITLES = {
 }
 """Variant -> what its column is called in BENCHMARKS.md."""
 
-GOALS = (
+GOALS: tuple[tuple[Key, str, str, float], ...] = (
     ("d16", "native", "huggingface", 14.0),
     ("d16", "native", "torch", 3.0),
     ("d16", "native x2", "huggingface", 18.0),

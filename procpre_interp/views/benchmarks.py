@@ -27,6 +27,7 @@ def record(script: str, table: pd.DataFrame) -> Path:
 
 def measured_on(about: dict[str, Any]) -> str:
     """Day, commit, processor and version of torch of a measurement: "2026-11-28, 1a2b3c4, AMD EPYC ..., 2 cores"."""
-    commit = str(about["git_commit"] or "no checkout")[:7] + (" with changes" if about["git_dirty"] else "")
+    commit = about["git_commit"][:7] if about["git_commit"] else "no checkout"
+    commit += " with changes" if about["git_dirty"] else ""
     torch = about["packages"]["torch"]
     return f"{about['started'][:10]}, {commit}, {about['cpu']}, {about['cores']} cores, torch {torch}:"
