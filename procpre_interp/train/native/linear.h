@@ -1,80 +1,107 @@
-// Matrix products of a few rows, in registers: R rows times C vectors of columns are accumulated at a time.
+// Matrix products with the tokens of a group along the vector lanes: activations are [features][stride], a row per
+// feature and a column per token. Sums stay in registers until they are whole.
 #pragma once
 
 #include "vector.h"
 
 constexpr int ACCUMULATORS = W == 16 ? 16 : 8;  // half of the registers of the target
 
-enum class Result { set, add };
-
-// y[r, :] = sum over i < inner of x(r, i) A[i, :] (+ bias), for R rows and C vectors of columns; `add`: on top of y.
-// x(r, i) is x[r * x_row + i * x_step], so that x can be read as its transpose; A and y have rows of `out`.
-template <int R, int C, Result result>
-INLINE void product_block(const float* x, int x_row, int x_step, int inner, const float* A, const float* bias, float* y,
-                          int out) {
+// y[r, :] = base[r, :] + sum over i < inner of x(r, i) A[i, :], for R rows and C vectors of columns; `base` gives the
+// vectors that sums start from, and `finish` takes the whole sums: both are called with r and c.
+// x(r, i) is x[r * x_row + i * x_step], so that x can be read as its transpose; rows of A are a_row apart.
+template <int R, int C, class Base, class Finish>
+INLINE void product_block(const float* x, int x_row, int x_step, int inner, const float* A, int a_row, const Base& base,
+                          const Finish& finish) {
     vec sum[R][C];
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) {
-            sum[r][c] = bias ? load(bias + c * W) : vec{};
-            if (result == Result::add) sum[r][c] += load(y + r * out + c * W);
-        }
+        for (int c = 0; c < C; c++) sum[r][c] = base(r, c);
     for (int i = 0; i < inner; i++) {
         vec a[C];
-        for (int c = 0; c < C; c++) a[c] = load(A + i * out + c * W);
+        for (int c = 0; c < C; c++) a[c] = load(A + i * a_row + c * W);
         for (int r = 0; r < R; r++) {
             const vec x_ri = broadcast(x[r * x_row + i * x_step]);
             for (int c = 0; c < C; c++) sum[r][c] += x_ri * a[c];
         }
     }
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) store(y + r * out + c * W, sum[r][c]);
+        for (int c = 0; c < C; c++) finish(r, c, sum[r][c]);
 }
 
-// All rows of C vectors of columns: R at a time, then R / 2, ... 1.
-template <int R, int C, Result result>
-INLINE void linear_rows(const float* x, int in, const float* A, const float* bias, float* y, int out, int n) {
-    int t = 0;
-    for (; t + R <= n; t += R) product_block<R, C, result>(x + t * in, in, 1, in, A, bias, y + t * out, out);
-    if constexpr (R > 1)
-        if (t < n) linear_rows<R / 2, C, result>(x + t * in, in, A, bias, y + t * out, out, n - t);
-}
+// A matrix that a product reads: A(o, i) = data[o * out_step + i * in_step].
+struct Matrix {
+    const float* data;
+    int out_step, in_step;
+};
 
-template <int C, Result result>
-INLINE int linear_columns(const float* x, int in, const float* A, const float* bias, float* y, int out, int n, int c) {
-    for (; c + C * W <= out; c += C * W)
-        linear_rows<ACCUMULATORS / C, C, result>(x, in, A + c, bias ? bias + c : nullptr, y + c, out, n);
-    return c;
-}
-
-// y = x A + bias.   x [n][in], A [in][out], bias [out] or null, y [n][out]; out is a multiple of W.
-template <Result result = Result::set>
-INLINE void linear(const float* x, int in, const float* A, const float* bias, float* y, int out, int n) {
-    int c = linear_columns<4, result>(x, in, A, bias, y, out, n, 0);
-    c = linear_columns<2, result>(x, in, A, bias, y, out, n, c);
-    linear_columns<1, result>(x, in, A, bias, y, out, n, c);
-}
-
-template <int C>
-INLINE int gradient_columns(const float* x, int in, const float* dy, int out, int n, float* dA, int c) {
+// C vectors of tokens, all outputs; then the rest of the tokens, fewer at a time.
+template <int C, class Base, class Finish>
+INLINE void linear_tokens(Matrix A, int in, const float* x, int out, int stride, int t, int n, const Base& base,
+                          const Finish& finish) {
     constexpr int R = ACCUMULATORS / C;
-    for (; c + C * W <= out; c += C * W)
-        for (int i = 0; i < in; i += R)
-            product_block<R, C, Result::add>(x + i, 1, in, n, dy + c, nullptr, dA + i * out + c, out);
+    for (; t + C * W <= n; t += C * W)
+        for (int o = 0; o < out; o += R)
+            product_block<R, C>(
+                A.data + o * A.out_step, A.out_step, A.in_step, in, x + t, stride,
+                [&](int r, int c) { return base(o + r, (o + r) * stride + t + c * W); },
+                [&](int r, int c, vec sum) { finish((o + r) * stride + t + c * W, sum); });
+    if constexpr (C > 1)
+        if (t < n) linear_tokens<C / 2>(A, in, x, out, stride, t, n, base, finish);
+}
+
+// sum_i A(o, i) x[i, t] for outputs o and tokens t < n, rounded up to whole vectors. `base(o, at)` is what is added to
+// output o, and `finish(at, sum)` takes the sum, where at = o * stride + t.   x [in][stride]; out is a multiple of
+// ACCUMULATORS
+template <class Base, class Finish>
+INLINE void linear(Matrix A, int in, const float* x, int out, int stride, int n, const Base& base, const Finish& finish) {
+    linear_tokens<4>(A, in, x, out, stride, 0, padded(n), base, finish);
+}
+
+// The usual bases: nothing, a bias [out], or a bias on top of what stands in y [out][stride].
+INLINE auto from_zero() {
+    return [](int, int) { return vec{}; };
+}
+INLINE auto from_bias(const float* bias) {
+    return [=](int o, int) { return broadcast(bias[o]); };
+}
+INLINE auto on_top(const float* bias, const float* y) {
+    return [=](int o, int at) { return broadcast(bias[o]) + load(y + at); };
+}
+// The usual end: the sums go to y [out][stride].
+INLINE auto into(float* y) {
+    return [=](int at, vec sum) { store(y + at, sum); };
+}
+
+// dA[f, :] += sum over tokens of y[f, t] x[t, :].   y [features][stride], x [n][columns] with the columns along the
+// lanes, dA [features][columns]; features is a multiple of ACCUMULATORS, columns of W.
+template <int C>
+INLINE int gradient_columns(const float* y, int stride, int features, const float* x, int columns, int n, float* dA,
+                            int c) {
+    constexpr int R = ACCUMULATORS / C;
+    for (; c + C * W <= columns; c += C * W)
+        for (int f = 0; f < features; f += R) {
+            float* block = dA + f * columns + c;
+            product_block<R, C>(
+                y + f * stride, stride, 1, n, x + c, columns, [&](int r, int k) { return load(block + r * columns + k * W); },
+                [&](int r, int k, vec sum) { store(block + r * columns + k * W, sum); });
+        }
     return c;
 }
-
-// dA += x^T dy.   x [n][in], dy [n][out], dA [in][out]; in is a multiple of ACCUMULATORS, out of W.
-INLINE void linear_gradient(const float* x, int in, const float* dy, int out, int n, float* dA) {
-    int c = gradient_columns<4>(x, in, dy, out, n, dA, 0);
-    c = gradient_columns<2>(x, in, dy, out, n, dA, c);
-    gradient_columns<1>(x, in, dy, out, n, dA, c);
+INLINE void linear_gradient(const float* y, int stride, int features, const float* x, int columns, int n, float* dA) {
+    const int c = gradient_columns<4>(y, stride, features, x, columns, n, dA, 0);
+    gradient_columns<1>(y, stride, features, x, columns, n, dA, c);
 }
 
-// db += sum over rows of dy.   dy [n][out], db [out]
-INLINE void bias_gradient(const float* dy, int out, int n, float* db) {
-    for (int c = 0; c < out; c += W) {
-        vec sum = load(db + c);
-        for (int t = 0; t < n; t++) sum += load(dy + t * out + c);
-        store(db + c, sum);
+// db[f] += sum over tokens of dy[f, t].   dy [features][stride], db [features]; features is a multiple of W
+INLINE void bias_gradient(const float* dy, int stride, int features, int n, float* db) {
+    const int last = (n - 1) / W * W;  // what stands beyond the last token does not count
+    const ivec real = lane_numbers() < n - last;
+    for (int f = 0; f < features; f += W) {
+        vec sum[W];
+        for (int r = 0; r < W; r++) {
+            const float* row = dy + (f + r) * stride;
+            sum[r] = real ? load(row + last) : vec{};
+            for (int t = 0; t < last; t += W) sum[r] += load(row + t);
+        }
+        store(db + f, load(db + f) + sums(sum));
     }
 }

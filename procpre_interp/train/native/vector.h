@@ -2,8 +2,12 @@
 // the same source gives AVX-512, AVX2, SSE and ARM NEON.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <utility>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int W = 16;
@@ -16,13 +20,36 @@ constexpr int W = 4;
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef std::int32_t ivec __attribute__((vector_size(4 * W)));
 typedef float unaligned_vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
+typedef float quad __attribute__((vector_size(16)));
+typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 #define INLINE inline __attribute__((always_inline))
 
 INLINE vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
 INLINE void store(float* p, vec x) { *reinterpret_cast<unaligned_vec*>(p) = x; }
 INLINE vec broadcast(float x) { return vec{} + x; }
+INLINE quad load_quad(const float* p) { return *reinterpret_cast<const unaligned_quad*>(p); }
+INLINE void store(float* p, quad x) { *reinterpret_cast<unaligned_quad*>(p) = x; }
+
+// The larger, or smaller, of each pair of lanes; y where x is NaN or y is. 1 / x to 3e-7 of the value, for x whose
+// inverse is no denormal number.
+#if defined(__AVX512F__)
+INLINE vec maximum(vec x, vec y) { return _mm512_max_ps(x, y); }
+INLINE vec minimum(vec x, vec y) { return _mm512_min_ps(x, y); }
+INLINE vec square_root(vec x) { return _mm512_sqrt_ps(x); }
+INLINE vec reciprocal(vec x) {
+    const vec guess = _mm512_rcp14_ps(x);  // to 2^-14, which a step of Newton's method squares
+    return guess * (2.0f - x * guess);
+}
+#else
 INLINE vec maximum(vec x, vec y) { return x > y ? x : y; }
+INLINE vec minimum(vec x, vec y) { return x < y ? x : y; }
+INLINE vec square_root(vec x) {
+    for (int lane = 0; lane < W; lane++) x[lane] = std::sqrt(x[lane]);
+    return x;
+}
+INLINE vec reciprocal(vec x) { return 1.0f / x; }
+#endif
 constexpr int padded(int n) { return (n + W - 1) / W * W; }
 
 template <int... I>
@@ -77,6 +104,16 @@ INLINE vec sums(vec (&x)[W]) {
     }
 }
 
+// Likewise the largest of the lanes of x[i].
+template <int S = 1>
+INLINE vec maxima(vec (&x)[W]) {
+    if constexpr (S == W) return x[0];
+    else {
+        for (int r = 0; r < W; r += 2 * S) x[r] = maximum(low<S>(x[r], x[r + S]), high<S>(x[r], x[r + S]));
+        return maxima<2 * S>(x);
+    }
+}
+
 // The sum, or the largest, of all lanes, in every lane.
 template <int S = 1>
 INLINE vec sum_everywhere(vec x) {
@@ -89,10 +126,9 @@ INLINE vec maximum_everywhere(vec x) {
     else return maximum_everywhere<2 * S>(maximum(low<S>(x, x), high<S>(x, x)));
 }
 
-// 2^x for x <= 126, to 2e-7 of the value; below 2^-100 it stays there, so that no product becomes a denormal
-// number, which costs a hundred cycles.
+// 2^x for x <= 126, to 2e-7 of the value; 0 below 2^-100, so that no product becomes a denormal number, which costs a
+// hundred cycles. NaN stays NaN.
 INLINE vec exp2(vec x) {
-    x = x < -100.0f ? broadcast(-100.0f) : x;  // NaN stays NaN
     const vec round_to_integer = broadcast(0x1.8p23f);  // adding it leaves no bits for the fraction
     const vec shifted = x + round_to_integer;
     const vec f = x - (shifted - round_to_integer);  // in [-1/2, 1/2]
@@ -103,7 +139,8 @@ INLINE vec exp2(vec x) {
     p = p * f + 0.24022242426872253f;
     p = p * f + 0.6931470036506653f;
     p = p * f + 1.0f;
-    return (vec)((ivec)p + ((ivec)shifted << 23));  // the integer part goes to the exponent
+    const vec power = (vec)((ivec)p + ((ivec)shifted << 23));  // the integer part goes to the exponent
+    return x < -100.0f ? vec{} : power;
 }
 
 constexpr float LOG2_E = 1.44269504088896341f;

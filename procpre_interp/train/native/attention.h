@@ -1,0 +1,158 @@
+// Causal attention of one sequence, and its gradient. Keys lie along the lanes: K^T and V^T are rows of the group's
+// arrays, [D][stride], begun at the sequence's first token; what stands beyond its last one is finite and weighs nothing.
+//
+// Scores are q k / sqrt(d_head) log2(e), since exp2 takes fewer instructions than exp; both factors are in the weights of
+// q. p_j = e_j / sum_k e_k with e_j = 2^(s_j - max s). The pattern keeps e, and inverse_sum the rest: for each query and
+// head, [H][stride]. Queries go through in blocks of Q that share the loads of K^T and V^T, and whose reductions over
+// lanes are done together, as a tree.
+#pragma once
+
+#include <type_traits>
+
+#include "layers.h"
+
+constexpr int QUERIES = 4;
+constexpr float HIDDEN = -1e30f;  // the score of a key that comes after its query
+
+// One number for each of Q queries, which are neighbours in a row.
+template <int Q>
+INLINE auto load_queries(const float* p) {
+    if constexpr (Q == 4) return load_quad(p);
+    else return *p;
+}
+INLINE void store(float* p, float x) { *p = x; }
+
+// Floats of a row of the pattern, for Q queries that share it: the keys up to the last of their positions.
+INLINE int row_length(const int* position, int queries) { return padded(position[queries - 1] + 1); }
+
+// y[j, i] = sum over keys of pattern[head of j][i][key] x[j, key], for Q queries i and all dimensions j.
+// pattern [H][Q][length], x, y [D][stride]
+template <int Q>
+INLINE void weigh_keys(const float* pattern, int length, const float* x, int stride, float* y) {
+    constexpr int DIMENSIONS = W / Q;  // whose sums for Q queries fill a vector
+    for (int j0 = 0; j0 < D; j0 += DIMENSIONS) {
+        vec sum[W]{};
+        for (int s = 0; s < length; s += W)
+            for (int j = 0; j < DIMENSIONS; j++) {
+                const vec k = load(x + (j0 + j) * stride + s);
+                const float* row = pattern + (j0 + j) / D_HEAD * Q * length + s;
+                for (int i = 0; i < Q; i++) sum[j * Q + i] += load(row + i * length) * k;
+            }
+        const vec total = sums(sum);
+        float lanes[W];
+        store(lanes, total);
+        for (int j = 0; j < DIMENSIONS; j++) store(y + (j0 + j) * stride, load_queries<Q>(lanes + j * Q));
+    }
+}
+
+// z = softmax(q K^T) V for Q queries; returns the pattern's end.   q, z [D][stride] from the first query on,
+// pattern [H][Q][row_length], inverse_sum [H][stride]; position [Q] ascending
+template <int Q>
+INLINE float* attend_block(const float* q, const int* position, const float* K, const float* V, int stride, float* pattern,
+                           float* inverse_sum, float* z) {
+    constexpr int ROWS = H * Q, PADDED = padded(ROWS);
+    const int length = row_length(position, Q);
+    const int seen = (position[0] + 1) / W * W;  // keys that every query of the block may see, in whole vectors
+    vec largest[PADDED];
+    for (int r = 0; r < PADDED; r++) largest[r] = broadcast(HIDDEN);
+    for (int s = 0; s < length; s += W)
+        for (int h = 0; h < H; h++) {
+            vec score[Q]{};
+            for (int j = h * D_HEAD; j < (h + 1) * D_HEAD; j++) {
+                const vec k = load(K + j * stride + s);
+                for (int i = 0; i < Q; i++) score[i] += broadcast(q[j * stride + i]) * k;
+            }
+            for (int i = 0; i < Q; i++) {
+                if (s >= seen) score[i] = lane_numbers() <= position[i] - s ? score[i] : broadcast(HIDDEN);
+                largest[h * Q + i] = maximum(largest[h * Q + i], score[i]);
+                store(pattern + (h * Q + i) * length + s, score[i]);
+            }
+        }
+    float top[PADDED], inverse[PADDED];
+    for (int r = 0; r < PADDED; r += W) store(top + r, maxima(reinterpret_cast<vec(&)[W]>(largest[r])));
+    vec total[PADDED]{};
+    for (int s = 0; s < length; s += W)
+        for (int r = 0; r < ROWS; r++) {
+            const vec e = exp2(load(pattern + r * length + s) - top[r]);  // 0 where the score is HIDDEN
+            total[r] += e;
+            store(pattern + r * length + s, e);
+        }
+    for (int r = 0; r < PADDED; r += W) store(inverse + r, 1.0f / sums(reinterpret_cast<vec(&)[W]>(total[r])));
+    for (int h = 0; h < H; h++) store(inverse_sum + h * stride, load_queries<Q>(inverse + h * Q));
+    weigh_keys<Q>(pattern, length, V, stride, z);
+    for (int j = 0; j < D; j++) {
+        const auto inverse = load_queries<Q>(inverse_sum + j / D_HEAD * stride);
+        store(z + j * stride, load_queries<Q>(z + j * stride) * inverse);
+    }
+    return pattern + Q * H * length;
+}
+
+// With z = P V, P = softmax(S) and dP = dz V^T: dS = P (dP - sum_k P dP). The sum over keys is dz . z, which costs
+// D_HEAD products and no second pass. Then dq = dS K, dK += dS^T q, dV += P^T dz. P = e / sum e: the division is taken
+// into dz, so that dS = e (dz' V^T - dz' . z) and dV = e^T dz' with dz' = dz / sum e. dq, dK are those of scores in nats.
+// The gradient of `attend_block`: dq is set, dK and dV are added to. dz becomes dz'; the pattern becomes dS.
+template <int Q>
+INLINE float* attend_block_gradient(const float* q, const int* position, const float* K, const float* V, int stride,
+                                    const float* inverse_sum, const float* z, float* dz, float* pattern, float* dq,
+                                    float* dK, float* dV) {
+    const int length = row_length(position, Q);
+    for (int h = 0; h < H; h++) {
+        const int begin = h * D_HEAD, end = begin + D_HEAD;
+        float along[Q];
+        const auto inverse = load_queries<Q>(inverse_sum + h * stride);
+        auto dz_z = inverse * 0.0f;
+        for (int j = begin; j < end; j++) {
+            const auto scaled = load_queries<Q>(dz + j * stride) * inverse;
+            store(dz + j * stride, scaled);
+            dz_z += scaled * load_queries<Q>(z + j * stride);
+        }
+        store(along, dz_z);
+        for (int s = 0; s < length; s += W) {
+            vec dscore[Q]{}, e[Q];
+            for (int j = begin; j < end; j++) {
+                const vec v = load(V + j * stride + s);
+                for (int i = 0; i < Q; i++) dscore[i] += broadcast(dz[j * stride + i]) * v;
+            }
+            for (int i = 0; i < Q; i++) {
+                float* row = pattern + (h * Q + i) * length + s;
+                e[i] = load(row);
+                dscore[i] = e[i] * (dscore[i] - along[i]);
+                store(row, dscore[i]);
+            }
+            for (int j = begin; j < end; j++) {
+                vec dk = load(dK + j * stride + s), dv = load(dV + j * stride + s);
+                for (int i = 0; i < Q; i++) {
+                    dk += broadcast(q[j * stride + i]) * dscore[i];
+                    dv += broadcast(dz[j * stride + i]) * e[i];
+                }
+                store(dK + j * stride + s, dk);
+                store(dV + j * stride + s, dv);
+            }
+        }
+    }
+    weigh_keys<Q>(pattern, length, K, stride, dq);
+    return pattern + Q * H * length;
+}
+
+// All m queries of a sequence, QUERIES at a time, then singly; returns the pattern's end.
+INLINE float* attend(const float* q, const int* position, int m, const float* K, const float* V, int stride,
+                     float* pattern, float* inverse_sum, float* z) {
+    int i = 0;
+    for (; i + QUERIES <= m; i += QUERIES)
+        pattern = attend_block<QUERIES>(q + i, position + i, K, V, stride, pattern, inverse_sum + i, z + i);
+    for (; i < m; i++) pattern = attend_block<1>(q + i, position + i, K, V, stride, pattern, inverse_sum + i, z + i);
+    return pattern;
+}
+
+INLINE float* attend_gradient(const float* q, const int* position, int m, const float* K, const float* V, int stride,
+                              const float* inverse_sum, const float* z, float* dz, float* pattern, float* dq, float* dK,
+                              float* dV) {
+    int i = 0;
+    for (; i + QUERIES <= m; i += QUERIES)
+        pattern = attend_block_gradient<QUERIES>(q + i, position + i, K, V, stride, inverse_sum + i, z + i, dz + i,
+                                                 pattern, dq + i, dK, dV);
+    for (; i < m; i++)
+        pattern = attend_block_gradient<1>(q + i, position + i, K, V, stride, inverse_sum + i, z + i, dz + i, pattern,
+                                           dq + i, dK, dV);
+    return pattern;
+}
