@@ -26,7 +26,7 @@ INLINE void store(float* p, float x) { *p = x; }
 INLINE int row_length(const int* position, int queries) { return padded(position[queries - 1] + 1); }
 
 // y[j, i] = sum over keys of pattern[head of j][i][key] x[j, key], for Q queries i and all dimensions j.
-// pattern [H][Q][length], x, y [D][stride]
+// pattern [length / W][H][Q][W], x, y [D][stride]
 template <int Q>
 INLINE void weigh_keys(const float* pattern, int length, const float* x, int stride, float* y) {
     constexpr int DIMENSIONS = W / Q;  // whose sums for Q queries fill a vector
@@ -35,8 +35,8 @@ INLINE void weigh_keys(const float* pattern, int length, const float* x, int str
         for (int s = 0; s < length; s += W)
             for (int j = 0; j < DIMENSIONS; j++) {
                 const vec k = load(x + (j0 + j) * stride + s);
-                const float* row = pattern + (j0 + j) / D_HEAD * Q * length + s;
-                for (int i = 0; i < Q; i++) sum[j * Q + i] += load(row + i * length) * k;
+                const float* row = pattern + s * H * Q + (j0 + j) / D_HEAD * Q * W;
+                for (int i = 0; i < Q; i++) sum[j * Q + i] += load(row + i * W) * k;
             }
         const vec total = sums(sum);
         float lanes[W];
@@ -46,7 +46,7 @@ INLINE void weigh_keys(const float* pattern, int length, const float* x, int str
 }
 
 // z = softmax(q K^T) V for Q queries; returns the pattern's end.   q, z [D][stride] from the first query on,
-// pattern [H][Q][row_length], inverse_sum [H][stride]; position [Q] ascending
+// pattern [row_length / W][H][Q][W], inverse_sum [H][stride]; position [Q] ascending
 template <int Q>
 INLINE float* attend_block(const float* q, const int* position, const float* K, const float* V, int stride, float* pattern,
                            float* inverse_sum, float* z) {
@@ -65,7 +65,7 @@ INLINE float* attend_block(const float* q, const int* position, const float* K, 
             for (int i = 0; i < Q; i++) {
                 if (s >= seen) score[i] = lane_numbers() <= position[i] - s ? score[i] : broadcast(HIDDEN);
                 largest[h * Q + i] = maximum(largest[h * Q + i], score[i]);
-                store(pattern + (h * Q + i) * length + s, score[i]);
+                store(pattern + s * ROWS + (h * Q + i) * W, score[i]);
             }
         }
     float top[PADDED], inverse[PADDED];
@@ -73,9 +73,9 @@ INLINE float* attend_block(const float* q, const int* position, const float* K, 
     vec total[PADDED]{};
     for (int s = 0; s < length; s += W)
         for (int r = 0; r < ROWS; r++) {
-            const vec e = exp2(load(pattern + r * length + s) - top[r]);  // 0 where the score is HIDDEN
+            const vec e = exp2(load(pattern + s * ROWS + r * W) - top[r]);  // 0 where the score is HIDDEN
             total[r] += e;
-            store(pattern + r * length + s, e);
+            store(pattern + s * ROWS + r * W, e);
         }
     for (int r = 0; r < PADDED; r += W) store(inverse + r, 1.0f / sums(reinterpret_cast<vec(&)[W]>(total[r])));
     for (int h = 0; h < H; h++) store(inverse_sum + h * stride, load_queries<Q>(inverse + h * Q));
@@ -114,7 +114,7 @@ INLINE float* attend_block_gradient(const float* q, const int* position, const f
                 for (int i = 0; i < Q; i++) dscore[i] += broadcast(dz[j * stride + i]) * v;
             }
             for (int i = 0; i < Q; i++) {
-                float* row = pattern + (h * Q + i) * length + s;
+                float* row = pattern + s * H * Q + (h * Q + i) * W;
                 e[i] = load(row);
                 dscore[i] = e[i] * (dscore[i] - along[i]);
                 store(row, dscore[i]);

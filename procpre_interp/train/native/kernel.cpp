@@ -9,7 +9,7 @@
 namespace {
 
 #ifndef GROUP
-#define GROUP 128
+#define GROUP 256
 #endif
 constexpr int GROUP_TOKENS = GROUP;
 #ifndef TILE_
