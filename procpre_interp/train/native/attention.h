@@ -33,15 +33,15 @@ INLINE void weigh_keys(const float* pattern, int length, const float* x, int str
     for (int j0 = 0; j0 < D; j0 += DIMENSIONS) {
         vec sum[W]{};
         for (int s = 0; s < length; s += W)
-            for (int j = 0; j < DIMENSIONS; j++) {
+            UNROLL for (int j = 0; j < DIMENSIONS; j++) {
                 const vec k = load(x + (j0 + j) * stride + s);
                 const float* row = pattern + s * H * Q + (j0 + j) / D_HEAD * Q * W;
-                for (int i = 0; i < Q; i++) sum[j * Q + i] += load(row + i * W) * k;
+                UNROLL for (int i = 0; i < Q; i++) sum[j * Q + i] += load(row + i * W) * k;
             }
         const vec total = sums(sum);
         float lanes[W];
         store(lanes, total);
-        for (int j = 0; j < DIMENSIONS; j++) store(y + (j0 + j) * stride, load_queries<Q>(lanes + j * Q));
+        UNROLL for (int j = 0; j < DIMENSIONS; j++) store(y + (j0 + j) * stride, load_queries<Q>(lanes + j * Q));
     }
 }
 
@@ -54,15 +54,15 @@ INLINE float* attend_block(const float* q, const int* position, const float* K, 
     const int length = row_length(position, Q);
     const int seen = (position[0] + 1) / W * W;  // keys that every query of the block may see, in whole vectors
     vec largest[PADDED];
-    for (int r = 0; r < PADDED; r++) largest[r] = broadcast(HIDDEN);
+    UNROLL for (int r = 0; r < PADDED; r++) largest[r] = broadcast(HIDDEN);
     for (int s = 0; s < length; s += W)
-        for (int h = 0; h < H; h++) {
+        UNROLL for (int h = 0; h < H; h++) {
             vec score[Q]{};
-            for (int j = h * D_HEAD; j < (h + 1) * D_HEAD; j++) {
+            UNROLL for (int j = h * D_HEAD; j < (h + 1) * D_HEAD; j++) {
                 const vec k = load(K + j * stride + s);
-                for (int i = 0; i < Q; i++) score[i] += broadcast(q[j * stride + i]) * k;
+                UNROLL for (int i = 0; i < Q; i++) score[i] += broadcast(q[j * stride + i]) * k;
             }
-            for (int i = 0; i < Q; i++) {
+            UNROLL for (int i = 0; i < Q; i++) {
                 if (s >= seen) score[i] = lane_numbers() <= position[i] - s ? score[i] : broadcast(HIDDEN);
                 largest[h * Q + i] = maximum(largest[h * Q + i], score[i]);
                 store(pattern + s * ROWS + (h * Q + i) * W, score[i]);
@@ -72,15 +72,15 @@ INLINE float* attend_block(const float* q, const int* position, const float* K, 
     for (int r = 0; r < PADDED; r += W) store(top + r, maxima(reinterpret_cast<vec(&)[W]>(largest[r])));
     vec total[PADDED]{};
     for (int s = 0; s < length; s += W)
-        for (int r = 0; r < ROWS; r++) {
+        UNROLL for (int r = 0; r < ROWS; r++) {
             const vec e = exp2(load(pattern + s * ROWS + r * W) - top[r]);  // 0 where the score is HIDDEN
             total[r] += e;
             store(pattern + s * ROWS + r * W, e);
         }
     for (int r = 0; r < PADDED; r += W) store(inverse + r, 1.0f / sums(reinterpret_cast<vec(&)[W]>(total[r])));
-    for (int h = 0; h < H; h++) store(inverse_sum + h * stride, load_queries<Q>(inverse + h * Q));
+    UNROLL for (int h = 0; h < H; h++) store(inverse_sum + h * stride, load_queries<Q>(inverse + h * Q));
     weigh_keys<Q>(pattern, length, V, stride, z);
-    for (int j = 0; j < D; j++) {
+    UNROLL for (int j = 0; j < D; j++) {
         const auto inverse = load_queries<Q>(inverse_sum + j / D_HEAD * stride);
         store(z + j * stride, load_queries<Q>(z + j * stride) * inverse);
     }
@@ -96,12 +96,12 @@ INLINE float* attend_block_gradient(const float* q, const int* position, const f
                                     const float* inverse_sum, const float* z, float* dz, float* pattern, float* dq,
                                     float* dK, float* dV) {
     const int length = row_length(position, Q);
-    for (int h = 0; h < H; h++) {
+    UNROLL for (int h = 0; h < H; h++) {
         const int begin = h * D_HEAD, end = begin + D_HEAD;
         float along[Q];
         const auto inverse = load_queries<Q>(inverse_sum + h * stride);
         auto dz_z = inverse * 0.0f;
-        for (int j = begin; j < end; j++) {
+        UNROLL for (int j = begin; j < end; j++) {
             const auto scaled = load_queries<Q>(dz + j * stride) * inverse;
             store(dz + j * stride, scaled);
             dz_z += scaled * load_queries<Q>(z + j * stride);
@@ -109,19 +109,19 @@ INLINE float* attend_block_gradient(const float* q, const int* position, const f
         store(along, dz_z);
         for (int s = 0; s < length; s += W) {
             vec dscore[Q]{}, e[Q];
-            for (int j = begin; j < end; j++) {
+            UNROLL for (int j = begin; j < end; j++) {
                 const vec v = load(V + j * stride + s);
-                for (int i = 0; i < Q; i++) dscore[i] += broadcast(dz[j * stride + i]) * v;
+                UNROLL for (int i = 0; i < Q; i++) dscore[i] += broadcast(dz[j * stride + i]) * v;
             }
-            for (int i = 0; i < Q; i++) {
+            UNROLL for (int i = 0; i < Q; i++) {
                 float* row = pattern + s * H * Q + (h * Q + i) * W;
                 e[i] = load(row);
                 dscore[i] = e[i] * (dscore[i] - along[i]);
                 store(row, dscore[i]);
             }
-            for (int j = begin; j < end; j++) {
+            UNROLL for (int j = begin; j < end; j++) {
                 vec dk = load(dK + j * stride + s), dv = load(dV + j * stride + s);
-                for (int i = 0; i < Q; i++) {
+                UNROLL for (int i = 0; i < Q; i++) {
                     dk += broadcast(q[j * stride + i]) * dscore[i];
                     dv += broadcast(dz[j * stride + i]) * e[i];
                 }

@@ -24,6 +24,8 @@ typedef float quad __attribute__((vector_size(16)));
 typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 #define INLINE inline __attribute__((always_inline))
+// Unrolls the next loop, so that what it indexes can be in registers.
+#define UNROLL _Pragma("GCC unroll 16")
 
 INLINE vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
 INLINE void store(float* p, vec x) { *reinterpret_cast<unaligned_vec*>(p) = x; }
