@@ -20,15 +20,15 @@ static_assert(D % 16 == 0 && F % 16 == 0 && D % H == 0);
 INLINE void normalise(const float* x, float epsilon, float* z, float* inverse_std, int stride, int n) {
     for (int t = 0; t < n; t += W) {
         vec total{}, squares{};
-        for (int c = 0; c < D; c++) total += load(x + c * stride + t);
+        UNROLL for (int c = 0; c < D; c++) total += load(x + c * stride + t);
         const vec mean = total * (1.0f / D);
-        for (int c = 0; c < D; c++) {
+        UNROLL for (int c = 0; c < D; c++) {
             const vec centred = load(x + c * stride + t) - mean;
             squares += centred * centred;
         }
         const vec r = 1.0f / square_root(squares * (1.0f / D) + epsilon);
         store(inverse_std + t, r);
-        for (int c = 0; c < D; c++) store(z + c * stride + t, (load(x + c * stride + t) - mean) * r);
+        UNROLL for (int c = 0; c < D; c++) store(z + c * stride + t, (load(x + c * stride + t) - mean) * r);
     }
 }
 
@@ -38,13 +38,13 @@ INLINE void normalise_gradient(const float* dz, const float* z, const float* inv
                                int stride, int n) {
     for (int t = 0; t < n; t += W) {
         vec total{}, along{};
-        for (int c = 0; c < D; c++) {
+        UNROLL for (int c = 0; c < D; c++) {
             const vec g = load(dz + c * stride + t);
             total += g;
             along += g * load(z + c * stride + t);
         }
         const vec r = load(inverse_std + t), mean = total * (1.0f / D), slope = along * (1.0f / D);
-        for (int c = 0; c < D; c++) {
+        UNROLL for (int c = 0; c < D; c++) {
             const vec d = (load(dz + c * stride + t) - mean - load(z + c * stride + t) * slope) * r;
             store(dx + c * stride + t, base ? load(base + c * stride + t) + d : d);
         }

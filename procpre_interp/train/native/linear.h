@@ -13,18 +13,18 @@ template <int R, int C, class Base, class Finish>
 INLINE void product_block(const float* x, int x_row, int x_step, int inner, const float* A, int a_row, const Base& base,
                           const Finish& finish) {
     vec sum[R][C];
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) sum[r][c] = base(r, c);
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) sum[r][c] = base(r, c);
     for (int i = 0; i < inner; i++) {
         vec a[C];
-        for (int c = 0; c < C; c++) a[c] = load(A + i * a_row + c * W);
-        for (int r = 0; r < R; r++) {
+        UNROLL for (int c = 0; c < C; c++) a[c] = load(A + i * a_row + c * W);
+        UNROLL for (int r = 0; r < R; r++) {
             const vec x_ri = broadcast(x[r * x_row + i * x_step]);
-            for (int c = 0; c < C; c++) sum[r][c] += x_ri * a[c];
+            UNROLL for (int c = 0; c < C; c++) sum[r][c] += x_ri * a[c];
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) finish(r, c, sum[r][c]);
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) finish(r, c, sum[r][c]);
 }
 
 // A matrix that a product reads: A(o, i) = data[o * out_step + i * in_step].
