@@ -58,10 +58,13 @@ class KernelShape:
     n_heads: int
     d_model: int
     d_mlp: int
+    tokens: int
+    """Room for one sequence, or a group of shorter ones: a power of two from 256 on."""
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return f"-DN_HEADS={self.n_heads}", f"-DD_MODEL={self.d_model}", f"-DD_MLP={self.d_mlp}"
+        sizes = {"N_HEADS": self.n_heads, "D_MODEL": self.d_model, "D_MLP": self.d_mlp, "TOKENS": self.tokens}
+        return tuple(f"-D{name}={size}" for name, size in sizes.items())
 
 
 def build(shape: KernelShape, level: Level = "native") -> Path:

@@ -8,17 +8,11 @@
 
 namespace {
 
-#ifndef GROUP
-#define GROUP 256
-#endif
-constexpr int GROUP_TOKENS = GROUP;
-#ifndef TILE_
-#define TILE_ 64
-#endif
-constexpr int TILE = TILE_;
-#ifndef STRIDE
-#define STRIDE (GROUP+16)
-#endif
+// Columns of every buffer: one per token of a group, and what vector loads reach beyond the last. TOKENS is a power of
+// two of at least 256, so the columns of one token lie in different sets of the cache.
+constexpr int STRIDE = TOKENS + 16;
+constexpr int GROUP = 256;  // tokens of a group, unless one sequence has more
+constexpr int TILE = 64;    // tokens that go through the MLP together
 constexpr int LOGIT_ROWS = 16;  // logits of so many positions at a time
 
 // One sequence of a group: n tokens up to its last scored position, in columns `begin` on; the last block is read at m
@@ -37,16 +31,14 @@ struct BlockActivations {
     Buffer z_query, pattern, inverse_sum, z;       // r: [D], see attention.h, [H], [D]
     Buffer z2, inverse_std2, post, slope;          // r: [D], [1], [F], [F]: GELU and its derivative
 
-    BlockActivations(int stride, std::size_t pattern_size)
-        : z1(D * stride), inverse_std1(stride), qkv(QKV * stride), z_query(D * stride), pattern(pattern_size),
-          inverse_sum(H * stride), z(D * stride), z2(D * stride), inverse_std2(stride), post(F * stride),
-          slope(F * stride) {}
+    explicit BlockActivations(std::size_t pattern_size)
+        : z1(D * STRIDE), inverse_std1(STRIDE), qkv(QKV * STRIDE), z_query(D * STRIDE), pattern(pattern_size),
+          inverse_sum(H * STRIDE), z(D * STRIDE), z2(D * STRIDE), inverse_std2(STRIDE), post(F * STRIDE),
+          slope(F * STRIDE) {}
 };
 
 // All that a thread needs for a group, allocated once.
 struct Workspace {
-    static constexpr int stride = STRIDE;
-    int tokens;  // most of a group
     bool every = false;  // whether every token of the group is scored
     std::vector<Sequence> sequences;
     std::vector<int> positions, scored;            // of each column within its sequence; of each read column
@@ -58,20 +50,16 @@ struct Workspace {
     Buffer rows, other_rows, logits;               // [stride][D]: transposed; [LOGIT_ROWS][D]; [LOGIT_ROWS][columns]
 
     explicit Workspace(const Shape& s)
-        : tokens(std::max(s.n_ctx, GROUP_TOKENS)), positions(stride), scored(stride),
-          x(D * stride), x_read(D * stride), x_mid(D * stride), z_final(D * stride), inverse_std_final(stride), dx(D * stride),
-          dx_mid(D * stride), dz(D * stride), dqkv(QKV * stride), dread(D * stride), dpre(F * stride),
-          rows(D * stride), other_rows(D * LOGIT_ROWS), logits(LOGIT_ROWS * s.columns()) {
+        : positions(STRIDE), scored(STRIDE),
+          x(D * STRIDE), x_read(D * STRIDE), x_mid(D * STRIDE), z_final(D * STRIDE), inverse_std_final(STRIDE), dx(D * STRIDE),
+          dx_mid(D * STRIDE), dz(D * STRIDE), dqkv(QKV * STRIDE), dread(D * STRIDE), dpre(F * STRIDE),
+          rows(D * STRIDE), other_rows(D * LOGIT_ROWS), logits(LOGIT_ROWS * s.columns()) {
         // Shorter sequences have fewer keys a token, so that whole ones of n_ctx tokens have most.
         std::size_t keys = 0;
         for (int i = 0; i < s.n_ctx; i++) keys += padded(std::min(i + QUERIES, s.n_ctx));
-        const std::size_t sequences_at_most = (tokens + s.n_ctx - 1) / s.n_ctx;
-        for (int layer = 0; layer < s.n_layers; layer++) blocks.emplace_back(stride, sequences_at_most * keys * H);
+        const std::size_t sequences_at_most = (TOKENS + s.n_ctx - 1) / s.n_ctx;
+        for (int layer = 0; layer < s.n_layers; layer++) blocks.emplace_back(sequences_at_most * keys * H);
     }
-
-    // So many floats that vectors may reach beyond the last token, in an odd number of cache lines: columns of one token
-    // then lie in different sets of the cache.
-    static int columns(int tokens) { return (tokens + 15) / 16 * 16 + ((tokens + 15) / 16 % 2 ? 32 : 16); }
 
     void clear() { sequences.clear(), every = true; }
 
@@ -82,10 +70,10 @@ struct Workspace {
         int count = 0, end = 0;
         for (int t = 0; t < width; t++)
             if (mask[t]) {
-                if (read + count < tokens) scored[read + count] = t;
+                if (read + count < TOKENS) scored[read + count] = t;
                 count++, end = t + 1;
             }
-        if (begin > 0 && begin + end > GROUP_TOKENS) return false;
+        if (begin > 0 && begin + end > GROUP) return false;
         if (count == 0) return true;
         for (int t = 0; t < end; t++) positions[begin + t] = t;
         sequences.push_back({token_ids, targets, begin, end, read, count, row});

@@ -140,7 +140,8 @@ def _pointers(batch: Batch) -> tuple[int, ...]:
 
 
 def _shape(config: ModelConfig) -> KernelShape:
-    return KernelShape(n_heads=config.n_heads, d_model=config.d_model, d_mlp=config.d_hidden)
+    tokens = max(256, 1 << (config.n_ctx - 1).bit_length())  # few sizes, so that few kernels are compiled
+    return KernelShape(n_heads=config.n_heads, d_model=config.d_model, d_mlp=config.d_hidden, tokens=tokens)
 
 
 def _offsets(model: HookedTransformer) -> ctypes.Array[ctypes.c_int64]:
