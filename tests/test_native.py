@@ -272,7 +272,7 @@ def test_only_float32():
 def test_address_and_undefined_behaviour_sanitizers(tmp_path):
     """The kernel's own inputs of the cases above, in a program that stops at the first read or write out of bounds."""
     for d_model, n_heads, d_mlp, level in [(16, 4, 64, "native"), (32, 1, 128, "plain")]:
-        program = build_with_sanitizers(tmp_path, KernelShape(n_heads=n_heads, d_model=d_model, d_mlp=d_mlp), level)
+        program = build_with_sanitizers(tmp_path, KernelShape(n_heads=n_heads, d_model=d_model, d_mlp=d_mlp, tokens=256), level)
         sizes = [(1, 1, 1, 1), (40, 37, 50, 3), (33, 33, 16, 2), (70, 5, 33, 1), (17, 16, 300, 2)]
         for n_ctx, width, d_vocab, threads in sizes:
             for tied in (False, True):

@@ -34,7 +34,7 @@ from procpre_interp.train.native.build import (
 
 pytestmark = pytest.mark.usefixtures("a_compiler")
 
-SHAPE = KernelShape(n_heads=2, d_model=16, d_mlp=16)
+SHAPE = KernelShape(n_heads=2, d_model=16, d_mlp=16, tokens=256)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def replace_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str)
 ASK = """
 import sys
 from procpre_interp.train.native.build import KernelShape, build
-print(build(KernelShape(n_heads=2, d_model=16, d_mlp=16)))
+print(build(KernelShape(n_heads=2, d_model=16, d_mlp=16, tokens=256)))
 """
 
 
@@ -108,7 +108,7 @@ def test_several_processes_build_once(cache, calls):
 
 def test_what_the_code_depends_on_names_the_library(cache, calls, tmp_path, monkeypatch):
     keys = [module._key(SHAPE, "native", compiler())]
-    keys.append(module._key(KernelShape(n_heads=4, d_model=16, d_mlp=16), "native", compiler()))
+    keys.append(module._key(KernelShape(n_heads=4, d_model=16, d_mlp=16, tokens=256), "native", compiler()))
     keys.append(module._key(SHAPE, "plain", compiler()))
     keys.append(module._key(SHAPE, "native", (*compiler(), "-DOTHER")))
     for source in Path(module.__file__).parent.glob("*.[ch]*"):

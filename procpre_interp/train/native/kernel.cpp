@@ -8,9 +8,6 @@
 
 namespace {
 
-// Columns of every buffer: one per token of a group, and what vector loads reach beyond the last. TOKENS is a power of
-// two of at least 256, so the columns of one token lie in different sets of the cache.
-constexpr int STRIDE = TOKENS + 16;
 constexpr int GROUP = 256;  // tokens of a group, unless one sequence has more
 constexpr int TILE = 64;    // tokens that go through the MLP together
 constexpr int LOGIT_ROWS = 16;  // logits of so many positions at a time
@@ -47,7 +44,7 @@ struct Workspace {
     Buffer z_final, inverse_std_final;             // r
     Buffer dx, dx_mid, dz, dqkv, dread;            // [D], r [D], [D], [QKV], r [D]
     Buffer dpre;                                   // r: [F]
-    Buffer rows, other_rows, logits;               // [stride][D]: transposed; [LOGIT_ROWS][D]; [LOGIT_ROWS][columns]
+    Buffer rows, other_rows, logits;               // [STRIDE][D]: transposed; [LOGIT_ROWS][D]; [LOGIT_ROWS][columns]
 
     explicit Workspace(const Shape& s)
         : positions(STRIDE), scored(STRIDE),
@@ -86,7 +83,7 @@ struct Workspace {
     int m() const { return sequences.back().read + sequences.back().m; }
 };
 
-// y[:, i] (+)= x[:, column of the i-th read position], or the other way round.   x, y [D][stride]
+// y[:, i] (+)= x[:, column of the i-th read position], or the other way round.   x, y [D][STRIDE]
 void gather(const Workspace& work, const float* x, float* y) {
     for (const Sequence& q : work.sequences)
         for (int j = 0; j < D; j++)
@@ -100,9 +97,9 @@ void scatter_add(const Workspace& work, const float* y, float* x) {
                 x[j * STRIDE + q.begin + work.scored[q.read + i]] += y[j * STRIDE + q.read + i];
 }
 
-void zero(float* x, int features, int stride, int begin, int end) {
+void zero(float* x, int features, int begin, int end) {
     for (int f = 0; f < features; f++)
-        for (int t = begin; t < end; t += W) store(x + f * stride + t, vec{});
+        for (int t = begin; t < end; t += W) store(x + f * STRIDE + t, vec{});
 }
 
 // ---- One group ------------------------------------------------------------------------------------------------------
@@ -117,19 +114,18 @@ void each_tile(int n, const Work& work) {
 // `all`: the block is read at every token; otherwise at the scored ones, whose columns x then has.
 void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w, const float* P, bool all, Workspace& work,
                    BlockActivations& a) {
-    constexpr int stride = STRIDE;
     const int n = work.n(), m = all ? n : work.m();
-    float *q = a.qkv, *k = a.qkv + D * stride, *v = a.qkv + 2 * D * stride, *x = work.x;
+    float *q = a.qkv, *k = a.qkv + D * STRIDE, *v = a.qkv + 2 * D * STRIDE, *x = work.x;
     const int unread = all ? 0 : D;  // q of every token is not wanted
     each_tile(n, [&](int t, int size) {
-        normalise(work.x + t, s.epsilon, a.z1 + t, a.inverse_std1 + t, stride, size);
-        linear({w.W_QKV + unread * D, D, 1}, D, a.z1 + t, QKV - unread, stride, size, from_bias(w.b_QKV + unread),
-               into(q + unread * stride + t));
+        normalise(work.x + t, s.epsilon, a.z1 + t, a.inverse_std1 + t, size);
+        linear({w.W_QKV + unread * D, D, 1}, D, a.z1 + t, QKV - unread, size, from_bias(w.b_QKV + unread),
+               into(q + unread * STRIDE + t));
     });
-    zero(k, 2 * D, stride, n, n + 1);  // which vectors of keys reach
+    zero(k, 2 * D, n, n + 1);  // which vectors of keys reach
     if (!all) {
         gather(work, a.z1, a.z_query);
-        linear({w.W_QKV, D, 1}, D, a.z_query, D, stride, m, from_bias(w.b_QKV), into(q));
+        linear({w.W_QKV, D, 1}, D, a.z_query, D, m, from_bias(w.b_QKV), into(q));
         gather(work, work.x, work.x_read);
         x = work.x_read;
     }
@@ -137,71 +133,70 @@ void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w,
     for (const Sequence& each : work.sequences) {
         const int read = all ? each.begin : each.read;
         pattern = attend(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
-                         k + each.begin, v + each.begin, stride, pattern, a.inverse_sum + read, a.z + read);
+                         k + each.begin, v + each.begin, pattern, a.inverse_sum + read, a.z + read);
     }
     each_tile(m, [&](int t, int size) {
-        linear({P + o.W_O, 1, D}, D, a.z + t, D, stride, size, on_top(P + o.b_O, x + t), into(work.x_mid + t));
-        normalise(work.x_mid + t, s.epsilon, a.z2 + t, a.inverse_std2 + t, stride, size);
+        linear({P + o.W_O, 1, D}, D, a.z + t, D, size, on_top(P + o.b_O, x + t), into(work.x_mid + t));
+        normalise(work.x_mid + t, s.epsilon, a.z2 + t, a.inverse_std2 + t, size);
         float *post = a.post + t, *slope = a.slope + t;
-        linear({w.W_in, 1, F}, D, a.z2 + t, F, stride, size, from_bias(w.b_in), [&](int at, vec pre) {
+        linear({w.W_in, 1, F}, D, a.z2 + t, F, size, from_bias(w.b_in), [&](int at, vec pre) {
             const Gelu found = gelu(pre);
             store(post + at, found.value);
             store(slope + at, found.slope);
         });
-        linear({P + o.W_out, 1, D}, F, post, D, stride, size, on_top(P + o.b_out, work.x_mid + t), into(work.x + t));
+        linear({P + o.W_out, 1, D}, F, post, D, size, on_top(P + o.b_out, work.x_mid + t), into(work.x + t));
     });
 }
 
 // work.dx: from the gradient of the block's output, at what is read, to that of its input, at every token.
 void block_backward(const BlockOffsets& o, const BlockWeights& w, const float* P, bool all, Workspace& work,
                     const BlockActivations& a, BlockGradient& G) {
-    constexpr int stride = STRIDE;
     const int n = work.n(), m = all ? n : work.m();
     each_tile(m, [&](int t, int size) {
         float *dx = work.dx + t, *dx_mid = work.dx_mid + t, *dz = work.dz + t;
         const float* slope = a.slope + t;
-        transpose(dx, stride, D, size, work.rows, D);
-        linear_gradient(a.post + t, stride, F, work.rows, D, size, G.W_out);
-        bias_gradient(dx, stride, D, size, G.b_out);
-        linear({P + o.W_out, D, 1}, D, dx, F, stride, size, from_zero(),
+        transpose(dx, STRIDE, D, size, work.rows, D);
+        linear_gradient(a.post + t, F, work.rows, D, size, G.W_out);
+        bias_gradient(dx, D, size, G.b_out);
+        linear({P + o.W_out, D, 1}, D, dx, F, size, from_zero(),
                [&](int at, vec dpost) { store(work.dpre + at, dpost * load(slope + at)); });
-        transpose(a.z2 + t, stride, D, size, work.rows, D);
-        linear_gradient(work.dpre, stride, F, work.rows, D, size, G.W_in);
-        bias_gradient(work.dpre, stride, F, size, G.b_in);
-        linear({w.W_in, F, 1}, F, work.dpre, D, stride, size, from_zero(), into(dz));
-        normalise_gradient(dz, a.z2 + t, a.inverse_std2 + t, dx, dx_mid, stride, size);
+        transpose(a.z2 + t, STRIDE, D, size, work.rows, D);
+        linear_gradient(work.dpre, F, work.rows, D, size, G.W_in);
+        bias_gradient(work.dpre, F, size, G.b_in);
+        linear({w.W_in, F, 1}, F, work.dpre, D, size, from_zero(), into(dz));
+        normalise_gradient(dz, a.z2 + t, a.inverse_std2 + t, dx, dx_mid, size);
 
-        transpose(dx_mid, stride, D, size, work.rows, D);
-        linear_gradient(a.z + t, stride, D, work.rows, D, size, G.W_O);
-        bias_gradient(dx_mid, stride, D, size, G.b_O);
-        linear({P + o.W_O, D, 1}, D, dx_mid, D, stride, size, from_zero(), into(dz));
+        transpose(dx_mid, STRIDE, D, size, work.rows, D);
+        linear_gradient(a.z + t, D, work.rows, D, size, G.W_O);
+        bias_gradient(dx_mid, D, size, G.b_O);
+        linear({P + o.W_O, D, 1}, D, dx_mid, D, size, from_zero(), into(dz));
     });
-    const float *q = a.qkv, *k = a.qkv + D * stride, *v = a.qkv + 2 * D * stride;
-    float *dq = work.dqkv, *dk = work.dqkv + D * stride, *dv = work.dqkv + 2 * D * stride;
-    zero(dk, 2 * D, stride, 0, n + W);
+    const float *q = a.qkv, *k = a.qkv + D * STRIDE, *v = a.qkv + 2 * D * STRIDE;
+    float *dq = work.dqkv, *dk = work.dqkv + D * STRIDE, *dv = work.dqkv + 2 * D * STRIDE;
+    zero(dk, 2 * D, 0, n + W);
     float* pattern = a.pattern;
     for (const Sequence& each : work.sequences) {
         const int read = all ? each.begin : each.read;
         pattern = attend_gradient(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
-                                  k + each.begin, v + each.begin, stride, a.inverse_sum + read, a.z + read,
+                                  k + each.begin, v + each.begin, a.inverse_sum + read, a.z + read,
                                   work.dz + read, pattern, dq + read, dk + each.begin, dv + each.begin);
     }
     if (!all) {
-        transpose(a.z_query, stride, D, m, work.rows, D);
-        linear_gradient(dq, stride, D, work.rows, D, m, G.W_QKV);
-        bias_gradient(dq, stride, D, m, G.b_QKV);
-        linear({w.W_QKV_back, 1, D}, D, dq, D, stride, m, from_zero(), into(work.dread));
+        transpose(a.z_query, STRIDE, D, m, work.rows, D);
+        linear_gradient(dq, D, work.rows, D, m, G.W_QKV);
+        bias_gradient(dq, D, m, G.b_QKV);
+        linear({w.W_QKV_back, 1, D}, D, dq, D, m, from_zero(), into(work.dread));
     }
     const int unread = all ? 0 : D;
     each_tile(n, [&](int t, int size) {
-        const float* d = dq + unread * stride + t;
-        transpose(a.z1 + t, stride, D, size, work.rows, D);
-        linear_gradient(d, stride, QKV - unread, work.rows, D, size, G.W_QKV + unread * D);
-        bias_gradient(d, stride, QKV - unread, size, G.b_QKV + unread);
-        linear({w.W_QKV_back + unread * D, 1, D}, QKV - unread, d, D, stride, size, from_zero(), into(work.dz + t));
+        const float* d = dq + unread * STRIDE + t;
+        transpose(a.z1 + t, STRIDE, D, size, work.rows, D);
+        linear_gradient(d, QKV - unread, work.rows, D, size, G.W_QKV + unread * D);
+        bias_gradient(d, QKV - unread, size, G.b_QKV + unread);
+        linear({w.W_QKV_back + unread * D, 1, D}, QKV - unread, d, D, size, from_zero(), into(work.dz + t));
     });
     if (!all) scatter_add(work, work.dread, work.dz);
-    normalise_gradient(work.dz, a.z1, a.inverse_std1, all ? (const float*)work.dx_mid : nullptr, work.dx, stride, n);
+    normalise_gradient(work.dz, a.z1, a.inverse_std1, all ? (const float*)work.dx_mid : nullptr, work.dx, n);
     if (!all) scatter_add(work, work.dx_mid, work.dx);
 }
 
@@ -211,11 +206,11 @@ void block_backward(const BlockOffsets& o, const BlockWeights& w, const float* P
 constexpr int ROWS = 4;  // positions that share the loads of W_U
 
 template <int C>
-int logit_columns(const PackedWeights& weights, const float* z, int stride, int columns, int rows, float* logits, int c) {
+int logit_columns(const PackedWeights& weights, const float* z, int columns, int rows, float* logits, int c) {
     for (; c + C * W <= columns; c += C * W)
         for (int r = 0; r < rows; r += ROWS)
             product_block<ROWS, C>(
-                z + r, 1, stride, D, weights.W_U + c, columns, [&](int, int k) { return load(weights.b_U + c + k * W); },
+                z + r, 1, STRIDE, D, weights.W_U + c, columns, [&](int, int k) { return load(weights.b_U + c + k * W); },
                 [&](int i, int k, vec sum) { store(logits + (r + i) * columns + c + k * W, sum); });
     return c;
 }
@@ -223,9 +218,9 @@ int logit_columns(const PackedWeights& weights, const float* z, int stride, int 
 // Logits of up to LOGIT_ROWS read columns from `first` on, in work.logits; returns how many.
 int logits_of(const Shape& s, const PackedWeights& weights, int first, Workspace& work) {
     const int rows = std::min(LOGIT_ROWS, work.m() - first), columns = s.columns();
-    int c = logit_columns<4>(weights, work.z_final + first, STRIDE, columns, rows, work.logits, 0);
-    c = logit_columns<2>(weights, work.z_final + first, STRIDE, columns, rows, work.logits, c);
-    logit_columns<1>(weights, work.z_final + first, STRIDE, columns, rows, work.logits, c);
+    int c = logit_columns<4>(weights, work.z_final + first, columns, rows, work.logits, 0);
+    c = logit_columns<2>(weights, work.z_final + first, columns, rows, work.logits, c);
+    logit_columns<1>(weights, work.z_final + first, columns, rows, work.logits, c);
     return rows;
 }
 
@@ -268,7 +263,7 @@ double unembed(const Shape& s, const PackedWeights& weights, float scale, Worksp
         if (i == first + rows) rows = logits_of(s, weights, first = i, work);
         loss += cross_entropy(work.logits + (i - first) * columns, s.d_vocab, target, scale);
         if (i + 1 < first + rows) return;
-        linear_gradient(work.z_final + first, STRIDE, D, work.logits, columns, rows, G.W_U);
+        linear_gradient(work.z_final + first, D, work.logits, columns, rows, G.W_U);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c += W)
                 store(G.b_U + c, load(G.b_U + c) + load(work.logits + r * columns + c));
@@ -281,7 +276,6 @@ double unembed(const Shape& s, const PackedWeights& weights, float scale, Worksp
 
 // What the unembedding reads, in work.z_final [D].
 void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, Workspace& work) {
-    constexpr int stride = STRIDE;
     const int n = work.n();
     for (const Sequence& q : work.sequences)
         for (int t = 0; t < q.n; t++) {
@@ -289,17 +283,17 @@ void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, co
             for (int c = 0; c < D; c += W) store(work.rows + (q.begin + t) * D + c, load(token + c) + load(position + c));
         }
     std::memset(work.rows + n * D, 0, (padded(n) - n) * D * sizeof(float));
-    transpose(work.rows, D, n, D, work.x, stride);
+    transpose(work.rows, D, n, D, work.x, STRIDE);
     for (int l = 0; l < s.n_layers; l++)
         block_forward(s, at.blocks[l], weights.blocks[l], P, work.reads_all(s, l), work, work.blocks[l]);
-    normalise(work.x, s.epsilon, work.z_final, work.inverse_std_final, stride, work.m());
+    normalise(work.x, s.epsilon, work.z_final, work.inverse_std_final, work.m());
 }
 
 // From the gradient of what the unembedding reads, in work.dz, to that of every parameter before it.
 void backward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, Workspace& work,
               Gradient& G) {
     const int n = work.n();
-    normalise_gradient(work.dz, work.z_final, work.inverse_std_final, nullptr, work.dx, STRIDE, work.m());
+    normalise_gradient(work.dz, work.z_final, work.inverse_std_final, nullptr, work.dx, work.m());
     for (int l = s.n_layers - 1; l >= 0; l--)
         block_backward(at.blocks[l], weights.blocks[l], P, work.reads_all(s, l), work, work.blocks[l], G.blocks[l]);
     transpose(work.dx, STRIDE, D, n, work.rows, D);

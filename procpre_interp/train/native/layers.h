@@ -16,37 +16,37 @@ static_assert(D % 16 == 0 && F % 16 == 0 && D % H == 0);
 // z = (x - mean x) r,  r = 1 / sqrt(mean (x - mean x)^2 + epsilon). Gain and bias are in the weights that read z:
 // W (gain z + bias) + b = (W gain) z + (b + W bias), once a step and not once a token.
 
-// x, z [D][stride], inverse_std [stride]
-INLINE void normalise(const float* x, float epsilon, float* z, float* inverse_std, int stride, int n) {
+// x, z [D][STRIDE], inverse_std [STRIDE]
+INLINE void normalise(const float* x, float epsilon, float* z, float* inverse_std, int n) {
     for (int t = 0; t < n; t += W) {
         vec total{}, squares{};
-        UNROLL for (int c = 0; c < D; c++) total += load(x + c * stride + t);
+        UNROLL for (int c = 0; c < D; c++) total += load(x + c * STRIDE + t);
         const vec mean = total * (1.0f / D);
         UNROLL for (int c = 0; c < D; c++) {
-            const vec centred = load(x + c * stride + t) - mean;
+            const vec centred = load(x + c * STRIDE + t) - mean;
             squares += centred * centred;
         }
         const vec r = 1.0f / square_root(squares * (1.0f / D) + epsilon);
         store(inverse_std + t, r);
-        UNROLL for (int c = 0; c < D; c++) store(z + c * stride + t, (load(x + c * stride + t) - mean) * r);
+        UNROLL for (int c = 0; c < D; c++) store(z + c * STRIDE + t, (load(x + c * STRIDE + t) - mean) * r);
     }
 }
 
 // dx = (base +) r (dz - mean dz - z mean(dz z)): the two means are what normalisation took away, since a shift of x and a
-// change of its length leave z as it was.   dz, z, base or null, dx [D][stride]
+// change of its length leave z as it was.   dz, z, base or null, dx [D][STRIDE]
 INLINE void normalise_gradient(const float* dz, const float* z, const float* inverse_std, const float* base, float* dx,
-                               int stride, int n) {
+                               int n) {
     for (int t = 0; t < n; t += W) {
         vec total{}, along{};
         UNROLL for (int c = 0; c < D; c++) {
-            const vec g = load(dz + c * stride + t);
+            const vec g = load(dz + c * STRIDE + t);
             total += g;
-            along += g * load(z + c * stride + t);
+            along += g * load(z + c * STRIDE + t);
         }
         const vec r = load(inverse_std + t), mean = total * (1.0f / D), slope = along * (1.0f / D);
         UNROLL for (int c = 0; c < D; c++) {
-            const vec d = (load(dz + c * stride + t) - mean - load(z + c * stride + t) * slope) * r;
-            store(dx + c * stride + t, base ? load(base + c * stride + t) + d : d);
+            const vec d = (load(dz + c * STRIDE + t) - mean - load(z + c * STRIDE + t) * slope) * r;
+            store(dx + c * STRIDE + t, base ? load(base + c * STRIDE + t) + d : d);
         }
     }
 }
