@@ -12,6 +12,7 @@ from torch import Generator
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import random_orders, words
 from procpre_interp.data.task import TASKS, Batch, Split, Task
+from procpre_interp.data.vocab import Token
 
 Draw = Callable[[Task, int], Batch]
 
@@ -21,9 +22,9 @@ Draw = Callable[[Task, int], Batch]
 class Mixture(Task):
     """Sequences of several tasks, each behind a token that names its task.
 
-    Ids: those of the components, as they are (two components may use one id differently); then one prefix a
-    component; then a padding of the mixture's own. What a component scores stays scored; the prefix predicts
-    the first token where the component scores its sequence from the first token on, as Dyck does. Source: P1,
+    Ids: those of the components, as they are, and without names, as two components may use one id differently; then
+    one prefix per component; then a padding of the mixture's own. What a component scores stays scored; the prefix
+    predicts the first token where the component scores its sequence from the first token on, as Dyck does. Source: P1,
     data mixtures.
     """
 
@@ -167,6 +168,10 @@ class Shuffled(Task):
     @property
     def n_ctx(self) -> int:
         return self.task.n_ctx
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        return self.task.named_tokens
 
     @property
     def model_n_ctx(self) -> int:

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from procpre_interp.core.registry import Registry, unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs, collect_pairs, concatenate_pairs
+from procpre_interp.data.vocab import Token
 
 Split = Literal["train", "validation", "test"]
 
@@ -107,6 +108,15 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def n_ctx(self) -> int:
         """Tokens of the longest sequence: the width of every batch."""
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        """Name and role of the ids that have them, for figures and for people who type sequences.
+
+        Every other id is called by its number. The role "symbol" is for ids that stand both in what is given and in
+        what is asked: figures tell the two apart by whether the token is scored.
+        """
+        return {}
 
     @property
     def model_n_ctx(self) -> int:
@@ -223,8 +233,9 @@ class Task(abc.ABC):
         return {}
 
     def example(self, tokens: list[int]) -> str:
-        """One sequence as a person would write it."""
-        return " ".join(str(token) for token in tokens)
+        """One sequence as a person would write it: by default the names of its tokens, with blanks between."""
+        named = self.named_tokens
+        return " ".join(named[token].name if token in named else str(token) for token in tokens)
 
 
 def clip_length(length: int, valid: range) -> int:

@@ -13,6 +13,7 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.ragged import Ragged, constant, join
 from procpre_interp.data.task import TASKS, Batch, Task
+from procpre_interp.data.vocab import PADDING, Token
 from procpre_interp.data.vocab import ArithmeticVocab as Ids
 
 
@@ -70,6 +71,13 @@ class ArithmeticTask(Task):
     @property
     def d_vocab(self) -> int:
         return Ids.SIZE
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        digits = {digit: Token(str(digit), "digit") for digit in range(10)}
+        answers = {Ids.FIRST_ANSWER_DIGIT + digit: Token(f"{digit}'", "answer digit") for digit in range(10)}
+        signs = {self.operator_id: Token(self.operator_sign, "sign"), Ids.EQUALS: Token("=", "sign")}
+        return {**digits, **answers, **signs, Ids.STOP: Token(".", "stop"), Ids.PAD: PADDING}
 
     @property
     def n_ctx(self) -> int:

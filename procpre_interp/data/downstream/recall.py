@@ -10,6 +10,7 @@ from torch import Generator
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, other_than, random_orders
 from procpre_interp.data.task import TASKS, Batch, Task
+from procpre_interp.data.vocab import PADDING, Token
 from procpre_interp.data.vocab import HaystackVocab as Ids
 
 
@@ -44,6 +45,14 @@ class Haystack(Task):
     @property
     def d_vocab(self) -> int:
         return Ids.SIZE
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        named = {value: Token(str(value), "value") for value in range(Ids.FIRST_VALUE, Ids.LAST_VALUE + 1)}
+        for key in range(Ids.N_KEYS):
+            named[Ids.FIRST_KEY + key] = Token(f"k{key}", "key")
+            named[Ids.FIRST_KEY + key + Ids.TWIN_OFFSET] = Token(f"k{key}?", "query")
+        return {**named, Ids.PAD: PADDING}
 
     @property
     def n_ctx(self) -> int:

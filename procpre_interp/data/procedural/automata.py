@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, choose
 from procpre_interp.data.task import TASKS, Batch, Task
-from procpre_interp.data.vocab import Vocab
+from procpre_interp.data.vocab import Token, Vocab
 
 
 def evolve(cells: Bool[Tensor, "batch cell"], rule: int) -> Bool[Tensor, "batch cell"]:
@@ -75,6 +75,10 @@ class CellularAutomaton(Task):
     @property
     def d_vocab(self) -> int:
         return self.ids.size
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        return {symbol: Token(f"{symbol:0{self.bits}b}", "cells") for symbol in range(2**self.bits)}
 
     @property
     def n_ctx(self) -> int:

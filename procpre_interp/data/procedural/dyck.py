@@ -14,9 +14,10 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, choose, coins, other_than
 from procpre_interp.data.procedural.sequence import narrowest
 from procpre_interp.data.task import TASKS, Batch, Task, clip_length
-from procpre_interp.data.vocab import Vocab
+from procpre_interp.data.vocab import PADDING, Token, Vocab
 
 FAMILIAR = ("()", "[]", "{}", "<>")
+"""Brackets of up to four types; where there are more, they are numbered: (0 and )0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,14 @@ class BracketTask(Task):
     @property
     def n_ctx(self) -> int:
         return self.length
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        named = {self.ids.pad: PADDING}
+        for kind in range(self.k):
+            pair = FAMILIAR[kind] if self.k <= len(FAMILIAR) else (f"({kind}", f"){kind}")
+            named[kind], named[self.k + kind] = Token(pair[0], "opens"), Token(pair[1], "closes")
+        return named
 
     @property
     def valid_lengths(self) -> range:
@@ -89,11 +98,6 @@ class BracketTask(Task):
         other = other_than(kind[:, 0], self.k, generator=generator)[:, None]
         corrupted = tokens.scatter(1, opened, other).scatter_(1, close, other + self.k)
         return Pairs.from_sequences(tokens, corrupted, close[:, 0] - 1, read.any(1))
-
-    def example(self, tokens: list[int]) -> str:
-        if self.k <= len(FAMILIAR):
-            return " ".join(FAMILIAR[token % self.k][token // self.k] for token in tokens)
-        return " ".join(f"{'()'[token // self.k]}{token % self.k}" for token in tokens)
 
     def check_probability(self, p_open: float) -> None:
         if not 0 <= p_open <= 1:

@@ -23,7 +23,7 @@ from procpre_interp.data.semantic import code, language  # noqa: F401  (they reg
 from procpre_interp.data.semantic.tokenizers import vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
-from procpre_interp.data.vocab import TextVocab
+from procpre_interp.data.vocab import TextVocab, Token
 
 LARGEST_EXPONENT = 709
 """Largest loss whose exponential is a float, nats."""
@@ -68,6 +68,14 @@ class Text(Task):
     @property
     def n_ctx(self) -> int:
         return self.length
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        """The bytes: printable ASCII as it is, others as an escape, which has no blank."""
+        if self.tokenizer != "byte":
+            return {}
+        names = [chr(value) if 33 <= value < 127 else f"\\x{value:02x}" for value in range(TextVocab.N_BYTES)]
+        return {value: Token(name, "text") for value, name in enumerate(names)}
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
         """`n` windows of the training split: the others are only for those who ask for them."""
