@@ -7,8 +7,9 @@ from hypothesis import given, settings
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
+from procpre_interp.data.checks import check_batch
 from procpre_interp.data.procedural.automata import evolve
-from tests.checks import check_against_oracle, check_layout, rows_of
+from tests.checks import check_against_oracle, rows_of
 from tests.oracles import ORACLES
 
 moderate = settings(max_examples=25, deadline=None)
@@ -33,7 +34,7 @@ def test_answers_are_the_oracles(name, data, seed, vocab):
     config = data.draw(lengths(name))
     task = TASKS.build(name, vocab=vocab, **config)
     batch = task.batch(40, generator=stream(seed, "oracle"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     check_against_oracle(batch, task, vocab=vocab)
 
 
@@ -42,7 +43,7 @@ def test_answers_are_the_oracles(name, data, seed, vocab):
 def test_dyck_balances(k, half, p_open, seed):
     task = TASKS.build("dyck", k=k, length=2 * half, p_open=p_open)
     batch = task.batch(40, generator=stream(seed, "oracle"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     check_against_oracle(batch, task, k=k)
     assert task.d_vocab == 2 * k + 1
 
@@ -58,7 +59,7 @@ def test_dyck_balances(k, half, p_open, seed):
 def test_dyck_shuffle_closes_what_is_open(k, length, p_open, max_depth, seed):
     task = TASKS.build("dyck_shuffle", k=k, length=length, p_open=p_open, max_depth=max_depth)
     batch = task.batch(40, generator=stream(seed, "oracle"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     check_against_oracle(batch, task, k=k, max_depth=max_depth)
 
 
@@ -74,7 +75,7 @@ def test_automaton_follows_its_rule(rule, bits, per_row, rows, seed):
     config = {"rule": rule, "bits": bits, "cells": bits * per_row, "rows": rows}
     task = TASKS.build("eca", **config)
     batch = task.batch(20, generator=stream(seed, "oracle"))
-    check_layout(batch, task, 20)
+    check_batch(task, batch, 20)
     check_against_oracle(batch, task, **config)
 
 

@@ -140,6 +140,12 @@ class Mixture(Task):
             tokens.masked_fill_(t > positions[:, None] + 1, self.pad)
         return Pairs(clean, corrupted, positions, pairs.answers, pairs.wrong)
 
+    def check_pair(self, cause: str, clean: list[int], corrupted: list[int]) -> None:
+        """Each begins with the prefix of its component, whose own check sees the rest."""
+        i, cause = self._components_by_cause()[cause]
+        assert clean[0] == corrupted[0] == self.first_prefix + i
+        self.tasks[i].check_pair(cause, clean[1:], corrupted[1:])
+
     def example(self, tokens: list[int]) -> str:
         prefix, *rest = tokens
         task = self.tasks[prefix - self.first_prefix]

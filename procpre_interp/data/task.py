@@ -201,6 +201,14 @@ class Task(abc.ABC):
         """The pairs in which one of the `causes` shows, of `n` draws; a task that has any makes them here."""
         raise NotImplementedError(f"{self.name} states causes but makes no pairs")
 
+    def check_pair(self, cause: str, clean: list[int], corrupted: list[int]) -> None:  # noqa: B027  (as `prepare`)
+        """Whether a pair is what its cause says, as only the task knows: by `assert`, in plain loops over the ids.
+
+        Both sequences end with the next token, `clean[-1]` and `corrupted[-1]`, which is predicted at the one before
+        it. `procpre_interp.data.checks.check_task` calls this for each pair, both ways around. By default whatever
+        holds for every pair is enough. Raises `AssertionError` for another pair.
+        """
+
     def check_cause(self, cause: str, needed: str, **least: int) -> None:
         """Raises `ValueError` where a field is below the least value with which there is what the cause needs."""
         for field, bound in least.items():

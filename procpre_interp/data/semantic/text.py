@@ -98,7 +98,8 @@ class Text(Task):
         what stood earlier in the window speaks for c, while all that one knows of the language speaks for b.
         """
         self.check_cause(cause, "two tokens twice", length=4)
-        clean, others = self.batch(2 * n, generator=generator).tokens.split(n)
+        both = self.batch(2 * n, generator=generator).tokens
+        clean, others = both[:n], both[n:]
         earlier, second = second_occurrences(clean)
         followed = clean.gather(1, earlier + 1)
         copies = second & (clean.roll(-1, 1) == followed)
