@@ -15,10 +15,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+from procpre_interp.ablate import ABLATIONS
+from procpre_interp.core.source import read_field, registered
 from procpre_interp.data import TASKS as KNOWN_TASKS
 from procpre_interp.jobs import FORMS, Job, JobStore, command_line
 from procpre_interp.jobs.forms import Option, names
-from procpre_interp.jobs.source import read_field, registered
 from procpre_interp.store.store import RunStore
 
 PYTHON = (sys.executable, "-c")
@@ -322,6 +323,14 @@ def test_what_the_source_does_not_say():
     with pytest.raises(ValueError, match="commands.train: no Trainig is defined there"):
         read_field("commands.train.Trainig", "seed")
     assert registered("TASKS", "jobs") == ()
+
+
+def test_the_source_says_what_is_registered():
+    found = {each.name: each for each in registered("TASKS", "data")}
+    assert set(found) == set(KNOWN_TASKS)
+    assert [name for name in found if found[name].needs_field] == ["mixture", "shuffled"]
+    assert found["dyck"].texts == {"in_words": KNOWN_TASKS["dyck"].in_words}
+    assert [each.name for each in registered("ABLATIONS", "ablate")] == list(ABLATIONS)
 
 
 def test_forms_need_no_torch():

@@ -28,6 +28,8 @@ class Mixture(Task):
     data mixtures.
     """
 
+    in_words: ClassVar[str] = "Sequences of several tasks in turn, each behind a token that names its task."
+
     tasks: tuple[Task, ...]
     """The components."""
     weights: tuple[float, ...] | None = None
@@ -161,6 +163,8 @@ class Shuffled(Task):
     scored positions stay; the targets are the new next tokens. Source: P1, the control with shuffled
     sequences.
     """
+
+    in_words: ClassVar[str] = "The same tokens as another task, in random order: the control without its structure."
 
     task: Task
     """The task whose sequences are shuffled."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.source import read_field, registered
 from procpre_interp.core.terminal import beside_package
-from procpre_interp.jobs.source import read_field, registered
 
 Value = bool | int | float | str | None
 
@@ -119,7 +119,8 @@ _FIRST_TASKS = ("dyck", "haystack")
 
 def _tasks() -> tuple[str, ...]:
     """Every task that can be started by its name alone."""
-    return tuple(sorted(registered("TASKS", "data"), key=lambda name: (name not in _FIRST_TASKS, name)))
+    known = [found.name for found in registered("TASKS", "data") if not found.needs_field]
+    return tuple(sorted(known, key=lambda name: (name not in _FIRST_TASKS, name)))
 
 
 _RUN = "commands.train.Training"

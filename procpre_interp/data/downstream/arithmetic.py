@@ -156,6 +156,8 @@ class ArithmeticTask(Task):
 class Addition(ArithmeticTask):
     """The sum of two numbers of 5 digits, first digit first."""
 
+    in_words: ClassVar[str] = "Sums of two numbers, first digit first."
+
     def result(self, a: Int64[Tensor, " batch"], b: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
         return a + b
 
@@ -164,6 +166,8 @@ class Addition(ArithmeticTask):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReversedAddition(ArithmeticTask):
     """The sum of two numbers of 10 digits, operands and answer with the last digit first."""
+
+    in_words: ClassVar[str] = "Sums of two numbers, last digit first."
 
     digits: int = 10
     """Digits of each operand."""
@@ -178,6 +182,8 @@ class ReversedAddition(ArithmeticTask):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Multiplication(ArithmeticTask):
     """The product of two numbers of 5 digits, first digit first."""
+
+    in_words: ClassVar[str] = "Products of two numbers, first digit first."
 
     causes: ClassVar[Mapping[str, str]] = {
         "digit": "one operand digit; read at the first digit of the answer that differs, to which it contributes "

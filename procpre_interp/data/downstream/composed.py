@@ -76,6 +76,8 @@ class Composed(SequenceTask):
     is empty. Source: P1 asks for chained primitives and gives no task; all of this is our choice.
     """
 
+    in_words: ClassVar[str] = "Small programs of one to three steps and what they make of an input, step by step."
+
     vocab: int = 50
     """Symbols are 1 .. vocab - 1; the six steps follow from vocab on, then separator and padding."""
     length: int = 8

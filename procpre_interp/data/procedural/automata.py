@@ -42,6 +42,8 @@ class CellularAutomaton(Task):
     in Dyck. Source: P1, table of tasks.
     """
 
+    in_words: ClassVar[str] = "Rows of an elementary cellular automaton, each following from the row before."
+
     rule: int = 110
     """Wolfram's number of the rule, 0 to 255."""
     cells: int = 32

@@ -113,6 +113,12 @@ class Dyck(BracketTask):
     it opens with probability `p_open`, of a uniform type. Source: P1, table of tasks and released code.
     """
 
+    in_words: ClassVar[str] = (
+        "Balanced brackets of several kinds: each closing bracket must match the latest one that is still "
+        "open. Where the next token is an opening bracket it cannot be predicted, so accuracy stays well "
+        "below 100 %."
+    )
+
     p_open: float = 0.49
     """Probability of opening where both are possible."""
 
@@ -159,6 +165,8 @@ class DyckShuffle(BracketTask):
     of a uniform type. A close is uniform over the types that are open. The sequence is cut at `length`, so it
     need not balance. Source: P1, table of tasks and released code.
     """
+
+    in_words: ClassVar[str] = "Brackets of several kinds that may cross: each closes an open one of its own kind."
 
     p_open: float = 0.5
     """Probability of opening where both are possible."""

@@ -39,6 +39,8 @@ class Text(Task):
     batch must first read the whole corpus to find its token file.
     """
 
+    in_words: ClassVar[str] = "Real text: predict the next token."
+
     corpus: str = "python-stdlib"
     """python-stdlib, docstrings or files:PATH."""
     tokenizer: str = "byte"

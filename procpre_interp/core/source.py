@@ -1,12 +1,12 @@
-"""Options of commands and names of tasks, read from the package's source: to import either would load torch.
+"""Options of commands, and the tasks that there are, read from the package's source: to import either loads torch.
 
-Understood is what options are written with: numbers, switches, words, `Literal`, their lists, `| None` and aliases of
-these, in dataclasses that may inherit and contain one another. Whatever else a form asks for is a `ValueError`.
+Options may be numbers, switches, words, `Literal`, lists of these, `| None` and aliases, in dataclasses that inherit
+and contain one another. Any other type is a `ValueError`.
 """
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,17 +53,29 @@ def read_field(command: str, path: str) -> Field:
     return Field(flag, kind, _default(declared.value), choices, is_required=declared.value is None)
 
 
-def registered(registry: str, folder: str) -> tuple[str, ...]:
-    """Names in alphabetical order that classes of a folder register as, of those that need no field."""
-    found: dict[str, bool] = {}
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A class that registers itself, as its source says."""
+
+    name: str
+    needs_field: bool
+    """Whether it has a field without a default."""
+    texts: Mapping[str, str]
+    """Its own attributes that are text."""
+
+
+def registered(registry: str, folder: str) -> tuple[Registered, ...]:
+    """What the classes of a folder register as, in alphabetical order."""
+    found: list[Registered] = []
     for file in sorted((PACKAGE / folder).rglob("*.py")):
         if f"@{registry}.register(" not in file.read_text(encoding="utf-8"):  # quicker than to parse them all
             continue
         scope = _Scope(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
         for node in scope.tree.body:
             if isinstance(node, ast.ClassDef) and (name := _registered_name(node, registry)) is not None:
-                found[name] = any(declared.value is None for _, declared in _fields(scope, node))
-    return tuple(sorted(name for name, needs_field in found.items() if not needs_field))
+                needs_field = any(declared.value is None for _, declared in _fields(scope, node))
+                found.append(Registered(name, needs_field, _texts(node)))
+    return tuple(sorted(found, key=lambda each: each.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +174,17 @@ def _default(value: ast.expr | None) -> bool | int | float | str | None:
         case _:
             found = ast.literal_eval(value)
             return " ".join(found) or None if isinstance(found, tuple) else found
+
+
+def _texts(node: ast.ClassDef) -> dict[str, str]:
+    texts = {}
+    for declared in node.body:
+        match declared:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(text))):
+                texts[name] = text
+            case _:
+                pass
+    return texts
 
 
 def _registered_name(node: ast.ClassDef, registry: str) -> str | None:
