@@ -6,6 +6,7 @@ task (an oracle), in a test of its own.
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from torch import Generator, Tensor
 from procpre_interp.core.config import from_yaml, to_yaml
 from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs
-from procpre_interp.data.task import TASKS, Batch, Split, Task, is_separable, prompt_hash, split_mask
+from procpre_interp.data.task import SPLIT_SIXTEENTHS, TASKS, Batch, Split, Task, is_separable, prompt_hash, split_mask
 from procpre_interp.data.tokens import tokens_of
 
 Drawn = TypeVar("Drawn", Batch, Pairs)
@@ -168,14 +169,14 @@ def _check_splits(task: Task, n: int, seed: int) -> None:
     if type(task).split_batch is not Task.split_batch or not is_separable(task):
         return
     seen: dict[Split, Tensor] = {}
-    for split in ("train", "validation", "test"):
+    for split in SPLIT_SIXTEENTHS:
         rows = 10 * n if split == "train" else n
         batch = task.split_batch(rows, split, generator=stream(seed, "check", split), separable=True)
         check_batch(task, batch, rows)
         _require(bool(split_mask(batch, split).all()), task, f"prompts of other splits among {split}")
         seen[split] = prompt_hash(batch)
-    for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
-        _require(not torch.isin(seen[one], seen[other]).any(), task, f"prompts of {other} occur in {one}")
+    for one, other in itertools.combinations(seen, 2):
+        _require(not torch.isin(seen[other], seen[one]).any(), task, f"prompts of {one} occur in {other}")
 
 
 def _check_cause(task: Task, cause: str, n: int, seed: int) -> None:
