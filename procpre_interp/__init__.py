@@ -28,6 +28,7 @@ _HOME = {
     "load_model": "procpre_interp.pipeline.execute",
     "load_task": "procpre_interp.pipeline.execute",
     "load_plugin": "procpre_interp.core.plugins",
+    "check_task": "procpre_interp.data",
     "token_names": "procpre_interp.data.tokens",
     "masked_loss": "procpre_interp.train",
 }

@@ -8,7 +8,7 @@ import pytest
 
 from procpre_interp.patch.graph import Graph
 from procpre_interp.probe.weights import drift, spectra
-from procpre_interp.views.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve, overlap_bars
+from procpre_interp.views.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve
 from procpre_interp.views.plots.patching import patch_heatmap
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, translucent
 from procpre_interp.views.plots.weights import DRIFT, KINDS, cka_heatmap, drift_figure, spectrum_figure
@@ -293,27 +293,6 @@ def test_faithfulness_alone():
         faithfulness_curve(curves().head(0))
 
 
-def overlaps(**columns) -> pd.DataFrame:
-    table = {"label": ["dyck, haystack", "dyck, sort"], "estimate": [0.6, 0.3], "low": [0.5, NAN], "high": [0.8, NAN]}
-    return pd.DataFrame(table | {"n": [8, 6]} | columns)
-
-
-def test_overlaps_stand_beside_chance():
-    figure = overlap_bars(overlaps(null_mean=[0.2, 0.25]))
-    bars, chance = figure.data
-    assert (list(bars.x), list(bars.y), bars.orientation) == ([0.6, 0.3], ["dyck, haystack", "dyck, sort"], "h")
-    np.testing.assert_allclose(bars.error_x.array, [0.2, 0])
-    np.testing.assert_allclose(bars.error_x.arrayminus, [0.1, 0])
-    assert (list(chance.x), list(chance.y)) == ([0.2, 0.25], list(bars.y))
-    assert list(figure.layout.yaxis.categoryarray) == ["dyck, sort", "dyck, haystack"]
-    assert "n = 6 replicates" in subtitle(figure)
-    assert len(overlap_bars(overlaps()).data) == 1
-    with pytest.raises(ValueError, match="the table of overlaps has no rows"):
-        overlap_bars(overlaps().head(0))
-    with pytest.raises(ValueError, match="two values for label dyck"):
-        overlap_bars(overlaps(label="dyck"))
-
-
 def test_spectra_have_a_panel_a_kind_and_a_line_a_head():
     table = spectra(random_model())
     figure = spectrum_figure(table.sample(frac=1, random_state=0), matrices=["W_V", "W_E"])
@@ -454,12 +433,11 @@ def test_cka_has_one_models_sites_down():
         patch_heatmap(patches(heads=2, positions=2), "z"),
         circuit_graph(EDGES),
         faithfulness_curve(curves()),
-        overlap_bars(overlaps()),
         spectrum_figure(spectra(random_model())),
         drift_figure(drift(random_model(), random_model(seed=1))),
         cka_heatmap(likeness()),
     ],
-    ids=["patches", "graph", "faithfulness", "overlap", "spectra", "drift", "cka"],
+    ids=["patches", "graph", "faithfulness", "spectra", "drift", "cka"],
 )
 def test_figures_are_plain_and_leave_the_templates_alone(figure: go.Figure):
     before = pio.templates.default

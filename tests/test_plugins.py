@@ -1,10 +1,10 @@
 """Tasks and controls of one's own: loaded where the user says so, part of the identity, never taken from a store."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -14,20 +14,22 @@ from procpre_interp.ablate.sweep import copy_labels
 from procpre_interp.cli import main
 from procpre_interp.core.config import MissingPlugin, from_dict, from_yaml, to_yaml
 from procpre_interp.core.plugins import VARIABLE, Plugin, load_named, load_plugin, loaded, named
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import CORPORA, TASKS, Task
 from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.mixture import Mixture
+from procpre_interp.data.tokens import parse_tokens, token_names
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_task
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import described
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import INTERVENTIONS
+from tests.contributing import example
 from tests.explorer import charts, open_page, said
 from tests.test_cli import complaint
 
-PAGE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-MAJORITY, HALVED = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-"""The examples of CONTRIBUTING.md, performed here as they are printed."""
+MAJORITY, HALVED = example("class Majority"), example("class Halved")
 LETTERS = """
 from dataclasses import dataclass
 
@@ -113,7 +115,7 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
     for command in (["runs"], ["report", run], ["diagnose", run]):
         assert main(command) == 0
     assert "majority" in capsys.readouterr().out
-    probe = ["probe", run, "--sequences", "8"]
+    probe, patch = ["probe", run, "--sequences", "8"], ["patch", run, "--cause", "bit", "--sequences", "16"]
     assert main(probe) == 2
     missing = "task 'majority' comes from the plugin my.py, which is not loaded: give --import my.py"
     assert complaint(capsys) == f"procpre-interp: {missing}\n"
@@ -125,6 +127,9 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
     assert not loaded(), "a plugin was loaded that nobody named"
 
     assert main([*probe, "--import", "own/my.py"]) == 0
+    capsys.readouterr()
+    assert main([*patch, "--import", "own/my.py"]) == 0
+    assert "16 pairs" in capsys.readouterr().out
     forget()
     st.cache_resource.clear()  # another explorer
     monkeypatch.setenv(VARIABLE, str(majority))  # as `app --import` does for its child
@@ -132,6 +137,23 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
     assert not page.error
     assert charts(page)
     assert "Majority" not in said(page)
+
+
+def test_a_task_of_ones_own_is_checked_as_its_author_would(majority, tmp_path, monkeypatch):
+    (tmp_path / "majority.py").write_text(MAJORITY)
+    members: dict[str, Any] = {}
+    exec(compile(example("def test_majority"), "test_majority.py", "exec"), members)
+    members["test_majority"]()
+    task = TASKS.build("majority", length=5)
+    assert token_names(task, [0, 1, 2, 3]) == ["0", "1", "|", "·"]
+    assert parse_tokens(task, "0 1 1 | 1").tolist() == [0, 1, 1, 2, 1]
+    pairs = Mixture(tasks=(task, TASKS.build("set"))).counterfactual("majority.bit", 9, generator=stream(0, "pairs"))
+    assert (pairs.answers + pairs.wrong == 1).all()
+    forget()
+    (tmp_path / "majority.py").write_text(MAJORITY.replace("assert sum", "assert 1 < sum"))
+    with pytest.raises(AssertionError) as caught:
+        members["test_majority"]()
+    assert "majority, pairs of cause 'bit': [" in caught.value.__notes__[-1]
 
 
 def test_a_sweep_loads_its_plugins_in_its_workers_too(majority, tmp_path, capsys):

@@ -1,4 +1,8 @@
-"""What carries an answer: interventions on activations, edges, circuits and heads, measured on counterfactual pairs."""
+"""What carries an answer: interventions on activations, edges, circuits and heads, measured on counterfactual pairs.
+
+For notebooks alone, as no command calls them: `path_patching` (a single path through the model) and `minimality` (what
+each edge of a circuit is worth).
+"""
 
 from procpre_interp.patch.circuit import (
     circuit_curve,

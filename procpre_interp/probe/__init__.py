@@ -1,4 +1,7 @@
-"""What activations and weights say: tables of measurements on a model's attention, residual stream and matrices."""
+"""What activations and weights say: tables of measurements on a model's attention, residual stream and matrices.
+
+For notebooks alone, as no command calls it: `subspace_overlap` (do two models use the same directions?).
+"""
 
 from procpre_interp.probe.attention import attention_entropy, attention_pattern, attention_scores, row_entropy_bits
 from procpre_interp.probe.labels import LABELS, labels_for, position_labels

@@ -1,4 +1,4 @@
-"""Circuits: the strongest edges as a graph, how much circuits of growing size carry, and how much they share."""
+"""Circuits: the strongest edges as a graph, and how much circuits of growing size carry."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,6 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from procpre_interp.core.selectors import head_term, place
-from procpre_interp.stats.summary import interval_note
 from procpre_interp.views.plots.axes import fit_to_phone, log_axis, refuse_twice, require
 from procpre_interp.views.plots.patching import gap_note
 from procpre_interp.views.plots.theme import (
@@ -17,8 +16,6 @@ from procpre_interp.views.plots.theme import (
     GRID,
     OTHERS,
     add_band,
-    error_bars,
-    fewest,
     lay_out,
     translucent,
 )
@@ -154,45 +151,6 @@ def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     figure.update_xaxes(**log_axis(int(table["n_edges"].to_numpy().max())))
     figure.update_yaxes(title="").update_yaxes(title=y, col=1)
     return fit_to_phone(figure, headings=2)
-
-
-def overlap_bars(
-    table: pd.DataFrame, *, x: str = "Edges in both over edges in either (Jaccard index)", title: str = ""
-) -> go.Figure:
-    """How much pairs of circuits share, a bar each from the top down in the order of the table, with its interval.
-
-    `table` has columns label, estimate, low, high, n and, if wanted, null_mean: the overlap of random circuits that
-    have as many edges at each component, drawn as a diamond.
-    """
-    require(table, ["label", "estimate", "low", "high", "n"], "overlaps")
-    refuse_twice(table, ["label"])
-    labels, estimate = table["label"].tolist(), table["estimate"].to_numpy(float)
-    bounds = table[["low", "high", "n"]].to_numpy(float)
-    figure = go.Figure()
-    figure.add_bar(
-        x=estimate,
-        y=labels,
-        orientation="h",
-        marker={"color": translucent(COMPONENT_COLOURS["all"], 0.7)},
-        error_x=error_bars(estimate, bounds[:, 0], bounds[:, 1]),
-        customdata=bounds,
-        hovertemplate="%{y}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}",
-        name="observed",
-    )
-    if "null_mean" in table:
-        figure.add_scatter(
-            x=table["null_mean"].to_numpy(float),
-            y=labels,
-            mode="markers",
-            marker={"symbol": "diamond-open", "size": 12, "color": "#B8A11F", "line": {"width": 2}},
-            hovertemplate="%{y}, by chance: %{x:.3f}",
-            name="random circuits with the same degrees",
-        )
-    caption, height = interval_note(fewest(table)), 230 + 40 * len(labels)
-    lay_out(figure, title=title or "Overlap of circuits", caption=caption, x=x, y="", height=height)
-    figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], showgrid=False)
-    return fit_to_phone(figure)
 
 
 def _node(name: str) -> _Node:
