@@ -14,7 +14,7 @@ import pytest
 
 from procpre_interp.analysis.diagnosis.evidence import Evidence
 from procpre_interp.commands import runs as command
-from procpre_interp.core import atomic_files
+from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
 from procpre_interp.store import run
@@ -58,7 +58,7 @@ def write(store: RunStore, run_id: str, **summary: object) -> Path:
     table = pd.DataFrame({"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.9]})
     table.to_parquet(folder / "history.parquet", index=False)
     (folder / "weights" / "step_00000050.safetensors").write_bytes(b"weights")
-    atomic_files.seal(folder, OWN_FILES)
+    checksums.seal(folder, OWN_FILES)
     return folder
 
 
@@ -74,8 +74,8 @@ def text(name: str, content: str) -> Callable[[Path], None]:
 
     def change(folder: Path) -> None:
         (folder / name).write_text(content)
-        if name != atomic_files.MANIFEST:
-            atomic_files.seal(folder, OWN_FILES)
+        if name != checksums.MANIFEST:
+            checksums.seal(folder, OWN_FILES)
 
     return change
 
@@ -210,7 +210,7 @@ def test_a_run_that_is_deleted_while_it_is_read_is_unknown(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, read_before: int
 ):
     template, folder = write(RunStore(store.path.parent / "other"), ODD), store.path / "runs" / ODD
-    opened, before = [], atomic_files.open_regular
+    opened, before = [], regular_files.open_regular
 
     def open_regular(path: str | Path):
         opened.append(path)
@@ -218,7 +218,7 @@ def test_a_run_that_is_deleted_while_it_is_read_is_unknown(
             shutil.rmtree(folder)
         return before(path)
 
-    monkeypatch.setattr(atomic_files, "open_regular", open_regular)
+    monkeypatch.setattr(regular_files, "open_regular", open_regular)
     for read in (lambda: store.open(ODD, verify=False).history(), lambda: load_history(folder)):
         shutil.copytree(template, folder)
         opened.clear()
@@ -434,16 +434,16 @@ def test_a_hidden_file_that_an_older_version_sealed_may_go(store: RunStore):
     """The manifest as it was written before: whatever lay in the folder, and without a hash of its own."""
     folder = store.path / "runs" / WHOLE
     entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic_files.sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": checksums.sha256(path)}
         for path in folder.rglob("*")
-        if path.is_file() and path.name != atomic_files.MANIFEST
+        if path.is_file() and path.name != checksums.MANIFEST
     }
     stray = {name: {"bytes": 5, "sha256": hashlib.sha256(b"stray").hexdigest()} for name in STRAY if "/." in f"/{name}"}
-    atomic_files.write_json(folder / atomic_files.MANIFEST, entries | stray)
+    atomic_files.write_json(folder / checksums.MANIFEST, entries | stray)
     assert set(store.open(WHOLE).manifest) == set(entries)
     # A file of the run's own whose name has changed by a bit is missing, however.
     wrong = {name.replace("step_00000050", "step_0000005:"): entry for name, entry in entries.items()}
-    atomic_files.write_json(folder / atomic_files.MANIFEST, wrong)
+    atomic_files.write_json(folder / checksums.MANIFEST, wrong)
     with pytest.raises(DamagedRun, match="step_0000005:.safetensors is missing"):
         store.open(WHOLE)
 
@@ -467,7 +467,7 @@ def test_everything_of_the_version_before_opens():
     runs = store.query()
     assert set(runs["status"]) == {"finished"}
     assert all(
-        atomic_files.MANIFEST not in json.loads((DEMO / "runs" / name / atomic_files.MANIFEST).read_text())
+        checksums.MANIFEST not in json.loads((DEMO / "runs" / name / checksums.MANIFEST).read_text())
         for name in runs["run"]
     )
     for name in runs["run"]:

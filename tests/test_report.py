@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from procpre_interp.claims.text import conditions_table, describe_cost, estimate
-from procpre_interp.core.atomic_files import seal
+from procpre_interp.core.checksums import seal
 from procpre_interp.data import TASKS
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.differences import config_differences

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from procpre_interp.core import atomic_files, schema
+from procpre_interp.core import atomic_files, checksums, regular_files, schema
 from procpre_interp.core.config import parse_yaml
 from procpre_interp.core.environment import now
 from procpre_interp.core.html import fields_html
@@ -80,14 +80,14 @@ class Run:
         self._require(name)
         if not self.verified:
             with self.reading():
-                atomic_files.check_content(self.folder, name, self.manifest)
+                checksums.check_content(self.folder, name, self.manifest)
         return self.folder / name
 
     def read(self, name: str) -> bytes:
         """The content of one file, checked. Raises `DamagedRun`, or `ValueError` without such a file."""
         self._require(name)
         with self.reading():
-            return atomic_files.read_checked(self.folder, name, self.manifest)
+            return checksums.read_checked(self.folder, name, self.manifest)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -198,7 +198,7 @@ class PartialRun:
         for step, digest in kept.items():
             name = _weights_name(int(step))
             try:
-                found = atomic_files.sha256(self.folder / name)
+                found = checksums.sha256(self.folder / name)
             except OSError as problem:
                 raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
             if found != digest:
@@ -215,7 +215,7 @@ class PartialRun:
         self.write_json("summary.json", row)
         if missing := [name for name in _REQUIRED if not (self.folder / name).is_file()]:
             raise FileNotFoundError(f"{self.folder / missing[0]} was deleted while the run was computed; repeat it")
-        atomic_files.seal(self.folder, OWN_FILES)
+        checksums.seal(self.folder, OWN_FILES)
         self.finished_folder.parent.mkdir(exist_ok=True)
         self.folder.rename(self.finished_folder)
         # Only now: a process killed a moment earlier would have lost the whole run.
@@ -246,7 +246,7 @@ def saved_state(folder: Path) -> SavedState | None:
     """What a run being written has saved in its folder, read without its weights; None where there is nothing."""
     for name in (_RESUME, _PREVIOUS):
         try:
-            with atomic_files.open_regular(folder / name) as file:
+            with regular_files.open_regular(folder / name) as file:
                 header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
             state = json.loads(header["__metadata__"]["state"])
             history = pd.DataFrame([dict(row) for row in state.get("history", [])])
@@ -266,7 +266,7 @@ def load_run(run: Run | str | Path) -> Run:
     if isinstance(run, Run):
         return run
     folder = Path(os.path.expanduser(run)).resolve()  # whose name is the run's id, also for "."
-    if not (folder / atomic_files.MANIFEST).is_file():
+    if not (folder / checksums.MANIFEST).is_file():
         raise UnknownRun(f"no finished run in {folder}; give a run's folder, or RunStore(STORE).open(ID)")
     return read_run(folder, verify=False)
 
@@ -280,7 +280,7 @@ def saved_step(folder: Path) -> int | None:
 def unfinished_config(folder: Path) -> dict[str, Any]:
     """The config of a run being written; empty where it is not there yet, or cannot be read."""
     try:
-        config = _parse_yaml(atomic_files.read_regular(folder / "config.yaml"))
+        config = _parse_yaml(regular_files.read_regular(folder / "config.yaml"))
         if not isinstance(config, dict):
             return {}
         schema.check_config(config)
@@ -316,7 +316,7 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     manifest = read_manifest(folder)
     with _reading(folder):
         for name in set(manifest) - set(_REQUIRED) if verify else ():
-            atomic_files.check_content(folder, name, manifest)
+            checksums.check_content(folder, name, manifest)
         config = _fields(folder, "config.yaml", manifest, _parse_yaml, schema.check_config)
         environment = _fields(folder, "environment.json", manifest, schema.parse_json)
         summary = _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
@@ -344,7 +344,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
     """
     with _reading(folder):
-        return atomic_files.read_manifest(folder, _REQUIRED)
+        return checksums.read_manifest(folder, _REQUIRED)
 
 
 @contextmanager
@@ -375,7 +375,7 @@ def _fields(
     check: Callable[[dict[str, Any]], None] = lambda fields: None,
 ) -> dict[str, Any]:
     """What a small file holds. Raises `ValueError` where its content changed, or is not what a run writes."""
-    content = atomic_files.read_checked(folder, name, manifest)
+    content = checksums.read_checked(folder, name, manifest)
     try:
         found = parse(content)
     except ValueError as problem:

@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from procpre_interp.core import atomic_files, schema
+from procpre_interp.core import atomic_files, checksums, locks, regular_files, schema
 from procpre_interp.core.environment import environment, now
 from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.registry import unknown_name
@@ -112,7 +112,7 @@ class RunStore:
             return
         folder = self._partial(run_id)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_files.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting):
+        with locks.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting):
             if self.is_finished(run_id):  # by whom we waited for
                 yield None
                 return
@@ -155,7 +155,7 @@ class RunStore:
         seen = {row["run"] for row in rows}
         for folder in partial:
             if folder.name not in seen:
-                status = "running" if atomic_files.is_locked(self._lock(folder.name)) else "interrupted"
+                status = "running" if locks.is_locked(self._lock(folder.name)) else "interrupted"
                 row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
                 rows.append(row | unfinished_fields(folder))
         table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
@@ -178,7 +178,7 @@ class RunStore:
         hidden = self.path / "partial" / f".{run_id}.deleted"
         hidden.parent.mkdir(exist_ok=True)
         try:
-            with atomic_files.locked(self._lock(run_id), timeout_seconds=0):
+            with locks.locked(self._lock(run_id), timeout_seconds=0):
                 for place in filter(os.path.lexists, places):
                     # Out of sight by one rename first, so that nobody meets a half-deleted run.
                     atomic_files.remove(hidden)
@@ -191,7 +191,7 @@ class RunStore:
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         footer = {
-            "checksum": atomic_files.CHECKSUM_PLACE,
+            "checksum": checksums.CHECKSUM_PLACE,
             "metadata": atomic_files.plain({"created": now(), **metadata}),
         }
         arrow, buffer = pa.Table.from_pandas(table, preserve_index=False), io.BytesIO()
@@ -199,7 +199,7 @@ class RunStore:
             writer.write_table(arrow)
             writer.add_key_value_metadata({_FOOTER: json.dumps(footer, allow_nan=False)})
         with atomic_files.atomic_write(folder / f"{_checked(name)}.parquet") as temporary:
-            temporary.write_bytes(atomic_files.with_checksum(buffer.getvalue()))
+            temporary.write_bytes(checksums.with_checksum(buffer.getvalue()))
         (folder / f"{name}.json").unlink(missing_ok=True)  # of a version that wrote the metadata there
 
     def read_table(self, name: str) -> Table:
@@ -293,13 +293,13 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
     """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
-    content = atomic_files.read_regular(path)
+    content = regular_files.read_regular(path)
     footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
     if footer is None:
-        metadata = schema.parse_json(atomic_files.read_regular(path.with_suffix(".json")))
+        metadata = schema.parse_json(regular_files.read_regular(path.with_suffix(".json")))
     else:
         about = schema.parse_json(footer)
-        atomic_files.check_checksum(content, about["checksum"])
+        checksums.check_checksum(content, about["checksum"])
         metadata = about["metadata"]
     return pd.read_parquet(io.BytesIO(content)), metadata
 

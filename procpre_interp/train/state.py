@@ -16,7 +16,9 @@ import safetensors.torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.atomic_files import CHECKSUM_PLACE, atomic_write, check_checksum, read_regular, with_checksum
+from procpre_interp.core.atomic_files import atomic_write
+from procpre_interp.core.checksums import CHECKSUM_PLACE, check_checksum, with_checksum
+from procpre_interp.core.regular_files import read_regular
 
 Status = Literal["finished", "diverged"]
 

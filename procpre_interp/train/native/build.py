@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.core.atomic_files import atomic_write, cache_folder, locked, write_text
+from procpre_interp.core.atomic_files import atomic_write, cache_folder, write_text
+from procpre_interp.core.locks import locked
 
 Level = Literal["native", "avx512", "avx2", "plain"]
 """Which instructions: all that this processor has, or a generation's; plain is what every one of its kind has."""
