@@ -10,16 +10,8 @@ import yaml
 from procpre_interp.cli import main
 from procpre_interp.commands._models import named_task
 from procpre_interp.commands._run_one import take_interventions
-from procpre_interp.core.config import (
-    LARGEST_YAML,
-    coerce,
-    from_dict,
-    from_yaml,
-    parse_yaml,
-    shown,
-    to_yaml,
-    yaml_fields,
-)
+from procpre_interp.core.config import LARGEST_YAML, coerce, from_dict, from_yaml, parse_yaml, to_yaml, yaml_fields
+from procpre_interp.core.messages import shown
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.run import DamagedRun
 from procpre_interp.store.store import RunStore

@@ -10,7 +10,7 @@ from procpre_interp.commands._conditions import print_results
 from procpre_interp.commands._run_one import read_config
 from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
 from procpre_interp.store.outcomes import cost_of

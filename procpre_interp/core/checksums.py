@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from procpre_interp.core.atomic_files import sync_folder, write_json
+from procpre_interp.core.messages import one_line
 from procpre_interp.core.regular_files import open_regular, read_regular
 from procpre_interp.core.schema import parse_json
 
@@ -124,4 +125,4 @@ def read_checked(folder: Path, name: str, manifest: Mapping[str, Mapping[str, An
 def _reason(problem: Exception) -> str:
     """What went wrong on one line, without the path, which the message around it has."""
     text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-    return " ".join(text.split()) or type(problem).__name__
+    return one_line(text) or type(problem).__name__

@@ -7,11 +7,9 @@ the `plugin` that registered it.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import numbers
-import reprlib
 import types
 import typing
 from collections import Counter
@@ -23,13 +21,13 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+from procpre_interp.core.messages import SHOWN, shown, unknown_name
+
 T = TypeVar("T")
 
 ID_LENGTH = 16
 """Hexadecimal digits of a content hash that name a run: 64 bits."""
 
-SHOWN = 100
-"""Characters of a value that a message has."""
 
 LARGEST_YAML = 200_000
 """Bytes; a config has a few hundred to a few thousand."""
@@ -38,32 +36,12 @@ DEEPEST_YAML = 40
 """Lists and fields within one another."""
 
 
-def shown(value: Any, at_most: int = SHOWN) -> str:
-    """The value as Python would write it, for a message: cut to a hundred characters, however large it is."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = at_most
-    short.maxlist = short.maxtuple = short.maxdict = 20
-    try:
-        text = short.repr(value)
-    except ValueError:  # Python writes no integers of more than 4300 digits
-        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
-    return text if len(text) <= at_most else f"{text[: at_most - 3]}..."
-
-
 ORIGIN = frozenset({"version", "plugin"})
 """Keys of a plain config that say where its class comes from, and are no fields of it."""
 
 
 class MissingPlugin(ValueError):
     """What a config names comes from a plugin that is not loaded, or not as it was."""
-
-
-def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
-    """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1)
-    hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
-    known = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
-    return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")
 
 
 def unhashed(default: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import chain, islice
 from typing import Any
 
-from procpre_interp.core.config import shown as shown_value
+from procpre_interp.core.messages import shown as shown_value
 
 DEEPEST, MOST_VALUES = 64, 1_000_000
 """Levels of nesting, and values on one level, in stored JSON or YAML: a few hundred bytes can stand for gigabytes."""

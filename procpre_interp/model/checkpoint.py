@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from procpre_interp.core.atomic_files import atomic_write
 from procpre_interp.core.config import from_dict, to_dict
+from procpre_interp.core.messages import one_line
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
@@ -75,7 +76,7 @@ def read_weights(path: str | Path) -> Weights:
     try:
         return load_file(path)
     except SafetensorError as problem:
-        raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
+        raise ValueError(f"{path}: damaged, or no safetensors file ({one_line(problem)})") from None
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -85,7 +86,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except SafetensorError as problem:
-        raise ValueError(f"{path}: damaged, or no safetensors file ({_one_line(problem)})") from None
+        raise ValueError(f"{path}: damaged, or no safetensors file ({one_line(problem)})") from None
 
 
 def _refuse_pipes(path: str | Path) -> None:
@@ -101,11 +102,7 @@ def _read_config(path: str | Path) -> ModelConfig:
     try:
         return from_dict(ModelConfig, json.loads(metadata[CONFIG_KEY]), where=str(path))
     except json.JSONDecodeError as problem:
-        raise ValueError(f"{path}: the {CONFIG_KEY} in its header is damaged ({_one_line(problem)})") from None
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())
+        raise ValueError(f"{path}: the {CONFIG_KEY} in its header is damaged ({one_line(problem)})") from None
 
 
 @torch.no_grad()
@@ -268,7 +265,7 @@ def from_huggingface(
     except KeyError as missing:
         raise ValueError(f"{where}: not a plain GPT-2: {missing.args[0]} is missing") from None
     except (ValueError, IndexError, EinopsError) as problem:  # a config, or a tensor with other axes
-        raise ValueError(f"{where}: not a plain GPT-2: {_one_line(problem)}") from None
+        raise ValueError(f"{where}: not a plain GPT-2: {one_line(problem)}") from None
     model = HookedTransformer(config, generator=torch.Generator())
     _fill(model, ours, where=where)
     return model
@@ -293,7 +290,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path.parent}: no config.json and weights as save_pretrained writes them") from None
     except (ValueError, RecursionError) as problem:
-        raise ValueError(f"{path}: not JSON ({_one_line(problem)[:100]})") from None
+        raise ValueError(f"{path}: not JSON ({one_line(problem)[:100]})") from None
     if not isinstance(described, dict):
         raise ValueError(f"{path}: holds no fields")
     for name, (kind, words) in _DESCRIBED.items():

@@ -9,7 +9,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.gap import Gap, prefers_answer

@@ -17,8 +17,8 @@ from procpre_interp.core import atomic_files, checksums, regular_files, schema
 from procpre_interp.core.config import parse_yaml
 from procpre_interp.core.environment import now
 from procpre_interp.core.html import fields_html
+from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plugins import Plugin
-from procpre_interp.core.registry import unknown_name
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 _RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
@@ -149,7 +149,7 @@ class Run:
         try:
             table = pd.read_parquet(io.BytesIO(content))
         except (OSError, ValueError, LookupError, pa.ArrowException) as problem:
-            raise DamagedRun(self.folder, f"{name} cannot be read ({_one_line(problem)})") from None
+            raise DamagedRun(self.folder, f"{name} cannot be read ({one_line(problem)})") from None
         labels = {"run": self.id} | ({"seed": self.summary["seed"]} if "seed" in self.summary else {})
         rest = table.loc[:, [column for column in table if column not in labels]]
         return pd.DataFrame(labels, index=rest.index).join(rest)
@@ -357,7 +357,7 @@ def _reading(folder: Path) -> Iterator[None]:
             raise UnknownRun(f"run {folder.name} was deleted while it was read") from None
         if isinstance(problem, DamagedRun):
             raise
-        raise DamagedRun(folder, _one_line(problem)) from None
+        raise DamagedRun(folder, one_line(problem)) from None
 
 
 def _parse_yaml(content: bytes) -> Any:
@@ -379,7 +379,7 @@ def _fields(
     try:
         found = parse(content)
     except ValueError as problem:
-        raise ValueError(f"{name} cannot be read ({_one_line(problem)})") from None
+        raise ValueError(f"{name} cannot be read ({one_line(problem)})") from None
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds no fields")
     try:
@@ -392,10 +392,6 @@ def _fields(
 def is_numeric(table: pd.DataFrame, column: str) -> bool:
     """Whether a column holds numbers, or no values at all."""
     return bool(pd.api.types.is_numeric_dtype(table[column].dtype) or table[column].isna().to_numpy().all())
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())
 
 
 def _weights_name(step: int) -> str:

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from procpre_interp.core import atomic_files, checksums, locks, regular_files, schema
 from procpre_interp.core.environment import environment, now
 from procpre_interp.core.html import fields_html, table_html
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.store.run import (
     DamagedRun,
     PartialRun,
@@ -213,7 +213,7 @@ class RunStore:
         except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
             if not os.path.lexists(path):
                 raise UnknownRun(f"table {name} was deleted while it was read") from None
-            said = " ".join(str(problem).split())
+            said = one_line(problem)
             raise ValueError(f"table {name} is damaged: {said}. Repeat the command that wrote it.") from None
         return Table(name=name, frame=frame, metadata=metadata)
 

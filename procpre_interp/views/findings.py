@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.claims.text import claims_table, conditions_table, contrast_estimate, predicted, with_bounds
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.summary import summarise_conditions
 
 _BLOCK = re.compile(r"(<!-- table: ([^>\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)

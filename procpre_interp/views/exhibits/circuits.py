@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import Task
 from procpre_interp.data.counterfactual import Pairs

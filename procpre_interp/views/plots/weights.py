@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import place
 from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
