@@ -9,8 +9,9 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.core.config import from_dict, parse_yaml
+from procpre_interp.core.config import from_dict
 from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer, from_huggingface

@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from procpre_interp.commands._options import take
-from procpre_interp.core.config import LARGEST_YAML, coerce, from_dict, parse_yaml, yaml_fields
+from procpre_interp.core.config import coerce, from_dict
 from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fields
 from procpre_interp.core.plugins import load_plugin, locate
 from procpre_interp.core.terminal import default_store
 from procpre_interp.data import TASKS, Task

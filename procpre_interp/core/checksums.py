@@ -11,8 +11,8 @@ from typing import Any
 
 from procpre_interp.core.atomic_files import sync_folder, write_json
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import parse_json
 from procpre_interp.core.regular_files import open_regular, read_regular
-from procpre_interp.core.schema import parse_json
 
 MANIFEST = "manifest.json"
 """Written last into a folder: {file: {"bytes": size, "sha256": hash}}, and under its own name the hash of the rest."""

@@ -1,16 +1,9 @@
 """What the small files in a store must hold, checked once, when they are read."""
 
-import json
 from collections.abc import Mapping
-from itertools import chain, islice
 from typing import Any
 
 from procpre_interp.core.messages import shown as shown_value
-
-DEEPEST, MOST_VALUES = 64, 1_000_000
-"""Levels of nesting, and values on one level, in stored JSON or YAML: a few hundred bytes can stand for gigabytes."""
-
-_PLAIN = (dict, list, str, int, float, bool, type(None))
 
 STATUSES = ("finished", "diverged")
 """How a run can have ended."""
@@ -26,38 +19,6 @@ _SUMMARY: dict[str, type | tuple[type, ...]] = {
     "positions_carried": bool,
 }
 _LARGEST = 2**63
-
-
-def parse_json(content: bytes) -> Any:
-    """The value that JSON describes. Raises `ValueError` for anything else, and for what is nested too deeply."""
-    try:
-        value = json.loads(content)
-    except RecursionError:
-        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
-    if content.count(b"[") + content.count(b"{") > DEEPEST:  # a list of runs reads thousands that are flat
-        check_plain(value)
-    return value
-
-
-def check_plain(value: Any) -> None:
-    """Raise `ValueError` unless the value is made of mappings with text keys, lists, text, numbers, booleans and null.
-
-    Also raised for more than `DEEPEST` levels or `MOST_VALUES` values; YAML aliases count as often as they occur.
-    """
-    level = [value]
-    for _ in range(DEEPEST):
-        for each in level:
-            if not isinstance(each, _PLAIN):
-                raise ValueError(f"it holds a {type(each).__name__}")
-            if isinstance(each, dict) and not all(isinstance(key, str) for key in each):
-                raise ValueError("it holds a key that is not text")
-        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
-        level = list(islice(chain.from_iterable(inner), MOST_VALUES + 1))
-        if not level:
-            return
-        if len(level) > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES:,} values")
-    raise ValueError(f"nested more than {DEEPEST} levels deep")
 
 
 def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:

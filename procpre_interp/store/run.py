@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow as pa
 
 from procpre_interp.core import atomic_files, checksums, regular_files, schema
-from procpre_interp.core.config import parse_yaml
 from procpre_interp.core.environment import now
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
+from procpre_interp.core.plain_values import parse_json, parse_yaml
 from procpre_interp.core.plugins import Plugin
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
@@ -280,7 +280,7 @@ def saved_step(folder: Path) -> int | None:
 def unfinished_config(folder: Path) -> dict[str, Any]:
     """The config of a run being written; empty where it is not there yet, or cannot be read."""
     try:
-        config = _parse_yaml(regular_files.read_regular(folder / "config.yaml"))
+        config = parse_yaml(regular_files.read_regular(folder / "config.yaml"))
         if not isinstance(config, dict):
             return {}
         schema.check_config(config)
@@ -317,9 +317,9 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     with _reading(folder):
         for name in set(manifest) - set(_REQUIRED) if verify else ():
             checksums.check_content(folder, name, manifest)
-        config = _fields(folder, "config.yaml", manifest, _parse_yaml, schema.check_config)
-        environment = _fields(folder, "environment.json", manifest, schema.parse_json)
-        summary = _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
+        config = _fields(folder, "config.yaml", manifest, parse_yaml, schema.check_config)
+        environment = _fields(folder, "environment.json", manifest, parse_json)
+        summary = _fields(folder, "summary.json", manifest, parse_json, schema.check_summary)
     return Run(
         id=folder.name,
         folder=folder,
@@ -335,7 +335,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
     manifest = read_manifest(folder)
     with _reading(folder):
-        return _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
+        return _fields(folder, "summary.json", manifest, parse_json, schema.check_summary)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -358,13 +358,6 @@ def _reading(folder: Path) -> Iterator[None]:
         if isinstance(problem, DamagedRun):
             raise
         raise DamagedRun(folder, one_line(problem)) from None
-
-
-def _parse_yaml(content: bytes) -> Any:
-    """The plain value that YAML describes; no code runs. Raises `ValueError` for anything else."""
-    value = parse_yaml(content)
-    schema.check_plain(value)
-    return value
 
 
 def _fields(

@@ -31,6 +31,7 @@ from procpre_interp.core import atomic_files, checksums, locks, regular_files, s
 from procpre_interp.core.environment import environment, now
 from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.messages import one_line, unknown_name
+from procpre_interp.core.plain_values import parse_json
 from procpre_interp.store.run import (
     DamagedRun,
     PartialRun,
@@ -296,9 +297,9 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
     content = regular_files.read_regular(path)
     footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
     if footer is None:
-        metadata = schema.parse_json(regular_files.read_regular(path.with_suffix(".json")))
+        metadata = parse_json(regular_files.read_regular(path.with_suffix(".json")))
     else:
-        about = schema.parse_json(footer)
+        about = parse_json(footer)
         checksums.check_checksum(content, about["checksum"])
         metadata = about["metadata"]
     return pd.read_parquet(io.BytesIO(content)), metadata
