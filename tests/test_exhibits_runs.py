@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from procpre_interp.store.differences import config_differences
-from procpre_interp.store.run import saved_state
+from procpre_interp.store.partial_run import saved_state
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.state import TrainState, write_state

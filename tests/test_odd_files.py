@@ -17,7 +17,7 @@ from procpre_interp.commands import runs as command
 from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
-from procpre_interp.store import run
+from procpre_interp.store import partial_run
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits import results
@@ -476,4 +476,4 @@ def test_everything_of_the_version_before_opens():
     for name in store.tables():
         assert (DEMO / "tables" / f"{name}.json").exists()
         assert store.read_table(name).metadata["title"]
-    assert run.saved_step(DEMO) is None
+    assert partial_run.saved_step(DEMO) is None

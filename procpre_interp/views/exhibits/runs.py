@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun, saved_state, saved_step, unfinished_config
+from procpre_interp.store.partial_run import saved_state, saved_step, unfinished_config
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import QUANTITIES
