@@ -12,6 +12,7 @@ from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
 from procpre_interp.store.differences import config_differences, lineage
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import run_details
 from procpre_interp.views.exhibits import runs as exhibits
 
 TABS = ("Curves", "Numbers", "Config", "Lineage", "Environment", "Diagnosis", "Files")
@@ -21,22 +22,22 @@ SIZES = {"bytes": st.column_config.NumberColumn("size", format="bytes")}
 def show(tab: str, runs: Sequence[Run], store: RunStore, everything: pd.DataFrame) -> None:
     """One of `TABS` on some runs; `everything` is the store's list."""
     if tab == "curves":
-        found, problems = exhibits.histories(runs, store)
+        found, problems = run_details.histories(runs, store)
         for problem in problems:
             st.warning(state.quoted(problem, 500))
-        if known := exhibits.measured(found):
-            titles = {name: exhibits.QUANTITIES[name] for name in known}
-            state.show(exhibits.curves(found, state.choose("Quantity", titles, "quantity")))
+        if known := run_details.measured(found):
+            titles = {name: run_details.QUANTITIES[name] for name in known}
+            state.show(run_details.curves(found, state.choose("Quantity", titles, "quantity")))
         state.download(found, "history")
     elif tab == "numbers":
-        state.show_table(exhibits.numbers(runs), "numbers")
+        state.show_table(run_details.numbers(runs), "numbers")
     elif tab == "config" and len(runs) == 1:
         st.code(yaml.safe_dump(runs[0].config, sort_keys=False), language="yaml")
     elif tab == "config":
         state.show_table(config_differences({run.id: run.config for run in runs}), "config_differences")
         st.caption("How to read: the fields in which the configs differ; all others are the same.")
     elif tab == "lineage":
-        relatives, problems = exhibits.ancestry(runs, store)
+        relatives, problems = run_details.ancestry(runs, store)
         for problem in problems:
             st.warning(state.quoted(problem, 500))
         state.show_table(lineage(relatives), "lineage")
@@ -55,5 +56,5 @@ def show(tab: str, runs: Sequence[Run], store: RunStore, everything: pd.DataFram
             st.markdown(state.worded(f"{finding.run[:8]}, {finding.signature}: {finding.sentence} {finding.remedy}"))
             st.caption(state.escaped(describe_numbers(finding.numbers)))
     else:
-        state.show_table(exhibits.stored_files(runs), "files", SIZES)
+        state.show_table(run_details.stored_files(runs), "files", SIZES)
         st.code("\n".join(str(run.folder) for run in runs), language=None)

@@ -8,6 +8,7 @@ import streamlit as st
 
 from procpre_interp.jobs import Job, Option
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 
 MOST_LINKS = 6
@@ -49,7 +50,7 @@ def choose_runs(label: str, store: RunStore, key: str) -> str:
 def how_long(values: Mapping[str, Any], store: RunStore) -> str:
     """How long the run of a form will take, as far as that is known."""
     sizes = {name: int(values[label] or 0) for name, label in SIZES.items()}
-    found = exhibits.estimate(state.list_runs(store.path), store, task=values["Task"], **sizes)
+    found = run_progress.estimate(state.list_runs(store.path), store, task=values["Task"], **sizes)
     if found is None:
         return f"Time unknown: no run of {values['Task']} of this shape is in the store to go by."
     return (
@@ -63,7 +64,7 @@ def minutes(seconds: float) -> str:
 
 def show_progress(job: Job, store: RunStore) -> None:
     """What a running job is at: its runs, how far they are, their curves, and the time left."""
-    rows = exhibits.being_written(state.list_runs(store.path), store)
+    rows = run_progress.being_written(state.list_runs(store.path), store)
     if not rows:
         state.list_runs.clear()  # a run that has just begun is not in a list that is kept for a while
         if not job.log():
@@ -86,7 +87,7 @@ def show_results(job: Job, store: RunStore) -> None:
     if job.name in RESULTS and job.state == "finished":
         st.page_link(RESULTS[job.name], label="Look at the result", icon=":material/insights:")
     listed = state.list_runs(store.path)
-    made, names = exhibits.finished_between(listed, job.started, job.ended), exhibits.names(listed)
+    made, names = run_progress.finished_between(listed, job.started, job.ended), exhibits.names(listed)
     for run in made[:MOST_LINKS]:
         label = state.escaped(f"Look into run {names[run]}")
         st.page_link("questions/runs.py", label=label, query_params={"run": run}, icon=":material/search:")

@@ -38,9 +38,20 @@ NEED_TORCH = {"torch", "transformer_lens", "transformers", "safetensors"}
 TORCH_FREE = TABLES | {"jobs"}
 """Folders that must not import torch anywhere, except `core.seeding` in `stream` (never for `numpy_stream`)."""
 
-TABLE_VIEWS = {
-    f"views/exhibits/{name}.py" for name in ("exhibit", "results", "runs", "where", "damage", "claims", "cheaper")
-} | {"views/html_report.py", "views/findings.py"}
+EXHIBITS_OF_TABLES = (
+    "exhibit",
+    "results",
+    "runs",
+    "run_details",
+    "run_progress",
+    "where",
+    "damage",
+    "claims",
+    "cheaper",
+)
+TABLE_VIEWS = {f"views/exhibits/{name}.py" for name in EXHIBITS_OF_TABLES} | {
+    f"views/{name}.py" for name in ("html_report", "html_page", "findings")
+}
 """Views of stored tables, which must open without torch, as all of `views/plots` and `analysis/diagnosis`."""
 
 PAGES_THAT_RUN_A_MODEL = {

@@ -20,7 +20,7 @@ from procpre_interp.model.checkpoint import load_weights, read_weights
 from procpre_interp.store import partial_run
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
-from procpre_interp.views.exhibits import results
+from procpre_interp.views.exhibits import results, run_details, run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.views.html_report import runs_report
 from tests.explorer import DEMO, open_page
@@ -172,7 +172,7 @@ def test_all_of_them_at_once_take_nothing_down(store: RunStore, capsys: pytest.C
     table = exhibits.listing(runs, exhibits.conditions(store))
     assert len(exhibits.names(table)) == len(runs)
     assert WHOLE in exhibits.with_weights(runs, store)
-    assert len(exhibits.troubles(runs, store)) == 1
+    assert len(run_progress.troubles(runs, store)) == 1
     assert "No run has it as a parent" in exhibits.deletion(runs, WHOLE, store)
     opened = [each.id for each in Evidence(store).comparable(store.open(WHOLE))]
     assert opened == [f"{len(everything):016x}"]  # the last, of which only the history is odd
@@ -199,7 +199,7 @@ def test_configs_in_a_circle_end(store: RunStore):
     evidence, first = Evidence(store), store.open(WHOLE)
     assert evidence.key(first)
     assert len(evidence.damage(first)) == 2
-    assert len(exhibits.ancestry([first], store)[0]) == 2
+    assert len(run_details.ancestry([first], store)[0]) == 2
 
 
 # Deleted while it is read
@@ -363,7 +363,7 @@ def test_pipes_in_the_place_of_locks_and_jobs(store: RunStore, tmp_path: Path):
         os.mkfifo(store.path / "partial" / name)
     runs = store.query()
     assert runs.loc[runs["run"] == ODD, "status"].tolist() == ["interrupted"]
-    assert exhibits.troubles(runs, store)[0][1]["saved step"].isna().all()
+    assert run_progress.troubles(runs, store)[0][1]["saved step"].isna().all()
     with pytest.raises(OSError, match="not a regular file"), store.claim(ODD):
         pass
     jobs = JobStore(tmp_path)

@@ -16,7 +16,8 @@ from procpre_interp.store.differences import config_differences
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from procpre_interp.views import glossary
-from procpre_interp.views.html_report import Section, conditions_report, describe_runs, runs_report, write_report
+from procpre_interp.views.html_page import Section, write_report
+from procpre_interp.views.html_report import conditions_report, describe_runs, runs_report
 from tests.explorer import DEMO
 from tests.results import NAN, TABLE, fill, reproduce_table, write_run
 

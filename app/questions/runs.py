@@ -6,6 +6,7 @@ import state
 import streamlit as st
 
 from procpre_interp.store.run import DamagedRun, UnknownRun
+from procpre_interp.views.exhibits import run_details, run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 
 COLUMNS = {
@@ -52,19 +53,19 @@ def choose_runs(shown: pd.DataFrame) -> list[str]:
     """Ids, beginnings of ids or "latest", from rows ticked or from the box below the list; part of the URL."""
     place = st.container()
     chosen = state.choose_many(
-        f"Runs to look into, {exhibits.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
+        f"Runs to look into, {run_details.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
         dict(zip(shown["run"], shown["run"])),
         "run",
         start=[],
         free=True,
-        at_most=exhibits.MOST_COMPARED,
+        at_most=run_details.MOST_COMPARED,
     )
     rows = {run_id: row for row, run_id in enumerate(shown["run"])}
 
     def take_ticks() -> None:
         ticked = [shown["run"][row] for row in st.session_state["list"]["selection"]["rows"]]
         hidden = [run_id for run_id in chosen if run_id not in rows]
-        st.session_state["run"] = [*hidden, *ticked][: exhibits.MOST_COMPARED]
+        st.session_state["run"] = [*hidden, *ticked][: run_details.MOST_COMPARED]
 
     ticks = {"rows": [rows[run_id] for run_id in chosen if run_id in rows], "columns": [], "cells": []}
     st.session_state["list"] = {"selection": ticks}
@@ -83,7 +84,7 @@ names = exhibits.names(listed)
 state.show_answer(exhibits.answer(listed))
 if "not_deleted" in st.session_state:
     st.error(state.quoted(st.session_state.pop("not_deleted"), 500))
-for title, found in exhibits.troubles(everything, store):
+for title, found in run_progress.troubles(everything, store):
     show_troubles(title, found)
 
 filters = {}

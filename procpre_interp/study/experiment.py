@@ -36,7 +36,7 @@ from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 from procpre_interp.train import TrainConfig
-from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.views.html_page import Section, write_report
 from procpre_interp.views.plots.ladder import ladder
 
 Judged = dict[str, Any]
