@@ -8,7 +8,8 @@ import pytest
 
 from procpre_interp.patch.graph import Graph
 from procpre_interp.probe.weights import drift, spectra
-from procpre_interp.views.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve, overlap_bars
+from procpre_interp.views.plots.circuit_graph import SIGNS, circuit_graph
+from procpre_interp.views.plots.circuits import SEARCH_COLOURS, faithfulness_curve, overlap_bars
 from procpre_interp.views.plots.patching import patch_heatmap
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, translucent
 from procpre_interp.views.plots.weights import DRIFT, KINDS, cka_heatmap, drift_figure, spectrum_figure
