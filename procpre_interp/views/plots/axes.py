@@ -9,17 +9,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.views.plots.theme import CAPTION_LINE, CAPTION_WIDTH, TITLE_LINE, wrapped
+from procpre_interp.views.plots.theme import wrapped
 
 MAX_PRINTED = 200
 """Cells up to which a heat map prints its numbers; beyond it they are in the hover text alone."""
 
 MAX_TICKS = 48
 """Positions that label an axis, or the axes of panels side by side; of longer sequences every k-th does."""
-
-
-PANEL_LINE = 17
-"""Pixels of one line of the titles of panels, in the margin above a plot."""
 
 
 def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -48,22 +44,6 @@ def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> dict[str, Any]:
     """Labels of an axis whose cells stand at 0, 1, ...: all of them, or every k-th."""
     shown = list(range(0, len(labels), -(-len(labels) // at_most)))
     return {"tickvals": shown, "ticktext": [labels[index] for index in shown]}
-
-
-def fit_to_phone(figure: go.Figure, *, headings: int = 0) -> go.Figure:
-    """Break the title and caption of a laid out figure so that a phone shows all of both; returns the figure.
-
-    They start at the figure's left edge rather than the plot's, and the figure grows by what the margin above the plot
-    does. `headings` is how many lines the titles of panels have, which stand in that margin too.
-    """
-    layout: Any = figure.layout
-    title, caption = wrapped(layout.title.text or ""), wrapped(layout.title.subtitle.text or "", CAPTION_WIDTH)
-    lines = [text.count("<br>") + 1 if text else 0 for text in (title, caption)]
-    margin = 30 + TITLE_LINE * lines[0] + CAPTION_LINE * lines[1] + PANEL_LINE * headings
-    place = {"x": 0, "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 12, "l": 4}}
-    height = layout.height + max(0, margin - layout.margin.t)
-    figure.update_layout(title={"text": title, "subtitle_text": caption, **place}, margin_t=margin, height=height)
-    return figure
 
 
 def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, Any]:

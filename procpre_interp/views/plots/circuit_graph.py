@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from procpre_interp.core.selectors import head_term, place
-from procpre_interp.views.plots.axes import fit_to_phone, refuse_twice, require
+from procpre_interp.views.plots.axes import refuse_twice, require
 from procpre_interp.views.plots.theme import (
     COMPONENT_COLOURS,
     GRID,
@@ -85,7 +85,7 @@ def circuit_graph(edges: pd.DataFrame, *, n: int = 40, title: str = "") -> go.Fi
     marks = {"tickvals": [2 * layer + 0.3 for layer in layers], "ticktext": [f"layer {layer}" for layer in layers]}
     figure.update_yaxes(**marks, showgrid=False, zeroline=False)
     figure.update_xaxes(showgrid=False, zeroline=False, showticklabels=False)
-    return fit_to_phone(figure)
+    return figure
 
 
 def _node(name: str) -> _Node:

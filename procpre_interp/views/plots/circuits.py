@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from procpre_interp.stats.summary import interval_note
-from procpre_interp.views.plots.axes import fit_to_phone, log_axis, refuse_twice, require
+from procpre_interp.views.plots.axes import log_axis, refuse_twice, require
 from procpre_interp.views.plots.patching import gap_note
 from procpre_interp.views.plots.theme import (
     COMPONENT_COLOURS,
@@ -72,13 +72,13 @@ def faithfulness_curve(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     caption = "the model is not told from chance" if without_shares else "1: the whole model, 0: no edge"
     caption += f"; n = {n_draws} random circuits a size, band: 5th to 95th percentile" if n_draws else ""
     y = "Metric" if without_shares else "Share of the metric"
-    lay_out(figure, title=title or "What circuits carry", caption=caption, x="Edges in the circuit", y=y)
+    lay_out(figure, title=title or "What circuits carry", caption=caption, x="Edges in the circuit", y=y, headings=2)
     for level in () if without_shares else (0, 1):
         figure.add_hline(level, line={"dash": "dot", "width": 1, "color": "#888888"})
     figure.update_annotations(font_size=12)
     figure.update_xaxes(**log_axis(int(table["n_edges"].to_numpy().max())))
     figure.update_yaxes(title="").update_yaxes(title=y, col=1)
-    return fit_to_phone(figure, headings=2)
+    return figure
 
 
 def overlap_bars(
@@ -117,4 +117,4 @@ def overlap_bars(
     lay_out(figure, title=title or "Overlap of circuits", caption=caption, x=x, y="", height=height)
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], showgrid=False)
-    return fit_to_phone(figure)
+    return figure

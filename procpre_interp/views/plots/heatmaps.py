@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from procpre_interp.core.selectors import place
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome
-from procpre_interp.views.plots.axes import colour_axis, fit_to_phone, ticks
+from procpre_interp.views.plots.axes import colour_axis, ticks
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
 
 METHODS = {
@@ -87,7 +87,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     figure.update_layout(coloraxis=colour_axis(DIVERGING, -reach, reach, f"Effect ({about.effect_unit})"))
     figure.update_xaxes(**ticks(columns), showgrid=False, zeroline=False)
     figure.update_yaxes(**ticks(rows, len(rows)), showgrid=False, zeroline=False, autorange="reversed")
-    return fit_to_phone(figure)
+    return figure
 
 
 def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -125,7 +125,7 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     lay_out(figure, title=heading, caption=note, x=f"Effect ({about.effect_unit})", y="", height=height)
     names = players if varied else with_n(players, counts.first().loc[players])
     figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks(names, len(players)))
-    return fit_to_phone(figure)
+    return figure
 
 
 def player_colours(players: Iterable[str]) -> dict[str, str]:

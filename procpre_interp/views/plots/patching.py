@@ -10,7 +10,6 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.views.plots.axes import (
     MAX_PRINTED,
     colour_axis,
-    fit_to_phone,
     refuse_twice,
     require,
     ticks,
@@ -120,7 +119,7 @@ def patch_heatmap(
     figure.update_xaxes(**ticks(labels), showgrid=False, zeroline=False)
     names = [str(layer) if head is None else f"L{layer}H{head}" for layer, head in lines]
     figure.update_yaxes(**ticks(names, len(names)), showgrid=False, zeroline=False, autorange="reversed")
-    return fit_to_phone(figure)
+    return figure
 
 
 def _order(number: int | None) -> tuple[bool, int]:
@@ -176,4 +175,4 @@ def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     lay_out(figure, title=title, caption="one pair, no interval", x="Next token", y="Probability")
     # Tokens that are numbers are names all the same.
     figure.update_xaxes(type="category", tickangle=0)
-    return fit_to_phone(figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05]))
+    return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05])

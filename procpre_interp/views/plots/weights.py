@@ -15,7 +15,6 @@ from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
     MAX_PRINTED,
     colour_axis,
-    fit_to_phone,
     log_ticks,
     refuse_twice,
     require,
@@ -106,11 +105,11 @@ def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = N
     caption = "one line per matrix, or per head; one model"
     caption += f"; {hidden} values, mere rounding, are left out" if hidden else ""
     heading = title or "Singular values"
-    lay_out(figure, title=heading, caption=caption, x="Index", y="", height=230 * n_rows + 170)
+    lay_out(figure, title=heading, caption=caption, x="Index", y="", height=230 * n_rows + 170, headings=1)
     figure.update_annotations(font_size=12)
     figure.update_xaxes(title_standoff=14)
     figure.update_yaxes(type="log").update_yaxes(title="Singular value", col=1)
-    return fit_to_phone(figure, headings=1)
+    return figure
 
 
 def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -182,10 +181,10 @@ def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
     n = int(table["relative_change"].isna().to_numpy().sum())
     caption = "one point per matrix, and per head where a matrix has heads; two models, no interval"
     caption += f"; {n} without a point: their shapes differ, or they were 0" if n else ""
-    lay_out(figure, title=title or "Drift of the weights", caption=caption, x="", y="", height=inner + 200)
+    lay_out(figure, title=title or "Drift of the weights", caption=caption, x="", y="", height=inner + 200, headings=2)
     figure.update_annotations(font_size=12)
     figure.update_yaxes(**ticks(lines, len(lines)), range=[len(lines) - 0.5, -0.5], zeroline=False)
-    return fit_to_phone(figure, headings=2)
+    return figure
 
 
 def cka_heatmap(
@@ -221,7 +220,7 @@ def cka_heatmap(
     figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Linear CKA"))
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
-    return fit_to_phone(figure)
+    return figure
 
 
 def _component(player: str) -> str:
