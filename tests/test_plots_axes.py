@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.views.plots.axes import add_click_targets, log_ticks
+from procpre_interp.views.plots.axes import MAX_PRINTED, add_cells, add_click_targets, label_cells, log_ticks
 from procpre_interp.views.plots.theme import CAPTION_WIDTH, PANEL_LINE, TITLE_WIDTH, lay_out, wrapped
 from tests.figures import subtitle, unbroken
 
@@ -70,3 +70,13 @@ def test_a_target_covers_its_cell_and_carries_its_data():
     assert len(covered) == 5  # the cell without a number has none
     assert (bars.width, set(bars.y), figure.layout.bargap) == (1, {1}, 0)
     assert (list(figure.layout.xaxis.range), list(figure.layout.yaxis.range)) == ([-0.5, 2.5], [1.5, -0.5])
+
+
+def test_cells_print_their_numbers_where_there_is_room():
+    small, large = go.Figure(), go.Figure()
+    add_cells(small, np.zeros((2, 3)), printed="%{z}", hovertext=[["a"] * 3] * 2)
+    add_cells(large, np.zeros((MAX_PRINTED, 2)), printed="%{z}")
+    label_cells(small, ["top", "bottom"], ["0", "1", "2"])
+    assert [figure.data[0].texttemplate for figure in (small, large)] == ["%{z}", None]
+    assert (list(small.layout.yaxis.ticktext), small.layout.yaxis.autorange) == (["top", "bottom"], "reversed")
+    assert small.data[0].coloraxis == "coloraxis"

@@ -435,7 +435,9 @@ def likeness(**columns) -> pd.DataFrame:
 def test_cka_has_one_models_sites_down():
     figure = cka_heatmap(likeness(), first="fresh", second="transferred")
     (cells,) = figure.data
-    assert (list(cells.y), list(cells.x)) == (["a", "b"], ["a", "c"])
+    rows, columns = (list(axis.ticktext) for axis in (figure.layout.yaxis, figure.layout.xaxis))
+    assert (rows, columns) == (["a", "b"], ["a", "c"])
+    assert cells.hovertext[0][0].startswith("a, a: ")
     np.testing.assert_array_equal(cells.z, [[1, 0.2], [-0.01, NAN]])
     assert colour_range(figure) == (0, 1)
     assert figure.layout.yaxis.autorange == "reversed"

@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots
 
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.views.plots.axes import (
-    MAX_PRINTED,
     MAX_TICKS,
+    add_cells,
     colour_axis,
+    label_cells,
     log_axis,
     refuse_twice,
     require,
@@ -66,24 +67,12 @@ def score_heatmap(table: pd.DataFrame, score: str, *, title: str = "") -> go.Fig
         for i, layer in enumerate(layers)
     ]
     figure = go.Figure()
-    figure.add_heatmap(
-        x=list(range(len(heads))),
-        y=list(range(len(layers))),
-        z=mean,
-        customdata=[[[int(layer), int(head)] for head in heads] for layer in layers],
-        hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>",
-        texttemplate="%{z:.2f}" if mean.size <= MAX_PRINTED else None,
-        xgap=2,
-        ygap=2,
-        coloraxis="coloraxis",
-    )
+    where = [[[int(layer), int(head)] for head in heads] for layer in layers]
+    add_cells(figure, mean, printed="%{z:.2f}", customdata=where, hovertext=hover)
     caption, height = "; ".join(filter(None, notes)), 280 + 40 * len(mean)
     lay_out(figure, title=title or in_words(score), caption=caption, x="Head", y="Layer", height=height)
     figure.update_layout(coloraxis=colour_axis(*colours, in_words(score)))
-    # A head's number is a name: without labels plotly would read them as a scale.
-    figure.update_xaxes(**ticks([str(head) for head in heads]), showgrid=False, zeroline=False)
-    figure.update_yaxes(**ticks([str(layer) for layer in layers]), showgrid=False, zeroline=False, autorange="reversed")
+    label_cells(figure, [str(layer) for layer in layers], [str(head) for head in heads])
     return figure
 
 
@@ -134,17 +123,9 @@ def pattern_figure(
         weights = rows.loc[(rows["layer"] == own_layer) & (rows["head"] == own_head)]
         pattern = np.full((length, length), np.nan)
         pattern[weights["query"].to_numpy(int), weights["key"].to_numpy(int)] = weights["weight"].to_numpy(float)
-        figure.add_heatmap(
-            x=list(range(length)),
-            y=list(range(length)),
-            z=pattern,
-            customdata=pairs,
-            hovertemplate="%{customdata}: %{z:.3f}",
-            name=f"L{own_layer}H{own_head}",
-            coloraxis="coloraxis",
-            row=layers.index(own_layer) + 1,
-            col=heads.index(own_head) + 1,
-        )
+        hover = {"customdata": pairs, "hovertemplate": "%{customdata}: %{z:.3f}", "name": f"L{own_layer}H{own_head}"}
+        panel_at = {"row": layers.index(own_layer) + 1, "col": heads.index(own_head) + 1}
+        add_cells(figure, pattern, gap=0, **hover, **panel_at)
     heading = title or (f"Attention pattern of {names[0]}" if one else "Attention patterns")
     caption = "one sequence; a row is a query and sums to 1"
     lay_out(figure, title=heading, caption=caption, x="", y="", height=inner + 220, headings=0 if one else 1)

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from procpre_interp.views.plots.theme import wrapped
 
 MAX_PRINTED = 200
 """Cells up to which a heat map prints its numbers; beyond it they are in the hover text alone."""
+
+HOVER_TEXT = "%{hovertext}<extra></extra>"
+"""Shows the hover text of a cell, and no name of its trace."""
 
 MAX_TICKS = 48
 """Positions that label an axis, or the axes of panels side by side; of longer sequences every k-th does."""
@@ -55,6 +59,29 @@ def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> di
     place = {"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0.5, "len": 1.0, "nticks": 4}
     bar = {"title": {"text": wrapped(title, 16), "side": "right"}, "thickness": 12, **place}
     return {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar}
+
+
+def add_cells(
+    figure: go.Figure, values: Float[np.ndarray, "row column"], *, printed: str = "", gap: int = 2, **trace: Any
+) -> None:
+    """Add a heat map of the figure's `colour_axis`, whose cells stand at 0, 1, ... and show their `hovertext`.
+
+    `printed` is the template of what a cell prints, where there are at most `MAX_PRINTED`; `gap` the pixels between
+    cells; `trace` what else plotly's trace has.
+    """
+    n_rows, n_columns = values.shape
+    place = {"x": list(range(n_columns)), "y": list(range(n_rows)), "xgap": gap, "ygap": gap, "coloraxis": "coloraxis"}
+    words = {"texttemplate": printed if values.size <= MAX_PRINTED else None, "hovertemplate": HOVER_TEXT}
+    figure.add_heatmap(z=values, **(place | words | trace))
+
+
+def label_cells(figure: go.Figure, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Name the rows of `add_cells`, the first one on top, and as many columns as there is room for.
+
+    Numbers are names too: without labels plotly would read them as a scale.
+    """
+    bare = {"showgrid": False, "zeroline": False}
+    figure.update_xaxes(**ticks(columns), **bare).update_yaxes(**ticks(rows, len(rows)), **bare, autorange="reversed")
 
 
 def log_axis(largest: int) -> dict[str, Any]:
@@ -107,7 +134,7 @@ def add_click_targets(figure: go.Figure) -> go.Figure:
             unselected={"marker": {"opacity": 0}},
             customdata=[trace.customdata[row][column] for row, column in cells],
             hovertext=[trace.hovertext[row][column] for row, column in cells],
-            hovertemplate="%{hovertext}<extra></extra>",
+            hovertemplate=HOVER_TEXT,
             showlegend=False,
             xaxis=trace.xaxis,
             yaxis=trace.yaxis,

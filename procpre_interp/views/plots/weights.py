@@ -13,8 +13,9 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import place
 from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
-    MAX_PRINTED,
+    add_cells,
     colour_axis,
+    label_cells,
     log_ticks,
     refuse_twice,
     require,
@@ -202,24 +203,15 @@ def cka_heatmap(
     for pair in table.to_dict("records"):
         colour[sites.index(pair["site"]), others.index(pair["other"])] = pair["cka"]
     figure = go.Figure()
-    figure.add_heatmap(
-        x=others,
-        y=sites,
-        z=colour,
-        hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
-        texttemplate="%{z:.2f}" if colour.size <= MAX_PRINTED else None,
-        xgap=2,
-        ygap=2,
-        coloraxis="coloraxis",
-    )
+    hover = [[f"{site}, {other}: {value:.3f}" for other, value in zip(others, row)] for site, row in zip(sites, colour)]
+    add_cells(figure, colour, printed="%{z:.2f}", hovertext=hover)
     n = f"n = {int(table['n'].to_numpy().min()):,} tokens; " if "n" in table else ""
     blank = "; blank: all tokens are alike there, or all but one" if table["cka"].isna().to_numpy().any() else ""
     height, caption = max(460, 320 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
     axes = {"x": f"Site of the {second}", "y": f"Site of the {first}"}
     lay_out(figure, title=title or "Likeness of representations", caption=caption, **axes, height=height)
     figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Linear CKA"))
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    label_cells(figure, sites, others)
     return figure
 
 
