@@ -14,10 +14,9 @@ from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fiel
 from procpre_interp.core.plugins import load_plugin, locate
 from procpre_interp.core.terminal import default_store
 from procpre_interp.data import TASKS, Task
-from procpre_interp.engine.processes import Event, progress_event
 from procpre_interp.engine.progress import RunProgress
+from procpre_interp.engine.watched import execute_shown
 from procpre_interp.pipeline.config import Architecture, RunConfig
-from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
@@ -160,22 +159,8 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
         if seconds == 0:
             console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
 
-    # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
-    unsaid = [note] if (note := config.kernel_note) is not None else []
-
     with RunProgress(label, console) as progress:
-
-        def show(state: Any, train: TrainConfig) -> None:
-            while unsaid:
-                progress.say(unsaid.pop())
-            if state.step % 10 == 0 or state.step == 1:
-                progress(progress_event(run_id, state, train))
-
-        def tell(text: str) -> None:
-            progress(Event(run_id, "note", problem=text))
-
-        run = execute(config, store, on_step=show, waiting=waiting, on_note=tell)
-        progress(Event(run_id, "finished"))
+        run = execute_shown(config, store, progress, waiting=waiting)
     print_outcome(run)
     return run
 
