@@ -30,6 +30,7 @@ def patched_stream(replay: Replay, new: Tensor, patch: Patch) -> Float[Tensor, "
         return replay.from_residual(layer, new[None]) if t is None else replay.from_row(layer, t, _row(new, t))
     if patch.site in ("attn_out", "mlp_out"):
         after = "resid_mid" if patch.site == "attn_out" else "resid_post"
+        # resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out: a new term moves the sum by new - old.
         new = replay[after, layer] + new - replay[patch.site, layer]
     rows = new[None] if t is None else _row(new, t)
     if patch.site in ("resid_post", "mlp_out"):
@@ -52,6 +53,7 @@ def _patched_head(replay: Replay, new: Tensor, patch: Patch) -> Float[Tensor, "p
     """A head's z is computed where it may change, and its difference goes through W_O into the residual stream."""
     layer, heads, last = patch.layer, patch.heads, patch.layer == replay.last
     row = None if last or patch.site not in OF_THE_QUERY else patch.t
+    # resid_mid = resid_pre + sum over heads of z_h W_O^h + b_O: of the sum, one term moves.
     z = _new_z(replay, new, patch, row)
     written = einsum(
         z - _of_heads(replay["z", layer], heads, row),
@@ -86,6 +88,8 @@ def _new_z(
         queries = replay.positions[None, :, None]
     else:
         queries = torch.arange(q.shape[2], device=q.device)[None, None] if row is None else row[:, None, None]
+    # z = softmax(q k^T / sqrt(d_head)) v over the keys that causality leaves: a new key or value reaches every query
+    # behind it, through the softmax even those that hardly look there.
     hidden = torch.arange(k.shape[2], device=k.device) > queries[..., None]
     scores = q * q.shape[-1] ** -0.5 @ k.mT
     return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
