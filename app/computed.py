@@ -32,7 +32,7 @@ def cached(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         RunStore: lambda store: str(store.path.resolve()),
     },
 )
-def _compute(function: Callable[..., T], arguments: tuple[Any, ...], options: dict[str, Any]) -> T:
+def _compute(function: Callable[..., T], arguments: tuple[Any, ...], options: dict[str, object]) -> T:
     return function(*arguments, **options)
 
 

@@ -88,6 +88,13 @@ def show_table(
     table: pd.DataFrame, name: str, columns: Mapping[str, Any] | None = None, *, row_height: int | None = None
 ) -> None:
     """A table and its download; `columns` says how some of them show."""
-    look: dict[str, Any] = {"hide_index": True, "column_config": columns, "row_height": row_height}
-    st.dataframe(table, placeholder="", alt=name, key=f"{name}_table", **look)
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=columns,
+        row_height=row_height,
+        placeholder="",
+        alt=name,
+        key=f"{name}_table",
+    )
     download(table, name)

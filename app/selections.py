@@ -46,11 +46,10 @@ def choose_many(
     values = list(options)
     forget(key, lambda value: isinstance(value, list) and (free or set(value) <= set(values)))
     first = wanted or (values if start is None else list(start))
-    default: dict[str, Any] = {} if key in st.session_state else {"default": first}
     chosen = st.multiselect(
         label,
         [*values, *(value for value in wanted if value not in options)],
-        **default,
+        default=None if key in st.session_state else first,
         format_func=lambda value: options.get(value, value),
         key=key,
         accept_new_options=free,

@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from procpre_interp.core.atomic_files import sync_folder, write_json
 from procpre_interp.core.messages import one_line
@@ -19,6 +19,13 @@ MANIFEST = "manifest.json"
 
 CHECKSUM_PLACE = "sha256:" + "0" * 64
 """Placeholder that `with_checksum` replaces by the checksum of the whole file."""
+
+
+class FileEntry(TypedDict):
+    """What a manifest says of a file."""
+
+    bytes: int
+    sha256: str
 
 
 def sha256(path: str | Path) -> str:
@@ -45,7 +52,7 @@ def seal(folder: Path, own: re.Pattern[str]) -> None:
 
     Other files (a .DS_Store, an editor's swap file) come and go, so they are not part of the manifest.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, FileEntry] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name.startswith(".") and path.name.endswith(".tmp"):
@@ -64,7 +71,7 @@ def _hash_entries(entries: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, FileEntry]:
     """The manifest of a sealed folder. Raises `ValueError` where it is damaged, or where files do not match it.
 
     Here only names and sizes are compared: `check_content` and `read_checked` compare the hash of one file.
@@ -101,7 +108,7 @@ def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, dic
     return entries
 
 
-def check_content(folder: Path, name: str, manifest: Mapping[str, Mapping[str, Any]]) -> None:
+def check_content(folder: Path, name: str, manifest: Mapping[str, FileEntry]) -> None:
     """Raise `ValueError` when the file's content is not what the manifest says."""
     try:
         found = sha256(folder / name)
@@ -111,7 +118,7 @@ def check_content(folder: Path, name: str, manifest: Mapping[str, Mapping[str, A
         raise ValueError(f"the content of {name} has changed since it was written")
 
 
-def read_checked(folder: Path, name: str, manifest: Mapping[str, Mapping[str, Any]]) -> bytes:
+def read_checked(folder: Path, name: str, manifest: Mapping[str, FileEntry]) -> bytes:
     """The file's content. Raises `ValueError` when it is not what the manifest says."""
     try:
         content = read_regular(folder / name)

@@ -181,7 +181,7 @@ def to_dict(config: Any, *, hashed_only: bool = False, defaults: bool = False) -
         return {str(k): to_dict(v, hashed_only=hashed_only, defaults=defaults) for k, v in config.items()}
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return config
-    plain: dict[str, Any] = {}
+    plain: dict[str, object] = {}
     if hasattr(config, "registry"):
         plain["name"] = config.name  # type: ignore[attr-defined]
     if hasattr(config, "version"):

@@ -73,7 +73,7 @@ def parse_yaml(text: str | bytes) -> Any:
     return value
 
 
-def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, Any]:
+def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, object]:
     """The fields in a YAML text. Raises `ValueError` when it holds anything else."""
     try:
         data = parse_yaml(text)

@@ -1,12 +1,74 @@
 """What the small files in a store must hold, checked once, when they are read."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from procpre_interp.core.messages import shown as shown_value
 
 STATUSES = ("finished", "diverged")
 """How a run can have ended."""
+
+Fields = Mapping[str, Any]
+"""Fields of a config class, which `core.config.from_dict` checks."""
+
+
+class ParentFields(TypedDict):
+    """A parent in a stored config."""
+
+    run: str
+    selector: NotRequired[str]
+    step: NotRequired[int]
+    ablation: NotRequired[Fields]
+
+
+class ConfigFields(TypedDict):
+    """A run's config as it is stored: fields at their default are left out. `check_config` reads the outline of it."""
+
+    task: Fields
+    model: NotRequired[Fields]
+    train: NotRequired[Fields]
+    transfer: NotRequired[Fields]
+    seed: NotRequired[int]
+    parents: NotRequired[list[ParentFields]]
+
+
+class Summary(TypedDict):
+    """A finished run's row in the list of runs, as this version writes it; `check_summary` says what older ones have.
+
+    Scores of a run that diverged are null.
+    """
+
+    run: str
+    status: Literal["finished", "diverged"]
+    stop_reason: str
+    created: str
+    task: str
+    seed: int
+    parents: str | None
+    """Ids with ", " between; null for a run from fresh weights, as `components`, their selectors."""
+    components: str | None
+    n_layers: int
+    n_heads: int
+    d_model: int
+    n_parameters: int
+    steps: int
+    tokens: int
+    seconds: float
+    loss_nats: float
+    accuracy: float
+    exact_match: float
+    perplexity: NotRequired[float]
+    bits_per_byte: NotRequired[float]
+    breakthrough_step: int | None
+    breakthrough_limit: int
+    prompt_overlap: float
+    positions_carried: bool
+    kernel: str
+    threads: int
+    device: str
+    left_out: NotRequired[str]
+    """What a copy of the run lacks."""
+
 
 _NUMBERS = (
     *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "seconds", "threads"),

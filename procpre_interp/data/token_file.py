@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt
@@ -195,12 +194,12 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
     # Trained on the training split alone: merges learnt from held-out text would leak it.
     tokenizer = train_tokenizer(spec, documents.by_split["train"])
-    splits: dict[str, Any] = {}
+    splits: dict[str, SplitSize] = {}
     for split, texts in documents.by_split.items():
         with (folder / f"{split}.bin").open("wb") as file:
             n_bytes = sum(file.write(ids.tobytes()) for ids in _encoded(tokenizer, texts))
         n_tokens = n_bytes // tokenizer.dtype.itemsize
-        splits[split] = asdict(SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts)))
+        splits[split] = SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts))
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     meta = {
         "format": FORMAT,
@@ -211,7 +210,7 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
         "versions": corpus.versions(),
         "skipped": documents.skipped,
         "cut_characters": documents.cut,
-        "splits": splits,
+        "splits": {split: asdict(size) for split, size in splits.items()},
     }
     atomic_files.write_json(folder / "meta.json", meta)
     # Apart, since there can be thousands, and every batch reads meta.json.

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 from einops import EinopsError, rearrange
@@ -50,13 +50,23 @@ _PLAIN = {
 }
 """Values of Hugging Face's GPT2Config that HookedTransformer computes."""
 
+
+class _Description(TypedDict, total=False):
+    """What is read of a config.json besides the fields of `_PLAIN`."""
+
+    n_head: int
+    tie_word_embeddings: bool
+    layer_norm_epsilon: float
+    initializer_range: float
+
+
 _DESCRIBED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "n_head": (int, "whole number"),
     "tie_word_embeddings": (bool, "truth value"),
     "layer_norm_epsilon": ((int, float), "number"),
     "initializer_range": ((int, float), "number"),
 }
-"""What is read of a config.json besides these, its type, and how to call that."""
+"""Types of the fields of a `_Description`, and how to call them."""
 
 _BUFFERS = (".attn.bias", ".attn.masked_bias")
 
@@ -179,7 +189,7 @@ def from_huggingface(
     return model
 
 
-def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], _Description]:
     """State dict and config (empty if there is none)."""
     if isinstance(source, nn.Module):
         return source.state_dict(), source.config.to_dict()  # type: ignore[union-attr]
@@ -191,7 +201,7 @@ def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], dict[str, Any]]:
     return read_folder(path), _read_description(path / "config.json")
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def _read_description(path: Path) -> _Description:
     """Hugging Face's config.json. Raises `ValueError` where it holds no fields."""
     try:
         described = json.loads(path.read_bytes())
@@ -205,7 +215,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         value = described.get(name)
         if name in described and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
             raise ValueError(f"{path}: {name}={str(value)[:40]!r} is no {words}")
-    return described
+    return cast(_Description, described)
 
 
 def _strip(weights: Any, where: str) -> Weights:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from procpre_interp.core import atomic_files, checksums, regular_files, schema
 from procpre_interp.core.environment import now
 from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.plugins import Plugin
+from procpre_interp.core.schema import ConfigFields
 from procpre_interp.store.run import HISTORY_NUMBERS, OWN_FILES, REQUIRED, Run, read_run, weights_name
 
 _RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
@@ -127,21 +128,21 @@ def saved_step(folder: Path) -> int | None:
     return None if state is None else state.step
 
 
-def unfinished_config(folder: Path) -> dict[str, Any]:
-    """The config of a run being written; empty where it is not there yet, or cannot be read."""
+def unfinished_config(folder: Path) -> ConfigFields | None:
+    """The config of a run being written; None where it is not there yet, or cannot be read."""
     try:
         config = parse_yaml(regular_files.read_regular(folder / "config.yaml"))
         if not isinstance(config, dict):
-            return {}
+            return None
         schema.check_config(config)
     except (OSError, ValueError):
-        return {}
-    return config
+        return None
+    return cast(ConfigFields, config)
 
 
-def unfinished_fields(folder: Path) -> dict[str, Any]:
+def unfinished_fields(folder: Path) -> dict[str, object]:
     """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
-    if not (config := unfinished_config(folder)):
+    if (config := unfinished_config(folder)) is None:
         return {}
     parents = config.get("parents") or []
     return {

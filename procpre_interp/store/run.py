@@ -13,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 
 from procpre_interp.core import checksums, schema
+from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plain_values import parse_json, parse_yaml
+from procpre_interp.core.schema import ConfigFields, Fields, Summary
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 REQUIRED = ("config.yaml", "environment.json", "summary.json")
@@ -53,10 +55,10 @@ class Run:
 
     id: str
     folder: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    environment: dict[str, Any]
-    manifest: dict[str, dict[str, Any]] = field(repr=False)
+    config: ConfigFields
+    summary: Summary
+    environment: Mapping[str, object]
+    manifest: Mapping[str, FileEntry] = field(repr=False)
     verified: bool = field(repr=False)
     """Whether every file's content was compared with the manifest when the run was opened."""
 
@@ -191,14 +193,14 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     )
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> Summary:
     """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
     manifest = read_manifest(folder)
     with _reading(folder):
         return _fields(folder, "summary.json", manifest, parse_json, schema.check_summary)
 
 
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def read_manifest(folder: Path) -> dict[str, FileEntry]:
     """The manifest of the run in `folder`, names and sizes checked.
 
     Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
@@ -223,10 +225,10 @@ def _reading(folder: Path) -> Iterator[None]:
 def _fields(
     folder: Path,
     name: str,
-    manifest: Mapping[str, Mapping[str, Any]],
+    manifest: Mapping[str, FileEntry],
     parse: Callable[[bytes], Any],
-    check: Callable[[dict[str, Any]], None] = lambda fields: None,
-) -> dict[str, Any]:
+    check: Callable[[Fields], None] = lambda fields: None,
+) -> Any:
     """What a small file holds. Raises `ValueError` where its content changed, or is not what a run writes."""
     content = checksums.read_checked(folder, name, manifest)
     try:

@@ -247,7 +247,7 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     return (pd.concat(histories, ignore_index=True) if histories else empty), problems
 
 
-def _summary_row(folder: Path) -> dict[str, Any] | None:
+def _summary_row(folder: Path) -> dict[str, object] | None:
     """A finished run's row of the list; None where it was deleted meanwhile."""
     try:
         return {**read_summary(folder), "run": folder.name, "problem": None}

@@ -263,7 +263,7 @@ def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
     """Which layers the transferred heads are of, for every finished run that names heads one by one."""
     rows = []
     for cell in table.loc[(table["status"] == "finished") & (table["run"] != "")].to_dict("records"):
-        selectors = [parent["selector"] for parent in store.open(cell["run"]).config.get("parents", [])]
+        selectors = [parent.get("selector", "all") for parent in store.open(cell["run"]).config.get("parents", [])]
         heads = [place(term) for selector in selectors for term in added_terms(selector)]
         if layers := sorted({str(each.layer) for each in heads if each.head is not None}):
             row = {key: cell[key] for key in ("condition", "replicate", "run", "accuracy", "breakthrough_step")}

@@ -185,7 +185,7 @@ def _what_it_is(run: Run, store: RunStore) -> str:
             task = store.open(entry["run"], verify=False).config["task"]["name"]
         except ValueError:  # the parent is gone, or damaged
             task = "a parent"
-        damage = f", {entry['ablation']['name'].replace('_', ' ')}" if entry.get("ablation") else ""
+        damage = f", {ablation['name'].replace('_', ' ')}" if (ablation := entry.get("ablation")) else ""
         parts.append(f"{entry.get('selector', 'all')} from {task} {entry['run'][:8]}{damage}")
     seed = run.summary.get("seed", "?")
     return f"{run.summary.get('task', '')}, {' and '.join(parts) or 'fresh weights'}, seed {seed}"

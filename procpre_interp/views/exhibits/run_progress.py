@@ -129,7 +129,7 @@ def _count(runs: pd.DataFrame) -> str:
 
 
 def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
-    config = unfinished_config(store.path / "partial" / row["run"])
+    config = unfinished_config(store.path / "partial" / row["run"]) or {}
     task, train = config.get("task", {}), config.get("train", {})
     of_steps = train.get("steps")
     saved = saved_step(store.path / "partial" / row["run"])

@@ -126,7 +126,8 @@ def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
         run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()
     }
     for run in table.loc[unknown, "run"]:
-        parents[run] = [entry["run"] for entry in unfinished_config(store.path / "partial" / run).get("parents") or []]
+        config = unfinished_config(store.path / "partial" / run) or {}
+        parents[run] = [entry["run"] for entry in config.get("parents") or []]
     return [run for run, named in parents.items() if run_id in named]
 
 

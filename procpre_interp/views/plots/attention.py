@@ -123,9 +123,16 @@ def pattern_figure(
         weights = rows.loc[(rows["layer"] == own_layer) & (rows["head"] == own_head)]
         pattern = np.full((length, length), np.nan)
         pattern[weights["query"].to_numpy(int), weights["key"].to_numpy(int)] = weights["weight"].to_numpy(float)
-        hover = {"customdata": pairs, "hovertemplate": "%{customdata}: %{z:.3f}", "name": f"L{own_layer}H{own_head}"}
-        panel_at = {"row": layers.index(own_layer) + 1, "col": heads.index(own_head) + 1}
-        add_cells(figure, pattern, gap=0, **hover, **panel_at)
+        add_cells(
+            figure,
+            pattern,
+            gap=0,
+            customdata=pairs,
+            hovertemplate="%{customdata}: %{z:.3f}",
+            name=f"L{own_layer}H{own_head}",
+            row=layers.index(own_layer) + 1,
+            col=heads.index(own_head) + 1,
+        )
     heading = title or (f"Attention pattern of {names[0]}" if one else "Attention patterns")
     caption = "one sequence; a row is a query and sums to 1"
     lay_out(figure, title=heading, caption=caption, x="", y="", height=inner + 220, headings=0 if one else 1)

@@ -208,8 +208,8 @@ def cka_heatmap(
     n = f"n = {int(table['n'].to_numpy().min()):,} tokens; " if "n" in table else ""
     blank = "; blank: all tokens are alike there, or all but one" if table["cka"].isna().to_numpy().any() else ""
     height, caption = max(460, 320 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
-    axes = {"x": f"Site of the {second}", "y": f"Site of the {first}"}
-    lay_out(figure, title=title or "Likeness of representations", caption=caption, **axes, height=height)
+    x, y = f"Site of the {second}", f"Site of the {first}"
+    lay_out(figure, title=title or "Likeness of representations", caption=caption, x=x, y=y, height=height)
     figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Linear CKA"))
     label_cells(figure, sites, others)
     return figure
