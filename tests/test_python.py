@@ -11,6 +11,8 @@ import torch
 
 import procpre_interp
 from procpre_interp.cli import main
+from procpre_interp.core.checksums import FileEntry
+from procpre_interp.core.schema import ConfigFields, Summary
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import token_names
@@ -23,6 +25,7 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig, evaluate, masked_loss, summarise
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import KernelUnavailable
+from procpre_interp.train.state import Evaluation
 from tests.explorer import DEMO
 from tests.models import TINY, random_model, random_tokens
 
@@ -155,6 +158,14 @@ def test_progress_is_shown_in_a_terminal_and_not_in_a_pipe(tmp_path, monkeypatch
         assert ("reverse, seed 0" in stderr.getvalue()) == wanted
         assert bool(stderr.getvalue()) == wanted
     assert seen == list(range(1, 13)), "the first call trains, the others open the finished run"
+
+
+def test_what_is_stored_has_the_fields_of_its_type(tmp_path):
+    run = procpre_interp.execute(CONFIG, RunStore(tmp_path), progress=False)
+    assert Summary.__required_keys__ <= set(run.summary) <= set(Summary.__annotations__)
+    assert set(run.config) <= set(ConfigFields.__annotations__)
+    assert Evaluation.__required_keys__ <= set(run.history()) - {"run", "seed"} <= set(Evaluation.__annotations__)
+    assert all(set(entry) == set(FileEntry.__annotations__) for entry in run.manifest.values())
 
 
 def test_damage_of_an_interrupted_run_is_said_where_its_progress_is(tmp_path, monkeypatch):

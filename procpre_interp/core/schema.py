@@ -8,7 +8,7 @@ from procpre_interp.core.messages import shown as shown_value
 STATUSES = ("finished", "diverged")
 """How a run can have ended."""
 
-Fields = Mapping[str, Any]
+ClassFields = Mapping[str, Any]
 """Fields of a config class, which `core.config.from_dict` checks."""
 
 
@@ -18,16 +18,17 @@ class ParentFields(TypedDict):
     run: str
     selector: NotRequired[str]
     step: NotRequired[int]
-    ablation: NotRequired[Fields]
+    ablation: NotRequired[ClassFields]
 
 
 class ConfigFields(TypedDict):
     """A run's config as it is stored: fields at their default are left out. `check_config` reads the outline of it."""
 
-    task: Fields
-    model: NotRequired[Fields]
-    train: NotRequired[Fields]
-    transfer: NotRequired[Fields]
+    version: NotRequired[int]
+    task: ClassFields
+    model: NotRequired[ClassFields]
+    train: NotRequired[ClassFields]
+    transfer: NotRequired[ClassFields]
     seed: NotRequired[int]
     parents: NotRequired[list[ParentFields]]
 

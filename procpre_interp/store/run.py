@@ -17,7 +17,7 @@ from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plain_values import parse_json, parse_yaml
-from procpre_interp.core.schema import ConfigFields, Fields, Summary
+from procpre_interp.core.schema import ClassFields, ConfigFields, Summary
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 REQUIRED = ("config.yaml", "environment.json", "summary.json")
@@ -227,7 +227,7 @@ def _fields(
     name: str,
     manifest: Mapping[str, FileEntry],
     parse: Callable[[bytes], Any],
-    check: Callable[[Fields], None] = lambda fields: None,
+    check: Callable[[ClassFields], None] = lambda fields: None,
 ) -> Any:
     """What a small file holds. Raises `ValueError` where its content changed, or is not what a run writes."""
     content = checksums.read_checked(folder, name, manifest)
