@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from procpre_interp.cli import main
-from procpre_interp.core import atomic_files
+from procpre_interp.core import checksums
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from tests.explorer import APP, DEMO, PAGES, charts, check, open_page, said, title
@@ -245,7 +245,7 @@ def test_no_code_runs_from_a_loaded_run(monkeypatch, tmp_path: Path):
     run = store.open("latest", verify=False)
     config = f"task: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{touched}']]\n"
     (run.folder / "config.yaml").write_text(config)
-    atomic_files.seal(run.folder, OWN_FILES)
+    checksums.seal(run.folder, OWN_FILES)
     for page in PAGES:
         app = open_page(monkeypatch, tmp_path, page, run=run.id)
         assert not app.exception

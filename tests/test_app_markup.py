@@ -131,7 +131,7 @@ TEXTS = [HOSTILE, "# a", "- a", "+ a", "1. a", "1) a", "---", "===", "> a", "[a]
 @pytest.fixture
 def escaped(monkeypatch) -> Callable[[str], str]:
     monkeypatch.syspath_prepend(APP)
-    return importlib.import_module("state").escaped
+    return importlib.import_module("markup").escaped
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "\\", "`code`", "a | b"])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
-from procpre_interp.model.checkpoint import to_huggingface
+from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
 from procpre_interp.train.interventions import Rate
 from procpre_interp.train.loop import checkpoint_steps, next_length

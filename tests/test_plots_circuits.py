@@ -8,7 +8,8 @@ import pytest
 
 from procpre_interp.patch.graph import Graph
 from procpre_interp.probe.weights import drift, spectra
-from procpre_interp.views.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve
+from procpre_interp.views.plots.circuit_graph import SIGNS, circuit_graph
+from procpre_interp.views.plots.circuits import SEARCH_COLOURS, faithfulness_curve
 from procpre_interp.views.plots.patching import patch_heatmap
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, translucent
 from procpre_interp.views.plots.weights import DRIFT, KINDS, cka_heatmap, drift_figure, spectrum_figure
@@ -413,7 +414,9 @@ def likeness(**columns) -> pd.DataFrame:
 def test_cka_has_one_models_sites_down():
     figure = cka_heatmap(likeness(), first="fresh", second="transferred")
     (cells,) = figure.data
-    assert (list(cells.y), list(cells.x)) == (["a", "b"], ["a", "c"])
+    rows, columns = (list(axis.ticktext) for axis in (figure.layout.yaxis, figure.layout.xaxis))
+    assert (rows, columns) == (["a", "b"], ["a", "c"])
+    assert cells.hovertext[0][0].startswith("a, a: ")
     np.testing.assert_array_equal(cells.z, [[1, 0.2], [-0.01, NAN]])
     assert colour_range(figure) == (0, 1)
     assert figure.layout.yaxis.autorange == "reversed"

@@ -2,7 +2,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from procpre_interp.core.registry import Registry, unknown_name
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.registry import Registry
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ import plotly.graph_objects as go
 import pytest
 
 from procpre_interp.claims.text import conditions_table, describe_cost, estimate
-from procpre_interp.core.atomic_files import seal
+from procpre_interp.core.checksums import seal
 from procpre_interp.data import TASKS
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.differences import config_differences
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from procpre_interp.views import glossary
-from procpre_interp.views.html_report import Section, conditions_report, describe_runs, runs_report, write_report
+from procpre_interp.views.html_page import Section, write_report
+from procpre_interp.views.html_report import conditions_report, describe_runs, runs_report
 from tests.explorer import DEMO
 from tests.results import NAN, TABLE, fill, reproduce_table, write_run
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments import table1
-from experiments.table1 import DOWNSTREAM, NO_VERDICT, PAPER, SELECTORS, Table1, conclusions, matches, summarise
+from experiments.table1 import NO_VERDICT, PAPER, Table1, conclusions, matches, summarise
 from procpre_interp.stats.paper_comparison import (
     TOO_FEW,
     UNDECIDED,
@@ -19,7 +19,9 @@ from procpre_interp.stats.paper_comparison import (
     lead,
 )
 from procpre_interp.store.store import RunStore
+from procpre_interp.study import diagnostic_table
 from procpre_interp.study import protocols as reproduce
+from procpre_interp.study.diagnostic_table import DOWNSTREAM, SELECTORS
 from procpre_interp.study.protocols import PROCEDURAL
 from procpre_interp.sweep import plan as sweep
 
@@ -28,7 +30,7 @@ SCRIPT = Path(table1.__file__)
 
 def made_up(accuracy, *, replicates=4, spread=0.001, tasks=DOWNSTREAM, starts=None) -> pd.DataFrame:
     """A tidy table; `accuracy(task, start, transfer)` is the mean, and replicates lie around it."""
-    starts = starts or [(start, transfer) for start, transfer, _ in table1.starts(quick=False)]
+    starts = starts or [(start, transfer) for start, transfer, _ in diagnostic_table.starts(quick=False)]
     rows = [
         {
             "replicate": 1000 + i,
@@ -160,7 +162,7 @@ def test_one_transfer_that_helps_does_not_make_the_mean_the_best():
 
 
 def test_the_plan_is_complete_and_in_order():
-    planned = table1.plan(replicates=2)
+    planned = diagnostic_table.plan(replicates=2)
     cells = planned.cells
     assert cells.groupby("replicate").size().to_dict() == {1000: 128, 1001: 128}
     assert cells["run"].is_unique
@@ -178,11 +180,11 @@ def test_the_plan_is_complete_and_in_order():
         ("eca", "mlp"),
     ]
     with pytest.raises(ValueError, match="at least 1"):
-        table1.plan(replicates=0)
+        diagnostic_table.plan(replicates=0)
 
 
 def test_runs_are_shared_with_reproduce():
-    planned = table1.plan(replicates=1)
+    planned = diagnostic_table.plan(replicates=1)
     cells = planned.cells.set_index(["task", "phase1", "transfer"])["run"]
     theirs = sweep.plan(reproduce.reproduction(reproduce.PROTOCOLS["cheap"], replicates=1)).cells.set_index("condition")
     shared = {
@@ -196,7 +198,7 @@ def test_runs_are_shared_with_reproduce():
 
 
 def test_cells_of_a_task_differ_in_their_parents_only():
-    planned = table1.plan(replicates=1)
+    planned = diagnostic_table.plan(replicates=1)
     for task, cells in planned.cells.groupby("task"):
         configs = [planned.configs[run] for run in cells["run"]]
         assert len({(c.task, c.seed, c.model, c.train, c.transfer) for c in configs}) == 1, task
@@ -230,7 +232,7 @@ def test_quick_from_nothing_to_tables_and_on(tmp_path, capsys):
     assert "started" not in printed.err
     assert RunStore(out).query().set_index("run")["created"].equals(created)
     # A damaged parent fails its cells, which are shown, and nothing else.
-    planned = table1.plan(replicates=1, quick=True)
+    planned = diagnostic_table.plan(replicates=1, quick=True)
     parent = planned.cells["phase1_run"].iloc[-1]
     (weights,) = (out / "runs" / parent).glob("weights/*")
     weights.write_bytes(b"damaged")

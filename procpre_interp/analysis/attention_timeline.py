@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.probe.attention import attention_scores

@@ -1,7 +1,8 @@
 """The work of `procpre-interp sweep`: runs, tables, transfer maps and the report."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from procpre_interp.commands._conditions import print_results
 from procpre_interp.commands._run_one import read_config
 from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
 from procpre_interp.store.outcomes import cost_of
@@ -42,11 +43,12 @@ def run(command: SweepCommand, path: Path) -> int:
         print("no cell is finished; the same command goes on from here")
         return 1
     finished = table.loc[table["status"] != "failed"]
-    about = metadata(planned, store) | {"maps": maps(planned, finished, command.outcome)}
+    found = maps(planned, finished, command.outcome)
+    about = metadata(planned, store) | {"maps": found}
     store.write_table(planned.table_name, finished, about)
     report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
     print_results(finished, about)
-    for each in about["maps"]:
+    for each in found:
         if each["problem"]:
             print(f"\n{each['title']}: {each['problem']}")
             continue
@@ -62,7 +64,7 @@ def run(command: SweepCommand, path: Path) -> int:
     return 1 if len(finished) < len(table) else 0
 
 
-def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
+def metadata(planned: Plan, store: RunStore) -> dict[str, object]:
     """What a reader of the table must know."""
     sweep = planned.sweep
     phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
@@ -80,15 +82,25 @@ def training(train: TrainConfig) -> str:
     return f"{train.steps:,} steps of batch {train.batch_size}, lr {train.learning_rate:g}, {train.schedule}"
 
 
-def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
+class StoredMap(TypedDict):
+    """A transfer map in the metadata of a table."""
+
+    title: str
+    effects: Sequence[Mapping[str, Any]]
+    """Rows of `transfer_map`; none where there is a problem."""
+    problem: str
+
+
+def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[StoredMap]:
     """Every transfer map of the sweep: its title and its effects, one row per method and player, or what it lacks."""
     found = []
     for each in planned.sweep.filled_maps:
-        entry = {"title": f"Transfer map of {each.phase1}: {', '.join(each.players)}", "effects": [], "problem": ""}
+        title = f"Transfer map of {each.phase1}: {', '.join(each.players)}"
+        entry: StoredMap = {"title": title, "effects": [], "problem": ""}
         rows = map_table(planned, table, each)
         try:
             effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
-            entry["effects"] = effects.to_dict("records")
+            entry["effects"] = [{str(name): value for name, value in row.items()} for row in effects.to_dict("records")]
         except ValueError as problem:  # no complete replicate: what else there is can be reported all the same
             entry["problem"] = str(problem)
         found.append(entry)

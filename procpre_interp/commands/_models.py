@@ -9,7 +9,9 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.core.config import from_dict, parse_yaml, shown
+from procpre_interp.core.config import from_dict
+from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer, from_huggingface
@@ -17,7 +19,7 @@ from procpre_interp.pipeline.execute import load_model
 from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.views.html_page import Section, write_report
 
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80
@@ -193,12 +195,12 @@ def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     several = len(set(table["run"])) > 1
     rows = []
     for _, group in each.groupby(keys, sort=False, dropna=False):
-        row = {key: _cell(value) for key, value in group.iloc[0][keys].items()}
+        row = {key: cell_text(value) for key, value in group.iloc[0][keys].items()}
         for value in values:
             found = bootstrap_interval(group[value].dropna().to_numpy(dtype=float))
-            row[value] = _cell(found.estimate)
+            row[value] = cell_text(found.estimate)
             if several and len(group) > 1:
-                row[value] += f" [{_cell(found.low)}, {_cell(found.high)}]"
+                row[value] += f" [{cell_text(found.low)}, {cell_text(found.high)}]"
         rows.append(row | ({"n": str(len(group))} if several else {}))
     return pd.DataFrame(rows)
 
@@ -254,7 +256,7 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
             print(f"report: {where}")
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

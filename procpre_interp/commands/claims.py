@@ -12,7 +12,7 @@ from procpre_interp.claims.files import read_claims
 from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.atomic_files import plain, write_text
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import (
     beside_package,

@@ -27,7 +27,8 @@ from procpre_interp.patch import activation_patching, circuit_curve, edge_attrib
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.process import run_threads
 from procpre_interp.views.exhibits import circuits
-from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.views.plots.circuit_graph import circuit_graph
+from procpre_interp.views.plots.circuits import faithfulness_curve
 from procpre_interp.views.plots.measures import measure_dots
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
 

@@ -20,7 +20,7 @@ from procpre_interp.commands._models import (
     table_of,
 )
 from procpre_interp.commands._options import Runs, parse
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs

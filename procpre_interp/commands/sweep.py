@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
-from procpre_interp.core.config import from_dict
+from procpre_interp.core.config import coerce, from_dict
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.store.store import RunStore
 from procpre_interp.transfer import TransferConfig
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         default,
         parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),
         components=tuple(parent.selector for parent in parents) or ("all",),
-        transfer=from_dict(TransferConfig, fields.get("transfer", {})),
+        transfer=coerce(fields.get("transfer", {}), TransferConfig, "transfer"),
     )
     command = parse(Transfer, "transfer", arguments, default)
     if not command.parent and not asks_help:

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
-from procpre_interp.core.config import from_dict, unknown_name
+from procpre_interp.core.config import from_dict
+from procpre_interp.core.messages import unknown_name
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)

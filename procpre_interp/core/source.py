@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 
 PACKAGE = Path(__file__).resolve().parents[1]
 _PRIMITIVES: dict[str, Literal["int", "float", "switch", "word"]] = {

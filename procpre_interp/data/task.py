@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
-from procpre_interp.core.registry import Registry, unknown_name
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.registry import Registry
 from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs, collect_pairs, concatenate_pairs
 from procpre_interp.data.vocab import Token

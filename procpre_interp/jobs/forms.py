@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.source import read_field, registered
 from procpre_interp.core.terminal import beside_package
 

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
 
-from procpre_interp.core.registry import unknown_name
-from procpre_interp.model.layers import Embed, HookLock, HookPoint, LayerNorm, LensConfig, PosEmbed, Unembed
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.model.hook_points import HookLock, HookPoint
+from procpre_interp.model.layers import Embed, LayerNorm, LensConfig, PosEmbed, Unembed
 
 SWITCHES = {
     "hook_result": "use_attn_result",

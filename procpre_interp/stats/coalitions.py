@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, get_args
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.core.selectors import head_terms
 

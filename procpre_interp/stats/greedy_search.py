@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
 
 Options = Mapping[str, Sequence[str]]

@@ -13,21 +13,23 @@ from procpre_interp.stats.power import detectable_effect
 from procpre_interp.stats.resampling import (
     ALPHA,
     LEVEL,
-    Equivalence,
     Interval,
-    PermutationTest,
     binomial_bounds,
     bootstrap_interval,
-    decide,
-    equivalence_test,
-    holm,
     interval_note,
     intervals_note,
     paired_gains,
     replicate_bootstrap,
     replicate_matrix,
-    sign_flip_test,
     unseen_share,
+)
+from procpre_interp.stats.significance import (
+    Equivalence,
+    PermutationTest,
+    decide,
+    equivalence_test,
+    holm,
+    sign_flip_test,
 )
 from procpre_interp.stats.survival import (
     effect_sizes,

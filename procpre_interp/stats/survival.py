@@ -7,17 +7,10 @@ import pandas as pd
 from jaxtyping import Float, Real
 from scipy.special import ndtri
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import numpy_stream
-from procpre_interp.stats.resampling import (
-    LEVEL,
-    MAX_EXACT_FLIPS,
-    N_RESAMPLES,
-    PermutationTest,
-    constant_bounds,
-    replicate_bootstrap,
-    replicate_matrix,
-)
+from procpre_interp.stats.resampling import LEVEL, N_RESAMPLES, constant_bounds, replicate_bootstrap, replicate_matrix
+from procpre_interp.stats.significance import MAX_EXACT_FLIPS, PermutationTest
 
 
 def time_to_breakthrough(history: pd.DataFrame, threshold: float) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.coalitions import (
     MAX_EXACT_PLAYERS,
     Grain,
@@ -18,7 +18,8 @@ from procpre_interp.stats.coalitions import (
     orders,
     selector_grid,
 )
-from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
+from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix
+from procpre_interp.stats.significance import sign_flip_test
 from procpre_interp.stats.summary import decide_tests
 from procpre_interp.stats.survival import restricted_time
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +30,7 @@ def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, st
     return pd.DataFrame(rows)
 
 
-def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, Any]:
+def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
     """What came out of a cell: of its run, and of the run's parents.
 
     Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids

@@ -36,7 +36,7 @@ from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 from procpre_interp.train import TrainConfig
-from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.views.html_page import Section, write_report
 from procpre_interp.views.plots.ladder import ladder
 
 Judged = dict[str, Any]
@@ -263,7 +263,7 @@ def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
     """Which layers the transferred heads are of, for every finished run that names heads one by one."""
     rows = []
     for cell in table.loc[(table["status"] == "finished") & (table["run"] != "")].to_dict("records"):
-        selectors = [parent["selector"] for parent in store.open(cell["run"]).config.get("parents", [])]
+        selectors = [parent.get("selector", "all") for parent in store.open(cell["run"]).config.get("parents", [])]
         heads = [place(term) for selector in selectors for term in added_terms(selector)]
         if layers := sorted({str(each.layer) for each in heads if each.head is not None}):
             row = {key: cell[key] for key in ("condition", "replicate", "run", "accuracy", "breakthrough_step")}

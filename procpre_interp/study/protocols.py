@@ -33,18 +33,21 @@ class Protocol:
     phase2: TrainConfig
 
 
-_PHASE1 = TrainConfig(
+CONSTANT = TrainConfig(schedule="constant", warmup_steps=100)
+"""A constant learning rate after a short warm-up: every protocol's phase 1, where only the budget differs."""
+
+_PHASE1 = dataclasses.replace(
+    CONSTANT,
     steps=20_000,
     batch_size=32,
     learning_rate=2e-3,
-    schedule="constant",
-    warmup_steps=100,
     weight_decay=0.1,
     decay="all",
     evaluate_every=1000,
     evaluate_examples=256,
 )
-_PHASE2 = TrainConfig(schedule="cosine", warmup_steps=500, weight_decay=1e-3, decay="matrices", evaluate_every=50)
+# The defaults are the paper's phase 2: a cosine after 500 warm-up steps, decay 1e-3 on matrices.
+_PHASE2 = TrainConfig(evaluate_every=50)
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "cheap": Protocol(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from procpre_interp.ablate import Ablation
-from procpre_interp.core.config import ORIGIN, to_dict, unknown_name
+from procpre_interp.core.config import ORIGIN, to_dict
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import (
     GOVERNED,
     NOTHING,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.claims.text import claims_table, conditions_table, contrast_estimate, predicted, with_bounds
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.views.markdown import fill, markdown_table
 

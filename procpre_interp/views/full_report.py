@@ -9,7 +9,8 @@ from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import cheaper, claims, damage, results, where
 from procpre_interp.views.exhibits.runs import with_weights
-from procpre_interp.views.html_report import Block, Caution, Section, introduction, results_sections, write_report
+from procpre_interp.views.html_page import Block, Caution, Section, write_report
+from procpre_interp.views.html_report import introduction, results_sections
 
 MOST_CLAIMS = 40
 """Claims whose contrasts are drawn."""

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from procpre_interp.core.config import ORIGIN
+from procpre_interp.core.schema import ParentFields
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
 
@@ -146,7 +147,7 @@ class Evidence:
         return frozenset(factors)
 
 
-def parents_of(run: Run) -> list[dict[str, Any]]:
+def parents_of(run: Run) -> list[ParentFields]:
     """The entries of the run's config that name its parents, nearest lineage only."""
     return run.config.get("parents") or []
 
@@ -161,7 +162,7 @@ def factor(run: Run, name: str) -> Any:
     return run.config.get("transfer", {}).get(name, DEFAULTS[name])
 
 
-def score_name(run: Run) -> str:
+def score_name(run: Run) -> Literal["loss_nats", "accuracy"]:
     """What tells how good a run is: its accuracy, or on text, where gains are small shares of it, its loss."""
     return "loss_nats" if "perplexity" in run.summary else "accuracy"
 
@@ -177,7 +178,7 @@ def score_of(run: Run) -> float | None:
 def _setting(run: Run) -> str:
     """Task, model and training of the run."""
     config = {name: value for name, value in run.config.items() if name not in ("seed", "parents", "transfer")}
-    train = {name: value for name, value in config.get("train", {}).items() if name not in SAME_RESULT}
+    train = {name: value for name, value in run.config.get("train", {}).items() if name not in SAME_RESULT}
     return json.dumps(config | {"train": train}, sort_keys=True)
 
 

@@ -17,7 +17,7 @@ from procpre_interp.analysis.diagnosis.signatures import (
     shown_difference,
     terms_of,
 )
-from procpre_interp.core.atomic_files import open_regular
+from procpre_interp.core.regular_files import open_regular
 from procpre_interp.store.run import Run
 
 DYCK_ACCURACY = 0.41

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
-from procpre_interp.core.config import shown
+from procpre_interp.core.messages import shown
 from procpre_interp.data.corpus import build_corpus, corpus_hash
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import choose

@@ -240,6 +240,8 @@ void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w,
 // dresid [m][D] of the block's output -> dresid [n][D] of its input; G is added to.
 void block_backward(const Shape& s, const BlockOffsets& o, const BlockWeights& w, const float* P, float* G,
                     const int* position, int m, int n, Workspace& work, const BlockActivations& a) {
+    // For y = x A + b: dA += x^T dy, db += sum of dy, dx = dy A^T. The residual stream is a sum, so its gradient goes
+    // through a branch and past it: dresid_mid = dresid + that through LN2 and the MLP, and likewise for attention.
     linear_gradient(a.post, F, work.dresid, D, m, G + o.W_out);
     bias_gradient(work.dresid, D, m, G + o.b_out);
     linear(work.dresid, D, w.W_outT, nullptr, work.dpost, F, m);
@@ -259,7 +261,8 @@ void block_backward(const Shape& s, const BlockOffsets& o, const BlockWeights& w
         std::memset(work.dVT + j * s.stride(), 0, padded(n) * sizeof(float));
     }
     attend_gradient(a.q, position, m, a.KT, a.VT, s.stride(), a.z, work.dz, a.pattern, work.dq, work.dKT, work.dVT);
-    // The gradient of the scores is in nats; q is in units of ln 2 (see QUERY_SCALE).
+    // The gradient dS of the scores is in nats; q is in units of ln 2 (see QUERY_SCALE), so S = ln 2 q K^T and
+    // dq = ln 2 QUERY_SCALE dS K (of the q before scaling), dK = ln 2 dS^T q.
     scale(work.dq, m * D, QUERY_SCALE * LN_2);
     for (int j = 0; j < D; j++) scale(work.dKT + j * s.stride(), padded(n), LN_2);
     transpose(work.dKT, s.stride(), D, padded(n), work.dk, D);
@@ -290,6 +293,7 @@ double unembed(const Shape& s, const PackedWeights& weights, const std::int64_t*
         linear(x, D, weights.W_U, nullptr, work.logits, s.columns(), rows);
         for (int r = 0; r < rows; r++)
             loss += cross_entropy(work.logits + r * s.columns(), s.d_vocab, targets[work.scored[i + r]], scale);
+        // l = x W_U, and the logits are dloss/dl by now: dW_U += x^T dl, dx = dl W_U^T.
         linear_gradient(x, D, work.logits, s.columns(), rows, dW_U);
         linear(work.logits, s.columns(), weights.W_UT, nullptr, work.dnorm + i * D, D, rows);
     }
@@ -349,6 +353,7 @@ void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, co
              Extent extent, Workspace& work) {
     const auto [m, n] = extent;
     const int last = s.n_layers - 1;
+    // resid_0[t] = W_E[token t] + W_pos[t]
     for (int t = 0; t < n; t++) {
         const float *token = P + at.W_E + sequence.tokens[t] * D, *position = P + at.W_pos + t * D;
         for (int c = 0; c < D; c += W) store(work.resid + t * D + c, load(token + c) + load(position + c));
@@ -371,6 +376,7 @@ void backward(const Shape& s, const Offsets& at, const PackedWeights& weights, c
         block_backward(s, at.blocks[l], weights.blocks[l], P, G,
                        l == last ? work.scored.data() : work.everywhere.data(), l == last ? m : n, n, work,
                        work.blocks[l]);
+    // The derivative of a sum by either of its terms is 1: both rows get dresid[t], a token's row once per occurrence.
     for (int t = 0; t < n; t++)
         for (int c = 0; c < D; c += W) {
             const vec d = load(work.dresid + t * D + c);

@@ -119,6 +119,7 @@ INLINE void transpose_rows(float* x, int n, float* xT, int stride) {
     transpose(x, D, padded(n), D, xT, stride);
 }
 
+// y_j = sum_s P[head of j][s] x[s][j]: with x = V it is z = P V, with x = K and P = dS it is dq = dS K.
 // Sums over keys of row[key] x^T[j][key], for all dimensions j; `row` of dimension j is that of its head.
 // pattern [H][length], xT [D][stride], y [D]
 INLINE void weigh_keys(const float* pattern, int length, const float* xT, int stride, float* y) {
@@ -248,6 +249,8 @@ INLINE void attend_gradient(const float* q, const int* position, int m, const fl
 // loss = log sum_v exp(l_v) - l_target;  dloss/dl = softmax(l) - onehot(target).
 // -log softmax(logits)[target] in nats; the logits become its gradient, times scale. What stands beyond d_vocab becomes
 // zero.   logits [padded(d_vocab)]
+// In units of ln 2, l' = l log2(e): -log softmax(l)[t] = (max l' - l'_t) ln 2 + log sum_v 2^(l'_v - max l'). The
+// largest is taken out so that no power overflows.
 INLINE double cross_entropy(float* logits, int d_vocab, std::int64_t target, float scale) {
     const int length = padded(d_vocab);
     for (int v = 0; v < length; v += W) store(logits + v, load(logits + v) * LOG2_E);

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import Task
 from procpre_interp.data.counterfactual import Pairs
@@ -17,7 +17,8 @@ from procpre_interp.patch import activation_patching, circuit_curve, edge_attrib
 from procpre_interp.patch.replay import hook_name
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.plots.axes import add_click_targets
-from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.views.plots.circuit_graph import circuit_graph
+from procpre_interp.views.plots.circuits import faithfulness_curve
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap, probability_bars
 
 SITES = {

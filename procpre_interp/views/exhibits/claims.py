@@ -14,7 +14,7 @@ from procpre_interp.claims.files import QUICK, find_claims
 from procpre_interp.claims.judge import compared_values, trained
 from procpre_interp.claims.measures import measure_of
 from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.stats.paper_comparison import MARGIN
 from procpre_interp.store.store import RunStore

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.claims.text import map_effects_table, question_title
-from procpre_interp.core.config import parse_yaml
+from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.selectors import place
 from procpre_interp.stats.coalitions import coalitions, condition_name
 from procpre_interp.stats.summary import ALPHA
