@@ -83,7 +83,7 @@ def test_a_page(durations, monkeypatch, tmp_path: Path):
     assert router.count(after) == 1
     (app / "main.py").write_text(router.replace(after, f"{after}        {line.strip()},\n"))
     page = "questions/how_long_did_runs_take.py"
-    (app / page).write_text(example("state.open_page("))
+    (app / page).write_text(example("stores.open_page("))
     monkeypatch.setenv("PROCPRE_STORE", str(DEMO))
     monkeypatch.setattr(sys, "argv", ["main.py"])
     monkeypatch.syspath_prepend(APP)  # the modules that pages share are those of the explorer itself
