@@ -93,7 +93,7 @@ def test_a_page(durations, monkeypatch, tmp_path: Path):
     assert len(charts(shown)) == 1
     assert title(shown, 0) == "How long did runs take?"
     (tmp_path / "none").mkdir()
-    monkeypatch.setattr("state.DEMO", tmp_path / "none")
+    monkeypatch.setattr("stores.DEMO", tmp_path / "none")
     monkeypatch.setenv("PROCPRE_STORE", str(tmp_path / "none"))
     empty = check(AppTest.from_file(str(app / "main.py"), default_timeout=60).switch_page(page).run())
     assert "No finished runs here yet" in said(empty)
