@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
-from procpre_interp.commands._models import named_task, over_runs, spread_out
+from procpre_interp.commands._models import means_over_runs, named_task, spread_out
 from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import COLUMNS as PROBES
 from procpre_interp.core.terminal import GAP, frame_width
@@ -273,7 +273,7 @@ def test_attention_has_one_row_per_head_with_scores_as_columns(width):
         for layer, head in heads
     ]
     columns = PROBES["attention"]
-    parts = spread_out(over_runs(pd.DataFrame(rows), columns), columns, width)
+    parts = spread_out(means_over_runs(pd.DataFrame(rows), columns), columns, width)
     assert [score for part in parts for score in part.columns[2:]] == scores
     assert (len(parts) == 1) == (width > 60)
     for part in parts:

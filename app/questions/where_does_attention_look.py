@@ -7,6 +7,7 @@ import state
 import streamlit as st
 
 from procpre_interp.data.tokens import parse_tokens, token_names
+from procpre_interp.pipeline.lineage import moments
 from procpre_interp.views.exhibits import attention, inside
 
 TABS = {"pattern": "One sequence", "scores": "All scores", "training": "Over training"}
@@ -79,11 +80,11 @@ with place:
             state.show_table(grid, f"scores_{side}", rounded)
     else:
         for side, run in zip(sides, runs):
-            kept = attention.moments(run, store)
+            kept = moments(run, store)
             tables = state.each(
                 f"Measuring run {run.id[:8]}",
                 kept,
-                lambda each: models.measure(attention.score_table, models.moment(each, store)),
+                lambda each: models.measure(attention.score_table, models.show(each, store)),
                 key=f"development_{run.id}",
                 name=lambda each: each.label,
             )

@@ -11,13 +11,11 @@ from procpre_interp.analysis.attention_timeline import timelines
 from procpre_interp.commands._models import (
     Columns,
     Look,
-    Subject,
     check_named,
     of_stored_runs,
     show,
     stage_title,
     subjects,
-    table_of,
 )
 from procpre_interp.commands._options import Runs, parse
 from procpre_interp.core.registry import unknown_name
@@ -25,7 +23,7 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.data import Batch
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
-from procpre_interp.pipeline.lineage import stages
+from procpre_interp.pipeline.lineage import Subject, table_of
 from procpre_interp.probe import attention_scores
 from procpre_interp.probe.labels import labels_for, position_labels
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
@@ -106,11 +104,12 @@ def _linear(subject: Subject, command: Probe) -> pd.DataFrame:
     names = labels_for(subject.task)
     if not names:
         raise ValueError(f"{subject.task.name} has no labels that a linear probe could be asked for")
+    untrained = subject.moment and subject.moment.untrained.model(RunStore(command.store))
     batch, tables = _batch(subject, command), []
     for name in names:
         labels = position_labels(batch, subject.task, name)
         generator = stream(command.seed, "linear probe", name)
-        table = linear_probe(subject.model, batch, labels, generator=generator, untrained=subject.fresh)
+        table = linear_probe(subject.model, batch, labels, generator=generator, untrained=untrained)
         tables.append(table.assign(label=name))
     whole = pd.concat(tables, ignore_index=True)
     return whole.reindex(columns=["label", *whole.columns.drop("label")])
@@ -128,10 +127,8 @@ def _before_and_after(subject: Subject, command: Probe) -> tuple[HookedTransform
     """What a phase began with, and what it ended with."""
     if command.stage not in ("finished", "phase1"):
         raise ValueError(f"--what {command.what} compares before and after; --stage is finished, or phase1 for phase 1")
-    store = RunStore(command.store)
-    found = stages(store.open(subject.run.partition("@")[0]), store)
-    before = found["phase1_fresh"] if command.stage == "phase1" else found.get("transplanted", found["fresh"])
-    return before.model, subject.model
+    assert subject.moment is not None  # `of_stored_runs` has refused other models
+    return subject.moment.start.model(RunStore(command.store)), subject.model
 
 
 WHAT: dict[str, Callable[[Subject, Probe], pd.DataFrame]] = {
