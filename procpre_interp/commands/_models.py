@@ -8,10 +8,12 @@ from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
+from pandas.api.types import is_numeric_dtype
 
 from procpre_interp.core.config import from_dict, parse_yaml, shown
 from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
 from procpre_interp.data import Task
+from procpre_interp.data.samples import SEQUENCES
 from procpre_interp.model import HookedTransformer, from_huggingface
 from procpre_interp.pipeline.lineage import StageName, Subject, moment_named
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
@@ -21,9 +23,6 @@ from procpre_interp.views.html_report import Section, write_report
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80
 """Largest number of rows of a table on the screen."""
-TEXT = ("site", "other", "score", "name", "matrix", "kind", "label", "component", "writer", "reader", "search", "mask")
-TEXT += ("circuit", "first", "second", "task")
-"""Columns of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class Look:
     """Which model of a run's lineage: before or after phase 1, fresh, transplanted, or finished."""
     task: str | None = None
     """Another task than the stage's own, whose tokens the model knows: a name, or YAML such as '{name: dyck, k: 4}'."""
-    sequences: int = 128
+    sequences: int = SEQUENCES
     """Sequences, or pairs, to measure on."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
@@ -199,8 +198,9 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
     else:
         runs, text = len(set(table["run"])), means_over_runs(table, columns)
         console = stdout_console()
+        words = [key for key in columns.keys if not is_numeric_dtype(table[key])]
         for part in spread_out(text, columns, console.width):
-            print_frame(console, part.head(MOST_ROWS), title, left=[key for key in columns.keys if key in TEXT])
+            print_frame(console, part.head(MOST_ROWS), title, left=words)
             title = ""
             if len(part) > MOST_ROWS:
                 console.print(f"{MOST_ROWS} of {len(part)} rows")

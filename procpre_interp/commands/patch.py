@@ -20,12 +20,12 @@ from procpre_interp.commands._models import (
 from procpre_interp.commands._options import Runs, parse
 from procpre_interp.core.seeding import stream
 from procpre_interp.core.terminal import stdout_console
+from procpre_interp.data import samples
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, gap_of, head_test
 from procpre_interp.pipeline.lineage import Subject, table_of
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.process import run_threads
-from procpre_interp.views.exhibits import circuits
 from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
 from procpre_interp.views.plots.measures import measure_dots
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
 
 def pairs_of(subject: Subject, command: Patch) -> Pairs:
     """`command.sequences` pairs of the cause, or of each where none is named."""
-    return circuits.pairs_of(subject.task, command.cause, command.seed, command.sequences)
+    return samples.pairs_of(subject.task, command.cause, command.seed, command.sequences)
 
 
 def _nodes(subject: Subject, command: Patch) -> pd.DataFrame:

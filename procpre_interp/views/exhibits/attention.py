@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from procpre_interp.core.seeding import stream
-from procpre_interp.data import Batch, Task
+from procpre_interp.data import Task
+from procpre_interp.data.samples import SEQUENCES, sample
 from procpre_interp.data.tokens import token_names
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.lineage import Moment, moments
@@ -35,9 +35,6 @@ READINGS = {
     "distance": "How many tokens back the head looks, on average: the darker, the further.",
 }
 """How to read each of them."""
-
-SEQUENCES = 128
-"""Sequences that scores are means over, as `procpre-interp probe` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +69,6 @@ def standing_out(table: pd.DataFrame, task: Task, score: str | None = None) -> L
         return Look(score or next(iter(GENERAL)), 0, 0)
     row = table.loc[lead.idxmax()]
     return Look(str(row["score"]), int(row["layer"]), int(row["head"]))
-
-
-def sample(task: Task, seed: int, n: int) -> Batch:
-    """The sequences that scores are made of: those of `procpre-interp probe` with this seed."""
-    return task.batch(n, generator=stream(seed, "probe", task.stream_label))
 
 
 def scores(
