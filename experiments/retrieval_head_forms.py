@@ -24,7 +24,7 @@ from procpre_interp.analysis.attention_timeline import formation, timelines
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.core.seeding import stream
 from procpre_interp.patch import activation_patching
-from procpre_interp.pipeline.lineage import Stage, stages
+from procpre_interp.pipeline.lineage import Subject, at_stage
 from procpre_interp.probe import attention_scores
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
@@ -88,19 +88,19 @@ def by_head(table: pd.DataFrame, values: Iterable[float]) -> dict[tuple[int, int
     return dict(zip(zip(table["layer"].astype(int), table["head"].astype(int)), values))
 
 
-def attention_to(stage: Stage, target: str, seed: int) -> dict[tuple[int, int], float]:
+def attention_to(subject: Subject, target: str, seed: int) -> dict[tuple[int, int], float]:
     """Every head's attention to a target."""
-    batch = stage.task.batch(SEQUENCES, generator=stream(seed, "retrieval"))
-    table = attention_scores(stage.model, batch, stage.task, targets=[target])
+    batch = subject.task.batch(SEQUENCES, generator=stream(seed, "retrieval"))
+    table = attention_scores(subject.model, batch, subject.task, targets=[target])
     rows = table.loc[table["score"] == target]
     return by_head(rows, rows["value"])
 
 
-def lost(stage: Stage, seed: int) -> dict[tuple[int, int], float]:
+def lost(subject: Subject, seed: int) -> dict[tuple[int, int], float]:
     """Share of the logit difference that the mean ablation of each head takes away."""
-    pairs = stage.task.counterfactuals(64, generator=stream(seed, "retrieval pairs"))
+    pairs = subject.task.counterfactuals(64, generator=stream(seed, "retrieval pairs"))
     table = activation_patching(
-        stage.model, pairs, sites=["z"], by_position=False, direction="noise", replacement="mean"
+        subject.model, pairs, sites=["z"], by_position=False, direction="noise", replacement="mean"
     )
     return by_head(table, 1 - table["value"] / table["clean"])
 
@@ -110,15 +110,16 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     seed = runs["none"].seed
     found: dict[str, dict[str, float]] = {}
     for name, each in runs.items():
-        found[name] = {MEASURE: max(attention_to(stages(each, store)["finished"], "value", seed).values())}
-    models = stages(runs["attn+ln"], store)
-    retrieval = attention_to(models["finished"], "value", seed)
+        subject = at_stage(each, store, "finished").load(store)
+        found[name] = {MEASURE: max(attention_to(subject, "value", seed).values())}
+    finished = at_stage(runs["attn+ln"], store, "finished").load(store)
+    retrieval = attention_to(finished, "value", seed)
     best = max(retrieval, key=lambda place: retrieval[place])
-    before = attention_to(models["phase1"], "stack_top", seed)
+    before = attention_to(at_stage(runs["attn+ln"], store, "phase1").load(store), "stack_top", seed)
     layer = {place: value for place, value in before.items() if place[0] == best[0]}
     found["stack_top_head"] = {"share": float(max(layer, key=lambda place: layer[place]) == best)}
     found["chance"] = {"share": 1 / len(layer)}
-    cost = lost(models["finished"], seed)
+    cost = lost(finished, seed)
     found["retrieval_ablated"] = {"lost": cost.pop(best)}
     found["other_ablated"] = {"lost": mean(cost.values())}
     found["other_in_layer_ablated"] = {"lost": mean(value for place, value in cost.items() if place[0] == best[0])}

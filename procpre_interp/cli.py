@@ -40,7 +40,7 @@ script for the shell that completes them. For example:
   procpre-interp train --task dyck --task.k 16 --train.steps 2000 --train.batch-size 32
   procpre-interp transfer --parent RUN --components attn+ln --task haystack
 
-With every command, --import FILE.py (or a module) loads tasks, controls and interventions of your own.
+With every command, --import FILE.py (or a module) loads tasks, controls, interventions and probes of your own.
 Runs are kept in the folder that --store names (or $PROCPRE_STORE; default: runs). A run is named by the hash of its
 config: repeating a command resumes it where it was stopped, or opens the finished result.
 """

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
-from procpre_interp.commands._models import named_task, over_runs, spread_out
+from procpre_interp.commands._models import Columns, means_over_runs, named_task, spread_out
 from procpre_interp.commands.patch import WHAT as PATCHES
-from procpre_interp.commands.probe import COLUMNS as PROBES
+from procpre_interp.commands.probe import PROBES
 from procpre_interp.core.terminal import GAP, frame_width
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
@@ -51,10 +51,31 @@ def test_every_probe(what, runs, tmp_path, capsys):
     )
     rows = json.loads(capsys.readouterr().out)
     assert {row["run"] for row in rows} == set(runs)
-    assert {*PROBES[what].keys, *PROBES[what].values} <= set(rows[0])
+    kind = PROBES[what]
+    assert {*kind.keys, *kind.values, *kind.dots} <= set(rows[0])
     assert "Every row" in html.read_text()
+    assert "plotly-graph-div" in html.read_text(), "it has no figure"
     assert main(["probe", *runs, "--what", what, "--sequences", "16", *score]) == 0
     assert "Means over 2 runs" in capsys.readouterr().out
+
+
+def test_every_probe_says_in_the_help_what_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["probe", "-h"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert {"attention", "linear", "drift", "timeline"} <= set(PROBES)
+    for name in PROBES:
+        assert PROBES[name].summary(), f"{name} lacks a docstring"
+        assert f"{name}: {PROBES[name].summary()}" in said
+    assert main(["probe", "--what", "atention"]) == 2
+    assert "unknown probe 'atention'. Did you mean 'attention'?" in complaint(capsys)
+
+
+def test_words_stand_on_the_left_and_numbers_on_the_right(runs, capsys):
+    assert main(["probe", runs[0], "--what", "weights"]) == 0
+    head, first, *_ = capsys.readouterr().out.splitlines()[1:]
+    assert head.startswith("name ")
+    assert first.index(" 0 ") + 1 == head.index("layer") + len("layer") - 1
 
 
 @pytest.mark.parametrize("what", PATCHES)
@@ -272,8 +293,9 @@ def test_attention_has_one_row_per_head_with_scores_as_columns(width):
         for i, score in enumerate(scores)
         for layer, head in heads
     ]
-    columns = PROBES["attention"]
-    parts = spread_out(over_runs(pd.DataFrame(rows), columns), columns, width)
+    kind = PROBES["attention"]
+    columns = Columns(kind.keys, kind.values, kind.spread)
+    parts = spread_out(means_over_runs(pd.DataFrame(rows), columns), columns, width)
     assert [score for part in parts for score in part.columns[2:]] == scores
     assert (len(parts) == 1) == (width > 60)
     for part in parts:

@@ -109,7 +109,7 @@ def test_matched_entropy(pattern):
         fresh=sources["fresh"],
     )
     # What is measured of the fresh model is measured in it, with its own embeddings.
-    batch = trainer.examples(256)
+    batch = trainer.interventions.initial.examples(256)
     wanted = entropies(at_start if other == "fresh" else transplanted, batch)
     torch.testing.assert_close(entropies(model, batch), wanted, atol=1e-4, rtol=0)
     untouched = ~flat_mask(model, "attn.W_Q+attn.b_Q+attn.W_K+attn.b_K")

@@ -18,7 +18,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.model import save_weights
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_donor, load_task
-from procpre_interp.pipeline.lineage import stages, starting_model
+from procpre_interp.pipeline.lineage import at_stage, starting_model
 from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, evaluate, summarise
 from procpre_interp.transfer import TransferConfig
@@ -189,7 +189,7 @@ def test_overlapping_parents_are_refused_before_the_store_knows_of_the_run(store
     asked = dataclasses.replace(config, transfer=TransferConfig(overlap="later_wins"))
     assert asked.run_id != config.run_id
     run = execute(asked, store)
-    assert stages(run, store)["transplanted"].model.flat.shape == load_model(run).flat.shape
+    assert at_stage(run, store, "transplanted").model(store).flat.shape == load_model(run).flat.shape
 
 
 def test_a_stored_run_whose_parents_overlap_still_opens(store):
@@ -205,8 +205,8 @@ def test_a_stored_run_whose_parents_overlap_still_opens(store):
         partial.finish(asked.summary)
     run = store.open(config.run_id)
     assert execute(config, store).id == run.id
-    found = stages(run, store)["transplanted"].model
-    assert torch.equal(found.flat, stages(asked, store)["transplanted"].model.flat)
+    found = at_stage(run, store, "transplanted").model(store)
+    assert torch.equal(found.flat, at_stage(asked, store, "transplanted").model(store).flat)
     assert torch.equal(starting_model(run, store).flat, found.flat)
 
 

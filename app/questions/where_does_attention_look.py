@@ -11,6 +11,7 @@ import stores
 import streamlit as st
 
 from procpre_interp.data.tokens import parse_tokens, token_names
+from procpre_interp.pipeline.lineage import moments
 from procpre_interp.views.exhibits import attention, inside
 
 TABS = {"pattern": "One sequence", "scores": "All scores", "training": "Over training"}
@@ -83,11 +84,11 @@ with place:
             display.show_table(grid, f"scores_{side}", rounded)
     else:
         for side, run in zip(sides, runs):
-            kept = attention.moments(run, store)
+            kept = moments(run, store)
             tables = computed.each(
                 f"Measuring run {run.id[:8]}",
                 kept,
-                lambda each: models.measure(attention.score_table, models.moment(each, store)),
+                lambda each: models.measure(attention.score_table, models.show(each, store)),
                 key=f"development_{run.id}",
                 name=lambda each: each.label,
             )

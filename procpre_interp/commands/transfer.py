@@ -10,6 +10,7 @@ from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
 from procpre_interp.core.config import coerce, from_dict
 from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.pipeline.lineage import parse_run
 from procpre_interp.store.store import RunStore
 from procpre_interp.transfer import TransferConfig
 
@@ -94,16 +95,6 @@ def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tupl
         )
     parents = []
     for i, (name, selector) in enumerate(zip(command.parent, command.components)):
-        run_id, _, step = name.partition("@")
-        if step and not step.isdigit():
-            raise ValueError(f"parent {name!r}: the step after @ is a number, such as {run_id}@1000")
-        run = store.open(run_id)
-        parents.append(
-            Parent(
-                run=run.id,
-                selector=selector,
-                step=int(step) if step else None,
-                ablation=ablations[i] if ablations else None,
-            )
-        )
+        run, step = parse_run(name, store)
+        parents.append(Parent(run=run.id, selector=selector, step=step, ablation=ablations[i] if ablations else None))
     return tuple(parents)

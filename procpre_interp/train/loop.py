@@ -77,7 +77,7 @@ class Trainer:
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
         if config.interventions:
-            self.interventions = Interventions(model, config, self.examples, seed=seed, fresh=fresh)
+            self.interventions = Interventions(model, task, config, seed=seed, fresh=fresh)
         self.load()
         self.set_length(self.state.length)
 
@@ -153,10 +153,6 @@ class Trainer:
             max_tokens=config.micro_batch_tokens,
             autocast=config.precision == "bfloat16",
         ).item()
-
-    def examples(self, n: int) -> Batch:
-        """The first `n` training sequences of the whole task, the same in every condition of a replicate."""
-        return TaskStream(self.full_task, seed=self.seed, split="train", size=n).batch(0)
 
     def learning_rate(self, step: int) -> float:
         config = self.config
