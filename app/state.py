@@ -13,6 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from procpre_interp.claims.files import Unreadable
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Answer, Exhibit
 from procpre_interp.views.exhibits.claims import load_claims
@@ -362,8 +364,8 @@ def _catalogue(path: Path) -> dict[str, set[Kind]]:
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading claims")
-def list_claims(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """All judged claims by name, and a line for each file that cannot be read."""
+def list_claims(path: Path) -> tuple[dict[str, StoredClaim], list[Unreadable]]:
+    """All judged claims by name, and the files that cannot be read."""
     return load_claims(RunStore(path))
 
 

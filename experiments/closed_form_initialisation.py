@@ -31,6 +31,7 @@ CLAIM = Claim(
     prediction="The fitted recipe and the real transfer have the same accuracy, within the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean difference whose interval lies wholly outside of the margin.",
+    page="can_anything_cheaper",
     primary=Contrast(
         name="closed form over attention + LN",
         weights={"closed form": 1, "intact": -1},

@@ -27,6 +27,7 @@ CLAIM = Claim(
     prediction="Both together and the real transfer have the same accuracy, within the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean difference whose interval lies wholly outside of the margin.",
+    page="can_anything_cheaper",
     primary=Contrast(
         name="closed form and entropy penalty, over attention + LN",
         weights={"init + entropy": 1, "intact": -1},

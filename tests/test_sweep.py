@@ -163,10 +163,10 @@ def test_a_condition_that_a_grid_and_a_map_both_have_is_one_run():
 @pytest.mark.parametrize(
     ("coalition", "selector", "transfer"),
     [
-        ("attn|mlp|ln|pos|embed", "all", TransferConfig()),
-        ("attn|ln", "attn+ln", FRESH),
-        ("pos", "none", dataclasses.replace(FRESH, positions="carry")),
-        ("mlp|embed", "mlp", TransferConfig(positions="fresh")),
+        (("attn", "mlp", "ln", "pos", "embed"), "all", TransferConfig()),
+        (("attn", "ln"), "attn+ln", FRESH),
+        (("pos",), "none", dataclasses.replace(FRESH, positions="carry")),
+        (("mlp", "embed"), "mlp", TransferConfig(positions="fresh")),
     ],
 )
 def test_a_coalition_is_a_transfer_of_its_players_alone(coalition, selector, transfer):
@@ -182,9 +182,9 @@ def test_the_empty_coalition_shares_the_run_of_no_pretraining():
     runs = planned.cells.set_index("condition")["run"]
     assert runs["dyck {}"] == runs["none"]
     # With embeddings that every coalition has, the empty one is a transfer all the same.
-    given = coalition_condition(Map(phase1="dyck", players=("attn",)), "")
+    given = coalition_condition(Map(phase1="dyck", players=("attn",)), ())
     assert given.sources == (Source(phase1="dyck", selector="none"),)
-    assert coalition_condition(Map(phase1="dyck", players=("attn",), given="ln"), "").sources[0].selector == "ln"
+    assert coalition_condition(Map(phase1="dyck", players=("attn",), given="ln"), ()).sources[0].selector == "ln"
 
 
 def test_the_full_map_of_components_shares_runs_with_the_reproduction():
@@ -291,12 +291,12 @@ def test_a_map_is_computed_from_its_cells(swept):
     table = results(planned, store, problems)
     (each,) = sweep.maps
     rows = map_table(planned, table, each)
-    assert sorted(set(rows["coalition"])) == ["", "attn", "attn|mlp", "mlp"]
+    assert sorted(set(rows["coalition"])) == [(), ("attn",), ("attn", "mlp"), ("mlp",)]
     effects = transfer_map(rows, each.players, each.methods).set_index(["method", "player"])["estimate"]
-    value = rows.pivot(index="replicate", columns="coalition", values="accuracy").mean()
-    assert effects["add_one_in", "attn"] == pytest.approx(value["attn"] - value[""])
-    assert effects["leave_one_out", "attn"] == pytest.approx(value["attn|mlp"] - value["mlp"])
-    assert effects["shapley"].sum() == pytest.approx(value["attn|mlp"] - value[""])
+    value = {coalition: some["accuracy"].mean() for coalition, some in rows.groupby("coalition")}
+    assert effects["add_one_in", "attn"] == pytest.approx(value["attn",] - value[()])
+    assert effects["leave_one_out", "attn"] == pytest.approx(value["attn", "mlp"] - value["mlp",])
+    assert effects["shapley"].sum() == pytest.approx(value["attn", "mlp"] - value[()])
 
 
 def test_the_command_goes_on_and_reports(swept, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import state
 import streamlit as st
 
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import cheaper
 from procpre_interp.views.exhibits.damage import origin
@@ -15,13 +16,13 @@ store = state.open_page(
     "how much of the gain of procedural pretraining do they recover?",
 )
 claims, problems = state.list_claims(store.path)
-for problem in problems:
-    if any(name in problem for name in cheaper.CLAIMS):  # another result stands in for it below
-        st.warning(state.quoted(problem, 300))
-found = {name: claims[name] for name in cheaper.CLAIMS if name in claims}
+found = cheaper.cheaper_claims(claims)
+for each in problems:
+    if each.name in found:  # another result stands in for it below
+        st.warning(state.quoted(each.problem, 300))
 
 
-def show_claim(judged, tab: str) -> None:
+def show_claim(judged: StoredClaim, tab: str) -> None:
     """What a claim's recipes recover, or their attention."""
     state.show_answer(state.cached(cheaper.answer, judged))
     state.show(state.cached(cheaper.shares if tab == "shares" else cheaper.entropy_and_breakthrough, judged))
@@ -50,7 +51,7 @@ with place:
         shown = {name: claim for name, claim in found.items() if tab == "shares" or cheaper.has_entropies(claim)}
         sweeps = [name for name in state.list_results(store.path) if tab == "shares" and name not in found]
         offered = {name: claim_title(claim) for name, claim in shown.items()} | {name: name for name in sweeps}
-        state.stop_when_empty(offered, "cheaper recipes", f"procpre-interp claims {' '.join(cheaper.CLAIMS)} --run")
+        state.stop_when_empty(offered, "cheaper recipes", "procpre-interp claims --run")
         name = state.choose("Claim or experiment", offered, "recipes" if tab == "shares" else "measured")
         if name in found:
             show_claim(found[name], tab)

@@ -12,17 +12,17 @@ names = state.list_results(store.path)
 state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
 found = state.results(store, state.choose("Experiment", names, "experiment"))
 st.subheader(state.escaped(found.title))
-st.markdown(state.worded(str(found.about.get("protocol") or "")))
-if "demo" in found.about:
-    st.caption(state.escaped(str(found.about["demo"])))
+st.markdown(state.worded(found.about.protocol))
+if found.about.demo:
+    st.caption(state.escaped(found.about.demo))
 
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
     state.show_answer(exhibits.answer(found))
 
-if "note" in found.about:
-    st.caption(state.worded(str(found.about["note"])))
+if found.about.note:
+    st.caption(state.worded(found.about.note))
 
 shown = state.choose_many("Conditions", found.labels, "condition")
 if not shown:
@@ -48,6 +48,6 @@ with place:
     elif tab == "survival":
         state.show(exhibits.survival(kept))
     else:
-        st.text(describe_cost(kept.about.get("cost") or {}))
+        st.text(describe_cost(kept.about.cost))
         st.dataframe(kept.table, hide_index=True, width="stretch", column_config=state.SHARES)
         st.caption("One row per condition and replicate: the runs behind every number above. Details are under Runs.")

@@ -18,7 +18,7 @@ store = state.open_page(
 )
 claims, problems = state.list_claims(store.path)
 for problem in problems:
-    st.warning(state.quoted(problem, 300))
+    st.warning(state.quoted(problem.problem, 300))
 state.stop_when_empty(claims, "claims", "procpre-interp claims --run")
 state.show_answer(exhibits.answer(claims))
 # Rows high enough for three lines: streamlit then breaks the long sentences.
@@ -26,22 +26,20 @@ state.show_table(exhibits.overview(claims), "claims", COLUMNS, row_height=78)
 
 name = state.choose("Claim", {name: claim_title(claim) for name, claim in claims.items()}, "claim")
 claim = claims[name]
-contrasts = [row["contrast"] for row in claim["contrasts"]]
+contrasts = [row.contrast for row in claim.contrasts]
 if st.session_state.setdefault("contrast_of", name) != name:  # another claim has other contrasts
     st.session_state["contrast_of"] = name
     if st.query_params.get("contrast") not in contrasts:
         st.query_params.pop("contrast", None)
-if claim["quick"]:
+if claim.quick:
     st.warning("A smoke test of one replicate and a few steps: no evidence.")
 st.subheader(state.escaped(claim_title(claim)))
 st.text(describe_evidence(claim))
-st.caption(
-    state.escaped(f"Margin, the smallest difference that counts: {claim['margin']} Refuted by: {claim['refuted_by']}")
-)
+st.caption(state.escaped(f"Margin, the smallest difference that counts: {claim.margin} Refuted by: {claim.refuted_by}"))
 st.caption(state.escaped(f"What it cannot say: {exhibits.cannot_say(claim)}"))
-if claim.get("protocol"):
+if claim.protocol:
     with st.expander("Protocol"):
-        st.markdown(state.worded(str(claim["protocol"])))
+        st.markdown(state.worded(claim.protocol))
 tab, place = state.tabs(TABS)
 with place:
     if tab == "contrasts":
@@ -57,7 +55,7 @@ with place:
         if exhibits.was_trained(claim, contrast):
             state.show(exhibits.survival(claim, contrast))
     else:
-        state.show_table(claim["cells"], name, state.SHARES)
+        state.show_table(claim.cells, name, state.SHARES)
         st.caption("One row per condition and replicate. Runs that this store holds open under Runs.")
 st.caption("This computes what the claim still needs, and judges it again:")
 own = shlex.quote(str(state.own_store().path))  # never the demo

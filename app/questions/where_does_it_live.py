@@ -20,8 +20,8 @@ if len(maps) > 1:
     titles = {str(index): each.title for index, each in enumerate(maps)}
     chosen = maps[int(state.choose("Map", titles, "map"))]
 st.subheader(state.escaped(sweep.title))
-if "demo" in sweep.about:
-    st.caption(state.escaped(str(sweep.about["demo"])))
+if sweep.about.demo:
+    st.caption(state.escaped(sweep.about.demo))
 
 left, right = st.columns(2)
 with left:

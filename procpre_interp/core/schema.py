@@ -101,8 +101,8 @@ def check_metadata(metadata: Any) -> None:
     """Raise `ValueError` where known fields of a table's metadata have a wrong type."""
     if not isinstance(metadata, dict):
         raise ValueError(f"its metadata are {shown(metadata)}")
-    text = dict.fromkeys(("title", "claim", "protocol", "demo", "config"), str)
-    numbers = dict.fromkeys(("threshold", "limit"), (int, float))
+    text = dict.fromkeys(("title", "claim", "task", "protocol", "protocol_name", "note", "demo", "config"), str)
+    numbers = dict.fromkeys(("threshold", "limit", "target_accuracy"), (int, float))
     check_fields(metadata, text | numbers | {"maps": list, "paper": dict, "paper_notes": dict, "cost": dict})
     for name in ("paper", "cost"):
         check_fields(metadata.get(name) or {}, dict.fromkeys(metadata.get(name) or {}, (int, float)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.claims.judge import OBSERVED
+from procpre_interp.claims.compared import OBSERVED
 from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.pipeline.lineage import starting_model

@@ -5,7 +5,6 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from procpre_interp.ablate import Ablation
 from procpre_interp.core.config import ORIGIN, to_dict, unknown_name
@@ -22,7 +21,8 @@ from procpre_interp.core.selectors import (
 from procpre_interp.data import Task
 from procpre_interp.model import ModelConfig, WeightSlice, overlap, select
 from procpre_interp.pipeline.config import Architecture
-from procpre_interp.stats.transfer_map import Method, coalitions, condition_name, selector_grid
+from procpre_interp.stats.transfer_map import Coalition, Method, coalitions, condition_name, selector_grid
+from procpre_interp.store.about import About
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import TransferConfig, components, refuse_overlaps
@@ -215,10 +215,14 @@ class Sweep:
         return [each.filled(shapes[each.phase1]) for each in self.maps]
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What a reader of its table must know of phase 2: task, step limit and threshold of breakthrough (share)."""
-        threshold = self.task.breakthrough_accuracy
-        return {"task": self.task.name, "limit": self.train.last_step, "threshold": threshold}
+    def about(self) -> About:
+        """What a reader of its table must know of it: title, task, step limit and threshold of breakthrough (share)."""
+        return About(
+            title=self.title or self.name,
+            task=self.task.name,
+            limit=self.train.last_step,
+            threshold=self.task.breakthrough_accuracy,
+        )
 
     @property
     def seeds(self) -> range:
@@ -289,15 +293,14 @@ def described(part: Ablation | TransferConfig | None) -> list[str]:
     return [f"{name}({inside})" if inside else name]
 
 
-def map_conditions(each: Map, seed: int) -> dict[str, Condition]:
+def map_conditions(each: Map, seed: int) -> dict[Coalition, Condition]:
     """Coalition -> condition, for one replicate."""
     wanted = coalitions(each.players, each.methods, replicate=seed, n_orders=each.n_orders)
     return {coalition: coalition_condition(each, coalition) for coalition in wanted}
 
 
-def coalition_condition(each: Map, coalition: str) -> Condition:
+def coalition_condition(each: Map, chosen: Coalition) -> Condition:
     """The transfer of these players, of what is `given`, and of nothing else."""
-    chosen = coalition.split("|") if coalition else []
     transfer = each.transfer
     if "pos" in each.players:
         transfer = dataclasses.replace(transfer, positions="carry" if "pos" in chosen else "fresh")

@@ -16,6 +16,7 @@ from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, exp
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, map_effects_table
 from procpre_interp.core.atomic_files import write_text
 from procpre_interp.stats.summary import intervals_note
+from procpre_interp.store.about import StoredMap
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Exhibit
@@ -96,10 +97,10 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     sections = [
         introduction(found, store),
         *results_sections(found),
-        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps") or []),
+        *(Section(title=each.title, blocks=_map_blocks(each)) for each in found.about.maps),
         Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
-        Section(title="Protocol", blocks=[found.about.get("protocol") or ""]),
-        Section(title="Cost", blocks=[describe_cost(found.about.get("cost") or {})]),
+        Section(title="Protocol", blocks=[found.about.protocol]),
+        Section(title="Cost", blocks=[describe_cost(found.about.cost)]),
         Section(title="Every run", blocks=_cells(found.table)),
         Section(title="Environment", blocks=_environments(store, found.table)),
     ]
@@ -115,7 +116,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
         "brackets is an interval: with few replicates it is wide, and one that has 0 in it leaves the question open."
     )
     answer = exhibits.answer(found).text if (found.summary["n"] > 1).to_numpy().all() else ""
-    words = glossary([{"name": found.about.get("task")}, *tasks])
+    words = glossary([{"name": found.about.task}, *tasks])
     blocks: list[Block | Caution] = [SETTING, *([answer] if answer else []), reading, words]
     return Section(title="What this is about", blocks=blocks)
 
@@ -153,7 +154,7 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
-    result += [found.about["note"]] if "note" in found.about else []
+    result += [found.about.note] if found.about.note else []
     result += [conditions_table(found.summary, found.about)]
     note = intervals_note(found.summary["n"], "under Broke through")
     result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]
@@ -238,15 +239,14 @@ def _cell(value: Any) -> str:
     return _number(value) if isinstance(value, float) else str(value)
 
 
-def _map_blocks(found: Mapping[str, Any]) -> list[Block | Caution]:
+def _map_blocks(found: StoredMap) -> list[Block | Caution]:
     """A transfer map: all methods beside one another, a heat map each, and the numbers; or why there is none."""
-    effects = found["effects"]
-    if not effects:
-        return [Caution(text=found["problem"])]
-    frame = pd.DataFrame(effects).fillna({"estimate": math.nan, "low": math.nan, "high": math.nan})
+    if found.effects.empty:
+        return [Caution(text=found.problem)]
+    frame = found.effects.astype({"estimate": float, "low": float, "high": float})
     methods = list(dict.fromkeys(frame["method"]))
     heatmaps = [transfer_heatmap(frame.loc[frame["method"] == method]) for method in methods]
-    return [transfer_bars(frame), *heatmaps, map_effects_table(effects)]
+    return [transfer_bars(frame), *heatmaps, map_effects_table(frame)]
 
 
 def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:
@@ -296,7 +296,7 @@ def _what_it_is(run: Run, store: RunStore) -> str:
 
 def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:
     """The distinct environments that the runs were computed in (their starts left out)."""
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, Mapping[str, object]] = {}
     for run_id in table["run"]:
         try:
             found = store.open(run_id, verify=False).environment
@@ -307,7 +307,7 @@ def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]
     return [_environment_table(found) for found in seen.values()]
 
 
-def _environment_table(environment: Mapping[str, Any]) -> pd.DataFrame:
+def _environment_table(environment: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame(list(flatten(environment).items()), columns=["", "value"])
 
 

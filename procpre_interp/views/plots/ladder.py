@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.stats.half_dose import HalfDose
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.views.plots.heatmaps import player_colours
 from procpre_interp.views.plots.theme import (
@@ -165,7 +166,7 @@ def dose_response(
     zero = float(above[0] ** 2 / above[1] if len(above) > 1 else above[0] / 2)
     heights = means[["mean", "low", "high"]].to_numpy(dtype=float)
     span = [float(np.nanmin(heights)), float(np.nanmax(heights))]
-    found = {} if fits is None else {fit["component"]: fit for fit in fits.to_dict("records")}
+    found = {} if fits is None else {fit.component: fit for fit in half_doses(fits)}
     figure = go.Figure()
     for component in components:
         curve = means.loc[means["component"] == component].sort_values("noise_std")
@@ -187,7 +188,7 @@ def dose_response(
             "n = %{customdata[3]}",
             **same,
         )
-        half = found.get(component, {}).get("half_dose", np.nan)
+        half = found[component].half_dose if component in found else np.nan
         if measured.min() <= half <= measured.max():
             line = {"color": colour, "width": 1.5, "dash": "dash"}
             mark = {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
@@ -202,20 +203,29 @@ def dose_response(
     return figure.update_xaxes(type="log", **ticks).update_yaxes(tickformat=".0%")
 
 
-def half_dose_text(fit: Mapping[str, Any], measured: Float[np.ndarray, " dose"]) -> str:
-    """A half dose with its interval in words: "half dose 1.1 [0.44, 1.5]", "half dose above 2"; what is wrong with it
-    instead, where it has none. Beyond the doses that were measured only the side is known."""
-    if np.isnan(fit["half_dose"]):
-        return str(fit["problem"]).partition(":")[0]
+def half_doses(fits: pd.DataFrame) -> list[HalfDose]:
+    """The rows of a table of `half_dose`, stored or not; a missing number may be null there."""
+    numbers = dict.fromkeys(("half_dose", "low", "high", "slope", "unbounded"), float)
+    return [
+        HalfDose(**{str(key): value for key, value in row.items()}) for row in fits.astype(numbers).to_dict("records")
+    ]
+
+
+def half_dose_text(fit: HalfDose, measured: Float[np.ndarray, " dose"], *, named: bool = True) -> str:
+    """A half dose with its interval in words: "half dose 1.1 [0.44, 1.5]", "half dose above 2", without these two words
+    where it is not `named`; what is wrong with it instead, where it has none. Beyond the doses that were measured only
+    the side is known."""
+    if np.isnan(fit.half_dose):
+        return fit.problem
 
     def bound(value: float) -> str:
         if value > measured.max():
             return f"above {measured.max():.2g}"
         return f"below {measured.min():.2g}" if value < measured.min() else f"{value:.2g}"
 
-    half, low, high = (bound(float(fit[key])) for key in ("half_dose", "low", "high"))
-    beyond = fit["low"] > measured.max() or fit["high"] < measured.min()
-    return f"half dose {half}" + ("" if np.isnan(fit["low"]) or beyond else f" [{low}, {high}]")
+    beyond = fit.low > measured.max() or fit.high < measured.min()
+    interval = "" if np.isnan(fit.low) or beyond else f" [{bound(fit.low)}, {bound(fit.high)}]"
+    return f"{'half dose ' if named else ''}{bound(fit.half_dose)}{interval}"
 
 
 def _dashes(components: list[str]) -> dict[str, str]:
