@@ -39,6 +39,7 @@ from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
 from procpre_interp.stats.summary import interval_note
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.outcomes import cell_results, cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import few_steps
@@ -96,7 +97,7 @@ class Plan:
 
     configs: dict[str, RunConfig]
     cells: pd.DataFrame
-    """One row per cell: replicate, phase1, transfer, task, phase1_run (ids with a blank between; may be empty), run."""
+    """One row per cell: replicate, phase1, transfer, task, phase1_run (tuple of ids; may be empty), run."""
 
 
 def plan(*, replicates: int, quick: bool = False) -> Plan:
@@ -115,7 +116,7 @@ def plan(*, replicates: int, quick: bool = False) -> Plan:
                 child = phase2(task, seed, taken, quick=quick)
                 configs[child.run_id] = child
                 cell = {"replicate": seed, "phase1": start, "transfer": transfer, "task": task}
-                rows.append({**cell, "phase1_run": " ".join(p.run for p in taken), "run": child.run_id})
+                rows.append({**cell, "phase1_run": tuple(p.run for p in taken), "run": child.run_id})
     return Plan(configs=configs, cells=pd.DataFrame(rows))
 
 
@@ -276,7 +277,9 @@ def main(command: Table1) -> int:
     paper = {"claimed": "paper", "claimed_gain": "paper_gain"}
     for name, frame in {"cells": table, "summary": summary, "matches": matches(table)}.items():
         if not (command.quick and name == "matches"):
-            write_text(folder / f"table1_{name}.csv", frame.round(4).rename(columns=paper).to_csv(index=False))
+            write_text(
+                folder / f"table1_{name}.csv", with_run_text(frame).round(4).rename(columns=paper).to_csv(index=False)
+            )
     print_tables(table, summary, quick=command.quick)
     counts = f"{len(table)} of {len(planned.cells)} cells, {(table['status'] == 'failed').sum()} failed"
     print(f"\n{counts}. Cost: {describe_cost(spent)}. Tables: {folder}")

@@ -28,7 +28,7 @@ def cells(accuracies: dict[str, float], replicates: int = 4) -> pd.DataFrame:
         for seed in range(1000, 1000 + replicates)
     ]
     table = pd.DataFrame(rows)
-    return table.assign(breakthrough_step=float("nan"), phase1_run="", loss_nats=1.0)
+    return table.assign(breakthrough_step=float("nan"), phase1_run=[()] * len(table), loss_nats=1.0)
 
 
 def judged(accuracies: dict[str, float], **more) -> StoredClaim:
@@ -110,7 +110,7 @@ def test_diagnosis_is_of_the_runs_of_the_table():
         assert any(line.startswith(f"{part}: ") for line in explain_signatures(findings["signature"])), part
     assert all("baseline accuracy" in numbers and " %" in numbers for numbers in findings["numbers"].head(1))
     assert not findings["numbers"].str.contains("baseline_|mean_gain|_step").to_numpy().any()
-    assert set(findings["run"]) == set(results.table.loc[results.table["phase1_run"] != "", "run"])
+    assert set(findings["run"]) == set(results.table.loc[results.table["phase1_run"].map(bool), "run"])
     mlp = findings.loc[findings["label"] == "Dyck, MLP + LN"]
     assert set(mlp["replicate"]) == set(results.table["replicate"])
     assert set(mlp["signature"]) == {"no gain"}

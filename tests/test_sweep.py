@@ -66,7 +66,7 @@ def test_a_grid_is_every_combination_and_shares_its_parents():
     for cell in planned.cells.to_dict("records"):
         config = planned.configs[cell["run"]]
         assert config.seed == cell["replicate"]
-        assert [parent.run for parent in config.parents] == cell["phase1_run"].split()
+        assert [parent.run for parent in config.parents] == list(cell["phase1_run"])
         assert all(planned.configs[parent.run].seed == config.seed for parent in config.parents)
     order = list(planned.configs)
     assert all(order.index(p.run) < order.index(run) for run, c in planned.configs.items() for p in c.parents)

@@ -65,7 +65,7 @@ def paper_accuracy(task, start, transfer) -> float:
         (-0.03, 0.01, 3, 0.01, Agreement.UNDECIDED),
         (0.03, 0.04, 3, -0.02, "disagrees"),
         (-0.5, -0.03, 3, 0.02, "disagrees"),
-        (0.1, 0.2, 3, math.nan, ""),
+        (0.1, 0.2, 3, math.nan, None),
     ],
 )
 def test_a_verdict_asks_where_the_whole_interval_lies(low, high, n, claimed, expected):
@@ -101,7 +101,7 @@ def test_the_best_condition_leads_by_a_paired_difference():
     table = pd.DataFrame({"a": [0.1, 0.5, 0.9], "b": [0.2, 0.6, 1.0], "c": [0.0, 0.0, math.nan]})
     found = lead(table, "b", "a")
     assert (found.answer, found.n) == ("b", 3)
-    assert found["lead_mean"] == pytest.approx(0.1)
+    assert found.mean == pytest.approx(0.1)
     assert lead(table, "a", "b").answer == "b"
     assert best_condition(table).answer == Agreement.TOO_FEW  # c is missing in one
     assert lead(pd.DataFrame({"a": [0.1, 0.3, 0.2], "b": [0.2, 0.2, 0.2]}), "a", "b").answer == Agreement.UNDECIDED
@@ -191,7 +191,7 @@ def test_runs_are_shared_with_reproduce():
         "mlp_ln": ("dyck", "MLP+LN"),
     }
     assert all(theirs.loc[name, "run"] == cells[("haystack", *start)] for name, start in shared.items())
-    assert theirs.loc["dyck_full", "phase1_run"] in planned.configs
+    assert set(theirs.loc["dyck_full", "phase1_run"]) <= set(planned.configs)
 
 
 def test_cells_of_a_task_differ_in_their_parents_only():
@@ -230,7 +230,7 @@ def test_quick_from_nothing_to_tables_and_on(tmp_path, capsys):
     assert RunStore(out).query().set_index("run")["created"].equals(created)
     # A damaged parent fails its cells, which are shown, and nothing else.
     planned = table1.plan(replicates=1, quick=True)
-    parent = planned.cells["phase1_run"].iloc[-1]
+    (parent,) = planned.cells["phase1_run"].iloc[-1]
     (weights,) = (out / "runs" / parent).glob("weights/*")
     weights.write_bytes(b"damaged")
     assert table1.main(command) == 1

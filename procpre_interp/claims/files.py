@@ -12,14 +12,13 @@ import pandas as pd
 from procpre_interp.claims.claim_json import CELLS_HASH, claim_from_json, claim_to_json
 from procpre_interp.claims.judged import JudgedClaim, Place, StoredClaim
 from procpre_interp.core import atomic_files
+from procpre_interp.store.cells import check_cells, with_run_lists, with_run_text
 from procpre_interp.store.store import RunStore
 
 PREFIX = "claim-"
 """Prefix of claim tables in the store."""
 QUICK = "quick-"
 """Put before that prefix where the claim was only a smoke test."""
-_CELL = {"condition", "label", "replicate", "run", "status"}
-"""Columns that the cells of every claim have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,13 @@ def table_name(judged: JudgedClaim) -> str:
 
 def write_claim(store: RunStore, judged: JudgedClaim, table: pd.DataFrame, folder: Path | None = None) -> None:
     """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder."""
+    table = with_run_lists(table)
+    check_cells(table)
     found = claim_to_json(judged)
     store.write_table(table_name(judged), table, found)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        cells = table.round(5).to_csv(index=False)
+        cells = with_run_text(table).round(5).to_csv(index=False)
         # One file names the other, so that a verdict never stands next to the cells of other runs.
         digest = hashlib.sha256(cells.encode()).hexdigest()
         atomic_files.write_json(folder / f"{judged.name}.json", {**found, CELLS_HASH: digest})
@@ -98,7 +99,7 @@ def _read_bundled(path: Path) -> StoredClaim:
 
 def _stored(found: object, cells: pd.DataFrame, source: Place, like: JudgedClaim | None = None) -> StoredClaim:
     judged = claim_from_json(found, like)
-    if missing := _CELL - set(cells):
-        raise ValueError(f"its cells lack {', '.join(sorted(missing))}")
+    cells = with_run_lists(cells)
+    check_cells(cells)
     fields = {field.name: getattr(judged, field.name) for field in dataclasses.fields(judged)}
     return StoredClaim(**fields, source=source, cells=cells)

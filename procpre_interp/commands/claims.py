@@ -24,6 +24,7 @@ from procpre_interp.core.terminal import (
     usable_cores,
 )
 from procpre_interp.store.about import About
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.findings import markdown_table, refresh, verdicts
 
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> int:
         print_frame(console, contrasts_table(claim), "", left=["Contrast", "Predicted", "Verdict"])
         cells = claim.cells
         shown = [column for column in ("condition", "replicate", "run", "phase1_run", "accuracy") if column in cells]
-        text = cells[shown].astype({"accuracy": float}).round(4).fillna("").astype(str)
+        text = with_run_text(cells[shown]).astype({"accuracy": float}).round(4).fillna("").astype(str)
         print_frame(console, text, f"\nRuns ({claim.source})", left=shown[:1])
         console.print("")
     return 0

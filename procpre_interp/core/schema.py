@@ -21,9 +21,10 @@ _NUMBERS = (
     *("breakthrough_step", "breakthrough_limit"),
 )
 _SUMMARY: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("stop_reason", "task", "parents", "components", "kernel", "device", "created"), str),
+    **dict.fromkeys(("stop_reason", "task", "components", "kernel", "device", "created"), str),
     **dict.fromkeys(_NUMBERS, (int, float)),
     "positions_carried": bool,
+    "parents": (str, list),
 }
 _LARGEST = 2**63
 
@@ -70,9 +71,15 @@ def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value."""
+    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value,
+    but for the list of parents."""
     check_fields(summary, _SUMMARY)
+    parents = summary.get("parents")
+    if isinstance(parents, list) and not all(isinstance(run, str) for run in parents):
+        raise ValueError(f"parents holds {shown(next(run for run in parents if not isinstance(run, str)))}")
     for name, value in summary.items():
+        if name == "parents":
+            continue
         if isinstance(value, (list, dict)) or (isinstance(value, (int, float)) and not abs(value) < _LARGEST):
             raise ValueError(f"{name} is {shown(value)}")
     if summary.get("status") not in STATUSES:

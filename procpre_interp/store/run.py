@@ -297,7 +297,7 @@ def unfinished_fields(folder: Path) -> dict[str, Any]:
     return {
         "task": config.get("task", {}).get("name"),
         "seed": config.get("seed", 0),
-        "parents": ", ".join(parent["run"] for parent in parents) or None,
+        "parents": tuple(parent["run"] for parent in parents),
         "components": ", ".join(parent.get("selector", "all") for parent in parents) or None,
         "steps": saved_step(folder) or 0,
     }
@@ -319,7 +319,7 @@ def read_run(folder: Path, *, verify: bool) -> Run:
             atomic_files.check_content(folder, name, manifest)
         config = _fields(folder, "config.yaml", manifest, _parse_yaml, schema.check_config)
         environment = _fields(folder, "environment.json", manifest, schema.parse_json)
-        summary = _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
+        summary = _with_parents(_fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary))
     return Run(
         id=folder.name,
         folder=folder,
@@ -335,7 +335,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
     manifest = read_manifest(folder)
     with _reading(folder):
-        return _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
+        return _with_parents(_fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary))
+
+
+def _with_parents(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary with its parents as a tuple of ids; older versions wrote text, with commas between them, or null."""
+    parents = summary.get("parents") or ()
+    return {**summary, "parents": tuple(parents.split(", ") if isinstance(parents, str) else parents)}
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

@@ -31,12 +31,12 @@ from procpre_interp.core import atomic_files, schema
 from procpre_interp.core.environment import environment, now
 from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.registry import unknown_name
+from procpre_interp.store.cells import check_columns, with_run_lists
 from procpre_interp.store.run import (
     DamagedRun,
     PartialRun,
     Run,
     UnknownRun,
-    is_numeric,
     load_history,
     load_run,
     read_manifest,
@@ -61,8 +61,6 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FOOTER = b"procpre_interp"
 """Entry of a table's footer: JSON with `checksum` and `metadata`."""
-_TEXT_COLUMNS = ("run", "condition", "label", "phase1_run", "status")
-_NUMBER_COLUMNS = ("replicate", "accuracy", "loss_nats", "breakthrough_step", "limit", "seconds", "phase1_seconds")
 _FIRST_COLUMNS = ["run", "status", "created", "problem"]
 
 
@@ -187,13 +185,18 @@ class RunStore:
             raise ValueError(f"run {run_id} is being written by another process; stop that first") from None
 
     def write_table(self, name: str, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
-        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent."""
+        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent.
+
+        Raises `ValueError` where a column of `cells.CELLS` holds anything else.
+        """
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         footer = {
             "checksum": atomic_files.CHECKSUM_PLACE,
             "metadata": atomic_files.plain({"created": now(), **metadata}),
         }
+        table = with_run_lists(table)
+        check_columns(table)
         arrow, buffer = pa.Table.from_pandas(table, preserve_index=False), io.BytesIO()
         with pq.ParquetWriter(buffer, arrow.schema) as writer:
             writer.write_table(arrow)
@@ -209,7 +212,9 @@ class RunStore:
             raise UnknownRun(str(unknown_name("table", name, names)))
         try:
             frame, metadata = _read_table(path)
-            _check_table(frame, metadata)
+            schema.check_metadata(metadata)
+            frame = with_run_lists(frame)
+            check_columns(frame)
         except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
             if not os.path.lexists(path):
                 raise UnknownRun(f"table {name} was deleted while it was read") from None
@@ -304,16 +309,6 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
     return pd.read_parquet(io.BytesIO(content)), metadata
 
 
-def _check_table(frame: pd.DataFrame, metadata: Any) -> None:
-    """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
-    schema.check_metadata(metadata)
-    for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
-        if name in _NUMBER_COLUMNS and not is_numeric(frame, name):
-            raise ValueError(f"its column {name} holds more than numbers")
-        if name in _TEXT_COLUMNS and not all(isinstance(value, str) for value in frame[name].dropna().tolist()):
-            raise ValueError(f"its column {name} holds more than text")
-
-
 def _summary_row(folder: Path) -> dict[str, Any] | None:
     """A finished run's row of the list; None where it was deleted meanwhile."""
     try:
@@ -326,6 +321,8 @@ def _summary_row(folder: Path) -> dict[str, Any] | None:
 
 def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
     """Rows that have the value; text (from a command line) is read as a number in a numeric column."""
+    if name == "parents":  # a list, which has the value as one of its entries
+        return column.map(lambda runs: value in runs if value is not None and isinstance(runs, tuple) else not runs)
     if value is None:
         return column.isna()
     known = column.dropna()

@@ -17,6 +17,7 @@ from procpre_interp.claims.text import conditions_table, describe_cost, explain_
 from procpre_interp.core.atomic_files import write_text
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.store.about import StoredMap
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Exhibit
@@ -124,7 +125,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
 def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
     """One run of each condition and its pretraining, those that the store holds."""
     rows = found.table.drop_duplicates("condition")
-    ids = [*rows["run"], *(rows["phase1_run"].dropna() if "phase1_run" in rows else [])]
+    ids = [*rows["run"], *(run for several in rows.get("phase1_run", []) for run in several)]
     runs = []
     for run_id in dict.fromkeys(str(each) for each in ids if each):
         try:
@@ -136,7 +137,7 @@ def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
 
 def _cells(table: pd.DataFrame) -> list[Block | Caution]:
     """Every run as text; what all of them have in common stands above, so that the table fits."""
-    shown = table.drop(columns=["label"])
+    shown = with_run_text(table.drop(columns=["label"]))
     for name in ("accuracy", "exact_match", "phase1_accuracy"):
         if name in shown:
             shares: list[float] = shown[name].to_numpy(dtype=float).tolist()

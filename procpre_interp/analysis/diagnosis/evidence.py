@@ -54,7 +54,7 @@ class Evidence:
         equals = {name: run.summary.get(name) for name in ("task", "n_layers", "d_model")} | equals
         for column, value in equals.items():
             if column in table:
-                none = table[column].isna() | (table[column] == "")
+                none = table[column].isna() | table[column].map(lambda found: found in ("", ()))
                 table = table.loc[none if value is None else table[column] == value]
         setting = _setting(run)
         opened = (self.open(name) for name in table["run"] if name != run.id)

@@ -180,7 +180,7 @@ def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list
     """The runs of a table that had pretraining, and a line for each that cannot be opened."""
     _require(results.table, "phase1_run", what="a diagnosis")
     runs, problems = [], []
-    has_parent = results.table["phase1_run"].fillna("") != ""
+    has_parent = results.table["phase1_run"].map(bool)
     for run in dict.fromkeys(results.table.loc[has_parent, "run"]):
         try:
             runs.append(store.open(run, verify=False))
