@@ -38,6 +38,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note
 from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.outcomes import cell_results, cost_of
@@ -208,7 +209,7 @@ def conclusions(table: pd.DataFrame) -> list[str]:
     """The task-to-skill matches that the paper names, computed, in sentences."""
     found = matches(table)
     lines = []
-    for row in found.itertuples(index=False):
+    for row in named_rows(found):
         how = "full transfer" if row.transfer == "full" else "mean of the five transfers"
         points = bounds_text(row.lead_mean, row.lead_low, row.lead_high, 100, "+.1f")
         ahead = f"{NAMES[row.best]}, {points} points over {NAMES[row.runner_up]}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from procpre_interp.claims.text import contrast_estimate, predicted
 from procpre_interp.cli import main
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import load_experiment
+from procpre_interp.study.experiment import load_experiment, scripts, shortened
+from procpre_interp.sweep.plan import plan
 
 NAN = math.nan
 ABOVE = Contrast(name="gain", weights={"a": 1, "none": -1}, predicted="above", margin=0.2)
@@ -348,3 +350,19 @@ def test_a_claim_file_of_an_older_version_says_the_same(name: str, tmp_path: Pat
     assert problems == []
     assert found[name].source == "store"
     assert (found[name].page, found[name].contrasts) == (new.page, new.contrasts)
+
+
+def test_the_claim_on_the_page_for_contributors_can_be_run_and_judged(tmp_path: Path):
+    page = (STORED.parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (text,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "EXPERIMENT" in block]
+    path = tmp_path / "queries_and_keys_are_enough.py"
+    path.write_text(text)
+    assert list(scripts(tmp_path)) == [path.stem]
+    experiment = load_experiment(path)
+    assert (experiment.claim.name, experiment.claim.page) == (path.stem, "can_anything_cheaper")
+    cells = plan(shortened(experiment.sweep)).cells
+    assert set(cells["condition"]) == {"none", "queries_keys", "intact"}
+    assert set(cells["problem"]) == {""}
+    gains = [table(0.5 + SMALL, condition=name) for name in ("queries_keys", "intact")]
+    rows = pd.concat([gains[0], gains[1].query("condition != 'none'")])
+    assert judge(experiment.claim, rows).verdict == Verdict.SUPPORTED

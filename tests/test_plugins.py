@@ -26,7 +26,7 @@ from tests.explorer import charts, open_page, said
 from tests.test_cli import complaint
 
 PAGE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-MAJORITY, HALVED = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+MAJORITY, HALVED, *_ = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 """The examples of CONTRIBUTING.md, performed here as they are printed."""
 LETTERS = """
 from dataclasses import dataclass

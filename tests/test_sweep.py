@@ -24,13 +24,13 @@ from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproducti
 from procpre_interp.sweep.config import (
     Condition,
     Grid,
-    Map,
     Pretraining,
     Source,
     Sweep,
     coalition_condition,
     map_conditions,
 )
+from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.plan import map_table, plan, pretraining_run, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig

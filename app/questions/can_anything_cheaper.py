@@ -42,7 +42,9 @@ tab, place = state.tabs(TABS)
 with place:
     if tab == "search":
         search = cheaper.load_search()
-        state.stop_when_empty(search or [], "searches over recipes", "python experiments/search_initialisation.py")
+        state.stop_when_empty(
+            [] if search is None else [search], "searches over recipes", "python experiments/search_initialisation.py"
+        )
         assert search is not None
         state.show_answer(cheaper.search_answer(search))
         state.show(state.cached(cheaper.search, search))

@@ -8,6 +8,7 @@ import pandas as pd
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim
 from procpre_interp.stats.decisions import decision_text
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import ALPHA, interval_note, unseen_share
 from procpre_interp.stats.transfer_map import OUTCOMES
 from procpre_interp.store.about import About
@@ -33,7 +34,7 @@ def claim_title(claim: JudgedClaim) -> str:
 def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
     """The summary of conditions as text: percentages and steps, each with its interval in brackets."""
     rows, diverged = [], (summary["diverged"] > 0).to_numpy().any()
-    for row in summary.itertuples(index=False):
+    for row in named_rows(summary):
         reported = about.paper.get(row.condition)
         broke = round(row.breakthrough_share * row.n)
         within = f"[{100 * row.breakthrough_low:.0f}, {100 * row.breakthrough_high:.0f}] %"
@@ -62,7 +63,7 @@ def explain_columns(about: About) -> str:
     )
 
 
-def bounds_text(mean: float, low: float, high: float, scale: float | int, form: str) -> str:
+def bounds_text(mean: float | int, low: float | int, high: float | int, scale: float | int, form: str) -> str:
     """A mean with its interval in brackets, "95.3 [93.0, 97.1]"; the mean alone where there is none."""
     mean, low, high = (scale * value for value in (mean, low, high))
     if math.isnan(mean):
@@ -83,7 +84,7 @@ def claims_table(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
             "n": str(row.n),
             "Verdict": row.verdict,
         }
-        for row in rows.itertuples(index=False)
+        for row in named_rows(rows)
     ]
     return lines.join(pd.DataFrame(about))
 
@@ -128,7 +129,7 @@ def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:
     """A transfer map as text, one row per method and player; shares in points."""
     numbers = [name for name in ("estimate", "low", "high", "p_holm", "smallest_p_holm") if name in effects]
     lines = []
-    for row in effects.astype(dict.fromkeys(numbers, float)).itertuples(index=False):
+    for row in named_rows(effects.astype(dict.fromkeys(numbers, float))):
         about = OUTCOMES[row.outcome]
         unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
         lines.append(

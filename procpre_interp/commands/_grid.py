@@ -12,6 +12,7 @@ from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.core.registry import unknown_name
 from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
 from procpre_interp.store.about import About, StoredMap
 from procpre_interp.store.outcomes import cost_of
@@ -55,7 +56,7 @@ def run(command: SweepCommand, path: Path) -> int:
         print_frame(stdout_console(), rows, f"\n{each.title}", left=["Method", "Player", "Decision"])
     for run, problem in problems.items():
         print(f"failed: {planned.labels.get(run, run)}: {problem}")
-    for row in planned.cells.loc[planned.cells["problem"] != ""].itertuples(index=False):
+    for row in named_rows(planned.cells.loc[planned.cells["problem"] != ""]):
         print(f"failed: seed {row.replicate} phase 2: {row.label}: {row.problem}")
     missing = len(planned.cells) - len(table) + planned.deferred
     print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")

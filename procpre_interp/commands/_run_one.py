@@ -47,18 +47,18 @@ class Training:
     """Folder of the runs."""
 
 
-def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[str]]:
+def defaults(arguments: list[str], command: str) -> tuple[dict[str, object], list[str]]:
     """Fields from --config and --task, and the arguments that are left. Raises `ValueError` without any task."""
     path, arguments = take(arguments, "--config")
     name, arguments = take(arguments, "--task")
     interventions, arguments = take_interventions(arguments)
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     if path is not None:
         fields = read_config(Path(path))
     if interventions:
         train = fields.get("train") or {}
         listed = train.get("interventions") or [] if isinstance(train, dict) else None
-        if not isinstance(listed, list):
+        if not isinstance(train, dict) or not isinstance(listed, list):
             raise ValueError(f"{path}: train: {shown(train)}; --intervene adds to a list of interventions there")
         fields["train"] = {**train, "interventions": [*listed, *interventions]}
     if name is not None:
@@ -72,9 +72,9 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
     return fields, arguments
 
 
-def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def take_interventions(arguments: list[str]) -> tuple[list[dict[str, object]], list[str]]:
     """Fields of what `--intervene` asks for, and the other arguments. Raises `ValueError` for a mistake."""
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     rest: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
@@ -90,10 +90,10 @@ def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list
     return found, rest
 
 
-def parse_intervention(text: str) -> dict[str, Any]:
+def parse_intervention(text: str) -> dict[str, object]:
     """Fields of "NAME field=value ...", values in YAML. Raises `ValueError` for what is no intervention."""
     name, *pairs = shlex.split(text) or [""]
-    fields: dict[str, Any] = {"name": name}
+    fields: dict[str, object] = {"name": name}
     for pair in pairs:
         field, equals, value = pair.partition("=")
         if not equals:
@@ -108,7 +108,7 @@ def parse_intervention(text: str) -> dict[str, Any]:
     return fields
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, object]:
     """Fields from a YAML file that the user passed, its `plugins` loaded: files relative to its folder, or modules.
 
     Raises `ValueError` for a mistake in it or in a plugin.
@@ -122,17 +122,17 @@ def read_config(path: Path) -> dict[str, Any]:
     return fields
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
     with path.open("rb") as file:
         return yaml_fields(file.read(LARGEST_YAML + 1), str(path))
 
 
-def as_default(command: type, fields: dict[str, Any]) -> Any:
+def as_default(command: type, fields: dict[str, object]) -> Any:
     """An instance of the command's dataclass with these fields, to be tyro's default."""
     store = fields.pop("store", None)
     config = from_dict(RunConfig, fields)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "task": config.task,
         "seed": config.seed,
         "model": config.model,

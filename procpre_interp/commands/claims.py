@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
         print_frame(console, contrasts_table(claim), "", left=["Contrast", "Predicted", "Verdict"])
         cells = claim.cells
         shown = [column for column in ("condition", "replicate", "run", "phase1_run", "accuracy") if column in cells]
-        text = with_run_text(cells[shown]).astype({"accuracy": float}).round(4).fillna("").astype(str)
+        text = with_run_text(cells.loc[:, shown]).astype({"accuracy": float}).round(4).fillna("").astype(str)
         print_frame(console, text, f"\nRuns ({claim.source})", left=shown[:1])
         console.print("")
     return 0

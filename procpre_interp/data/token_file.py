@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt
@@ -195,7 +194,7 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
     # Trained on the training split alone: merges learnt from held-out text would leak it.
     tokenizer = train_tokenizer(spec, documents.by_split["train"])
-    splits: dict[str, Any] = {}
+    splits: dict[str, dict[str, int]] = {}
     for split, texts in documents.by_split.items():
         with (folder / f"{split}.bin").open("wb") as file:
             n_bytes = sum(file.write(ids.tobytes()) for ids in _encoded(tokenizer, texts))

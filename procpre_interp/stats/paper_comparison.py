@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import pandas as pd
 
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import replicate_bootstrap, replicate_matrix
 
 MIN_REPLICATES = 3
@@ -123,7 +124,7 @@ def compare_tasks(
         of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
         part = compare_gains(cells, of_task, margin=margin, baseline="none/")
         named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
-        carried = {row.condition for row in cells.itertuples(index=False) if row.positions_carried is True}
+        carried = {row.condition for row in named_rows(cells) if row.positions_carried is True}
         named["positions_carried"] = [condition in carried for condition in named["condition"]]
         parts.append(named.merge(part, on="condition").drop(columns="condition"))
     return pd.concat(parts, ignore_index=True)

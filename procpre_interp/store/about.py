@@ -56,12 +56,14 @@ class About:
     def plain(self) -> dict[str, object]:
         """Values for JSON, without what the table does not say."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "maps"}
-        found = {name: value for name, value in values.items() if value not in ("", {}, None)}
+        found: dict[str, object] = {name: value for name, value in values.items() if value not in ("", {}, None)}
         maps = [
             {"title": each.title, "effects": each.effects.to_dict("records"), "problem": each.problem}
             for each in self.maps
         ]
-        return found | ({"maps": maps} if maps else {})
+        if maps:
+            found["maps"] = maps
+        return found
 
 
 def about_table(metadata: Mapping[str, object]) -> About:

@@ -14,6 +14,7 @@ import pandas as pd
 from procpre_interp.ablate import Ablation, ShuffleWithinTensors
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.about import About
 from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED, Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.plan import Plan
@@ -209,7 +210,7 @@ def metadata(planned: Plan, protocol: Protocol, table: pd.DataFrame, spent: Mapp
 def quick_finding(table: pd.DataFrame, about: About) -> str:
     """What a quick reproduction shows, in a few sentences: which conditions broke through, and what that means."""
     broke, n = table["breakthrough_step"].notna(), len(set(table["replicate"]))
-    steps = [f"{row.label} at step {row.breakthrough_step:,.0f}" for row in table.loc[broke].itertuples(index=False)]
+    steps = [f"{row.label} at step {row.breakthrough_step:,.0f}" for row in named_rows(table.loc[broke])]
     not_yet = list(dict.fromkeys(table.loc[~broke, "label"]))
     behind = set(table.loc[~broke, "condition"])
     through = set(table["condition"]) - behind

@@ -12,10 +12,12 @@ import pandas as pd
 from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.engine.processes import Event, execute_all
 from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.config import Map, Pretraining, Source, Sweep, map_conditions, refuse_shared
+from procpre_interp.sweep.config import Pretraining, Source, Sweep, map_conditions, refuse_shared
+from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.ranked_heads import ordered_heads
 
 HeadOrders = dict[tuple[str, int | None, str], list[str]]
@@ -62,7 +64,7 @@ class Plan:
     def labels(self) -> dict[str, str]:
         """What to call each run while it works."""
         names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in self.configs.items()}
-        for cell in self.cells.loc[self.cells["run"] != ""].itertuples(index=False):
+        for cell in named_rows(self.cells.loc[self.cells["run"] != ""]):
             names[str(cell.run)] = f"seed {cell.replicate} phase 2: {cell.label}"
         return names
 

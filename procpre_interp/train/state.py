@@ -8,7 +8,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 import safetensors
@@ -41,9 +41,15 @@ class TrainState:
     train_steps: int = 0
     status: Status | None = None
     stop_reason: str | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, str | float | int | None]] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the kept weights, by step (as text, since JSON keys are text)."""
+
+    def latest(self, column: str, split: str) -> float | None:
+        """A number of the last evaluation on a split; None before the first."""
+        rows = (row[column] for row in reversed(self.history) if row["split"] == split and column in row)
+        value = next(rows, None)
+        return float(value) if isinstance(value, (int, float)) else None
 
     @property
     def mean_train_loss(self) -> float | None:

@@ -125,7 +125,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
 def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
     """One run of each condition and its pretraining, those that the store holds."""
     rows = found.table.drop_duplicates("condition")
-    ids = [*rows["run"], *(run for several in rows.get("phase1_run", []) for run in several)]
+    ids = [*rows["run"], *itertools.chain(*with_run_lists(rows).get("phase1_run", pd.Series(dtype=object)))]
     runs = []
     for run_id in dict.fromkeys(str(each) for each in ids if each):
         try:

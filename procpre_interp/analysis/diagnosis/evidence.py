@@ -146,7 +146,7 @@ class Evidence:
         return frozenset(factors)
 
 
-def parents_of(run: Run) -> list[dict[str, Any]]:
+def parents_of(run: Run) -> list[Mapping[str, Any]]:
     """The entries of the run's config that name its parents, nearest lineage only."""
     return run.config.get("parents") or []
 

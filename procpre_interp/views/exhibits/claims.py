@@ -149,7 +149,7 @@ def replicates(claim: StoredClaim, contrast: str) -> Exhibit:
     values = _compared(row, claim)
     weights = [float(weight) for weight in row.weights.values()]
     pairs = values.assign(value=values.to_numpy(dtype=float) @ weights).rename_axis("replicate").reset_index()
-    labels = dict(claim.cells[["condition", "label"]].drop_duplicates("condition").itertuples(index=False, name=None))
+    labels = dict(zip(claim.cells["condition"][::-1], claim.cells["label"][::-1]))
     side = f": {predicted(row)} {row.about.unit}".rstrip() if row.predicted else ""
     return Exhibit(
         name="replicates",

@@ -221,7 +221,7 @@ def _count(runs: pd.DataFrame) -> str:
     return "1 run is" if len(runs) == 1 else f"{len(runs):,} runs are"
 
 
-def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
+def _unfinished(row: Mapping[str, Any], store: RunStore) -> dict[str, object]:
     config = unfinished_config(store.path / "partial" / row["run"])
     task, train = config.get("task", {}), config.get("train", {})
     of_steps = train.get("steps")

@@ -9,6 +9,7 @@ from procpre_interp.claims.text import map_effects_table, question_title
 from procpre_interp.core.config import parse_yaml
 from procpre_interp.core.selectors import place
 from procpre_interp.stats.coalitions import Coalition, coalitions, condition_name
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import ALPHA, Decision
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
 from procpre_interp.store.about import StoredMap
@@ -116,8 +117,8 @@ def answer(table: pd.DataFrame) -> Answer:
     about = OUTCOMES[table["outcome"].iloc[0]]
     better = 1 if about.higher_is_better else -1
     helps, harms, rest = [], [], []
-    for row in table.sort_values("estimate", key=abs, ascending=False, kind="stable").itertuples(index=False):
-        said = f"{row.player} ({_bounds(row.estimate, row.low, row.high, about)})"
+    for row in named_rows(table.sort_values("estimate", key=abs, ascending=False, kind="stable")):
+        said = f"{row.player} ({_bounds(float(row.estimate), float(row.low), float(row.high), about)})"
         decided = row.decision == Decision.SIGNIFICANT
         (rest if not decided else helps if better * row.estimate > 0 else harms).append(said)
     parts = [f"Carries the gain: {_listed(helps)}."] if helps else []

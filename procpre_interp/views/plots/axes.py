@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,33 @@ def visible(token: str) -> str:
     return html.escape(token.replace(" ", "␣").replace("\n", "⏎"), quote=False) or "∅"
 
 
-def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> dict[str, Any]:
+class Panel(TypedDict):
+    """Where a trace or a line stands in a figure of several panels."""
+
+    row: int
+    col: int
+
+
+class Ticks(TypedDict):
+    """Labels of an axis, and where they stand."""
+
+    tickvals: Sequence[float | int]
+    ticktext: list[str]
+
+
+class LogTicks(Ticks):
+    """Those of a logarithmic axis."""
+
+    type: str
+
+
+class LogAxis(LogTicks):
+    """And its ends."""
+
+    range: list[float]
+
+
+def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> Ticks:
     """Labels of an axis whose cells stand at 0, 1, ...: all of them, or every k-th."""
     shown = list(range(0, len(labels), -(-len(labels) // at_most)))
     return {"tickvals": shown, "ticktext": [labels[index] for index in shown]}
@@ -66,7 +92,7 @@ def fit_to_phone(figure: go.Figure, *, headings: int = 0) -> go.Figure:
     return figure
 
 
-def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, Any]:
+def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, object]:
     """The colours of heat maps with `coloraxis="coloraxis"`, for `update_layout(coloraxis=...)`.
 
     A page's theme colours the labels of an axis, but not those of a trace's own bar, which would be dim on dark. The
@@ -77,7 +103,7 @@ def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> di
     return {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar}
 
 
-def log_axis(largest: int) -> dict[str, Any]:
+def log_axis(largest: int) -> LogAxis:
     """A logarithmic axis for counts from 0 to `largest`, each drawn at count + 1 and labelled with the count."""
     counts = [0, *(10**power for power in range(len(str(largest))) if 10**power <= largest)]
     # 0 and 1 stand so close to one another on a long axis that their labels would overlap.
@@ -91,7 +117,7 @@ def log_axis(largest: int) -> dict[str, Any]:
     }
 
 
-def log_ticks(low: float, high: float) -> dict[str, Any]:
+def log_ticks(low: float, high: float) -> LogTicks:
     """Labels of a logarithmic axis: powers of ten where it has two or more of them, otherwise 1, 2 and 5 times those.
 
     Raises `ValueError` for a bound that is not above 0.

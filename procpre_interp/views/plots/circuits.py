@@ -1,6 +1,6 @@
 """Circuits: the strongest edges as a graph, how much circuits of growing size carry, and how much they share."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,12 @@ class _Node(NamedTuple):
     head: int | None
 
 
+class _Edge(NamedTuple):
+    writer: str
+    reader: str
+    score: float
+
+
 def circuit_graph(edges: pd.DataFrame, *, n: int = 40, title: str = "") -> go.Figure:
     """The `n` edges of largest |score| between a model's components, from the embedding below to the logits on top.
 
@@ -82,19 +88,20 @@ def circuit_graph(edges: pd.DataFrame, *, n: int = 40, title: str = "") -> go.Fi
     nodes = {name: _node(name) for name in dict.fromkeys([*edges["writer"], *edges["reader"]])}
     spots = _places(set(nodes.values()))
     there = edges.loc[edges["score"].abs() > 0]
-    strongest = there.sort_values("score", key=abs, ascending=False, kind="stable").head(n).to_dict("records")
+    strongest = there.sort_values("score", key=abs, ascending=False, kind="stable").head(n)
+    drawn = [_Edge(*row) for row in zip(strongest["writer"], strongest["reader"], strongest["score"])]
     figure = go.Figure()
     # The weakest first: the strongest lies on top.
-    for edge in reversed(strongest):
-        _add_edge(figure, edge, abs(edge["score"] / strongest[0]["score"]), *_path(edge, nodes, spots))
+    for edge in reversed(drawn):
+        _add_edge(figure, edge, abs(edge.score / drawn[0].score), *_path(edge, nodes, spots))
     for sign, colour in SIGNS.items():
         figure.add_scatter(x=[None], y=[None], mode="lines", line={"color": colour, "width": 3}, name=sign)
-    _add_entries(figure, sorted({edge["reader"] for edge in strongest}), nodes, spots)
-    _add_nodes(figure, spots, {nodes[edge[end]] for edge in strongest for end in ("writer", "reader")})
+    _add_entries(figure, sorted({edge.reader for edge in drawn}), nodes, spots)
+    _add_nodes(figure, spots, {nodes[end] for edge in drawn for end in (edge.writer, edge.reader)})
     layers = sorted({node.layer for node in spots if node.component in ("attn", "mlp")})
     for layer in layers:
         figure.add_hrect(2 * layer - 0.66, 2 * layer + 1.3, fillcolor=GRID, opacity=0.3, line_width=0, layer="below")
-    shown = f"the {len(strongest)} strongest of {len(edges):,} edges" if len(strongest) < len(edges) else "all edges"
+    shown = f"the {len(drawn)} strongest of {len(edges):,} edges" if len(drawn) < len(edges) else "all edges"
     caption = f"{shown}; width: |score|; a shaded band is a layer"
     lay_out(figure, title=title or "Circuit", caption=caption, x="", y="", height=360 + 140 * len(layers))
     marks = {"tickvals": [2 * layer + 0.3 for layer in layers], "ticktext": [f"layer {layer}" for layer in layers]}
@@ -227,11 +234,11 @@ def _end(reader: str, node: _Node, spots: dict[_Node, tuple[float, float]]) -> t
 
 
 def _path(
-    edge: dict[str, Any], nodes: dict[str, _Node], spots: dict[_Node, tuple[float, float]]
+    edge: _Edge, nodes: dict[str, _Node], spots: dict[_Node, tuple[float, float]]
 ) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
     """x and y along an edge: a cubic Bezier curve that leaves its writer upwards and reaches its reader from below;
     long ones bend, so as not to run through what lies between."""
-    (x0, y0), (x1, y1) = spots[nodes[edge["writer"]]], _end(edge["reader"], nodes[edge["reader"]], spots)
+    (x0, y0), (x1, y1) = spots[nodes[edge.writer]], _end(edge.reader, nodes[edge.reader], spots)
     y0 += 0.15
     bend = 0.2 * max(0.0, y1 - y0 - 1) * (1 if x1 >= x0 else -1)
     rise = (y1 - y0) / 2
@@ -244,13 +251,13 @@ def _path(
 
 def _add_edge(
     figure: go.Figure,
-    edge: dict[str, Any],
+    edge: _Edge,
     strength: float,
     x: Float[np.ndarray, " point"],
     y: Float[np.ndarray, " point"],
 ) -> None:
     """One edge as an arrow, with its numbers wherever it is pointed at; `strength` is 1 for the strongest."""
-    colour, width = translucent(list(SIGNS.values())[int(edge["score"] < 0)], 0.75), max(0.75, WIDEST * strength)
+    colour, width = translucent(list(SIGNS.values())[int(edge.score < 0)], 0.75), max(0.75, WIDEST * strength)
     # The points between have no size: what looks like a node on an edge would be taken for one.
     head = {"symbol": "arrow", "angleref": "previous", "size": [0] * (POINTS - 1) + [7 + 1.5 * width]}
     figure.add_scatter(
@@ -259,9 +266,9 @@ def _add_edge(
         mode="lines+markers",
         line={"color": colour, "width": width},
         marker={"color": colour, "opacity": 1, "line": {"width": 0}, **head},
-        hovertemplate=f"{edge['writer']} → {edge['reader']}: {edge['score']:+.3g}<extra></extra>",
+        hovertemplate=f"{edge.writer} → {edge.reader}: {edge.score:+.3g}<extra></extra>",
         showlegend=False,
-        name=f"{edge['writer']} → {edge['reader']}",
+        name=f"{edge.writer} → {edge.reader}",
     )
 
 

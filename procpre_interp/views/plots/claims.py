@@ -13,8 +13,9 @@ from plotly.subplots import make_subplots
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.stats.paper_comparison import Agreement
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note, intervals_note
-from procpre_interp.views.plots.axes import require
+from procpre_interp.views.plots.axes import Panel, Ticks, require
 from procpre_interp.views.plots.theme import (
     X_WIDTH,
     condition_colours,
@@ -64,8 +65,8 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
     require(contrasts, ["contrast", "axis", "predicted", "margin", "estimate", "low", "high", "n", "verdict"], "claims")
     figure, panels = _panels(contrasts, "axis")
     for index, (_, rows) in enumerate(panels, start=1):
-        place = {"row": index, "col": 1}
-        margins = [each for row in rows.itertuples(index=False) for each in _margins(row.predicted, row.margin)]
+        place: Panel = {"row": index, "col": 1}
+        margins = [each for row in named_rows(rows) for each in _margins(row.predicted, row.margin)]
         left, right = _span(np.append(rows[["estimate", "low", "high"]].to_numpy(dtype=float), margins))
         _add_predictions(figure, rows, left, right, place)
         verdicts = rows["verdict"].replace("", "not predicted")
@@ -102,11 +103,15 @@ def paired_values(
         np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), *_margins(predicted, margin)])
     )
     # Nothing else is in the panel yet, and plotly would leave them out.
-    right_panel = {"row": 1, "col": 2, "exclude_empty_subplots": False}
+    right_panel: Panel = {"row": 1, "col": 2}
     for low, high in _sides(predicted, margin, left, right):
-        figure.add_vrect(low, high, fillcolor=translucent(SIDE, 0.12), line_width=0, **right_panel)
+        figure.add_vrect(
+            low, high, fillcolor=translucent(SIDE, 0.12), line_width=0, exclude_empty_subplots=False, **right_panel
+        )
     for value in _margins(predicted, margin):
-        figure.add_vline(value, line={"dash": "dot", "width": 1.5, "color": SIDE}, **right_panel)
+        figure.add_vline(
+            value, line={"dash": "dot", "width": 1.5, "color": SIDE}, exclude_empty_subplots=False, **right_panel
+        )
     values = pairs["value"].to_numpy(dtype=float)
     marker = {"color": GREY, "size": 10}
     dots = {"mode": "markers", "marker": marker, "name": "contrast", "hovertemplate": "%{y}: %{x:+.4g}"}
@@ -141,7 +146,7 @@ def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go
     figure, panels = _panels(rows, "task")
     left, right = _span(rows[["estimate", "low", "high", "claimed_gain"]].to_numpy(dtype=float))
     for index, (_, of_task) in enumerate(panels, start=1):
-        place = {"row": index, "col": 1}
+        place: Panel = {"row": index, "col": 1}
         band = {"fillcolor": translucent(GREY, 0.2), "line_width": 0, "exclude_empty_subplots": False}
         figure.add_vrect(-100 * margin, 100 * margin, **band, **place)
         for verdict in [name for name in COMPARISONS if name in set(of_task["verdict"])]:
@@ -201,7 +206,7 @@ def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, ti
     figure.update_layout(margin_b=FOOT + 40)
     for index, (axis, rows) in enumerate(panels, start=1):
         figure.update_xaxes(title=wrapped(html.escape(axis, quote=False), X_WIDTH), row=index, col=1)
-        names = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
+        names: Ticks = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
         figure.update_yaxes(range=[len(rows) - 0.5, -0.5], zeroline=False, **names, row=index, col=1)
     seen: set[str] = set()
     traces: list[Any] = list(figure.select_traces())
@@ -212,7 +217,7 @@ def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, ti
 
 
 def _add_estimates(
-    figure: go.Figure, rows: pd.DataFrame, name: str, look: tuple[str, str], what: str, place: dict[str, int]
+    figure: go.Figure, rows: pd.DataFrame, name: str, look: tuple[str, str], what: str, place: Panel
 ) -> None:
     """One trace of points with intervals."""
     colour, symbol = look
@@ -233,10 +238,10 @@ def _add_estimates(
     )
 
 
-def _add_predictions(figure: go.Figure, rows: pd.DataFrame, left: float, right: float, place: dict[str, int]) -> None:
+def _add_predictions(figure: go.Figure, rows: pd.DataFrame, left: float, right: float, place: Panel) -> None:
     """The predicted side of each row as an area, and its margin as a line, one trace each."""
     area_x, area_y, line_x, line_y = [], [], [], []
-    for row in rows.itertuples(index=False):
+    for row in named_rows(rows):
         low_y, high_y = row.y - 0.38, row.y + 0.38
         for low, high in _sides(row.predicted, row.margin, left, right):
             area_x += [low, high, high, low, low, None]

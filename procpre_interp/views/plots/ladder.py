@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from procpre_interp.stats.half_dose import HalfDose
 from procpre_interp.stats.summary import intervals_note
+from procpre_interp.views.plots.axes import Panel
 from procpre_interp.views.plots.heatmaps import player_colours
 from procpre_interp.views.plots.theme import (
     COMPONENT_COLOURS,
@@ -83,10 +84,10 @@ def ladders(effects: pd.DataFrame, dots: pd.DataFrame, *, title: str = "") -> go
     between = 80 / (sum(heights) + 80 * (len(parts) - 1))
     figure = make_subplots(rows=len(panels), row_heights=heights, vertical_spacing=between if len(panels) > 1 else 0)
     for row, (panel, part) in enumerate(zip(panels, parts), start=1):
-        place: dict[str, Any] = {"showlegend": row == 1, "row": row, "col": 1}
+        place: Panel = {"row": row, "col": 1}
         rows = _rows(part["label"].tolist(), part["n"])
-        _add_dots(figure, dots.loc[dots["panel"] == panel], colours, rows, ".4g", **place)
-        _add_means(figure, part, colours, rows, ".4g", **place)
+        _add_dots(figure, dots.loc[dots["panel"] == panel], colours, rows, ".4g", showlegend=row == 1, **place)
+        _add_means(figure, part, colours, rows, ".4g", showlegend=row == 1, **place)
         figure.update_yaxes(categoryorder="array", categoryarray=list(rows.values())[::-1], row=row, col=1)
     height = 180 + sum(heights) + 80 * len(parts)
     lay_out(figure, title=title, caption=intervals_note(effects["n"]), x="", y="", height=height)
