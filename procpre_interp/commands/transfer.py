@@ -43,11 +43,12 @@ def main(arguments: list[str]) -> int:
     fields, arguments = defaults(["--task=haystack", *arguments] if _needs_task(arguments) else arguments, "transfer")
     default = as_default(Transfer, {key: fields[key] for key in fields if key not in ("parents", "transfer")})
     parents = from_dict(RunConfig, {key: fields[key] for key in fields if key != "store"}).parents
+    options = fields.get("transfer")  # which the line above has checked
     default = dataclasses.replace(
         default,
         parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),
         components=tuple(parent.selector for parent in parents) or ("all",),
-        transfer=from_dict(TransferConfig, fields.get("transfer", {})),
+        transfer=from_dict(TransferConfig, options if isinstance(options, dict) else {}),
     )
     command = parse(Transfer, "transfer", arguments, default)
     if not command.parent and not asks_help:

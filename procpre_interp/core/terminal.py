@@ -11,7 +11,6 @@ from rich.table import Table
 
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
 from procpre_interp.core.streams import flush_stdout, open_streams
-from procpre_interp.stats.rows import named_rows
 
 __all__ = [
     "beside_package",
@@ -103,6 +102,6 @@ def print_frame(console: Console, frame: pd.DataFrame, title: str, *, left: Sequ
     shown = Table(title=title, box=None, pad_edge=False, title_justify="left")
     for column in frame:
         shown.add_column(str(column), justify="left" if column in left else "right", overflow="fold")
-    for row in named_rows(frame):
+    for row in frame.itertuples(index=False):
         shown.add_row(*row)
     console.print(shown)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.store import Run
 
 
@@ -20,7 +19,7 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame
     )
     if len(flat) == 1:
         return table
-    return table.loc[[len(set(row)) > 1 for row in named_rows(table[list(flat)])]]
+    return table.loc[[len(set(row)) > 1 for row in table[list(flat)].itertuples(index=False)]]
 
 
 def lineage(runs: Sequence[Run]) -> pd.DataFrame:

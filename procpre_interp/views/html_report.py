@@ -1,6 +1,7 @@
 """Reports: one HTML file that holds everything (plotly's script once), made from stored tables."""
 
 import html
+import itertools
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from procpre_interp.claims.text import conditions_table, describe_cost, explain_
 from procpre_interp.core.atomic_files import write_text
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.store.about import StoredMap
-from procpre_interp.store.cells import with_run_text
+from procpre_interp.store.cells import with_run_lists, with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Exhibit

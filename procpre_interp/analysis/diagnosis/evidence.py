@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.core.config import ORIGIN
+from procpre_interp.stats.transfer_map import OUTCOMES
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
 
@@ -166,12 +167,17 @@ def score_name(run: Run) -> str:
     return "loss_nats" if "perplexity" in run.summary else "accuracy"
 
 
+def score_word(run: Run) -> str:
+    """What people call that score."""
+    return "loss" if score_name(run) == "loss_nats" else "accuracy"
+
+
 def score_of(run: Run) -> float | None:
     """The score on the test set, more being better: a share, or minus nats per token. None of a diverged run."""
     value = run.summary.get(score_name(run))
     if run.summary["status"] == "diverged" or value is None:
         return None
-    return -value if score_name(run) == "loss_nats" else value
+    return value if OUTCOMES[score_name(run)].higher_is_better else -value
 
 
 def _setting(run: Run) -> str:

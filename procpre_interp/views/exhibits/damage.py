@@ -12,6 +12,7 @@ from procpre_interp.claims.claim import Page
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
 from procpre_interp.stats.half_dose import HalfDose, dose_means, half_dose
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import paired_gains, replicate_matrix, summarise_conditions
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
@@ -125,15 +126,14 @@ def doses(cells: pd.DataFrame, noised: pd.DataFrame) -> pd.DataFrame:
     if there.empty or not {"none", "intact"} <= set(accuracy):
         raise ValueError("cells without noise on an intact transfer: no dose-response")
     undamaged = there.drop_duplicates("component").assign(condition="intact", noise_std=0.0)
+    ordered = pd.concat([undamaged, there]).sort_values("noise_std", kind="stable")
+    curves = [ordered.loc[ordered["component"] == component] for component in undamaged["component"]]
     rows = [
         pd.DataFrame({"value": accuracy[row.condition], "baseline": accuracy["none"]}).assign(
             component=row.component, noise_std=float(row.noise_std)
         )
-        for component in undamaged["component"]
-        for row in pd.concat([undamaged, there])
-        .query("component == @component")
-        .sort_values("noise_std")
-        .itertuples(index=False)
+        for curve in curves
+        for row in named_rows(curve)
     ]
     # Some doses are in the first replicates only.
     return pd.concat(rows).reset_index().dropna(subset=["value", "baseline"])

@@ -103,15 +103,11 @@ def paired_values(
         np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), *_margins(predicted, margin)])
     )
     # Nothing else is in the panel yet, and plotly would leave them out.
-    right_panel: Panel = {"row": 1, "col": 2}
+    right_panel: dict[str, Any] = {"row": 1, "col": 2, "exclude_empty_subplots": False}
     for low, high in _sides(predicted, margin, left, right):
-        figure.add_vrect(
-            low, high, fillcolor=translucent(SIDE, 0.12), line_width=0, exclude_empty_subplots=False, **right_panel
-        )
+        figure.add_vrect(low, high, fillcolor=translucent(SIDE, 0.12), line_width=0, **right_panel)
     for value in _margins(predicted, margin):
-        figure.add_vline(
-            value, line={"dash": "dot", "width": 1.5, "color": SIDE}, exclude_empty_subplots=False, **right_panel
-        )
+        figure.add_vline(value, line={"dash": "dot", "width": 1.5, "color": SIDE}, **right_panel)
     values = pairs["value"].to_numpy(dtype=float)
     marker = {"color": GREY, "size": 10}
     dots = {"mode": "markers", "marker": marker, "name": "contrast", "hovertemplate": "%{y}: %{x:+.4g}"}
@@ -146,7 +142,7 @@ def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go
     figure, panels = _panels(rows, "task")
     left, right = _span(rows[["estimate", "low", "high", "claimed_gain"]].to_numpy(dtype=float))
     for index, (_, of_task) in enumerate(panels, start=1):
-        place: Panel = {"row": index, "col": 1}
+        place: dict[str, Any] = {"row": index, "col": 1}
         band = {"fillcolor": translucent(GREY, 0.2), "line_width": 0, "exclude_empty_subplots": False}
         figure.add_vrect(-100 * margin, 100 * margin, **band, **place)
         for verdict in [name for name in COMPARISONS if name in set(of_task["verdict"])]:
@@ -217,7 +213,7 @@ def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, ti
 
 
 def _add_estimates(
-    figure: go.Figure, rows: pd.DataFrame, name: str, look: tuple[str, str], what: str, place: Panel
+    figure: go.Figure, rows: pd.DataFrame, name: str, look: tuple[str, str], what: str, place: Mapping[str, Any]
 ) -> None:
     """One trace of points with intervals."""
     colour, symbol = look
@@ -238,7 +234,9 @@ def _add_estimates(
     )
 
 
-def _add_predictions(figure: go.Figure, rows: pd.DataFrame, left: float, right: float, place: Panel) -> None:
+def _add_predictions(
+    figure: go.Figure, rows: pd.DataFrame, left: float, right: float, place: Mapping[str, Any]
+) -> None:
     """The predicted side of each row as an area, and its margin as a line, one trace each."""
     area_x, area_y, line_x, line_y = [], [], [], []
     for row in named_rows(rows):
