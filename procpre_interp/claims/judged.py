@@ -38,7 +38,7 @@ class ContrastResult:
     missing: str
     """What is not there of the replicates that were planned; "" if nothing is missing."""
     p: float
-    """Of the sign-flip test against the margin."""
+    """p of the sign-flip test against the margin."""
     smallest_p: float
     """The smallest that these replicates could have given."""
     detectable: float
@@ -102,11 +102,11 @@ class JudgedClaim:
     effects: pd.DataFrame
     """`effect_sizes` of its cells; no rows where nothing is compared with no pretraining."""
     task: str | None = None
-    """Phase 2: the task,"""
+    """Task of phase 2."""
     limit: int | None = None
-    """the last step,"""
+    """Last step of phase 2."""
     threshold: float | None = None
-    """and the accuracy that counts as a breakthrough, share."""
+    """Accuracy that counts as a breakthrough, share."""
     protocol: str = ""
     """How the runs were trained, in words."""
     cost: Mapping[str, float | int] = field(default_factory=dict)

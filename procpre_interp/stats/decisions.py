@@ -30,7 +30,7 @@ class Decided:
     reason: str = ""
 
     def __str__(self) -> str:
-        """In words: "undecided: n = 4 can give no p below 0.125"."""
+        """The decision in words: "undecided: n = 4 can give no p below 0.125"."""
         return decision_text(self.decision, self.reason)
 
 

@@ -25,11 +25,11 @@ class About:
     """The metadata of a table of conditions. What a table does not say is empty, or None."""
 
     title: str = ""
-    """Of the report."""
+    """Title of the report."""
     claim: str = ""
     """The sentence, where the table is that of a claim."""
     task: str | None = None
-    """Of phase 2."""
+    """Task of phase 2."""
     limit: int | None = None
     """Last step of phase 2."""
     threshold: float | None = None

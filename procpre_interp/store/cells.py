@@ -93,16 +93,16 @@ def with_run_text(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `phase1_run` as text, a blank between ids: for a CSV file, or for people."""
     if "phase1_run" not in table:
         return table
-    return table.assign(phase1_run=[" ".join(run_list(each)) for each in table["phase1_run"]])
+    return table.assign(phase1_run=[" ".join(map(str, run_list(each))) for each in table["phase1_run"]])
 
 
-def run_list(value: object) -> tuple[str, ...]:
-    """A stored list of run ids. What is no such list is left as its only entry, for the check to name."""
+def run_list(value: object) -> tuple[object, ...]:
+    """A stored list of run ids; what is in it is left to the check."""
     if is_missing(value):
         return ()
     if isinstance(value, str):
         return tuple(value.split())
-    return tuple(value) if isinstance(value, Iterable) else (value,)  # type: ignore[return-value]
+    return tuple(value) if isinstance(value, Iterable) else (value,)
 
 
 def is_missing(value: object) -> bool:

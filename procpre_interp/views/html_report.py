@@ -18,7 +18,7 @@ from procpre_interp.claims.text import conditions_table, describe_cost, explain_
 from procpre_interp.core.atomic_files import write_text
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.store.about import StoredMap
-from procpre_interp.store.cells import with_run_lists, with_run_text
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import Exhibit
@@ -126,7 +126,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
 def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
     """One run of each condition and its pretraining, those that the store holds."""
     rows = found.table.drop_duplicates("condition")
-    ids = [*rows["run"], *itertools.chain(*with_run_lists(rows).get("phase1_run", pd.Series(dtype=object)))]
+    ids = [*rows["run"], *itertools.chain(*(rows["phase1_run"] if "phase1_run" in rows.columns else ()))]
     runs = []
     for run_id in dict.fromkeys(str(each) for each in ids if each):
         try:

@@ -229,9 +229,9 @@ def _lacks_layer_norms(run: Run) -> bool:
 
 
 def _judged(
-    run: Run, rivals: Sequence[Run], signature: str, sentence: str, numbers: Numbers, remedy: str
+    run: Run, rivals: Sequence[Run], prefix: str, name: str, sentence: str, numbers: Numbers, remedy: str
 ) -> Finding | str:
-    """A possible reason, checked against the runs that differ in it alone: supported, ruled out or open."""
+    """A possible reason, `name`, checked against the runs that differ in it alone: supported, ruled out or open."""
     best = max(rivals, key=lambda each: difference(each, run), default=None)
     if best is None:
         sentence += " Whether it matters here is open: no run that differs in this alone is in the store."

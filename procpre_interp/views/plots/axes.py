@@ -59,13 +59,13 @@ class Ticks(TypedDict):
 
 
 class LogTicks(Ticks):
-    """Those of a logarithmic axis."""
+    """Labels of a logarithmic axis."""
 
     type: str
 
 
 class LogAxis(LogTicks):
-    """And its ends."""
+    """A logarithmic axis with its ends."""
 
     range: list[float]
 
