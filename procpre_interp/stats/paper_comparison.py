@@ -43,7 +43,7 @@ class Lead:
     low: float
     high: float
     leader: str | None
-    """The one that is decided to lead: the interval excludes zero. None: neither is."""
+    """The one that is decided to lead, as the interval excludes zero; null where neither is."""
 
     @property
     def answer(self) -> str:
