@@ -19,7 +19,8 @@ from procpre_interp.claims.judged import JudgedClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.stats.half_dose import dose_means, half_dose
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import Tables, haystack_experiment, main, run
+from procpre_interp.study.claim_tables import Tables
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.views.exhibits.damage import doses
 from procpre_interp.views.plots.ladder import dose_response

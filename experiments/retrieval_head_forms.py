@@ -27,7 +27,8 @@ from procpre_interp.patch import activation_patching
 from procpre_interp.pipeline.lineage import Stage, stages
 from procpre_interp.probe import attention_scores
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.study.experiment import Tables, haystack_experiment, main, measure_figure, run
+from procpre_interp.study.claim_tables import Tables
+from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import SEEN_IN_MODELS, TIMELINE, dyck
 

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from procpre_interp.claims.judge import judge
 from procpre_interp.claims.judged import JudgedClaim
 from procpre_interp.claims.measures import measure_of
 from procpre_interp.claims.text import claim_title, contrasts_table, describe_claim, describe_cost
-from procpre_interp.core.selectors import added_terms, place
 from procpre_interp.core.terminal import (
     check_workers,
     default_store,
@@ -26,10 +25,10 @@ from procpre_interp.core.terminal import (
     time_limit,
     usable_cores,
 )
-from procpre_interp.stats.recovered_share import recovered_shares
 from procpre_interp.stats.summary import paired_gains, replicate_bootstrap, replicate_matrix
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.claim_tables import Extra, no_tables
 from procpre_interp.study.observation import Observation, observe
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.sweep.config import Condition, Sweep
@@ -41,8 +40,6 @@ from procpre_interp.views.plots.ladder import ladder
 
 Figure = Callable[[pd.DataFrame, JudgedClaim], go.Figure]
 """Draws a figure from the sweep's table and the judged claim."""
-Tables = Mapping[str, pd.DataFrame]
-"""What else is computed from table and runs: name -> table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +53,7 @@ class Experiment:
     """How the runs are trained, in words."""
     observation: Observation | None = None
     """What is measured on the models of its runs, if anything."""
-    extra: Callable[[pd.DataFrame, RunStore], Tables] = lambda table, store: {}
-    """What else is computed from table and runs, to be kept beside the verdict."""
+    extra: Extra = no_tables
 
 
 def run(
@@ -148,7 +144,7 @@ def haystack_experiment(
     protocol: Protocol = PROTOCOLS["cheap"],
     seen: str = SEEN_NOTE,
     observation: Observation | None = None,
-    extra: Callable[[pd.DataFrame, RunStore], Tables] = lambda table, store: {},
+    extra: Extra = no_tables,
 ) -> Experiment:
     """A claim on haystack after Dyck, in the cheap protocol unless told. `seen`: what had been seen of the seeds when
     the prediction was written.
@@ -224,9 +220,7 @@ def claim_report(experiment: Experiment, table: pd.DataFrame, judged: JudgedClai
 
 def _drawn(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim) -> go.Figure | str:
     """The figure; words while the table lacks the conditions that it compares."""
-    lacking = sorted(
-        {condition.name for condition in experiment.sweep.of_replicate(experiment.sweep.first_seed)} - _finished(table)
-    )
+    lacking = sorted(_conditions(experiment.sweep) - _finished(table))
     return f"No figure yet: no finished run of {', '.join(lacking)}." if lacking else experiment.figure(table, judged)
 
 
@@ -262,23 +256,6 @@ def gains_beside_intact(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
     """The same, with the gain of the condition `intact` as a line."""
     effects = gains(table).set_index("condition")
     return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
-
-def recovered(table: pd.DataFrame, store: RunStore) -> Tables:
-    """A choice for `Experiment.extra`: the share of the gain of the condition `intact` that each condition has."""
-    return {"recovered": recovered_shares(table)}
-
-
-def layers_of_heads(table: pd.DataFrame, store: RunStore) -> Tables:
-    """Which layers the transferred heads are of, for every finished run that names heads one by one."""
-    rows = []
-    for cell in table.loc[(table["status"] == "finished") & (table["run"] != "")].to_dict("records"):
-        selectors = [parent["selector"] for parent in store.open(cell["run"]).config.get("parents", [])]
-        heads = [place(term) for selector in selectors for term in added_terms(selector)]
-        if layers := sorted({each.layer for each in heads if each.head is not None and each.layer is not None}):
-            row = {key: cell[key] for key in ("condition", "replicate", "run", "accuracy", "breakthrough_step")}
-            rows.append({**row, "layers": layers})
-    return {"layers_of_heads": pd.DataFrame(rows)}
 
 
 def measure_figure(measure: str, axis: str) -> Figure:
