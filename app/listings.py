@@ -1,11 +1,12 @@
 """What a store holds (runs, results, claims, models), kept for some seconds before its folder is read again."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from procpre_interp.claims.files import Unreadable
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Kind, Results, catalogue, load_results
@@ -43,8 +44,8 @@ def _catalogue(path: Path) -> dict[str, set[Kind]]:
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading claims")
-def list_claims(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """All judged claims by name, and a line for each file that cannot be read."""
+def list_claims(path: Path) -> tuple[dict[str, StoredClaim], list[Unreadable]]:
+    """All judged claims by name, and the files that cannot be read."""
     return load_claims(RunStore(path))
 
 

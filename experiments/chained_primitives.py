@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.measures import accuracy_measure
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.pipeline.execute import TEST_EXAMPLES, held_out, load_model
@@ -51,6 +52,10 @@ CLAIM = Claim(
     "margin.",
     margin="2 points of mean validation accuracy over training; for accuracy on unseen programs 2 points as well.",
     refuted_by="A mean difference of the gains whose interval lies wholly below the margin.",
+    measures={
+        "unseen_accuracy": accuracy_measure("test accuracy on programs that were never shown"),
+        "unseen_lead": accuracy_measure("accuracy on unseen over seen programs", "percentage points"),
+    },
     primary=Contrast(
         name="gain on chains over gain on the control",
         weights={"pretrained": 1, "none": -1, "pretrained control": -1, "control": 1},

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp.claims.text import claims_table, describe_cost, estimate
+from procpre_interp.claims.text import bounds_text, claims_table, describe_cost
 from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.terminal import (
     check_workers,
@@ -36,7 +36,9 @@ from procpre_interp.core.terminal import (
 )
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.outcomes import cell_results, cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.diagnostic_table import DOWNSTREAM, PROTOCOL, SELECTORS, Plan, plan
@@ -103,7 +105,20 @@ def matches(table: pd.DataFrame) -> pd.DataFrame:
         for transfer in ("full", "mean"):
             by_start = compare_starts(table, task, transfer)
             if by_start.shape[1] >= 2 and len(by_start):
-                rows.append({"task": task, "transfer": transfer, **best_condition(by_start)})
+                found = best_condition(by_start)
+                rows.append(
+                    {
+                        "task": task,
+                        "transfer": transfer,
+                        "best": found.best,
+                        "runner_up": found.runner_up,
+                        "n": found.n,
+                        "lead_mean": found.mean,
+                        "lead_low": found.low,
+                        "lead_high": found.high,
+                        "answer": found.answer,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -123,17 +138,18 @@ def conclusions(table: pd.DataFrame) -> list[str]:
     """The task-to-skill matches that the paper names, computed, in sentences."""
     found = matches(table)
     lines = []
-    for row in found.to_dict("records"):
-        how = "full transfer" if row["transfer"] == "full" else "mean of the five transfers"
-        ahead = f"{NAMES[row['best']]}, {estimate(row, 'lead', 100, '+.1f')} points over {NAMES[row['runner_up']]}"
-        lines.append(f"{row['task']}, {how}: highest {ahead} -> {NAMES.get(row['answer'], row['answer'])}")
+    for row in named_rows(found):
+        how = "full transfer" if row.transfer == "full" else "mean of the five transfers"
+        points = bounds_text(row.lead_mean, row.lead_low, row.lead_high, 100, "+.1f")
+        ahead = f"{NAMES[row.best]}, {points} points over {NAMES[row.runner_up]}"
+        lines.append(f"{row.task}, {how}: highest {ahead} -> {NAMES.get(row.answer, row.answer)}")
     for start, task in (("dyck", "haystack"), ("eca", "reversed_addition")):
         by_start = compare_starts(table, task, "full")
         if start in by_start and by_start.shape[1] >= 2 and len(by_start):
             rival = str(by_start.drop(columns=start).mean().idxmax())
             row = lead(by_start, start, rival)
-            told = {start: "holds", rival: "does not hold"}.get(row["answer"], row["answer"])
-            ahead = f"{estimate(row, 'lead', 100, '+.1f')} points against {NAMES[rival]}"
+            told = {start: "holds", rival: "does not hold"}.get(row.answer, row.answer)
+            ahead = f"{bounds_text(row.mean, row.low, row.high, 100, '+.1f')} points against {NAMES[rival]}"
             lines.append(f"the paper's {NAMES[start]} for {task}, full transfer: {ahead} -> {told}")
     return [*lines, f"one task best everywhere, full transfer? {one_best(found)}"]
 
@@ -191,7 +207,9 @@ def main(command: Table1) -> int:
     paper = {"claimed": "paper", "claimed_gain": "paper_gain"}
     for name, frame in {"cells": table, "summary": summary, "matches": matches(table)}.items():
         if not (command.quick and name == "matches"):
-            write_text(folder / f"table1_{name}.csv", frame.round(4).rename(columns=paper).to_csv(index=False))
+            write_text(
+                folder / f"table1_{name}.csv", with_run_text(frame).round(4).rename(columns=paper).to_csv(index=False)
+            )
     print_tables(table, summary, quick=command.quick)
     counts = f"{len(table)} of {len(planned.cells)} cells, {(table['status'] == 'failed').sum()} failed"
     print(f"\n{counts}. Cost: {describe_cost(spent)}. Tables: {folder}")
@@ -251,7 +269,8 @@ def grid(rows: pd.DataFrame) -> pd.DataFrame:
 def shown_cell(row: Mapping[str, Any]) -> str:
     """Accuracy with its interval, and what else happened."""
     lost = [f"{row[status]} {status}" for status in ("failed", "diverged") if row[status]]
-    return " ".join([estimate(row, "accuracy", 100, ".1f"), *lost]).strip()
+    bounds = row["accuracy_mean"], row["accuracy_low"], row["accuracy_high"]
+    return " ".join([bounds_text(*bounds, 100, ".1f"), *lost]).strip()
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_train_transfer_and_runs(tmp_path, capsys):
     capsys.readouterr()
     assert main(["runs", "--format", "json", "--where", "task=haystack"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["parents"] for row in rows] == [parent]
+    assert [row["parents"] for row in rows] == [[parent]]
     assert rows[0]["components"] == "attn+ln"
     assert main(["runs", "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
@@ -455,7 +455,7 @@ def test_unfinished_runs_say_what_they_are(tmp_path, capsys, monkeypatch):
     assert {name: row[name] for name in ("task", "seed", "parents", "components", "steps")} == {
         "task": "haystack",
         "seed": 7,
-        "parents": parent,
+        "parents": [parent],
         "components": "attn+ln",
         "steps": 1,
     }

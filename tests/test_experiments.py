@@ -13,13 +13,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims.claim import Contrast
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.claim_json import claim_from_json
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import few_steps, main, shortened
 from procpre_interp.sweep.plan import plan
+from tests.judged import stored_claim
 
 NAMES = (
     "dyck_teaches_recall",
@@ -88,7 +90,7 @@ def test_a_claim_on_models_says_what_it_must(name):
 @pytest.mark.parametrize("name", OBSERVED)
 def test_the_verdict_follows_from_what_was_observed(name, tmp_path):
     experiment = script(name).EXPERIMENT
-    primary = experiment.claim.primary
+    primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
     table = made_up(experiment, lambda condition: 0.5).assign(run="")
     planned = plan(experiment.sweep).cells
     for sign, verdict in ((1, "supported"), (-1, "refuted")):
@@ -108,11 +110,11 @@ def test_the_verdict_follows_from_what_was_observed(name, tmp_path):
         observed = pd.DataFrame(rows)
         whole = table.loc[~table["condition"].isin(list(primary.weights))].assign(observed=False)
         whole = pd.concat([whole, observed], ignore_index=True)
-        contrasts = judge_contrasts([primary], whole, planned=pd.concat([planned, observed]))
-        assert contrasts["verdict"].tolist() == [verdict]
-        figure = experiment.figure(whole, {"claim": "title", "verdict": "undecided"})
+        (contrast,) = judge_contrasts(alone, whole, planned=pd.concat([planned, observed]))
+        assert contrast.verdict == verdict
+        figure = experiment.figure(whole, stored_claim(whole))
         assert len(figure.data) == 2
-    assert judge_contrasts([primary], table, planned=pd.concat([planned, observed]))["n"].tolist() == [0]
+    assert judge_contrasts(alone, table, planned=pd.concat([planned, observed]))[0].n == 0
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +151,8 @@ def test_the_verdict_follows_from_the_table(name):
     for accuracies, verdict in ((supported, "supported"), (refuted, "refuted")):
         table = made_up(experiment, lambda condition, known=accuracies: known.get(condition, 0.3))
         judged = judge(experiment.claim, table)
-        assert judged["verdict"] == verdict
-        assert judge(experiment.claim, table, quick=True)["verdict"] == "undecided"
+        assert judged.verdict == verdict
+        assert judge(experiment.claim, table, quick=True).verdict == "undecided"
         if name != "noise_dose_response":  # whose figure needs half-doses
             figure = experiment.figure(table, judged)
             assert isinstance(figure, go.Figure)
@@ -239,11 +241,16 @@ def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
         )
         for row in stored["contrasts"]
     ]
-    found = plain(judge_contrasts(contrasts, cells, planned=cells).to_dict("records"))
-    for old, new in zip(stored["contrasts"], found, strict=True):
-        assert (new["verdict"], new["reason"]) == (old["verdict"], old["reason"])
+    about = {name: stored[name] for name in ("name", "claim", "prediction", "margin", "refuted_by")}
+    claim = Claim(**about, primary=contrasts[0], secondary=contrasts[1:])
+    found = judge_contrasts(claim, cells, planned=cells)
+    for old, new in zip(claim_from_json(stored).contrasts, found, strict=True):
+        assert (new.verdict, new.reason, new.decision) == (old.verdict, old.reason, old.decision)
+        assert new.undecided_reason == old.undecided_reason
         for key in ("estimate", "low", "high", "p", "p_holm", "smallest_p", "detectable", "n"):
-            assert new[key] == (None if old[key] is None else pytest.approx(old[key], abs=2e-5, rel=1e-6)), key
+            close = pytest.approx(getattr(old, key), abs=2e-5, rel=1e-6, nan_ok=True)
+            assert plain(getattr(new, key)) is None or getattr(new, key) == close, key
+            assert (plain(getattr(new, key)) is None) == (plain(getattr(old, key)) is None), key
     assert stored["verdict"] == stored["contrasts"][0]["verdict"]
 
 

@@ -36,7 +36,7 @@ def test_a_claim_says_what_it_must(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_verdict_follows_from_what_was_measured(name):
     experiment = script(name).EXPERIMENT
-    primary = experiment.claim.primary
+    primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
     toward = 1 if primary.predicted == "above" else -1
     for sign, verdict in ((toward, "supported"), (-toward, "refuted")):
         table = made_up(experiment, lambda condition: 0.5)
@@ -56,7 +56,7 @@ def test_the_verdict_follows_from_what_was_measured(name):
         # The lead is a difference by itself, and so has no level that cancels.
         level = 0.5 if missing else 0.0
         table[primary.measure] = [value - level for value in values]
-        assert judge_contrasts([primary], table)["verdict"].tolist() == [verdict]
+        assert judge_contrasts(alone, table)[0].verdict == verdict
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -193,7 +193,7 @@ def test_interventions_on_initial_weights_are_part_of_what_training_began_with(s
     assert torch.equal(model.flat, load_model(run).flat)
     assert not torch.equal(model.flat, stages(run, store)["transplanted"].model(store).flat)
     table = pd.DataFrame([{"condition": "a", "replicate": 7, "run": run.id, "status": "finished"}])
-    found, _ = observe(entropy_observation("a"), table, table.assign(phase1_run=""), store)
+    found, _ = observe(entropy_observation("a"), table, table.assign(phase1_run=[()] * len(table)), store)
     assert found.loc[0, "entropy_start"] == found.loc[0, "entropy_relative"] < 1.0
 
 

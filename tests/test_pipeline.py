@@ -117,7 +117,7 @@ def test_conditions_of_a_replicate_share_data_and_fresh_weights(store):
     assert not torch.equal(one["blocks.0.attn.W_Q"], other["blocks.0.attn.W_Q"])
     assert torch.equal(other["pos_embed.W_pos"], parent["pos_embed.W_pos"][:64])
     assert attention.summary["positions_carried"] is True
-    assert attention.summary["parents"] == PHASE1.run_id
+    assert attention.summary["parents"] == (PHASE1.run_id,)
     same = ["example", "length", "n_scored"]
     assert fresh.examples()[same].equals(attention.examples()[same])
 

@@ -26,7 +26,7 @@ def effects(**columns) -> pd.DataFrame:
         "low": [0.3, -0.2, -0.01, NAN],
         "high": [0.5, -0.05, 0.06, NAN],
         "n": [6, 6, 5, 6],
-        "decision": ["significant", "significant", "not significant", "undecided: n = 6 can give no p below 1"],
+        "decision": ["significant", "significant", "not significant", "undecided"],
     }
     return pd.DataFrame(table | columns)
 
@@ -138,7 +138,7 @@ def test_a_map_can_be_drawn_as_it_is():
     rows = [
         {"coalition": name, "replicate": i, "status": "finished", "accuracy": value + i / 100}
         for i in range(3)
-        for name, value in {"": 0.1, "attn": 0.5, "pos": 0.1, "attn|pos": 0.9}.items()
+        for name, value in {(): 0.1, ("attn",): 0.5, ("pos",): 0.1, ("attn", "pos"): 0.9}.items()
     ]
     found = transfer_map(pd.DataFrame(rows), ["attn", "pos"], ["add_one_in", "shapley"])
     assert len(transfer_bars(found).data) == 2
@@ -252,7 +252,7 @@ def test_dose_response_draws_means_bands_and_half_doses():
 def test_a_half_dose_beyond_the_doses_is_said_as_its_side_and_stays_off_the_axis(half, low, high, said):
     fits = pd.DataFrame({"component": ["mlp"], "half_dose": half, "low": low, "high": high, "beyond": half != 1.0})
     means = dose_means(doses().query("component == 'mlp'"))
-    figure = dose_response(means, fits.assign(problem="beyond"))
+    figure = dose_response(means, fits.assign(problem="beyond", slope=1.0, unbounded=0.0, n=3))
     assert {trace.name for trace in figure.data} == {said}
     drawn = np.concatenate([np.asarray(trace.x, dtype=float) for trace in figure.data])
     assert drawn.max() <= 4

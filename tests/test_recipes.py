@@ -7,7 +7,7 @@ import json
 import pytest
 
 from procpre_interp.core.seeding import numpy_stream
-from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, plain_search, recipe_name
+from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, recipe_name
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
 from procpre_interp.train import Initialisation
@@ -82,15 +82,16 @@ def test_what_cannot_be_searched_is_refused():
 
 def test_a_lab_is_kept_as_it_is(tmp_path):
     fitted = fit_options([random_model(PHASE1, seed=seed) for seed in range(2)])
-    lab = Lab(fitted=fitted, found={}, about={"tuning_seeds": [0, 1]})
+    lab = Lab(fitted=fitted, about={"tuning_seeds": [0, 1]})
     assert all(SCALES[factor] in lab.options[factor] for factor in SCALES)
     search = greedy_search(lab.options, SCALES, lambda recipes: [-float(len(each)) for each in recipes], budget=100)
     assert search.best == {}
     search = greedy_search(lab.options, SCALES, lambda recipes: [float(len(each)) for each in recipes], budget=100)
-    lab = Lab(fitted=fitted, found=plain_search(search), about=lab.about)
+    lab = Lab(fitted=fitted, search=search, about=lab.about)
     write_lab(lab, tmp_path / "lab.json")
     again = read_lab(tmp_path / "lab.json")
     assert again.fitted == lab.fitted
+    assert again.search == search
     assert again.best == {**SCALES, "mlp": "MLP scale"}
     assert again.about == {"tuning_seeds": [0, 1]}
     done = again.interventions(again.best)
@@ -112,13 +113,13 @@ def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, capsys):
     lab = read_lab(tmp_path / "initialisation.json")
     assert lab.about["quick"] is True
     assert lab.about["tuning_seeds"] == [0]
-    assert len(lab.found["rounds"][1]) == 11
+    assert len(lab.search.rounds[1]) == 11
     assert recipe_name(lab.best) in printed
     before = set(RunStore(tmp_path).query()["run"])
     assert len(before) == 2 + 1 + 12  # phase 1, none, the start and its neighbours
     assert script.main(arguments) == 0
     assert set(RunStore(tmp_path).query()["run"]) == before
-    assert read_lab(tmp_path / "initialisation.json").found == lab.found
+    assert read_lab(tmp_path / "initialisation.json").search == lab.search
     capsys.readouterr()
     assert script.main([*arguments[:-1], "0"]) == 2
     assert "budget=0; scoring the start alone takes 1 runs" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.commands.reproduce import CPU_MINUTES, RUNS, Reproduce
+from procpre_interp.store.about import About
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import (
@@ -125,7 +126,7 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys):
     assert again[finished.index].equals(finished)
     table = store.read_table(quick_plan(2).table_name).frame
     assert table.groupby("condition").size().to_dict() == dict.fromkeys(QUICK_CONDITIONS, 2)
-    assert table.loc[table.condition == "none", "phase1_run"].eq("").all()
+    assert set(table.loc[table.condition == "none", "phase1_run"]) == {()}
 
 
 def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
@@ -143,7 +144,7 @@ def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, tiny, ca
     planned = quick_plan(1)
     store = RunStore(out)
     cells = planned.cells.set_index("condition")
-    (weights,) = (out / "runs" / cells.loc["dyck_full", "phase1_run"]).glob("weights/*")
+    (weights,) = (out / "runs" / cells.loc["dyck_full", "phase1_run"][0]).glob("weights/*")
     weights.write_bytes(b"damaged")
     store.delete(cells.loc["dyck_full", "run"])
     capsys.readouterr()
@@ -162,7 +163,7 @@ def outcomes(**steps: float) -> pd.DataFrame:
 
 
 def test_what_quick_shows_is_said_as_it_is():
-    about, nan = {"threshold": 0.5, "limit": 2500}, float("nan")
+    about, nan = About(threshold=0.5, limit=2500), float("nan")
     effect = quick_finding(outcomes(none=nan, dyck_full=1800.0, dyck_shuffled_weights=nan), about)
     assert "DYCK_FULL at step 1,800. Had not after 2,500 steps: NONE; DYCK_SHUFFLED_WEIGHTS." in effect
     assert "learns to recall where a fresh one does not, and the arrangement of its weights matters" in effect

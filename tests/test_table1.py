@@ -11,8 +11,7 @@ import pytest
 from experiments import table1
 from experiments.table1 import NO_VERDICT, PAPER, Table1, conclusions, matches, summarise
 from procpre_interp.stats.paper_comparison import (
-    TOO_FEW,
-    UNDECIDED,
+    Agreement,
     best_condition,
     compare_gains,
     effect_verdict,
@@ -57,18 +56,18 @@ def paper_accuracy(task, start, transfer) -> float:
     ("low", "high", "n", "claimed", "expected"),
     [
         (0.03, 0.50, 3, 0.8, "agrees"),
-        (0.03, 0.50, 2, 0.8, TOO_FEW),
-        (0.01, 0.50, 3, 0.8, UNDECIDED),
+        (0.03, 0.50, 2, 0.8, Agreement.TOO_FEW),
+        (0.01, 0.50, 3, 0.8, Agreement.UNDECIDED),
         (-0.50, 0.02, 3, 0.8, "disagrees"),
         (-0.50, -0.03, 3, 0.8, "disagrees"),
         (-0.50, -0.03, 3, -0.3, "agrees"),
-        (-0.03, 0.50, 3, -0.3, UNDECIDED),
+        (-0.03, 0.50, 3, -0.3, Agreement.UNDECIDED),
         (-0.01, 0.01, 3, -0.3, "disagrees"),
         (-0.01, 0.01, 3, 0.01, "agrees"),
-        (-0.03, 0.01, 3, 0.01, UNDECIDED),
+        (-0.03, 0.01, 3, 0.01, Agreement.UNDECIDED),
         (0.03, 0.04, 3, -0.02, "disagrees"),
         (-0.5, -0.03, 3, 0.02, "disagrees"),
-        (0.1, 0.2, 3, math.nan, ""),
+        (0.1, 0.2, 3, math.nan, None),
     ],
 )
 def test_a_verdict_asks_where_the_whole_interval_lies(low, high, n, claimed, expected):
@@ -76,7 +75,7 @@ def test_a_verdict_asks_where_the_whole_interval_lies(low, high, n, claimed, exp
 
 
 def test_an_unknown_interval_is_undecided():
-    assert effect_verdict(math.nan, math.nan, 5, 0.5, margin=0.02) == UNDECIDED
+    assert effect_verdict(math.nan, math.nan, 5, 0.5, margin=0.02) == Agreement.UNDECIDED
 
 
 def test_gains_are_paired_by_replicate():
@@ -94,7 +93,7 @@ def test_gains_are_paired_by_replicate():
     assert result.loc["a", ["gain_low", "gain_mean", "gain_high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
     assert result.loc["a", "n"] == 2  # the replicate that diverged has no gain
     assert result.loc["a", "diverged"] == 1
-    assert result.loc["a", "verdict"] == TOO_FEW
+    assert result.loc["a", "verdict"] == Agreement.TOO_FEW
     assert result.loc["a", "claimed_gain"] == pytest.approx(0.8)
     assert math.isnan(result.loc["none", "gain_mean"])
     assert result.loc["none", "verdict"] == ""
@@ -103,11 +102,11 @@ def test_gains_are_paired_by_replicate():
 def test_the_best_condition_leads_by_a_paired_difference():
     table = pd.DataFrame({"a": [0.1, 0.5, 0.9], "b": [0.2, 0.6, 1.0], "c": [0.0, 0.0, math.nan]})
     found = lead(table, "b", "a")
-    assert (found["answer"], found["n"]) == ("b", 3)
-    assert found["lead_mean"] == pytest.approx(0.1)
-    assert lead(table, "a", "b")["answer"] == "b"
-    assert best_condition(table)["answer"] == TOO_FEW  # c is missing in one
-    assert lead(pd.DataFrame({"a": [0.1, 0.3, 0.2], "b": [0.2, 0.2, 0.2]}), "a", "b")["answer"] == UNDECIDED
+    assert (found.answer, found.n) == ("b", 3)
+    assert found.mean == pytest.approx(0.1)
+    assert lead(table, "a", "b").answer == "b"
+    assert best_condition(table).answer == Agreement.TOO_FEW  # c is missing in one
+    assert lead(pd.DataFrame({"a": [0.1, 0.3, 0.2], "b": [0.2, 0.2, 0.2]}), "a", "b").answer == Agreement.UNDECIDED
     with pytest.raises(ValueError, match="at least 2"):
         best_condition(table[["a"]])
 
@@ -128,9 +127,9 @@ def test_the_opposite_disagrees_noise_is_undecided_and_two_are_too_few():
     assert verdicts["haystack", "dyck", "full"] == "disagrees"
     assert verdicts["haystack", "eca", "full"] == "agrees"  # the paper's loss of .8 points counts as none
     noisy = none.assign(accuracy=none["accuracy"] + 0.2 * (none["replicate"] % 2 - 0.5) * (none["phase1"] != "none"))
-    assert set(summarise(noisy)["verdict"]) == {"", UNDECIDED}
+    assert set(summarise(noisy)["verdict"]) == {"", Agreement.UNDECIDED}
     few = summarise(none.loc[none["replicate"] < 1002])
-    assert set(few["verdict"]) == {"", TOO_FEW}
+    assert set(few["verdict"]) == {"", Agreement.TOO_FEW}
     assert set(summarise(none, quick=True)["verdict"]) == {NO_VERDICT}
 
 
@@ -148,7 +147,7 @@ def test_matches_name_the_best_start_or_say_undecided():
     tied = conclusions(made_up(lambda task, start, transfer: 0.5))
     assert "decided on 0 of 4" in tied[-1]
     few = conclusions(made_up(paper_accuracy, replicates=2))
-    assert all(TOO_FEW in line for line in few[:-1])
+    assert all(Agreement.TOO_FEW in line for line in few[:-1])
     assert conclusions(made_up(paper_accuracy, tasks=("sorting",), starts=[("none", "")]))[-1].count("undecided") == 1
 
 
@@ -194,7 +193,7 @@ def test_runs_are_shared_with_reproduce():
         "mlp_ln": ("dyck", "MLP+LN"),
     }
     assert all(theirs.loc[name, "run"] == cells[("haystack", *start)] for name, start in shared.items())
-    assert theirs.loc["dyck_full", "phase1_run"] in planned.configs
+    assert set(theirs.loc["dyck_full", "phase1_run"]) <= set(planned.configs)
 
 
 def test_cells_of_a_task_differ_in_their_parents_only():
@@ -233,7 +232,7 @@ def test_quick_from_nothing_to_tables_and_on(tmp_path, capsys):
     assert RunStore(out).query().set_index("run")["created"].equals(created)
     # A damaged parent fails its cells, which are shown, and nothing else.
     planned = diagnostic_table.plan(replicates=1, quick=True)
-    parent = planned.cells["phase1_run"].iloc[-1]
+    (parent,) = planned.cells["phase1_run"].iloc[-1]
     (weights,) = (out / "runs" / parent).glob("weights/*")
     weights.write_bytes(b"damaged")
     assert table1.main(command) == 1

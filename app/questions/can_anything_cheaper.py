@@ -8,6 +8,7 @@ import selections
 import stores
 import streamlit as st
 
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import cheaper
 from procpre_interp.views.exhibits.damage import origin
@@ -20,13 +21,13 @@ store = stores.open_page(
     "how much of the gain of procedural pretraining do they recover?",
 )
 claims, problems = listings.list_claims(store.path)
-for problem in problems:
-    if any(name in problem for name in cheaper.CLAIMS):  # another result stands in for it below
-        st.warning(markup.quoted(problem, 300))
-found = {name: claims[name] for name in cheaper.CLAIMS if name in claims}
+found = cheaper.cheaper_claims(claims)
+for each in problems:
+    if each.name in found:  # another result stands in for it below
+        st.warning(markup.quoted(each.problem, 300))
 
 
-def show_claim(judged, tab: str) -> None:
+def show_claim(judged: StoredClaim, tab: str) -> None:
     """What a claim's recipes recover, or their attention."""
     display.show_answer(computed.cached(cheaper.answer, judged))
     display.show(computed.cached(cheaper.shares if tab == "shares" else cheaper.entropy_and_breakthrough, judged))
@@ -46,7 +47,9 @@ tab, place = selections.tabs(TABS)
 with place:
     if tab == "search":
         search = cheaper.load_search()
-        stores.stop_when_empty(search or [], "searches over recipes", "python experiments/search_initialisation.py")
+        stores.stop_when_empty(
+            [] if search is None else [search], "searches over recipes", "python experiments/search_initialisation.py"
+        )
         assert search is not None
         display.show_answer(cheaper.search_answer(search))
         display.show(computed.cached(cheaper.search, search))
@@ -55,7 +58,7 @@ with place:
         shown = {name: claim for name, claim in found.items() if tab == "shares" or cheaper.has_entropies(claim)}
         sweeps = [name for name in listings.list_results(store.path) if tab == "shares" and name not in found]
         offered = {name: claim_title(claim) for name, claim in shown.items()} | {name: name for name in sweeps}
-        stores.stop_when_empty(offered, "cheaper recipes", f"procpre-interp claims {' '.join(cheaper.CLAIMS)} --run")
+        stores.stop_when_empty(offered, "cheaper recipes", "procpre-interp claims --run")
         name = selections.choose("Claim or experiment", offered, "recipes" if tab == "shares" else "measured")
         if name in found:
             show_claim(found[name], tab)

@@ -16,17 +16,17 @@ names = listings.list_results(store.path)
 stores.stop_when_empty(names, "results", stores.FILL.format(store=store.path))
 found = listings.results(store, selections.choose("Experiment", names, "experiment"))
 st.subheader(markup.escaped(found.title))
-st.markdown(markup.worded(str(found.about.get("protocol") or "")))
-if "demo" in found.about:
-    st.caption(markup.escaped(str(found.about["demo"])))
+st.markdown(markup.worded(found.about.protocol))
+if found.about.demo:
+    st.caption(markup.escaped(found.about.demo))
 
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
     display.show_answer(exhibits.answer(found))
 
-if "note" in found.about:
-    st.caption(markup.worded(str(found.about["note"])))
+if found.about.note:
+    st.caption(markup.worded(found.about.note))
 
 shown = selections.choose_many("Conditions", found.labels, "condition")
 if not shown:
@@ -52,6 +52,6 @@ with place:
     elif tab == "survival":
         display.show(exhibits.survival(kept))
     else:
-        st.text(describe_cost(kept.about.get("cost") or {}))
+        st.text(describe_cost(kept.about.cost))
         st.dataframe(kept.table, hide_index=True, width="stretch", column_config=display.SHARES)
         st.caption("One row per condition and replicate: the runs behind every number above. Details are under Runs.")

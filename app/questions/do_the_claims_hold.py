@@ -22,7 +22,7 @@ store = stores.open_page(
 )
 claims, problems = listings.list_claims(store.path)
 for problem in problems:
-    st.warning(markup.quoted(problem, 300))
+    st.warning(markup.quoted(problem.problem, 300))
 stores.stop_when_empty(claims, "claims", "procpre-interp claims --run")
 display.show_answer(exhibits.answer(claims))
 # Rows high enough for three lines: streamlit then breaks the long sentences.
@@ -30,22 +30,22 @@ display.show_table(exhibits.overview(claims), "claims", COLUMNS, row_height=78)
 
 name = selections.choose("Claim", {name: claim_title(claim) for name, claim in claims.items()}, "claim")
 claim = claims[name]
-contrasts = [row["contrast"] for row in claim["contrasts"]]
+contrasts = [row.contrast for row in claim.contrasts]
 if st.session_state.setdefault("contrast_of", name) != name:  # another claim has other contrasts
     st.session_state["contrast_of"] = name
     if st.query_params.get("contrast") not in contrasts:
         st.query_params.pop("contrast", None)
-if claim["quick"]:
+if claim.quick:
     st.warning("A smoke test of one replicate and a few steps: no evidence.")
 st.subheader(markup.escaped(claim_title(claim)))
 st.text(describe_evidence(claim))
 st.caption(
-    markup.escaped(f"Margin, the smallest difference that counts: {claim['margin']} Refuted by: {claim['refuted_by']}")
+    markup.escaped(f"Margin, the smallest difference that counts: {claim.margin} Refuted by: {claim.refuted_by}")
 )
 st.caption(markup.escaped(f"What it cannot say: {exhibits.cannot_say(claim)}"))
-if claim.get("protocol"):
+if claim.protocol:
     with st.expander("Protocol"):
-        st.markdown(markup.worded(str(claim["protocol"])))
+        st.markdown(markup.worded(claim.protocol))
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "contrasts":
@@ -61,7 +61,7 @@ with place:
         if exhibits.was_trained(claim, contrast):
             display.show(exhibits.survival(claim, contrast))
     else:
-        display.show_table(claim["cells"], name, display.SHARES)
+        display.show_table(claim.cells, name, display.SHARES)
         st.caption("One row per condition and replicate. Runs that this store holds open under Runs.")
 st.caption("This computes what the claim still needs, and judges it again:")
 own = shlex.quote(str(stores.own_store().path))  # never the demo

@@ -1,5 +1,7 @@
 """What survives damage? Shuffled and noised weights, and the signatures of transfers that failed."""
 
+from collections.abc import Callable
+
 import computed
 import display
 import listings
@@ -9,7 +11,9 @@ import stores
 import streamlit as st
 
 from procpre_interp.analysis.diagnosis import explain_signatures
-from procpre_interp.views.exhibits import damage
+from procpre_interp.claims.judged import StoredClaim
+from procpre_interp.claims.text import claim_title
+from procpre_interp.views.exhibits import Exhibit, damage
 
 TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
 
@@ -20,20 +24,24 @@ store = stores.open_page(
 claims, problems = listings.list_claims(store.path)
 
 
-def show_claim(name: str, *exhibits) -> None:
-    """The exhibits of a damage claim and where its numbers are from, or the command that makes it."""
-    for problem in problems:
-        if name in problem:  # another result stands in for it below
-            st.warning(markup.quoted(problem, 300))
-    stores.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")
-    judged = claims[name]
+def show_claim(found: dict[str, StoredClaim], key: str, *exhibits: Callable[[StoredClaim], Exhibit]) -> StoredClaim:
+    """One of the claims: its exhibits and where its numbers are from; without any, the command that makes them."""
+    stores.stop_when_empty(found, "damaged weights", "procpre-interp claims --run")
+    name = next(iter(found))
+    if len(found) > 1:
+        name = selections.choose("Claim", {name: claim_title(claim) for name, claim in found.items()}, key)
+    for each in problems:
+        if each.name == name:  # another result stands in for it below
+            st.warning(markup.quoted(each.problem, 300))
+    judged = found[name]
     display.show_answer(damage.answer(judged))
     st.caption(markup.worded(damage.origin(judged)))
     for exhibit in exhibits:
         display.show(computed.cached(exhibit, judged))
+    return judged
 
 
-def show_kept(judged) -> None:
+def show_kept(judged: StoredClaim) -> None:
     """What each control keeps of the weights."""
     table = damage.kept(judged)
     if len(table):
@@ -71,13 +79,12 @@ def show_failures() -> None:
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "ladder":
-        show_claim(damage.CONTROLS, damage.controls)
-        show_kept(claims[damage.CONTROLS])
+        show_kept(show_claim(damage.damage_claims(claims), "control", damage.controls))
         sweeps = listings.list_results(store.path, "damage")
         if sweeps:
             name = selections.choose("Sweep with damage", sweeps, "sweep")
             display.show(damage.controls_of(listings.results(store, name)), key="sweep")
     elif tab == "noise":
-        show_claim(damage.NOISE, damage.noise, damage.noise_on_finished)
+        show_claim(damage.noise_claims(claims), "noise", damage.noise, damage.noise_on_finished)
     else:
         show_failures()

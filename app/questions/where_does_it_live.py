@@ -25,8 +25,8 @@ if len(maps) > 1:
     titles = {str(index): each.title for index, each in enumerate(maps)}
     chosen = maps[int(selections.choose("Map", titles, "map"))]
 st.subheader(markup.escaped(sweep.title))
-if "demo" in sweep.about:
-    st.caption(markup.escaped(str(sweep.about["demo"])))
+if sweep.about.demo:
+    st.caption(markup.escaped(sweep.about.demo))
 
 left, right = st.columns(2)
 with left:

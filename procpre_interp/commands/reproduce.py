@@ -102,7 +102,7 @@ def run(command: Reproduce, replicates: int) -> int:
     if table.empty:
         return 1
     about = metadata(planned, protocol, table, cost_of(planned.configs, store))
-    store.write_table(planned.table_name, table, about)
+    store.write_table(planned.table_name, table, about.plain())
     report = conditions_report(store, planned.table_name, command.out / "reproduce.html")
     print_results(table, about)
     print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
-from procpre_interp.core.config import coerce, from_dict
+from procpre_interp.core.config import from_dict
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.pipeline.lineage import parse_run
 from procpre_interp.store.store import RunStore
@@ -44,11 +44,12 @@ def main(arguments: list[str]) -> int:
     fields, arguments = defaults(["--task=haystack", *arguments] if _needs_task(arguments) else arguments, "transfer")
     default = as_default(Transfer, {key: fields[key] for key in fields if key not in ("parents", "transfer")})
     parents = from_dict(RunConfig, {key: fields[key] for key in fields if key != "store"}).parents
+    options = fields.get("transfer")  # which the line above has checked
     default = dataclasses.replace(
         default,
         parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),
         components=tuple(parent.selector for parent in parents) or ("all",),
-        transfer=coerce(fields.get("transfer", {}), TransferConfig, "transfer"),
+        transfer=from_dict(TransferConfig, options if isinstance(options, dict) else {}),
     )
     command = parse(Transfer, "transfer", arguments, default)
     if not command.parent and not asks_help:

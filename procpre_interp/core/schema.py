@@ -45,9 +45,10 @@ class Summary(TypedDict):
     created: str
     task: str
     seed: int
-    parents: str | None
-    """Ids with ", " between; null for a run from fresh weights, as `components`, their selectors."""
+    parents: tuple[str, ...]
+    """Ids; a list in JSON, none for a run from fresh weights. Older versions wrote text, with ", " between."""
     components: str | None
+    """The parents' selectors with ", " between; null for a run from fresh weights."""
     n_layers: int
     n_heads: int
     d_model: int
@@ -77,9 +78,10 @@ _NUMBERS = (
     *("breakthrough_step", "breakthrough_limit"),
 )
 _SUMMARY: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("stop_reason", "task", "parents", "components", "kernel", "device", "created"), str),
+    **dict.fromkeys(("stop_reason", "task", "components", "kernel", "device", "created"), str),
     **dict.fromkeys(_NUMBERS, (int, float)),
     "positions_carried": bool,
+    "parents": (str, list),
 }
 _LARGEST = 2**63
 
@@ -94,9 +96,15 @@ def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value."""
+    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value,
+    but for the list of parents."""
     check_fields(summary, _SUMMARY)
+    parents = summary.get("parents")
+    if isinstance(parents, list) and not all(isinstance(run, str) for run in parents):
+        raise ValueError(f"parents holds {shown(next(run for run in parents if not isinstance(run, str)))}")
     for name, value in summary.items():
+        if name == "parents":
+            continue
         if isinstance(value, (list, dict)) or (isinstance(value, (int, float)) and not abs(value) < _LARGEST):
             raise ValueError(f"{name} is {shown(value)}")
     if summary.get("status") not in STATUSES:
@@ -125,8 +133,8 @@ def check_metadata(metadata: Any) -> None:
     """Raise `ValueError` where known fields of a table's metadata have a wrong type."""
     if not isinstance(metadata, dict):
         raise ValueError(f"its metadata are {shown(metadata)}")
-    text = dict.fromkeys(("title", "claim", "protocol", "demo", "config"), str)
-    numbers = dict.fromkeys(("threshold", "limit"), (int, float))
+    text = dict.fromkeys(("title", "claim", "task", "protocol", "protocol_name", "note", "demo", "config"), str)
+    numbers = dict.fromkeys(("threshold", "limit", "target_accuracy"), (int, float))
     check_fields(metadata, text | numbers | {"maps": list, "paper": dict, "paper_notes": dict, "cost": dict})
     for name in ("paper", "cost"):
         check_fields(metadata.get(name) or {}, dict.fromkeys(metadata.get(name) or {}, (int, float)))

@@ -47,10 +47,9 @@ class Event:
 
 def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:
     """The event that a training state makes."""
-    accuracy = next((row["accuracy"] for row in reversed(state.history) if "accuracy" in row), None)
-    loss = state.mean_train_loss
+    accuracy, loss = state.latest("accuracy", "validation"), state.mean_train_loss
     if loss is None:  # just evaluated
-        loss = next((row["loss_nats"] for row in reversed(state.history) if row["split"] == "train"), None)
+        loss = state.latest("loss_nats", "train")
     return Event(run, "progress", state.step, train.last_step, loss, accuracy, state.seconds)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.decisions import Decided, Decision, EquivalenceDecision
 from procpre_interp.stats.resampling import ALPHA, N_RESAMPLES, Interval, bootstrap_interval
 
 MAX_EXACT_FLIPS = 1 << 16
@@ -33,7 +34,9 @@ class Equivalence:
     n: int
     margin: float
     smallest_p: float
-    decision: str
+    decision: EquivalenceDecision
+    reason: str = ""
+    """Why it is undecided."""
 
 
 def sign_flip_test(
@@ -76,17 +79,17 @@ def decide(
     *,
     n: int | None = None,
     adjusted: bool = False,
-) -> str:
+) -> Decided:
     """What a test says at level alpha: significant, not significant, or undecided where no result could be significant.
 
-    `n`, and whether both p are `adjusted`, only complete the sentence: "undecided: n = 4 can give no p below 0.125".
+    `n`, and whether both p are `adjusted`, only complete the reason: "n = 4 can give no p below 0.125".
     """
     if not (0 <= p <= 1 and 0 <= smallest_p <= 1 and 0 < alpha < 1):
         raise ValueError(f"{p=}, {smallest_p=}, {alpha=}; all are probabilities, and alpha is neither 0 nor 1")
     if smallest_p > alpha:
         data, kind = "these data" if n is None else f"n = {n}", "adjusted p" if adjusted else "p"
-        return f"undecided: {data} can give no {kind} below {smallest_p:.3g}"
-    return "significant" if p <= alpha else "not significant"
+        return Decided(Decision.UNDECIDED, f"{data} can give no {kind} below {smallest_p:.3g}")
+    return Decided(Decision.SIGNIFICANT if p <= alpha else Decision.NOT_SIGNIFICANT)
 
 
 def equivalence_test(
@@ -113,16 +116,25 @@ def equivalence_test(
         raise ValueError(f"{margin=}, {alpha=}; the margin must be above 0 and finite, alpha between 0 and 0.5")
     bounds = bounds or bootstrap_interval(differences, level=1 - 2 * alpha, generator=generator)
     low, high, smallest = bounds.low, bounds.high, 2.0**-n
+    decision, reason = EquivalenceDecision.UNDECIDED, ""
     if smallest > alpha:
-        decision = decide(1, smallest, alpha, n=n)
+        reason = decide(1, smallest, alpha, n=n).reason
     elif -margin < low and high < margin:
-        decision = "equivalent"
+        decision = EquivalenceDecision.EQUIVALENT
     elif low >= margin or high <= -margin:
-        decision = "not equivalent"
+        decision = EquivalenceDecision.NOT_EQUIVALENT
     else:
-        decision = "undecided: the interval crosses the margin"
-    values = {"estimate": bounds.estimate, "low": low, "high": high, "n": n}
-    return Equivalence(**values, margin=float(margin), smallest_p=smallest, decision=decision)
+        reason = "the interval crosses the margin"
+    return Equivalence(
+        estimate=bounds.estimate,
+        low=low,
+        high=high,
+        n=n,
+        margin=float(margin),
+        smallest_p=smallest,
+        decision=decision,
+        reason=reason,
+    )
 
 
 def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:

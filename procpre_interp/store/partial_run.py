@@ -148,7 +148,7 @@ def unfinished_fields(folder: Path) -> dict[str, object]:
     return {
         "task": config.get("task", {}).get("name"),
         "seed": config.get("seed", 0),
-        "parents": ", ".join(parent["run"] for parent in parents) or None,
+        "parents": tuple(parent["run"] for parent in parents),
         "components": ", ".join(parent.get("selector", "all") for parent in parents) or None,
         "steps": saved_step(folder) or 0,
     }

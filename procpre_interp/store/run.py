@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -181,7 +181,7 @@ def read_run(folder: Path, *, verify: bool) -> Run:
             checksums.check_content(folder, name, manifest)
         config = _fields(folder, "config.yaml", manifest, parse_yaml, schema.check_config)
         environment = _fields(folder, "environment.json", manifest, parse_json)
-        summary = _fields(folder, "summary.json", manifest, parse_json, schema.check_summary)
+        summary = _with_parents(_fields(folder, "summary.json", manifest, parse_json, schema.check_summary))
     return Run(
         id=folder.name,
         folder=folder,
@@ -197,7 +197,14 @@ def read_summary(folder: Path) -> Summary:
     """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
     manifest = read_manifest(folder)
     with _reading(folder):
-        return _fields(folder, "summary.json", manifest, parse_json, schema.check_summary)
+        return _with_parents(_fields(folder, "summary.json", manifest, parse_json, schema.check_summary))
+
+
+def _with_parents(summary: dict[str, Any]) -> Summary:
+    """The summary with its parents as a tuple of ids; older versions wrote text, with commas between them, or null."""
+    parents = summary.get("parents") or ()
+    summary["parents"] = tuple(parents.split(", ") if isinstance(parents, str) else parents)
+    return cast(Summary, summary)
 
 
 def read_manifest(folder: Path) -> dict[str, FileEntry]:

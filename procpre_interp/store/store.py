@@ -160,7 +160,10 @@ class RunStore:
             raise ValueError(f"run {run_id} is being written by another process; stop that first") from None
 
     def write_table(self, name: str, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
-        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent."""
+        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent.
+
+        Raises `ValueError` where a column of `cells.CELLS` holds anything else.
+        """
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         write_table(folder / f"{_checked(name)}.parquet", table, metadata)
@@ -259,6 +262,8 @@ def _summary_row(folder: Path) -> dict[str, object] | None:
 
 def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
     """Rows that have the value; text (from a command line) is read as a number in a numeric column."""
+    if name == "parents":  # a list, which has the value as one of its entries
+        return column.map(lambda runs: value in runs if value is not None and isinstance(runs, tuple) else not runs)
     if value is None:
         return column.isna()
     known = column.dropna()

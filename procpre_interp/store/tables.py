@@ -17,12 +17,11 @@ from procpre_interp.core.environment import now
 from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.plain_values import parse_json
-from procpre_interp.store.run import UnknownRun, is_numeric
+from procpre_interp.store.cells import check_columns, with_run_lists
+from procpre_interp.store.run import UnknownRun
 
 _FOOTER = b"procpre_interp"
 """Entry of a table's footer: JSON with `checksum` and `metadata`."""
-_TEXT_COLUMNS = ("run", "condition", "label", "phase1_run", "status")
-_NUMBER_COLUMNS = ("replicate", "accuracy", "loss_nats", "breakthrough_step", "limit", "seconds", "phase1_seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +43,8 @@ class Table:
 def write_table(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
     """Write a table and its metadata, among them when it was created: the file is whole or absent."""
     footer = {"checksum": checksums.CHECKSUM_PLACE, "metadata": atomic_files.plain({"created": now(), **metadata})}
+    frame = with_run_lists(frame)
+    check_columns(frame)
     arrow, buffer = pa.Table.from_pandas(frame, preserve_index=False), io.BytesIO()
     with pq.ParquetWriter(buffer, arrow.schema) as writer:
         writer.write_table(arrow)
@@ -57,7 +58,9 @@ def read_table(path: Path) -> Table:
     name = path.stem
     try:
         frame, metadata = _read(path)
-        _check(frame, metadata)
+        schema.check_metadata(metadata)
+        frame = with_run_lists(frame)
+        check_columns(frame)
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
         if not os.path.lexists(path):
             raise UnknownRun(f"table {name} was deleted while it was read") from None
@@ -76,13 +79,3 @@ def _read(path: Path) -> tuple[pd.DataFrame, Any]:
         checksums.check_checksum(content, about["checksum"])
         metadata = about["metadata"]
     return pd.read_parquet(io.BytesIO(content)), metadata
-
-
-def _check(frame: pd.DataFrame, metadata: Any) -> None:
-    """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
-    schema.check_metadata(metadata)
-    for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
-        if name in _NUMBER_COLUMNS and not is_numeric(frame, name):
-            raise ValueError(f"its column {name} holds more than numbers")
-        if name in _TEXT_COLUMNS and not all(isinstance(value, str) for value in frame[name].dropna().tolist()):
-            raise ValueError(f"its column {name} holds more than text")

@@ -35,7 +35,7 @@ class Plan:
 
     configs: dict[str, RunConfig]
     cells: pd.DataFrame
-    """One row per cell: replicate, phase1, transfer, task, phase1_run (ids with a blank between; may be empty), run."""
+    """One row per cell: replicate, phase1, transfer, task, phase1_run (tuple of ids; may be empty), run."""
 
 
 def plan(*, replicates: int, quick: bool = False) -> Plan:
@@ -54,7 +54,7 @@ def plan(*, replicates: int, quick: bool = False) -> Plan:
                 child = phase2(task, seed, taken, quick=quick)
                 configs[child.run_id] = child
                 cell = {"replicate": seed, "phase1": start, "transfer": transfer, "task": task}
-                rows.append({**cell, "phase1_run": " ".join(p.run for p in taken), "run": child.run_id})
+                rows.append({**cell, "phase1_run": tuple(p.run for p in taken), "run": child.run_id})
     return Plan(configs=configs, cells=pd.DataFrame(rows))
 
 

@@ -65,6 +65,12 @@ class TrainState:
     kept: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the kept weights, by step (as text, since JSON keys are text)."""
 
+    def latest(self, column: str, split: str) -> float | None:
+        """A number of the last evaluation on a split; None before the first."""
+        rows = (row[column] for row in reversed(self.history) if row["split"] == split and column in row)
+        value = next(rows, None)
+        return float(value) if isinstance(value, (int, float)) else None
+
     @property
     def mean_train_loss(self) -> float | None:
         """Mean training loss since the last evaluation, in nats per token."""

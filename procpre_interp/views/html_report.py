@@ -1,16 +1,18 @@
 """Reports on stored tables and runs: what they say, section by section."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, explain_signatures
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, map_effects_table
 from procpre_interp.stats.summary import intervals_note
+from procpre_interp.store.about import StoredMap
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import results as exhibits
@@ -32,10 +34,10 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     sections = [
         introduction(found, store),
         *results_sections(found),
-        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps") or []),
+        *(Section(title=each.title, blocks=_map_blocks(each)) for each in found.about.maps),
         Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
-        Section(title="Protocol", blocks=[found.about.get("protocol") or ""]),
-        Section(title="Cost", blocks=[describe_cost(found.about.get("cost") or {})]),
+        Section(title="Protocol", blocks=[found.about.protocol]),
+        Section(title="Cost", blocks=[describe_cost(found.about.cost)]),
         Section(title="Every run", blocks=_cells(found.table)),
         Section(title="Environment", blocks=_environments(store, found.table)),
     ]
@@ -51,7 +53,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
         "brackets is an interval: with few replicates it is wide, and one that has 0 in it leaves the question open."
     )
     answer = exhibits.answer(found).text if (found.summary["n"] > 1).to_numpy().all() else ""
-    words = glossary([{"name": found.about.get("task")}, *tasks])
+    words = glossary([{"name": found.about.task}, *tasks])
     blocks: list[Block | Caution] = [SETTING, *([answer] if answer else []), reading, words]
     return Section(title="What this is about", blocks=blocks)
 
@@ -59,7 +61,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
 def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
     """One run of each condition and its pretraining, those that the store holds."""
     rows = found.table.drop_duplicates("condition")
-    ids = [*rows["run"], *(rows["phase1_run"].dropna() if "phase1_run" in rows else [])]
+    ids = [*rows["run"], *itertools.chain(*(rows["phase1_run"] if "phase1_run" in rows.columns else ()))]
     runs = []
     for run_id in dict.fromkeys(str(each) for each in ids if each):
         try:
@@ -71,7 +73,7 @@ def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
 
 def _cells(table: pd.DataFrame) -> list[Block | Caution]:
     """Every run as text; what all of them have in common stands above, so that the table fits."""
-    shown = table.drop(columns=["label"])
+    shown = with_run_text(table.drop(columns=["label"]))
     for name in ("accuracy", "exact_match", "phase1_accuracy"):
         if name in shown:
             shares: list[float] = shown[name].to_numpy(dtype=float).tolist()
@@ -89,7 +91,7 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
-    result += [found.about["note"]] if "note" in found.about else []
+    result += [found.about.note] if found.about.note else []
     result += [conditions_table(found.summary, found.about)]
     note = intervals_note(found.summary["n"], "under Broke through")
     result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]
@@ -135,15 +137,14 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
     return write_report(path, f"Runs {', '.join(run.id[:8] for run in runs)}", sections)
 
 
-def _map_blocks(found: Mapping[str, Any]) -> list[Block | Caution]:
+def _map_blocks(found: StoredMap) -> list[Block | Caution]:
     """A transfer map: all methods beside one another, a heat map each, and the numbers; or why there is none."""
-    effects = found["effects"]
-    if not effects:
-        return [Caution(text=found["problem"])]
-    frame = pd.DataFrame(effects).fillna({"estimate": math.nan, "low": math.nan, "high": math.nan})
+    if found.effects.empty:
+        return [Caution(text=found.problem)]
+    frame = found.effects.astype({"estimate": float, "low": float, "high": float})
     methods = list(dict.fromkeys(frame["method"]))
     heatmaps = [transfer_heatmap(frame.loc[frame["method"] == method]) for method in methods]
-    return [transfer_bars(frame), *heatmaps, map_effects_table(effects)]
+    return [transfer_bars(frame), *heatmaps, map_effects_table(frame)]
 
 
 def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:
@@ -193,7 +194,7 @@ def _what_it_is(run: Run, store: RunStore) -> str:
 
 def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:
     """The distinct environments that the runs were computed in (their starts left out)."""
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, Mapping[str, object]] = {}
     for run_id in table["run"]:
         try:
             found = store.open(run_id, verify=False).environment
@@ -204,5 +205,5 @@ def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]
     return [_environment_table(found) for found in seen.values()]
 
 
-def _environment_table(environment: Mapping[str, Any]) -> pd.DataFrame:
+def _environment_table(environment: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame(list(flatten(environment).items()), columns=["", "value"])

@@ -8,6 +8,7 @@ import pandas as pd
 
 from procpre_interp.core.config import ORIGIN
 from procpre_interp.core.schema import ParentFields
+from procpre_interp.stats.transfer_map import OUTCOMES
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
 
@@ -55,7 +56,7 @@ class Evidence:
         equals = {name: run.summary.get(name) for name in ("task", "n_layers", "d_model")} | equals
         for column, value in equals.items():
             if column in table:
-                none = table[column].isna() | (table[column] == "")
+                none = table[column].isna() | table[column].map(lambda found: found in ("", ()))
                 table = table.loc[none if value is None else table[column] == value]
         setting = _setting(run)
         opened = (self.open(name) for name in table["run"] if name != run.id)
@@ -167,12 +168,17 @@ def score_name(run: Run) -> Literal["loss_nats", "accuracy"]:
     return "loss_nats" if "perplexity" in run.summary else "accuracy"
 
 
+def score_word(run: Run) -> str:
+    """What people call that score."""
+    return "loss" if score_name(run) == "loss_nats" else "accuracy"
+
+
 def score_of(run: Run) -> float | None:
     """The score on the test set, more being better: a share, or minus nats per token. None of a diverged run."""
     value = run.summary.get(score_name(run))
     if run.summary["status"] == "diverged" or value is None:
         return None
-    return -value if score_name(run) == "loss_nats" else value
+    return value if OUTCOMES[score_name(run)].higher_is_better else -value
 
 
 def _setting(run: Run) -> str:

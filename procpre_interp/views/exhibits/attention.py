@@ -94,8 +94,9 @@ def scored(table: pd.DataFrame, task: Task, score: str, *, seed: int = 0, n: int
         raise ValueError(f"no score {score[:40]!r} on {task.name}; there are: {', '.join(known)}")
     figure = score_heatmap(table, score, title=f"{in_words(score)}{f': {of}' if of else ''}")
     even = float(table.loc[table["score"] == score, "uniform"].mean())
+    asks = targets_of(task)[score].description.rstrip(".") if score in targets_of(task) else known[score]
     reading = READINGS.get(score) or (
-        f"The share of a head's attention that goes where this score asks ({known[score].partition(': ')[2]}). "
+        f"The share of a head's attention that goes where this score asks ({asks}). "
         f"1 is all of it, and {even:.2g} what even attention gives: a head far above that does this job."
     )
     return Exhibit(

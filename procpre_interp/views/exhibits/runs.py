@@ -7,7 +7,6 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from procpre_interp.store.partial_run import unfinished_config
@@ -59,10 +58,11 @@ def conditions(store: RunStore) -> dict[str, str]:
 def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """`RunStore.query` with the columns phase and condition (from `labels`), the most telling columns first."""
     table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
-    has_parents = table["parents"].notna() & (table["parents"] != "")  # a store may have no such column
+    parents = [each if isinstance(each, tuple) else () for each in table["parents"]]  # damaged runs have none
     known = table["status"].isin(["finished", "diverged"])
-    table["phase"] = np.where(has_parents, LATER, FIRST)
+    table["phase"] = [LATER if each else FIRST for each in parents]
     table["phase"] = table["phase"].where(known)
+    table["parents"] = [", ".join(each) or None for each in parents]
     table["condition"] = [labels.get(run) for run in table["run"]]
     text = dict.fromkeys(("condition", "problem", "parents", "components"), "string")
     return table.convert_dtypes().astype(text)
@@ -102,7 +102,7 @@ def with_weights(runs: pd.DataFrame, store: RunStore) -> dict[str, str]:
     """Runs of a list that keep weights: run -> its `name`. Those that were pretrained and keep several steps first."""
     kept = {folder.name: _files(folder, "weights/step_*") for folder in (store.path / "runs").glob("*")}
     known = runs.loc[runs["status"].isin(["finished", "diverged"])].reindex(columns=["run", "parents"])
-    pretrained = {run for run, parents in known[["run", "parents"]].itertuples(index=False) if isinstance(parents, str)}
+    pretrained = {run for run, parents in known[["run", "parents"]].itertuples(index=False) if parents}
     found = [run for run in known["run"] if kept.get(run)]
     called = names(runs)
     ordered = sorted(found, key=lambda run: (run not in pretrained, -len(kept[run])))
@@ -122,12 +122,10 @@ def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
     """The runs of a list that have this one as a parent, those being written included."""
     table = runs.reindex(columns=["run", "status", "parents"])
     unknown = table["status"].isin(["running", "interrupted"])
-    parents: dict[str, list[Any]] = {
-        run: str(named).split(", ") for run, named in table.loc[~unknown, ["run", "parents"]].to_numpy()
-    }
-    for run in table.loc[unknown, "run"]:
+    parents = {run: named for run, named in zip(table["run"], table["parents"]) if isinstance(named, tuple)}
+    for run in table.loc[unknown, "run"]:  # whose config may have been written since the list was made
         config = unfinished_config(store.path / "partial" / run) or {}
-        parents[run] = [entry["run"] for entry in config.get("parents") or []]
+        parents[run] = tuple(entry["run"] for entry in config.get("parents") or ())
     return [run for run, named in parents.items() if run_id in named]
 
 

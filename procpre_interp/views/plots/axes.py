@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -44,13 +44,39 @@ def visible(token: str) -> str:
     return html.escape(token.replace(" ", "␣").replace("\n", "⏎"), quote=False) or "∅"
 
 
-def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> dict[str, Any]:
+class Panel(TypedDict):
+    """Where a trace or a line stands in a figure of several panels."""
+
+    row: int
+    col: int
+
+
+class Ticks(TypedDict):
+    """Labels of an axis, and where they stand."""
+
+    tickvals: Sequence[float | int]
+    ticktext: list[str]
+
+
+class LogTicks(Ticks):
+    """Labels of a logarithmic axis."""
+
+    type: str
+
+
+class LogAxis(LogTicks):
+    """A logarithmic axis with its ends."""
+
+    range: list[float]
+
+
+def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> Ticks:
     """Labels of an axis whose cells stand at 0, 1, ...: all of them, or every k-th."""
     shown = list(range(0, len(labels), -(-len(labels) // at_most)))
     return {"tickvals": shown, "ticktext": [labels[index] for index in shown]}
 
 
-def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, Any]:
+def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, object]:
     """The colours of heat maps with `coloraxis="coloraxis"`, for `update_layout(coloraxis=...)`.
 
     A page's theme colours the labels of an axis, but not those of a trace's own bar, which would be dim on dark. The
@@ -84,7 +110,7 @@ def label_cells(figure: go.Figure, rows: Sequence[str], columns: Sequence[str]) 
     figure.update_xaxes(**ticks(columns), **bare).update_yaxes(**ticks(rows, len(rows)), **bare, autorange="reversed")
 
 
-def log_axis(largest: int) -> dict[str, Any]:
+def log_axis(largest: int) -> LogAxis:
     """A logarithmic axis for counts from 0 to `largest`, each drawn at count + 1 and labelled with the count."""
     counts = [0, *(10**power for power in range(len(str(largest))) if 10**power <= largest)]
     # 0 and 1 stand so close to one another on a long axis that their labels would overlap.
@@ -98,7 +124,7 @@ def log_axis(largest: int) -> dict[str, Any]:
     }
 
 
-def log_ticks(low: float, high: float) -> dict[str, Any]:
+def log_ticks(low: float, high: float) -> LogTicks:
     """Labels of a logarithmic axis: powers of ten where it has two or more of them, otherwise 1, 2 and 5 times those.
 
     Raises `ValueError` for a bound that is not above 0.

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.core.selectors import place
-from procpre_interp.stats.summary import intervals_note
+from procpre_interp.stats.summary import Decision, intervals_note
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome
 from procpre_interp.views.plots.axes import add_cells, colour_axis, label_cells, ticks
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
@@ -59,7 +59,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
         number, low, high = (effect_text(value, about) for value in values)
         interval = "no interval" if np.isnan(values[1:]).any() else f"[{low}, {high}]"
         colour[cell], who[cell] = values[0], effect["player"]
-        text[cell] = f"<b>{number}</b>" if effect.get("decision") == "significant" else number
+        text[cell] = f"<b>{number}</b>" if effect.get("decision") == Decision.SIGNIFICANT else number
         text[cell] += f"<br>{interval}" if bounded else ""
         hover[cell] = f"{effect['player']}: {number} {interval}, n = {effect['n']}"
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0

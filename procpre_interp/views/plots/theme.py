@@ -59,7 +59,7 @@ def translucent(colour: str, opacity: float) -> str:
 
 def error_bars(
     estimate: Float[np.ndarray, " row"], low: Float[np.ndarray, " row"], high: Float[np.ndarray, " row"]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """An interval around each point, for `error_x`; none where a bound is NaN."""
     lengths = {"array": np.nan_to_num(high - estimate), "arrayminus": np.nan_to_num(estimate - low)}
     return {**lengths, "color": "#888888"}

@@ -1,7 +1,6 @@
 """Weights without data: spectra of every matrix, how far training moved them, and likeness of representations."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import place
 from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
+    Panel,
     add_cells,
     colour_axis,
     label_cells,
@@ -146,7 +146,7 @@ def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
         subplot_titles=[DRIFT[measure] for measure in measures],
     )
     for index, measure in enumerate(measures):
-        where: dict[str, Any] = {"row": index // per_row + 1, "col": index % per_row + 1}
+        where: Panel = {"row": index // per_row + 1, "col": index % per_row + 1}
         if "subspace" in measure:
             figure.add_scatter(
                 x=table["expected"].to_numpy(float),
