@@ -27,7 +27,7 @@ from procpre_interp.store.store import Run, RunStore
 from procpre_interp.sweep.config import described
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import INTERVENTIONS
-from tests.contributing import example
+from tests.contributing import PAGE, example
 from tests.explorer import charts, open_page, said
 from tests.test_cli import complaint
 

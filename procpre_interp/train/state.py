@@ -34,7 +34,7 @@ class Evaluation(TypedDict):
     split: Literal["train", "validation"]
     loss_nats: float
     learning_rate: NotRequired[float]
-    """Of the split `train`, as the following are of `validation`."""
+    """Training rows alone have it, validation rows what follows."""
     accuracy: NotRequired[float]
     exact_match: NotRequired[float]
     perplexity: NotRequired[float]
