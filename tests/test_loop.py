@@ -36,6 +36,7 @@ GOLDEN_VALIDATION_LOSS = [1.6127, 1.3843, 1.2108, 1.1648]
 """Nats at steps 0, 10, 20, 30, as this code gave them when it was written and its gradients were checked."""
 
 
+@pytest.mark.usefixtures("large_draws")
 def test_golden_curve():
     state = trainer().run()
     table = state.table()
