@@ -81,6 +81,15 @@ def large_draws() -> Iterator[None]:
     small_draws.set_draws(*small_draws.SMALL)
 
 
+@pytest.fixture
+def runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps execute their runs in this process."""
+    from tests.serial import execute_here
+
+    monkeypatch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
+    monkeypatch.setattr("procpre_interp.engine.processes.execute_all", execute_here)
+
+
 @pytest.fixture(scope="session")
 def a_compiler() -> None:
     """Skips tests of the native kernel where there is no C++ compiler; one that fails must fail them."""

@@ -130,7 +130,7 @@ def shared_store(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", OBSERVED)
-def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys):
+def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys, runs_here):
     experiment = script(name).EXPERIMENT
     few = few_steps(experiment.sweep.train)
     monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))

@@ -68,7 +68,7 @@ def test_the_verdict_follows_from_what_was_measured(name):
 
 
 @pytest.mark.parametrize("name", [*NAMES[:2], pytest.param(NAMES[2], marks=pytest.mark.slow)])
-def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys):
+def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys, runs_here):
     experiment = script(name).EXPERIMENT
     if name == "length_matters":
         experiment = with_a_task_that_needs_no_text(experiment)

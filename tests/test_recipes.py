@@ -1,17 +1,18 @@
 """The greedy search over recipes, against exhaustive search on made-up scores; and the file of the lab."""
 
-import importlib
 import itertools
 import json
 
 import pytest
 
+from experiments import search_initialisation as script
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, plain_search, recipe_name
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
 from procpre_interp.train import Initialisation
 from tests.models import random_model
+from tests.serial import execute_here
 from tests.test_closed_form import PHASE1
 
 OPTIONS = {"a": ("a1", "a2"), "b": ("b1",), "c": ("c1", "c2")}
@@ -104,8 +105,8 @@ def test_a_lab_is_kept_as_it_is(tmp_path):
             read_lab(tmp_path / "lab.json")
 
 
-def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, capsys):
-    script = importlib.import_module("experiments.search_initialisation")
+def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, monkeypatch, capsys, runs_here):
+    monkeypatch.setattr(script, "execute_all", execute_here)
     arguments = ["--quick", "--out", str(tmp_path), "--workers", "2", "--budget", "12"]
     assert script.main(arguments) == 0
     printed = capsys.readouterr().out

@@ -91,7 +91,7 @@ def test_protocols_are_those_that_their_texts_name():
     assert not sweep.model.tied
 
 
-def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys):
+def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys, runs_here):
     out = tmp_path / "runs"
     assert main(["reproduce", "--quick", "--out", str(out)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
