@@ -154,14 +154,21 @@ def test_the_verdict_follows_from_the_table(name):
     apart = {condition: 0.1 + 0.6 * (weight > 0) for condition, weight in weights.items()}
     alike = dict.fromkeys(weights, 0.1)
     supported, refuted = (apart, alike) if experiment.claim.primary.predicted == "above" else (alike, apart)
-    for accuracies, verdict in ((supported, "supported"), (refuted, "refuted")):
-        table = made_up(experiment, lambda condition, known=accuracies: known.get(condition, 0.3))
-        judged = judge(experiment.claim, table)
-        assert judged["verdict"] == verdict
+    table = made_up(experiment, lambda condition: refuted.get(condition, 0.3))
+    assert judge_contrasts([experiment.claim.primary], table)["verdict"].tolist() == ["refuted"]
+    table = made_up(experiment, lambda condition: supported.get(condition, 0.3))
+    judged = judge(experiment.claim, table)
+    assert judged["verdict"] == "supported"
+    if name != "noise_dose_response":  # whose figure needs half-doses
+        assert "supported" in unbroken(experiment.figure(table, judged).layout.title.text)
+
+
+def test_a_quick_run_decides_nothing_whatever_its_table():
+    experiment = script("dyck_teaches_recall").EXPERIMENT
+    for accuracies, verdict in (({"full": 0.7}, "supported"), ({}, "refuted")):
+        table = made_up(experiment, lambda condition, known=accuracies: known.get(condition, 0.1))
+        assert judge(experiment.claim, table)["verdict"] == verdict
         assert judge(experiment.claim, table, quick=True)["verdict"] == "undecided"
-        if name != "noise_dose_response":  # whose figure needs half-doses
-            figure = experiment.figure(table, judged)
-            assert judged["verdict"] in unbroken(figure.layout.title.text)
 
 
 def test_the_factorial_is_balanced():

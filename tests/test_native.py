@@ -163,7 +163,7 @@ def test_every_vector_width_equals_autograd(level, case):
     check(NativeStep(model, threads=1, level=level).backward(batch), model.flat_grad, model, batch)
 
 
-@pytest.mark.parametrize("level", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("level", ["avx512", pytest.param("avx2", marks=pytest.mark.slow), "plain"])
 def test_every_vector_width_with_heads_wider_than_a_vector(level):
     require(level)
     case = {"n_layers": 2, "n_ctx": 33, "d_vocab": 40, "tied": False, "rows": 5, "width": 33, "density": 0.5}

@@ -27,6 +27,7 @@ from procpre_interp.study.protocols import (
     reproduction,
 )
 from procpre_interp.sweep.plan import plan, results
+from tests.serial import execute_here
 
 
 def short(config):
@@ -137,9 +138,11 @@ def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch
     assert said == ["kernel: torch, since no C++ compiler: CXX=no-such-compiler is not there"]
 
 
-def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, tiny, capsys):
+def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, tiny, capsys, monkeypatch):
     out = tmp_path / "runs"
-    assert main(["reproduce", "--quick", "--out", str(out)]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("procpre_interp.engine.processes.execute_all", execute_here)
+        assert main(["reproduce", "--quick", "--out", str(out)]) == 0
     planned = quick_plan(1)
     store = RunStore(out)
     cells = planned.cells.set_index("condition")
