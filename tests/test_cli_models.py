@@ -1,6 +1,7 @@
 """`procpre-interp probe` and `patch`: every kind of measurement, on runs and on a GPT-2 of Hugging Face's."""
 
 import json
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.probe.linear import linear_probe
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from tests.test_cli import complaint
@@ -41,21 +43,26 @@ def runs(store, monkeypatch, tmp_path) -> list[str]:
     return table["run"].tolist()
 
 
+@pytest.fixture
+def coarse_fits(monkeypatch):
+    """Linear probes that stop after a few steps of their optimiser, which is tested elsewhere: up to a minute less."""
+    monkeypatch.setattr("procpre_interp.commands.probe.linear_probe", partial(linear_probe, max_iterations=3))
+
+
+@pytest.mark.usefixtures("coarse_fits")
 @pytest.mark.parametrize("what", PROBES)
 def test_every_probe(what, runs, tmp_path, capsys):
     score = ["--score", "value"] if what == "timeline" else []
+    command = ["probe", *runs, "--what", what, "--sequences", "16", *score]
     html = tmp_path / "probe.html"
-    assert (
-        main(["probe", *runs, "--what", what, "--sequences", "16", "--format", "json", "--html", str(html), *score])
-        == 0
-    )
+    assert main([*command, "--format", "json", "--html", str(html)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["run"] for row in rows} == set(runs)
     kind = PROBES[what]
     assert {*kind.keys, *kind.values, *kind.dots} <= set(rows[0])
     assert "Every row" in html.read_text()
     assert "plotly-graph-div" in html.read_text(), "it has no figure"
-    assert main(["probe", *runs, "--what", what, "--sequences", "16", *score]) == 0
+    assert main(command) == 0
     assert "Means over 2 runs" in capsys.readouterr().out
 
 
@@ -146,6 +153,7 @@ def test_stages_and_steps(runs, store, capsys):
     assert found["transplanted"] != found[runs[0]]
 
 
+@pytest.mark.usefixtures("coarse_fits")
 def test_a_model_from_hugging_face(runs, store, tmp_path, capsys):
     to_huggingface(load_model(store.open(runs[0]))).save_pretrained(tmp_path / "gpt2")
     task = ["--task", "{name: haystack, max_pairs: 5}", "--sequences", "8", "--format", "json"]

@@ -28,6 +28,7 @@ from procpre_interp.study.protocols import (
     reproduction,
 )
 from procpre_interp.sweep.plan import plan, results
+from tests.serial import execute_here
 
 
 def short(config):
@@ -92,7 +93,7 @@ def test_protocols_are_those_that_their_texts_name():
     assert not sweep.model.tied
 
 
-def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys):
+def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys, runs_here):
     out = tmp_path / "runs"
     assert main(["reproduce", "--quick", "--out", str(out)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -138,9 +139,11 @@ def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch
     assert said == ["kernel: torch, since no C++ compiler: CXX=no-such-compiler is not there"]
 
 
-def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, tiny, capsys):
+def test_a_failed_run_leaves_a_partial_table_and_an_exit_code(tmp_path, tiny, capsys, monkeypatch):
     out = tmp_path / "runs"
-    assert main(["reproduce", "--quick", "--out", str(out)]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("procpre_interp.engine.processes.execute_all", execute_here)
+        assert main(["reproduce", "--quick", "--out", str(out)]) == 0
     planned = quick_plan(1)
     store = RunStore(out)
     cells = planned.cells.set_index("condition")

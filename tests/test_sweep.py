@@ -253,7 +253,7 @@ def test_the_table_has_every_outcome(swept):
     assert spent["tokens"] == store.query()["tokens"].sum()
 
 
-def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path):
+def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path, runs_here):
     # A model that predicts the padding-free answer of `ww` soon: any accuracy reaches a threshold of nothing.
     store = RunStore(tmp_path)
     sweep = tiny(phase1=(), replicates=1, train=dataclasses.replace(TRAIN, steps=2, evaluate_every=1))
