@@ -179,11 +179,12 @@ def test_accuracies_that_were_stopped_early_are_not_set_beside_the_papers():
     table = outcomes(none=float("nan"), dyck_full=1800.0)
     planned = quick_plan(1)
     quick, full = metadata(planned, QUICK, table, {}), metadata(planned, PROTOCOLS["paper"], table, {})
-    assert "paper" not in quick
-    assert quick["limit"] == 3  # the sweep's
-    assert quick["protocol_name"] == "quick"
-    assert full["paper"] == {"none": 0.113, "dyck_full": 0.969}
-    assert "note" not in full
+    assert quick.paper == {}
+    assert quick.limit == 3  # the sweep's
+    assert quick.protocol_name == "quick"
+    assert quick.note.startswith("Broke through")
+    assert full.paper == {"none": 0.113, "dyck_full": 0.969}
+    assert full.note == ""
 
 
 def test_what_the_first_sentence_says_is_what_is_planned(capsys):
