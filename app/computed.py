@@ -59,13 +59,13 @@ def each(
             st.button("Continue", key=f"{key}_continue", on_click=st.session_state.update, args=({stopped: False},))
         return [compute(item) for item in items[:so_far]]
     place, found = st.empty(), []
-    show_progress = so_far < n  # what this session has seen finished comes from the cache, too fast for a bar
-    if show_progress:
+    bar = None
+    if so_far < n:  # what this session has seen finished comes from the cache, too fast for a bar
         with place.container():
             st.button("Cancel", key=f"{key}_cancel", on_click=st.session_state.update, args=({stopped: True},))
             bar = st.progress(0.0, label)
     for index, item in enumerate(items):
-        if show_progress:
+        if bar is not None:
             # Every call to streamlit is where a click on "Cancel" takes effect.
             bar.progress(index / n, escaped(f"{label}: {name(item)} ({index + 1:,} of {n:,})"))
         try:

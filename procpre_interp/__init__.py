@@ -33,7 +33,7 @@ _HOME = {
     "masked_loss": "procpre_interp.train",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -111,6 +111,7 @@ RESULTS = {
 @pytest.mark.parametrize(("page", "tab"), [(page, tab) for page, names in RESULTS.items() for tab in names])
 def test_titles_ask_and_give_the_verdict_in_one_unit(monkeypatch, tmp_path: Path, page: str, tab: str):
     app = open_page(monkeypatch, tmp_path / "none", page, tab=tab)
+    text = said(app)
     assert charts(app)
     for index, chart in enumerate(charts(app)):
         asked, _, verdict = title(app, index).rpartition("? ")
@@ -119,7 +120,6 @@ def test_titles_ask_and_give_the_verdict_in_one_unit(monkeypatch, tmp_path: Path
         layout = json.loads(chart.proto.spec)["layout"]
         axes = " ".join(str(value.get("title", "")) for name, value in layout.items() if "axis" in name)
         assert "share" not in axes.replace("share of the largest", "").replace("share of what", "")
-        text = said(app)
         if claim:
             assert any(title(app, index).endswith(f" - {name}") for name in ("supported", "refuted", "undecided"))
     assert "share of answer tokens" not in text.replace("Accuracy: share of answer tokens on the test set", "")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from procpre_interp.claims.claim import Claim, Contrast

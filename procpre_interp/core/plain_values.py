@@ -23,11 +23,11 @@ LARGEST_YAML = 200_000
 class _PlainLoader(yaml.SafeLoader):
     """YAML for what JSON could say as well: no aliases, which make a small text large, no dates, sets or bytes."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {
+    yaml_implicit_resolvers: ClassVar[dict] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    yaml_constructors: ClassVar[dict] = {
+    yaml_constructors: ClassVar[dict] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")

@@ -276,5 +276,5 @@ class TiedUnembed(Unembed):
         self.W_E = W_E
 
     @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.W_E.t()

@@ -98,7 +98,7 @@ class LensInterface(HookedRootModule):
         with self._hook_lock, super().hooks(*args, **kwargs):
             yield self
 
-    def run_with_cache(
+    def run_with_cache(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, *args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
     ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
         """The output, and the activations: an `ActivationCache`, or a dict if not `return_cache_object`."""
