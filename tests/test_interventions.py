@@ -76,6 +76,7 @@ def test_the_penalty_moves_entropy_to_its_target(target, kernel):
     assert (after - wanted).abs().mean() < 0.12
 
 
+@pytest.mark.usefixtures("large_draws")  # how far the others stray by themselves depends on the data
 def test_the_penalty_of_one_head_leaves_the_others_free():
     config = dataclasses.replace(SHORT, steps=150, schedule="constant")
     plain = entropies(trained(config=config))
