@@ -42,7 +42,7 @@ def ask(option: Option, store: RunStore, key: str) -> Any:
 
 
 def choose_runs(label: str, store: RunStore, key: str) -> str:
-    """Ids of finished runs that keep weights, with blanks between, chosen from a list."""
+    """Ids of finished runs that keep weights, separated by blanks, chosen from a list."""
     names = listings.list_models(store.path)
     if not names:
         st.info("No finished run keeps weights yet: train one first.")

@@ -46,7 +46,7 @@ def runs(store, monkeypatch, tmp_path) -> list[str]:
 @pytest.fixture
 def coarse_fits(monkeypatch):
     """Linear probes that stop after a few steps of their optimiser, which is tested elsewhere: up to a minute less."""
-    monkeypatch.setattr("procpre_interp.commands.probe.linear_probe", partial(linear_probe, max_iterations=3))
+    monkeypatch.setattr("procpre_interp.probe.probes.linear_probe", partial(linear_probe, max_iterations=3))
 
 
 @pytest.mark.usefixtures("coarse_fits")

@@ -214,8 +214,8 @@ def test_a_script_from_nothing_to_a_claim_file(tmp_path, capsys):
     stored = store.read_table("quick-claim-noise_dose_response")
     assert stored.metadata["quick"] is True
     assert stored.metadata["reason"] == "quick: a smoke test, never evidence"
-    assert len(stored.metadata["half_doses"]) == 3
-    assert len(stored.metadata["finished_doses"]) == 7
+    assert len(stored.metadata["tables"]["half_doses"]) == 3
+    assert len(stored.metadata["tables"]["finished_doses"]) == 7
     assert len(stored.frame) == 14
     page = (out / "quick-claim-noise_dose_response.html").read_text()
     assert "Plotly.newPlot" in page

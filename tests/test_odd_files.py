@@ -118,7 +118,7 @@ ODDITIES = {
     "an accuracy that is a list": summary(accuracy=[0.5]),
     "an endless loss": text("summary.json", '{"status": "finished", "created": "2026", "loss_nats": 1e999}'),
     "a huge seed": summary(seed=10**300),
-    "parents that are a list": summary(parents=["a"]),
+    "parents that are a list of numbers": summary(parents=[1]),
     "a task that is a table": summary(task={"name": "haystack"}),
     "an unknown field that is a list": summary(colour=[1]),
     "a summary nested in depth": summary(colour=json.loads("[" * 500 + "]" * 500)),

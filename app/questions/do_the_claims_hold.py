@@ -36,7 +36,7 @@ if st.session_state.setdefault("contrast_of", name) != name:  # another claim ha
     if st.query_params.get("contrast") not in contrasts:
         st.query_params.pop("contrast", None)
 if claim.quick:
-    st.warning("A smoke test of one replicate and a few steps: no evidence.")
+    st.warning("A smoke test of one replicate and a few steps: not evidence.")
 st.subheader(markup.escaped(claim_title(claim)))
 st.text(describe_evidence(claim))
 st.caption(

@@ -18,7 +18,7 @@ from procpre_interp.views.exhibits import Answer
 ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
 REFRESH_SECONDS = 2
 stores.open_page(
-    "Run something", "A job is a process of its own: it goes on when this page, or the explorer, is closed."
+    "Run something", "Each job is a process of its own: it keeps running after this page, or the explorer, is closed."
 )
 store = stores.own_store()
 jobs = JobStore(store.path)

@@ -50,7 +50,7 @@ def choose_runs(shown: pd.DataFrame) -> list[str]:
     """Ids, beginnings of ids or "latest", from rows ticked or from the box below the list; part of the URL."""
     place = st.container()
     chosen = selections.choose_many(
-        f"Runs to look into, {run_details.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
+        f"Runs to look into, at most {run_details.MOST_COMPARED}: tick rows above, or type an id or its beginning",
         dict(zip(shown["run"], shown["run"])),
         "run",
         start=[],
@@ -107,7 +107,7 @@ for run in runs:
         for page, label in LOOKS.items() if run.steps else ():
             st.page_link(page, label=label, query_params={"run": run.id})
         if not run.steps:
-            st.caption("It keeps no weights, so there is no model to look into.")
+            st.caption("It kept no weights, so there is no model to open.")
 if runs:
     tab, place = selections.tabs({name.lower(): name for name in details.TABS})
     with place:

@@ -73,7 +73,7 @@ def show_failures() -> None:
             st.caption(markup.escaped(row["numbers"]))
     display.download(findings, "findings")
     if problems:
-        st.caption(f"Left out, as they cannot be opened: {len(problems):,} runs.")
+        st.caption(f"Left out because they cannot be opened: {len(problems):,} runs.")
 
 
 tab, place = selections.tabs(TABS)

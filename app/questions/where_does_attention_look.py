@@ -64,7 +64,7 @@ with place:
         with row[3]:
             every = st.toggle("All heads", key="all_heads", bind="query-params")
         typed = st.text_input(
-            "Or type a sequence: names or ids of tokens, with blanks between",
+            "Or type a sequence: names or ids of tokens, separated by blanks",
             key="tokens",
             bind="query-params",
             placeholder=" ".join(token_names(first.task, attention.sequence(first.task, 0, 0).tolist())[:8]),

@@ -14,7 +14,8 @@ SWEEP = "procpre-interp sweep components --out {store}"
 
 store = stores.open_page(
     "Where does it live?",
-    "A sweep transfers each part of a pretrained model alone, and all parts but this, and trains again, in replicates.",
+    "A sweep transfers each part of a pretrained model alone, then all parts but that one, and trains again, "
+    "in replicates.",
 )
 names = listings.list_results(store.path, "maps")
 stores.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))

@@ -42,7 +42,7 @@ class Training:
     task: Task
     """What the model is trained on."""
     seed: int = 0
-    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    """Seed of the initial weights and the data: 0-99 for tuning, 1000 and up for confirmation."""
     model: Architecture = field(default_factory=Architecture)
     """Shape of the model; n_ctx and d_vocab follow from the task."""
     train: TrainConfig = field(default_factory=TrainConfig)

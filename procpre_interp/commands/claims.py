@@ -41,7 +41,7 @@ class Claims:
     names: Names = ()
     """Claims to show in full."""
     store: Path = field(default_factory=default_store)
-    """Folder of the runs. Its claims stand before the bundled ones of the same name."""
+    """Folder of the runs. Its claims take precedence over bundled ones of the same name."""
     format: Literal["table", "json", "markdown"] = "table"
     """json has every number, and for each claim the runs that it was judged on; markdown is a table for a page."""
     update: Path | None = None

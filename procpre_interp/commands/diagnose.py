@@ -28,7 +28,7 @@ class Diagnose:
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
     format: Literal["table", "json"] = "table"
-    """table for people; json has one object a finding."""
+    """table for people; json has one object per finding."""
 
 
 def main(arguments: list[str]) -> int:

@@ -56,9 +56,9 @@ class Patch(Look):
     by_position: bool = False
     """nodes: every position by itself."""
     direction: Literal["denoise", "noise"] = "denoise"
-    """Clean activations into the corrupted run, or the other way round."""
+    """Put clean activations into the corrupted run (denoise), or the other way round (noise)."""
     replacement: Literal["other", "zero", "mean", "resample"] = "other"
-    """What comes in: the other sequence's, nothing, the mean over pairs, or another pair's."""
+    """What replaces an activation: the other sequence's, zeros, the mean over pairs, or another pair's."""
     method: Literal["eap", "eap_ig_inputs", "eap_ig_activations"] = "eap_ig_inputs"
     """edges, circuit: how edges are scored: by the gradient in one run, or its mean on the way between two."""
     gradient_run: Literal["corrupted", "clean"] = "corrupted"
@@ -67,7 +67,7 @@ class Patch(Look):
     metric: Literal["logit_difference", "probability", "loss"] = "logit_difference"
     """Read where the two sequences' next tokens differ."""
     seed: int = 0
-    """Seed of the pairs, and of everything else that is drawn."""
+    """Seed of the pairs and of everything else that is drawn at random."""
 
 
 def main(arguments: list[str]) -> int:

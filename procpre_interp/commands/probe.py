@@ -40,7 +40,7 @@ class Options(Look):
     score: str = "entropy_relative"
     """timeline: the score that is followed, such as entropy_relative, or a target such as value."""
     seed: int = 0
-    """Seed of the sequences, and of everything else that is drawn."""
+    """Seed of the sequences and of everything else that is drawn at random."""
 
 
 def main(arguments: list[str]) -> int:

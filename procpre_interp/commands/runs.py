@@ -41,9 +41,9 @@ class Runs:
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
     where: Annotated[tuple[str, ...], several("COLUMN=VALUE")] = ()
-    """Conditions COLUMN=VALUE, all of which must hold; an empty value means: not given."""
+    """Conditions COLUMN=VALUE, all of which must hold; an empty value matches a missing one."""
     format: Literal["table", "json", "csv"] = "table"
-    """table for people; json (one object a run) and csv have every column."""
+    """table for people; json (one object per run) and csv have every column."""
 
 
 def main(arguments: list[str]) -> int:

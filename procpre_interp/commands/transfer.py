@@ -17,12 +17,12 @@ from procpre_interp.transfer import TransferConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Training):
-    """Phase 2: --parent RUN gives the components that --components selects, the rest of the model is fresh.
+    """Phase 2: the components that --components selects come from --parent RUN; the rest of the model is fresh.
 
     RUN is an id, the beginning of one, "latest", or RUN@STEP for a kept checkpoint. A selector is a term such as attn,
     mlp, ln, blocks.0.attn.head.2 or all, or a union and difference of terms: attn+ln, all-blocks.1. With several
-    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp. What two of them
-    share is refused, unless --transfer.overlap later_wins lets the later parent's stand.
+    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp. Weights that
+    two of them share are refused, unless --transfer.overlap later_wins lets the later parent's win.
 
     --task NAME chooses the task (haystack where neither it nor --config is given), whose own options then appear as
     --task.OPTION. --config FILE takes defaults from YAML with the same names, parents as {parents: [{run, selector}]}:
@@ -30,9 +30,9 @@ class Transfer(Training):
     """
 
     parent: Annotated[tuple[str, ...], several("RUN")] = ()
-    """Finished runs that give components."""
+    """Finished runs to take components from."""
     components: Annotated[tuple[str, ...], several("SELECTOR")] = ("all",)
-    """Which components each parent gives, one selector per parent; embeddings and positions follow the transfer
+    """Components to take from each parent, one selector per parent; embeddings and positions follow the transfer
     options."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""

@@ -31,7 +31,7 @@ class Field:
     """Such as --train.steps; empty for what is given without one."""
     kind: Literal["int", "float", "switch", "choice", "word"]
     default: bool | int | float | str | None
-    """None as well where it depends on the machine; of a list, its words with blanks between."""
+    """None as well where it depends on the machine; of a list, its words separated by blanks."""
     choices: tuple[str, ...]
     is_required: bool
 

@@ -240,7 +240,7 @@ class Task(abc.ABC):
         return {}
 
     def example(self, tokens: list[int]) -> str:
-        """One sequence as a person would write it: by default the names of its tokens, with blanks between."""
+        """One sequence as a person would write it: by default the names of its tokens, separated by blanks."""
         named = self.named_tokens
         return " ".join(named[token].name if token in named else str(token) for token in tokens)
 

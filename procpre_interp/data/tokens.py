@@ -44,7 +44,7 @@ def token_roles(task: Task, batch: Batch, row: int = 0) -> list[str]:
 
 
 def parse_tokens(task: Task, text: str) -> Int[Tensor, " pos"]:
-    """The ids of a typed sequence: names, or ids as numbers where no token has that name, with blanks between.
+    """The ids of a typed sequence: names, or ids as numbers where no token has that name, separated by blanks.
 
     Raises `ValueError` for no token, an unknown one, and more than the task's model has positions for.
     """
@@ -61,7 +61,7 @@ def parse_tokens(task: Task, text: str) -> Int[Tensor, " pos"]:
                 f"{task.name} has no token {word[:20]!r}; it has ids 0 to {task.d_vocab - 1}, named {some} ..."
             )
     if not found:
-        raise ValueError("no tokens: type names or ids with blanks between them")
+        raise ValueError("no tokens: type names or ids separated by blanks")
     if len(found) > task.model_n_ctx:
         raise ValueError(f"{len(found)} tokens; a model of {task.name} has {task.model_n_ctx} positions")
     return torch.tensor(found)

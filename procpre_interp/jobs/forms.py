@@ -41,7 +41,7 @@ class Option:
     """Such as --train.steps; empty for words without one (the name of a claim, a parent)."""
     label: str
     kind: Literal["int", "float", "switch", "choice", "word", "runs", "pairs"] = "int"
-    """runs: ids of stored runs with blanks between; pairs: fields of the task, such as `k=8 length=64`."""
+    """runs: ids of stored runs separated by blanks; pairs: fields of the task, such as `k=8 length=64`."""
     default: Value = None
     """Value in the form. Default: left to the command."""
     choices: tuple[str, ...] = ()
