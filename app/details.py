@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import computed
+import display
+import markup
 import pandas as pd
-import state
+import selections
 import streamlit as st
 import yaml
 
@@ -12,6 +15,7 @@ from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
 from procpre_interp.store.differences import config_differences, lineage
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import run_details
 from procpre_interp.views.exhibits import runs as exhibits
 
 TABS = ("Curves", "Numbers", "Config", "Lineage", "Environment", "Diagnosis", "Files")
@@ -21,39 +25,39 @@ SIZES = {"bytes": st.column_config.NumberColumn("size", format="bytes")}
 def show(tab: str, runs: Sequence[Run], store: RunStore, everything: pd.DataFrame) -> None:
     """One of `TABS` on some runs; `everything` is the store's list."""
     if tab == "curves":
-        found, problems = exhibits.histories(runs, store)
+        found, problems = run_details.histories(runs, store)
         for problem in problems:
-            st.warning(state.quoted(problem, 500))
-        if known := exhibits.measured(found):
-            titles = {name: exhibits.QUANTITIES[name] for name in known}
-            state.show(exhibits.curves(found, state.choose("Quantity", titles, "quantity")))
-        state.download(found, "history")
+            st.warning(markup.quoted(problem, 500))
+        if known := run_details.measured(found):
+            titles = {name: run_details.QUANTITIES[name] for name in known}
+            display.show(run_details.curves(found, selections.choose("Quantity", titles, "quantity")))
+        display.download(found, "history")
     elif tab == "numbers":
-        state.show_table(exhibits.numbers(runs), "numbers")
+        display.show_table(run_details.numbers(runs), "numbers")
     elif tab == "config" and len(runs) == 1:
         st.code(yaml.safe_dump(runs[0].config, sort_keys=False), language="yaml")
     elif tab == "config":
-        state.show_table(config_differences({run.id: run.config for run in runs}), "config_differences")
+        display.show_table(config_differences({run.id: run.config for run in runs}), "config_differences")
         st.caption("How to read: the fields in which the configs differ; all others are the same.")
     elif tab == "lineage":
-        relatives, problems = exhibits.ancestry(runs, store)
+        relatives, problems = run_details.ancestry(runs, store)
         for problem in problems:
-            st.warning(state.quoted(problem, 500))
-        state.show_table(lineage(relatives), "lineage")
+            st.warning(markup.quoted(problem, 500))
+        display.show_table(lineage(relatives), "lineage")
         names = exhibits.names(everything)
         below = [child for run in runs for child in exhibits.children(everything, run.id, store)]
         for title, ids in (("Ancestors", [run.id for run in relatives[len(runs) :]]), ("Trained from these", below)):
             st.caption(f"{title}: {len(ids)}{', the first 12 of them' if len(ids) > 12 else ''}")
             for run_id in ids[:12]:
-                label = state.quoted(names.get(run_id, run_id), 200)
+                label = markup.quoted(names.get(run_id, run_id), 200)
                 st.page_link("questions/runs.py", label=label, query_params={"run": run_id, "tab": "Lineage"})
     elif tab == "environment":
-        state.show_table(config_differences({run.id: run.environment for run in runs}), "environment")
+        display.show_table(config_differences({run.id: run.environment for run in runs}), "environment")
         st.caption("Of one run: what it was computed with. Of several: in what they differ.")
     elif tab == "diagnosis":
-        for finding in state.cached(diagnose_all, runs, store, everything):
-            st.markdown(state.worded(f"{finding.run[:8]}, {finding.signature}: {finding.sentence} {finding.remedy}"))
-            st.caption(state.escaped(describe_numbers(finding.numbers)))
+        for finding in computed.cached(diagnose_all, runs, store, everything):
+            st.markdown(markup.worded(f"{finding.run[:8]}, {finding.signature}: {finding.sentence} {finding.remedy}"))
+            st.caption(markup.escaped(describe_numbers(finding.numbers)))
     else:
-        state.show_table(exhibits.stored_files(runs), "files", SIZES)
+        display.show_table(run_details.stored_files(runs), "files", SIZES)
         st.code("\n".join(str(run.folder) for run in runs), language=None)

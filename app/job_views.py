@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import state
+import display
+import listings
+import markup
 import streamlit as st
 
 from procpre_interp.jobs import Job, Option
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 
 MOST_LINKS = 6
@@ -39,8 +42,8 @@ def ask(option: Option, store: RunStore, key: str) -> Any:
 
 
 def choose_runs(label: str, store: RunStore, key: str) -> str:
-    """Ids of finished runs that keep weights, with blanks between, chosen from a list."""
-    names = state.list_models(store.path)
+    """Ids of finished runs that keep weights, separated by blanks, chosen from a list."""
+    names = listings.list_models(store.path)
     if not names:
         st.info("No finished run keeps weights yet: train one first.")
     return " ".join(st.multiselect(label, list(names), format_func=lambda run: names[run], key=key))
@@ -49,7 +52,7 @@ def choose_runs(label: str, store: RunStore, key: str) -> str:
 def how_long(values: Mapping[str, Any], store: RunStore) -> str:
     """How long the run of a form will take, as far as that is known."""
     sizes = {name: int(values[label] or 0) for name, label in SIZES.items()}
-    found = exhibits.estimate(state.list_runs(store.path), store, task=values["Task"], **sizes)
+    found = run_progress.estimate(listings.list_runs(store.path), store, task=values["Task"], **sizes)
     if found is None:
         return f"Time unknown: no run of {values['Task']} of this shape is in the store to go by."
     return (
@@ -63,9 +66,9 @@ def minutes(seconds: float) -> str:
 
 def show_progress(job: Job, store: RunStore) -> None:
     """What a running job is at: its runs, how far they are, their curves, and the time left."""
-    rows = exhibits.being_written(state.list_runs(store.path), store)
+    rows = run_progress.being_written(listings.list_runs(store.path), store)
     if not rows:
-        state.list_runs.clear()  # a run that has just begun is not in a list that is kept for a while
+        listings.list_runs.clear()  # a run that has just begun is not in a list that is kept for a while
         if not job.log():
             st.info("Starting: Python imports what it needs, which takes up to half a minute.")
     for row in rows:
@@ -78,17 +81,17 @@ def show_progress(job: Job, store: RunStore) -> None:
         left = "" if row.seconds_left is None else f", about {minutes(row.seconds_left)} left"
         st.progress(row.share, f"{row.run[:8]} {row.task}: step {row.saved:,} of {row.steps:,}{left}")
         if row.curve is not None:
-            state.show(row.curve, key=f"live_{row.run}")
+            display.show(row.curve, key=f"live_{row.run}")
 
 
 def show_results(job: Job, store: RunStore) -> None:
     """Links to what a job has made."""
     if job.name in RESULTS and job.state == "finished":
         st.page_link(RESULTS[job.name], label="Look at the result", icon=":material/insights:")
-    listed = state.list_runs(store.path)
-    made, names = exhibits.finished_between(listed, job.started, job.ended), exhibits.names(listed)
+    listed = listings.list_runs(store.path)
+    made, names = run_progress.finished_between(listed, job.started, job.ended), exhibits.names(listed)
     for run in made[:MOST_LINKS]:
-        label = state.escaped(f"Look into run {names[run]}")
+        label = markup.escaped(f"Look into run {names[run]}")
         st.page_link("questions/runs.py", label=label, query_params={"run": run}, icon=":material/search:")
     if len(made) > MOST_LINKS:
         st.caption(f"These are the newest of {len(made):,} runs that were finished meanwhile.")

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-import state
+import stores
 import streamlit as st
-from state import escaped
+from markup import escaped
 
 # A file of our own: the icons that Streamlit knows by name are fetched from another host.
 ICON = Path(__file__).with_name("icon.svg")
@@ -34,7 +34,7 @@ PAGES = {
 
 page = st.navigation(PAGES)
 try:
-    state.choose_store()
+    stores.choose_store()
     page.run()
 except (ValueError, LookupError, OSError, RuntimeError, MemoryError) as problem:
     # The explorer's counterpart of the command line's last resort: what went wrong in one line, no traceback.

@@ -18,7 +18,7 @@ import tyro
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.model.checkpoint import to_huggingface
+from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import evaluate_copies
 from procpre_interp.train.process import run_threads
 from procpre_interp.views.benchmarks import record as record_table

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from procpre_interp.core import atomic_files
+from procpre_interp.core import checksums
 from procpre_interp.core.children import child_environment
 from procpre_interp.core.environment import environment
 from procpre_interp.core.terminal import beside_package
@@ -70,7 +70,7 @@ def make_store(path: Path, runs: int = 5000) -> RunStore:
         summary |= {"created": f"2026-01-{1 + index % 28:02d}T10:{index % 60:02d}:{index // 60 % 60:02d}.000+00:00"}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
         own = {name: _entry(folder / name) for name in ("config.yaml", "summary.json")}
-        (folder / atomic_files.MANIFEST).write_text(json.dumps(entries | own, indent=1))
+        (folder / checksums.MANIFEST).write_text(json.dumps(entries | own, indent=1))
         if index % 100 == 99:
             (folder / "history.parquet").unlink()
     for index in range(3):
@@ -82,7 +82,7 @@ def make_store(path: Path, runs: int = 5000) -> RunStore:
 
 
 def _entry(path: Path) -> dict[str, object]:
-    return {"bytes": path.stat().st_size, "sha256": atomic_files.sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": checksums.sha256(path)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,8 @@ from procpre_interp.core.children import safe_spawn
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.model.checkpoint import to_bridge, to_huggingface
+from procpre_interp.model.bridge import to_bridge
+from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import TrainConfig, Trainer
 from procpre_interp.train.process import run_threads
 from procpre_interp.views.benchmarks import record as record_table

@@ -9,18 +9,21 @@ phase 1 is of no use. So a gain on chains beyond the gain on the control comes f
 weights are transferred, embeddings and positions among them, since the tokens mean the same.
 """
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.measures import accuracy_measure
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.pipeline.execute import TEST_EXAMPLES, held_out, load_model
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import Experiment, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
+from procpre_interp.study.protocols import CONSTANT
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
-from procpre_interp.train import TrainConfig, evaluate, summarise
+from procpre_interp.train import evaluate, summarise
 from procpre_interp.transfer import TransferConfig
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -32,14 +35,7 @@ CHAINED = TASKS.build("composed", n_primitives=2, programs="seen", **SHAPE)
 CONTROL = TASKS.build("composed", n_primitives=2, programs="seen", naming="permuted", **SHAPE)
 UNSEEN = TASKS.build("composed", n_primitives=2, programs="unseen", **SHAPE)
 MODEL = Architecture(n_layers=2, n_heads=4, d_model=32, n_ctx=CHAINED.model_n_ctx)
-TRAIN = TrainConfig(
-    steps=3_000,
-    batch_size=128,
-    learning_rate=3e-3,
-    schedule="constant",
-    warmup_steps=100,
-    evaluate_every=50,
-)
+TRAIN = dataclasses.replace(CONSTANT, steps=3_000, batch_size=128, learning_rate=3e-3, evaluate_every=50)
 ALL = TransferConfig(token_embedding="retain", unembedding="retain", positions="carry")
 PROTOCOL = (
     "Both phases: 2 layers, 4 heads, d_model 32, untied, 3,000 steps of batch 128, lr 3e-3 constant after 100 warm-up "
@@ -56,6 +52,10 @@ CLAIM = Claim(
     "margin.",
     margin="2 points of mean validation accuracy over training; for accuracy on unseen programs 2 points as well.",
     refuted_by="A mean difference of the gains whose interval lies wholly below the margin.",
+    measures={
+        "unseen_accuracy": accuracy_measure("test accuracy on programs that were never shown"),
+        "unseen_lead": accuracy_measure("accuracy on unseen over seen programs", "percentage points"),
+    },
     primary=Contrast(
         name="gain on chains over gain on the control",
         weights={"pretrained": 1, "none": -1, "pretrained control": -1, "control": 1},

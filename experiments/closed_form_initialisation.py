@@ -12,7 +12,8 @@ import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.stats.greedy_search import recipe_name
-from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, recovered, run
+from procpre_interp.study.claim_tables import recovered
+from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, run
 from procpre_interp.study.initialisation_lab import SCALES, read_lab
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_NOTE, dyck
 
@@ -31,6 +32,7 @@ CLAIM = Claim(
     prediction="The fitted recipe and the real transfer have the same accuracy, within the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean difference whose interval lies wholly outside of the margin.",
+    page="can_anything_cheaper",
     primary=Contrast(
         name="closed form over attention + LN",
         weights={"closed form": 1, "intact": -1},

@@ -12,8 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.judged import JudgedClaim
 from procpre_interp.claims.text import claim_title
-from procpre_interp.study.experiment import Judged, haystack_experiment, main, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.views.plots.curves import survival_curves
 
@@ -47,7 +48,7 @@ CLAIM = Claim(
 )
 
 
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
+def figure(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
     """Time to breakthrough, as survival curves."""
     return survival_curves(table.loc[table["status"] != "failed"], title=claim_title(judged))
 

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.core.seeding import stream
-from procpre_interp.pipeline.lineage import STAGES, Stage, stages
+from procpre_interp.pipeline.lineage import STAGES, Subject, at_stage, stages
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.study.experiment import haystack_experiment, layers_of_heads, main, measure_figure, run
+from procpre_interp.study.claim_tables import layers_of_heads
+from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
 from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES
@@ -66,18 +67,18 @@ CLAIM = Claim(
 )
 
 
-def entropy(stage: Stage, seed: int) -> dict[str, float]:
+def entropy(subject: Subject, seed: int) -> dict[str, float]:
     """Mean relative entropy over all heads of a model, on its task."""
-    batch = stage.task.batch(PROBE_SEQUENCES, generator=stream(seed, "head entropy"))
-    return {MEASURE: attention_entropy(stage.model, batch)["entropy_relative"].to_numpy().mean().item()}
+    batch = subject.task.batch(PROBE_SEQUENCES, generator=stream(seed, "head entropy"))
+    return {MEASURE: attention_entropy(subject.model, batch)["entropy_relative"].to_numpy().mean().item()}
 
 
 def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     """Entropy at every stage of the transfer, and after phase 2 without one."""
     seed = runs["none"].seed
-    found = {name: entropy(stage, seed) for name, stage in stages(runs["attn+ln"], store).items()}
+    found = {name: entropy(moment.load(store), seed) for name, moment in stages(runs["attn+ln"], store).items()}
     found["attn+ln"] = found.pop("finished")
-    return found | {"none": entropy(stages(runs["none"], store)["finished"], seed)}
+    return found | {"none": entropy(at_stage(runs["none"], store, "finished").load(store), seed)}
 
 
 figure = measure_figure(MEASURE, "Attention entropy over the causal maximum, mean of all heads")

@@ -14,8 +14,8 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.study.experiment import Experiment, main, measure_figure, run
+from procpre_interp.study.protocols import CONSTANT
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
-from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -24,11 +24,10 @@ SHORT, LONG = 8, 64
 PRIMITIVES = ("set", "sort", "union")
 MARGIN = 0.02
 MODEL = Architecture(n_layers=2, n_heads=4, d_model=64)
-PHASE1 = TrainConfig(
+PHASE1 = dataclasses.replace(
+    CONSTANT,
     steps=1_000,
     batch_size=16,
-    learning_rate=1e-3,
-    schedule="constant",
     warmup_steps=0,
     weight_decay=0.1,
     evaluate_every=250,

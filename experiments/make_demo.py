@@ -7,6 +7,7 @@ weights of one replicate at a few steps of both phases, with and without transfe
     python experiments/make_demo.py --store runs
 """
 
+import itertools
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,8 @@ def main(command: MakeDemo) -> int:
         run = store.open(row["run"])
         export_run(run, demo, steps=PHASE2_STEPS if transferred else run.steps[-1:])
         if transferred:
-            export_run(store.open(row["phase1_run"]), demo, steps=PHASE1_STEPS)
+            for parent in row["phase1_run"]:
+                export_run(store.open(parent), demo, steps=PHASE1_STEPS)
     shutil.rmtree(command.out / "partial", ignore_errors=True)  # locks; nothing is being written
     size = sum(path.stat().st_size for path in command.out.rglob("*") if path.is_file())
     print(f"{command.out}: {len(demo.query())} runs, {size:,} bytes")
@@ -77,7 +79,7 @@ def copy_table(store: RunStore, demo: RunStore, name: str, replicates: int | Non
     if replicates is not None:
         frame = frame.loc[frame["replicate"].isin(sorted(frame["replicate"].unique())[:replicates])]
         about["demo"] = f"Demo: the first {replicates} of {stored.frame['replicate'].nunique()} replicates."
-        for run in {*frame["run"], *frame["phase1_run"]} - {""}:
+        for run in {*frame["run"], *itertools.chain(*frame["phase1_run"])} - {""}:
             export_run(store.open(run), demo)
     else:
         about["demo"] = "Demo: the table alone, without its runs."

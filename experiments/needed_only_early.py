@@ -27,6 +27,7 @@ CLAIM = Claim(
     "pretraining by more than the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean gain whose interval lies wholly below the margin.",
+    page="can_anything_cheaper",
     primary=Contrast(
         name="attention fresh from step 500 on, over none",
         weights={"fresh at 500": 1, "none": -1},

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.measures import accuracy_measure
 from procpre_interp.data import TASKS
 from procpre_interp.stats.paper_comparison import MARGIN
 from procpre_interp.store.store import Run, RunStore
@@ -34,6 +35,7 @@ CLAIM = Claim(
     "reversed addition) is above the margin.",
     margin=f"{100 * MARGIN:.0f} points of accuracy, as in the diagnostic table.",
     refuted_by="A mean of the smaller lead whose interval lies wholly below the margin.",
+    measures={"lead": accuracy_measure("smaller of two leads in accuracy", "percentage points")},
     primary=Contrast(
         name="the smaller of both leads",
         weights={LEAST: 1},
@@ -68,23 +70,27 @@ CLAIM = Claim(
         ),
     ),
 )
-REVERSED = {"task": TASKS.build("reversed_addition"), "train": ALGORITHMIC}
+REVERSED = TASKS.build("reversed_addition")
 CONDITIONS = (
     Condition(name="none", label="no pretraining, haystack"),
     Condition(name="dyck, haystack", label="Dyck, haystack", sources=(Source(phase1="dyck"),)),
     Condition(name="dyck_shuffle, haystack", label="Dyck shuffle, haystack", sources=(Source(phase1="dyck_shuffle"),)),
-    Condition(name="none, reversed_addition", label="no pretraining, reversed addition", **REVERSED),
+    Condition(
+        name="none, reversed_addition", label="no pretraining, reversed addition", task=REVERSED, train=ALGORITHMIC
+    ),
     Condition(
         name="dyck, reversed_addition",
         label="Dyck, reversed addition",
         sources=(Source(phase1="dyck"),),
-        **REVERSED,
+        task=REVERSED,
+        train=ALGORITHMIC,
     ),
     Condition(
         name="dyck_shuffle, reversed_addition",
         label="Dyck shuffle, reversed addition",
         sources=(Source(phase1="dyck_shuffle"),),
-        **REVERSED,
+        task=REVERSED,
+        train=ALGORITHMIC,
     ),
 )
 COMPARED = tuple(each.name for each in CONDITIONS if each.sources)

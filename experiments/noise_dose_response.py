@@ -8,7 +8,6 @@ same noise on the finished phase-2 models, which are only evaluated: what the so
 """
 
 import sys
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,11 +15,12 @@ import plotly.graph_objects as go
 from procpre_interp.ablate import Noise
 from procpre_interp.analysis.damaged_models import damage_table
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.judged import JudgedClaim
 from procpre_interp.claims.text import claim_title
-from procpre_interp.core.atomic_files import plain
 from procpre_interp.stats.half_dose import dose_means, half_dose
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import Judged, haystack_experiment, main, run
+from procpre_interp.study.claim_tables import Tables
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.views.exhibits.damage import doses
 from procpre_interp.views.plots.ladder import dose_response
@@ -41,6 +41,12 @@ def named(part: str, dose: float) -> str:
     return f"{part} noise {dose:g}"
 
 
+NOISED = pd.DataFrame(
+    [(named(part, dose), name, dose) for part, name in PARTS.items() for dose in DOSES],
+    columns=["condition", "component", "noise_std"],
+)
+"""Which conditions have how much noise, in standard deviations, and where."""
+
 CLAIM = Claim(
     name="noise_dose_response",
     claim="Noise as large as the spread of the weights costs a quarter of the gain or more.",
@@ -48,6 +54,7 @@ CLAIM = Claim(
     "margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean loss whose interval lies wholly below the margin.",
+    page="what_survives_damage",
     primary=Contrast(
         name="intact over noise of 1 std on attention + LN",
         weights={"intact": 1, named("attn+ln", 1.0): -1},
@@ -68,9 +75,8 @@ CLAIM = Claim(
 )
 
 
-def extra(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+def extra(table: pd.DataFrame, store: RunStore) -> Tables:
     """Half-doses before phase 2, and accuracies of the finished models with noise."""
-    found: dict[str, Any] = {"half_doses": half_dose(doses(table)).to_dict("records")}
     intact = table.loc[(table["condition"] == "intact") & (table["status"] == "finished")]
     noises = [Noise(noise_std=dose, selector="attn+ln") for dose in FINISHED_DOSES]
     damaged = pd.concat(
@@ -82,16 +88,18 @@ def extra(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
     means = damaged.groupby(["replicate", "noise_std"], as_index=False).agg(value=("accuracy", "mean"))
     none = table.loc[table["condition"] == "none"].set_index("replicate")["accuracy"]
     finished = means.assign(component="finished model", baseline=means["replicate"].map(none))
-    found["finished_doses"] = finished.to_dict("records")
-    found["finished_half_dose"] = half_dose(finished).to_dict("records")
-    return plain(found)
+    return {
+        "noised": NOISED,
+        "half_doses": half_dose(doses(table, NOISED)),
+        "finished_doses": finished,
+        "finished_half_dose": half_dose(finished),
+    }
 
 
-def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
+def figure(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
     """Accuracy against noise before phase 2, with the fitted half-doses."""
-    fits = pd.DataFrame(judged["half_doses"])
-    numbers = dict.fromkeys(("half_dose", "low", "high", "slope"), float)  # null, which stands for NaN, included
-    return dose_response(dose_means(doses(table)), fits.astype(numbers), title=claim_title(judged))
+    means = dose_means(doses(table, NOISED))
+    return dose_response(means, judged.tables["half_doses"], title=claim_title(judged))
 
 
 EXPERIMENT = haystack_experiment(

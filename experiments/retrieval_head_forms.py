@@ -16,17 +16,18 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from statistics import mean
-from typing import Any
 
 import pandas as pd
 
 from procpre_interp.analysis.attention_timeline import formation, timelines
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.measures import Measure, accuracy_measure
 from procpre_interp.core.seeding import stream
 from procpre_interp.patch import activation_patching
-from procpre_interp.pipeline.lineage import Stage, stages
+from procpre_interp.pipeline.lineage import Subject, at_stage
 from procpre_interp.probe import attention_scores
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.claim_tables import Tables
 from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import SEEN_IN_MODELS, TIMELINE, dyck
@@ -45,6 +46,11 @@ CLAIM = Claim(
     prediction="The best head's attention to the queried value is higher than without pretraining by more than 0.25.",
     margin="A quarter of a head's attention, or of the logit difference, or of the replicates.",
     refuted_by="A mean difference whose interval lies wholly below 0.25.",
+    measures={
+        MEASURE: Measure("attention on the queried value, best head", "0 to 1"),
+        "share": Measure("share of the replicates' heads"),
+        "lost": accuracy_measure("accuracy lost"),
+    },
     primary=Contrast(
         name="attention + LN over none",
         weights={"attn+ln": 1, "none": -1},
@@ -88,19 +94,19 @@ def by_head(table: pd.DataFrame, values: Iterable[float]) -> dict[tuple[int, int
     return dict(zip(zip(table["layer"].astype(int), table["head"].astype(int)), values))
 
 
-def attention_to(stage: Stage, target: str, seed: int) -> dict[tuple[int, int], float]:
+def attention_to(subject: Subject, target: str, seed: int) -> dict[tuple[int, int], float]:
     """Every head's attention to a target."""
-    batch = stage.task.batch(SEQUENCES, generator=stream(seed, "retrieval"))
-    table = attention_scores(stage.model, batch, stage.task, targets=[target])
+    batch = subject.task.batch(SEQUENCES, generator=stream(seed, "retrieval"))
+    table = attention_scores(subject.model, batch, subject.task, targets=[target])
     rows = table.loc[table["score"] == target]
     return by_head(rows, rows["value"])
 
 
-def lost(stage: Stage, seed: int) -> dict[tuple[int, int], float]:
+def lost(subject: Subject, seed: int) -> dict[tuple[int, int], float]:
     """Share of the logit difference that the mean ablation of each head takes away."""
-    pairs = stage.task.counterfactuals(64, generator=stream(seed, "retrieval pairs"))
+    pairs = subject.task.counterfactuals(64, generator=stream(seed, "retrieval pairs"))
     table = activation_patching(
-        stage.model, pairs, sites=["z"], by_position=False, direction="noise", replacement="mean"
+        subject.model, pairs, sites=["z"], by_position=False, direction="noise", replacement="mean"
     )
     return by_head(table, 1 - table["value"] / table["clean"])
 
@@ -110,15 +116,16 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     seed = runs["none"].seed
     found: dict[str, dict[str, float]] = {}
     for name, each in runs.items():
-        found[name] = {MEASURE: max(attention_to(stages(each, store)["finished"], "value", seed).values())}
-    models = stages(runs["attn+ln"], store)
-    retrieval = attention_to(models["finished"], "value", seed)
+        subject = at_stage(each, store, "finished").load(store)
+        found[name] = {MEASURE: max(attention_to(subject, "value", seed).values())}
+    finished = at_stage(runs["attn+ln"], store, "finished").load(store)
+    retrieval = attention_to(finished, "value", seed)
     best = max(retrieval, key=lambda place: retrieval[place])
-    before = attention_to(models["phase1"], "stack_top", seed)
+    before = attention_to(at_stage(runs["attn+ln"], store, "phase1").load(store), "stack_top", seed)
     layer = {place: value for place, value in before.items() if place[0] == best[0]}
     found["stack_top_head"] = {"share": float(max(layer, key=lambda place: layer[place]) == best)}
     found["chance"] = {"share": 1 / len(layer)}
-    cost = lost(models["finished"], seed)
+    cost = lost(finished, seed)
     found["retrieval_ablated"] = {"lost": cost.pop(best)}
     found["other_ablated"] = {"lost": mean(cost.values())}
     found["other_in_layer_ablated"] = {"lost": mean(value for place, value in cost.items() if place[0] == best[0])}
@@ -128,7 +135,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     return found
 
 
-def when(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+def when(table: pd.DataFrame, store: RunStore) -> Tables:
     """Formation and breakthrough of every run, in steps of phase 2; none where there was none within the limit."""
     cells = table.loc[(table["status"] == "finished") & (table["run"] != "")].set_index("run")
     runs = [store.open(str(run)) for run in cells.index]
@@ -139,7 +146,7 @@ def when(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
         formed[["layer", "head", "formation_step", "step_before"]]
     )
     whole = whole.join(order_of_formation(curves.loc[curves["task"] == "haystack"]))
-    return {"formation": whole.reset_index().to_dict("records"), "development": development(curves, cells)}
+    return {"formation": whole.reset_index(), "development": development(curves, cells)}
 
 
 def order_of_formation(curves: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +165,7 @@ def order_of_formation(curves: pd.DataFrame) -> pd.DataFrame:
     return steps.assign(order=orders)
 
 
-def development(curves: pd.DataFrame, cells: pd.DataFrame) -> list[dict[str, Any]]:
+def development(curves: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Attention of the best head of each layer to the queried value, and of each value to its key, over phase 2."""
     rows = curves.loc[(curves["task"] == "haystack") & curves["score"].isin(["value", "own_key"])]
     keys = ["run", "score", "layer", "step"]
@@ -170,7 +177,7 @@ def development(curves: pd.DataFrame, cells: pd.DataFrame) -> list[dict[str, Any
     means = chosen.groupby(["condition", "score", "layer", "step"], as_index=False).agg(
         {"value": "mean", "uniform": "mean", "run": "count"}
     )
-    return means.round(4).rename(columns={"run": "n"}).to_dict("records")
+    return means.round(4).rename(columns={"run": "n"})
 
 
 figure = measure_figure(MEASURE, "Attention of the best head to the queried value, share")

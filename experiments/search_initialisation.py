@@ -20,7 +20,7 @@ from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import check_workers, default_store, run_script, stdout_console, usable_cores
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.execute import load_model
-from procpre_interp.stats.greedy_search import FILE, Recipe, greedy_search, plain_search, recipe_name
+from procpre_interp.stats.greedy_search import FILE, Recipe, greedy_search, recipe_name
 from procpre_interp.stats.resampling import replicate_matrix
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
@@ -67,10 +67,11 @@ def search_recipes(options: SearchOptions) -> int:
     if problems:
         raise ValueError(f"phase 1 failed: {next(iter(problems.values()))}")
     models = [load_model(store.open(run.run_id)) for run in parents]
-    about = {"created": now(), "protocol": protocol.text, "fitted_on": [run.run_id for run in parents]}
+    about: dict[str, object] = {"created": now(), "protocol": protocol.text}
+    about |= {"fitted_on": [run.run_id for run in parents]}
     about |= {"quick": options.quick, "fitted_seeds": list(fitted), "tuning_seeds": list(tuned)}
     about |= {"budget": options.budget}
-    lab, runs = Lab(fitted=fit_options(models), found={}, about=about), set[str]()
+    lab, runs = Lab(fitted=fit_options(models), about=about), set[str]()
 
     def score(recipes: Sequence[Recipe]) -> list[float]:
         conditions = tuple(lab.condition(recipe_name(recipe), recipe) for recipe in recipes if recipe)
@@ -87,7 +88,7 @@ def search_recipes(options: SearchOptions) -> int:
     search = greedy_search(lab.options, SCALES, score, budget=options.budget, cost=len(tuned))
     about |= {"cost": cost_of(runs, store)}
     path = options.results or (options.out / FILE.name if options.quick else FILE)
-    write_lab(Lab(fitted=lab.fitted, found=plain_search(search), about=about), path)
+    write_lab(Lab(fitted=lab.fitted, search=search, about=about), path)
     console.print(f"Best: {recipe_name(search.best)} ({search.score:.4f}); {search.reason}. Written: {path}")
     return 0
 

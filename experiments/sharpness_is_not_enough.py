@@ -29,6 +29,7 @@ CLAIM = Claim(
     "queries and keys as they are, within the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean difference whose interval lies wholly outside of the margin.",
+    page="can_anything_cheaper",
     primary=Contrast(
         name="fresh queries and keys, transferred entropy over own entropy",
         weights={"sharp": 1, "without pattern": -1},

@@ -8,13 +8,13 @@ controls before the transfer. Embeddings (averaged) and positions (carried) are 
 """
 
 import sys
-from typing import Any
 
 import pandas as pd
 
 from procpre_interp.ablate import ABLATIONS, LADDER
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.claim_tables import Tables
 from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
@@ -30,6 +30,7 @@ CLAIM = Claim(
     "good as no pretraining, within the margin.",
     margin=MARGIN_NOTE,
     refuted_by="A mean gain whose 90 % interval lies wholly outside of the margin.",
+    page="what_survives_damage",
     primary=Contrast(
         name="shuffled within layers, over none",
         weights={"shuffle_within_layers": 1, "none": -1},
@@ -58,10 +59,11 @@ CLAIM = Claim(
 )
 
 
-def controls(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
+def controls(table: pd.DataFrame, store: RunStore) -> Tables:
     """What each rung keeps and destroys, in words, for readers of the claim file."""
-    rungs = {name: ABLATIONS[name] for name in RUNGS}
-    return {"controls": {name: {"keeps": each.keeps, "destroys": each.destroys} for name, each in rungs.items()}}
+    rungs = ((name, ABLATIONS[name]) for name in RUNGS)
+    rows = [(name, each.keeps, each.destroys) for name, each in rungs]
+    return {"controls": pd.DataFrame(rows, columns=["name", "keeps", "destroys"])}
 
 
 figure = gains_beside_intact

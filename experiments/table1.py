@@ -15,7 +15,7 @@ scored whole: the paper's mask leaves out the first digit of a sum.
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp.claims.text import claims_table, describe_cost, estimate
+from procpre_interp.claims.text import bounds_text, claims_table, describe_cost
 from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.terminal import (
     check_workers,
@@ -34,18 +34,16 @@ from procpre_interp.core.terminal import (
     time_limit,
     usable_cores,
 )
-from procpre_interp.data import TASKS
 from procpre_interp.engine.processes import execute_all
-from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.outcomes import cell_results, cost_of
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import few_steps
-from procpre_interp.study.protocols import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROTOCOLS
-from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED
+from procpre_interp.study.diagnostic_table import DOWNSTREAM, PROTOCOL, SELECTORS, Plan, plan
+from procpre_interp.study.protocols import PROCEDURAL
 from procpre_interp.sweep.live_table import table_of_runs
-from procpre_interp.train import TrainConfig
 
 NO_VERDICT = "quick: no verdict"
 
@@ -60,9 +58,6 @@ NAMES = {
     "set+eca": "set + ECA",
 }
 """Starts of phase 2."""
-SELECTORS = {"full": "all", "attention": "attn", "attention+LN": "attn + ln", "MLP": "mlp", "MLP+LN": "mlp + ln"}
-"""What is transferred. `full` is everything but the embeddings, which are treated alike in all five."""
-DOWNSTREAM = ("haystack", "addition", "reversed_addition", "sorting")
 
 NAN = math.nan
 PAPER = {
@@ -78,70 +73,6 @@ PAPER = {
     ("stack", "full"): (NAN, NAN, 0.349, NAN),
 }
 """The paper's accuracies, in the order of `DOWNSTREAM`; NaN: it gives no number. Source: P1."""
-
-_HAYSTACK = PROTOCOLS["cheap"].phase2
-PROTOCOL = (
-    "Cheap protocol, not the paper's. Phase 1, tied, constant learning rate: Dyck 20,000 steps of batch 32 at lr "
-    "2e-3; at lr 5e-3 Dyck shuffle and ECA 10,000 of batch 32, and identity, set and stack 40,000 of batch 64; all "
-    "but Dyck end earlier at a plateau of the validation loss. Phase 2, untied, batch 250, lr 3e-3: haystack 5,000 "
-    "steps at a constant rate, the others 2,000 with a cosine. In every transfer token embeddings are averaged and "
-    "positions carried where the parent's context is long enough; in the paper in the full one only. Answers are "
-    "scored whole; the paper leaves out the first digit of sums."
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """All runs, parents before children and the first replicate first, and which run is which cell."""
-
-    configs: dict[str, RunConfig]
-    cells: pd.DataFrame
-    """One row per cell: replicate, phase1, transfer, task, phase1_run (ids with a blank between; may be empty), run."""
-
-
-def plan(*, replicates: int, quick: bool = False) -> Plan:
-    """The table's runs; with `quick` a few cells of a few steps."""
-    if replicates < 1:
-        raise ValueError(f"replicates={replicates}; there must be at least 1")
-    configs: dict[str, RunConfig] = {}
-    rows = []
-    for seed in range(FIRST_CONFIRMATION_SEED, FIRST_CONFIRMATION_SEED + replicates):
-        parents = {name: phase1(name, seed, quick=quick) for name in PROCEDURAL}
-        for start, transfer, selectors in starts(quick):
-            donors = [parents[name] for name in selectors]
-            configs |= {donor.run_id: donor for donor in donors}
-            for task in DOWNSTREAM[:2] if quick else DOWNSTREAM:
-                taken = [Parent(run=parents[name].run_id, selector=part) for name, part in selectors.items()]
-                child = phase2(task, seed, taken, quick=quick)
-                configs[child.run_id] = child
-                cell = {"replicate": seed, "phase1": start, "transfer": transfer, "task": task}
-                rows.append({**cell, "phase1_run": " ".join(p.run for p in taken), "run": child.run_id})
-    return Plan(configs=configs, cells=pd.DataFrame(rows))
-
-
-def starts(quick: bool) -> list[tuple[str, str, dict[str, str]]]:
-    """Every way to start phase 2: start, transfer, and the selector of each parent."""
-    if quick:
-        return [("none", "", {}), ("set", "full", {"set": "all"}), ("set", "attention", {"set": "attn"})]
-    single = [(name, transfer, {name: selector}) for name in PROCEDURAL for transfer, selector in SELECTORS.items()]
-    return [("none", "", {}), *single, ("set+eca", "attention+MLP", {"set": "attn", "eca": "mlp"})]
-
-
-def phase1(name: str, seed: int, *, quick: bool = False) -> RunConfig:
-    """Procedural pretraining."""
-    recipe = PROCEDURAL[name]
-    return RunConfig(task=recipe.task, seed=seed, model=recipe.model, train=shortened(recipe.train, quick))
-
-
-def phase2(task: str, seed: int, parents: Sequence[Parent], *, quick: bool = False) -> RunConfig:
-    """A downstream task from these parents. An assembly has the embeddings and positions of the first."""
-    train = shortened(_HAYSTACK if task == "haystack" else ALGORITHMIC, quick)
-    return RunConfig(task=TASKS.build(task), seed=seed, model=ARCHITECTURE, train=train, parents=tuple(parents))
-
-
-def shortened(train: TrainConfig, quick: bool) -> TrainConfig:
-    """Next to nothing, with `quick`."""
-    return few_steps(train) if quick else train
 
 
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
@@ -174,7 +105,20 @@ def matches(table: pd.DataFrame) -> pd.DataFrame:
         for transfer in ("full", "mean"):
             by_start = compare_starts(table, task, transfer)
             if by_start.shape[1] >= 2 and len(by_start):
-                rows.append({"task": task, "transfer": transfer, **best_condition(by_start)})
+                found = best_condition(by_start)
+                rows.append(
+                    {
+                        "task": task,
+                        "transfer": transfer,
+                        "best": found.best,
+                        "runner_up": found.runner_up,
+                        "n": found.n,
+                        "lead_mean": found.mean,
+                        "lead_low": found.low,
+                        "lead_high": found.high,
+                        "answer": found.answer,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -194,17 +138,18 @@ def conclusions(table: pd.DataFrame) -> list[str]:
     """The task-to-skill matches that the paper names, computed, in sentences."""
     found = matches(table)
     lines = []
-    for row in found.to_dict("records"):
-        how = "full transfer" if row["transfer"] == "full" else "mean of the five transfers"
-        ahead = f"{NAMES[row['best']]}, {estimate(row, 'lead', 100, '+.1f')} points over {NAMES[row['runner_up']]}"
-        lines.append(f"{row['task']}, {how}: highest {ahead} -> {NAMES.get(row['answer'], row['answer'])}")
+    for row in named_rows(found):
+        how = "full transfer" if row.transfer == "full" else "mean of the five transfers"
+        points = bounds_text(row.lead_mean, row.lead_low, row.lead_high, 100, "+.1f")
+        ahead = f"{NAMES[row.best]}, {points} points over {NAMES[row.runner_up]}"
+        lines.append(f"{row.task}, {how}: highest {ahead} -> {NAMES.get(row.answer, row.answer)}")
     for start, task in (("dyck", "haystack"), ("eca", "reversed_addition")):
         by_start = compare_starts(table, task, "full")
         if start in by_start and by_start.shape[1] >= 2 and len(by_start):
             rival = str(by_start.drop(columns=start).mean().idxmax())
             row = lead(by_start, start, rival)
-            told = {start: "holds", rival: "does not hold"}.get(row["answer"], row["answer"])
-            ahead = f"{estimate(row, 'lead', 100, '+.1f')} points against {NAMES[rival]}"
+            told = {start: "holds", rival: "does not hold"}.get(row.answer, row.answer)
+            ahead = f"{bounds_text(row.mean, row.low, row.high, 100, '+.1f')} points against {NAMES[rival]}"
             lines.append(f"the paper's {NAMES[start]} for {task}, full transfer: {ahead} -> {told}")
     return [*lines, f"one task best everywhere, full transfer? {one_best(found)}"]
 
@@ -262,7 +207,9 @@ def main(command: Table1) -> int:
     paper = {"claimed": "paper", "claimed_gain": "paper_gain"}
     for name, frame in {"cells": table, "summary": summary, "matches": matches(table)}.items():
         if not (command.quick and name == "matches"):
-            write_text(folder / f"table1_{name}.csv", frame.round(4).rename(columns=paper).to_csv(index=False))
+            write_text(
+                folder / f"table1_{name}.csv", with_run_text(frame).round(4).rename(columns=paper).to_csv(index=False)
+            )
     print_tables(table, summary, quick=command.quick)
     counts = f"{len(table)} of {len(planned.cells)} cells, {(table['status'] == 'failed').sum()} failed"
     print(f"\n{counts}. Cost: {describe_cost(spent)}. Tables: {folder}")
@@ -322,7 +269,8 @@ def grid(rows: pd.DataFrame) -> pd.DataFrame:
 def shown_cell(row: Mapping[str, Any]) -> str:
     """Accuracy with its interval, and what else happened."""
     lost = [f"{row[status]} {status}" for status in ("failed", "diverged") if row[status]]
-    return " ".join([estimate(row, "accuracy", 100, ".1f"), *lost]).strip()
+    bounds = row["accuracy_mean"], row["accuracy_low"], row["accuracy_high"]
+    return " ".join([bounds_text(*bounds, 100, ".1f"), *lost]).strip()
 
 
 if __name__ == "__main__":

@@ -28,11 +28,12 @@ _HOME = {
     "load_model": "procpre_interp.pipeline.execute",
     "load_task": "procpre_interp.pipeline.execute",
     "load_plugin": "procpre_interp.core.plugins",
+    "check_task": "procpre_interp.data",
     "token_names": "procpre_interp.data.tokens",
     "masked_loss": "procpre_interp.train",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

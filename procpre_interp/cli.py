@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.streams import flush_stdout, open_streams
 
 COMMANDS = {
@@ -39,7 +40,7 @@ script for the shell that completes them. For example:
   procpre-interp train --task dyck --task.k 16 --train.steps 2000 --train.batch-size 32
   procpre-interp transfer --parent RUN --components attn+ln --task haystack
 
-With every command, --import FILE.py (or a module) loads tasks, controls and interventions of your own.
+With every command, --import FILE.py (or a module) loads tasks, controls, interventions and probes of your own.
 Runs are kept in the folder that --store names (or $PROCPRE_STORE; default: runs). A run is named by the hash of its
 config: repeating a command resumes it where it was stopped, or opens the finished result.
 """
@@ -93,12 +94,10 @@ def _run_safely(arguments: list[str]) -> int:
     except (ValueError, LookupError) as problem:
         if os.environ.get("PROCPRE_TRACEBACK"):
             raise
-        return _complain(" ".join(str(problem).split()), 2)
+        return _complain(one_line(problem), 2)
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from procpre_interp.core.registry import unknown_name
-
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
     from procpre_interp.commands._options import take_all

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-MODULES = ("secrets", "struct", "yaml", "streamlit", "pandas", "state")
+MODULES = ("secrets", "struct", "yaml", "streamlit", "pandas", "display")
 """Names that a child interpreter imports: of the standard library, of packages, and of the explorer."""
 
 

@@ -146,8 +146,13 @@ def test_parts_that_belong_together_are_not_torn_apart(ablation, problem, weight
 
 
 def test_biases_that_are_no_part_of_a_head_or_neuron_may_be_left_out(weights):
-    ShuffleHeads(selector="attn - attn.b_O").apply(weights, CONFIG, generator=stream(0, "damage"))
-    ShuffleNeurons(selector="mlp - mlp.b_out").apply(weights, CONFIG, generator=stream(0, "damage"))
+    for ablation, bias in (
+        (ShuffleHeads(selector="attn - attn.b_O"), "blocks.0.attn.b_O"),
+        (ShuffleNeurons(selector="mlp - mlp.b_out"), "blocks.0.mlp.b_out"),
+    ):
+        damaged = ablation.apply(weights, CONFIG, generator=stream(0, "damage"))
+        assert torch.equal(damaged[bias], weights[bias])
+        assert any(not torch.equal(damaged[name], weights[name]) for name in weights)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The report with the explorer's answers: the same figures as on its pages, in one file that fetches nothing."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,14 +43,26 @@ def test_every_question_of_the_demo(tmp_path):
     assert "Of run f00f7121 alone: observations, not results." in page.text
 
 
-def test_without_models_and_with_another_run(tmp_path):
-    assert headings(answers_report(RunStore(DEMO), tmp_path / "tables.html", run=None)) == QUESTIONS
-    other = answers_report(RunStore(DEMO), tmp_path / "other.html", run="a7272db288a5207c")
+@pytest.fixture
+def few_claims(monkeypatch):
+    """The figure of one claim instead of all that come with the package, which are most of a report's time."""
+    monkeypatch.setattr("procpre_interp.views.full_report.MOST_CLAIMS", 1)
+
+
+@pytest.mark.usefixtures("few_claims")
+def test_another_run(tmp_path):
+    """In a store that has nothing else than it and the table of conditions."""
+    store = RunStore(tmp_path / "demo")
+    shutil.copytree(DEMO / "runs" / "a7272db288a5207c", store.path / "runs" / "a7272db288a5207c")
+    shutil.copytree(DEMO / "tables", store.path / "tables", ignore=shutil.ignore_patterns("components-*"))
+    other = answers_report(store, tmp_path / "other.html", run="a7272db288a5207c")
+    assert headings(other)[-4:] == INSIDE
     assert "Of run a7272db2 alone" in Page(other).text
     with pytest.raises(ValueError, match="no run 'nonsense'"):
-        answers_report(RunStore(DEMO), tmp_path / "none.html", run="nonsense")
+        answers_report(store, tmp_path / "none.html", run="nonsense")
 
 
+@pytest.mark.usefixtures("few_claims")
 def test_a_store_that_can_answer_less(tmp_path):
     store = RunStore(tmp_path / "runs")
     fill(store, replicates=1)
@@ -61,6 +74,7 @@ def test_a_store_that_can_answer_less(tmp_path):
         answers_report(RunStore(tmp_path / "empty"), tmp_path / "x.html")
 
 
+@pytest.mark.usefixtures("few_claims")
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", "--demo", "--no-models", "--out", "demo.html"]) == 0

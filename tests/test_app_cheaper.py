@@ -1,5 +1,7 @@
 """The page "Can anything cheaper do the same?" on the claims of the package, and on a store with one of its own."""
 
+import dataclasses
+
 import pytest
 
 from procpre_interp.claims.files import write_claim
@@ -54,15 +56,14 @@ def test_an_experiment_of_ones_own(monkeypatch, tmp_path):
 
 
 def test_without_claims_it_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(cheaper, "CLAIMS", ("not_there",))
+    monkeypatch.setattr(cheaper, "cheaper_claims", lambda known: {})
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Entropy and breakthrough")
-    assert "procpre-interp claims not_there --run" in "".join(code.value for code in app.code)
+    assert "procpre-interp claims --run" in "".join(code.value for code in app.code)
 
 
 def test_a_claim_of_the_store_stands_before_the_packages(monkeypatch, tmp_path):
     claim = load_claims()[0]["needed_only_early"]
-    kept = {key: value for key, value in claim.items() if key not in ("cells", "source")}
-    write_claim(RunStore(tmp_path), kept | {"claim": "Mine <b>.</b>"}, claim["cells"])
+    write_claim(RunStore(tmp_path), dataclasses.replace(claim, claim="Mine <b>.</b>"), claim.cells)
     app = open_page(monkeypatch, tmp_path, PAGE, recipes="needed_only_early")
     assert "From this store" in said(app)
     assert "Mine" in title(app, 0)
@@ -70,8 +71,7 @@ def test_a_claim_of_the_store_stands_before_the_packages(monkeypatch, tmp_path):
 
 def test_a_damaged_claim_gives_way_to_the_packages(monkeypatch, tmp_path):
     claim = load_claims()[0]["needed_only_early"]
-    kept = {key: value for key, value in claim.items() if key not in ("cells", "source")}
-    write_claim(RunStore(tmp_path), kept, claim["cells"])
+    write_claim(RunStore(tmp_path), claim, claim.cells)
     (tmp_path / "tables" / "claim-needed_only_early.parquet").write_bytes(b"no table")
     app = open_page(monkeypatch, tmp_path, PAGE, recipes="needed_only_early")
     assert "cannot be read" in app.warning[0].value

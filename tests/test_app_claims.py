@@ -1,5 +1,8 @@
 """The page "Do the claims hold?" on the demo and on a store with a damaged claim."""
 
+import dataclasses
+
+from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.files import write_claim
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.claims import load_claims
@@ -52,9 +55,9 @@ def test_a_damaged_claim_is_a_line_and_the_others_are_shown(monkeypatch, tmp_pat
 
 def test_a_smoke_test_with_markup_and_no_finished_runs(monkeypatch, tmp_path):
     store, claim = RunStore(tmp_path), load_claims()[0]["parts_combine"]
-    cells = claim["cells"].assign(status="failed")
-    quick = {key: value for key, value in claim.items() if key not in ("cells", "source")}
-    quick |= {"quick": True, "verdict": "undecided", "claim": "[a](http://b) <b>c</b>"}
+    cells = claim.cells.assign(status="failed")
+    changed = {"quick": True, "verdict": Verdict.UNDECIDED, "claim": "[a](http://b) <b>c</b>"}
+    quick = dataclasses.replace(claim, **changed)
     write_claim(store, quick, cells)
     query = {"claim": "quick-parts_combine", "tab": "Replicates"}
     app = open_page(monkeypatch, tmp_path, PAGE, **query)

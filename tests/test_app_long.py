@@ -24,17 +24,17 @@ def page() -> None:
 
     from tests import test_app_long as here
 
-    state = importlib.import_module("state")  # of the app's folder
+    computed = importlib.import_module("computed")  # of the app's folder
 
     def compute(item: int) -> int:
         if item in here.stop_at:
             st.stop()
         if item == 99:
             raise ValueError("99 has no square here")
-        return state.cached(here.square, item)
+        return computed.cached(here.square, item)
 
     items = [*range(5), *st.session_state.get("more", [])]
-    st.text(str(state.each("Squares", items, compute, key="squares", name=lambda item: f"number {item}")))
+    st.text(str(computed.each("Squares", items, compute, key="squares", name=lambda item: f"number {item}")))
 
 
 @pytest.fixture

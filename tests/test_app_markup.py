@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from procpre_interp.claims.files import write_claim
+from procpre_interp.claims.claim_json import claim_to_json
+from procpre_interp.claims.files import table_name
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.claims import load_claims
 from tests.explorer import APP, DEMO, PAGES, check, open_page
@@ -54,9 +55,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         table["label"] = table["label"] + f" {HOSTILE}"
         table.to_parquet(file.with_suffix(".parquet"))
     for claim in load_claims()[0].values():
-        judged = {key: value for key, value in claim.items() if key not in ("cells", "source", "contrasts")}
-        kept = {key: judged[key] for key in ("verdict", "created") if key in judged}
-        write_claim(RunStore(path), tainted(judged) | kept | {"contrasts": claim["contrasts"]}, claim["cells"])
+        fields = claim_to_json(claim)
+        kept = {key: fields[key] for key in ("verdict", "created", "contrasts", "page", "measures", "tables")}
+        for row in fields["tables"].get("controls", []):
+            row |= tainted({key: row[key] for key in ("keeps", "destroys")})
+        RunStore(path).write_table(table_name(claim), claim.cells, tainted(fields) | kept)
     (path / "tables" / "broken.json").write_text(json.dumps({"title": HOSTILE}))
     (path / "tables" / "broken.parquet").write_text(HOSTILE)
     damaged = path / "runs" / "damaged"
@@ -131,7 +134,7 @@ TEXTS = [HOSTILE, "# a", "- a", "+ a", "1. a", "1) a", "---", "===", "> a", "[a]
 @pytest.fixture
 def escaped(monkeypatch) -> Callable[[str], str]:
     monkeypatch.syspath_prepend(APP)
-    return importlib.import_module("state").escaped
+    return importlib.import_module("markup").escaped
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "\\", "`code`", "a | b"])

@@ -46,7 +46,8 @@ def test_one_run_and_two_runs(monkeypatch, store):
 def test_the_other_tabs(monkeypatch, tmp_path, tab):
     app = open_page(monkeypatch, tmp_path, PAGE, run="f00f71212a994232", tab=tab)
     assert not app.error
-    assert len(app.dataframe) > 1 or "no failure signature" in said(app)
+    assert (len(app.dataframe) > 1) == (tab != "Diagnosis")
+    assert ("no failure signature" in said(app)) == (tab == "Diagnosis")
 
 
 def test_delete_asks_and_takes_away_that_run_alone(monkeypatch, store):
@@ -80,7 +81,7 @@ def test_the_demo_cannot_be_deleted(monkeypatch, tmp_path):
 @pytest.mark.parametrize("run", ["../../etc", "..", "/etc", "nonsense", "runs/../x"])
 def test_ids_that_leave_the_folder_are_a_line(monkeypatch, store, run):
     app = open_page(monkeypatch, store.path, PAGE, run=run)
-    assert "no run" in app.error[0].value or "no name of a run" in app.error[0].value
+    assert ("no run 'nonsense'" if run == "nonsense" else "no name of a run") in app.error[0].value
     assert not [each for each in app.button if each.label.startswith("Delete")]
 
 

@@ -22,7 +22,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("n", "pages"), [(8, ["where_does_attention_look"]), pytest.param(100, list(LOOKS), marks=pytest.mark.slow)]
+    ("n", "pages"), [(4, ["where_does_attention_look"]), pytest.param(100, list(LOOKS), marks=pytest.mark.slow)]
 )
 def test_sessions_on_one_run(address: str, n: int, pages: list[str], capsys: pytest.CaptureFixture[str]):
     asked = [(page, LOOKS[page](number)) for number in range(n // len(pages)) for page in pages]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from procpre_interp.core.atomic_files import cache_folder, seal
+from procpre_interp.core.atomic_files import cache_folder
+from procpre_interp.core.checksums import seal
 from procpre_interp.core.config import content_hash, from_dict
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task

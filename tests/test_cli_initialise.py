@@ -14,7 +14,9 @@ from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 from tests.test_cli import complaint
 
-TRAIN = TrainConfig(steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8)
+TRAIN = TrainConfig(
+    steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8, kernel="torch", threads=1
+)
 
 
 @pytest.fixture
@@ -44,6 +46,7 @@ def test_fitted_on_runs_of_ones_own_it_trains(store, tmp_path, capsys):
     names = [fields["name"] for fields in block["interventions"]]
     assert names == ["low_rank_identity", "tensor_scale", "position_code"]  # in the order in which they are done
     short = {"steps": 4, "batch_size": 8, "warmup_steps": 1, "evaluate_every": 2, "evaluate_examples": 8}
+    short["kernel"] = "torch"
     config = {"task": {"name": "haystack"}, "model": {"n_layers": 2, "n_heads": 2}, "train": {**short, **block}}
     (tmp_path / "phase2.yaml").write_text(yaml.safe_dump(config))
     assert main(["train", "--config", "phase2.yaml"]) == 0

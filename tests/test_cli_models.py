@@ -1,19 +1,21 @@
 """`procpre-interp probe` and `patch`: every kind of measurement, on runs and on a GPT-2 of Hugging Face's."""
 
 import json
+from functools import partial
 
 import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
-from procpre_interp.commands._models import named_task, over_runs, spread_out
+from procpre_interp.commands._models import Columns, means_over_runs, named_task, spread_out
 from procpre_interp.commands.patch import WHAT as PATCHES
-from procpre_interp.commands.probe import COLUMNS as PROBES
+from procpre_interp.commands.probe import PROBES
 from procpre_interp.core.terminal import GAP, frame_width
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.probe.linear import linear_probe
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from tests.test_cli import complaint
@@ -41,20 +43,46 @@ def runs(store, monkeypatch, tmp_path) -> list[str]:
     return table["run"].tolist()
 
 
+@pytest.fixture
+def coarse_fits(monkeypatch):
+    """Linear probes that stop after a few steps of their optimiser, which is tested elsewhere: up to a minute less."""
+    monkeypatch.setattr("procpre_interp.probe.probes.linear_probe", partial(linear_probe, max_iterations=3))
+
+
+@pytest.mark.usefixtures("coarse_fits")
 @pytest.mark.parametrize("what", PROBES)
 def test_every_probe(what, runs, tmp_path, capsys):
     score = ["--score", "value"] if what == "timeline" else []
+    command = ["probe", *runs, "--what", what, "--sequences", "16", *score]
     html = tmp_path / "probe.html"
-    assert (
-        main(["probe", *runs, "--what", what, "--sequences", "16", "--format", "json", "--html", str(html), *score])
-        == 0
-    )
+    assert main([*command, "--format", "json", "--html", str(html)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["run"] for row in rows} == set(runs)
-    assert {*PROBES[what].keys, *PROBES[what].values} <= set(rows[0])
+    kind = PROBES[what]
+    assert {*kind.keys, *kind.values, *kind.dots} <= set(rows[0])
     assert "Every row" in html.read_text()
-    assert main(["probe", *runs, "--what", what, "--sequences", "16", *score]) == 0
+    assert "plotly-graph-div" in html.read_text(), "it has no figure"
+    assert main(command) == 0
     assert "Means over 2 runs" in capsys.readouterr().out
+
+
+def test_every_probe_says_in_the_help_what_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["probe", "-h"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert {"attention", "linear", "drift", "timeline"} <= set(PROBES)
+    for name in PROBES:
+        assert PROBES[name].summary(), f"{name} lacks a docstring"
+        assert f"{name}: {PROBES[name].summary()}" in said
+    assert main(["probe", "--what", "atention"]) == 2
+    assert "unknown probe 'atention'. Did you mean 'attention'?" in complaint(capsys)
+
+
+def test_words_stand_on_the_left_and_numbers_on_the_right(runs, capsys):
+    assert main(["probe", runs[0], "--what", "weights"]) == 0
+    head, first, *_ = capsys.readouterr().out.splitlines()[1:]
+    assert head.startswith("name ")
+    assert first.index(" 0 ") + 1 == head.index("layer") + len("layer") - 1
 
 
 @pytest.mark.parametrize("what", PATCHES)
@@ -125,6 +153,7 @@ def test_stages_and_steps(runs, store, capsys):
     assert found["transplanted"] != found[runs[0]]
 
 
+@pytest.mark.usefixtures("coarse_fits")
 def test_a_model_from_hugging_face(runs, store, tmp_path, capsys):
     to_huggingface(load_model(store.open(runs[0]))).save_pretrained(tmp_path / "gpt2")
     task = ["--task", "{name: haystack, max_pairs: 5}", "--sequences", "8", "--format", "json"]
@@ -272,8 +301,9 @@ def test_attention_has_one_row_per_head_with_scores_as_columns(width):
         for i, score in enumerate(scores)
         for layer, head in heads
     ]
-    columns = PROBES["attention"]
-    parts = spread_out(over_runs(pd.DataFrame(rows), columns), columns, width)
+    kind = PROBES["attention"]
+    columns = Columns(kind.keys, kind.values, kind.spread)
+    parts = spread_out(means_over_runs(pd.DataFrame(rows), columns), columns, width)
     assert [score for part in parts for score in part.columns[2:]] == scores
     assert (len(parts) == 1) == (width > 60)
     for part in parts:

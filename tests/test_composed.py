@@ -9,9 +9,9 @@ from hypothesis import given, settings
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
+from procpre_interp.data.checks import check_batch
 from procpre_interp.data.downstream.composed import PRIMITIVES, is_held_out, permuted_names, programs
 from procpre_interp.data.ragged import Ragged
-from tests.checks import check_layout
 from tests.oracles import composed
 
 moderate = settings(max_examples=25, deadline=None)
@@ -62,7 +62,7 @@ def test_sequences_are_the_oracles(n_primitives, vocab, length, which, shortest,
     config = {"n_primitives": n_primitives, "vocab": vocab, "length": length, "programs": which}
     task = TASKS.build("composed", min_length=shortest, **config)
     batch = task.batch(40, generator=stream(seed, "composed"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     for row in range(40):
         tokens = batch.tokens[row, : batch.lengths[row]].tolist()
         expected, first = composed(tokens, vocab, n_primitives, which)

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from procpre_interp.cli import main
-from procpre_interp.core import atomic_files
+from procpre_interp.core import checksums
 from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.core.config import content_hash, from_yaml, to_yaml
 from procpre_interp.core.seeding import stream
@@ -323,7 +323,7 @@ def test_a_full_disk_leaves_nothing_behind(corpus, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(atomic_files, "seal", full)
+        patched.setattr(checksums, "seal", full)
         with pytest.raises(OSError, match=r"No space left on device; set PROCPRE_CACHE"):
             build(corpus)
     assert not list((cache_folder() / "tokens").iterdir())
@@ -630,13 +630,13 @@ def test_a_flipped_bit_of_a_token_file_is_noticed_and_it_is_built_again(corpus, 
 
 
 def test_stray_files_are_no_part_of_a_token_file(corpus, caplog, monkeypatch):
-    sealed = atomic_files.seal
+    sealed = checksums.seal
 
     def seal(folder: Path, *rest) -> None:
         (folder / ".DS_Store").write_text("stray")
         sealed(folder, *rest)
 
-    monkeypatch.setattr(atomic_files, "seal", seal)
+    monkeypatch.setattr(checksums, "seal", seal)
     task = build(corpus)
     (token_file(task).folder / ".DS_Store").unlink()
     task.prepare()

@@ -100,7 +100,8 @@ def test_without_a_gain_there_is_no_half_dose():
     table = measured({"attn": 0.5}, gain=-0.01)
     fit = half_dose(table).loc[0]
     assert fit[["half_dose", "low", "high", "slope"]].isna().all()
-    assert fit["problem"] == "no gain to halve: the mean gain of the undamaged transfer is -0.01"
+    assert fit["problem"] == "no gain to halve"
+    assert fit["detail"] == "the mean gain of the undamaged transfer is -0.01"
     assert (fit["unbounded"], fit["n"]) == (1, 8)
 
 

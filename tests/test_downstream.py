@@ -5,7 +5,8 @@ from hypothesis import given, settings
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from tests.checks import check_against_oracle, check_layout, rows_of
+from procpre_interp.data.checks import check_batch
+from tests.checks import check_against_oracle, rows_of
 
 moderate = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**63)
@@ -17,7 +18,7 @@ def test_haystack_is_the_oracles(pairs, seed):
     config = dict(zip(("min_pairs", "max_pairs"), pairs))
     task = TASKS.build("haystack", **config)
     batch = task.batch(40, generator=stream(seed, "oracle"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     check_against_oracle(batch, task, **config)
 
 
@@ -28,7 +29,7 @@ def test_arithmetic_is_the_oracles(name, most, data, mask, seed):
     config = {"digits": data.draw(st.integers(1, most)), "mask": mask}
     task = TASKS.build(name, **config)
     batch = task.batch(40, generator=stream(seed, "oracle"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     check_against_oracle(batch, task, **config)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -148,27 +149,31 @@ def test_a_worker_reports_that_a_damaged_run_starts_over(tmp_path):
     with pytest.raises(Interrupted):
         execute(PHASE1, store, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 5)
     (tmp_path / "partial" / PHASE1.run_id / "resume.safetensors").write_bytes(b"nonsense")
+    started, note, *_ = worker_events(tmp_path)
+    assert (started.kind, note.kind) == ("started", "note")
+    assert note.run == PHASE1.run_id
+    assert "the run starts over" in str(note.problem)
+
+
+def worker_events(folder: Path) -> list[Event]:
+    """What a worker sends of one run, executed here."""
     ours, theirs = multiprocessing.Pipe()
-    engine._execute(PHASE1.run_id, PHASE1, tmp_path, theirs)
+    engine._execute(PHASE1.run_id, PHASE1, folder, theirs)
     theirs.close()
-    events = [ours.recv()]
-    while ours.poll():
-        events.append(ours.recv())
-        if events[-1].kind == "note":
-            break
+    events: list[Event] = []
+    with suppress(EOFError):
+        while True:
+            events.append(ours.recv())
     ours.close()
-    assert [event.kind for event in events] == ["started", "note"]
-    assert events[-1].run == PHASE1.run_id
-    assert "the run starts over" in str(events[-1].problem)
+    return events
 
 
 def test_a_resumed_run_says_its_saved_steps_when_it_starts(tmp_path):
     store = RunStore(tmp_path)
     with pytest.raises(Interrupted):
         execute(PHASE1, store, should_stop=lambda: True)
-    events: list[Event] = []
-    assert execute_all(by_id(PHASE1), store, workers=1, on_event=events.append) == {}
-    assert (events[0].kind, events[0].step, events[0].steps) == ("started", 1, 12)
+    started, *_ = worker_events(tmp_path)
+    assert (started.kind, started.step, started.steps) == ("started", 1, 12)
 
 
 SCRIPT = """

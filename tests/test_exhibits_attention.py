@@ -7,6 +7,7 @@ import torch
 from procpre_interp.data import TASKS
 from procpre_interp.model import ModelConfig
 from procpre_interp.pipeline.execute import load_model, load_task
+from procpre_interp.pipeline.lineage import moments
 from procpre_interp.probe import attention_scores
 from procpre_interp.probe.targets import targets_of
 from procpre_interp.store.store import RunStore
@@ -49,17 +50,17 @@ def test_a_pattern_names_its_tokens_and_sums_to_one():
 
 def test_moments_go_through_both_phases():
     run = STORE.open("f00f71212a994232")
-    labels = [each.label for each in attention.moments(run, STORE)]
+    labels = [each.label for each in moments(run, STORE)]
     phase1 = [f"phase 1, step {step}" for step in ("0", "488", "4,256", "20,000")]
     assert labels == phase1 + [f"phase 2, step {step}" for step in ("0", "595", "1,157", "5,000")]
     parent = STORE.open("9643c1a212deed14")
-    assert [each.label for each in attention.moments(parent, STORE)] == phase1
+    assert [each.label for each in moments(parent, STORE)] == phase1
 
 
 def test_the_transplanted_model_stands_in_for_a_step_0_that_was_not_kept(monkeypatch):
     run = STORE.open("f00f71212a994232", verify=False)
     del run.manifest["weights/step_00000000.safetensors"]
-    found = attention.moments(run, STORE)
+    found = moments(run, STORE)
     assert [each.label for each in found[3:6]] == ["phase 1, step 20,000", "transplanted", "phase 2, step 595"]
     assert found[4].step is None
 

@@ -7,15 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.judged import StoredClaim
+from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.about import About
 from procpre_interp.views.exhibits import cheaper
+from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Results
+from tests.judged import contrast_result, stored_claim
 from tests.results import NAN
 
 CONDITIONS = {"none": 0.1, "recipe": 0.5, "worse": 0.05, "intact": 0.9}
 
 
-def judged(*, entropies: bool = True, weights: dict | None = None, **more) -> dict:
+def judged(*, entropies: bool = True, weights: dict | None = None, **more) -> StoredClaim:
     rows = []
     for seed in range(1000, 1006):
         for name, accuracy in CONDITIONS.items():
@@ -27,9 +33,8 @@ def judged(*, entropies: bool = True, weights: dict | None = None, **more) -> di
             if entropies and name != "worse":
                 row |= {"entropy_start": 0.99 if name == "none" else 0.9, "entropy_relative": accuracy / 2}
             rows.append(row)
-    contrast = {"weights": weights or {"recipe": 1, "intact": -1}, "margin": 0.2}
-    about = {"name": "closed_form_initialisation", "claim": "A claim.", "verdict": "undecided", "source": "store"}
-    return about | {"contrasts": [contrast], "seeds": [1000], "cells": pd.DataFrame(rows)} | more
+    first = contrast_result(weights=weights or {"recipe": 1, "intact": -1})
+    return stored_claim(pd.DataFrame(rows), contrasts=(first,), **more)
 
 
 def test_shares_are_of_the_transfers_gain():
@@ -46,16 +51,16 @@ def test_shares_are_of_the_transfers_gain():
     assert {shape.x0 for shape in exhibit.figure.layout.shapes} == {0.0, 100.0}
     # Replicates without the transfer have no share of its gain, and no dot.
     claim = judged()
-    cells = claim["cells"].query("not (condition == 'intact' and replicate == 1005)")
-    assert len(cheaper.shares({**claim, "cells": cells}).figure.data[0].x) == 10
+    cells = claim.cells.query("not (condition == 'intact' and replicate == 1005)")
+    assert len(cheaper.shares(dataclasses.replace(claim, cells=cells)).figure.data[0].x) == 10
 
 
 def test_a_stored_table_has_shares_of_any_of_its_transfers():
-    table = judged()["cells"]
+    table = judged().cells
     found = Results(
         name="mine",
         table=table,
-        about={"title": "Mine"},
+        about=About(title="Mine"),
         summary=summarise_conditions(table),
         histories=pd.DataFrame(),
         problems=(),
@@ -72,7 +77,7 @@ def test_the_answer_is_of_the_claims_own_recipe():
     assert cheaper.answer(judged()).text.startswith("The recipe: 50 % [")
     assert "n = 6. The claim is undecided." in cheaper.answer(judged()).text
     assert not cheaper.answer(judged()).decided
-    assert cheaper.answer(judged(verdict="refuted")).decided
+    assert cheaper.answer(judged(verdict=Verdict.REFUTED)).decided
     assert cheaper.answer(judged(weights={"intact": 1, "none": -1})).text == "The claim is undecided."
 
 
@@ -101,8 +106,9 @@ def test_a_claim_without_measured_attention_says_so():
 def test_what_was_measured_and_not_run_is_no_run():
     claim = judged()
     extra = {"condition": "transplanted", "label": "x", "replicate": 1000, "status": "finished", "observed": True}
-    claim["cells"] = pd.concat([claim["cells"], pd.DataFrame([extra])], ignore_index=True)
-    assert "transplanted" not in set(cheaper.shares(claim).table["condition"])
+    cells = pd.concat([claim.cells, pd.DataFrame([extra])], ignore_index=True)
+    shown = cheaper.shares(dataclasses.replace(claim, cells=cells)).table
+    assert "transplanted" not in set(shown["condition"])
 
 
 def test_the_search_shows_every_recipe(tmp_path):
@@ -117,14 +123,16 @@ def test_the_search_shows_every_recipe(tmp_path):
     }
     path = tmp_path / "search.json"
     path.write_text(json.dumps(found))
-    exhibit = cheaper.search(cheaper.load_search(path))
+    read = cheaper.load_search(path)
+    assert read is not None
+    exhibit = cheaper.search(read)
     assert exhibit.table["recipe"].tolist() == ["x", "y", "z"]
     assert exhibit.table["best"].tolist() == [True, True, False]
     dots, best = exhibit.figure.data
     assert list(dots.text) == ["x", "y", "z"]
     assert list(best.x) == [20.0, 50.0]
     assert exhibit.title == "Which recipe does the search find? Y"
-    said = cheaper.search_answer(found).text
+    said = cheaper.search_answer(read).text
     assert said.startswith("Of 3 recipes the search found y, with a mean validation accuracy of 50.0 % over training.")
     assert list(best.y) == ["start", "round 1"]
     assert "tuning seeds 0, 1" in exhibit.figure.layout.title.subtitle.text
@@ -135,8 +143,13 @@ def test_the_search_shows_every_recipe(tmp_path):
 
 
 def test_what_comes_with_the_package():
-    claims = cheaper.cheaper_claims()
-    assert list(claims) == list(cheaper.CLAIMS)
+    claims = cheaper.cheaper_claims(load_claims()[0])
+    assert list(claims) == [
+        "closed_form_initialisation",
+        "init_plus_entropy_replicates",
+        "needed_only_early",
+        "sharpness_is_not_enough",
+    ]
     for claim in claims.values():
         assert "%" in cheaper.answer(claim).text
         table = cheaper.shares(claim).table
@@ -147,4 +160,4 @@ def test_what_comes_with_the_package():
         assert (cheaper.entropy_and_breakthrough(claims[name]).table["n"] == 10).all()
     search = cheaper.load_search()
     assert search is not None
-    assert search["search"]["name"] in set(cheaper.search(search).table["recipe"])
+    assert recipe_name(search.search.best) in set(cheaper.search(search).table["recipe"])

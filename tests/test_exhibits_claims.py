@@ -1,13 +1,16 @@
 """Claims as exhibits: the bundled ones, and stores with damaged, quick and newer ones."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
 from procpre_interp.claims.files import find_claims, table_name, write_claim
-from procpre_interp.claims.measures import MEASURES
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import contrast_estimate, describe_evidence, predicted, why
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import Answer
@@ -19,8 +22,9 @@ def bundled() -> dict:
     return find_claims(None, exhibits.FOLDER)[0]
 
 
-def stored(claim: dict, **changes) -> dict:
-    return {key: value for key, value in claim.items() if key not in ("cells", "source")} | changes
+def stored(claim: StoredClaim, **changes) -> dict:
+    """What its file holds, with changes."""
+    return claim_to_json(claim) | changes
 
 
 def test_the_bundled_claims_can_all_be_shown(bundled):
@@ -28,45 +32,46 @@ def test_the_bundled_claims_can_all_be_shown(bundled):
     assert problems == []
     assert len(found) >= 10
     for claim in found.values():
-        assert len(exhibits.contrasts(claim).table) == len(claim["contrasts"])
-        assert {row["measure"] for row in claim["contrasts"]} <= {*MEASURES}
+        assert len(exhibits.contrasts(claim).table) == len(claim.contrasts)
+        assert all(row.about.level or row.about.unit or row.measure == "share" for row in claim.contrasts)
 
 
 def test_the_values_behind_a_contrast_average_to_its_estimate(bundled):
     for claim in bundled.values():
-        for row in claim["contrasts"]:
-            if row["n"]:
-                values = exhibits.replicates(claim, row["contrast"]).table["value"]
-                assert len(values) == row["n"], (claim["name"], row["contrast"])
-                assert np.mean(values) == pytest.approx(row["estimate"], abs=1e-4)
+        for row in claim.contrasts:
+            if row.n:
+                values = exhibits.replicates(claim, row.contrast).table["value"]
+                assert len(values) == row.n, (claim.name, row.contrast)
+                assert np.mean(values) == pytest.approx(row.estimate, abs=1e-4)
 
 
 def test_formulas_and_weights_say_the_same(bundled):
     for claim in bundled.values():
-        for row in claim["contrasts"]:
-            assert all(name in row["formula"] for name in row["weights"])
+        for row in claim.contrasts:
+            assert all(name in row.formula for name in row.weights)
 
 
 def test_what_was_measured_has_no_survival(bundled):
     overlap = bundled["circuits_are_reused"]
-    assert not exhibits.was_trained(overlap, overlap["contrasts"][0]["contrast"])
+    assert not exhibits.was_trained(overlap, overlap.primary.contrast)
     with pytest.raises(ValueError, match="measured, not trained"):
-        exhibits.survival(overlap, overlap["contrasts"][0]["contrast"])
+        exhibits.survival(overlap, overlap.primary.contrast)
     recall = bundled["dyck_teaches_recall"]
-    table = exhibits.survival(recall, recall["contrasts"][0]["contrast"]).table
+    table = exhibits.survival(recall, recall.primary.contrast).table
     assert set(table["condition"]) == {"full", "none"}
 
 
 def test_the_store_stands_before_the_package_and_smoke_tests_beside_both(bundled, tmp_path):
     store, claim = RunStore(tmp_path), bundled["dyck_teaches_recall"]
-    write_claim(store, stored(claim, verdict="refuted"), claim["cells"])
-    write_claim(store, stored(claim, quick=True), claim["cells"])
-    assert table_name(stored(claim, quick=True)) == "quick-claim-dyck_teaches_recall"
+    smoke = dataclasses.replace(claim, quick=True)
+    write_claim(store, dataclasses.replace(claim, verdict=Verdict.REFUTED), claim.cells)
+    write_claim(store, smoke, claim.cells)
+    assert table_name(smoke) == "quick-claim-dyck_teaches_recall"
     found, problems = exhibits.load_claims(store)
     assert problems == []
-    assert (found["dyck_teaches_recall"]["source"], found["dyck_teaches_recall"]["verdict"]) == ("store", "refuted")
-    assert found["quick-dyck_teaches_recall"]["quick"]
-    assert found["parts_combine"]["source"] == "bundled"
+    assert (found["dyck_teaches_recall"].source, found["dyck_teaches_recall"].verdict) == ("store", "refuted")
+    assert found["quick-dyck_teaches_recall"].quick
+    assert found["parts_combine"].source == "bundled"
     overview = exhibits.overview(found).set_index("Name")
     assert overview.loc["quick-dyck_teaches_recall", "Verdict"].endswith("(quick)")
     assert exhibits.command("quick-dyck_teaches_recall") == "procpre-interp claims dyck_teaches_recall --run --quick"
@@ -74,7 +79,7 @@ def test_the_store_stands_before_the_package_and_smoke_tests_beside_both(bundled
 
 def test_damaged_files_are_named_and_the_others_are_there(bundled, tmp_path):
     store, claim = RunStore(tmp_path / "store"), bundled["dyck_teaches_recall"]
-    write_claim(store, stored(claim), claim["cells"])
+    write_claim(store, claim, claim.cells)
     (tmp_path / "store" / "tables" / "claim-dyck_teaches_recall.parquet").write_bytes(b"no")
     folder = tmp_path / "claims"
     folder.mkdir()
@@ -88,48 +93,53 @@ def test_damaged_files_are_named_and_the_others_are_there(bundled, tmp_path):
         "quick": {"quick": "no"},
     }.items():
         (folder / f"{name}.json").write_text(json.dumps(stored(claim, **change)))
-        (folder / f"{name}.csv").write_text(claim["cells"].to_csv(index=False))
+        (folder / f"{name}.csv").write_text(claim.cells.to_csv(index=False))
     for name, change in {
         "estimate": {"estimate": "1"},
         "predicted": {"predicted": "over"},
         "weights": {"weights": {}},
     }.items():
-        rows = [row | change for row in claim["contrasts"]]
+        rows = [row | change for row in stored(claim)["contrasts"]]
         (folder / f"{name}.json").write_text(json.dumps(stored(claim, contrasts=rows)))
-        (folder / f"{name}.csv").write_text(claim["cells"].to_csv(index=False))
+        (folder / f"{name}.csv").write_text(claim.cells.to_csv(index=False))
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "alone.json").write_text(json.dumps(stored(claim)))
     lacks = stored(claim)
     lacks["contrasts"] = [{"contrast": "x"}]
     (folder / "lacks.json").write_text(json.dumps(lacks))
-    (folder / "lacks.csv").write_text(claim["cells"].to_csv(index=False))
+    (folder / "lacks.csv").write_text(claim.cells.to_csv(index=False))
     found, problems = exhibits.load_claims(store, folder)
     assert found == {}
     named = ["empty", "list", "verdict", "seeds", "quick", "estimate", "predicted", "weights", "deep", "alone", "lacks"]
     assert len(problems) == len(named) + 1
     for name in [*(f"{each}.json" for each in named), "claim-dyck_teaches_recall"]:
-        assert len([problem for problem in problems if f"{name} cannot be read" in problem]) == 1, name
+        assert len([problem for problem in problems if f"{name} cannot be read" in problem.problem]) == 1, name
     (folder / "parts_combine.json").write_text(json.dumps(stored(bundled["parts_combine"])))
-    (folder / "parts_combine.csv").write_text(bundled["parts_combine"]["cells"].to_csv(index=False))
+    (folder / "parts_combine.csv").write_text(bundled["parts_combine"].cells.to_csv(index=False))
     assert list(exhibits.load_claims(store, folder)[0]) == ["parts_combine"]
 
 
 def test_mistakes(bundled):
     with pytest.raises(ValueError, match="unknown contrast"):
         exhibits.replicates(bundled["parts_combine"], "nonsense")
-    old = stored(bundled["parts_combine"], cells=bundled["parts_combine"]["cells"])
-    old["contrasts"] = [{key: value for key, value in row.items() if key != "weights"} for row in old["contrasts"]]
+    claim = bundled["parts_combine"]
+    fields = stored(claim)
+    fields["contrasts"] = [
+        {key: value for key, value in row.items() if key != "weights"} for row in fields["contrasts"]
+    ]
+    old = dataclasses.replace(claim, contrasts=claim_from_json(fields).contrasts)
     with pytest.raises(ValueError, match="judge it again"):
-        exhibits.replicates(old, old["contrasts"][0]["contrast"])
-    assert not exhibits.was_trained(old, old["contrasts"][0]["contrast"])
-    failed = {**bundled["parts_combine"], "cells": bundled["parts_combine"]["cells"].assign(status="failed")}
-    assert "No replicate" in exhibits.why_no_replicates(failed, failed["contrasts"][0]["contrast"])
+        exhibits.replicates(old, old.primary.contrast)
+    assert not exhibits.was_trained(old, old.primary.contrast)
+    failed = dataclasses.replace(claim, cells=claim.cells.assign(status="failed"))
+    assert "No replicate" in exhibits.why_no_replicates(failed, failed.primary.contrast)
 
 
 def test_smoke_tests_do_not_count_as_verdicts(bundled):
     few = {name: bundled[name] for name in ("parts_combine", "dyck_teaches_recall")}
     assert exhibits.answer(few) == Answer("Of 2 claims: 1 refuted, 1 undecided.", decided=True)
-    quick = {"quick-parts_combine": {**bundled["parts_combine"], "verdict": "undecided", "quick": True}}
+    smoke = dataclasses.replace(bundled["parts_combine"], verdict=Verdict.UNDECIDED, quick=True)
+    quick = {"quick-parts_combine": smoke}
     assert exhibits.answer(few | quick).text.startswith("Of 2 claims: 1 refuted, 1 undecided. Smoke tests")
     assert exhibits.answer(quick) == Answer("Smoke tests, which are no evidence: 1.", decided=False)
     assert exhibits.cannot_say(quick["quick-parts_combine"]).startswith("A smoke test says")
@@ -144,21 +154,21 @@ def test_what_a_verdict_cannot_say_has_its_n_and_task(bundled):
 
 def test_the_contrast_in_words(bundled):
     claim = bundled["attention_carries_the_gain"]
-    undecided = claim["contrasts"][1]
-    said = exhibits.describe_contrast(claim, undecided["contrast"])
-    assert said == f"{undecided['contrast']} = {undecided['formula']}\nUndecided: {undecided['reason']}"
-    assert exhibits.rows_of(claim)["Why"].tolist()[1] == undecided["reason"]
+    undecided = claim.contrasts[1]
+    said = exhibits.describe_contrast(claim, undecided.contrast)
+    assert said == f"{undecided.contrast} = {undecided.formula}\nUndecided: {undecided.reason}"
+    assert exhibits.rows_of(claim)["Why"].tolist()[1] == undecided.reason
 
 
 def test_titles_say_the_verdict_and_assert_nothing_that_is_open(bundled):
     for claim in bundled.values():
         exhibit = exhibits.contrasts(claim)
-        assert exhibit.title == f"Claim: {claim['claim'].rstrip('.')} - {claim['verdict']}"
-        for row in claim["contrasts"]:
-            if row["n"]:
-                verdict = row["verdict"] or "not predicted"
-                assert exhibits.replicates(claim, row["contrast"]).title.endswith(f"? {verdict.capitalize()}")
-    quick = exhibits.contrasts({**bundled["parts_combine"], "quick": True})
+        assert exhibit.title == f"Claim: {claim.claim.rstrip('.')} - {claim.verdict}"
+        for row in claim.contrasts:
+            if row.n:
+                verdict = row.verdict or "not predicted"
+                assert exhibits.replicates(claim, row.contrast).title.endswith(f"? {verdict.capitalize()}")
+    quick = exhibits.contrasts(dataclasses.replace(bundled["parts_combine"], quick=True))
     assert quick.title.endswith(" - a smoke test, no evidence")
 
 
@@ -168,44 +178,45 @@ def test_figures_tables_and_sentences_of_a_claim_have_one_unit(bundled):
         table, figure = exhibits.rows_of(claim), exhibits.contrasts(claim).figure
         drawn = np.concatenate([np.asarray(trace.x, float) for trace in figure.data if trace.mode == "markers"])
         axes = " ".join(axis.title.text.replace("<br>", " ") for axis in figure.select_xaxes())
-        for row, estimate, reason in zip(claim["contrasts"], table["Estimate"], table["Why"]):
-            about = MEASURES[row["measure"]]
+        for row, estimate, reason in zip(claim.contrasts, table["Estimate"], table["Why"]):
+            about = row.about
             assert estimate == contrast_estimate(row)
             assert about.axis in axes
-            if row["n"]:
-                assert np.isclose(drawn, about.scale * row["estimate"]).any()
-                assert estimate.startswith(f"{about.scale * row['estimate']:+{about.form}}")
-            assert reason == why(row, quick=claim["quick"])
+            if row.n:
+                assert np.isclose(drawn, about.scale * row.estimate).any()
+                assert estimate.startswith(f"{about.scale * row.estimate:+{about.form}}")
+            assert reason == why(row, quick=claim.quick)
             if about.unit == "points":
                 assert estimate.endswith(" points")
-                assert f"{row['margin']:+.3g}" not in reason  # the share that the stored reason has
+                assert f"{row.margin:+.3g}" not in reason  # the share that the stored reason has
             if "wholly" in reason or "crosses" in reason:
                 assert predicted(row) in reason
 
 
 def test_a_reason_that_is_no_margin_stays_as_it_was_stored(bundled):
     claim = bundled["attention_carries_the_gain"]
-    first, few = claim["contrasts"][0], claim["contrasts"][1]
+    first, few = claim.contrasts[0], claim.contrasts[1]
     assert why(first) == "the 95 % interval lies wholly above +21.4 points"
     assert "n = 6 can give no" in why(few)
-    missing = few | {"missing": "5 of 6 planned replicates are complete", "reason": "5 of 6 planned"}
-    assert why(missing | {"low": 0.1, "high": 0.3, "smallest_p": 0.01}) == "5 of 6 planned"
-    crossing = few | {"low": 0.1, "high": 0.3, "smallest_p": 0.01, "missing": ""}
+    tested = dataclasses.replace(few, low=0.1, high=0.3, smallest_p=0.01)
+    missing = dataclasses.replace(tested, missing="5 of 6 planned replicates are complete", reason="5 of 6 planned")
+    assert why(missing) == "5 of 6 planned"
+    crossing = dataclasses.replace(tested, missing="")
     assert why(crossing) == "the 95 % interval crosses the margin (predicted: above +21.4 points)"
-    beside = crossing | {"low": 0.25, "p": 0.0625}
+    beside = dataclasses.replace(crossing, low=0.25, p=0.0625)
     assert (
         why(beside)
         == "p = 0.0625 is above 0.05, though the 95 % interval does not cross the margin (above +21.4 points)"
     )
-    assert why(beside | {"p": 0.03, "reason": "adjusted p = 0.1"}) == "adjusted p = 0.1"
-    assert why(crossing | {"reason": "quick: a smoke test"}, quick=True) == "quick: a smoke test"
+    assert why(dataclasses.replace(beside, p=0.03, reason="adjusted p = 0.1")) == "adjusted p = 0.1"
+    assert why(dataclasses.replace(crossing, reason="quick: a smoke test"), quick=True) == "quick: a smoke test"
 
 
 def test_what_a_claim_rests_on_reads_as_a_sentence(bundled):
     said = describe_evidence(bundled["attention_carries_the_gain"])
     assert "A study of this size finds a difference of 7.4 points from the margin with a probability of 80 %." in said
     assert "With n = 10, an outcome that occurs in up to 26 % of replicates can go unseen." in said
-    assert bundled["attention_carries_the_gain"]["claim"] not in said  # it is the heading above
+    assert bundled["attention_carries_the_gain"].claim not in said  # it is the heading above
 
 
 def test_the_list_of_claims_begins_with_the_sentence(bundled):

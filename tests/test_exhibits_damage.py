@@ -7,11 +7,17 @@ import pytest
 
 from procpre_interp.ablate import ABLATIONS
 from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.about import About
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import damage
+from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Results, load_results
 from tests.explorer import DEMO
+from tests.judged import contrast_result, stored_claim
+
+NOISED = ["condition", "component", "noise_std"]
 
 
 def cells(accuracies: dict[str, float], replicates: int = 4) -> pd.DataFrame:
@@ -22,19 +28,16 @@ def cells(accuracies: dict[str, float], replicates: int = 4) -> pd.DataFrame:
         for seed in range(1000, 1000 + replicates)
     ]
     table = pd.DataFrame(rows)
-    return table.assign(breakthrough_step=float("nan"), phase1_run="", loss_nats=1.0)
+    return table.assign(breakthrough_step=float("nan"), phase1_run=[()] * len(table), loss_nats=1.0)
 
 
-def judged(accuracies: dict[str, float], name: str, **more) -> dict:
-    contrast = {"contrast": "shuffled over none", "measure": "accuracy", "predicted": "within", "margin": 0.214}
-    contrast |= {"estimate": 0.05, "low": -0.1, "high": 0.3, "n": 4, "verdict": "undecided", "smallest_p": 0.01}
-    about = {"claim": "A claim.", "contrasts": [contrast], "source": "store", "seeds": [0, 1], "name": name}
-    about |= {"verdict": "undecided", "quick": False, "margin": "21.4 points."}
-    return about | {"cells": cells(accuracies)} | more
+def judged(accuracies: dict[str, float], **more) -> StoredClaim:
+    first = contrast_result(contrast="shuffled over none", predicted="within", margin=0.214, n=4)
+    return stored_claim(cells(accuracies), contrasts=(first,), page=damage.PAGE, **more)
 
 
 def test_the_ladder_shows_gains_over_none():
-    claim = judged({"none": 0.1, "shuffle": 0.15, "intact": 0.9}, damage.CONTROLS)
+    claim = judged({"none": 0.1, "shuffle": 0.15, "intact": 0.9})
     exhibit = damage.controls(claim)
     assert exhibit.table.set_index("condition")["estimate"].to_dict() == pytest.approx({"shuffle": 0.05, "intact": 0.8})
     dots, means, *references = exhibit.figure.data
@@ -54,7 +57,7 @@ def test_a_sweep_with_damage_has_the_same_ladder():
     found = Results(
         name="sweep",
         table=table,
-        about={"title": "Noise"},
+        about=About(title="Noise"),
         summary=summarise_conditions(table),
         histories=pd.DataFrame(),
         problems=(),
@@ -70,26 +73,27 @@ def test_a_sweep_with_damage_has_the_same_ladder():
 
 def test_noise_has_its_half_dose_where_half_of_the_gain_is_left():
     curve = {f"attn noise {dose:g}": 0.1 + 0.8 / (1 + (dose / 0.6) ** 4) for dose in (0.25, 0.5, 1, 2)}
-    exhibit = damage.noise(judged({"none": 0.1, "intact": 0.9} | curve, damage.NOISE))
+    noised = pd.DataFrame([(name, "attention", float(name.rpartition(" ")[2])) for name in curve], columns=NOISED)
+    exhibit = damage.noise(judged({"none": 0.1, "intact": 0.9} | curve, tables={"noised": noised}))
+    assert set(exhibit.table["component"]) == {"attention"}
     assert exhibit.table["noise_std"].tolist() == [0.0, 0.25, 0.5, 1.0, 2.0]
     names = [trace.name for trace in exhibit.figure.data if trace.name]
     assert any("half dose 0.6" in name for name in names)
 
 
 def test_what_comes_with_the_package():
-    claims = damage.damage_claims()
-    assert list(claims) == [damage.CONTROLS, damage.NOISE]
-    assert damage.origin(claims[damage.NOISE]).startswith("From results that come with the package")
-    assert set(damage.noise(claims[damage.NOISE]).table["component"]) == {"attention + LN", "attention", "LN"}
-    assert set(damage.noise_on_finished(claims[damage.NOISE]).table["component"]) == {"finished model"}
+    known, _ = load_claims()
+    (noised,), (controls,) = damage.noise_claims(known).values(), damage.damage_claims(known).values()
+    assert (controls.name, noised.name) == ("shuffling_weights_destroys_it", "noise_dose_response")
+    assert damage.origin(noised).startswith("From results that come with the package")
+    assert set(damage.noise(noised).table["component"]) == {"attention + LN", "attention", "LN"}
+    assert set(damage.noise_on_finished(noised).table["component"]) == {"finished model"}
     # The claim file says what each control keeps, as the controls themselves do, so that a page needs no torch for it.
-    said = claims[damage.CONTROLS]["controls"]
-    assert {name: (each["keeps"], each["destroys"]) for name, each in said.items()} == {
-        name: (ABLATIONS[name].keeps, ABLATIONS[name].destroys) for name in said
-    }
-    assert damage.kept(claims[damage.CONTROLS])["Control"].tolist()[:2] == ["layer norms only", "norms only"]
-    assert damage.kept(judged({"none": 0.1}, damage.CONTROLS)).empty
-    rungs = damage.controls(claims[damage.CONTROLS]).table["condition"].tolist()
+    said = controls.tables["controls"].itertuples(index=False, name=None)
+    assert all((ABLATIONS[name].keeps, ABLATIONS[name].destroys) == tuple(rest) for name, *rest in said)
+    assert damage.kept(controls)["Control"].tolist()[:2] == ["layer norms only", "norms only"]
+    assert damage.kept(judged({"none": 0.1})).empty
+    rungs = damage.controls(controls).table["condition"].tolist()
     assert "shuffle_within_layers" in rungs
     assert "none" not in rungs
 
@@ -106,7 +110,7 @@ def test_diagnosis_is_of_the_runs_of_the_table():
         assert any(line.startswith(f"{part}: ") for line in explain_signatures(findings["signature"])), part
     assert all("baseline accuracy" in numbers and " %" in numbers for numbers in findings["numbers"].head(1))
     assert not findings["numbers"].str.contains("baseline_|mean_gain|_step").to_numpy().any()
-    assert set(findings["run"]) == set(results.table.loc[results.table["phase1_run"] != "", "run"])
+    assert set(findings["run"]) == set(results.table.loc[results.table["phase1_run"].map(bool), "run"])
     mlp = findings.loc[findings["label"] == "Dyck, MLP + LN"]
     assert set(mlp["replicate"]) == set(results.table["replicate"])
     assert set(mlp["signature"]) == {"no gain"}
@@ -114,8 +118,10 @@ def test_diagnosis_is_of_the_runs_of_the_table():
 
 def test_mistakes():
     with pytest.raises(ValueError, match="no condition 'none'"):
-        damage.controls(judged({"intact": 0.9}, damage.CONTROLS))
+        damage.controls(judged({"intact": 0.9}))
     with pytest.raises(ValueError, match="no dose-response"):
-        damage.noise(judged({"none": 0.1, "intact": 0.9}, damage.NOISE))
+        damage.noise(judged({"none": 0.1, "intact": 0.9}, tables={"noised": pd.DataFrame(columns=NOISED)}))
+    with pytest.raises(ValueError, match="does not say which conditions have noise"):
+        damage.noise(judged({"none": 0.1, "intact": 0.9}))
     with pytest.raises(ValueError, match="no noise on finished models"):
-        damage.noise_on_finished(judged({"none": 0.1}, damage.NOISE))
+        damage.noise_on_finished(judged({"none": 0.1}))

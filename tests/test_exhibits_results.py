@@ -140,5 +140,5 @@ def test_the_demo_is_small_and_whole():
         demo.open(run)  # every file's content is compared with the manifest
     results = load_results(demo)
     assert results.problems == ()
-    assert "first 5 of 6" in results.about["demo"]
+    assert "first 5 of 6" in results.about.demo
     assert (results.summary["n"] == 5).all()

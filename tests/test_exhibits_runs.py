@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 
 from procpre_interp.store.differences import config_differences
-from procpre_interp.store.run import saved_state
+from procpre_interp.store.partial_run import saved_state
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.state import TrainState, write_state
+from procpre_interp.views.exhibits import run_details, run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 from tests.explorer import DEMO
 from tests.results import fill
@@ -46,12 +47,12 @@ def test_the_diff_has_only_what_differs():
 
 def test_ancestry_and_children():
     run = STORE.open("f00f71212a994232", verify=False)
-    found, problems = exhibits.ancestry([run], STORE)
+    found, problems = run_details.ancestry([run], STORE)
     assert ([each.id for each in found], problems) == (["f00f71212a994232", "9643c1a212deed14"], [])
     assert "f00f71212a994232" in exhibits.children(LIST, "9643c1a212deed14", STORE)
     orphan = next(run for run in LIST["run"] if run != "f00f71212a994232" and LIST.set_index("run")["parents"][run])
     if orphan:
-        _, problems = exhibits.ancestry([STORE.open(orphan, verify=False)], STORE)
+        _, problems = run_details.ancestry([STORE.open(orphan, verify=False)], STORE)
         assert all("no run" in problem for problem in problems)
 
 
@@ -63,13 +64,13 @@ def test_what_is_wrong_is_a_line(tmp_path):
     with store.claim("going0n") as partial:
         assert partial is not None
         partial.write_config("task: {name: set}\ntrain: {steps: 70}\n")
-        lines = dict(exhibits.troubles(store.query(), store))
-        (writing,) = exhibits.being_written(store.query(), store)
+        lines = dict(run_progress.troubles(store.query(), store))
+        (writing,) = run_progress.being_written(store.query(), store)
     assert (writing.run, writing.saved, writing.steps, writing.share) == ("going0n", 0, 70, 0.0)
     assert list(lines) == ["1 run is damaged and not used", "1 run is being written"]
     row = lines["1 run is being written"].iloc[0]
     assert (row["run"], row["task"], row["of steps"]) == ("going0n", "set", 70)
-    again = dict(exhibits.troubles(store.query(), store))
+    again = dict(run_progress.troubles(store.query(), store))
     assert any("interrupted" in line for line in again)
 
 
@@ -90,7 +91,7 @@ def test_runs_with_weights_begin_with_those_worth_looking_into():
 
 
 def test_numbers_are_text():
-    table = exhibits.numbers([STORE.open("f00f71212a994232", verify=False)]).set_index("field")["f00f71212a994232"]
+    table = run_details.numbers([STORE.open("f00f71212a994232", verify=False)]).set_index("field")["f00f71212a994232"]
     assert table["accuracy"] == "94.4%"
     assert table["steps"] == "5,000"
     assert table["seed"] == "1001"
@@ -125,15 +126,15 @@ def test_what_a_run_being_written_has_saved_is_read_without_its_weights(tmp_path
         assert partial is not None
         partial.write_config("task: {name: set}\ntrain: {steps: 20}\n")
         assert saved_state(partial.folder) is None
-        (writing,) = exhibits.being_written(store.query(), store)
+        (writing,) = run_progress.being_written(store.query(), store)
         assert (writing.seconds_left, writing.curve) == (None, None)
         write_state(partial.resume_path, TrainState(step=5, seconds=4.0, history=rows), {})
-        (writing,) = exhibits.being_written(store.query(), store)
+        (writing,) = run_progress.being_written(store.query(), store)
         assert (writing.saved, writing.share, writing.seconds_left) == (5, 0.25, 12.0)
         assert writing.curve is not None
         assert writing.curve.table["loss_nats"].tolist() == [2.5]
         write_state(partial.resume_path, TrainState(step=0, history=[]), {})
-        (writing,) = exhibits.being_written(store.query(), store)
+        (writing,) = run_progress.being_written(store.query(), store)
         assert (writing.seconds_left, writing.curve) == (None, None)
         for nonsense in ([1], "x", [{"step": "soon"}]):
             header = json.dumps({"__metadata__": {"state": json.dumps({"step": 7, "history": nonsense})}}).encode()
@@ -147,19 +148,19 @@ def test_an_estimate_is_the_speed_of_the_newest_run_like_it(tmp_path):
     fill(store, replicates=1)  # 4,000 steps of the default 1,000 sequences in 25 seconds
     runs = store.query()
     asked = {"task": "haystack", "steps": 400, "batch_size": 500, "n_layers": 2, "d_model": 16}
-    found = exhibits.estimate(runs, store, **asked)
+    found = run_progress.estimate(runs, store, **asked)
     assert found is not None
     assert found.seconds == pytest.approx(1.25)
     assert found.run == runs["run"].iloc[0]
     for other in ({"task": "sort"}, {"n_layers": 3}, {"d_model": 32}):
-        assert exhibits.estimate(runs, store, **(asked | other)) is None
-    assert exhibits.estimate(RunStore(tmp_path / "none").query(), store, **asked) is None
-    assert TrainConfig().batch_size == exhibits.DEFAULT_BATCH
+        assert run_progress.estimate(runs, store, **(asked | other)) is None
+    assert run_progress.estimate(RunStore(tmp_path / "none").query(), store, **asked) is None
+    assert TrainConfig().batch_size == run_progress.DEFAULT_BATCH
 
 
 def test_the_runs_of_a_time():
     runs = LIST.head(3)
     times = sorted(runs["created"])
-    assert set(exhibits.finished_between(runs, times[0], times[2])) == set(runs["run"])
-    assert exhibits.finished_between(runs, "2020-01-01T00:00:00+00:00", "2020-01-02T00:00:00+00:00") == []
-    assert exhibits.finished_between(runs, times[0], "") == []
+    assert set(run_progress.finished_between(runs, times[0], times[2])) == set(runs["run"])
+    assert run_progress.finished_between(runs, "2020-01-01T00:00:00+00:00", "2020-01-02T00:00:00+00:00") == []
+    assert run_progress.finished_between(runs, times[0], "") == []

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.about import About, StoredMap
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import where
 from procpre_interp.views.exhibits.results import Results, load_results
@@ -34,13 +35,13 @@ def sweep(values=VALUES, replicates: int = 6) -> Results:
                     "replicate": replicate,
                     "run": f"{condition}{replicate}",
                 }
-                row |= {"phase1_run": "p", "status": "finished", "accuracy": accuracy, "breakthrough_step": np.nan}
+                row |= {"phase1_run": ("p",), "status": "finished", "accuracy": accuracy, "breakthrough_step": np.nan}
                 rows.append(row | {"limit": 100})
     for method in ("add_one_in", "leave_one_out", "shapley"):
         effects += [{"method": method, "player": name} for name in values]
     table = pd.DataFrame(rows)
     config = yaml.safe_dump({"maps": [{"phase1": "dyck", "players": list(values)}]})
-    about = {"config": config, "maps": [{"title": "Map", "effects": effects, "problem": ""}]}
+    about = About(config=config, maps=(StoredMap(title="Map", effects=pd.DataFrame(effects)),))
     histories = pd.DataFrame({"condition": [], "label": [], "accuracy": []})
     return Results(
         name="sweep",
@@ -211,9 +212,9 @@ def test_mistakes():
     (found,) = where.maps(results)
     with pytest.raises(ValueError, match="no part 'nose' in this map"):
         where.compared(found, "nose")
-    results.about["maps"][0]["effects"] = []
-    with pytest.raises(ValueError, match="without|no transfer map"):
-        where.maps(results)
-    results.about["config"] = "maps: [1, 2]"
+    empty = dataclasses.replace(results.about, maps=(StoredMap(title="Map", effects=pd.DataFrame(), problem="none"),))
+    with pytest.raises(ValueError, match="no transfer map with a complete replicate"):
+        where.maps(dataclasses.replace(results, about=empty))
+    odd = dataclasses.replace(results.about, config="maps: [1, 2]")
     with pytest.raises(ValueError, match="no transfer map that can be read"):
-        where.maps(results)
+        where.maps(dataclasses.replace(results, about=odd))

@@ -10,9 +10,9 @@ from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.core.seeding import numpy_stream, stream
 from procpre_interp.data import TASKS
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import few_steps, main
+from procpre_interp.study.experiment import Experiment, few_steps, main
 from procpre_interp.sweep.plan import plan
-from tests.test_experiments import made_up, script
+from tests.test_experiments import check_statement, made_up, script
 
 NAMES = ("chained_primitives", "no_single_best_task", "length_matters")
 
@@ -22,7 +22,7 @@ def test_a_claim_says_what_it_must(name):
     experiment = script(name).EXPERIMENT
     claim, sweep, observation = experiment.claim, experiment.sweep, experiment.observation
     assert claim.name == sweep.name == name
-    assert all(len(text) > 20 for text in (claim.claim, claim.prediction, claim.margin, claim.refuted_by))
+    check_statement(claim)
     assert sweep.first_seed >= 1000
     assert sweep.replicates >= 8
     conditions = {condition.name for condition in sweep.of_replicate(sweep.first_seed)}
@@ -33,10 +33,18 @@ def test_a_claim_says_what_it_must(name):
     assert {condition for contrast in claim.secondary for condition in contrast.weights} <= conditions
 
 
-@pytest.mark.parametrize("name", NAMES)
+def with_a_task_that_needs_no_text(experiment: Experiment) -> Experiment:
+    """The package's docstrings take a while to read."""
+    own = dataclasses.replace(experiment.sweep, task=TASKS.build("haystack", max_pairs=5))
+    return dataclasses.replace(experiment, sweep=own)
+
+
+@pytest.mark.parametrize("name", [*NAMES, pytest.param("length_matters, on text", marks=pytest.mark.slow)])
 def test_the_verdict_follows_from_what_was_measured(name):
-    experiment = script(name).EXPERIMENT
-    primary = experiment.claim.primary
+    experiment = script(name.removesuffix(", on text")).EXPERIMENT
+    if name == "length_matters":
+        experiment = with_a_task_that_needs_no_text(experiment)
+    primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
     toward = 1 if primary.predicted == "above" else -1
     for sign, verdict in ((toward, "supported"), (-toward, "refuted")):
         table = made_up(experiment, lambda condition: 0.5)
@@ -56,15 +64,14 @@ def test_the_verdict_follows_from_what_was_measured(name):
         # The lead is a difference by itself, and so has no level that cancels.
         level = 0.5 if missing else 0.0
         table[primary.measure] = [value - level for value in values]
-        assert judge_contrasts([primary], table)["verdict"].tolist() == [verdict]
+        assert judge_contrasts(alone, table)[0].verdict == verdict
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", [*NAMES[:2], pytest.param(NAMES[2], marks=pytest.mark.slow)])
+def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys, runs_here):
     experiment = script(name).EXPERIMENT
-    if name == "length_matters":  # the package's docstrings take a while to read
-        own = dataclasses.replace(experiment.sweep, task=TASKS.build("haystack", max_pairs=5))
-        experiment = dataclasses.replace(experiment, sweep=own)
+    if name == "length_matters":
+        experiment = with_a_task_that_needs_no_text(experiment)
     few = few_steps(experiment.sweep.train)
     monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(tmp_path)]) == 0

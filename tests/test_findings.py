@@ -7,6 +7,7 @@ import pytest
 
 from procpre_interp.claims.files import find_claims
 from procpre_interp.cli import main
+from procpre_interp.store.about import About
 from procpre_interp.study.protocols import PAPER
 from procpre_interp.views.findings import refresh, reproduction, verdicts
 from procpre_interp.views.markdown import markdown_table
@@ -23,7 +24,7 @@ def bundled() -> dict:
 
 def test_the_page_of_findings_is_not_stale():
     text = PAGE.read_text(encoding="utf-8")
-    assert refresh(text, bundled(), EXPERIMENTS / "results", {"paper": PAPER}) == text, (
+    assert refresh(text, bundled(), EXPERIMENTS / "results", About(paper=PAPER)) == text, (
         "run: procpre-interp claims --format markdown --update experiments/README.md"
     )
 
@@ -47,7 +48,7 @@ def test_update_writes_a_stale_table_anew_and_keeps_the_prose(tmp_path: Path):
 def test_a_marker_that_asks_for_something_else_is_refused():
     for marker, message in (("claim parts_combine", "unknown table of findings"), ("claims nonsense", "unknown claim")):
         with pytest.raises(ValueError, match=message):
-            refresh(f"<!-- table: {marker} -->\n<!-- end -->", bundled(), EXPERIMENTS / "results", {})
+            refresh(f"<!-- table: {marker} -->\n<!-- end -->", bundled(), EXPERIMENTS / "results", About())
 
 
 def test_a_bar_in_a_cell_stays_in_its_cell():
@@ -61,7 +62,7 @@ def test_a_decided_claim_is_set_in_bold():
 
 
 def test_the_first_table_of_the_readme_is_that_of_the_stored_runs():
-    stored = reproduction(EXPERIMENTS / "results" / "reproduce_cheap.csv", {"paper": PAPER})
+    stored = reproduction(EXPERIMENTS / "results" / "reproduce_cheap.csv", About(paper=PAPER))
     rows = stored.set_index("Condition")
     text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if " of 6 |" in line]

@@ -1,19 +1,25 @@
 """Background jobs: their life, what stops them, and what a form may ask for."""
 
 import dataclasses
+import importlib
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+from procpre_interp.ablate import ABLATIONS
+from procpre_interp.core.source import read_field, registered
 from procpre_interp.data import TASKS as KNOWN_TASKS
 from procpre_interp.jobs import FORMS, Job, JobStore, command_line
-from procpre_interp.jobs.forms import TASKS, Option, names
+from procpre_interp.jobs.forms import Option, names
 from procpre_interp.store.store import RunStore
 
 PYTHON = (sys.executable, "-c")
@@ -233,7 +239,9 @@ def test_what_may_not_be_started(form, values, said):
 
 
 def test_tasks_and_names_are_those_that_there_are():
-    assert set(TASKS) == set(KNOWN_TASKS) - {"mixture", "shuffled"}
+    (task,) = (option for option in FORMS["train"].options if option.flag == "--task")
+    assert set(task.choices) == set(KNOWN_TASKS) - {"mixture", "shuffled"}
+    assert task.choices[:3] == ("dyck", "haystack", "addition")
     assert {"components", "heads"} <= set(names("sweep"))
     for claim in names("claim"):
         assert (Path(__file__).parents[1] / "experiments" / f"{claim}.py").is_file()
@@ -264,6 +272,71 @@ def test_every_option_is_the_commands_own(form, capsys):
             assert stated, option.flag
             shown = stated[1]
             assert shown == str(option.default) or float(shown) == float(str(option.default)), option.flag
+
+
+def fields_of(command: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """Every option of a command with its type, those of the configs within it by their path."""
+    hints = get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        path, declared = f"{prefix}{field.name}", hints[field.name]
+        if dataclasses.is_dataclass(declared) and not hasattr(declared, "registry"):
+            yield from fields_of(declared, f"{path}.")  # type: ignore[arg-type]
+        else:
+            yield path, field, declared
+
+
+COMMANDS = ["train.Training", "transfer.Transfer", "reproduce.Reproduce", "sweep.SweepCommand", "claims.Claims"]
+KINDS = {int: "int", float: "float", bool: "switch", str: "word", Path: "word"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_source_says_what_the_imported_command_has(command):
+    """Type, choices and default of all options, and not only of those that a form has."""
+    module, _, name = command.partition(".")
+    kind = getattr(importlib.import_module(f"procpre_interp.commands.{module}"), name)
+    read = 0
+    for path, field, declared in fields_of(kind):
+        if path in ("task", "train.interventions"):
+            with pytest.raises(ValueError, match="no form can ask for a field of type"):
+                read_field(f"commands.{command}", path)
+            continue
+        found = read_field(f"commands.{command}", path)
+        is_positional = "Positional" in repr(declared)
+        while (origin := get_origin(declared)) is not None and origin is not Literal:
+            declared = get_args(declared)[0]
+        assert found.flag == ("" if is_positional else f"--{path.replace('_', '-')}")
+        assert found.kind == ("choice" if get_origin(declared) is Literal else KINDS[declared])
+        assert found.choices == (get_args(declared) if get_origin(declared) is Literal else ())
+        no_default = field.default is dataclasses.MISSING
+        assert found.is_required == (no_default and field.default_factory is dataclasses.MISSING)
+        default = " ".join(field.default) or None if isinstance(field.default, tuple) else field.default
+        assert found.default == (None if no_default else default), path
+        read += 1
+    assert read >= 5
+
+
+def test_what_the_source_does_not_say():
+    with pytest.raises(ValueError, match="unknown field of TrainConfig 'step'. Did you mean 'steps'"):
+        read_field("commands.train.Training", "train.step")
+    with pytest.raises(ValueError, match="train.settings: no int is defined there"):
+        read_field("commands.train.Training", "train.steps.step")
+    with pytest.raises(ValueError, match="commands.train: no Trainig is defined there"):
+        read_field("commands.train.Trainig", "seed")
+    assert registered("TASKS", "jobs") == ()
+
+
+def test_the_source_says_what_is_registered():
+    found = {each.name: each for each in registered("TASKS", "data")}
+    assert set(found) == set(KNOWN_TASKS)
+    assert [name for name in found if found[name].needs_field] == ["mixture", "shuffled"]
+    assert found["dyck"].texts == {"in_words": KNOWN_TASKS["dyck"].in_words}
+    assert [each.name for each in registered("ABLATIONS", "ablate")] == list(ABLATIONS)
+
+
+def test_forms_need_no_torch():
+    code = "import sys, procpre_interp.jobs; print({'torch', 'tyro'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_options_are_values():

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from procpre_interp.core.config import content_hash, from_yaml, to_yaml
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
+from procpre_interp.data.checks import check_batch
 from procpre_interp.data.mixture import Mixture, Shuffled
 from procpre_interp.data.task import prompt_hash
-from tests.checks import check_layout, rows_of
+from tests.checks import rows_of
 from tests.oracles import ORACLES
 
 moderate = settings(max_examples=25, deadline=None)
@@ -28,7 +29,7 @@ ORACLE_CONFIGS = {"dyck": {"k": 3}, "union": {"vocab": 300}}
 def test_each_sequence_is_its_components_behind_its_prefix(tasks, seed):
     task = Mixture(tasks=tuple(tasks))
     batch = task.batch(40, generator=stream(seed, "mixture"))
-    check_layout(batch, task, 40)
+    check_batch(task, batch, 40)
     padding = torch.arange(task.n_ctx) >= batch.lengths[:, None]
     assert (batch.tokens[padding] == task.pad).all()
     assert not (batch.tokens[~padding] == task.pad).any()
@@ -82,7 +83,7 @@ def test_shuffling_keeps_all_but_the_order(task, seed):
     shuffled = Shuffled(task=task)
     batch = shuffled.batch(40, generator=stream(seed, "shuffled"))
     original = task.batch(40, generator=stream(seed, "shuffled"))
-    check_layout(batch, shuffled, 40)
+    check_batch(shuffled, batch, 40)
     assert torch.equal(batch.lengths, original.lengths)
     assert torch.equal(batch.loss_mask, original.loss_mask)
     assert [sorted(row) for row in rows_of(batch)] == [sorted(row) for row in rows_of(original)]
@@ -110,7 +111,7 @@ def test_lengths_reach_the_components(task):
     short = task.at_length(4)
     assert short.d_vocab == task.d_vocab
     assert short.n_ctx < task.n_ctx
-    check_layout(short.batch(20, generator=stream(0, "short")), short, 20)
+    check_batch(short, short.batch(20, generator=stream(0, "short")), 20)
     full = task.at_length(task.valid_lengths[-1])
     assert full.n_ctx == task.n_ctx
 

@@ -28,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("a_compiler")
 
 SHAPES = [(16, 1, 64), (16, 4, 64), (16, 16, 64), (16, 4, 48), (32, 1, 128), (32, 8, 128), (32, 32, 128)]
 """d_model, n_heads, d_mlp: each is compiled, so these few stand for all heads that divide d_model."""
+FEW_SHAPES = [(16, 4, 64), (16, 16, 64), (16, 4, 48), (32, 1, 128)]
+"""Heads of one to 32 dimensions, and an MLP that is not a multiple of d_model wide."""
 
 TOLERANCE = 1e-5
 """Largest difference from autograd, relative to the largest gradient."""
@@ -112,7 +114,10 @@ def require(level: Level) -> None:
         pytest.skip(f"this processor has no {level}")
 
 
-@pytest.mark.parametrize(("d_model", "n_heads", "d_mlp"), SHAPES)
+@pytest.mark.parametrize(
+    ("d_model", "n_heads", "d_mlp"),
+    [pytest.param(*shape, marks=[] if shape in FEW_SHAPES else pytest.mark.slow) for shape in SHAPES],
+)
 @given(case=cases())
 @settings(max_examples=40, deadline=None)
 def test_gradients_equal_autograd(d_model, n_heads, d_mlp, case):
@@ -158,7 +163,7 @@ def test_every_vector_width_equals_autograd(level, case):
     check(NativeStep(model, threads=1, level=level).backward(batch), model.flat_grad, model, batch)
 
 
-@pytest.mark.parametrize("level", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("level", ["avx512", pytest.param("avx2", marks=pytest.mark.slow), "plain"])
 def test_every_vector_width_with_heads_wider_than_a_vector(level):
     require(level)
     case = {"n_layers": 2, "n_ctx": 33, "d_vocab": 40, "tied": False, "rows": 5, "width": 33, "density": 0.5}
@@ -269,17 +274,27 @@ def test_only_float32():
         NativeStep(model.double(), threads=1)
 
 
-def test_address_and_undefined_behaviour_sanitizers(tmp_path):
+SIZES = [(40, 37, 50, 3), (1, 1, 1, 1), (33, 33, 16, 2), (70, 5, 33, 1), (17, 16, 300, 2)]
+"""n_ctx, tokens of the batch, d_vocab and threads."""
+
+
+@pytest.mark.parametrize(
+    ("d_model", "n_heads", "d_mlp", "level", "sizes"),
+    [
+        (16, 4, 64, "plain", SIZES[:2]),
+        pytest.param(16, 4, 64, "native", SIZES, marks=pytest.mark.slow),
+        pytest.param(32, 1, 128, "plain", SIZES, marks=pytest.mark.slow),
+    ],
+)
+def test_address_and_undefined_behaviour_sanitizers(tmp_path, d_model, n_heads, d_mlp, level, sizes):
     """The kernel's own inputs of the cases above, in a program that stops at the first read or write out of bounds."""
-    for d_model, n_heads, d_mlp, level in [(16, 4, 64, "native"), (32, 1, 128, "plain")]:
-        program = build_with_sanitizers(tmp_path, KernelShape(n_heads=n_heads, d_model=d_model, d_mlp=d_mlp, tokens=256), level)
-        sizes = [(1, 1, 1, 1), (40, 37, 50, 3), (33, 33, 16, 2), (70, 5, 33, 1), (17, 16, 300, 2)]
-        for n_ctx, width, d_vocab, threads in sizes:
-            for tied in (False, True):
-                for density in (0.05, 1.0):
-                    case = {**CASE, "n_ctx": n_ctx, "width": width, "d_vocab": d_vocab, "tied": tied}
-                    model, batch = make({**case, "density": density}, d_model, n_heads, d_mlp)
-                    check(*run_program(program, tmp_path, model, batch, threads), model, batch)
+    program = build_with_sanitizers(tmp_path, KernelShape(n_heads=n_heads, d_model=d_model, d_mlp=d_mlp, tokens=256), level)
+    for n_ctx, width, d_vocab, threads in sizes:
+        for tied in (False, True):
+            for density in (0.05, 1.0):
+                case = {**CASE, "n_ctx": n_ctx, "width": width, "d_vocab": d_vocab, "tied": tied}
+                model, batch = make({**case, "density": density}, d_model, n_heads, d_mlp)
+                check(*run_program(program, tmp_path, model, batch, threads), model, batch)
 
 
 def build_with_sanitizers(folder: Path, shape: KernelShape, level: Level) -> Path:

@@ -14,13 +14,13 @@ import pytest
 
 from procpre_interp.analysis.diagnosis.evidence import Evidence
 from procpre_interp.commands import runs as command
-from procpre_interp.core import atomic_files
+from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
-from procpre_interp.store import run
+from procpre_interp.store import partial_run
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
-from procpre_interp.views.exhibits import results
+from procpre_interp.views.exhibits import results, run_details, run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.views.html_report import runs_report
 from tests.explorer import DEMO, open_page
@@ -58,7 +58,7 @@ def write(store: RunStore, run_id: str, **summary: object) -> Path:
     table = pd.DataFrame({"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.9]})
     table.to_parquet(folder / "history.parquet", index=False)
     (folder / "weights" / "step_00000050.safetensors").write_bytes(b"weights")
-    atomic_files.seal(folder, OWN_FILES)
+    checksums.seal(folder, OWN_FILES)
     return folder
 
 
@@ -74,8 +74,8 @@ def text(name: str, content: str) -> Callable[[Path], None]:
 
     def change(folder: Path) -> None:
         (folder / name).write_text(content)
-        if name != atomic_files.MANIFEST:
-            atomic_files.seal(folder, OWN_FILES)
+        if name != checksums.MANIFEST:
+            checksums.seal(folder, OWN_FILES)
 
     return change
 
@@ -118,7 +118,7 @@ ODDITIES = {
     "an accuracy that is a list": summary(accuracy=[0.5]),
     "an endless loss": text("summary.json", '{"status": "finished", "created": "2026", "loss_nats": 1e999}'),
     "a huge seed": summary(seed=10**300),
-    "parents that are a list": summary(parents=["a"]),
+    "parents that are a list of numbers": summary(parents=[1]),
     "a task that is a table": summary(task={"name": "haystack"}),
     "an unknown field that is a list": summary(colour=[1]),
     "a summary nested in depth": summary(colour=json.loads("[" * 500 + "]" * 500)),
@@ -172,7 +172,7 @@ def test_all_of_them_at_once_take_nothing_down(store: RunStore, capsys: pytest.C
     table = exhibits.listing(runs, exhibits.conditions(store))
     assert len(exhibits.names(table)) == len(runs)
     assert WHOLE in exhibits.with_weights(runs, store)
-    assert len(exhibits.troubles(runs, store)) == 1
+    assert len(run_progress.troubles(runs, store)) == 1
     assert "No run has it as a parent" in exhibits.deletion(runs, WHOLE, store)
     opened = [each.id for each in Evidence(store).comparable(store.open(WHOLE))]
     assert opened == [f"{len(everything):016x}"]  # the last, of which only the history is odd
@@ -199,7 +199,7 @@ def test_configs_in_a_circle_end(store: RunStore):
     evidence, first = Evidence(store), store.open(WHOLE)
     assert evidence.key(first)
     assert len(evidence.damage(first)) == 2
-    assert len(exhibits.ancestry([first], store)[0]) == 2
+    assert len(run_details.ancestry([first], store)[0]) == 2
 
 
 # Deleted while it is read
@@ -210,7 +210,7 @@ def test_a_run_that_is_deleted_while_it_is_read_is_unknown(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, read_before: int
 ):
     template, folder = write(RunStore(store.path.parent / "other"), ODD), store.path / "runs" / ODD
-    opened, before = [], atomic_files.open_regular
+    opened, before = [], regular_files.open_regular
 
     def open_regular(path: str | Path):
         opened.append(path)
@@ -218,7 +218,7 @@ def test_a_run_that_is_deleted_while_it_is_read_is_unknown(
             shutil.rmtree(folder)
         return before(path)
 
-    monkeypatch.setattr(atomic_files, "open_regular", open_regular)
+    monkeypatch.setattr(regular_files, "open_regular", open_regular)
     for read in (lambda: store.open(ODD, verify=False).history(), lambda: load_history(folder)):
         shutil.copytree(template, folder)
         opened.clear()
@@ -363,7 +363,7 @@ def test_pipes_in_the_place_of_locks_and_jobs(store: RunStore, tmp_path: Path):
         os.mkfifo(store.path / "partial" / name)
     runs = store.query()
     assert runs.loc[runs["run"] == ODD, "status"].tolist() == ["interrupted"]
-    assert exhibits.troubles(runs, store)[0][1]["saved step"].isna().all()
+    assert run_progress.troubles(runs, store)[0][1]["saved step"].isna().all()
     with pytest.raises(OSError, match="not a regular file"), store.claim(ODD):
         pass
     jobs = JobStore(tmp_path)
@@ -434,16 +434,16 @@ def test_a_hidden_file_that_an_older_version_sealed_may_go(store: RunStore):
     """The manifest as it was written before: whatever lay in the folder, and without a hash of its own."""
     folder = store.path / "runs" / WHOLE
     entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic_files.sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": checksums.sha256(path)}
         for path in folder.rglob("*")
-        if path.is_file() and path.name != atomic_files.MANIFEST
+        if path.is_file() and path.name != checksums.MANIFEST
     }
     stray = {name: {"bytes": 5, "sha256": hashlib.sha256(b"stray").hexdigest()} for name in STRAY if "/." in f"/{name}"}
-    atomic_files.write_json(folder / atomic_files.MANIFEST, entries | stray)
+    atomic_files.write_json(folder / checksums.MANIFEST, entries | stray)
     assert set(store.open(WHOLE).manifest) == set(entries)
     # A file of the run's own whose name has changed by a bit is missing, however.
     wrong = {name.replace("step_00000050", "step_0000005:"): entry for name, entry in entries.items()}
-    atomic_files.write_json(folder / atomic_files.MANIFEST, wrong)
+    atomic_files.write_json(folder / checksums.MANIFEST, wrong)
     with pytest.raises(DamagedRun, match="step_0000005:.safetensors is missing"):
         store.open(WHOLE)
 
@@ -467,7 +467,7 @@ def test_everything_of_the_version_before_opens():
     runs = store.query()
     assert set(runs["status"]) == {"finished"}
     assert all(
-        atomic_files.MANIFEST not in json.loads((DEMO / "runs" / name / atomic_files.MANIFEST).read_text())
+        checksums.MANIFEST not in json.loads((DEMO / "runs" / name / checksums.MANIFEST).read_text())
         for name in runs["run"]
     )
     for name in runs["run"]:
@@ -476,4 +476,4 @@ def test_everything_of_the_version_before_opens():
     for name in store.tables():
         assert (DEMO / "tables" / f"{name}.json").exists()
         assert store.read_table(name).metadata["title"]
-    assert run.saved_step(DEMO) is None
+    assert partial_run.saved_step(DEMO) is None

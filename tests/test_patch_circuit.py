@@ -17,7 +17,8 @@ from procpre_interp.patch.circuit import (
     random_edges,
     top_edges,
 )
-from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
+from procpre_interp.patch.edge_attribution import edge_attribution
+from procpre_interp.patch.edges import edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
 from tests.models import TINY, random_model, told_apart
 

@@ -7,7 +7,8 @@ from transformer_lens.tools.analysis import attribution_patching as upstream
 from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
+from procpre_interp.patch.edge_attribution import edge_attribution
+from procpre_interp.patch.edges import edge_patching, path_patching
 from procpre_interp.patch.graph import Graph, node_of
 from tests.models import TINY, random_model, told_apart
 

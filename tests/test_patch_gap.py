@@ -23,7 +23,8 @@ from procpre_interp.patch import (
     top_edges,
 )
 from procpre_interp.views.exhibits import circuits
-from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.views.plots.circuit_graph import circuit_graph
+from procpre_interp.views.plots.circuits import faithfulness_curve
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
 from tests.figures import subtitle
 from tests.models import told_apart

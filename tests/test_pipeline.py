@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +19,13 @@ from procpre_interp.data import TASKS
 from procpre_interp.model import save_weights
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_donor, load_task
-from procpre_interp.pipeline.lineage import stages, starting_model
+from procpre_interp.pipeline.lineage import at_stage, starting_model
 from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, evaluate, summarise
 from procpre_interp.transfer import TransferConfig
+from tests import small_draws
 
+ROOT = Path(__file__).parents[1]
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8)
 TRAIN = TrainConfig(steps=12, batch_size=8, learning_rate=1e-2, warmup_steps=2, evaluate_every=4, evaluate_examples=32)
 PHASE1 = RunConfig(
@@ -58,12 +61,16 @@ def test_a_run_is_whole(store):
     assert load_task(run) == PHASE1.task
     examples = run.examples()
     assert summarise(examples)["accuracy"] == pytest.approx(run.summary["accuracy"])
-    assert len(examples) == 4000
+    assert len(examples) == small_draws.SMALL[1]
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["threads"] == 1
     assert environment["packages"]["torch"]
     assert run.summary["kernel"] == environment["kernel"] == "torch"
     assert "d_model=8" in environment["kernel_note"]
+
+
+def test_how_much_users_draw_at_once_is_part_of_every_stored_number():
+    assert small_draws.LARGE == (2**20, 4000)
 
 
 def test_the_stored_weights_give_the_stored_score(store):
@@ -117,7 +124,7 @@ def test_conditions_of_a_replicate_share_data_and_fresh_weights(store):
     assert not torch.equal(one["blocks.0.attn.W_Q"], other["blocks.0.attn.W_Q"])
     assert torch.equal(other["pos_embed.W_pos"], parent["pos_embed.W_pos"][:64])
     assert attention.summary["positions_carried"] is True
-    assert attention.summary["parents"] == PHASE1.run_id
+    assert attention.summary["parents"] == (PHASE1.run_id,)
     same = ["example", "length", "n_scored"]
     assert fresh.examples()[same].equals(attention.examples()[same])
 
@@ -189,7 +196,7 @@ def test_overlapping_parents_are_refused_before_the_store_knows_of_the_run(store
     asked = dataclasses.replace(config, transfer=TransferConfig(overlap="later_wins"))
     assert asked.run_id != config.run_id
     run = execute(asked, store)
-    assert stages(run, store)["transplanted"].model.flat.shape == load_model(run).flat.shape
+    assert at_stage(run, store, "transplanted").model(store).flat.shape == load_model(run).flat.shape
 
 
 def test_a_stored_run_whose_parents_overlap_still_opens(store):
@@ -205,8 +212,8 @@ def test_a_stored_run_whose_parents_overlap_still_opens(store):
         partial.finish(asked.summary)
     run = store.open(config.run_id)
     assert execute(config, store).id == run.id
-    found = stages(run, store)["transplanted"].model
-    assert torch.equal(found.flat, stages(asked, store)["transplanted"].model.flat)
+    found = at_stage(run, store, "transplanted").model(store)
+    assert torch.equal(found.flat, at_stage(asked, store, "transplanted").model(store).flat)
     assert torch.equal(starting_model(run, store).flat, found.flat)
 
 
@@ -273,6 +280,8 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, store):
 
 VICTIM = """
 import sys
+from tests.small_draws import SMALL, set_draws
+set_draws(*SMALL)
 from procpre_interp.pipeline.execute import RunConfig, execute
 from procpre_interp.core.config import from_yaml
 from procpre_interp.store.store import RunStore
@@ -282,13 +291,13 @@ execute(from_yaml(RunConfig, open(sys.argv[1]).read()), RunStore(sys.argv[2]))
 
 
 def test_kill_9_loses_no_more_than_the_last_saved_state(tmp_path):
-    train = dataclasses.replace(TRAIN, steps=400, save_seconds=0.0, evaluate_every=100)
+    train = dataclasses.replace(TRAIN, steps=200, save_seconds=0.0, evaluate_every=100)
     config = dataclasses.replace(PHASE2, train=train)
     expected = execute(config, RunStore(tmp_path / "whole"))
     killed = RunStore(tmp_path / "killed")
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     command = [sys.executable, "-c", VICTIM, str(tmp_path / "config.yaml"), str(killed.path)]
-    victim = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    victim = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT)
     saved = killed.path / "partial" / config.run_id / "resume.safetensors"
     limit = time.monotonic() + 60
     while not saved.exists() and time.monotonic() < limit:
@@ -308,7 +317,7 @@ def test_two_processes_that_want_the_same_run_compute_it_once(tmp_path):
     config = dataclasses.replace(PHASE2, train=train)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     command = [sys.executable, "-c", VICTIM, str(tmp_path / "config.yaml"), str(tmp_path / "store")]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     table = RunStore(tmp_path / "store").query()

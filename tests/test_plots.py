@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import plotly.io as pio
-import pytest
 
 from procpre_interp.stats.summary import summarise_conditions, survival_curve
 from procpre_interp.views.plots.curves import accuracy_by_condition, coinciding, learning_curves, survival_curves
@@ -18,6 +16,7 @@ from procpre_interp.views.plots.theme import (
     lay_out,
     translucent,
 )
+from tests.figures import check_plain, subtitle
 from tests.results import NAN, reproduce_table
 
 
@@ -39,10 +38,6 @@ def histories(replicates: int = 3) -> pd.DataFrame:
         for split in ("train", "validation")
     ]
     return pd.DataFrame(rows)
-
-
-def subtitle(figure: go.Figure) -> str:
-    return figure.layout.title.subtitle.text.replace("<br>", " ")  # type: ignore[union-attr]
 
 
 def traces(figure: go.Figure, **properties: object) -> list:
@@ -138,8 +133,5 @@ def test_every_condition_has_one_colour():
     assert translucent("#FF8000", 0.5) == "rgba(255, 128, 0, 0.5)"
 
 
-@pytest.mark.parametrize("figure", [learning_curves(histories()), survival_curves(reproduce_table())])
-def test_figures_are_plain_and_leave_the_templates_alone(figure: go.Figure):
-    before = pio.templates.default
-    assert isinstance(figure.to_json(), str)
-    assert pio.templates.default == before
+def test_figures_are_plain_and_leave_the_templates_alone():
+    check_plain(lambda: learning_curves(histories()), lambda: survival_curves(reproduce_table()))

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import plotly.io as pio
 import pytest
 
 from procpre_interp.probe.attention import attention_pattern
@@ -11,7 +10,7 @@ from procpre_interp.views.plots.attention import SEQUENTIAL, pattern_figure, sco
 from procpre_interp.views.plots.axes import log_axis
 from procpre_interp.views.plots.heatmaps import DIVERGING
 from procpre_interp.views.plots.theme import GRID, OTHERS
-from tests.figures import colour_range, colour_title, subtitle
+from tests.figures import axis_titles, cells, check_plain, colour_range, colour_title, hovers, subtitle
 from tests.models import TINY, random_model, random_tokens
 from tests.results import NAN
 
@@ -31,16 +30,14 @@ def scores(**columns) -> pd.DataFrame:
 
 def test_the_heat_map_has_heads_across_and_layers_down():
     figure = score_heatmap(scores(), "previous_token")
-    (cells,) = figure.data
-    assert (list(figure.layout.xaxis.ticktext), list(figure.layout.yaxis.ticktext)) == (["0", "1", "2"], ["0", "1"])
-    assert (list(cells.x), list(cells.y)) == ([0, 1, 2], [0, 1])
-    np.testing.assert_array_equal(cells.z, [[0.1, 0.2, 0.5], [0.05, 0.3, 0.9]])
-    assert figure.layout.yaxis.autorange == "reversed"
-    assert list(figure.layout.xaxis.tickvals) == [0, 1, 2]
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Head", "Layer")
+    assert cells(figure).to_dict("index") == {
+        "0": {"0": 0.1, "1": 0.2, "2": 0.5},
+        "1": {"0": 0.05, "1": 0.3, "2": 0.9},
+    }
+    assert axis_titles(figure) == ("Head", "Layer")
     assert figure.layout.title.text == colour_title(figure) == "Previous token"
     assert subtitle(figure) == "n = 1,200 queries a head; colours start at uniform attention, 0.125"
-    assert cells.texttemplate == "%{z:.2f}"
+    assert figure.data[0].texttemplate == "%{z:.2f}"
 
 
 @pytest.mark.parametrize(
@@ -63,26 +60,23 @@ def test_colours_start_where_the_score_does(columns: dict, scale: list, low: flo
 
 def test_a_score_without_queries_keeps_its_cells():
     table = scores(value=[NAN, 0.3, 0.05, NAN, 0.2, 0.1])
-    (cells,) = score_heatmap(table, "previous_token").data
-    np.testing.assert_array_equal(cells.z, [[0.1, 0.2, NAN], [0.05, 0.3, NAN]])
+    np.testing.assert_array_equal(cells(score_heatmap(table, "previous_token")), [[0.1, 0.2, NAN], [0.05, 0.3, NAN]])
 
 
 def test_replicates_are_averaged_and_counted():
     table = pd.concat([scores(replicate=0), scores(replicate=1, value=[0.7, 0.3, 0.05, 0.5, 0.2, 0.3])])
     figure = score_heatmap(table, "previous_token")
-    (cells,) = figure.data
-    np.testing.assert_allclose(cells.z, [[0.2, 0.2, 0.5], [0.05, 0.3, 0.8]])
-    assert cells.hovertext[1][2] == "L1H2: 0.8 [0.7, 0.9]"
-    assert list(cells.customdata[1][2]) == [1, 2]
+    np.testing.assert_allclose(cells(figure), [[0.2, 0.2, 0.5], [0.05, 0.3, 0.8]])
+    assert hovers(figure).loc["1", "2"] == "L1H2: 0.8 [0.7, 0.9]"
+    assert list(figure.data[0].customdata[1][2]) == [1, 2]  # what a click on the cell selects
     assert subtitle(figure).startswith("mean over n = 2 replicates, no interval; ")
 
 
 def test_many_heads_print_no_numbers():
     table = pd.DataFrame([{"layer": i, "head": j, "score": "a", "value": 0.5} for i in range(15) for j in range(14)])
     figure = score_heatmap(table, "a", title="Own")
-    (cells,) = figure.data
-    assert cells.texttemplate is None
-    assert [int(name) for name in figure.layout.xaxis.ticktext] == list(range(14))
+    assert figure.data[0].texttemplate is None
+    assert list(cells(figure)) == [str(head) for head in range(14)]
     assert figure.layout.title.text == "Own"
 
 
@@ -134,15 +128,13 @@ def test_patterns_stand_in_a_grid():
 
 def test_equal_tokens_stay_apart():
     figure = pattern_figure(pattern(), ["a", "<b>", " ", "a"], layer=1, head=2)
-    (cells,) = figure.data
-    assert list(cells.x) == list(cells.y) == [0, 1, 2, 3]
-    assert list(figure.layout.xaxis.tickvals) == [0, 1, 2, 3]
-    assert list(figure.layout.xaxis.ticktext) == ["a", "&lt;b&gt;", "␣", "a"]
-    assert list(figure.layout.yaxis.ticktext) == list(figure.layout.xaxis.ticktext)
-    assert cells.customdata[3][0] == "3 a → 0 a"
+    shown = cells(figure)
+    assert list(shown.columns) == list(shown.index) == ["a", "&lt;b&gt;", "␣", "a"]
+    assert shown.iloc[3, 0] == pytest.approx(0.123)
+    assert np.isnan(shown.iloc[0, 3])
+    assert figure.data[0].customdata[3][0] == "3 a → 0 a"
     assert figure.layout.title.text == "Attention pattern of L1H2"
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Key", "Query")
-    assert figure.layout.yaxis.autorange == "reversed"
+    assert axis_titles(figure) == ("Key", "Query")
 
 
 def test_long_sequences_label_every_kth_token():
@@ -229,7 +221,7 @@ def test_a_timeline_has_a_panel_a_phase_and_a_curve_a_head():
     assert list(figure.layout.xaxis.ticktext) == ["0", "10", "100", "1,000"]
     assert list(figure.layout.xaxis2.ticktext) == ["0", "1", "10", "100"]
     assert [note.text for note in figure.layout.annotations] == ["Phase 1", "Phase 2"]
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Step of the phase", "Induction")
+    assert axis_titles(figure) == ("Step of the phase", "Induction")
     assert not figure.layout.yaxis2.title.text
     (edge,) = figure.layout.shapes
     assert figure.layout.xaxis.domain[1] < edge.x0 == edge.x1 < figure.layout.xaxis2.domain[0]
@@ -290,16 +282,9 @@ def test_the_axis_of_counts_reaches_to_the_largest(largest: int, labels: list[st
     assert axis["range"][1] > np.log10(largest + 1)
 
 
-@pytest.mark.parametrize(
-    "figure",
-    [
-        score_heatmap(scores(), "previous_token"),
-        pattern_figure(pattern(), list("abcd")),
-        timeline_figure(timeline(), "induction"),
-    ],
-    ids=["scores", "pattern", "timeline"],
-)
-def test_figures_are_plain_and_leave_the_templates_alone(figure: go.Figure):
-    before = pio.templates.default
-    assert isinstance(figure.to_json(), str)
-    assert pio.templates.default == before
+def test_figures_are_plain_and_leave_the_templates_alone():
+    check_plain(
+        lambda: score_heatmap(scores(), "previous_token"),
+        lambda: pattern_figure(pattern(), list("abcd")),
+        lambda: timeline_figure(timeline(), "induction"),
+    )

@@ -3,16 +3,26 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import plotly.io as pio
 import pytest
 
 from procpre_interp.patch.graph import Graph
 from procpre_interp.probe.weights import drift, spectra
-from procpre_interp.views.plots.circuits import SEARCH_COLOURS, SIGNS, circuit_graph, faithfulness_curve, overlap_bars
+from procpre_interp.views.plots.circuit_graph import SIGNS, circuit_graph
+from procpre_interp.views.plots.circuits import SEARCH_COLOURS, faithfulness_curve
 from procpre_interp.views.plots.patching import patch_heatmap
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, translucent
 from procpre_interp.views.plots.weights import DRIFT, KINDS, cka_heatmap, drift_figure, spectrum_figure
-from tests.figures import colour_range, colour_title, headings, subtitle, unbroken
+from tests.figures import (
+    axis_titles,
+    cells,
+    check_plain,
+    colour_range,
+    colour_title,
+    headings,
+    hovers,
+    subtitle,
+    unbroken,
+)
 from tests.models import TINY, random_model
 from tests.results import NAN
 
@@ -42,15 +52,13 @@ def patches(*, heads: int = 0, positions: int = 0, **columns) -> pd.DataFrame:
 
 def test_a_residual_patch_has_layers_down_and_positions_across():
     figure = patch_heatmap(patches(positions=12), "resid_pre")
-    (cells,) = figure.data
-    np.testing.assert_allclose(cells.z, [[p / 1000 for p in range(12)], [-1 - p / 1000 for p in range(12)]])
-    # As numbers: 10 comes behind 9.
-    assert list(figure.layout.xaxis.ticktext) == [str(p) for p in range(12)]
-    assert list(figure.layout.yaxis.ticktext) == ["0", "1"]
-    assert figure.layout.yaxis.autorange == "reversed"
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Position", "Layer")
+    shown = cells(figure)
+    assert list(shown.index) == ["0", "1"]
+    assert list(shown.columns) == [str(p) for p in range(12)]  # as numbers: 10 comes behind 9
+    np.testing.assert_allclose(shown, [[p / 1000 for p in range(12)], [-1 - p / 1000 for p in range(12)]])
+    assert axis_titles(figure) == ("Position", "Layer")
     assert colour_range(figure) == (-1.011, 1.011)
-    assert cells.hovertext[1][11] == "L1, position 11: share -1.01, effect +4, logit difference 2"
+    assert hovers(figure).loc["1", "11"] == "L1, position 11: share -1.01, effect +4, logit difference 2"
     wanted = "corrupted runs, each activation replaced by the pair's other run's; logit difference; n = 1,200 pairs"
     assert subtitle(figure) == f"{wanted}, no interval"
     assert colour_title(figure) == "Share of the gap"
@@ -58,52 +66,42 @@ def test_a_residual_patch_has_layers_down_and_positions_across():
 
 def test_a_head_patch_has_heads_across_or_down():
     figure = patch_heatmap(patches(heads=3), "z", value="effect")
-    (cells,) = figure.data
-    np.testing.assert_allclose(cells.z, [[4, 5, 6], [4, 5, 6]])
-    assert (list(figure.layout.xaxis.ticktext), list(figure.layout.yaxis.ticktext)) == (["0", "1", "2"], ["0", "1"])
-    assert figure.layout.xaxis.title.text == "Head"
+    assert cells(figure).to_dict("index") == {layer: {"0": 4, "1": 5, "2": 6} for layer in "01"}
+    assert axis_titles(figure) == ("Head", "Layer")
     assert colour_title(figure) == "Change of the logit difference"
     figure = patch_heatmap(patches(heads=2, positions=3), "z")
-    (cells,) = figure.data
-    np.testing.assert_allclose(cells.z[3], [-1.1, -1.101, -1.102])
-    assert list(figure.layout.yaxis.ticktext) == ["L0H0", "L0H1", "L1H0", "L1H1"]
-    assert figure.layout.yaxis.title.text == "Layer and head"
-    assert cells.hovertext[1][2].startswith("L0H1, position 2: share +0.102, effect +5")
+    assert list(cells(figure).index) == ["L0H0", "L0H1", "L1H0", "L1H1"]
+    np.testing.assert_allclose(cells(figure).loc["L1H1"], [-1.1, -1.101, -1.102])
+    assert axis_titles(figure) == ("Position", "Layer and head")
+    assert hovers(figure).loc["L0H1", "2"].startswith("L0H1, position 2: share +0.102, effect +5")
 
 
 def test_a_patch_of_a_whole_site_is_one_column():
     figure = patch_heatmap(patches(direction="noise", replacement="mean", metric="loss"), "resid_pre")
-    (cells,) = figure.data
-    np.testing.assert_allclose(cells.z, [[0], [-1]])
-    assert list(figure.layout.xaxis.ticktext) == ["all"]
+    assert cells(figure)["all"].to_dict() == {"0": 0, "1": -1}
     assert subtitle(figure).startswith("clean runs, each activation replaced by the mean over pairs; loss in nats; ")
     both = pd.concat([patches(), patches(positions=2)])
-    assert list(patch_heatmap(both, "resid_pre").layout.xaxis.ticktext) == ["0", "1", "all"]
+    assert list(cells(patch_heatmap(both, "resid_pre"))) == ["0", "1", "all"]
 
 
 def test_tokens_label_positions():
     figure = patch_heatmap(patches(positions=3), "resid_pre", tokens=["a", "&", "a"])
-    assert list(figure.layout.xaxis.tickvals) == [0, 1, 2]
-    assert list(figure.layout.xaxis.ticktext) == ["a", "&amp;", "a"]
-    assert figure.data[0].hovertext[0][2].startswith("L0, position 2 (a): ")
+    assert list(cells(figure)) == ["a", "&amp;", "a"]
+    assert hovers(figure).iloc[0, 2].startswith("L0, position 2 (a): ")
     with pytest.raises(ValueError, match="2 tokens, and patches at positions up to 2"):
         patch_heatmap(patches(positions=3), "resid_pre", tokens=["a", "b"])
 
 
-@pytest.mark.parametrize(
-    "figure",
-    [patch_heatmap(patches(heads=2, positions=2), "z"), patch_heatmap(patches(), "resid_pre")],
-    ids=["positions", "whole"],
-)
-def test_no_line_of_a_grid_runs_through_a_row(figure: go.Figure):
-    for axis in (figure.layout.xaxis, figure.layout.yaxis):
-        assert (axis.showgrid, axis.zeroline) == (False, False)
-    assert not figure.layout.shapes
+def test_no_line_of_a_grid_runs_through_a_row():
+    for figure in (patch_heatmap(patches(heads=2, positions=2), "z"), patch_heatmap(patches(), "resid_pre")):
+        for axis in (figure.layout.xaxis, figure.layout.yaxis):
+            assert (axis.showgrid, axis.zeroline) == (False, False)
+        assert not figure.layout.shapes
 
 
 def test_an_undefined_share_is_a_gap():
     figure = patch_heatmap(patches(positions=2, share=NAN), "resid_pre")
-    assert np.isnan(figure.data[0].z).all()
+    assert cells(figure).isna().all(axis=None)
     assert colour_range(figure) == (-1, 1)
 
 
@@ -274,10 +272,7 @@ def test_faithfulness_has_medians_and_bands_of_random_circuits():
     # Draws 1 and 19 of 0 to 20.
     np.testing.assert_allclose(bands[0].y, [0.19, 0.2, 0.29, 0.11, 0.02, 0.01])
     assert subtitle(figure).endswith("n = 21 random circuits a size, band: 5th to 95th percentile")
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == (
-        "Edges in the circuit",
-        "Share of the metric",
-    )
+    assert axis_titles(figure) == ("Edges in the circuit", "Share of the metric")
     assert list(figure.layout.xaxis2.ticktext) == ["0", "1", "10", "100"]
     assert [heading.split(":")[0] for heading in headings(figure)] == ["Faithfulness", "Completeness"]
 
@@ -291,27 +286,6 @@ def test_faithfulness_alone():
         faithfulness_curve(pd.concat([curves(), curves()]))
     with pytest.raises(ValueError, match="the table of circuits has no rows"):
         faithfulness_curve(curves().head(0))
-
-
-def overlaps(**columns) -> pd.DataFrame:
-    table = {"label": ["dyck, haystack", "dyck, sort"], "estimate": [0.6, 0.3], "low": [0.5, NAN], "high": [0.8, NAN]}
-    return pd.DataFrame(table | {"n": [8, 6]} | columns)
-
-
-def test_overlaps_stand_beside_chance():
-    figure = overlap_bars(overlaps(null_mean=[0.2, 0.25]))
-    bars, chance = figure.data
-    assert (list(bars.x), list(bars.y), bars.orientation) == ([0.6, 0.3], ["dyck, haystack", "dyck, sort"], "h")
-    np.testing.assert_allclose(bars.error_x.array, [0.2, 0])
-    np.testing.assert_allclose(bars.error_x.arrayminus, [0.1, 0])
-    assert (list(chance.x), list(chance.y)) == ([0.2, 0.25], list(bars.y))
-    assert list(figure.layout.yaxis.categoryarray) == ["dyck, sort", "dyck, haystack"]
-    assert "n = 6 replicates" in subtitle(figure)
-    assert len(overlap_bars(overlaps()).data) == 1
-    with pytest.raises(ValueError, match="the table of overlaps has no rows"):
-        overlap_bars(overlaps().head(0))
-    with pytest.raises(ValueError, match="two values for label dyck"):
-        overlap_bars(overlaps(label="dyck"))
 
 
 def test_spectra_have_a_panel_a_kind_and_a_line_a_head():
@@ -331,7 +305,7 @@ def test_spectra_have_a_panel_a_kind_and_a_line_a_head():
     np.testing.assert_allclose(embed.y, table.query("matrix == 'W_E'")["singular_value"])
     assert list(embed.x) == list(range(len(embed.y)))
     assert figure.layout.yaxis.type == figure.layout.yaxis2.type == "log"
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Index", "Singular value")
+    assert axis_titles(figure) == ("Index", "Singular value")
 
 
 def test_singular_values_that_are_rounding_are_not_drawn():
@@ -433,13 +407,9 @@ def likeness(**columns) -> pd.DataFrame:
 
 def test_cka_has_one_models_sites_down():
     figure = cka_heatmap(likeness(), first="fresh", second="transferred")
-    (cells,) = figure.data
-    assert (list(cells.y), list(cells.x)) == (["a", "b"], ["a", "c"])
-    np.testing.assert_array_equal(cells.z, [[1, 0.2], [-0.01, NAN]])
+    pd.testing.assert_frame_equal(cells(figure), pd.DataFrame([[1, 0.2], [-0.01, NAN]], list("ab"), list("ac")))
     assert colour_range(figure) == (0, 1)
-    assert figure.layout.yaxis.autorange == "reversed"
-    assert figure.layout.yaxis.title.text == "Site of the fresh"
-    assert figure.layout.xaxis.title.text == "Site of the transferred"
+    assert axis_titles(figure) == ("Site of the transferred", "Site of the fresh")
     blank = "blank: all tokens are alike there, or all but one"
     assert subtitle(figure) == f"linear CKA; n = 4,096 tokens; no interval; {blank}"
     with pytest.raises(ValueError, match="two values for site b, other a"):
@@ -448,20 +418,12 @@ def test_cka_has_one_models_sites_down():
         cka_heatmap(likeness().head(0))
 
 
-@pytest.mark.parametrize(
-    "figure",
-    [
-        patch_heatmap(patches(heads=2, positions=2), "z"),
-        circuit_graph(EDGES),
-        faithfulness_curve(curves()),
-        overlap_bars(overlaps()),
-        spectrum_figure(spectra(random_model())),
-        drift_figure(drift(random_model(), random_model(seed=1))),
-        cka_heatmap(likeness()),
-    ],
-    ids=["patches", "graph", "faithfulness", "overlap", "spectra", "drift", "cka"],
-)
-def test_figures_are_plain_and_leave_the_templates_alone(figure: go.Figure):
-    before = pio.templates.default
-    assert isinstance(figure.to_json(), str)
-    assert pio.templates.default == before
+def test_figures_are_plain_and_leave_the_templates_alone():
+    check_plain(
+        lambda: patch_heatmap(patches(heads=2, positions=2), "z"),
+        lambda: circuit_graph(EDGES),
+        lambda: faithfulness_curve(curves()),
+        lambda: spectrum_figure(spectra(random_model())),
+        lambda: drift_figure(drift(random_model(), random_model(seed=1))),
+        lambda: cka_heatmap(likeness()),
+    )

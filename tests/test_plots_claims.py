@@ -1,10 +1,14 @@
 """Figures of claims: where points, margins and predicted sides are."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.claims.measures import Measure
 from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
+from tests.judged import contrast_result
 
 ROWS = pd.DataFrame(
     {
@@ -22,8 +26,9 @@ ROWS = pd.DataFrame(
 
 
 PAIRS = pd.DataFrame({"replicate": [7, 8], "attn": [0.9, 0.8], "none": [0.1, 0.3], "value": [0.8, 0.5]})
-CONTRAST = {"contrast": "attention over none", "level": "accuracy", "axis": "gain", "predicted": "above", "margin": 0.2}
-CONTRAST |= {"estimate": 0.65, "low": 0.5, "high": 0.8, "weights": {"attn": 1, "none": -1}}
+CONTRAST = contrast_result(
+    contrast="attention over none", estimate=0.65, low=0.5, high=0.8, weights={"attn": 1, "none": -1}
+)
 
 
 def named(figure, name: str) -> list:
@@ -93,11 +98,11 @@ def test_pairs_belong_together():
 
 
 def test_labels_and_titles_of_pairs_are_escaped():
-    contrast = CONTRAST | {"contrast": "<b>x", "level": "<i>y", "axis": "<i>z"}
+    contrast = dataclasses.replace(CONTRAST, contrast="<b>x", about=Measure("<i>y", unit="<i>z"))
     figure = paired_values(PAIRS, contrast, labels={"attn": "<a href='x'>"})
     assert figure.layout.title.text == "&lt;b&gt;x"
     assert figure.layout.xaxis.title.text == "&lt;i&gt;y"
-    assert figure.layout.xaxis2.title.text == "&lt;i&gt;z"
+    assert figure.layout.xaxis2.title.text.replace("<br>", " ") == "the contrast (&lt;i&gt;z)"
     (attention,) = named(figure, "&lt;a href='x'&gt;")
     assert attention.text == attention.name
 
@@ -105,7 +110,7 @@ def test_labels_and_titles_of_pairs_are_escaped():
 def test_many_conditions_are_told_apart_by_the_sign_of_their_weights():
     weights = {f"c{index}": 1 if index < 3 else -1 for index in range(8)}
     pairs = pd.DataFrame({"replicate": [0], "value": [0.5]} | {name: [0.1] for name in weights})
-    figure = paired_values(pairs, CONTRAST | {"weights": weights})
+    figure = paired_values(pairs, dataclasses.replace(CONTRAST, weights=weights))
     assert [len(named(figure, name)) for name in ("weighed +", "weighed -")] == [3, 5]
     legend = [trace.name for trace in figure.data if trace.showlegend is not False]
     assert sorted(legend) == ["contrast", "mean and interval", "weighed +", "weighed -"]

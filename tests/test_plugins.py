@@ -1,10 +1,12 @@
-"""Tasks and controls of one's own: loaded where the user says so, part of the identity, never taken from a store."""
+"""Tasks, controls and probes of one's own: loaded where the user says so, part of a run, never taken from a store."""
 
+import dataclasses
 import json
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -14,20 +16,23 @@ from procpre_interp.ablate.sweep import copy_labels
 from procpre_interp.cli import main
 from procpre_interp.core.config import MissingPlugin, from_dict, from_yaml, to_yaml
 from procpre_interp.core.plugins import VARIABLE, Plugin, load_named, load_plugin, loaded, named
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import CORPORA, TASKS, Task
 from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.mixture import Mixture
+from procpre_interp.data.tokens import parse_tokens, token_names
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
-from procpre_interp.pipeline.execute import execute, load_task
-from procpre_interp.store.store import RunStore
+from procpre_interp.pipeline.execute import execute, load_model, load_task
+from procpre_interp.probe import PROBES
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.sweep.config import described
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import INTERVENTIONS
+from tests.contributing import PAGE, example
 from tests.explorer import charts, open_page, said
 from tests.test_cli import complaint
 
-PAGE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-MAJORITY, HALVED = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-"""The examples of CONTRIBUTING.md, performed here as they are printed."""
+MAJORITY, HALVED, CONFIDENCE = example("class Majority"), example("class Halved"), example("class Confidence")
 LETTERS = """
 from dataclasses import dataclass
 
@@ -54,7 +59,7 @@ def forget() -> None:
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and isinstance(vars(module).get("__procpre_plugin__"), Plugin):
             del sys.modules[name]
-    for registry in (TASKS, ABLATIONS, CORPORA, INTERVENTIONS):
+    for registry in (TASKS, ABLATIONS, CORPORA, INTERVENTIONS, PROBES):
         for name in [name for name in registry if registry[name].plugin is not None]:  # type: ignore[attr-defined]
             del registry._classes[name]
 
@@ -113,7 +118,7 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
     for command in (["runs"], ["report", run], ["diagnose", run]):
         assert main(command) == 0
     assert "majority" in capsys.readouterr().out
-    probe = ["probe", run, "--sequences", "8"]
+    probe, patch = ["probe", run, "--sequences", "8"], ["patch", run, "--cause", "bit", "--sequences", "16"]
     assert main(probe) == 2
     missing = "task 'majority' comes from the plugin my.py, which is not loaded: give --import my.py"
     assert complaint(capsys) == f"procpre-interp: {missing}\n"
@@ -125,6 +130,9 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
     assert not loaded(), "a plugin was loaded that nobody named"
 
     assert main([*probe, "--import", "own/my.py"]) == 0
+    capsys.readouterr()
+    assert main([*patch, "--import", "own/my.py"]) == 0
+    assert "16 pairs" in capsys.readouterr().out
     forget()
     st.cache_resource.clear()  # another explorer
     monkeypatch.setenv(VARIABLE, str(majority))  # as `app --import` does for its child
@@ -132,6 +140,23 @@ def test_a_task_of_ones_own_from_training_to_the_explorer(majority, tmp_path, mo
     assert not page.error
     assert charts(page)
     assert "Majority" not in said(page)
+
+
+def test_a_task_of_ones_own_is_checked_as_its_author_would(majority, tmp_path, monkeypatch):
+    (tmp_path / "majority.py").write_text(MAJORITY)
+    members: dict[str, Any] = {}
+    exec(compile(example("def test_majority"), "test_majority.py", "exec"), members)
+    members["test_majority"]()
+    task = TASKS.build("majority", length=5)
+    assert token_names(task, [0, 1, 2, 3]) == ["0", "1", "|", "·"]
+    assert parse_tokens(task, "0 1 1 | 1").tolist() == [0, 1, 1, 2, 1]
+    pairs = Mixture(tasks=(task, TASKS.build("set"))).counterfactual("majority.bit", 9, generator=stream(0, "pairs"))
+    assert (pairs.answers + pairs.wrong == 1).all()
+    forget()
+    (tmp_path / "majority.py").write_text(MAJORITY.replace("assert sum", "assert 1 < sum"))
+    with pytest.raises(AssertionError) as caught:
+        members["test_majority"]()
+    assert "majority, pairs of cause 'bit': [" in caught.value.__notes__[-1]
 
 
 def test_a_sweep_loads_its_plugins_in_its_workers_too(majority, tmp_path, capsys):
@@ -147,6 +172,80 @@ def test_a_sweep_loads_its_plugins_in_its_workers_too(majority, tmp_path, capsys
     (tmp_path / "own" / "halved.py").write_text(f"{HALVED}\n# another one\n")
     assert main(["sweep", "sweep.yaml", "--out", "runs", "--workers", "1"]) == 0
     assert len(runs.query(status="finished")) == 4, "a control with another source is another control"
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> Run:
+    """A run, and a file with the probe of the page beside it."""
+    monkeypatch.setattr("procpre_interp.data.stream.BLOCK_TOKENS", 2**12)
+    monkeypatch.setattr("procpre_interp.pipeline.execute.TEST_EXAMPLES", 50)
+    Path("confidence.py").write_text(CONFIDENCE)
+    shape, train = Architecture(n_layers=1, n_heads=2, d_model=8), dataclasses.replace(SHORT, checkpoints=2)
+    return execute(
+        RunConfig(task=TASKS.build("identity", vocab=4, length=3), model=shape, train=train), RunStore("runs")
+    )
+
+
+def test_a_probe_of_ones_own_from_the_help_to_the_figure(tiny, monkeypatch, capsys):
+    (call,) = re.findall(r"^`procpre-interp (probe RUN .*)`$", PAGE, flags=re.MULTILINE)
+    command = call.replace("RUN", tiny.id).split()
+    assert main(["probe", tiny.id, "--what", "confidence"]) == 2
+    assert "unknown probe 'confidence'" in (said := complaint(capsys))
+    assert "probes of your own come with --import FILE.py" in said
+    assert main([*command, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    task = load_task(tiny)
+    assert [row["position"] for row in rows] == list(range(task.n_ctx))
+    batch = task.batch(128, generator=stream(0, "probe", "identity"))
+    first = load_model(tiny)(batch.tokens)[:, 0].softmax(-1).max(-1).values.mean().item()
+    assert rows[0]["probability"] == pytest.approx(first)
+    page = Path("confidence.html").read_text(encoding="utf-8")
+    assert '"name":"probability"' in page  # the markers of its figure
+    assert main(command) == 0
+    assert "probability" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["probe", "-h"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "confidence: probability of the likeliest next token, by position" in said
+
+
+FIGURE = """
+    def figure(table):
+        import plotly.graph_objects as go
+        return go.Figure(layout={"title": f"own figure of {len(table)}"})
+"""
+
+
+def test_a_probe_with_a_figure_of_its_own_that_compares_models(tiny, capsys):
+    text = CONFIDENCE.replace("    def measure", f"    reference = 'start'\n{FIGURE}\n    def measure")
+    text = text.replace("probed.model(tokens)", "(probed.model(tokens) - probed.reference(tokens))")
+    Path("own.py").write_text(text)
+    probe = ["probe", "--import", "own.py", "--what", "confidence", "--format", "json", "--html", "own.html"]
+    tables = []
+    for name in (f"{tiny.id}@0", tiny.id):
+        assert main([*probe, name]) == 0
+        tables.append([row["probability"] for row in json.loads(capsys.readouterr().out)])
+    assert tables[0] == pytest.approx([1 / load_task(tiny).d_vocab] * len(tables[0]))  # a model less itself
+    assert tables[1] != pytest.approx(tables[0])
+    assert f"own figure of {len(tables[0])}" in Path("own.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ('values = ("probability",)', "", "probe confidence: give keys and values"),
+        ('keys = ("position",)', 'keys = "position"', "probe confidence: give keys and values"),
+        ('values = ("probability",)', 'values = ("odds",)', "probe confidence: its table has no column 'odds'"),
+        ("float(best[kept, i].mean())", "'high'", "probe confidence: probability is one of its values"),
+        ("def measure", "def measured", "probe 'confidence': Confidence lacks measure"),
+        ("(Probe)", "", "probe 'confidence': Confidence is not derived from"),
+        ("keys =", "figure = 'dots'\n    keys =", "unknown figure of probe confidence 'dots'"),
+    ],
+)
+def test_a_probe_that_is_none_is_one_clear_line(before, after, says, tiny, capsys):
+    Path("bad.py").write_text(CONFIDENCE.replace(before, after))
+    assert main(["probe", tiny.id, "--import", "bad.py", "--what", "confidence", "--html", "bad.html"]) == 2
+    assert says in complaint(capsys)
 
 
 def config_of(seed: int = 0) -> RunConfig:

@@ -11,10 +11,13 @@ import torch
 
 import procpre_interp
 from procpre_interp.cli import main
+from procpre_interp.core.checksums import FileEntry
+from procpre_interp.core.schema import ConfigFields, Summary
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import token_names
 from procpre_interp.engine import watched
+from procpre_interp.engine.processes import Event
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.store.run import UnknownRun, load_history, load_run
@@ -22,6 +25,7 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig, evaluate, masked_loss, summarise
 from procpre_interp.train.loss import backward
 from procpre_interp.train.native import KernelUnavailable
+from procpre_interp.train.state import Evaluation
 from tests.explorer import DEMO
 from tests.models import TINY, random_model, random_tokens
 
@@ -34,7 +38,8 @@ CONFIG = RunConfig(
 
 def test_every_public_name_is_there():
     for name in procpre_interp.__all__:
-        assert getattr(procpre_interp, name) is not None
+        found = getattr(procpre_interp, name)
+        assert getattr(found, "__name__", name) == name
     assert {"execute", "load_run", "masked_loss", "token_names", "TransferConfig"} <= set(dir(procpre_interp))
 
 
@@ -156,6 +161,25 @@ def test_progress_is_shown_in_a_terminal_and_not_in_a_pipe(tmp_path, monkeypatch
     assert seen == list(range(1, 13)), "the first call trains, the others open the finished run"
 
 
+def test_what_is_stored_has_the_fields_of_its_type(tmp_path):
+    run = procpre_interp.execute(CONFIG, RunStore(tmp_path), progress=False)
+    assert Summary.__required_keys__ <= set(run.summary) <= set(Summary.__annotations__)
+    assert set(run.config) <= set(ConfigFields.__annotations__)
+    assert Evaluation.__required_keys__ <= set(run.history()) - {"run", "seed"} <= set(Evaluation.__annotations__)
+    assert all(set(entry) == set(FileEntry.__annotations__) for entry in run.manifest.values())
+
+
+def test_damage_of_an_interrupted_run_is_said_where_its_progress_is(tmp_path, monkeypatch):
+    store = RunStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        procpre_interp.execute(CONFIG, store, should_stop=iter([False, False, True]).__next__)
+    resume = store.path / "partial" / CONFIG.run_id / "resume.safetensors"
+    resume.write_bytes(resume.read_bytes()[:-8])
+    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
+    procpre_interp.execute(CONFIG, store, progress=True)
+    assert "reverse, seed 0: the saved state cannot be used" in stderr.getvalue()
+
+
 def test_a_notebook_has_a_line_that_is_written_over(tmp_path, monkeypatch):
     said = []
 
@@ -169,6 +193,10 @@ def test_a_notebook_has_a_line_that_is_written_over(tmp_path, monkeypatch):
     procpre_interp.execute(CONFIG, RunStore(tmp_path))
     assert any(line.startswith("reverse, seed 0: step 10 of at most 12") for line in said)
     assert said[-1] == "reverse, seed 0: finished"
+    with watched.NotebookLine("reverse, seed 0") as line:
+        line(Event("a", "note", problem="the saved state is damaged"))
+        line(Event("a", "finished"))
+    assert said[-2:] == ["reverse, seed 0: the saved state is damaged", "reverse, seed 0: finished"]
     with pytest.raises(ValueError, match="cannot be used"):
         procpre_interp.execute(RunConfig(task=CONFIG.task, train=TrainConfig(device="cuda:99")), RunStore(tmp_path))
     assert said[-1] == "reverse, seed 0: stopped"

@@ -1,17 +1,18 @@
 """The greedy search over recipes, against exhaustive search on made-up scores; and the file of the lab."""
 
-import importlib
 import itertools
 import json
 
 import pytest
 
+from experiments import search_initialisation as script
 from procpre_interp.core.seeding import numpy_stream
-from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, plain_search, recipe_name
+from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, recipe_name
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
 from procpre_interp.train import Initialisation
 from tests.models import random_model
+from tests.serial import execute_here
 from tests.test_closed_form import PHASE1
 
 OPTIONS = {"a": ("a1", "a2"), "b": ("b1",), "c": ("c1", "c2")}
@@ -60,7 +61,7 @@ def test_a_recipe_is_scored_once_and_the_budget_holds():
 
     search = greedy_search(OPTIONS, {}, score, budget=3 * 11, cost=3)
     assert len(scored) == len(set(scored)) <= 11
-    assert search.reason.startswith("the next round would take") or search.reason.startswith("no recipe")
+    assert search.reason == "the next round would take 9 runs, and 0 are left"
     assert search.score == max(additive(1)([recipe])[0] for recipe in every_recipe() if recipe_name(recipe) in scored)
     least = greedy_search(OPTIONS, {}, score, budget=2)
     assert least.best == {}
@@ -82,15 +83,16 @@ def test_what_cannot_be_searched_is_refused():
 
 def test_a_lab_is_kept_as_it_is(tmp_path):
     fitted = fit_options([random_model(PHASE1, seed=seed) for seed in range(2)])
-    lab = Lab(fitted=fitted, found={}, about={"tuning_seeds": [0, 1]})
+    lab = Lab(fitted=fitted, about={"tuning_seeds": [0, 1]})
     assert all(SCALES[factor] in lab.options[factor] for factor in SCALES)
     search = greedy_search(lab.options, SCALES, lambda recipes: [-float(len(each)) for each in recipes], budget=100)
     assert search.best == {}
     search = greedy_search(lab.options, SCALES, lambda recipes: [float(len(each)) for each in recipes], budget=100)
-    lab = Lab(fitted=fitted, found=plain_search(search), about=lab.about)
+    lab = Lab(fitted=fitted, search=search, about=lab.about)
     write_lab(lab, tmp_path / "lab.json")
     again = read_lab(tmp_path / "lab.json")
     assert again.fitted == lab.fitted
+    assert again.search == search
     assert again.best == {**SCALES, "mlp": "MLP scale"}
     assert again.about == {"tuning_seeds": [0, 1]}
     done = again.interventions(again.best)
@@ -104,21 +106,21 @@ def test_a_lab_is_kept_as_it_is(tmp_path):
             read_lab(tmp_path / "lab.json")
 
 
-def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, capsys):
-    script = importlib.import_module("experiments.search_initialisation")
+def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, monkeypatch, capsys, runs_here):
+    monkeypatch.setattr(script, "execute_all", execute_here)
     arguments = ["--quick", "--out", str(tmp_path), "--workers", "2", "--budget", "12"]
     assert script.main(arguments) == 0
     printed = capsys.readouterr().out
     lab = read_lab(tmp_path / "initialisation.json")
     assert lab.about["quick"] is True
     assert lab.about["tuning_seeds"] == [0]
-    assert len(lab.found["rounds"][1]) == 11
+    assert len(lab.search.rounds[1]) == 11
     assert recipe_name(lab.best) in printed
     before = set(RunStore(tmp_path).query()["run"])
     assert len(before) == 2 + 1 + 12  # phase 1, none, the start and its neighbours
     assert script.main(arguments) == 0
     assert set(RunStore(tmp_path).query()["run"]) == before
-    assert read_lab(tmp_path / "initialisation.json").found == lab.found
+    assert read_lab(tmp_path / "initialisation.json").search == lab.search
     capsys.readouterr()
     assert script.main([*arguments[:-1], "0"]) == 2
     assert "budget=0; scoring the start alone takes 1 runs" in capsys.readouterr().err

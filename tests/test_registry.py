@@ -1,8 +1,10 @@
+import abc
 from dataclasses import dataclass
 
 import pytest
 
-from procpre_interp.core.registry import Registry, unknown_name
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.registry import Registry
 
 
 @pytest.fixture
@@ -39,6 +41,19 @@ def test_building_coerces_to_the_declared_types(animals):
 def test_a_duplicate_name_is_an_error(animals):
     with pytest.raises(ValueError, match=r"animal 'cat' is registered already, by .*Cat"):
         animals.register("cat")(type("Other", (), {}))
+
+
+def test_only_whole_classes_of_its_kind_are_entered():
+    class Sound(abc.ABC):
+        @abc.abstractmethod
+        def play(self) -> str: ...
+
+    registry: Registry[Sound] = Registry("sound", base=Sound)
+    with pytest.raises(ValueError, match=r"sound 'hum': .*Hum is not derived from Sound"):
+        registry.register("hum")(type("Hum", (), {}))
+    with pytest.raises(ValueError, match=r"sound 'hum': .*Hum lacks play"):
+        registry.register("hum")(type("Hum", (Sound,), {}))
+    assert list(registry) == []
 
 
 def test_an_unknown_name_lists_the_choices_and_the_closest(animals):

@@ -8,15 +8,17 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims.text import conditions_table, describe_cost, estimate
-from procpre_interp.core.atomic_files import seal
+from procpre_interp.claims.text import bounds_text, conditions_table, describe_cost
+from procpre_interp.core.checksums import seal
 from procpre_interp.data import TASKS
 from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.about import About
 from procpre_interp.store.differences import config_differences
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 from procpre_interp.views import glossary
-from procpre_interp.views.html_report import Section, conditions_report, describe_runs, runs_report, write_report
+from procpre_interp.views.html_page import Section, write_report
+from procpre_interp.views.html_report import conditions_report, describe_runs, runs_report
 from tests.explorer import DEMO
 from tests.results import NAN, TABLE, fill, reproduce_table, write_run
 
@@ -57,7 +59,10 @@ def test_a_reproduction_in_one_file(store: RunStore, tmp_path: Path):
     assert (page.scripts, page.figures) == (1, 4)
     summary = summarise_conditions(store.read_table(TABLE).frame).set_index("condition").to_dict("index")
     for condition in ("none", "dyck_full", "dyck_shuffled_weights"):
-        assert estimate(summary[condition], "accuracy", 100, ".1f") in page.text
+        assert (
+            bounds_text(*(summary[condition][f"accuracy_{key}"] for key in ("mean", "low", "high")), 100, ".1f")
+            in page.text
+        )
     for text in (
         "96.9",
         "Dyck pretraining & needle in a haystack",
@@ -124,7 +129,8 @@ def test_a_report_begins_with_what_a_reader_of_the_abstract_must_know(store: Run
 
 
 def test_every_task_has_its_words():
-    assert set(glossary.TASKS) == set(TASKS)
+    assert glossary.task_words() == {name: TASKS[name].in_words for name in TASKS}
+    assert all(glossary.task_words().values())
     nested = {"name": "mixture", "components": [{"task": {"name": "dyck", "k": 4}}, {"name": "set"}]}
     assert glossary.glossary([nested])["Word"].tolist()[:3] == ["mixture", "dyck", "set"]
 
@@ -192,7 +198,7 @@ def test_text_is_escaped(tmp_path: Path):
 
 def test_conditions_as_text():
     table = reproduce_table(status=["finished"] * 5 + ["diverged"], accuracy=[0.1, 0.9, 0.12, 0.8, 0.11, NAN])
-    shown = conditions_table(summarise_conditions(table), {"paper": {"none": 0.113}}).set_index("Condition")
+    shown = conditions_table(summarise_conditions(table), About(paper={"none": 0.113})).set_index("Condition")
     none, dyck = shown.to_dict("index").values()
     assert none["Accuracy %"] == "11.0 [10.0, 12.0]"
     assert (none["Paper %"], dyck["Paper %"]) == ("11.3", "")
@@ -215,4 +221,4 @@ def test_config_differences_and_cost():
         "b": ["2", "p", "[1, 2]"],
     }
     assert config_differences({"a": configs["a"]})["field"].tolist() == ["task.name", "seed"]
-    assert describe_cost({"runs": 3, "energy": "1 kWh"}) == "3 runs, energy 1 kWh"
+    assert describe_cost({"runs": 3, "kilowatt_hours": 1}) == "3 runs, kilowatt_hours 1"

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.core import atomic_files
+from procpre_interp.core import atomic_files, checksums
 from procpre_interp.store.store import DamagedRun, PartialRun, RunStore, UnknownRun, environment, load_history
 
 HISTORY = pd.DataFrame({"step": [0, 50], "split": "validation", "loss_nats": [2.0, 1.0], "accuracy": [0.1, 0.6]})
@@ -217,7 +217,7 @@ def test_a_run_that_could_not_be_sealed_keeps_its_state(tmp_path: Path, monkeypa
 
     store = RunStore(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(atomic_files, "seal", full_disk)
+        patch.setattr(checksums, "seal", full_disk)
         with pytest.raises(OSError, match="No space"), store.claim("abc1") as partial:
             fill(partial)
     assert store.query()["status"].tolist() == ["interrupted"]

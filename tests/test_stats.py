@@ -10,6 +10,7 @@ import scipy.stats
 
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats import summary as stats
+from procpre_interp.stats.decisions import Decided, Decision, EquivalenceDecision, stored_decision
 from procpre_interp.stats.resampling import percentile_tail, resampled_bounds, resamples
 from procpre_interp.stats.transfer_map import transfer_map
 from tests.results import NAN, reproduce_table
@@ -150,7 +151,7 @@ def bimodal(n: int) -> pd.DataFrame:
 def test_no_seed_moves_the_bounds_of_up_to_ten_replicates(n: int):
     table = bimodal(n)
     gains = stats.paired_gains(table)
-    coalitions = table.assign(coalition=table["condition"].map({"none": "", "a": "attn"}))
+    coalitions = table.assign(coalition=table["condition"].map({"none": (), "a": ("attn",)}))
     found = []
     for seed in range(2):
         one = {"generator": numpy_stream(seed, "any")}
@@ -268,12 +269,25 @@ def test_holm_by_hand():
 
 
 def test_a_decision_says_what_n_could_have_shown():
-    assert stats.decide(0.04, 0.01) == "significant"
-    assert stats.decide(0.05, 0.05) == "significant"
-    assert stats.decide(0.06, 0.05) == "not significant"
-    assert stats.decide(0.125, 0.125, n=4) == "undecided: n = 4 can give no p below 0.125"
-    assert stats.decide(0.125, 0.125) == "undecided: these data can give no p below 0.125"
-    assert stats.decide(0.125, 0.125, 0.2) == "significant"
+    significant, undecided = Decided(Decision.SIGNIFICANT), Decision.UNDECIDED
+    assert stats.decide(0.04, 0.01) == significant
+    assert stats.decide(0.05, 0.05) == significant
+    assert stats.decide(0.06, 0.05) == Decided(Decision.NOT_SIGNIFICANT)
+    assert stats.decide(0.125, 0.125, n=4) == Decided(undecided, "n = 4 can give no p below 0.125")
+    assert stats.decide(0.125, 0.125) == Decided(undecided, "these data can give no p below 0.125")
+    assert stats.decide(0.125, 0.125, 0.2) == significant
+    assert str(stats.decide(0.125, 0.125, n=4)) == "undecided: n = 4 can give no p below 0.125"
+    assert str(significant) == "significant"
+
+
+@pytest.mark.parametrize("decided", [Decided(Decision.SIGNIFICANT), Decided(Decision.UNDECIDED, "n = 4: too few")])
+def test_a_decision_of_an_older_file_is_taken_apart(decided: Decided):
+    """They had the reason in the same text."""
+    assert stored_decision(str(decided)) == (decided.decision, decided.reason)
+    assert stored_decision(decided.decision, decided.reason) == (decided.decision, decided.reason)
+    assert stored_decision(None) == (None, "")
+    with pytest.raises(ValueError, match="decision 'perhaps' is none of significant, not significant, undecided"):
+        stored_decision("perhaps")
 
 
 @pytest.mark.parametrize(
@@ -299,12 +313,14 @@ def test_holm_in_families_by_hand():
     # The primary contrast is by itself; the map's others are two, the ladder's are two.
     assert decided["p_holm"].tolist() == pytest.approx([0.06, 0.04, 0.06, 0.04, 0.5])
     assert decided["smallest_p_holm"].tolist() == pytest.approx([0.02, 0.125, 0.02, 0.01, 0.125])
-    too_few = "undecided: n = 5 can give no adjusted p below 0.125"
-    expected = ["not significant", too_few, "not significant", "significant", too_few]
+    expected = ["not significant", "undecided", "not significant", "significant", "undecided"]
     assert decided["decision"].tolist() == expected
+    too_few = "n = 5 can give no adjusted p below 0.125"
+    assert decided["undecided_reason"].tolist() == ["", too_few, "", "", too_few]
     assert decided[tests.columns.tolist()].equals(tests)
     alone = stats.decide_tests(pd.DataFrame({"p": [0.25], "smallest_p": [0.125]}))
-    assert alone["decision"].tolist() == ["undecided: these data can give no p below 0.125"]
+    assert alone["decision"].tolist() == [Decision.UNDECIDED]
+    assert alone["undecided_reason"].tolist() == ["these data can give no p below 0.125"]
 
 
 def test_no_result_of_a_family_gives_less_than_the_smallest_adjusted_p():
@@ -484,11 +500,14 @@ def test_equivalence_is_an_interval_within_the_margin():
     assert wide.low < test.low < test.high < wide.high
     assert stats.equivalence_test(near + 0.2, 0.05).decision == "not equivalent"
     assert stats.equivalence_test(near - 0.2, 0.05).decision == "not equivalent"
-    assert stats.equivalence_test(near + 0.05, 0.05).decision == "undecided: the interval crosses the margin"
-    assert stats.equivalence_test(near[:4], 1).decision == "undecided: n = 4 can give no p below 0.0625"
-    one = stats.equivalence_test(near[:1], 1)
-    assert np.isnan(one.low)
-    assert one.decision.startswith("undecided: n = 1")
+    for values, margin, reason in (
+        (near + 0.05, 0.05, "the interval crosses the margin"),
+        (near[:4], 1, "n = 4 can give no p below 0.0625"),
+        (near[:1], 1, "n = 1 can give no p below 0.5"),
+    ):
+        test = stats.equivalence_test(values, margin)
+        assert (test.decision, test.reason) == (EquivalenceDecision.UNDECIDED, reason)
+    assert np.isnan(test.low)
 
 
 def test_equivalence_keeps_its_level():

@@ -81,7 +81,7 @@ def test_the_smallest_p_of_a_clear_case_is_two_in_two_to_the_n():
     clear = permuted_log_rank(fast, limits, slow, limits)
     assert clear.statistic > 0
     assert clear.p == clear.smallest_p == 2 / 2**5
-    assert stats.decide(clear.p, clear.smallest_p, n=clear.n) == "undecided: n = 5 can give no p below 0.0625"
+    assert str(stats.decide(clear.p, clear.smallest_p, n=clear.n)) == "undecided: n = 5 can give no p below 0.0625"
     # Pairs without breakthrough add replicates, and nothing that exchanges.
     padded = permuted_log_rank(np.append(fast, [NAN] * 20), np.full(25, 100), np.full(25, NAN), np.full(25, 100))
     assert (padded.p, padded.smallest_p, padded.n, padded.exact) == (2 / 2**5, 2 / 2**5, 25, True)

@@ -24,13 +24,13 @@ from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproducti
 from procpre_interp.sweep.config import (
     Condition,
     Grid,
-    Map,
     Pretraining,
     Source,
     Sweep,
     coalition_condition,
     map_conditions,
 )
+from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.plan import map_table, plan, pretraining_run, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
@@ -66,7 +66,7 @@ def test_a_grid_is_every_combination_and_shares_its_parents():
     for cell in planned.cells.to_dict("records"):
         config = planned.configs[cell["run"]]
         assert config.seed == cell["replicate"]
-        assert [parent.run for parent in config.parents] == cell["phase1_run"].split()
+        assert [parent.run for parent in config.parents] == list(cell["phase1_run"])
         assert all(planned.configs[parent.run].seed == config.seed for parent in config.parents)
     order = list(planned.configs)
     assert all(order.index(p.run) < order.index(run) for run, c in planned.configs.items() for p in c.parents)
@@ -163,10 +163,10 @@ def test_a_condition_that_a_grid_and_a_map_both_have_is_one_run():
 @pytest.mark.parametrize(
     ("coalition", "selector", "transfer"),
     [
-        ("attn|mlp|ln|pos|embed", "all", TransferConfig()),
-        ("attn|ln", "attn+ln", FRESH),
-        ("pos", "none", dataclasses.replace(FRESH, positions="carry")),
-        ("mlp|embed", "mlp", TransferConfig(positions="fresh")),
+        (("attn", "mlp", "ln", "pos", "embed"), "all", TransferConfig()),
+        (("attn", "ln"), "attn+ln", FRESH),
+        (("pos",), "none", dataclasses.replace(FRESH, positions="carry")),
+        (("mlp", "embed"), "mlp", TransferConfig(positions="fresh")),
     ],
 )
 def test_a_coalition_is_a_transfer_of_its_players_alone(coalition, selector, transfer):
@@ -182,9 +182,9 @@ def test_the_empty_coalition_shares_the_run_of_no_pretraining():
     runs = planned.cells.set_index("condition")["run"]
     assert runs["dyck {}"] == runs["none"]
     # With embeddings that every coalition has, the empty one is a transfer all the same.
-    given = coalition_condition(Map(phase1="dyck", players=("attn",)), "")
+    given = coalition_condition(Map(phase1="dyck", players=("attn",)), ())
     assert given.sources == (Source(phase1="dyck", selector="none"),)
-    assert coalition_condition(Map(phase1="dyck", players=("attn",), given="ln"), "").sources[0].selector == "ln"
+    assert coalition_condition(Map(phase1="dyck", players=("attn",), given="ln"), ()).sources[0].selector == "ln"
 
 
 def test_the_full_map_of_components_shares_runs_with_the_reproduction():
@@ -253,7 +253,7 @@ def test_the_table_has_every_outcome(swept):
     assert spent["tokens"] == store.query()["tokens"].sum()
 
 
-def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path):
+def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path, runs_here):
     # A model that predicts the padding-free answer of `ww` soon: any accuracy reaches a threshold of nothing.
     store = RunStore(tmp_path)
     sweep = tiny(phase1=(), replicates=1, train=dataclasses.replace(TRAIN, steps=2, evaluate_every=1))
@@ -291,12 +291,12 @@ def test_a_map_is_computed_from_its_cells(swept):
     table = results(planned, store, problems)
     (each,) = sweep.maps
     rows = map_table(planned, table, each)
-    assert sorted(set(rows["coalition"])) == ["", "attn", "attn|mlp", "mlp"]
+    assert sorted(set(rows["coalition"])) == [(), ("attn",), ("attn", "mlp"), ("mlp",)]
     effects = transfer_map(rows, each.players, each.methods).set_index(["method", "player"])["estimate"]
-    value = rows.pivot(index="replicate", columns="coalition", values="accuracy").mean()
-    assert effects["add_one_in", "attn"] == pytest.approx(value["attn"] - value[""])
-    assert effects["leave_one_out", "attn"] == pytest.approx(value["attn|mlp"] - value["mlp"])
-    assert effects["shapley"].sum() == pytest.approx(value["attn|mlp"] - value[""])
+    value = {coalition: some["accuracy"].mean() for coalition, some in rows.groupby("coalition")}
+    assert effects["add_one_in", "attn"] == pytest.approx(value["attn",] - value[()])
+    assert effects["leave_one_out", "attn"] == pytest.approx(value["attn", "mlp"] - value["mlp",])
+    assert effects["shapley"].sum() == pytest.approx(value["attn", "mlp"] - value[()])
 
 
 def test_the_command_goes_on_and_reports(swept, tmp_path, capsys):

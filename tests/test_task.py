@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 
 from procpre_interp.core.seeding import stream
-from procpre_interp.data import TASKS, Batch, Split, Task
+from procpre_interp.data import TASKS, Batch, Split, Task, check_task
+from procpre_interp.data.checks import check_batch
 from procpre_interp.data.task import (
     clip_length,
     concatenate,
@@ -13,7 +14,6 @@ from procpre_interp.data.task import (
     prompt_overlap,
     split_mask,
 )
-from tests.checks import check_layout
 from tests.oracles import ORACLES
 
 NEEDS_A_CORPUS = ["text"]
@@ -39,22 +39,8 @@ def test_every_task_of_one_sequence_has_an_oracle():
 
 
 @pytest.mark.parametrize("name", EVERY_TASK)
-def test_layout(name):
-    task = build(name)
-    check_layout(task.batch(300, generator=stream(0, "layout")), task, 300)
-    assert task.model_n_ctx >= task.n_ctx
-    for n in (0, 1):
-        assert task.batch(n, generator=stream(0, "layout")).tokens.shape == (n, task.n_ctx)
-
-
-@pytest.mark.parametrize("name", EVERY_TASK)
-def test_a_batch_is_a_function_of_its_generator(name):
-    task = build(name)
-    before = torch.random.get_rng_state()
-    first, again, other = (task.batch(50, generator=stream(seed, name)) for seed in (1, 1, 2))
-    assert torch.equal(first.tokens, again.tokens)
-    assert not torch.equal(first.tokens, other.tokens)
-    assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
+def test_what_holds_for_every_task(name):
+    check_task(build(name))
 
 
 @pytest.mark.parametrize("name", ["identity", "reverse", "sort", "set", "union", "delete", "stack", "sorting"])
@@ -63,15 +49,6 @@ def test_the_first_scored_position_is_the_last_separator(name):
     separators = batch.tokens == 100
     last = batch.tokens.shape[1] - 1 - separators.flip(1).int().argmax(1)
     assert torch.equal(batch.loss_mask.int().argmax(1), last)
-
-
-@pytest.mark.parametrize("name", EVERY_TASK)
-def test_an_example_is_one_line(name):
-    task = build(name)
-    batch = task.batch(1, generator=stream(0, "example"))
-    text = task.example(batch.tokens[0, : batch.lengths[0]].tolist())
-    assert text
-    assert "\n" not in text
 
 
 @pytest.mark.parametrize("name", EVERY_TASK)
@@ -133,7 +110,7 @@ def test_at_length(name):
         short = task.at_length(length)
         assert short.d_vocab == task.d_vocab
         assert short.n_ctx <= task.n_ctx
-        check_layout(short.batch(20, generator=stream(0, "short")), short, 20)
+        check_batch(short, short.batch(20, generator=stream(0, "short")), 20)
     assert task.at_length(full).n_ctx == task.n_ctx
     assert task.at_length(full + 50) == task.at_length(full)
 

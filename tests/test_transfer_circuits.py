@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse, stage_circuit, stage_pairs
+from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse, subject_circuit, subject_pairs
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.data import TASKS
 from procpre_interp.patch import Graph, circuit_values, overlap_table
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute
-from procpre_interp.pipeline.lineage import stages
+from procpre_interp.pipeline.lineage import at_stage
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
@@ -46,8 +46,8 @@ def test_overlaps_are_of_the_circuits_on_each_stages_own_task(store, run):
         ("phase1", "finished"),
         ("transplanted", "finished"),
     ]
-    found = stages(run, store)
-    circuits = {name: stage_circuit(found[name], stage_pairs(found[name], 3)) for name in ("phase1", "finished")}
+    found = {name: at_stage(run, store, name).load(store) for name in ("phase1", "finished")}
+    circuits = {name: subject_circuit(subject, subject_pairs(subject, 3)) for name, subject in found.items()}
     shared, all_edges = (
         (circuits["phase1"] & circuits["finished"]).sum(),
         (circuits["phase1"] | circuits["finished"]).sum(),
@@ -74,9 +74,9 @@ def test_what_a_circuit_carries_is_measured_in_the_finished_model(store, run):
     table = circuit_reuse([run], store, n_random=4).set_index("circuit")
     assert list(table.index) == ["phase1", "transplanted", "finished", "random"]
     assert table["gap_told"].all()
-    last = stages(run, store)["finished"]
-    pairs = stage_pairs(last, 3)
-    mask = stage_circuit(last, pairs)
+    last = at_stage(run, store, "finished").load(store)
+    pairs = subject_pairs(last, 3)
+    mask = subject_circuit(last, pairs)
     masks = torch.stack([mask, ~mask, torch.ones_like(mask), torch.zeros_like(mask)])
     inside, outside, full, empty = circuit_values(last.model, pairs, masks, replacement="mean").mean(1)
     assert table.at["finished", "faithfulness"] == pytest.approx(float((inside - empty) / (full - empty)), abs=1e-4)
@@ -86,16 +86,16 @@ def test_what_a_circuit_carries_is_measured_in_the_finished_model(store, run):
 def test_a_model_whose_tokens_are_all_alike_has_no_circuit(store, parent):
     task = TASKS.build("reverse", vocab=8, length=4)
     child = trained(store, task, 12, parents=(Parent(run=parent.id, selector="attn+ln"),))
-    found = stages(child, store)
-    assert stage_circuit(found["transplanted"], stage_pairs(found["transplanted"], 3)) is None
+    transplanted = at_stage(child, store, "transplanted").load(store)
+    assert subject_circuit(transplanted, subject_pairs(transplanted, 3)) is None
     assert list(circuit_reuse([child], store, n_random=2)["circuit"]) == ["phase1", "finished", "random"]
     assert len(circuit_overlaps([child], store, n_draws=10)) == 1
 
 
 def test_the_ceiling_is_what_identical_circuits_would_have(store, run):
     table = circuit_overlaps([run], store, n_draws=50)
-    phase1 = stages(run, store)["phase1"]
-    own = Graph(phase1.model.config).circuit(stage_circuit(phase1, stage_pairs(phase1, 3)))
+    phase1 = at_stage(run, store, "phase1").load(store)
+    own = Graph(phase1.model.config).circuit(subject_circuit(phase1, subject_pairs(phase1, 3)))
     alone = overlap_table(
         Graph(phase1.model.config), {"a": own, "b": own}, generator=numpy_stream(0, "ceiling"), n_draws=400
     )

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.core.selectors import place
 from procpre_interp.stats import summary as stats
+from procpre_interp.stats.decisions import Decision
 from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
     OUTCOMES,
-    coalition_name,
+    coalition_of,
     coalitions,
     orders,
     selector_grid,
@@ -36,7 +37,7 @@ def subsets(players: list[str]) -> list[tuple[str, ...]]:
 def games(values: dict[int, dict[frozenset, float]], players: list[str], **columns) -> pd.DataFrame:
     """A results table from replicate -> coalition -> accuracy."""
     rows = [
-        {"coalition": "|".join(p for p in players if p in some), "replicate": replicate, "accuracy": value}
+        {"coalition": tuple(p for p in players if p in some), "replicate": replicate, "accuracy": value}
         for replicate, game in values.items()
         for some, value in game.items()
     ]
@@ -62,14 +63,14 @@ def estimates(effects: pd.DataFrame, method: str) -> list[float]:
 
 
 def test_coalitions_by_hand():
-    assert coalition_name(["ln", "attn"], PLAYERS) == "attn|ln"
-    assert coalition_name([], PLAYERS) == ""
-    whole = "attn|mlp|ln"
-    assert coalitions(PLAYERS, ["add_one_in"], replicate=3) == ["", whole, *PLAYERS]
-    assert coalitions(PLAYERS, ["leave_one_out"], replicate=3) == ["", whole, "mlp|ln", "attn|ln", "attn|mlp"]
-    every = coalitions(PLAYERS, METHODS, replicate=3)
-    assert every == ["", whole, *PLAYERS, "mlp|ln", "attn|ln", "attn|mlp"]
-    assert coalitions(["attn"], METHODS, replicate=0) == ["", "attn"]
+    assert coalition_of(["ln", "attn"], PLAYERS) == ("attn", "ln")
+    assert coalition_of([], PLAYERS) == ()
+    whole, single = ("attn", "mlp", "ln"), [("attn",), ("mlp",), ("ln",)]
+    pairs = [("mlp", "ln"), ("attn", "ln"), ("attn", "mlp")]
+    assert coalitions(PLAYERS, ["add_one_in"], replicate=3) == [(), whole, *single]
+    assert coalitions(PLAYERS, ["leave_one_out"], replicate=3) == [(), whole, *pairs]
+    assert coalitions(PLAYERS, METHODS, replicate=3) == [(), whole, *single, *pairs]
+    assert coalitions(["attn"], METHODS, replicate=0) == [(), ("attn",)]
 
 
 def test_many_players_need_the_prefixes_of_their_replicate_s_orders():
@@ -78,9 +79,9 @@ def test_many_players_need_the_prefixes_of_their_replicate_s_orders():
     sampled = coalitions(six, ["shapley"], replicate=7, n_orders=2)
     order, back = orders(six, replicate=7, n_orders=2)
     prefixes = {frozenset(some[:size]) for some in (order, back) for size in range(7)}
-    assert {frozenset(filter(None, name.split("|"))) for name in sampled} == prefixes
+    assert set(map(frozenset, sampled)) == prefixes
     assert len(sampled) == len(set(sampled)) <= 2 * 5 + 2
-    assert sampled[:2] == ["", "|".join(six)]
+    assert sampled[:2] == [(), tuple(six)]
 
 
 def test_orders_come_in_pairs_and_belong_to_the_replicate():
@@ -129,7 +130,8 @@ def test_one_in_and_one_out_by_hand():
     assert effects["n"].tolist() == [2] * 6
     assert effects["p"].tolist() == pytest.approx([0.5, 1, 0.5, 0.5, 0.5, 0.5])
     assert set(effects["outcome"]) == {"accuracy"}
-    assert effects["decision"].str.startswith("undecided: n = 2").all()
+    assert set(effects["decision"]) == {Decision.UNDECIDED}
+    assert all(reason.startswith("n = 2 can give no ") for reason in effects["undecided_reason"])
 
 
 @pytest.mark.parametrize("players", [PLAYERS, SEVEN])
@@ -199,13 +201,14 @@ def test_holm_adjusts_within_a_method():
         np.testing.assert_allclose(rows["smallest_p_holm"], 3 * 2.0**-9)
     for _, row in effects.iterrows():
         assert row["smallest_p"] == 2.0**-9
-        assert row["decision"] == ("significant" if row["p_holm"] <= 0.05 else "not significant")
+        assert row["decision"] == (Decision.SIGNIFICANT if row["p_holm"] <= 0.05 else Decision.NOT_SIGNIFICANT)
+        assert row["undecided_reason"] == ""
 
 
 def test_replicates_without_a_coalition_are_left_out_where_it_is_needed():
     values = random_games(PLAYERS, 4)
     table = games(values, PLAYERS)
-    gone = (table["replicate"] == 2) & (table["coalition"] == "mlp")
+    gone = (table["replicate"] == 2) & table["coalition"].map(lambda chosen: chosen == ("mlp",))
     found = {
         name: transfer_map(some, PLAYERS, METHODS)
         for name, some in {
@@ -225,11 +228,14 @@ def test_replicates_without_a_coalition_are_left_out_where_it_is_needed():
 
 def test_a_row_without_a_complete_replicate_is_not_tested():
     table = games(random_games(PLAYERS, 6), PLAYERS)
-    effects = transfer_map(table[table["coalition"] != "mlp"], PLAYERS, METHODS).set_index(["method", "player"])
+    effects = transfer_map(
+        table[table["coalition"].map(lambda chosen: chosen != ("mlp",))], PLAYERS, METHODS
+    ).set_index(["method", "player"])
     empty = effects.loc[("add_one_in", "mlp")]
     assert empty["n"] == 0
     assert empty[["estimate", "low", "high", "p", "smallest_p", "p_holm"]].isna().all()
-    assert empty["decision"] == "undecided: no complete replicate"
+    assert empty["decision"] == Decision.UNDECIDED
+    assert empty["undecided_reason"] == "no complete replicate"
     # The family has two tests, then.
     np.testing.assert_allclose(effects.loc[("add_one_in", "attn"), "smallest_p_holm"], 2 * 2.0**-5)
     assert effects.loc["shapley", "n"].tolist() == [0, 0, 0]
@@ -250,7 +256,7 @@ def outcomes_table() -> pd.DataFrame:
     """One player, two replicates: nothing never broke through; the transfer at 1000 steps, and once it diverged."""
     return pd.DataFrame(
         {
-            "coalition": ["", "attn", "", "attn", "attn|mlp"],
+            "coalition": [(), ("attn",), (), ("attn",), ("attn", "mlp")],
             "replicate": [0, 0, 1, 1, 1],
             "status": ["finished", "finished", "finished", "diverged", "failed"],
             "accuracy": [0.1, 0.9, 0.2, 0.5, NAN],
@@ -298,7 +304,7 @@ def test_effects_that_all_agree_are_no_certainty():
     n, q = 5, 0.025 ** (1 / 5)
     table = pd.DataFrame(
         {
-            "coalition": ["", "attn"] * n,
+            "coalition": [(), ("attn",)] * n,
             "replicate": np.repeat(np.arange(n), 2),
             "status": "finished",
             "breakthrough_step": [NAN, 1000.0] * n,
@@ -334,9 +340,9 @@ TABLE = games(random_games(PLAYERS, 2), PLAYERS)
         (TABLE, PLAYERS, METHODS, "acuracy", "Did you mean 'accuracy'?"),
         (TABLE, ["attn", "attn"], METHODS, "accuracy", "none twice"),
         (TABLE, [], METHODS, "accuracy", "give one or more names"),
-        (TABLE, ["attn|mlp"], METHODS, "accuracy", "none with a |"),
+        (TABLE.assign(coalition="attn"), PLAYERS, METHODS, "accuracy", "give each as a tuple of its players"),
         (TABLE, PLAYERS, METHODS, "area", "a table without area"),
-        (TABLE, ["pos"], ["add_one_in"], "accuracy", "2 replicates, none with all.*lacks the coalitions 'pos'"),
+        (TABLE, ["pos"], ["add_one_in"], "accuracy", r"2 replicates, none with all.*lacks the coalitions \{pos\}"),
         (TABLE.assign(accuracy=NAN), PLAYERS, METHODS, "accuracy", "none with all that one effect on accuracy needs;"),
         (TABLE.assign(status="failed"), PLAYERS, METHODS, "accuracy", "8 rows|16 rows, none of them"),
         (pd.concat([TABLE, TABLE]), PLAYERS, METHODS, "accuracy", "more than one row"),
@@ -350,7 +356,7 @@ def test_maps_that_are_refused(table: pd.DataFrame, players: list[str], methods:
 
 def test_names_and_orders_that_are_refused():
     with pytest.raises(ValueError, match="unknown player 'mpl'. Did you mean 'mlp'?"):
-        coalition_name(["mpl"], PLAYERS)
+        coalition_of(["mpl"], PLAYERS)
     for n_orders in (0, 3):
         with pytest.raises(ValueError, match="an even number"):
             orders(SEVEN, replicate=0, n_orders=n_orders)

@@ -10,16 +10,9 @@ import yaml
 from procpre_interp.cli import main
 from procpre_interp.commands._models import named_task
 from procpre_interp.commands._run_one import take_interventions
-from procpre_interp.core.config import (
-    LARGEST_YAML,
-    coerce,
-    from_dict,
-    from_yaml,
-    parse_yaml,
-    shown,
-    to_yaml,
-    yaml_fields,
-)
+from procpre_interp.core.config import coerce, from_dict, from_yaml, to_yaml
+from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fields
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.run import DamagedRun
 from procpre_interp.store.store import RunStore
@@ -116,7 +109,9 @@ BOMB = f"[{BOMB}]"
         (BOMB, "alias"),
         ("a: 1\nb: 2\na: 3", "'a' is given twice"),
         ("{true: 1, yes: 2}", "is given twice"),
-        ("[" * 100, "more than 40 levels deep"),
+        ("[" * 100 + "]" * 100, "more than 64 levels deep"),
+        ("[" * 100_000, "more than 64 levels deep"),
+        ("{1: 2}", "it holds a key that is not text"),
         ("x" * (LARGEST_YAML + 1), "larger than 200,000 bytes"),
         (b"\xff\xfe\xfd", "not allow|decode|utf"),
         ("!!bool x", "a value that its type does not allow: 'x'"),

@@ -3,8 +3,12 @@
 import shlex
 from collections.abc import Mapping
 
+import display
 import job_views
-import state
+import listings
+import markup
+import selections
+import stores
 import streamlit as st
 
 from procpre_interp.core.terminal import usable_cores
@@ -13,10 +17,10 @@ from procpre_interp.views.exhibits import Answer
 
 ICONS = {"running": "⏳", "stopping": "✋", "finished": "✅", "cancelled": "⏹", "failed": "❌", "died": "❌"}
 REFRESH_SECONDS = 2
-state.open_page(
-    "Run something", "A job is a process of its own: it goes on when this page, or the explorer, is closed."
+stores.open_page(
+    "Run something", "Each job is a process of its own: it keeps running after this page, or the explorer, is closed."
 )
-store = state.own_store()
+store = stores.own_store()
 jobs = JobStore(store.path)
 
 
@@ -67,20 +71,20 @@ def show_jobs() -> None:
     if st.session_state.setdefault("running_jobs", running) != running:
         # The form above says what runs, and lists of runs are kept for a while: both are out of date now.
         st.session_state["running_jobs"] = running
-        state.list_runs.clear()
-        state.list_models.clear()
+        listings.list_runs.clear()
+        listings.list_models.clear()
         st.rerun()
     if not found:
         st.caption("No job yet.")
         return
-    job = jobs.open(state.choose("Job", found, "job"))
+    job = jobs.open(selections.choose("Job", found, "job"))
     now = states[job.id]
     if job.arguments:
         st.code(shlex.join(["procpre-interp", *job.arguments]), language="bash", wrap_lines=True)
     if job.problem:
-        st.warning(state.quoted(job.problem, 300))
+        st.warning(markup.quoted(job.problem, 300))
     code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-    times = state.escaped(f"started {job.started}{f', ended {job.ended}' if job.ended else ''}{code}")
+    times = markup.escaped(f"started {job.started}{f', ended {job.ended}' if job.ended else ''}{code}")
     st.markdown(f"{ICONS[now]} **{now}**, {times}")
     buttons = st.container(horizontal=True)
     if now in ("running", "stopping"):
@@ -99,8 +103,8 @@ def show_jobs() -> None:
 
 at_work = sum(job.is_running for job in jobs.all())
 said = f"{at_work} job{'s' * (at_work != 1)} running" if at_work else "No job is running"
-state.show_answer(Answer(f"{said} in this store; {usable_cores()} cores.", decided=False))
-tab, place = state.tabs({name: form.title for name, form in FORMS.items()}, key="command")
+display.show_answer(Answer(f"{said} in this store; {usable_cores()} cores.", decided=False))
+tab, place = selections.tabs({name: form.title for name, form in FORMS.items()}, key="command")
 with place:
     show_form(tab)
 st.subheader("Jobs")

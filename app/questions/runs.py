@@ -1,11 +1,16 @@
 """Runs: what is in the store, how runs differ, where their weights come from, and what is damaged."""
 
 import details
+import display
+import listings
+import markup
 import pandas as pd
-import state
+import selections
+import stores
 import streamlit as st
 
 from procpre_interp.store.run import DamagedRun, UnknownRun
+from procpre_interp.views.exhibits import run_details, run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 
 COLUMNS = {
@@ -23,20 +28,13 @@ LOOKS = {
 }
 
 
-def show_troubles(title: str, table: pd.DataFrame) -> None:
-    """One line, and what stands behind it: all of it at once where it is short."""
-    if len(table):
-        with st.expander(title, icon=":material/warning:", expanded=len(table) <= 3):
-            st.dataframe(table, hide_index=True, placeholder="")
-
-
 def delete(ids: list[str]) -> None:
     try:
         for run_id in ids:
             store.delete(run_id)
     except (ValueError, OSError) as problem:  # nothing above this catches it
         st.session_state["not_deleted"] = str(problem)
-    state.list_runs.clear()
+    listings.list_runs.clear()
 
 
 @st.dialog("Delete for good?")
@@ -51,20 +49,20 @@ def ask_and_delete(ids: list[str]) -> None:
 def choose_runs(shown: pd.DataFrame) -> list[str]:
     """Ids, beginnings of ids or "latest", from rows ticked or from the box below the list; part of the URL."""
     place = st.container()
-    chosen = state.choose_many(
-        f"Runs to look into, {exhibits.MOST_COMPARED} at most: tick rows above, or type an id or its beginning",
+    chosen = selections.choose_many(
+        f"Runs to look into, at most {run_details.MOST_COMPARED}: tick rows above, or type an id or its beginning",
         dict(zip(shown["run"], shown["run"])),
         "run",
         start=[],
         free=True,
-        at_most=exhibits.MOST_COMPARED,
+        at_most=run_details.MOST_COMPARED,
     )
     rows = {run_id: row for row, run_id in enumerate(shown["run"])}
 
     def take_ticks() -> None:
         ticked = [shown["run"][row] for row in st.session_state["list"]["selection"]["rows"]]
         hidden = [run_id for run_id in chosen if run_id not in rows]
-        st.session_state["run"] = [*hidden, *ticked][: exhibits.MOST_COMPARED]
+        st.session_state["run"] = [*hidden, *ticked][: run_details.MOST_COMPARED]
 
     ticks = {"rows": [rows[run_id] for run_id in chosen if run_id in rows], "columns": [], "cells": []}
     st.session_state["list"] = {"selection": ticks}
@@ -72,19 +70,20 @@ def choose_runs(shown: pd.DataFrame) -> list[str]:
         st.dataframe(
             shown, hide_index=True, column_config=COLUMNS, placeholder="", key="list", on_select=take_ticks, alt="runs"
         )
-        state.download(shown, "runs")
+        display.download(shown, "runs")
     return chosen
 
 
-store = state.open_page("Runs", "Filter the list, then tick rows to look into one run or to compare several.")
-everything = state.list_runs(store.path)
-listed = exhibits.listing(everything, state.list_conditions(store.path))
+store = stores.open_page("Runs", "Filter the list, then tick rows to look into one run or to compare several.")
+everything = listings.list_runs(store.path)
+listed = exhibits.listing(everything, listings.list_conditions(store.path))
 names = exhibits.names(listed)
-state.show_answer(exhibits.answer(listed))
+display.show_answer(exhibits.answer(listed))
 if "not_deleted" in st.session_state:
-    st.error(state.quoted(st.session_state.pop("not_deleted"), 500))
-for title, found in exhibits.troubles(everything, store):
-    show_troubles(title, found)
+    st.error(markup.quoted(st.session_state.pop("not_deleted"), 500))
+for title, found in run_progress.troubles(everything, store):
+    with st.expander(title, icon=":material/warning:", expanded=len(found) <= 3):
+        st.dataframe(found, hide_index=True, placeholder="")
 
 filters = {}
 with st.container(horizontal=True):
@@ -97,23 +96,23 @@ with st.container(horizontal=True):
 runs, ids = [], []
 for wanted in choose_runs(exhibits.keep(listed, **filters)):
     try:
-        runs.append(state.open_run(store, wanted))
+        runs.append(listings.open_run(store, wanted))
         ids.append(runs[-1].id)
     except (UnknownRun, DamagedRun) as problem:
-        st.error(state.quoted(str(problem), 500))
+        st.error(markup.quoted(str(problem), 500))
         ids += [wanted] if wanted in names else []
 for run in runs:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(state.escaped(names.get(run.id) or run.id))
+        st.caption(markup.escaped(names.get(run.id) or run.id))
         for page, label in LOOKS.items() if run.steps else ():
             st.page_link(page, label=label, query_params={"run": run.id})
         if not run.steps:
-            st.caption("It keeps no weights, so there is no model to look into.")
+            st.caption("It kept no weights, so there is no model to open.")
 if runs:
-    tab, place = state.tabs({name.lower(): name for name in details.TABS})
+    tab, place = selections.tabs({name.lower(): name for name in details.TABS})
     with place:
         details.show(tab, runs, store, everything)
-if ids and store.path == state.DEMO:
+if ids and store.path == stores.DEMO:
     st.caption("The demo's runs cannot be deleted.")
 elif ids and st.button(f"Delete {', '.join(ids)}", icon=":material/delete:"):
     ask_and_delete(ids)

@@ -1,34 +1,47 @@
 """What survives damage? Shuffled and noised weights, and the signatures of transfers that failed."""
 
-import state
+from collections.abc import Callable
+
+import computed
+import display
+import listings
+import markup
+import selections
+import stores
 import streamlit as st
 
 from procpre_interp.analysis.diagnosis import explain_signatures
-from procpre_interp.views.exhibits import damage
+from procpre_interp.claims.judged import StoredClaim
+from procpre_interp.claims.text import claim_title
+from procpre_interp.views.exhibits import Exhibit, damage
 
 TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
 
-store = state.open_page(
+store = stores.open_page(
     "What survives damage?",
     "Weights are damaged in one property before they are transferred: what must stay for the gain to stay?",
 )
-claims, problems = state.list_claims(store.path)
+claims, problems = listings.list_claims(store.path)
 
 
-def show_claim(name: str, *exhibits) -> None:
-    """The exhibits of a damage claim and where its numbers are from, or the command that makes it."""
-    for problem in problems:
-        if name in problem:  # another result stands in for it below
-            st.warning(state.quoted(problem, 300))
-    state.stop_when_empty([name] if name in claims else [], "damaged weights", f"procpre-interp claims {name} --run")
-    judged = claims[name]
-    state.show_answer(damage.answer(judged))
-    st.caption(state.worded(damage.origin(judged)))
+def show_claim(found: dict[str, StoredClaim], key: str, *exhibits: Callable[[StoredClaim], Exhibit]) -> StoredClaim:
+    """One of the claims: its exhibits and where its numbers are from; without any, the command that makes them."""
+    stores.stop_when_empty(found, "damaged weights", "procpre-interp claims --run")
+    name = next(iter(found))
+    if len(found) > 1:
+        name = selections.choose("Claim", {name: claim_title(claim) for name, claim in found.items()}, key)
+    for each in problems:
+        if each.name == name:  # another result stands in for it below
+            st.warning(markup.quoted(each.problem, 300))
+    judged = found[name]
+    display.show_answer(damage.answer(judged))
+    st.caption(markup.worded(damage.origin(judged)))
     for exhibit in exhibits:
-        state.show(state.cached(exhibit, judged))
+        display.show(computed.cached(exhibit, judged))
+    return judged
 
 
-def show_kept(judged) -> None:
+def show_kept(judged: StoredClaim) -> None:
     """What each control keeps of the weights."""
     table = damage.kept(judged)
     if len(table):
@@ -37,42 +50,41 @@ def show_kept(judged) -> None:
 
 
 def show_failures() -> None:
-    names = state.list_results(store.path)
-    state.stop_when_empty(names, "results", state.FILL.format(store=store.path))
-    found = state.results(store, state.choose("Experiment", names, "experiment"))
+    names = listings.list_results(store.path)
+    stores.stop_when_empty(names, "results", stores.FILL.format(store=store.path))
+    found = listings.results(store, selections.choose("Experiment", names, "experiment"))
     runs, problems = damage.transferred_runs(found, store)
     if not runs:
         st.info(f"None of the {len(problems):,} runs with pretraining in this table can be opened.")
         return
-    by_condition, findings = state.cached(damage.diagnosis, found, store, state.list_runs(store.path))
-    state.show_answer(damage.failures_answer(findings))
-    state.show_table(by_condition, "signatures")
+    by_condition, findings = computed.cached(damage.diagnosis, found, store, listings.list_runs(store.path))
+    display.show_answer(damage.failures_answer(findings))
+    display.show_table(by_condition, "signatures")
     st.caption(
         "One row per condition and what is seen there; one run may show several. Scores are means of these runs."
     )
     for line in explain_signatures(findings["signature"]):
-        st.caption(state.escaped(line))
-    label = state.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")
+        st.caption(markup.escaped(line))
+    label = selections.choose("Condition", list(dict.fromkeys(findings["label"])), "condition")
     for row in findings.loc[findings["label"] == label].to_dict("records"):
-        with st.expander(state.escaped(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}")):
+        with st.expander(markup.escaped(f"Seed {row['replicate']}, run {row['run'][:8]}: {row['signature']}")):
             for sentence in (row["finding"], row["remedy"]):
-                st.markdown(state.worded(sentence))
-            st.caption(state.escaped(row["numbers"]))
-    state.download(findings, "findings")
+                st.markdown(markup.worded(sentence))
+            st.caption(markup.escaped(row["numbers"]))
+    display.download(findings, "findings")
     if problems:
-        st.caption(f"Left out, as they cannot be opened: {len(problems):,} runs.")
+        st.caption(f"Left out because they cannot be opened: {len(problems):,} runs.")
 
 
-tab, place = state.tabs(TABS)
+tab, place = selections.tabs(TABS)
 with place:
     if tab == "ladder":
-        show_claim(damage.CONTROLS, damage.controls)
-        show_kept(claims[damage.CONTROLS])
-        sweeps = state.list_results(store.path, "damage")
+        show_kept(show_claim(damage.damage_claims(claims), "control", damage.controls))
+        sweeps = listings.list_results(store.path, "damage")
         if sweeps:
-            name = state.choose("Sweep with damage", sweeps, "sweep")
-            state.show(damage.controls_of(state.results(store, name)), key="sweep")
+            name = selections.choose("Sweep with damage", sweeps, "sweep")
+            display.show(damage.controls_of(listings.results(store, name)), key="sweep")
     elif tab == "noise":
-        show_claim(damage.NOISE, damage.noise, damage.noise_on_finished)
+        show_claim(damage.noise_claims(claims), "noise", damage.noise, damage.noise_on_finished)
     else:
         show_failures()

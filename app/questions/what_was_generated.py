@@ -2,7 +2,9 @@
 
 from typing import Any
 
-import state
+import display
+import selections
+import stores
 import streamlit as st
 
 from procpre_interp.core.plugins import load_named
@@ -18,7 +20,7 @@ def ask(name: str, field: sequences.Field) -> Any:
     """A control for one field; its key names the task too, as tasks have defaults of their own."""
     key, label = f"{name}_{field.name}", field.name.replace("_", " ")
     if field.kind == "choice":
-        return state.choose(label.capitalize(), field.choices, key)
+        return selections.choose(label.capitalize(), field.choices, key)
     largest = MOST[field.kind]
     least, step = (0, 1) if field.kind == "int" else (0.0, 0.01)
     label = f"{label.capitalize()}{' (empty for a fixed one)' if field.optional else ''}"
@@ -33,26 +35,26 @@ def whole_task(task: Task) -> Task:
     return resolved
 
 
-state.open_page(
+stores.open_page(
     "What was generated?",
     "Phase 1 learns from generated sequences. Change a task and see what a model is given, and what it must predict.",
 )
-name = state.choose("Task", sorted(TASKS, key=lambda task: task != "dyck"), "task")
+name = selections.choose("Task", sorted(TASKS, key=lambda task: task != "dyck"), "task")
 st.markdown((TASKS[name].__doc__ or "").splitlines()[0])
 parts: list[str] = []
 if name == "mixture":
-    parts = state.choose_many("Components", {part: part for part in PLAIN}, "parts", start=["dyck", "set"])
+    parts = selections.choose_many("Components", {part: part for part in PLAIN}, "parts", start=["dyck", "set"])
 elif name == "shuffled":
-    parts = [state.choose("Task that is shuffled", PLAIN, "inner")]
+    parts = [selections.choose("Task that is shuffled", PLAIN, "inner")]
 fields, values = sequences.fields(name), {}
 for column, field in zip(st.columns(max(1, len(fields))), fields):
     with column:
         values[field.name] = ask(name, field)
 left, right = st.columns(2)
 with left:
-    seed = state.choose_number("Seed", 0, 10**6, "seed")
+    seed = selections.choose_number("Seed", 0, 10**6, "seed")
 with right:
-    n = state.choose_number("Sequences", 1, 24, "n", start=6)
+    n = selections.choose_number("Sequences", 1, 24, "n", start=6)
 
 task = whole_task(sequences.build(name, parts, **values))
 if task.n_ctx > 4096:
@@ -63,15 +65,15 @@ for column, (title, value) in zip(columns, sequences.facts(task, seed).items()):
     column.metric(title, value)
 
 drawn = sequences.tokens(task, seed, n)
-state.show_answer(inside.scored(drawn))
-state.show(drawn)
+display.show_answer(inside.scored(drawn))
+display.show(drawn)
 if hasattr(task, "rule"):
-    number = state.choose_number("Sequence that is drawn", 0, n - 1, "example")
-    state.show(sequences.automaton(task, seed, number))
+    number = selections.choose_number("Sequence that is drawn", 0, n - 1, "example")
+    display.show(sequences.automaton(task, seed, number))
 if hasattr(task, "p_open"):
-    state.show(sequences.depth(task, seed, n))
+    display.show(sequences.depth(task, seed, n))
 if name != "shuffled":
-    state.show(sequences.control(task, seed, n))
+    display.show(sequences.control(task, seed, n))
 with st.expander("As text"):
     batch = sequences.draw(task, seed, n)
     lines = [task.example(row[:length].tolist()) for row, length in zip(batch.tokens, batch.lengths)]

@@ -1,58 +1,64 @@
 """Where does it live? Transfer maps over the model, and the curves and runs behind each part."""
 
-import state
+import computed
+import display
+import listings
+import markup
+import selections
+import stores
 import streamlit as st
 
 from procpre_interp.views.exhibits import where
 
 SWEEP = "procpre-interp sweep components --out {store}"
 
-store = state.open_page(
+store = stores.open_page(
     "Where does it live?",
-    "A sweep transfers each part of a pretrained model alone, and all parts but this, and trains again, in replicates.",
+    "A sweep transfers each part of a pretrained model alone, then all parts but that one, and trains again, "
+    "in replicates.",
 )
-names = state.list_results(store.path, "maps")
-state.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))
-sweep = state.results(store, state.choose("Experiment", names, "experiment"))
+names = listings.list_results(store.path, "maps")
+stores.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))
+sweep = listings.results(store, selections.choose("Experiment", names, "experiment"))
 maps = where.maps(sweep)
 chosen = maps[0]
 if len(maps) > 1:
     titles = {str(index): each.title for index, each in enumerate(maps)}
-    chosen = maps[int(state.choose("Map", titles, "map"))]
-st.subheader(state.escaped(sweep.title))
-if "demo" in sweep.about:
-    st.caption(state.escaped(str(sweep.about["demo"])))
+    chosen = maps[int(selections.choose("Map", titles, "map"))]
+st.subheader(markup.escaped(sweep.title))
+if sweep.about.demo:
+    st.caption(markup.escaped(sweep.about.demo))
 
 left, right = st.columns(2)
 with left:
-    outcome = state.choose("Outcome", chosen.outcomes, "outcome")
+    outcome = selections.choose("Outcome", chosen.outcomes, "outcome")
 with right:
     methods = {name: where.METHOD_NAMES.get(name, name) for name in reversed(chosen.methods)}
-    method = state.choose("Method", methods, "method")
-table = state.cached(where.effects, chosen, outcome)
+    method = selections.choose("Method", methods, "method")
+table = computed.cached(where.effects, chosen, outcome)
 shown = table.loc[table["method"] == method]
-state.show_answer(where.answer(shown))
+display.show_answer(where.answer(shown))
 
 TABS = {"map": "Map", "bars": "All methods", "table": "Table"}
-tab, place = state.tabs(TABS)
+tab, place = selections.tabs(TABS)
 with place:
     if tab == "map":
-        state.show(where.heatmap(shown), on_click=lambda player: st.session_state.update(part=player))
+        display.show(where.heatmap(shown), on_click=lambda player: st.session_state.update(part=player))
     elif tab == "bars":
-        state.show(where.bars(table))
+        display.show(where.bars(table))
     else:
-        state.show_table(where.as_text(table), "effects")
+        display.show_table(where.as_text(table), "effects")
 
 st.subheader("What is behind a part")
 st.caption("Click a cell of the map, or choose here.")
-part = state.choose("Part", chosen.players, "part")
+part = selections.choose("Part", chosen.players, "part")
 if sweep.quantities:
-    quantity = state.choose("Quantity", sweep.quantities, "quantity")
-    state.show(where.curves(sweep, chosen, part, quantity))
+    quantity = selections.choose("Quantity", sweep.quantities, "quantity")
+    display.show(where.curves(sweep, chosen, part, quantity))
 else:
     st.info("None of these runs can be read.")
 with st.expander("The runs behind these curves"):
-    state.show_table(where.runs_behind(chosen, part), "runs_behind", state.SHARES)
+    display.show_table(where.runs_behind(chosen, part), "runs_behind", display.SHARES)
     st.page_link("questions/runs.py", label="Look into runs", icon=":material/search:")
 if not chosen.is_fine:
     st.caption(

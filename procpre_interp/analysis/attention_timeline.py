@@ -1,15 +1,15 @@
 """Developmental timelines: what each head attends to at every kept checkpoint of both phases, and when that forms."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
-from procpre_interp.pipeline.execute import load_model, load_task
+from procpre_interp.pipeline.lineage import Moment, kept_steps
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.probe.targets import TARGETS, targets_of
 from procpre_interp.stats.change_points import change_points, formation_step
@@ -20,17 +20,6 @@ COLUMNS = ["run", "replicate", "phase", "task", "step", "axis_step", "layer", "h
 """Columns of a timeline."""
 HEAD = ["run", "replicate", "phase", "task", "layer", "head", "score"]
 """What names one curve of a timeline."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Phase:
-    """A stretch of a timeline: the checkpoints of one run."""
-
-    number: int
-    source: Run
-    steps: tuple[int, ...]
-    axis_start: int
-    """Where its step 0 stands on the common axis."""
 
 
 def timeline(
@@ -64,17 +53,19 @@ def timelines(
     for name in names:
         if name not in TARGETS:
             raise unknown_name("target", name, list(TARGETS))
-    measured: dict[tuple[str, tuple[int, ...], int], pd.DataFrame] = {}
+    measured: dict[tuple[str, tuple[int | None, ...], int], pd.DataFrame] = {}
     tables = []
     for run in {run.id: run for run in runs}.values():
-        replicate = run.seed
-        for phase in _phases(run, store):
-            known = phase.source.id, phase.steps, replicate
+        replicate, start = run.seed, 0
+        for phase, group in groupby(kept_steps(run, store), key=lambda moment: moment.phase):
+            found = list(group)
+            known = found[0].source.id, tuple(moment.step for moment in found), replicate
             if known not in measured:
-                measured[known] = _measure(phase, replicate, n_sequences, names)
+                measured[known] = _measure(found, store, replicate, n_sequences, names)
             scores = measured[known]
-            labels = {"run": run.id, "replicate": replicate, "phase": phase.number}
-            tables.append(scores.assign(**labels, axis_step=scores["step"] + phase.axis_start)[COLUMNS])
+            labels = {"run": run.id, "replicate": replicate, "phase": phase}
+            tables.append(scores.assign(**labels, axis_step=scores["step"] + start)[COLUMNS])
+            start = found[-1].step or 0
     if not tables:
         raise ValueError("no runs to make timelines of; give at least one")
     return pd.concat(tables, ignore_index=True)
@@ -140,33 +131,18 @@ def _curves(table: pd.DataFrame, score: str) -> Iterator[tuple[dict[str, Any], p
         yield curve.iloc[0][HEAD].to_dict(), curve.sort_values("step")
 
 
-def _phases(run: Run, store: RunStore) -> list[_Phase]:
-    """The run's stretches of the timeline, in order."""
-    parents = run.config.get("parents") or []
-    if not parents:
-        return [_phase(1, run, None, 0)]
-    parent = parents[0]
-    first = _phase(1, store.open(parent["run"], verify=False), parent.get("step"), 0)
-    return [first, _phase(2, run, None, first.steps[-1])]
-
-
-def _phase(number: int, source: Run, last_step: int | None, axis_start: int) -> _Phase:
-    steps = tuple(step for step in source.steps if last_step is None or step <= last_step)
-    if not steps:
-        raise ValueError(f"run {source.id} keeps no weights, so there is nothing to measure")
-    return _Phase(number, source, steps, axis_start)
-
-
-def _measure(phase: _Phase, replicate: int, n_sequences: int, names: list[str]) -> pd.DataFrame:
+def _measure(
+    phase: Sequence[Moment], store: RunStore, replicate: int, n_sequences: int, names: list[str]
+) -> pd.DataFrame:
     """Scores at each checkpoint of a phase, with the columns step and task."""
-    task = load_task(phase.source)
+    task = phase[0].task
     task.prepare()
     # Not `held_out`: no score is made of these, and telling splits apart takes seconds.
     batch = task.batch(n_sequences, generator=stream(replicate, "attention timeline", task.stream_label))
     chosen = [name for name in targets_of(task) if name in names]
     tables = []
     with run_threads(1):  # whose number changes last bits
-        for step in phase.steps:
-            scores = attention_scores(load_model(phase.source, step), batch, task, targets=chosen)
-            tables.append(scores.assign(step=step, task=task.name))
+        for moment in phase:
+            scores = attention_scores(moment.model(store), batch, task, targets=chosen)
+            tables.append(scores.assign(step=moment.step, task=task.name))
     return pd.concat(tables, ignore_index=True)

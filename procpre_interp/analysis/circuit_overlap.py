@@ -20,7 +20,7 @@ from procpre_interp.patch import (
     random_edges,
     top_edges,
 )
-from procpre_interp.pipeline.lineage import Stage, StageName, stages
+from procpre_interp.pipeline.lineage import StageName, Subject, at_stage
 from procpre_interp.store.store import Run, RunStore
 
 COMPARED: tuple[StageName, ...] = ("phase1", "transplanted", "finished")
@@ -33,19 +33,19 @@ RANDOM = 50
 """Random circuits that a circuit is compared with."""
 
 
-def stage_pairs(stage: Stage, seed: int, *, n: int = PAIRS) -> Pairs:
-    """`n` pairs of every cause of a stage's task, the same in every condition of a replicate."""
-    return stage.task.counterfactuals(n, generator=stream(seed, "circuit pairs", stage.task.name))
+def subject_pairs(subject: Subject, seed: int, *, n: int = PAIRS) -> Pairs:
+    """`n` pairs of every cause of a model's task, the same in every condition of a replicate."""
+    return subject.task.counterfactuals(n, generator=stream(seed, "circuit pairs", subject.task.name))
 
 
-def stage_circuit(stage: Stage, pairs: Pairs, *, share: float = SHARE) -> Bool[Tensor, " edge"] | None:
+def subject_circuit(subject: Subject, pairs: Pairs, *, share: float = SHARE) -> Bool[Tensor, " edge"] | None:
     """The strongest share of a model's edges, by |score| of EAP-IG (inputs, 5 steps), as a mask over the graph's.
 
     None where fewer edges have a score at all: with averaged embeddings, say, all tokens of a transplanted model are
     alike, and no edge carries a difference.
     """
-    graph = Graph(stage.model.config)
-    scores = edge_attribution(stage.model, pairs, method="eap_ig_inputs")
+    graph = Graph(subject.model.config)
+    scores = edge_attribution(subject.model, pairs, method="eap_ig_inputs")
     size = round(share * len(graph.edges))
     if np.count_nonzero(scores["score"].to_numpy()) < size:
         return None
@@ -95,7 +95,7 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
     for run in runs:
         found = transferred(run, store)
         last = found["finished"]
-        graph, pairs = Graph(last.model.config), stage_pairs(last, run.seed)
+        graph, pairs = Graph(last.model.config), subject_pairs(last, run.seed)
         masks = _circuits(found, run.seed)
         size, generator = round(SHARE * len(graph.edges)), stream(run.seed, "random circuits")
         randoms = [graph.mask(random_edges(graph, size, generator=generator)) for _ in range(n_random)]
@@ -122,24 +122,24 @@ def circuit_reuse(runs: Iterable[Run], store: RunStore, *, n_random: int = RANDO
     return pd.DataFrame(rows)
 
 
-def _circuits(found: dict[StageName, Stage], seed: int) -> dict[StageName, Bool[Tensor, " edge"]]:
+def _circuits(found: dict[StageName, Subject], seed: int) -> dict[StageName, Bool[Tensor, " edge"]]:
     """The circuits of the stages that have one."""
     masks: dict[StageName, Bool[Tensor, " edge"]] = {}
-    for name, stage in found.items():
-        mask = stage_circuit(stage, stage_pairs(stage, seed))
+    for name, subject in found.items():
+        mask = subject_circuit(subject, subject_pairs(subject, seed))
         if mask is not None:
             masks[name] = mask
     return masks
 
 
-def transferred(run: Run, store: RunStore) -> dict[StageName, Stage]:
-    """The stages that are compared. Raises `ValueError` for a run without parents, or of another shape than theirs."""
-    found = stages(run, store)
-    if "phase1" not in found:
+def transferred(run: Run, store: RunStore) -> dict[StageName, Subject]:
+    """The models that are compared. Raises `ValueError` for a run without parents, or of another shape than theirs."""
+    if not run.config.get("parents"):
         raise ValueError(f"run {run.id} has no parents, so nothing was transferred; give a run of phase 2")
+    found: dict[StageName, Subject] = {stage: at_stage(run, store, stage).load(store) for stage in COMPARED}
     shapes = [Graph(found[name].model.config).edges for name in ("phase1", "finished")]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"run {run.id} has another number of layers or heads than its parent; edges cannot be compared"
         )
-    return {name: found[name] for name in COMPARED}
+    return found

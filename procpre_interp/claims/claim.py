@@ -2,11 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
-Verdict = Literal["supported", "refuted", "undecided"]
+from procpre_interp.claims.measures import Measure, measure_of
+
 Predicted = Literal["above", "below", "within"]
+Page = Literal["do_the_claims_hold", "what_survives_damage", "can_anything_cheaper"]
+"""Page of the explorer, by the name of its script."""
+
+
+class Verdict(StrEnum):
+    """What the data say of a prediction."""
+
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,10 +62,27 @@ class Claim:
     """The one contrast, named before the runs, that gives the verdict."""
     secondary: Sequence[Contrast] = ()
     """Other contrasts, which are decided after an adjustment for their number (Holm)."""
+    page: Page = "do_the_claims_hold"
+    """Page of the explorer that shows its figures. Every claim is also on the default one."""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    """Measures of its contrasts -> name, unit and scale as people read them. Default: those of `measures.MEASURES`, and
+    for any other the column's name without a unit."""
 
     def __post_init__(self) -> None:
         if self.primary.predicted is None:
             raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
+        unused = set(self.measures) - {contrast.measure for contrast in self.contrasts}
+        if unused:
+            raise ValueError(f"claim {self.name!r}: no contrast has the measure {min(unused)!r}; take it out")
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """All contrasts, the primary one first."""
+        return self.primary, *self.secondary
+
+    def measure_of(self, contrast: Contrast) -> Measure:
+        """How people read the measure of one of its contrasts."""
+        return self.measures.get(contrast.measure) or measure_of(contrast.measure)
 
 
 def formula(contrast: Contrast) -> str:

@@ -33,29 +33,24 @@ class Measure:
         return f"{name} ({unit})" if unit else name
 
 
-def _accuracy(name: str, level: str = "% of answer tokens") -> Measure:
+def accuracy_measure(name: str, level: str = "% of answer tokens") -> Measure:
+    """A share that is read in percent, its differences in percentage points."""
     return Measure(name, level, "points", 100.0, ".1f")
 
 
 MEASURES = {
-    "accuracy": _accuracy("test accuracy"),
+    "accuracy": accuracy_measure("test accuracy"),
+    "area": accuracy_measure("mean validation accuracy over training"),
     "restricted_time_steps": Measure("time to breakthrough", "steps, at most the limit", "steps", 1.0, ",.0f"),
+    "loss_nats": Measure("test loss", "nats per token", "nats"),
     "entropy_relative": Measure("attention entropy", "share of the largest that causal attention can have"),
     "jaccard": Measure("overlap of circuits", "Jaccard index"),
     "faithfulness": Measure("faithfulness", "share of what the whole model does"),
-    "retrieval": Measure("attention on the queried value, best head", "0 to 1"),
     "completeness": Measure("completeness", "share of what is left without the circuit"),
-    "share": Measure("share of the replicates' heads"),
-    "lost": _accuracy("accuracy lost"),
-    "area": _accuracy("mean validation accuracy over training"),
-    "unseen_accuracy": _accuracy("test accuracy on programs that were never shown"),
-    "unseen_lead": _accuracy("accuracy on unseen over seen programs", "percentage points"),
-    "lead": _accuracy("smaller of two leads in accuracy", "percentage points"),
-    "loss_nats": Measure("test loss", "nats per token", "nats"),
 }
-"""What a claim may be about: column of its cells, and what people read."""
+"""Columns of results, and what the package itself observes of runs. A claim declares any other measure."""
 
 
 def measure_of(name: str) -> Measure:
-    """How people read a measure; its own name where it is unknown."""
+    """How people read a measure that its claim does not declare."""
     return MEASURES.get(name) or Measure(name.replace("_", " "))

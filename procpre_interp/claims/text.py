@@ -1,13 +1,17 @@
 """Results as text for people: tables of strings and sentences, the same in the report and in the app."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from procpre_interp.claims.measures import measure_of
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.judged import ContrastResult, JudgedClaim
+from procpre_interp.stats.decisions import decision_text
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import ALPHA, interval_note, unseen_share
+from procpre_interp.stats.transfer_map import OUTCOMES
+from procpre_interp.store.about import About
 
 READING_SURVIVAL = (
     "A curve that falls early and to 0 % means that every replicate learned soon. Where it ends above 0 %, "
@@ -22,39 +26,35 @@ def question_title(asked: str, verdict: str) -> str:
     return f"{asked} {verdict[:1].upper()}{verdict[1:]}" if asked.endswith("?") else f"Claim: {asked} - {verdict}"
 
 
-def claim_title(claim: Mapping[str, Any]) -> str:
+def claim_title(claim: JudgedClaim) -> str:
     """`question_title` of a judged claim."""
-    return question_title(str(claim["claim"]), "a smoke test, no evidence" if claim.get("quick") else claim["verdict"])
+    return question_title(claim.claim, "a smoke test, no evidence" if claim.quick else claim.verdict)
 
 
-def conditions_table(summary: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
     """The summary of conditions as text: percentages and steps, each with its interval in brackets."""
-    paper, rows = about.get("paper") or {}, []
-    for row in summary.to_dict("records"):
-        reported = paper.get(row["condition"])
-        share = {key: 100 * row[f"breakthrough_{key}"] for key in ("low", "high")}
-        broke = round(row["breakthrough_share"] * row["n"])
-        rows.append(
-            {
-                "Condition": row["label"],
-                "Accuracy %": estimate(row, "accuracy", 100, ".1f"),
-                **({"Paper %": "" if reported is None else f"{100 * reported:.1f}"} if paper else {}),
-                "Gain, points": estimate(row, "gain", 100, "+.1f"),
-                "Broke through": f"{broke} of {row['n']} [{share['low']:.0f}, {share['high']:.0f}] %",
-                "Steps to breakthrough": estimate(row, "time", 1, ",.0f"),
-                "Seconds": f"{row['phase1_seconds']:.0f} + {row['seconds']:.0f}",
-            }
-        )
-        if summary["diverged"].to_numpy().any():
-            rows[-1]["Diverged"] = str(row["diverged"])
+    rows, diverged = [], (summary["diverged"] > 0).to_numpy().any()
+    for row in named_rows(summary):
+        reported = about.paper.get(row.condition)
+        broke = round(row.breakthrough_share * row.n)
+        within = f"[{100 * row.breakthrough_low:.0f}, {100 * row.breakthrough_high:.0f}] %"
+        line = {
+            "Condition": row.label,
+            "Accuracy %": bounds_text(row.accuracy_mean, row.accuracy_low, row.accuracy_high, 100, ".1f"),
+            **({"Paper %": "" if reported is None else f"{100 * reported:.1f}"} if about.paper else {}),
+            "Gain, points": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 100, "+.1f"),
+            "Broke through": f"{broke} of {row.n} {within}",
+            "Steps to breakthrough": bounds_text(row.time_mean, row.time_low, row.time_high, 1, ",.0f"),
+            "Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}",
+        }
+        rows.append(line | ({"Diverged": str(row.diverged)} if diverged else {}))
     return pd.DataFrame(rows)
 
 
-def explain_columns(about: Mapping[str, Any]) -> str:
+def explain_columns(about: About) -> str:
     """What the columns of `conditions_table` mean, for the line below it."""
-    threshold, most = about.get("threshold"), about.get("limit")
-    reach = "the task's threshold" if threshold is None else f"{100 * threshold:.0f} %"
-    limit = "the limit" if most is None else f"{most:,}"
+    reach = "the task's threshold" if about.threshold is None else f"{100 * about.threshold:.0f} %"
+    limit = "the limit" if about.limit is None else f"{about.limit:,}"
     return (
         "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
         f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "
@@ -63,9 +63,9 @@ def explain_columns(about: Mapping[str, Any]) -> str:
     )
 
 
-def estimate(row: Mapping[str, Any], name: str, scale: float | int, form: str) -> str:
+def bounds_text(mean: float | int, low: float | int, high: float | int, scale: float | int, form: str) -> str:
     """A mean with its interval in brackets, "95.3 [93.0, 97.1]"; the mean alone where there is none."""
-    mean, low, high = (scale * row[f"{name}_{key}"] for key in ("mean", "low", "high"))
+    mean, low, high = (scale * value for value in (mean, low, high))
     if math.isnan(mean):
         return ""
     return f"{mean:{form}}" if math.isnan(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
@@ -73,129 +73,121 @@ def estimate(row: Mapping[str, Any], name: str, scale: float | int, form: str) -
 
 def claims_table(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Gains beside the claimed ones as text, where there is a claim; `names` are the columns that say whose."""
-    lines = []
-    for row in summary.loc[summary["claimed"].notna()].to_dict("records"):
-        line = {title: row[column] for column, title in names.items()}
-        line |= {"Accuracy %": estimate(row, "accuracy", 100, ".1f"), "Paper %": f"{100 * row['claimed']:.1f}"}
-        claimed_gain = "" if math.isnan(row["claimed_gain"]) else f"{100 * row['claimed_gain']:+.1f}"
-        line |= {"Gain, points": estimate(row, "gain", 100, "+.1f"), "Paper": claimed_gain}
-        lines.append(line | {"n": str(row["n"]), "Verdict": row["verdict"]})
-    return pd.DataFrame(lines)
+    rows = summary.loc[summary["claimed"].notna()]
+    lines = rows[list(names)].rename(columns=dict(names)).reset_index(drop=True)
+    about = [
+        {
+            "Accuracy %": bounds_text(row.accuracy_mean, row.accuracy_low, row.accuracy_high, 100, ".1f"),
+            "Paper %": f"{100 * row.claimed:.1f}",
+            "Gain, points": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 100, "+.1f"),
+            "Paper": "" if math.isnan(row.claimed_gain) else f"{100 * row.claimed_gain:+.1f}",
+            "n": str(row.n),
+            "Verdict": row.verdict,
+        }
+        for row in named_rows(rows)
+    ]
+    return lines.join(pd.DataFrame(about))
 
 
-def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def verdicts_table(claims: Sequence[JudgedClaim]) -> pd.DataFrame:
     """Judged claims as text, one row per claim: the verdict and the primary contrast behind it."""
-    lines = []
-    for claim in claims:
-        first = claim["contrasts"][0]
-        lines.append(
-            {
-                "Claim": claim["claim"],
-                "Verdict": claim["verdict"] + (" (quick)" if claim["quick"] else ""),
-                "Primary contrast": first["contrast"],
-                "Estimate": contrast_estimate(first),
-                "Predicted": predicted(first),
-                "n": str(first["n"]),
-            }
-        )
+    lines = [
+        {
+            "Claim": claim.claim,
+            "Verdict": claim.verdict + (" (quick)" if claim.quick else ""),
+            "Primary contrast": claim.primary.contrast,
+            "Estimate": contrast_estimate(claim.primary),
+            "Predicted": predicted(claim.primary),
+            "n": str(claim.primary.n),
+        }
+        for claim in claims
+    ]
     return pd.DataFrame(lines, columns=["Claim", "Verdict", "Primary contrast", "Estimate", "Predicted", "n"])
 
 
-def contrasts_table(claim: Mapping[str, Any]) -> pd.DataFrame:
+def contrasts_table(claim: JudgedClaim) -> pd.DataFrame:
     """All contrasts of a judged claim as text, the primary one first."""
-    lines = []
-    for row in claim["contrasts"]:
-        lines.append(
+    return pd.DataFrame(
+        [
             {
-                "Contrast": row["contrast"] + (" (primary)" if row["primary"] else ""),
+                "Contrast": row.contrast + (" (primary)" if row.primary else ""),
                 "Estimate": contrast_estimate(row),
                 "Predicted": predicted(row),
-                "n": str(row["n"]),
-                "p": number(row.get("p"), ".3g"),
-                "smallest p": number(row.get("smallest_p"), ".3g"),
-                "p, Holm": number(row.get("p_holm"), ".3g"),
+                "n": str(row.n),
+                "p": number(row.p, ".3g"),
+                "smallest p": number(row.smallest_p, ".3g"),
+                "p, Holm": number(row.p_holm, ".3g"),
                 "Detectable": detectable(row),
-                "Verdict": row["verdict"],
+                "Verdict": row.verdict or "",
             }
-        )
-    return pd.DataFrame(lines)
-
-
-def map_effects_table(effects: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A transfer map as text, one row per method and player; shares in points."""
-    shares = ("accuracy", "area", "breakthrough_share")
-    lines = []
-    for row in effects:
-        scale, form, unit = (100.0, "+.1f", ", points") if row["outcome"] in shares else (1.0, "+,.4g", "")
-        lines.append(
-            {
-                "Method": row["method"].replace("_", " "),
-                "Player": row["player"],
-                f"Effect on {row['outcome'].replace('_', ' ')}{unit}": with_bounds(row, scale, form),
-                "n": str(row["n"]),
-                "p, Holm": number(row["p_holm"], ".3g"),
-                "smallest": number(row["smallest_p_holm"], ".3g"),
-                "Decision": row["decision"],
-            }
-        )
-    return pd.DataFrame(lines)
-
-
-def contrast_estimate(row: Mapping[str, Any]) -> str:
-    """The estimate of a contrast with its interval, accuracies in points."""
-    about = measure_of(row["measure"])
-    return f"{with_bounds(row, about.scale, f'+{about.form}')} {about.unit}".strip()
-
-
-def with_bounds(row: Mapping[str, Any], scale: float | int, form: str) -> str:
-    """Estimate, low and high of a row, of which null is NaN, as `estimate` shows them."""
-    values = {"mean": row["estimate"], "low": row["low"], "high": row["high"]}
-    known = {f"value_{key}": math.nan if value is None else float(value) for key, value in values.items()}
-    return estimate(known, "value", scale, form)
-
-
-def predicted(row: Mapping[str, Any]) -> str:
-    """What was predicted of a contrast: "above +21.4"; empty for one that was only to be reported."""
-    about = measure_of(row["measure"])
-    margin = about.scale * row["margin"]
-    form = about.form if about.unit in ("points", "steps") else ".2f"
-    sides = {
-        "above": f"above {margin:+{form}}",
-        "below": f"below {margin:+{form}}",
-        "within": f"within +-{margin:{form}}",
-    }
-    return sides.get(row["predicted"], "")
-
-
-def detectable(row: Mapping[str, Any]) -> str:
-    """The distance from its margin that 80 % of studies of this size find, with its unit; empty where it is unknown."""
-    about = measure_of(row["measure"])
-    distance = row.get("detectable")
-    return (
-        ""
-        if distance is None or math.isnan(distance)
-        else f"{about.scale * distance:{about.form}} {about.unit}".strip()
+            for row in claim.contrasts
+        ]
     )
 
 
-def why(row: Mapping[str, Any], *, quick: bool = False) -> str:
+def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:
+    """A transfer map as text, one row per method and player; shares in points."""
+    numbers = [name for name in ("estimate", "low", "high", "p_holm", "smallest_p_holm") if name in effects]
+    lines = []
+    for row in named_rows(effects.astype(dict.fromkeys(numbers, float))):
+        about = OUTCOMES[row.outcome]
+        unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
+        lines.append(
+            {
+                "Method": row.method.replace("_", " "),
+                "Player": row.player,
+                f"Effect on {row.outcome.replace('_', ' ')}{unit}": bounds_text(
+                    row.estimate, row.low, row.high, about.scale, form
+                ),
+                "n": str(row.n),
+                "p, Holm": number(row.p_holm, ".3g"),
+                "smallest": number(row.smallest_p_holm, ".3g"),
+                # Tables of older versions have the reason in the decision itself.
+                "Decision": decision_text(row.decision, getattr(row, "undecided_reason", "")),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def contrast_estimate(row: ContrastResult) -> str:
+    """The estimate of a contrast with its interval, accuracies in points."""
+    about = row.about
+    return f"{bounds_text(row.estimate, row.low, row.high, about.scale, f'+{about.form}')} {about.unit}".strip()
+
+
+def predicted(row: ContrastResult) -> str:
+    """What was predicted of a contrast: "above +21.4"; empty for one that was only to be reported."""
+    about = row.about
+    margin = about.scale * row.margin
+    form = about.form if about.unit in ("points", "steps") else ".2f"
+    if row.predicted is None:
+        return ""
+    return f"within +-{margin:{form}}" if row.predicted == "within" else f"{row.predicted} {margin:+{form}}"
+
+
+def detectable(row: ContrastResult) -> str:
+    """The distance from its margin that 80 % of studies of this size find, with its unit; empty where it is unknown."""
+    about = row.about
+    return "" if math.isnan(row.detectable) else f"{about.scale * row.detectable:{about.form}} {about.unit}".strip()
+
+
+def why(row: ContrastResult, *, quick: bool = False) -> str:
     """Why a contrast has its verdict, in the unit of its estimate. What was stored as the reason has that of the cells,
     and is shown where it names no margin."""
-    level = "90 %" if row["predicted"] == "within" else "95 %"
-    side = f"{predicted(row)} {measure_of(row['measure']).unit}".strip()
-    if row["verdict"] == "supported":
+    level = "90 %" if row.predicted == "within" else "95 %"
+    side = f"{predicted(row)} {row.about.unit}".strip()
+    if row.verdict == Verdict.SUPPORTED:
         return f"the {level} interval lies wholly {side}"
-    if row["verdict"] == "refuted":
+    if row.verdict == Verdict.REFUTED:
         return f"the {level} interval lies wholly outside of what was predicted ({side})"
-    margins = {"above": [1.0], "below": [1.0], "within": [-1.0, 1.0]}.get(row["predicted"], [])
-    low, high = (math.nan if row[key] is None else row[key] for key in ("low", "high"))
-    crosses = any(low <= sign * row["margin"] <= high for sign in margins)
-    untested = quick or row.get("missing") or row["smallest_p"] is None or row["smallest_p"] > ALPHA
+    margins = {"above": [1.0], "below": [1.0], "within": [-1.0, 1.0]}.get(row.predicted or "", [])
+    crosses = any(row.low <= sign * row.margin <= row.high for sign in margins)
+    untested = quick or row.missing or math.isnan(row.smallest_p) or row.smallest_p > ALPHA
     if crosses and not untested:
         return f"the {level} interval crosses the margin (predicted: {side})"
-    if not untested and row["p"] > ALPHA:
-        return f"p = {row['p']:.3g} is above {ALPHA}, though the {level} interval does not cross the margin ({side})"
-    return str(row["reason"])
+    if not untested and row.p > ALPHA:
+        return f"p = {row.p:.3g} is above {ALPHA}, though the {level} interval does not cross the margin ({side})"
+    return row.reason
 
 
 def number(value: float | None, form: str) -> str:
@@ -203,47 +195,44 @@ def number(value: float | None, form: str) -> str:
     return "" if value is None or math.isnan(value) else f"{value:{form}}"
 
 
-def describe_claim(claim: Mapping[str, Any]) -> str:
+def describe_claim(claim: JudgedClaim) -> str:
     """A judged claim in a few sentences."""
-    return f"{claim['name']}: {claim['verdict'].upper()}. {claim['claim']}\n{describe_evidence(claim)}"
+    return f"{claim.name}: {claim.verdict.upper()}. {claim.claim}\n{describe_evidence(claim)}"
 
 
-def describe_evidence(claim: Mapping[str, Any]) -> str:
+def describe_evidence(claim: JudgedClaim) -> str:
     """What a judged claim rests on, in a few sentences: for below its name, sentence and verdict."""
-    first, seeds, log_rank = claim["contrasts"][0], claim["seeds"], claim["log_rank"]
-    bounds = (
-        "90 % interval, as two one-sided tests at 5 % want it" if first["predicted"] == "within" else "95 % interval"
-    )
+    first, log_rank = claim.primary, claim.log_rank
+    bounds = "90 % interval, as two one-sided tests at 5 % want it" if first.predicted == "within" else "95 % interval"
     lines = [
-        f"Predicted: {claim['prediction']}",
-        f"Measured: {first['contrast']}, {contrast_estimate(first)} ({bounds}; {why(first, quick=claim['quick'])}).",
-        f"{interval_note(first['n'])}; seeds {seeds[0]} to {seeds[-1]}.",
+        f"Predicted: {claim.prediction}",
+        f"Measured: {first.contrast}, {contrast_estimate(first)} ({bounds}; {why(first, quick=claim.quick)}).",
+        f"{interval_note(first.n)}; seeds {claim.seeds[0]} to {claim.seeds[-1]}.",
     ]
-    if first["p"] is not None:
+    if not math.isnan(first.p):
         lines.append(
-            f"p = {first['p']:.3g} against the margin; with n = {first['n']} it cannot be below "
-            f"{first['smallest_p']:.3g}."
+            f"p = {first.p:.3g} against the margin; with n = {first.n} it cannot be below {first.smallest_p:.3g}."
         )
-        if first["detectable"] is not None:
+        if not math.isnan(first.detectable):
             lines[-1] += (
                 f" A study of this size finds a difference of {detectable(first)} from the margin with a probability "
                 "of 80 %."
             )
         lines[-1] += (
-            f" With n = {first['n']}, an outcome that occurs in up to {100 * unseen_share(first['n']):.0f} % of "
+            f" With n = {first.n}, an outcome that occurs in up to {100 * unseen_share(first.n):.0f} % of "
             "replicates can go unseen."
         )
     if log_rank is not None:
         lines.append(
-            f"Log-rank test of time to breakthrough, {log_rank['sooner']} against {log_rank['than']}: p = "
-            f"{log_rank['p']:.3g} (at best {log_rank['smallest_p']:.3g})."
+            f"Log-rank test of time to breakthrough, {log_rank.sooner} against {log_rank.than}: p = "
+            f"{log_rank.p:.3g} (at best {log_rank.smallest_p:.3g})."
         )
     return "\n".join(lines)
 
 
-def describe_cost(cost: Mapping[str, Any]) -> str:
+def describe_cost(cost: Mapping[str, float | int]) -> str:
     """Cost of an experiment in words: runs, CPU-minutes, tokens; other entries as they are."""
-    known = {
+    known: dict[str, Callable[[float], str]] = {
         "runs": lambda value: f"{value:,.0f} runs",
         "cpu_seconds": lambda value: f"{value / 60:,.1f} CPU-minutes",
         "tokens": lambda value: f"{value / 1e6:,.1f} million tokens",

@@ -1,23 +1,21 @@
 """What `reproduce` and `sweep` print in the end: the table of conditions."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
 from procpre_interp.core.terminal import print_frame, stdout_console
 from procpre_interp.stats.summary import interval_note, summarise_conditions
+from procpre_interp.store.about import About
 
 
-def print_results(table: pd.DataFrame, about: Mapping[str, Any]) -> None:
+def print_results(table: pd.DataFrame, about: About) -> None:
     """The table of conditions, what its columns mean, the protocol and the cost, on stdout."""
     summary = summarise_conditions(table)
     rows = conditions_table(summary, about)
     console = stdout_console()
-    print_frame(console, rows, about["title"], left=["Condition"])
+    print_frame(console, rows, about.title, left=["Condition"])
     fewest = int(summary["n"].to_numpy().min())
-    lines = (about.get("note"), f"Intervals: {interval_note(fewest)}.", explain_columns(about), about["protocol"])
+    lines = (about.note, f"Intervals: {interval_note(fewest)}.", explain_columns(about), about.protocol)
     for line in filter(None, lines):
         console.print(f"\n{line}")
-    console.print(f"\nCost: {describe_cost(about['cost'])}.")
+    console.print(f"\nCost: {describe_cost(about.cost)}.")

@@ -1,7 +1,7 @@
 """The work of `procpre-interp sweep`: runs, tables, transfer maps and the report."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -10,9 +10,11 @@ from procpre_interp.commands._conditions import print_results
 from procpre_interp.commands._run_one import read_config
 from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
+from procpre_interp.store.about import About, StoredMap
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Sweep
@@ -42,37 +44,36 @@ def run(command: SweepCommand, path: Path) -> int:
         print("no cell is finished; the same command goes on from here")
         return 1
     finished = table.loc[table["status"] != "failed"]
-    about = metadata(planned, store) | {"maps": maps(planned, finished, command.outcome)}
-    store.write_table(planned.table_name, finished, about)
+    about = dataclasses.replace(metadata(planned, store), maps=maps(planned, finished, command.outcome))
+    store.write_table(planned.table_name, finished, about.plain())
     report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
     print_results(finished, about)
-    for each in about["maps"]:
-        if each["problem"]:
-            print(f"\n{each['title']}: {each['problem']}")
+    for each in about.maps:
+        if each.problem:
+            print(f"\n{each.title}: {each.problem}")
             continue
-        rows = map_effects_table(each["effects"])
-        print_frame(stdout_console(), rows, f"\n{each['title']}", left=["Method", "Player", "Decision"])
+        rows = map_effects_table(each.effects)
+        print_frame(stdout_console(), rows, f"\n{each.title}", left=["Method", "Player", "Decision"])
     for run, problem in problems.items():
         print(f"failed: {planned.labels.get(run, run)}: {problem}")
-    for row in planned.cells.loc[planned.cells["problem"] != ""].to_dict("records"):
-        print(f"failed: seed {row['replicate']} phase 2: {row['label']}: {row['problem']}")
+    for row in named_rows(planned.cells.loc[planned.cells["problem"] != ""]):
+        print(f"failed: seed {row.replicate} phase 2: {row.label}: {row.problem}")
     missing = len(planned.cells) - len(table) + planned.deferred
     print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
     print(f"report: {report}   table: {planned.table_name} in {command.out}")
     return 1 if len(finished) < len(table) else 0
 
 
-def metadata(planned: Plan, store: RunStore) -> dict[str, Any]:
+def metadata(planned: Plan, store: RunStore) -> About:
     """What a reader of the table must know."""
     sweep = planned.sweep
     phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
-    return {
-        "title": sweep.title or sweep.name,
-        "protocol": " ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
-        "config": to_yaml(sweep),
-        **sweep.about,
-        "cost": cost_of(planned.configs, store),
-    }
+    return dataclasses.replace(
+        sweep.about,
+        protocol=" ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
+        config=to_yaml(sweep),
+        cost=cost_of(planned.configs, store),
+    )
 
 
 def training(train: TrainConfig) -> str:
@@ -80,16 +81,16 @@ def training(train: TrainConfig) -> str:
     return f"{train.steps:,} steps of batch {train.batch_size}, lr {train.learning_rate:g}, {train.schedule}"
 
 
-def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> list[dict[str, Any]]:
+def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> tuple[StoredMap, ...]:
     """Every transfer map of the sweep: its title and its effects, one row per method and player, or what it lacks."""
     found = []
     for each in planned.sweep.filled_maps:
-        entry = {"title": f"Transfer map of {each.phase1}: {', '.join(each.players)}", "effects": [], "problem": ""}
+        effects, problem = pd.DataFrame(), ""
         rows = map_table(planned, table, each)
         try:
             effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
-            entry["effects"] = effects.to_dict("records")
-        except ValueError as problem:  # no complete replicate: what else there is can be reported all the same
-            entry["problem"] = str(problem)
-        found.append(entry)
-    return found
+        except ValueError as lacking:  # no complete replicate: what else there is can be reported all the same
+            problem = str(lacking)
+        title = f"Transfer map of {each.phase1}: {', '.join(each.players)}"
+        found.append(StoredMap(title=title, effects=effects, problem=problem))
+    return tuple(found)

@@ -1,30 +1,30 @@
 """The models that `probe` and `patch` look at: of stored runs at some stage, or a GPT-2 of Hugging Face's."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
+from pandas.api.types import is_numeric_dtype
 
-from procpre_interp.core.config import from_dict, parse_yaml, shown
+from procpre_interp.core.config import from_dict
+from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
 from procpre_interp.data import Task
+from procpre_interp.data.samples import SEQUENCES
 from procpre_interp.model import HookedTransformer, from_huggingface
-from procpre_interp.pipeline.execute import load_model
-from procpre_interp.pipeline.lineage import STAGES, StageName, check_stage, stages
+from procpre_interp.pipeline.lineage import StageName, Subject, moment_named
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.views.html_page import Section, write_report
 
 Format = Literal["table", "csv", "json"]
 MOST_ROWS = 80
 """Largest number of rows of a table on the screen."""
-TEXT = ("site", "other", "score", "name", "matrix", "kind", "label", "component", "writer", "reader", "search", "mask")
-TEXT += ("circuit", "first", "second", "task")
-"""Columns of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Look:
     """Which model of a run's lineage: before or after phase 1, fresh, transplanted, or finished."""
     task: str | None = None
     """Another task than the stage's own, whose tokens the model knows: a name, or YAML such as '{name: dyck, k: 4}'."""
-    sequences: int = 128
+    sequences: int = SEQUENCES
     """Sequences, or pairs, to measure on."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
@@ -43,23 +43,6 @@ class Look:
     """table for people (means over runs), csv and json for programs (every row)."""
     html: Path | None = None
     """Also write one HTML file with the figures and the whole table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model, its task, and what names it in a table."""
-
-    run: str
-    """Unique among the subjects: tables are grouped by it."""
-    replicate: int
-    model: HookedTransformer
-    task: Task
-    fresh: HookedTransformer | None
-    """The same before any training; none for a model from elsewhere."""
-    stage: StageName | None
-    """Its stage; None for a model from elsewhere, of which no stages are known."""
-    when: str
-    """The stage in words, such as "after phase 2"; empty for a model from elsewhere."""
 
 
 def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
@@ -74,10 +57,10 @@ def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
     store = RunStore(command.store)
     made = {name: _of_run(name, command.stage, task, store) for name in dict.fromkeys(names) if not is_foreign(name)}
     folders = {Path(name).resolve(): name for name in names if is_foreign(name)}
-    labels = folder_labels(list(folders.values()), taken=[subject.run for subject in made.values()])
+    labels = folder_labels(list(folders.values()), taken=[subject.label for subject in made.values()])
     made |= {name: _of_folder(name, label, command.stage, task) for name, label in zip(folders.values(), labels)}
     # Two names of one run, or of one folder, are one subject: else it would count twice among the n.
-    return list({made[name].run: made[name] for name in names if name in made}.values())
+    return list({made[name].label: made[name] for name in names if name in made}.values())
 
 
 def check_named(names: Sequence[str], what: str) -> None:
@@ -112,26 +95,14 @@ def _of_folder(folder: str, label: str, stage: StageName, task: Task | None) -> 
     if stage != "finished":
         raise ValueError(f"{folder} is a model without stages, so --stage {stage} has no meaning for it")
     task.prepare()
-    return Subject(label, 0, _fits(from_huggingface(folder), task), task, None, None, "")
+    return Subject(label=label, model=_fits(from_huggingface(folder), task), task=task, moment=None)
 
 
 def _of_run(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
-    run_id, _, step = name.partition("@")
-    run = store.open(run_id)
-    if step and not step.isdecimal():
-        raise ValueError(f"{name}: after @ comes a step, one of {run.steps}")
-    found = stages(run, store)
-    check_stage(run, found, stage)
-    if step and stage != "finished":
-        raise ValueError(f"{name} with --stage {stage}; a step is one of the run's own training, of stage finished")
-    chosen = found[stage]
-    model = load_model(run, int(step)) if step else chosen.model
-    task = task or chosen.task
-    task.prepare()
-    before = found["phase1_fresh" if stage.startswith("phase1") else "fresh"].model
-    label = f"{run.id}@{int(step)}" if step else run.id
-    when = STAGES[stage] if "phase1" in found or stage != "finished" else "after training"
-    return Subject(label, run.seed, _fits(model, task), task, before, stage, f"step {step}" if step else when)
+    subject = moment_named(name, store, stage=stage).load(store, task)
+    subject.task.prepare()
+    _fits(subject.model, subject.task)
+    return subject
 
 
 def of_stored_runs(names: Sequence[str], what: str) -> None:
@@ -163,16 +134,6 @@ def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:
     return model
 
 
-def table_of(found: Sequence[Subject], measure: Callable[[Subject], pd.DataFrame]) -> pd.DataFrame:
-    """The measurements of several models, one below the other: run, replicate and stage first."""
-    tables = []
-    for subject in found:
-        table = measure(subject)
-        place = {"run": subject.run, "replicate": subject.replicate, "stage": subject.stage}
-        tables.append(pd.DataFrame(place, index=table.index).join(table))
-    return pd.concat(tables, ignore_index=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which columns of a table people are shown: what names a row, and its numbers."""
@@ -183,7 +144,7 @@ class Columns:
     """Key whose values become columns, each with the first of `values`; a last row has the second. Default: none."""
 
 
-def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+def means_over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """The table for people, as text: one row per place, numbers as means over runs with their intervals.
 
     Rows of one run and place, such as random draws, are averaged first.
@@ -193,18 +154,18 @@ def over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     several = len(set(table["run"])) > 1
     rows = []
     for _, group in each.groupby(keys, sort=False, dropna=False):
-        row = {key: _cell(value) for key, value in group.iloc[0][keys].items()}
+        row = {key: cell_text(value) for key, value in group.iloc[0][keys].items()}
         for value in values:
             found = bootstrap_interval(group[value].dropna().to_numpy(dtype=float))
-            row[value] = _cell(found.estimate)
+            row[value] = cell_text(found.estimate)
             if several and len(group) > 1:
-                row[value] += f" [{_cell(found.low)}, {_cell(found.high)}]"
+                row[value] += f" [{cell_text(found.low)}, {cell_text(found.high)}]"
         rows.append(row | ({"n": str(len(group))} if several else {}))
     return pd.DataFrame(rows)
 
 
 def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.DataFrame]:
-    """A table of `over_runs` with one row per place and a column per value of `spread`, in parts that fit the width."""
+    """A table of `means_over_runs` with a row per place and a column per value of `spread`, in parts of this width."""
     if columns.spread is None or text.empty:
         return [text]
     places = [key for key in columns.keys if key != columns.spread]
@@ -237,10 +198,11 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
     elif command.format == "json":
         print(table.to_json(orient="records", indent=1))
     else:
-        runs, text = len(set(table["run"])), over_runs(table, columns)
+        runs, text = len(set(table["run"])), means_over_runs(table, columns)
         console = stdout_console()
+        words = [key for key in columns.keys if not is_numeric_dtype(table[key])]
         for part in spread_out(text, columns, console.width):
-            print_frame(console, part.head(MOST_ROWS), title, left=[key for key in columns.keys if key in TEXT])
+            print_frame(console, part.head(MOST_ROWS), title, left=words)
             title = ""
             if len(part) > MOST_ROWS:
                 console.print(f"{MOST_ROWS} of {len(part)} rows")
@@ -254,7 +216,7 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
             print(f"report: {where}")
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -262,5 +224,5 @@ def _cell(value: object) -> str:
 
 def stage_title(found: Sequence[Subject], what: str) -> str:
     """What was measured, and at which stages of the runs; nothing is said of models from elsewhere."""
-    when = ", ".join(dict.fromkeys(subject.when for subject in found if subject.when))
+    when = ", ".join(dict.fromkeys(subject.moment.when for subject in found if subject.moment is not None))
     return f"{what} ({when})" if when else what

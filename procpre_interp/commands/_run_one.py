@@ -8,19 +8,23 @@ from typing import Any
 from rich.console import Console
 
 from procpre_interp.commands._options import take
-from procpre_interp.core.config import LARGEST_YAML, coerce, from_dict, parse_yaml, shown, yaml_fields
+from procpre_interp.core.config import coerce, from_dict
+from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fields
 from procpre_interp.core.plugins import load_plugin, locate
 from procpre_interp.core.terminal import default_store
 from procpre_interp.data import TASKS, Task
-from procpre_interp.engine.processes import Event, progress_event
 from procpre_interp.engine.progress import RunProgress
+from procpre_interp.engine.watched import execute_shown
 from procpre_interp.pipeline.config import Architecture, RunConfig
-from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 
 HELP_FLAGS = ("-h", "--help")
+
+Fields = dict[str, object]
+"""Fields of a config as they were typed: checked when a config is made of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class Training:
     task: Task
     """What the model is trained on."""
     seed: int = 0
-    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    """Seed of the initial weights and the data: 0-99 for tuning, 1000 and up for confirmation."""
     model: Architecture = field(default_factory=Architecture)
     """Shape of the model; n_ctx and d_vocab follow from the task."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -47,18 +51,18 @@ class Training:
     """Folder of the runs."""
 
 
-def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[str]]:
+def defaults(arguments: list[str], command: str) -> tuple[Fields, list[str]]:
     """Fields from --config and --task, and the arguments that are left. Raises `ValueError` without any task."""
     path, arguments = take(arguments, "--config")
     name, arguments = take(arguments, "--task")
     interventions, arguments = take_interventions(arguments)
-    fields: dict[str, Any] = {}
+    fields: Fields = {}
     if path is not None:
         fields = read_config(Path(path))
     if interventions:
         train = fields.get("train") or {}
         listed = train.get("interventions") or [] if isinstance(train, dict) else None
-        if not isinstance(listed, list):
+        if not isinstance(train, dict) or not isinstance(listed, list):
             raise ValueError(f"{path}: train: {shown(train)}; --intervene adds to a list of interventions there")
         fields["train"] = {**train, "interventions": [*listed, *interventions]}
     if name is not None:
@@ -72,9 +76,9 @@ def defaults(arguments: list[str], command: str) -> tuple[dict[str, Any], list[s
     return fields, arguments
 
 
-def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def take_interventions(arguments: list[str]) -> tuple[list[Fields], list[str]]:
     """Fields of what `--intervene` asks for, and the other arguments. Raises `ValueError` for a mistake."""
-    found: list[dict[str, Any]] = []
+    found: list[Fields] = []
     rest: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
@@ -90,10 +94,10 @@ def take_interventions(arguments: list[str]) -> tuple[list[dict[str, Any]], list
     return found, rest
 
 
-def parse_intervention(text: str) -> dict[str, Any]:
+def parse_intervention(text: str) -> Fields:
     """Fields of "NAME field=value ...", values in YAML. Raises `ValueError` for what is no intervention."""
     name, *pairs = shlex.split(text) or [""]
-    fields: dict[str, Any] = {"name": name}
+    fields: Fields = {"name": name}
     for pair in pairs:
         field, equals, value = pair.partition("=")
         if not equals:
@@ -108,7 +112,7 @@ def parse_intervention(text: str) -> dict[str, Any]:
     return fields
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> Fields:
     """Fields from a YAML file that the user passed, its `plugins` loaded: files relative to its folder, or modules.
 
     Raises `ValueError` for a mistake in it or in a plugin.
@@ -122,17 +126,17 @@ def read_config(path: Path) -> dict[str, Any]:
     return fields
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Fields:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
     with path.open("rb") as file:
         return yaml_fields(file.read(LARGEST_YAML + 1), str(path))
 
 
-def as_default(command: type, fields: dict[str, Any]) -> Any:
+def as_default(command: type, fields: Fields) -> Any:
     """An instance of the command's dataclass with these fields, to be tyro's default."""
     store = fields.pop("store", None)
     config = from_dict(RunConfig, fields)
-    values: dict[str, Any] = {
+    values: Fields = {
         "task": config.task,
         "seed": config.seed,
         "model": config.model,
@@ -158,22 +162,8 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
         if seconds == 0:
             console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
 
-    # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
-    unsaid = [note] if (note := config.kernel_note) is not None else []
-
     with RunProgress(label, console) as progress:
-
-        def show(state: Any, train: TrainConfig) -> None:
-            while unsaid:
-                progress.say(unsaid.pop())
-            if state.step % 10 == 0 or state.step == 1:
-                progress(progress_event(run_id, state, train))
-
-        def tell(text: str) -> None:
-            progress(Event(run_id, "note", problem=text))
-
-        run = execute(config, store, on_step=show, waiting=waiting, on_note=tell)
-        progress(Event(run_id, "finished"))
+        run = execute_shown(config, store, progress, waiting=waiting)
     print_outcome(run)
     return run
 
@@ -189,8 +179,8 @@ def print_outcome(run: Run) -> None:
             f"loss {summary['loss_nats']:.4f} nats per token"
         )
         for name in ("perplexity", "bits_per_byte"):
-            if name in summary:
-                print(f"        {name.replace('_', ' ')} {summary[name]:.4f}")
+            if (value := summary.get(name)) is not None:
+                print(f"        {name.replace('_', ' ')} {value:.4f}")
     if summary["prompt_overlap"]:
         print(
             f"  note: the space of prompts is too small to hold any out; {summary['prompt_overlap']:.0%} of the "

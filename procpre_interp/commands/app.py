@@ -16,14 +16,14 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """Open the explorer in the browser; Ctrl-C ends it. It listens on this machine only."""
+    """Open the explorer in the browser; Ctrl-C stops it. It listens on this machine only."""
 
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
     port: int = 8501
     """Port on localhost."""
     demo: bool = False
-    """Begin with the demo that comes with the package, whatever the store holds. A switch on every page goes back."""
+    """Start with the demo that comes with the package, whatever the store holds. A switch on every page leaves it."""
     headless: bool = False
     """Do not open a browser; print the address only."""
 

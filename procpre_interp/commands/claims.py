@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import pandas as pd
-
+from procpre_interp.claims.claim_json import claim_to_json
 from procpre_interp.claims.files import read_claims
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.atomic_files import plain, write_text
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import (
     beside_package,
@@ -23,6 +23,8 @@ from procpre_interp.core.terminal import (
     stdout_console,
     usable_cores,
 )
+from procpre_interp.store.about import About
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.findings import markdown_table, refresh, verdicts
 
@@ -39,7 +41,7 @@ class Claims:
     names: Names = ()
     """Claims to show in full."""
     store: Path = field(default_factory=default_store)
-    """Folder of the runs. Its claims stand before the bundled ones of the same name."""
+    """Folder of the runs. Its claims take precedence over bundled ones of the same name."""
     format: Literal["table", "json", "markdown"] = "table"
     """json has every number, and for each claim the runs that it was judged on; markdown is a table for a page."""
     update: Path | None = None
@@ -65,12 +67,12 @@ def main(arguments: list[str]) -> int:
     if command.update is not None:
         return update(command.update, command.format)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
-    chosen = named({claim["name"]: claim for claim in claims}, command.names)
+    chosen = named({claim.name: claim for claim in claims}, command.names)
     if command.format == "json":
         print(json.dumps([plain_claim(claim) for claim in chosen], indent=1))
         return 0
     if command.format == "markdown":
-        print(markdown_table(verdicts([claim["name"] for claim in chosen], {claim["name"]: claim for claim in chosen})))
+        print(markdown_table(verdicts([claim.name for claim in chosen], {claim.name: claim for claim in chosen})))
         return 0
     if not chosen:
         print("no claim is judged yet; `python experiments/dyck_teaches_recall.py` judges the first")
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
     console = stdout_console()
     if not command.names:
         rows = verdicts_table(chosen)
-        rows.insert(0, "Name", [claim["name"] for claim in chosen])
+        rows.insert(0, "Name", [claim.name for claim in chosen])
         shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "n", "Estimate"])
         print_frame(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
         console.print(
@@ -88,10 +90,10 @@ def main(arguments: list[str]) -> int:
     for claim in chosen:
         console.print(describe_claim(claim))
         print_frame(console, contrasts_table(claim), "", left=["Contrast", "Predicted", "Verdict"])
-        cells = claim["cells"]
+        cells = claim.cells
         shown = [column for column in ("condition", "replicate", "run", "phase1_run", "accuracy") if column in cells]
-        text = cells[shown].astype({"accuracy": float}).round(4).fillna("").astype(str)
-        print_frame(console, text, f"\nRuns ({claim['source']})", left=shown[:1])
+        text = with_run_text(cells.loc[:, shown]).astype({"accuracy": float}).round(4).fillna("").astype(str)
+        print_frame(console, text, f"\nRuns ({claim.source})", left=shown[:1])
         console.print("")
     return 0
 
@@ -103,9 +105,9 @@ def update(page: Path, output_format: str) -> int:
     if output_format != "markdown":
         raise ValueError(f"--update {page} writes Markdown; give --format markdown as well")
     results = beside_package("experiments") / "results"
-    bundled = {claim["name"]: claim for claim in read_claims(None, results / "claims")}
+    bundled = {claim.name: claim for claim in read_claims(None, results / "claims")}
     text = page.read_text(encoding="utf-8")
-    write_text(page, refresh(text, bundled, results, {"paper": PAPER}))
+    write_text(page, refresh(text, bundled, results, About(paper=PAPER)))
     return 0
 
 
@@ -139,7 +141,6 @@ def named(known: Mapping[str, T], names: Sequence[str]) -> list[T]:
     return [known[name] for name in names or known]
 
 
-def plain_claim(claim: dict[str, Any]) -> dict[str, Any]:
-    """The claim with its cells as rows."""
-    cells: pd.DataFrame = claim["cells"]
-    return {**claim, "cells": plain(cells.to_dict("records"))}
+def plain_claim(claim: StoredClaim) -> dict[str, object]:
+    """The claim as plain values, with where it is from and its cells as rows."""
+    return {**claim_to_json(claim), "source": claim.source, "cells": plain(claim.cells.to_dict("records"))}

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 
 PROGRAM = "procpre-interp"
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9_-]*)*(?![\w.-]*[A-Z])")

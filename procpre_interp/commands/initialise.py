@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         models = [load_model(store.open(name)) for name in command.runs]
         if len({(m.config.n_layers, m.config.n_heads, m.config.d_model, m.config.d_mlp) for m in models}) > 1:
             raise ValueError("these runs are models of several shapes; fit runs of one n_layers, n_heads and d_model")
-        lab, default = Lab(fitted=fit_options(models), found={}, about={}), SCALES
+        lab, default = Lab(fitted=fit_options(models), about={}), SCALES
     else:
         lab = read_lab()
         default = lab.best

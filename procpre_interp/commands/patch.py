@@ -12,22 +12,22 @@ from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_re
 from procpre_interp.commands._models import (
     Columns,
     Look,
-    Subject,
     of_stored_runs,
     show,
     stage_title,
     subjects,
-    table_of,
 )
 from procpre_interp.commands._options import Runs, parse
 from procpre_interp.core.seeding import stream
 from procpre_interp.core.terminal import stdout_console
+from procpre_interp.data import samples
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, gap_of, head_test
+from procpre_interp.pipeline.lineage import Subject, table_of
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.process import run_threads
-from procpre_interp.views.exhibits import circuits
-from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.views.plots.circuit_graph import circuit_graph
+from procpre_interp.views.plots.circuits import faithfulness_curve
 from procpre_interp.views.plots.measures import measure_dots
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap
 
@@ -56,9 +56,9 @@ class Patch(Look):
     by_position: bool = False
     """nodes: every position by itself."""
     direction: Literal["denoise", "noise"] = "denoise"
-    """Clean activations into the corrupted run, or the other way round."""
+    """Put clean activations into the corrupted run (denoise), or the other way round (noise)."""
     replacement: Literal["other", "zero", "mean", "resample"] = "other"
-    """What comes in: the other sequence's, nothing, the mean over pairs, or another pair's."""
+    """What replaces an activation: the other sequence's, zeros, the mean over pairs, or another pair's."""
     method: Literal["eap", "eap_ig_inputs", "eap_ig_activations"] = "eap_ig_inputs"
     """edges, circuit: how edges are scored: by the gradient in one run, or its mean on the way between two."""
     gradient_run: Literal["corrupted", "clean"] = "corrupted"
@@ -67,7 +67,7 @@ class Patch(Look):
     metric: Literal["logit_difference", "probability", "loss"] = "logit_difference"
     """Read where the two sequences' next tokens differ."""
     seed: int = 0
-    """Seed of the pairs, and of everything else that is drawn."""
+    """Seed of the pairs and of everything else that is drawn at random."""
 
 
 def main(arguments: list[str]) -> int:
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
 
 def pairs_of(subject: Subject, command: Patch) -> Pairs:
     """`command.sequences` pairs of the cause, or of each where none is named."""
-    return circuits.pairs_of(subject.task, command.cause, command.seed, command.sequences)
+    return samples.pairs_of(subject.task, command.cause, command.seed, command.sequences)
 
 
 def _nodes(subject: Subject, command: Patch) -> pd.DataFrame:
@@ -141,14 +141,16 @@ def _heads(subject: Subject, command: Patch) -> pd.DataFrame:
 
 
 def _of_run(measure: Callable[[list[Run], RunStore], pd.DataFrame], subject: Subject, command: Patch) -> pd.DataFrame:
-    asked = {"--stage": command.stage != "finished", "--cause": command.cause is not None, "@STEP": "@" in subject.run}
-    asked |= {"--task": command.task is not None, "--metric": command.metric != "logit_difference"}
+    moment = subject.moment
+    assert moment is not None  # `of_stored_runs` has refused other models
+    asked = {"--stage": moment.stage != "finished", "@STEP": moment.step is not None}
+    asked |= {"--cause": command.cause is not None, "--task": command.task is not None}
+    asked |= {"--metric": command.metric != "logit_difference"}
     if ignored := [name for name, given in asked.items() if given]:
         raise ValueError(
             f"--what {command.what} compares all stages of a run in one way; leave out {', '.join(ignored)}"
         )
-    store = RunStore(command.store)
-    return measure([store.open(subject.run.partition("@")[0])], store).drop(columns=["run", "replicate"])
+    return measure([moment.run], RunStore(command.store)).drop(columns=["run", "replicate"])
 
 
 WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Columns]] = {

@@ -26,9 +26,9 @@ class Report:
     out: Path = Path("report.html")
     """The file to write."""
     look_into: str = ""
-    """The run whose model is opened; by default one that was pretrained and keeps several steps."""
+    """The run whose model is opened. Default: one that was pretrained and kept several steps."""
     models: bool = True
-    """Whether a model is opened at all, which needs torch and half a minute."""
+    """Whether to open a model at all, which needs torch and half a minute."""
     demo: bool = False
     """Report on the demo that comes with the package."""
 

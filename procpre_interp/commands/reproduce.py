@@ -25,15 +25,15 @@ class Reproduce:
 
     A replicate is a fresh seed of both phases, carried through all conditions: no pretraining, Dyck, Dyck with its
     weights shuffled, attention or MLP alone, Dyck with its sequences shuffled. Prints accuracy and time to breakthrough
-    with intervals beside the paper's numbers, and writes one HTML report. Stopped with Ctrl-C or killed, it goes on
+    with intervals beside the paper's numbers, and writes one HTML report. Stopped by Ctrl-C or killed, it resumes
     where it was when the same command is given again.
     """
 
     out: Path = field(default_factory=default_store)
     """Folder of the runs and of reproduce.html."""
     quick: bool = False
-    """A demonstration in minutes, no evidence: four conditions of one seed in the paper's phase 2, ended soon after the
-    breakthrough."""
+    """A demonstration in minutes, not evidence: four conditions of one seed in the paper's phase 2, ended soon after
+    the breakthrough."""
     replicates: int | None = None
     """Replicates. Default: 6, or 1 with --quick."""
     protocol: Literal["cheap", "paper"] | None = None
@@ -102,7 +102,7 @@ def run(command: Reproduce, replicates: int) -> int:
     if table.empty:
         return 1
     about = metadata(planned, protocol, table, cost_of(planned.configs, store))
-    store.write_table(planned.table_name, table, about)
+    store.write_table(planned.table_name, table, about.plain())
     report = conditions_report(store, planned.table_name, command.out / "reproduce.html")
     print_results(table, about)
     print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")

@@ -41,9 +41,9 @@ class Runs:
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
     where: Annotated[tuple[str, ...], several("COLUMN=VALUE")] = ()
-    """Conditions COLUMN=VALUE, all of which must hold; an empty value means: not given."""
+    """Conditions COLUMN=VALUE, all of which must hold; an empty value matches a missing one."""
     format: Literal["table", "json", "csv"] = "table"
-    """table for people; json (one object a run) and csv have every column."""
+    """table for people; json (one object per run) and csv have every column."""
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +61,10 @@ def main(arguments: list[str]) -> int:
         equals[column] = value or None
     table = RunStore(command.store).query(**equals)
     if command.format == "csv":
-        table.to_csv(sys.stdout, index=False)
+        text = (
+            table.assign(parents=[cell("parents", each) for each in table["parents"]]) if "parents" in table else table
+        )
+        text.to_csv(sys.stdout, index=False)
     elif command.format == "json":
         print(table.to_json(orient="records", indent=1))
     else:
@@ -89,6 +92,8 @@ def cell(column: str, value: object) -> str:
     """A value as a person reads it."""
     if value is None or value != value:
         return ""
+    if isinstance(value, tuple):
+        return ", ".join(value)
     if isinstance(value, float):
         if column == "accuracy":
             return f"{value:.1%}"

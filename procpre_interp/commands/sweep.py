@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package
 
@@ -23,9 +23,9 @@ class SweepCommand:
 
     CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
     grids and transfer maps. A name is a sweep that comes with the package, components or heads; --show prints it, to be
-    copied and changed. `plugins: [my.py]` in the file loads tasks and controls of your own. Runs that are in the store
-    already are not repeated, so the same command goes on after Ctrl-C, and a larger grid computes only what is new. A
-    failed cell is shown and counted; the others go on.
+    copied and changed. `plugins: [my.py]` in the file loads tasks and controls of your own. Runs that the store
+    already holds are not repeated, so the same command resumes after Ctrl-C, and a larger grid computes only what is
+    new. A failed cell is shown and counted; the others continue.
     """
 
     config: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]
@@ -37,7 +37,7 @@ class SweepCommand:
     workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
     replicates: int | None = None
-    """Number of replicates. Default: that of the file."""
+    """Number of replicates. Default: as in the file."""
     minutes: float | None = None
     """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
     outcome: str = "accuracy"

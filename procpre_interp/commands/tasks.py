@@ -19,7 +19,7 @@ class Tasks:
     """List the tasks, each with a printed example. Everything that can be trained on, for both phases, is a task."""
 
     name: str | None = None
-    """Show this task only, with all its fields, and what can differ in a counterfactual pair (for `patch --cause`)."""
+    """Show this task only, with all its fields and what may differ in a counterfactual pair (for `patch --cause`)."""
     examples: int = 1
     """Examples of each task."""
     seed: int = 0

@@ -10,18 +10,19 @@ from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
 from procpre_interp.core.config import from_dict
 from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.pipeline.lineage import parse_run
 from procpre_interp.store.store import RunStore
 from procpre_interp.transfer import TransferConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Training):
-    """Phase 2: --parent RUN gives the components that --components selects, the rest of the model is fresh.
+    """Phase 2: the components that --components selects come from --parent RUN; the rest of the model is fresh.
 
     RUN is an id, the beginning of one, "latest", or RUN@STEP for a kept checkpoint. A selector is a term such as attn,
     mlp, ln, blocks.0.attn.head.2 or all, or a union and difference of terms: attn+ln, all-blocks.1. With several
-    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp. What two of them
-    share is refused, unless --transfer.overlap later_wins lets the later parent's stand.
+    parents (an assembly) give a selector each, in the same order: --parent A B --components attn mlp. Weights that
+    two of them share are refused, unless --transfer.overlap later_wins lets the later parent's win.
 
     --task NAME chooses the task (haystack where neither it nor --config is given), whose own options then appear as
     --task.OPTION. --config FILE takes defaults from YAML with the same names, parents as {parents: [{run, selector}]}:
@@ -29,9 +30,9 @@ class Transfer(Training):
     """
 
     parent: Annotated[tuple[str, ...], several("RUN")] = ()
-    """Finished runs that give components."""
+    """Finished runs to take components from."""
     components: Annotated[tuple[str, ...], several("SELECTOR")] = ("all",)
-    """Which components each parent gives, one selector per parent; embeddings and positions follow the transfer
+    """Components to take from each parent, one selector per parent; embeddings and positions follow the transfer
     options."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
@@ -43,11 +44,12 @@ def main(arguments: list[str]) -> int:
     fields, arguments = defaults(["--task=haystack", *arguments] if _needs_task(arguments) else arguments, "transfer")
     default = as_default(Transfer, {key: fields[key] for key in fields if key not in ("parents", "transfer")})
     parents = from_dict(RunConfig, {key: fields[key] for key in fields if key != "store"}).parents
+    options = fields.get("transfer")  # which the line above has checked
     default = dataclasses.replace(
         default,
         parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),
         components=tuple(parent.selector for parent in parents) or ("all",),
-        transfer=from_dict(TransferConfig, fields.get("transfer", {})),
+        transfer=from_dict(TransferConfig, options if isinstance(options, dict) else {}),
     )
     command = parse(Transfer, "transfer", arguments, default)
     if not command.parent and not asks_help:
@@ -94,16 +96,6 @@ def resolve_parents(command: Transfer, store: RunStore, ablations: list) -> tupl
         )
     parents = []
     for i, (name, selector) in enumerate(zip(command.parent, command.components)):
-        run_id, _, step = name.partition("@")
-        if step and not step.isdigit():
-            raise ValueError(f"parent {name!r}: the step after @ is a number, such as {run_id}@1000")
-        run = store.open(run_id)
-        parents.append(
-            Parent(
-                run=run.id,
-                selector=selector,
-                step=int(step) if step else None,
-                ablation=ablations[i] if ablations else None,
-            )
-        )
+        run, step = parse_run(name, store)
+        parents.append(Parent(run=run.id, selector=selector, step=step, ablation=ablations[i] if ablations else None))
     return tuple(parents)

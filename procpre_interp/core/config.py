@@ -7,47 +7,24 @@ the `plugin` that registered it.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import numbers
-import reprlib
 import types
 import typing
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from yaml.composer import ComposerError
-from yaml.constructor import ConstructorError
+
+from procpre_interp.core.messages import shown, unknown_name
+from procpre_interp.core.plain_values import yaml_fields
 
 T = TypeVar("T")
 
 ID_LENGTH = 16
 """Hexadecimal digits of a content hash that name a run: 64 bits."""
-
-SHOWN = 100
-"""Characters of a value that a message has."""
-
-LARGEST_YAML = 200_000
-"""Bytes; a config has a few hundred to a few thousand."""
-
-DEEPEST_YAML = 40
-"""Lists and fields within one another."""
-
-
-def shown(value: Any, at_most: int = SHOWN) -> str:
-    """The value as Python would write it, for a message: cut to a hundred characters, however large it is."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = at_most
-    short.maxlist = short.maxtuple = short.maxdict = 20
-    try:
-        text = short.repr(value)
-    except ValueError:  # Python writes no integers of more than 4300 digits
-        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
-    return text if len(text) <= at_most else f"{text[: at_most - 3]}..."
 
 
 ORIGIN = frozenset({"version", "plugin"})
@@ -56,14 +33,6 @@ ORIGIN = frozenset({"version", "plugin"})
 
 class MissingPlugin(ValueError):
     """What a config names comes from a plugin that is not loaded, or not as it was."""
-
-
-def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
-    """The error for a name that does not exist: it lists the choices and the closest one."""
-    close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1)
-    hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
-    known = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
-    return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")
 
 
 def unhashed(default: Any, **kwargs: Any) -> Any:
@@ -212,7 +181,7 @@ def to_dict(config: Any, *, hashed_only: bool = False, defaults: bool = False) -
         return {str(k): to_dict(v, hashed_only=hashed_only, defaults=defaults) for k, v in config.items()}
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return config
-    plain: dict[str, Any] = {}
+    plain: dict[str, object] = {}
     if hasattr(config, "registry"):
         plain["name"] = config.name  # type: ignore[attr-defined]
     if hasattr(config, "version"):
@@ -252,73 +221,6 @@ def content_hash(config: Any) -> str:
 def to_yaml(config: Any) -> str:
     """YAML of the config, fields at their default left out."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML for what JSON could say as well: no aliases, which make a small text large, no dates, sets or bytes."""
-
-    depth = 0
-    yaml_implicit_resolvers: ClassVar[dict] = {
-        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    yaml_constructors: ClassVar[dict] = {
-        tag: construct
-        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
-    }
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            said = f"*{event.anchor} is an alias; write out what it stands for"
-            raise ComposerError(None, None, said, event.start_mark)
-        if self.depth >= DEEPEST_YAML:
-            raise ComposerError(None, None, f"more than {DEEPEST_YAML} levels deep", event.start_mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        found = super().construct_mapping(node, deep=deep)
-        if len(found) < len(node.value):
-            raise ConstructorError(None, None, f"{max(names, key=names.__getitem__)!r} is given twice", node.start_mark)
-        return found
-
-
-_NOT_ITS_TYPE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-
-
-def parse_yaml(text: str | bytes) -> Any:
-    """What a YAML text says that a person typed, or that is stored. Raises `ValueError`, in one line, where it cannot
-    be read, or is more than a config can be."""
-    if len(text) > LARGEST_YAML:
-        raise ValueError(f"larger than {LARGEST_YAML:,} bytes")
-    try:
-        return yaml.load(text, _PlainLoader)
-    except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        said = " ".join(f"{problem.context or ''} {problem.problem or ''}".split())
-        raise ValueError(f"{said[: 2 * SHOWN]}{place}") from None
-    except (yaml.YAMLError, *_NOT_ITS_TYPE) as problem:
-        # What PyYAML lets through where a text does not fit the type that it has by its looks or by a tag: `!!bool x`.
-        said = " ".join(str(problem).split())
-        raise ValueError(f"a value that its type does not allow: {said[: 2 * SHOWN]}") from None
-
-
-def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, Any]:
-    """The fields in a YAML text. Raises `ValueError` when it holds anything else."""
-    try:
-        data = parse_yaml(text)
-    except ValueError as problem:
-        raise ValueError(f"{where}: not YAML: {problem}") from None
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ValueError(f"{where}: expected fields and values, such as 'seed: 1', found {type(data).__name__}")
-    return data
 
 
 def from_yaml(cls: type[T], text: str, where: str = "config") -> T:

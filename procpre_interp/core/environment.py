@@ -9,13 +9,12 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("procpre-interp", "torch", "transformer-lens", "numpy", "pandas", "tokenizers")
 """Packages whose version can change a number."""
 
 
-def environment(threads: int | None = None) -> dict[str, Any]:
+def environment(threads: int | None = None) -> dict[str, object]:
     """Versions, git commit, thread count and machine, to be stored beside a run's numbers."""
     commit, dirty = _git_commit()
     return {

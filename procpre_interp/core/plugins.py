@@ -1,4 +1,4 @@
-"""Tasks, controls, interventions and corpora of your own: files and modules that register their classes when loaded.
+"""Tasks, controls, interventions, probes and corpora of your own: files and modules that register them when loaded.
 
 A plugin is loaded where the user asks for it: by `--import`, by `plugins:` in a YAML file, by `load_plugin`, by
 $PROCPRE_PLUGINS, or by installing a package with an entry point in the group `procpre_interp.plugins`. What a store

@@ -1,11 +1,12 @@
-"""Named collections of classes: tasks, corpora, ablations."""
+"""Named collections of classes: tasks, corpora, ablations, probes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
-from procpre_interp.core.config import from_dict, unknown_name
+from procpre_interp.core.config import from_dict
+from procpre_interp.core.messages import unknown_name
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -26,14 +27,21 @@ def registering(mark: str) -> Iterator[None]:
 class Registry(Generic[T]):
     """Classes by name. A duplicate name, or an unknown one, is a `ValueError`."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, *, base: type = object) -> None:
+        self.kind, self.base = kind, base
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: enter the class under `name`, and set its attributes `name` and `plugin`."""
+        """Class decorator: enter the class under `name`, and set its attributes `name` and `plugin`.
+
+        Raises `ValueError` for a name that is taken, a class that is not derived from `base`, and an abstract one.
+        """
 
         def enter(cls: C) -> C:
+            if not issubclass(cls, self.base):
+                raise ValueError(f"{self.kind} {name!r}: {cls.__qualname__} is not derived from {self.base.__name__}")
+            if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+                raise ValueError(f"{self.kind} {name!r}: {cls.__qualname__} lacks {', '.join(missing)}")
             if name in self._classes:
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._classes[name].__qualname__}")
             cls.name, cls.plugin = name, _PLUGIN.get()  # type: ignore[attr-defined]

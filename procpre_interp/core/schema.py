@@ -1,19 +1,76 @@
 """What the small files in a store must hold, checked once, when they are read."""
 
-import json
 from collections.abc import Mapping
-from itertools import chain, islice
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
-from procpre_interp.core.config import shown as shown_value
-
-DEEPEST, MOST_VALUES = 64, 1_000_000
-"""Levels of nesting, and values on one level, in stored JSON or YAML: a few hundred bytes can stand for gigabytes."""
-
-_PLAIN = (dict, list, str, int, float, bool, type(None))
+from procpre_interp.core.messages import shown as shown_value
 
 STATUSES = ("finished", "diverged")
 """How a run can have ended."""
+
+ClassFields = Mapping[str, Any]
+"""Fields of a config class, which `core.config.from_dict` checks."""
+
+
+class ParentFields(TypedDict):
+    """A parent in a stored config."""
+
+    run: str
+    selector: NotRequired[str]
+    step: NotRequired[int]
+    ablation: NotRequired[ClassFields]
+
+
+class ConfigFields(TypedDict):
+    """A run's config as it is stored: fields at their default are left out. `check_config` reads the outline of it."""
+
+    version: NotRequired[int]
+    task: ClassFields
+    model: NotRequired[ClassFields]
+    train: NotRequired[ClassFields]
+    transfer: NotRequired[ClassFields]
+    seed: NotRequired[int]
+    parents: NotRequired[list[ParentFields]]
+
+
+class Summary(TypedDict):
+    """A finished run's row in the list of runs, as this version writes it; `check_summary` says what older ones have.
+
+    Scores of a run that diverged are null.
+    """
+
+    run: str
+    status: Literal["finished", "diverged"]
+    stop_reason: str
+    created: str
+    task: str
+    seed: int
+    parents: tuple[str, ...]
+    """Ids; a list in JSON, none for a run from fresh weights. Older versions wrote text, with ", " between."""
+    components: str | None
+    """The parents' selectors with ", " between; null for a run from fresh weights."""
+    n_layers: int
+    n_heads: int
+    d_model: int
+    n_parameters: int
+    steps: int
+    tokens: int
+    seconds: float
+    loss_nats: float
+    accuracy: float
+    exact_match: float
+    perplexity: NotRequired[float]
+    bits_per_byte: NotRequired[float]
+    breakthrough_step: int | None
+    breakthrough_limit: int
+    prompt_overlap: float
+    positions_carried: bool
+    kernel: str
+    threads: int
+    device: str
+    left_out: NotRequired[str]
+    """What a copy of the run lacks."""
+
 
 _NUMBERS = (
     *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "seconds", "threads"),
@@ -21,43 +78,12 @@ _NUMBERS = (
     *("breakthrough_step", "breakthrough_limit"),
 )
 _SUMMARY: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("stop_reason", "task", "parents", "components", "kernel", "device", "created"), str),
+    **dict.fromkeys(("stop_reason", "task", "components", "kernel", "device", "created"), str),
     **dict.fromkeys(_NUMBERS, (int, float)),
     "positions_carried": bool,
+    "parents": (str, list),
 }
 _LARGEST = 2**63
-
-
-def parse_json(content: bytes) -> Any:
-    """The value that JSON describes. Raises `ValueError` for anything else, and for what is nested too deeply."""
-    try:
-        value = json.loads(content)
-    except RecursionError:
-        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
-    if content.count(b"[") + content.count(b"{") > DEEPEST:  # a list of runs reads thousands that are flat
-        check_plain(value)
-    return value
-
-
-def check_plain(value: Any) -> None:
-    """Raise `ValueError` unless the value is made of mappings with text keys, lists, text, numbers, booleans and null.
-
-    Also raised for more than `DEEPEST` levels or `MOST_VALUES` values; YAML aliases count as often as they occur.
-    """
-    level = [value]
-    for _ in range(DEEPEST):
-        for each in level:
-            if not isinstance(each, _PLAIN):
-                raise ValueError(f"it holds a {type(each).__name__}")
-            if isinstance(each, dict) and not all(isinstance(key, str) for key in each):
-                raise ValueError("it holds a key that is not text")
-        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
-        level = list(islice(chain.from_iterable(inner), MOST_VALUES + 1))
-        if not level:
-            return
-        if len(level) > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES:,} values")
-    raise ValueError(f"nested more than {DEEPEST} levels deep")
 
 
 def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -70,9 +96,15 @@ def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value."""
+    """Raise `ValueError` for a summary that cannot be a row in the list of runs: every field must be a single value,
+    but for the list of parents."""
     check_fields(summary, _SUMMARY)
+    parents = summary.get("parents")
+    if isinstance(parents, list) and not all(isinstance(run, str) for run in parents):
+        raise ValueError(f"parents holds {shown(next(run for run in parents if not isinstance(run, str)))}")
     for name, value in summary.items():
+        if name == "parents":
+            continue
         if isinstance(value, (list, dict)) or (isinstance(value, (int, float)) and not abs(value) < _LARGEST):
             raise ValueError(f"{name} is {shown(value)}")
     if summary.get("status") not in STATUSES:
@@ -101,8 +133,8 @@ def check_metadata(metadata: Any) -> None:
     """Raise `ValueError` where known fields of a table's metadata have a wrong type."""
     if not isinstance(metadata, dict):
         raise ValueError(f"its metadata are {shown(metadata)}")
-    text = dict.fromkeys(("title", "claim", "protocol", "demo", "config"), str)
-    numbers = dict.fromkeys(("threshold", "limit"), (int, float))
+    text = dict.fromkeys(("title", "claim", "task", "protocol", "protocol_name", "note", "demo", "config"), str)
+    numbers = dict.fromkeys(("threshold", "limit", "target_accuracy"), (int, float))
     check_fields(metadata, text | numbers | {"maps": list, "paper": dict, "paper_notes": dict, "cost": dict})
     for name in ("paper", "cost"):
         check_fields(metadata.get(name) or {}, dict.fromkeys(metadata.get(name) or {}, (int, float)))

@@ -4,10 +4,13 @@ Importing this package registers them all: that is what the unused imports are f
 """
 
 from procpre_interp.data import mixture  # noqa: F401
+from procpre_interp.data.checks import check_task
 from procpre_interp.data.corpus import CORPORA
+from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.downstream import arithmetic, composed, ordering, recall  # noqa: F401
 from procpre_interp.data.procedural import automata, copying, dyck, sets, sorting, stack  # noqa: F401
 from procpre_interp.data.semantic import code, language, text  # noqa: F401
 from procpre_interp.data.task import TASKS, Batch, Split, Task
+from procpre_interp.data.vocab import PADDING, SEPARATOR, Token
 
-__all__ = ["CORPORA", "TASKS", "Batch", "Split", "Task"]
+__all__ = ["CORPORA", "PADDING", "SEPARATOR", "TASKS", "Batch", "Pairs", "Split", "Task", "Token", "check_task"]

@@ -12,6 +12,7 @@ from torch import Generator
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import random_orders, words
 from procpre_interp.data.task import TASKS, Batch, Split, Task
+from procpre_interp.data.vocab import Token
 
 Draw = Callable[[Task, int], Batch]
 
@@ -21,11 +22,13 @@ Draw = Callable[[Task, int], Batch]
 class Mixture(Task):
     """Sequences of several tasks, each behind a token that names its task.
 
-    Ids: those of the components, as they are (two components may use one id differently); then one prefix a
-    component; then a padding of the mixture's own. What a component scores stays scored; the prefix predicts
-    the first token where the component scores its sequence from the first token on, as Dyck does. Source: P1,
+    Ids: those of the components, as they are, and without names, as two components may use one id differently; then
+    one prefix per component; then a padding of the mixture's own. What a component scores stays scored; the prefix
+    predicts the first token where the component scores its sequence from the first token on, as Dyck does. Source: P1,
     data mixtures.
     """
+
+    in_words: ClassVar[str] = "Sequences of several tasks in turn, each behind a token that names its task."
 
     tasks: tuple[Task, ...]
     """The components."""
@@ -139,6 +142,12 @@ class Mixture(Task):
             tokens.masked_fill_(t > positions[:, None] + 1, self.pad)
         return Pairs(clean, corrupted, positions, pairs.answers, pairs.wrong)
 
+    def check_pair(self, cause: str, clean: list[int], corrupted: list[int]) -> None:
+        """Each begins with the prefix of its component, whose own check sees the rest."""
+        i, cause = self._components_by_cause()[cause]
+        assert clean[0] == corrupted[0] == self.first_prefix + i
+        self.tasks[i].check_pair(cause, clean[1:], corrupted[1:])
+
     def example(self, tokens: list[int]) -> str:
         prefix, *rest = tokens
         task = self.tasks[prefix - self.first_prefix]
@@ -155,6 +164,8 @@ class Shuffled(Task):
     sequences.
     """
 
+    in_words: ClassVar[str] = "The same tokens as another task, in random order: the control without its structure."
+
     task: Task
     """The task whose sequences are shuffled."""
 
@@ -167,6 +178,10 @@ class Shuffled(Task):
     @property
     def n_ctx(self) -> int:
         return self.task.n_ctx
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        return self.task.named_tokens
 
     @property
     def model_n_ctx(self) -> int:

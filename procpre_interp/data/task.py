@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
-from procpre_interp.core.registry import Registry, unknown_name
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.registry import Registry
 from procpre_interp.core.seeding import stream
 from procpre_interp.data.counterfactual import Pairs, collect_pairs, concatenate_pairs
+from procpre_interp.data.vocab import Token
 
 Split = Literal["train", "validation", "test"]
 
-SPLIT_SIXTEENTHS: dict[str, range] = {"train": range(14), "validation": range(14, 15), "test": range(15, 16)}
+SPLIT_SIXTEENTHS: dict[Split, range] = {"train": range(14), "validation": range(14, 15), "test": range(15, 16)}
 """Which values of (prompt hash mod 16) belong to which split."""
 
 MIN_DISTINCT_PROMPTS = 32
@@ -93,6 +95,8 @@ class Task(abc.ABC):
     version: ClassVar[int] = 1
     breakthrough_accuracy: ClassVar[float] = 0.5
     """Token accuracy at or above which the task counts as broken through, fixed in advance. Share, 0 to 1."""
+    in_words: ClassVar[str] = ""
+    """What a reader of a report must know of the task; written out as text, as reports take it from the source."""
     causes: ClassVar[Mapping[str, str]] = {}
     """What can differ in a counterfactual pair: the name of each cause, and what differs and where it is read."""
     why_no_causes: ClassVar[str] = "its class states none"
@@ -107,6 +111,15 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def n_ctx(self) -> int:
         """Tokens of the longest sequence: the width of every batch."""
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        """Name and role of the ids that have them, for figures and for people who type sequences.
+
+        Every other id is called by its number. The role "symbol" is for ids that stand both in what is given and in
+        what is asked: figures tell the two apart by whether the token is scored.
+        """
+        return {}
 
     @property
     def model_n_ctx(self) -> int:
@@ -131,17 +144,15 @@ class Task(abc.ABC):
         """`n` sequences, drawn from `generator`, all splits together. Width is `n_ctx` in every batch."""
 
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
-        """`n` sequences among which `split_batch` finds those of `split`: any, unless the data come in
-        splits."""
+        """`n` sequences among which `split_batch` finds those of `split`: any, unless the data come in splits."""
         return self.batch(n, generator=generator)
 
     def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         """`n` sequences whose prompts belong to `split`.
 
-        A prompt's 64-bit hash decides its split, and rows of other splits are redrawn, so no prompt of one
-        split can occur in another. Where the space of prompts is too small for that (`is_separable` is False)
-        all splits are drawn alike; `prompt_overlap` measures what that costs. Whoever draws often passes
-        `separable`, found once.
+        A prompt's 64-bit hash decides its split, and rows of other splits are redrawn, so no prompt of one split can
+        occur in another. Where the space of prompts is too small for that (`is_separable` is False) all splits are
+        drawn alike; `prompt_overlap` measures what that costs. Whoever draws often passes `separable`, found once.
         """
         if not (is_separable(self) if separable is None else separable):
             return self.candidates(n, split, generator=generator)
@@ -191,6 +202,13 @@ class Task(abc.ABC):
         """The pairs in which one of the `causes` shows, of `n` draws; a task that has any makes them here."""
         raise NotImplementedError(f"{self.name} states causes but makes no pairs")
 
+    def check_pair(self, cause: str, clean: list[int], corrupted: list[int]) -> None:  # noqa: B027  (as `prepare`)
+        """Whether a pair is what its cause says, as only the task knows: by `assert`, in plain loops over the ids.
+
+        Both sequences end with the token that is predicted. `check_task` calls this for each pair, both ways around.
+        Default: what holds for every pair is enough. Raises `AssertionError` for another pair.
+        """
+
     def check_cause(self, cause: str, needed: str, **least: int) -> None:
         """Raises `ValueError` where a field is below the least value with which there is what the cause needs."""
         for field, bound in least.items():
@@ -202,8 +220,7 @@ class Task(abc.ABC):
 
     @property
     def stream_label(self) -> str:
-        """Label of the task's random streams. A control bears that of what it controls, so that both see the
-        same draws."""
+        """Label of the task's random streams. A control has that of its task, so that both see the same draws."""
         return self.name
 
     def resolve(self) -> "Task":
@@ -223,8 +240,9 @@ class Task(abc.ABC):
         return {}
 
     def example(self, tokens: list[int]) -> str:
-        """One sequence as a person would write it."""
-        return " ".join(str(token) for token in tokens)
+        """One sequence as a person would write it: by default the names of its tokens, separated by blanks."""
+        named = self.named_tokens
+        return " ".join(named[token].name if token in named else str(token) for token in tokens)
 
 
 def clip_length(length: int, valid: range) -> int:
@@ -267,15 +285,12 @@ def is_separable(task: Task) -> bool:
     """Whether every split has at least `MIN_DISTINCT_PROMPTS` prompts among `PROBE_SIZE` draws."""
     probe = task.batch(PROBE_SIZE, generator=stream(0, "split probe", task.name))
     hashes = prompt_hash(probe)
-    return all(
-        len(hashes[split_mask(probe, split)].unique()) >= MIN_DISTINCT_PROMPTS
-        for split in ("train", "validation", "test")
-    )
+    counts = [len(hashes[split_mask(probe, split)].unique()) for split in SPLIT_SIXTEENTHS]
+    return min(counts) >= MIN_DISTINCT_PROMPTS
 
 
 def prompt_overlap(task: Task, n: int = PROBE_SIZE) -> float:
-    """Share of `n` validation prompts that occur among `n` training prompts: 0 exactly where the splits are
-    separable.
+    """Share of `n` validation prompts that occur among `n` training prompts: 0 exactly where splits are separable.
 
     Whole sequences count where everything is scored. A lower bound on the overlap with a longer training
     stream.

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt
 
-from procpre_interp.core import atomic_files
+from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.data.corpus import SHORTEST_BLOCK, Corpus, Documents, read_documents
 from procpre_interp.data.semantic.tokenizers import (
@@ -72,7 +71,7 @@ class TokenFile:
         return np.memmap(self.folder / f"{split}.bin", dtype, mode="r")
 
     def tokenizer(self) -> Tokenizer:
-        text = atomic_files.read_regular(self.folder / "tokenizer.json").decode()
+        text = regular_files.read_regular(self.folder / "tokenizer.json").decode()
         return load_tokenizer(self.tokenizer_spec, text)
 
 
@@ -97,7 +96,7 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
     with ExitStack() as stack:
         with _cache_errors(corpus):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(atomic_files.locked(folder.with_suffix(".lock")))
+            stack.enter_context(locks.locked(folder.with_suffix(".lock")))
         if folder.exists():
             try:
                 return _read(corpus_hash, tokenizer)  # built by another process while this one waited
@@ -116,14 +115,14 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
 def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
     """Raises `ValueError` that says what is missing or damaged."""
     folder = _folder(corpus_hash, tokenizer)
-    for name, entry in atomic_files.read_manifest(folder, _REQUIRED).items():
+    for name, entry in checksums.read_manifest(folder, _REQUIRED).items():
         try:
             found = os.stat(folder / name, follow_symlinks=False)
         except OSError as problem:
             raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
         if _sha256(str(folder / name), found.st_ino, found.st_size, found.st_mtime_ns) != entry["sha256"]:
             raise ValueError(f"the content of {name} has changed since it was written")
-    meta = json.loads(atomic_files.read_regular(folder / "meta.json"))
+    meta = json.loads(regular_files.read_regular(folder / "meta.json"))
     splits = {split: SplitSize(**size) for split, size in meta["splits"].items()}
     return TokenFile(folder, corpus_hash, tokenizer, meta["tokenizer_hash"], splits)
 
@@ -131,7 +130,7 @@ def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: str, inode: int, size: int, modified: int) -> str:
     """The hash of a file, computed once in a process: every batch asks, and a gigabyte takes a second or two."""
-    return atomic_files.sha256(path)
+    return checksums.sha256(path)
 
 
 @contextmanager
@@ -195,12 +194,12 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
     # Trained on the training split alone: merges learnt from held-out text would leak it.
     tokenizer = train_tokenizer(spec, documents.by_split["train"])
-    splits: dict[str, Any] = {}
+    splits: dict[str, SplitSize] = {}
     for split, texts in documents.by_split.items():
         with (folder / f"{split}.bin").open("wb") as file:
             n_bytes = sum(file.write(ids.tobytes()) for ids in _encoded(tokenizer, texts))
         n_tokens = n_bytes // tokenizer.dtype.itemsize
-        splits[split] = asdict(SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts)))
+        splits[split] = SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts))
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     meta = {
         "format": FORMAT,
@@ -211,12 +210,12 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
         "versions": corpus.versions(),
         "skipped": documents.skipped,
         "cut_characters": documents.cut,
-        "splits": splits,
+        "splits": {split: asdict(size) for split, size in splits.items()},
     }
     atomic_files.write_json(folder / "meta.json", meta)
     # Apart, since there can be thousands, and every batch reads meta.json.
     atomic_files.write_json(folder / "sources.json", documents.files)
-    atomic_files.seal(folder, _OWN)
+    checksums.seal(folder, _OWN)
 
 
 def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Iterator[UInt[np.ndarray, " token"]]:

@@ -1,7 +1,19 @@
-"""The only home of special token ids. Symbols come first, then the specials."""
+"""The only home of special token ids, and what a named token is. Symbols come first, then the specials."""
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An id's name, unique within its task and without blanks, and its role."""
+
+    name: str
+    role: str
+
+
+SEPARATOR = Token("|", "separator")
+PADDING = Token("·", "padding")
 
 
 @dataclass(frozen=True, slots=True)

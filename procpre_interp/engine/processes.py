@@ -15,7 +15,7 @@ from procpre_interp.core import plugins
 from procpre_interp.core.children import safe_spawn
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
-from procpre_interp.store.run import saved_step
+from procpre_interp.store.partial_run import saved_step
 from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 from procpre_interp.train.process import ignored_interrupts, run_threads
@@ -47,10 +47,9 @@ class Event:
 
 def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:
     """The event that a training state makes."""
-    accuracy = next((row["accuracy"] for row in reversed(state.history) if "accuracy" in row), None)
-    loss = state.mean_train_loss
+    accuracy, loss = state.latest("accuracy", "validation"), state.mean_train_loss
     if loss is None:  # just evaluated
-        loss = next((row["loss_nats"] for row in reversed(state.history) if row["split"] == "train"), None)
+        loss = state.latest("loss_nats", "train")
     return Event(run, "progress", state.step, train.last_step, loss, accuracy, state.seconds)
 
 

@@ -1,4 +1,4 @@
-"""A run from a script, a Python prompt or a notebook: executed here, with its progress shown."""
+"""One run executed here, with its progress shown: from the command line, a script, a Python prompt or a notebook."""
 
 import time
 from collections.abc import Callable
@@ -38,14 +38,35 @@ def execute(
     with NotebookLine(label) if console.is_jupyter else RunProgress(label, console) as shown:
         if (note := config.compile_note) is not None:
             shown.say(note)
+        return execute_shown(config, store, shown, on_step=on_step, should_stop=should_stop, waiting=waiting)
 
-        def show(state: TrainState, train: TrainConfig) -> None:
-            if state.step % 10 == 0 or state.step == 1:
-                shown(progress_event(label, state, train))
-            on_step(state, train)
 
-        run = pipeline.execute(config, store, on_step=show, should_stop=should_stop, waiting=waiting)
-        shown(Event(label, "finished"))
+def execute_shown(
+    config: RunConfig,
+    store: RunStore,
+    shown: "RunProgress | NotebookLine",
+    *,
+    on_step: Callable[[TrainState, TrainConfig], None] = lambda state, train: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    waiting: Callable[[float], None] | None = None,
+) -> Run:
+    """`pipeline.execute`, whose steps, notes and end go to `shown`."""
+    run_id = config.run_id
+    # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
+    unsaid = [note] if (note := config.kernel_note) is not None else []
+
+    def show(state: TrainState, train: TrainConfig) -> None:
+        while unsaid:
+            shown.say(unsaid.pop())
+        if state.step % 10 == 0 or state.step == 1:
+            shown(progress_event(run_id, state, train))
+        on_step(state, train)
+
+    def tell(text: str) -> None:
+        shown(Event(run_id, "note", problem=text))
+
+    run = pipeline.execute(config, store, on_step=show, should_stop=should_stop, waiting=waiting, on_note=tell)
+    shown(Event(run_id, "finished"))
     return run
 
 
@@ -59,10 +80,14 @@ class NotebookLine:
         self.said = 0.0
 
     def __enter__(self) -> "NotebookLine":
+        self.show_line()
+        return self
+
+    def show_line(self) -> None:
+        """Begin a line; what the one before says, stays."""
         from IPython.display import display  # there in every notebook, and nowhere else needed
 
         self.handle = display({"text/plain": f"{self.label}: starting"}, raw=True, display_id=True)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -74,7 +99,10 @@ class NotebookLine:
         self.handle.update({"text/plain": f"{self.label}: {text}"}, raw=True)
 
     def __call__(self, event: Event) -> None:
-        if event.kind != "progress":
+        if event.kind == "note":
+            self.say(str(event.problem))
+            self.show_line()
+        elif event.kind != "progress":
             self.say(event.kind)
         elif time.monotonic() - self.said > NOTEBOOK_SECONDS:
             self.started = self.started or (event.step, time.monotonic())

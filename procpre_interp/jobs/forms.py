@@ -1,13 +1,18 @@
-"""What a job may be asked for: some options of some commands, so that a form can reach no file and no other command."""
+"""What a job may be asked for: some options of some commands, so that a form can reach no file and no other command.
+
+A form chooses the options and words their labels; type, default and choices are the command's own, as its source has
+them.
+"""
 
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.source import read_field, registered
 from procpre_interp.core.terminal import beside_package
 
 Value = bool | int | float | str | None
@@ -30,13 +35,13 @@ _PAIR = re.compile(r"(?P<name>[a-z][a-z_]*)=(?P<value>[A-Za-z0-9_.-]+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """An option of a command; a test compares its default with the command's own."""
+    """An option of a command."""
 
     flag: str
     """Such as --train.steps; empty for words without one (the name of a claim, a parent)."""
     label: str
     kind: Literal["int", "float", "switch", "choice", "word", "runs", "pairs"] = "int"
-    """runs: ids of stored runs with blanks between; pairs: fields of the task, such as `k=8 length=64`."""
+    """runs: ids of stored runs separated by blanks; pairs: fields of the task, such as `k=8 length=64`."""
     default: Value = None
     """Value in the form. Default: left to the command."""
     choices: tuple[str, ...] = ()
@@ -96,55 +101,46 @@ class Form:
     """Arguments that are always given."""
 
 
-TASKS = (
-    "dyck",
-    "haystack",
-    "addition",
-    "composed",
-    "delete",
-    "dyck_shuffle",
-    "eca",
-    "identity",
-    "multiplication",
-    "reverse",
-    "reversed_addition",
-    "set",
-    "sort",
-    "sorting",
-    "stack",
-    "text",
-    "union",
-    "ww",
-)
-"""Tasks that a form can start; a test compares them with the registry, which needs torch."""
+def _option(command: str, field: str, label: str, **form: Any) -> Option:
+    """A field of a command under the form's own label; `form` says what the command's type leaves open."""
+    found = read_field(command, field)
+    as_declared = {name: getattr(found, name) for name in ("flag", "kind", "default", "choices", "is_required")}
+    return Option(label=label, **{**as_declared, **form})
 
 
-def _workers() -> Option:
-    return Option(flag="--workers", label="Processes (default: one per core)")
+def _flag(command: str, field: str) -> str:
+    """The flag of a field that the form gives itself."""
+    return read_field(command, field).flag
 
 
-_SAVE_OFTEN = ("--train.save-seconds=5",)
+_FIRST_TASKS = ("dyck", "haystack")
+"""The tasks of the paper's headline, which a form lists before all others."""
+
+
+def _tasks() -> tuple[str, ...]:
+    """Every task that can be started by its name alone."""
+    known = [found.name for found in registered("TASKS", "data") if not found.needs_field]
+    return tuple(sorted(known, key=lambda name: (name not in _FIRST_TASKS, name)))
+
+
+_RUN = "commands.train.Training"
+_SAVE_OFTEN = (f"{_flag(_RUN, 'train.save_seconds')}=5",)
 """So that the explorer can show how far a run is; no part of a run's identity."""
 
-_TASK = Option(flag="--task", label="Task", kind="choice", choices=TASKS, is_open=True, is_required=True)
+_TASK = Option(flag="--task", label="Task", kind="choice", choices=_tasks(), is_open=True, is_required=True)
 _TRAINING = (
     Option(flag="", label="Fields of the task, such as k=8 length=64", kind="pairs"),
-    Option(flag="--train.steps", label="Steps", default=10_000),
-    Option(flag="--train.batch-size", label="Sequences per step", default=1000),
-    Option(flag="--train.learning-rate", label="Peak learning rate", kind="float", default=1e-3, least=1e-9),
-    Option(
-        flag="--train.schedule",
-        label="Schedule",
-        kind="choice",
-        default="cosine",
-        choices=("cosine", "constant", "linear"),
-    ),
-    Option(flag="--train.checkpoints", label="Kept steps", default=1),
-    Option(flag="--model.n-layers", label="Layers", default=2),
-    Option(flag="--model.n-heads", label="Heads per layer", default=4),
-    Option(flag="--model.d-model", label="Width", default=16),
-    Option(flag="--seed", label="Seed (from 1000: confirmation)", default=0, least=0),
+    _option(_RUN, "train.steps", "Steps"),
+    _option(_RUN, "train.batch_size", "Sequences per step"),
+    _option(_RUN, "train.learning_rate", "Peak learning rate", least=1e-9),
+    _option(_RUN, "train.schedule", "Schedule"),
+    _option(_RUN, "train.checkpoints", "Kept steps"),
+    _option(_RUN, "model.n_layers", "Layers"),
+    _option(_RUN, "model.n_heads", "Heads per layer"),
+    _option(_RUN, "model.d_model", "Width"),
+    _option(_RUN, "seed", "Seed (from 1000: confirmation)", least=0),
 )
+_WORKERS = "Processes (default: one per core)"
 
 
 def names(kind: str) -> list[str]:
@@ -161,18 +157,18 @@ FORMS: Mapping[str, Form] = {
         about="The paper's headline: Dyck pretraining, then needle in a haystack, in six conditions. About 25 minutes "
         "on two cores; quick: under four, a demonstration with one seed and no evidence.",
         words=("reproduce",),
-        store_flag="--out",
+        store_flag=_flag("commands.reproduce.Reproduce", "out"),
         options=(
-            Option(flag="--quick", label="Quick: one replicate of four conditions", kind="switch", default=False),
-            Option(flag="--replicates", label="Replicates (default: 6, or 1 when quick)"),
-            _workers(),
+            _option("commands.reproduce.Reproduce", "quick", "Quick: one replicate of four conditions"),
+            _option("commands.reproduce.Reproduce", "replicates", "Replicates (default: 6, or 1 when quick)"),
+            _option("commands.reproduce.Reproduce", "workers", _WORKERS),
         ),
     ),
     "train": Form(
         title="Train",
         about="A fresh model on one task: phase 1, or phase 2 without pretraining.",
         words=("train",),
-        store_flag="--store",
+        store_flag=_flag(_RUN, "store"),
         options=(_TASK, *_TRAINING),
         always=_SAVE_OFTEN,
     ),
@@ -181,15 +177,10 @@ FORMS: Mapping[str, Form] = {
         about="Components of finished runs into a fresh model, which is then trained: phase 2. Layers, heads and width "
         "must be the parents'.",
         words=("transfer",),
-        store_flag="--store",
+        store_flag=_flag(_RUN, "store"),
         options=(
-            Option(flag="--parent", label="Parents", kind="runs", is_required=True),
-            Option(
-                flag="--components",
-                label="What each gives: attn+ln, mlp, blocks.0, all ...",
-                kind="word",
-                default="all",
-            ),
+            _option("commands.transfer.Transfer", "parent", "Parents", kind="runs", is_required=True),
+            _option("commands.transfer.Transfer", "components", "What each gives: attn+ln, mlp, blocks.0, all ..."),
             replace(_TASK, default="haystack"),
             *_TRAINING,
         ),
@@ -199,22 +190,29 @@ FORMS: Mapping[str, Form] = {
         title="Sweep",
         about="A grid of transfers over replicates. What the store holds is not repeated.",
         words=("sweep",),
-        store_flag="--out",
+        store_flag=_flag("commands.sweep.SweepCommand", "out"),
         options=(
-            Option(flag="", label="Sweep", kind="choice", choices=tuple(names("sweep")), is_required=True),
-            Option(flag="--replicates", label="Replicates (default: as in the file)"),
-            _workers(),
+            _option("commands.sweep.SweepCommand", "config", "Sweep", kind="choice", choices=tuple(names("sweep"))),
+            _option("commands.sweep.SweepCommand", "replicates", "Replicates (default: as in the file)"),
+            _option("commands.sweep.SweepCommand", "workers", _WORKERS),
         ),
     ),
     "claim": Form(
         title="Claim",
         about="Computes the runs that a claim still needs, and judges it.",
-        words=("claims", "--run"),
-        store_flag="--store",
+        words=("claims", _flag("commands.claims.Claims", "run")),
+        store_flag=_flag("commands.claims.Claims", "store"),
         options=(
-            Option(flag="", label="Claim", kind="choice", choices=tuple(names("claim")), is_required=True),
-            Option(flag="--quick", label="Quick: a smoke test, never a verdict", kind="switch", default=False),
-            _workers(),
+            _option(
+                "commands.claims.Claims",
+                "names",
+                "Claim",
+                kind="choice",
+                choices=tuple(names("claim")),
+                is_required=True,
+            ),
+            _option("commands.claims.Claims", "quick", "Quick: a smoke test, never a verdict"),
+            _option("commands.claims.Claims", "workers", _WORKERS),
         ),
     ),
 }

@@ -17,7 +17,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from procpre_interp.core.atomic_files import read_regular, write_json
+from procpre_interp.core.atomic_files import write_json
+from procpre_interp.core.regular_files import read_regular
 
 POLL_SECONDS = 0.2
 

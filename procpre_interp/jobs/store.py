@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.core.atomic_files import SAFELY, is_locked, open_regular, read_regular, remove, write_json
+from procpre_interp.core.atomic_files import remove, write_json
 from procpre_interp.core.children import child_environment
-from procpre_interp.core.registry import unknown_name
-from procpre_interp.core.schema import parse_json
+from procpre_interp.core.locks import is_locked
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.plain_values import parse_json
+from procpre_interp.core.regular_files import SAFELY, open_regular, read_regular
 from procpre_interp.jobs.forms import Value, command_line
 
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]

@@ -1,15 +1,7 @@
 """The model, the map from its components to its weights, and its files."""
 
-from procpre_interp.model.checkpoint import (
-    Weights,
-    from_huggingface,
-    load_weights,
-    read_metadata,
-    read_weights,
-    save_weights,
-    to_bridge,
-    to_huggingface,
-)
+from procpre_interp.model.bridge import to_bridge
+from procpre_interp.model.checkpoint import Weights, load_weights, read_metadata, read_weights, save_weights
 from procpre_interp.model.components import (
     WeightSlice,
     flat_mask,
@@ -20,6 +12,7 @@ from procpre_interp.model.components import (
 )
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
+from procpre_interp.model.huggingface import from_huggingface, to_huggingface
 
 __all__ = [
     "HookedTransformer",

@@ -108,10 +108,10 @@ class FlatParameters(nn.Module):
         except RuntimeError:
             self.bind()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_flat", "_flat_grad", "_owners")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         """Called by deepcopy as by unpickling."""
         super().__setstate__(state)
         self.bind()

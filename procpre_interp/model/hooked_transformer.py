@@ -15,18 +15,8 @@ from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.seeding import stream
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.flat import FlatParameters
-from procpre_interp.model.layers import (
-    Block,
-    Embed,
-    FreeUnembed,
-    HookPoint,
-    LayerNorm,
-    LensConfig,
-    PosEmbed,
-    TiedUnembed,
-    listens,
-    observed,
-)
+from procpre_interp.model.hook_points import HookPoint, listens, observed
+from procpre_interp.model.layers import Block, Embed, FreeUnembed, LayerNorm, LensConfig, PosEmbed, TiedUnembed
 from procpre_interp.model.lens import LensInterface
 
 NORMAL_BLOCK = 16

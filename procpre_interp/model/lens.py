@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
 
-from procpre_interp.core.registry import unknown_name
-from procpre_interp.model.layers import Embed, HookLock, HookPoint, LayerNorm, LensConfig, PosEmbed, Unembed
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.model.hook_points import HookLock, HookPoint
+from procpre_interp.model.layers import Embed, LayerNorm, LensConfig, PosEmbed, Unembed
 
 SWITCHES = {
     "hook_result": "use_attn_result",
@@ -97,7 +98,7 @@ class LensInterface(HookedRootModule):
         with self._hook_lock, super().hooks(*args, **kwargs):
             yield self
 
-    def run_with_cache(
+    def run_with_cache(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, *args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
     ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
         """The output, and the activations: an `ActivationCache`, or a dict if not `return_cache_object`."""

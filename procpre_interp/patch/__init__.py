@@ -1,4 +1,8 @@
-"""What carries an answer: interventions on activations, edges, circuits and heads, measured on counterfactual pairs."""
+"""What carries an answer: interventions on activations, edges, circuits and heads, measured on counterfactual pairs.
+
+For notebooks alone, as no command calls them: `path_patching` (a single path through the model) and `minimality` (what
+each edge of a circuit is worth).
+"""
 
 from procpre_interp.patch.circuit import (
     circuit_curve,
@@ -8,7 +12,8 @@ from procpre_interp.patch.circuit import (
     random_edges,
     top_edges,
 )
-from procpre_interp.patch.edges import edge_attribution, edge_patching, path_patching
+from procpre_interp.patch.edge_attribution import edge_attribution
+from procpre_interp.patch.edges import edge_patching, path_patching
 from procpre_interp.patch.gap import Gap, gap_of, prefers_answer
 from procpre_interp.patch.graph import Graph
 from procpre_interp.patch.masking import mask_scores

@@ -6,14 +6,15 @@ plus the biases b_O and b_out, which belong to no writer and reach every reader 
 the graph: an edge is one writer into one reader at all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import head_term
 from procpre_interp.model import ModelConfig
 
@@ -118,3 +119,8 @@ class Graph:
                 masks[:, stage.edges] = kept.flatten(1)
             reaches[:, : stage.n_writers] |= kept.any(1)
         return masks
+
+
+def edge_table(edges: Sequence[Edge], **columns: Float[Tensor, " edge"]) -> pd.DataFrame:
+    named = {"writer": [writer for writer, _ in edges], "reader": [reader for _, reader in edges]}
+    return pd.DataFrame({**named, **{name: column.numpy() for name, column in columns.items()}})

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 
 Metric = Callable[[Float[Tensor, "*batch pair d_vocab"], Pairs], Float[Tensor, "*batch pair"]]

@@ -1,35 +1,24 @@
 """Activation patching: what the output becomes when one activation is replaced by another run's."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from einops import einsum, rearrange
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch.gap import Gap, prefers_answer
 from procpre_interp.patch.metrics import metric_named
+from procpre_interp.patch.patched_stream import Patch, patched_stream
 from procpre_interp.patch.replacement import Direction, Replacement, Source, check_direction
 from procpre_interp.patch.replay import OF_THE_QUERY, PER_HEAD, RESIDUAL, Replay, score
 
 MAX_BYTES = 2**26
 """Bytes of activations computed at a time. More is not faster: a core's cache is smaller."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Patch:
-    """Some patches of one site and layer: which heads (0 where there are none), and where."""
-
-    site: str
-    layer: int
-    heads: Int[Tensor, " patch"]
-    t: Int[Tensor, " patch"] | None
-    """Positions, or None for all at once."""
 
 
 def activation_patching(
@@ -190,7 +179,7 @@ def _site_values(
     if not by_position or (layer == replay.last and site in OF_THE_QUERY):
         values = torch.cat(
             [
-                replay.score(_patched(replay, new, _Patch(site, layer, part, None)), pairs, metric)
+                replay.score(patched_stream(replay, new, Patch(site, layer, part, None)), pairs, metric)
                 for part in heads.split(_patches_at_once(replay, site, layer, None, max_bytes))
             ]
         )
@@ -203,7 +192,7 @@ def _site_values(
     grid = torch.cartesian_prod(heads, torch.arange(n_acting, device=device))
     values = torch.cat(
         [
-            replay.score(_patched(replay, new, _Patch(site, layer, part[:, 0], part[:, 1])), pairs, metric)
+            replay.score(patched_stream(replay, new, Patch(site, layer, part[:, 0], part[:, 1])), pairs, metric)
             for part in grid.split(_patches_at_once(replay, site, layer, n_acting, max_bytes))
         ]
     )
@@ -221,86 +210,3 @@ def _patches_at_once(replay: Replay, site: str, layer: int, n_acting: int | None
     per_row = 4 * config.d_model + 2 * config.d_hidden + 3 * config.n_heads * n_pos
     wide = 3 * n_pos * config.d_head if site in PER_HEAD else 0
     return max(1, max_bytes // ((rows * per_row + wide) * pairs * replay.model.flat.element_size()))
-
-
-def _patched(replay: Replay, new: Tensor, patch: _Patch) -> Float[Tensor, "patch pair d_model"]:
-    """The final residual stream under each of some patches."""
-    if patch.site in PER_HEAD:
-        return _patched_head(replay, new, patch)
-    layer, t, last = patch.layer, patch.t, patch.layer == replay.last
-    if patch.site == "resid_pre":
-        return replay.from_residual(layer, new[None]) if t is None else replay.from_row(layer, t, _row(new, t))
-    if patch.site in ("attn_out", "mlp_out"):
-        after = "resid_mid" if patch.site == "attn_out" else "resid_post"
-        new = replay[after, layer] + new - replay[patch.site, layer]
-    rows = new[None] if t is None else _row(new, t)
-    if patch.site in ("resid_post", "mlp_out"):
-        if last:
-            return rows[:, :, 0]
-        return replay.from_residual(layer + 1, rows) if t is None else replay.from_row(layer + 1, t, rows)
-    return _from_middle(replay, layer, t, rows[:, :, 0] if last else rows)
-
-
-def _from_middle(
-    replay: Replay, layer: int, t: Int[Tensor, " patch"] | None, middle: Tensor
-) -> Float[Tensor, "patch pair d_model"]:
-    """Onwards from the residual stream between attention and MLP: read, at one position each, or everywhere."""
-    if layer == replay.last:
-        return replay.after_mlp(layer, middle)
-    return replay.from_middle(layer, middle) if t is None else replay.from_middle_row(layer, t, middle)
-
-
-def _patched_head(replay: Replay, new: Tensor, patch: _Patch) -> Float[Tensor, "patch pair d_model"]:
-    """A head's z is computed where it may change, and its difference goes through W_O into the residual stream."""
-    layer, heads, last = patch.layer, patch.heads, patch.layer == replay.last
-    row = None if last or patch.site not in OF_THE_QUERY else patch.t
-    z = _new_z(replay, new, patch, row)
-    written = einsum(
-        z - _of_heads(replay["z", layer], heads, row),
-        replay.block(layer).attn.W_O[heads],
-        "patch pair pos d_head, patch d_head d_model -> patch pair pos d_model",
-    )
-    middle = replay["resid_mid", layer]
-    middle = (middle[None] if row is None else _row(middle, row)[:, :, None]) + written
-    return _from_middle(replay, layer, row, middle[:, :, 0] if last or row is not None else middle)
-
-
-def _new_z(
-    replay: Replay, new: Tensor, patch: _Patch, row: Int[Tensor, " patch"] | None
-) -> Float[Tensor, "patch pair query d_head"]:
-    """z of each patch's head: at the position `row`, or at all positions that the replay holds of z."""
-    site, layer, heads, t = patch.site, patch.layer, patch.heads, patch.t
-    if site == "z":
-        return _of_heads(new, heads, row)
-    q, k, v = (_of_heads(replay[letter, layer], heads, row if letter == "q" else None) for letter in "qkv")
-    if site == "pattern":
-        pattern = rearrange(new, "pair head query key -> pair query head key")
-        return _of_heads(pattern, heads, row) @ v
-    if site == "q":
-        q = _of_heads(new, heads, row)
-    else:
-        changed = _of_heads(new, heads, None)
-        if t is not None:  # one position of it
-            at_t = torch.arange(changed.shape[2], device=t.device) == t[:, None]
-            changed = torch.where(at_t[:, None, :, None], changed, k if site == "k" else v)
-        k, v = (changed, v) if site == "k" else (k, changed)
-    if layer == replay.last:
-        queries = replay.positions[None, :, None]
-    else:
-        queries = torch.arange(q.shape[2], device=q.device)[None, None] if row is None else row[:, None, None]
-    hidden = torch.arange(k.shape[2], device=k.device) > queries[..., None]
-    scores = q * q.shape[-1] ** -0.5 @ k.mT
-    return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
-
-
-def _row(x: Float[Tensor, "pair pos *rest"], t: Int[Tensor, " patch"]) -> Float[Tensor, "patch pair *rest"]:
-    return x[:, t].transpose(0, 1)
-
-
-def _of_heads(
-    x: Float[Tensor, "pair pos head d"], heads: Int[Tensor, " patch"], t: Int[Tensor, " patch"] | None
-) -> Float[Tensor, "patch pair rows d"]:
-    """One head of each patch, at all positions or at one."""
-    if t is None:
-        return rearrange(x[:, :, heads], "pair pos patch d -> patch pair pos d")
-    return rearrange(x[:, t, heads], "pair patch d -> patch pair 1 d")

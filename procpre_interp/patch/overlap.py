@@ -79,31 +79,6 @@ def random_circuits(
     return masks
 
 
-def null_overlap(
-    graph: Graph,
-    first: Collection[Edge],
-    second: Collection[Edge],
-    *,
-    generator: np.random.Generator,
-    n_draws: int = 1000,
-) -> pd.DataFrame:
-    """Overlap of two `random_circuits`, one with the degrees of each: draw, n_shared (edges), jaccard; one row per
-    draw.
-
-    Both are replaced, so that the null does not depend on which of the two comes first.
-
-    Raises:
-        ValueError: as `random_circuits`.
-    """
-    drawn = [
-        np.packbits(random_circuits(graph, circuit, generator=generator, n_draws=n_draws), axis=1)
-        for circuit in (first, second)
-    ]
-    n_shared = _n_shared(*drawn)
-    null = _jaccard(n_shared, len(set(first)), len(set(second)))
-    return pd.DataFrame({"draw": range(n_draws), "n_shared": n_shared, "jaccard": null})
-
-
 def overlap_table(
     graph: Graph,
     circuits: Mapping[str, Collection[Edge]],
@@ -113,10 +88,11 @@ def overlap_table(
 ) -> pd.DataFrame:
     """Overlap of every two of some circuits beside that of random ones with their degrees; one row per pair.
 
-    Columns: first, second (names), n_first, n_second, n_shared (edges), jaccard; of `null_overlap` null_mean, null_low
-    and null_high (2.5 and 97.5 %); p = (draws that share at least as much + 1) / (n_draws + 1), one-sided and exact;
-    distinct_first and distinct_second, how many of the draws differ: 1 where a circuit admits no swap, a null that
-    says nothing about it. The draws of a circuit are the same in all its pairs.
+    Columns: first, second (names), n_first, n_second, n_shared (edges), jaccard; null_mean, null_low and null_high (2.5
+    and 97.5 %), the jaccard of two `random_circuits`, as both are replaced, so that the null does not depend on which
+    comes first; p = (draws that share at least as much + 1) / (n_draws + 1), one-sided and exact; distinct_first and
+    distinct_second, how many of the draws differ: 1 where a circuit admits no swap, a null that says nothing about it.
+    The draws of a circuit are the same in all its pairs.
 
     Raises:
         ValueError: fewer than two circuits, or as `random_circuits`.

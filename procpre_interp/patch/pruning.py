@@ -45,6 +45,8 @@ def sample_gates(
 
 def open_probability(log_alpha: Float[Tensor, "*gate"]) -> Float[Tensor, "*gate"]:
     """Probability that a hard concrete gate is above 0: sigmoid(log_alpha - beta log(-gamma / zeta))."""
+    # The gate is above 0 where s > -gamma / (zeta - gamma), that is (logit u + log_alpha) / beta > log(-gamma / zeta);
+    # and P(logit u > c) = sigmoid(-c) for a uniform u.
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
@@ -200,6 +202,8 @@ def _check_heads(model: HookedTransformer, test_model: HookedTransformer) -> Non
 
 
 def _stretched(s: Float[Tensor, "*gate"]) -> Float[Tensor, "*gate"]:
+    # From (0, 1) to (gamma, zeta), which is wider on both sides: what the clamp cuts off is a gate that is 0 or 1 with
+    # a probability above 0, and still has a gradient in between.
     return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 

@@ -62,6 +62,7 @@ def writer_values(
     for layer in range(config.n_layers):
         block = model.block(layer)
         z = activations[f"blocks.{layer}.attn.hook_z"]
+        # attn_out = sum over heads of z_h W_O^h + b_O: each term is a writer of its own, the bias is nobody's.
         results = einsum(z, block.attn.W_O, "pair pos head d_head, head d_head d_model -> head pair pos d_model")
         mlp = activations[f"blocks.{layer}.hook_mlp_out"] - block.mlp.b_out
         if layer == config.n_layers - 1:
@@ -174,6 +175,7 @@ class Rewired:
     ) -> Float[Tensor, "circuit 1 pair *pos d_model"]:
         block = self.model.block(index // 2)
         inputs = self._inputs(index, keep, own, read=index // 2 == self.last_layer)
+        # MLP(LN2(input)) - b_out: the bias is part of every later input already (`_base`), and no writer's.
         flat = rearrange(inputs, "circuit reader pair ... d -> (circuit reader pair) (...) d")
         return (block.mlp(block.ln2(flat)) - block.mlp.b_out).reshape(inputs.shape)
 
@@ -256,6 +258,7 @@ def _gather(
 def _project(
     block: Block, inputs: Float[Tensor, "circuit _ pair pos d_model"], letter: str
 ) -> Float[Tensor, "circuit head pair pos d_head"]:
+    # LN1(input) W + b, with an input, and so a LayerNorm, for each head: an edge ends at one head's q, k or v.
     weight, bias = getattr(block.attn, f"W_{letter}"), getattr(block.attn, f"b_{letter}")
     normalised = rearrange(block.ln1(inputs), "circuit head pair pos d -> circuit head (pair pos) d")
     return (normalised @ weight + bias[:, None]).unflatten(2, inputs.shape[2:4])

@@ -23,9 +23,9 @@ class Architecture:
     d_model: int = 16
     """Width of the residual stream."""
     d_mlp: int | None = None
-    """Neurons of an MLP. Default: 4 d_model."""
+    """Hidden width of each MLP. Default: 4 x d_model."""
     n_ctx: int | None = None
-    """Positions. Default: what the task asks for."""
+    """Context length, in tokens. Default: what the task needs."""
     tied: bool = False
     """Whether W_U is the transpose of W_E."""
 
@@ -65,7 +65,7 @@ class RunConfig:
     task: Task
     """What the model is trained on."""
     seed: int = 0
-    """Seed of the fresh weights and of the data. 0-99 for tuning, from 1000 for confirmation."""
+    """Seed of the initial weights and the data: 0-99 for tuning, 1000 and up for confirmation."""
     model: Architecture = field(default_factory=Architecture)
     """Shape of the model."""
     train: TrainConfig = field(default_factory=TrainConfig)

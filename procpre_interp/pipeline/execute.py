@@ -211,7 +211,7 @@ def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, st
             "stop_reason": state.stop_reason,
             "task": task.name,
             "seed": config.seed,
-            "parents": ", ".join(parent.run for parent in config.parents) or None,
+            "parents": [parent.run for parent in config.parents],
             "components": ", ".join(parent.selector for parent in config.parents) or None,
             "n_layers": config.model.n_layers,
             "n_heads": config.model.n_heads,

@@ -25,9 +25,6 @@ class LogisticRegression(NamedTuple):
     converged: bool
     """Whether the optimiser reached its tolerance."""
 
-    def predict(self, x: Float[Tensor, "row feature"]) -> Int[Tensor, " row"]:
-        return self._logits(x).argmax(1)
-
     def accuracy(self, x: Float[Tensor, "row feature"], y: Int[Tensor, " row"]) -> float:
         """Share of rows whose class is a hit; a class of -1 never is."""
         return float((hits(self._logits(x), y.clamp_min(0)) & (y >= 0)).double().mean())

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformer_lens.tools.analysis import orthonormal_subspace, projection_kernel, random_projection_kernel_moments
 from transformer_lens.utilities import get_act_name
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.data.downstream.recall import Haystack
 from procpre_interp.data.procedural.copying import Identity, RepeatedString, Reverse
 from procpre_interp.data.procedural.dyck import Dyck

@@ -1,9 +1,8 @@
 """What weights say without data: size and rank of every matrix, composition of heads, and what training changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
 
 import pandas as pd
 import torch
@@ -32,7 +31,7 @@ class _Matrices:
     values: Float[Tensor, "matrix row column"] | FactoredMatrix
     per_head: bool
 
-    def labels(self) -> list[dict[str, Any]]:
+    def labels(self) -> list[dict[str, str | int | None]]:
         """The first columns of the tables, one row per matrix."""
         matrix = self.parameter.rpartition(".")[2]
         suffixes = [f".head.{i}" if self.per_head else "" for i in range(self.values.shape[0])]
@@ -252,5 +251,5 @@ def _normalised(x: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch 
     return x / _norm(x)[..., None, None]
 
 
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64"})

@@ -1,17 +1,19 @@
 """Players of a transfer map and their coalitions: which are compared, and their names.
 
-A coalition is the set of players that were transferred. Tables name it by its players joined with "|" in the order of
-`players`; "" is nothing transferred. A player is a selector of `model/components.py`, or `pos` or `embed`.
+A coalition is the set of players that were transferred: a tuple of them in the order of `players`; () is nothing
+transferred. A player is a selector of `core/selectors.py`, or `pos` or `embed`.
 """
 
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, get_args
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.core.selectors import head_terms
 
+Coalition = tuple[str, ...]
+"""Players that were transferred, in the order of all players."""
 Method = Literal["add_one_in", "leave_one_out", "shapley"]
 Grain = Literal["component", "layer", "layer_component", "head", "matrix", "head_matrix"]
 
@@ -19,18 +21,23 @@ MAX_EXACT_PLAYERS = 5
 """Players up to which Shapley values are exact (32 coalitions)."""
 
 
-def coalition_name(chosen: Iterable[str], players: Sequence[str]) -> str:
-    """The chosen players joined with "|" in the order of `players`; "" for none."""
+def coalition_of(chosen: Iterable[str], players: Sequence[str]) -> Coalition:
+    """The chosen players in the order of `players`. Raises `ValueError` for one that is none of these."""
     _check(players)
     chosen = set(chosen)
     for name in sorted(chosen - set(players)):
         raise unknown_name("player", name, list(players))
-    return _join(chosen, players)
+    return _among(chosen, players)
+
+
+def shown_coalition(coalition: Iterable[str]) -> str:
+    """What people read: "{attn, ln}"."""
+    return f"{{{', '.join(coalition)}}}"
 
 
 def condition_name(phase1: str, chosen: Iterable[str], given: str = "") -> str:
     """What a sweep calls the transfer of these players from a pretraining, beside what every coalition is `given`."""
-    return f"{phase1} {{{', '.join(chosen)}}}" + (f" + {given}" if given else "")
+    return f"{phase1} {shown_coalition(chosen)}" + (f" + {given}" if given else "")
 
 
 def orders(players: Sequence[str], *, replicate: int, n_orders: int = 4) -> list[tuple[str, ...]]:
@@ -47,7 +54,7 @@ def orders(players: Sequence[str], *, replicate: int, n_orders: int = 4) -> list
 
 def comparisons(
     method: str, players: Sequence[str], *, replicate: int, n_orders: int = 4
-) -> list[tuple[str, str, str]]:
+) -> list[tuple[str, Coalition, Coalition]]:
     """Pairs of coalitions whose outcomes a method compares: (player, with it, without it), equally many a player.
 
     A player's effect is the mean difference of its pairs. `add_one_in`: {i} and nothing. `leave_one_out`: the whole,
@@ -57,24 +64,24 @@ def comparisons(
     """
     _check(players)
     if method == "add_one_in":
-        return [(player, player, "") for player in players]
+        return [(player, (player,), ()) for player in players]
     if method == "leave_one_out":
-        return [(one, _join(players, players), _join(set(players) - {one}, players)) for one in players]
+        return [(one, tuple(players), _among(set(players) - {one}, players)) for one in players]
     if method != "shapley":
         raise unknown_name("method", method, list(get_args(Method)))
     exact = len(players) <= MAX_EXACT_PLAYERS
     some = itertools.permutations(players) if exact else orders(players, replicate=replicate, n_orders=n_orders)
-    names = [(order, [_join(order[:size], players) for size in range(len(players) + 1)]) for order in some]
-    return [triple for order, prefixes in names for triple in zip(order, prefixes[1:], prefixes)]
+    grown = [(order, [_among(order[:size], players) for size in range(len(players) + 1)]) for order in some]
+    return [triple for order, prefixes in grown for triple in zip(order, prefixes[1:], prefixes)]
 
 
-def coalitions(players: Sequence[str], methods: Sequence[str], *, replicate: int, n_orders: int = 4) -> list[str]:
-    """The coalitions that the methods compare in one replicate, none twice, "" and the whole first."""
-    names = ["", coalition_name(players, players)]
+def coalitions(players: Sequence[str], methods: Sequence[str], *, replicate: int, n_orders: int = 4) -> list[Coalition]:
+    """The coalitions that the methods compare in one replicate, none twice, nothing and the whole first."""
+    found = [(), coalition_of(players, players)]
     for method in methods:
         for _, larger, smaller in comparisons(method, players, replicate=replicate, n_orders=n_orders):
-            names += [smaller, larger]
-    return list(dict.fromkeys(names))
+            found += [smaller, larger]
+    return list(dict.fromkeys(found))
 
 
 def selector_grid(grain: str, n_layers: int, n_heads: int) -> list[str]:
@@ -100,10 +107,10 @@ def selector_grid(grain: str, n_layers: int, n_heads: int) -> list[str]:
     return grids[grain]
 
 
-def _join(chosen: Collection[str], players: Sequence[str]) -> str:
-    return "|".join([player for player in players if player in chosen])
+def _among(chosen: Collection[str], players: Sequence[str]) -> Coalition:
+    return tuple(player for player in players if player in chosen)
 
 
 def _check(players: Sequence[str]) -> None:
-    if not players or len(set(players)) < len(players) or any(not name or "|" in name for name in players):
-        raise ValueError(f"players {list(players)}; give one or more names, none twice, none empty, none with a |")
+    if not players or len(set(players)) < len(players) or not all(players):
+        raise ValueError(f"players {list(players)}; give one or more names, none twice, none empty")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
 
 Options = Mapping[str, Sequence[str]]
@@ -36,6 +36,14 @@ class Search:
     """The scores of each round: recipe's name -> score; the first has the start alone."""
     reason: str
     """Why it ended."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredSearch:
+    """A search in its file, and the seeds that recipes were scored on."""
+
+    search: Search
+    tuning_seeds: tuple[int, ...]
 
 
 def recipe_name(recipe: Mapping[str, str]) -> str:
@@ -109,7 +117,7 @@ def greedy_search(
     return Search(best=best, score=score_of_best, rounds=rounds, reason=reason)
 
 
-def plain_search(search: Search) -> dict[str, Any]:
+def plain_search(search: Search) -> dict[str, object]:
     """The search as plain values, for JSON."""
     return {
         "recipe": search.best,
@@ -120,14 +128,22 @@ def plain_search(search: Search) -> dict[str, Any]:
     }
 
 
-def read_search(path: Path = FILE) -> dict[str, Any]:
-    """The file's content; its `search` is that of `plain_search`. Raises `ValueError` where it holds anything else."""
+def search_from_plain(found: Mapping[str, Any]) -> Search:
+    """The inverse of `plain_search`. Raises `ValueError`, `LookupError`, `TypeError` or `AttributeError` for anything
+    else."""
+    rounds = [{str(name): float(score) for name, score in tried.items()} for tried in found["rounds"]]
+    if not (rounds and all(rounds)):
+        raise ValueError("no rounds")
+    best = {str(factor): str(option) for factor, option in found["recipe"].items()}
+    scores = {name: score for tried in rounds for name, score in tried.items()}
+    return Search(best=best, score=scores[recipe_name(best)], rounds=rounds, reason=str(found["reason"]))
+
+
+def read_search(path: Path = FILE) -> StoredSearch:
+    """The search in a file. Raises `ValueError` where it holds anything else."""
     try:
         found = json.loads(path.read_bytes())
-        search = found["search"]
-        rounds = [{str(name): float(score) for name, score in tried.items()} for tried in search["rounds"]]
-        if not (rounds and all(rounds) and {"recipe", "name", "reason"} <= search.keys()):
-            raise KeyError("rounds")
-        return {**found, "tuning_seeds": list(found["tuning_seeds"]), "search": {**search, "rounds": rounds}}
-    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        seeds = tuple(int(seed) for seed in found["tuning_seeds"])
+        return StoredSearch(search=search_from_plain(found["search"]), tuning_seeds=seeds)
+    except (LookupError, TypeError, AttributeError, ValueError) as problem:
         raise ValueError(f"{path} holds no search over recipes: {problem!r}") from None

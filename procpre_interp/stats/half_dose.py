@@ -1,6 +1,7 @@
 """Noise dose-response: how much noise on a component's transferred weights halves the gain of the transfer."""
 
-from typing import Any
+import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,36 @@ REACH = 4
 """The fitted half dose lies between the smallest dose / 4 and the largest x 4."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HalfDose:
+    """The half dose of one component, in units of the tensor's std; NaN where there is none."""
+
+    component: str
+    half_dose: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    slope: float = np.nan
+    n: int
+    """Replicates with all doses."""
+    unbounded: float = np.nan
+    """Probability of a resample without a gain, or whose fit is at a bound."""
+    beyond: bool = False
+    """Whether the half dose lies outside of the doses measured."""
+    problem: str = ""
+    """Why there is no half dose, or only a rough one."""
+    detail: str = ""
+    """The number behind the problem, in words."""
+
+    @property
+    def said(self) -> str:
+        """The problem with its number."""
+        return f"{self.problem}: {self.detail}" if self.detail else self.problem
+
+
 def half_dose(
     table: pd.DataFrame, *, generator: np.random.Generator | None = None, n_resamples: int = 1000
 ) -> pd.DataFrame:
-    """The noise at which half of a transfer's gain is left, in units of the tensor's std: one row per component.
+    """The noise at which half of a transfer's gain is left: one row per component, with the columns of `HalfDose`.
 
     `table` has columns component, noise_std (0: undamaged), replicate, value, and baseline: the value without any
     transfer in the same replicate. Fitted by least squares to the means over replicates:
@@ -55,12 +82,9 @@ def half_dose(
         complete = values[component].copy()
         missing = np.isnan(complete.to_numpy(dtype=float)).any(axis=1)
         complete.loc[missing] = np.nan
-        n = int((~missing).sum())
-        row: dict[str, Any] = {"component": component, "half_dose": np.nan, "low": np.nan, "high": np.nan}
-        row |= {"slope": np.nan, "n": n, "unbounded": np.nan, "beyond": False, "problem": ""}
-        rows.append(row)
-        if n == 0:
-            row["problem"] = "no replicate with all doses and a baseline"
+        found = HalfDose(component=component, n=int((~missing).sum()))
+        if found.n == 0:
+            rows.append(dataclasses.replace(found, problem="no replicate with all doses and a baseline"))
             continue
         baseline, intact, *damaged = drawn_means(weights, complete.to_numpy(dtype=float)).T
         # Drawn without a single complete replicate: no resample of this component.
@@ -73,18 +97,21 @@ def half_dose(
         halves[has_gain], slopes[has_gain] = fit_half_dose(doses, retained.T)
         lows, highs = (np.where(has_gain, halves, bound)[1:] for bound in bounds)
         share = probability[drawn[1:]]
-        row["unbounded"] = float(np.average((lows <= bounds[0]) | (highs >= bounds[1]), weights=share))
+        unbounded = float(np.average((lows <= bounds[0]) | (highs >= bounds[1]), weights=share))
+        found = dataclasses.replace(found, unbounded=unbounded)
         if not has_gain[0]:
-            row["problem"] = f"no gain to halve: the mean gain of the undamaged transfer is {gain[0]:.3g}"
+            detail = f"the mean gain of the undamaged transfer is {gain[0]:.3g}"
+            rows.append(dataclasses.replace(found, problem="no gain to halve", detail=detail))
             continue
-        row |= {"half_dose": float(halves[0]), "slope": float(slopes[0])}
-        row["beyond"] = not doses.min() <= halves[0] <= doses.max()
-        if row["beyond"]:
-            row["problem"] = f"beyond the doses measured, which are from {doses.min():.3g} to {doses.max():.3g}"
-        if n > 1:
-            ends = resampled_bounds(np.column_stack([lows, highs]), share, percentile_tail(n))
-            row |= {"low": float(ends[0, 0]), "high": float(ends[1, 1])}
-    return pd.DataFrame(rows)
+        found = dataclasses.replace(found, half_dose=float(halves[0]), slope=float(slopes[0]))
+        if not doses.min() <= halves[0] <= doses.max():
+            problem = f"beyond the doses measured, which are from {doses.min():.3g} to {doses.max():.3g}"
+            found = dataclasses.replace(found, beyond=True, problem=problem)
+        if found.n > 1:
+            ends = resampled_bounds(np.column_stack([lows, highs]), share, percentile_tail(found.n))
+            found = dataclasses.replace(found, low=float(ends[0, 0]), high=float(ends[1, 1]))
+        rows.append(found)
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
 
 
 def dose_means(table: pd.DataFrame, *, generator: np.random.Generator | None = None) -> pd.DataFrame:

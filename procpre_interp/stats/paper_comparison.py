@@ -6,10 +6,12 @@ hand. With few replicates the intervals cover less than they say (`interval_note
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from enum import StrEnum
 
 import pandas as pd
 
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import replicate_bootstrap, replicate_matrix
 
 MIN_REPLICATES = 3
@@ -19,28 +21,54 @@ MARGIN = 0.02
 
 Chosen before the runs, since the paper gives no intervals.
 """
-TOO_FEW = "too few replicates"
-UNDECIDED = "undecided"
 
 
-def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: float) -> str:
+class Agreement(StrEnum):
+    """What a comparison with a reported number, or of two conditions, says."""
+
+    AGREES = "agrees"
+    DISAGREES = "disagrees"
+    UNDECIDED = "undecided"
+    TOO_FEW = "too few replicates"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lead:
+    """How far one condition leads another, paired by replicate."""
+
+    best: str
+    runner_up: str
+    n: int
+    mean: float
+    low: float
+    high: float
+    leader: str | None
+    """The one that is decided to lead, as the interval excludes zero; null where neither is."""
+
+    @property
+    def answer(self) -> str:
+        """The leader, or why there is none."""
+        return self.leader or (Agreement.TOO_FEW if self.n < MIN_REPLICATES else Agreement.UNDECIDED)
+
+
+def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: float) -> Agreement | None:
     """Whether the interval of a measured effect agrees with the claimed effect in its direction.
 
     Effects fall into three regions: below -margin, no effect (-margin to +margin), above +margin. agrees: the whole
     interval lies in the region of the claimed effect. disagrees: it lies wholly outside of it. undecided: it does
-    neither. The claim's own uncertainty is taken to be none. Empty without a claim (NaN).
+    neither. The claim's own uncertainty is taken to be none. None without a claim (NaN).
     """
     if math.isnan(claimed):
-        return ""
+        return None
     if n < MIN_REPLICATES:
-        return TOO_FEW
+        return Agreement.TOO_FEW
     if claimed > margin:
         inside, outside = low > margin, high <= margin
     elif claimed < -margin:
         inside, outside = high < -margin, low >= -margin
     else:
         inside, outside = low >= -margin and high <= margin, low > margin or high < -margin
-    return "agrees" if inside else "disagrees" if outside else UNDECIDED
+    return Agreement.AGREES if inside else Agreement.DISAGREES if outside else Agreement.UNDECIDED
 
 
 def compare_gains(
@@ -57,19 +85,28 @@ def compare_gains(
     measures = {"accuracy": replicate_bootstrap(accuracy), "gain": replicate_bootstrap(gains)}
     rows = []
     for condition in map(str, accuracy):
-        row: dict[str, Any] = {"condition": condition}
-        for name, bounds in measures.items():
-            found = bounds.loc[condition]
-            row["n"] = int(found["n"])  # the gain's, which comes last
-            row |= {f"{name}_mean": found["estimate"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
-        statuses = table.loc[table["condition"] == condition, "status"].tolist()
-        row |= {status: statuses.count(status) for status in ("diverged", "failed")}
-        row["claimed"] = claimed.get(condition, math.nan)
-        row["claimed_gain"] = row["claimed"] - claimed.get(baseline, math.nan)
-        if condition == baseline:
-            row |= dict.fromkeys(("gain_mean", "gain_low", "gain_high", "claimed_gain"), math.nan)
-        row["verdict"] = effect_verdict(row["gain_low"], row["gain_high"], row["n"], row["claimed_gain"], margin=margin)
-        rows.append(row)
+        reached, gain = (bounds.loc[condition] for bounds in measures.values())
+        number, of_baseline = claimed.get(condition, math.nan), condition == baseline
+        mean, low, high = (math.nan if of_baseline else float(gain[key]) for key in ("estimate", "low", "high"))
+        claimed_gain = math.nan if of_baseline else number - claimed.get(baseline, math.nan)
+        n, statuses = int(gain["n"]), table.loc[table["condition"] == condition, "status"].tolist()
+        rows.append(
+            {
+                "condition": condition,
+                "n": n,
+                "accuracy_mean": reached["estimate"],
+                "accuracy_low": reached["low"],
+                "accuracy_high": reached["high"],
+                "gain_mean": mean,
+                "gain_low": low,
+                "gain_high": high,
+                "diverged": statuses.count("diverged"),
+                "failed": statuses.count("failed"),
+                "claimed": number,
+                "claimed_gain": claimed_gain,
+                "verdict": effect_verdict(low, high, n, claimed_gain, margin=margin) or "",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -87,27 +124,25 @@ def compare_tasks(
         of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
         part = compare_gains(cells, of_task, margin=margin, baseline="none/")
         named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
-        carried = {row["condition"] for row in cells.to_dict("records") if row["positions_carried"] is True}
+        carried = {row.condition for row in named_rows(cells) if row.positions_carried is True}
         named["positions_carried"] = [condition in carried for condition in named["condition"]]
         parts.append(named.merge(part, on="condition").drop(columns="condition"))
     return pd.concat(parts, ignore_index=True)
 
 
-def lead(conditions: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
+def lead(conditions: pd.DataFrame, first: str, second: str) -> Lead:
     """How far one condition leads another, paired by replicate, and which of them that decides for.
 
     `conditions` has a row per replicate, a column per condition. Decided when the interval of the mean difference
-    excludes zero; else `answer` is undecided, or says that there are too few replicates.
+    excludes zero, and there are enough replicates.
     """
     bound = replicate_bootstrap((conditions[first] - conditions[second]).to_frame("lead")).loc["lead"]
-    row = {"best": first, "runner_up": second, "n": int(bound["n"])}
-    row |= {"lead_mean": float(bound["estimate"]), "lead_low": float(bound["low"]), "lead_high": float(bound["high"])}
-    if row["n"] < MIN_REPLICATES:
-        return {**row, "answer": TOO_FEW}
-    return {**row, "answer": first if bound["low"] > 0 else second if bound["high"] < 0 else UNDECIDED}
+    n, mean, low, high = int(bound["n"]), *(float(bound[key]) for key in ("estimate", "low", "high"))
+    decided = None if n < MIN_REPLICATES else first if low > 0 else second if high < 0 else None
+    return Lead(best=first, runner_up=second, n=n, mean=mean, low=low, high=high, leader=decided)
 
 
-def best_condition(conditions: pd.DataFrame) -> dict[str, Any]:
+def best_condition(conditions: pd.DataFrame) -> Lead:
     """The condition with the highest mean and its lead over the runner-up, in the replicates that have all of them.
 
     Both are chosen on the replicates that the interval is made of, which makes it narrower than it should be. Raises

@@ -4,7 +4,8 @@ import numpy as np
 from scipy.special import nctdtrinc, stdtrit
 
 from procpre_interp.core.seeding import numpy_stream
-from procpre_interp.stats.resampling import ALPHA, MAX_EXACT_FLIPS, N_RESAMPLES
+from procpre_interp.stats.resampling import ALPHA, N_RESAMPLES
+from procpre_interp.stats.significance import MAX_EXACT_FLIPS
 
 POWER = 0.8
 """Share of studies in which a detectable effect is found."""

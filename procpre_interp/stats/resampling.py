@@ -1,4 +1,4 @@
-"""Resampling over replicates: bootstrap intervals, exact binomial bounds, permutation tests, Holm."""
+"""Intervals over replicates: bootstrap, exact binomial, and how far n replicates that are all alike can be trusted."""
 
 import itertools
 import math
@@ -30,9 +30,6 @@ COLUMN_NUMBERS = 1 << 20
 ALIKE = 0.002
 """Largest spread of replicates that counts as none, as a share of the measure's range: 8 of 4,000 test sequences."""
 
-MAX_EXACT_FLIPS = 1 << 16
-"""Sign patterns up to which a permutation test enumerates them all (16 replicates)."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
@@ -42,30 +39,6 @@ class Interval:
     low: float
     high: float
     n: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PermutationTest:
-    """A p-value, with the smallest that this n could have given: undecidable when that exceeds alpha."""
-
-    statistic: float
-    p: float
-    smallest_p: float
-    n: int
-    exact: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Equivalence:
-    """A mean difference with its 1 - 2 alpha interval, and whether that lies within +-margin."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-    margin: float
-    smallest_p: float
-    decision: str
 
 
 def interval_note(n: int) -> str:
@@ -225,95 +198,6 @@ def binomial_bounds(
     return np.where(successes == 0, 0.0, low), np.where(successes == n, 1.0, high)
 
 
-def sign_flip_test(
-    differences: Float[np.ndarray, " replicate"],
-    *,
-    one_sided: bool = False,
-    generator: np.random.Generator | None = None,
-    n_resamples: int = N_RESAMPLES,
-) -> PermutationTest:
-    """Paired permutation test of a mean difference of zero: signs of whole replicates flip.
-
-    Two-sided, or `one_sided`: that the mean is above zero. p is the share of patterns whose mean is at least as extreme
-    as the observed one, which is among them. All 2^n patterns up to 16 replicates, else `n_resamples` random ones.
-    Raises `ValueError` for NaN: drop incomplete pairs first.
-    """
-    n = len(differences)
-    if n == 0 or np.isnan(differences).any():
-        raise ValueError(f"{n} differences, {np.isnan(differences).sum()} of them NaN; give complete pairs only")
-    exact = 2**n <= MAX_EXACT_FLIPS
-    if exact:
-        flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        generator = generator or numpy_stream(0, "sign flips")
-        flips = np.vstack([np.ones(n), generator.choice([-1, 1], size=(n_resamples, n))])
-    means, statistic = flips @ differences / n, float(differences.mean())
-    slack = 1e-12 * float(np.abs(differences).max())
-    extreme = means >= statistic - slack if one_sided else np.abs(means) >= abs(statistic) - slack
-    share = float(extreme.mean())
-    # The largest attainable mean has all signs alike; zeros may then take either.
-    sides = 1 if one_sided else 2
-    smallest = min(1.0, sides * 2.0 ** -int((differences != 0).sum()))
-    smallest = smallest if exact else max(smallest, 1 / len(flips))
-    return PermutationTest(statistic=statistic, p=share, smallest_p=smallest, n=n, exact=exact)
-
-
-def decide(
-    p: float | int,
-    smallest_p: float | int,
-    alpha: float | int = ALPHA,
-    *,
-    n: int | None = None,
-    adjusted: bool = False,
-) -> str:
-    """What a test says at level alpha: significant, not significant, or undecided where no result could be significant.
-
-    `n`, and whether both p are `adjusted`, only complete the sentence: "undecided: n = 4 can give no p below 0.125".
-    """
-    if not (0 <= p <= 1 and 0 <= smallest_p <= 1 and 0 < alpha < 1):
-        raise ValueError(f"{p=}, {smallest_p=}, {alpha=}; all are probabilities, and alpha is neither 0 nor 1")
-    if smallest_p > alpha:
-        data, kind = "these data" if n is None else f"n = {n}", "adjusted p" if adjusted else "p"
-        return f"undecided: {data} can give no {kind} below {smallest_p:.3g}"
-    return "significant" if p <= alpha else "not significant"
-
-
-def equivalence_test(
-    differences: Float[np.ndarray, " replicate"],
-    margin: float | int,
-    *,
-    alpha: float | int = ALPHA,
-    bounds: Interval | None = None,
-    generator: np.random.Generator | None = None,
-) -> Equivalence:
-    """Whether paired differences are as good as zero: equivalent, not equivalent (wholly outside) or undecided.
-
-    Two one-sided tests at alpha, which is to say that the 1 - 2 alpha interval lies wholly within +-margin, a margin
-    fixed before the runs; that interval is `bounds`, or a bootstrap one. The smallest p is that of one one-sided
-    sign-flip test, 2^-n: with fewer replicates than 5 nothing is decided at 0.05, however narrow their range.
-    Differences that are all alike give a bootstrap interval without width: it speaks of replicates like these, and not
-    of a rare other outcome, for which `constant_bounds` allows.
-    Source: Schuirmann 1987 (two one-sided tests).
-    """
-    n = len(differences)
-    if n == 0 or not np.isfinite(differences).all():
-        raise ValueError(f"{n} differences {differences.tolist()}; give complete pairs only, one or more")
-    if not (0 < margin < np.inf and 0 < alpha < 0.5):
-        raise ValueError(f"{margin=}, {alpha=}; the margin must be above 0 and finite, alpha between 0 and 0.5")
-    bounds = bounds or bootstrap_interval(differences, level=1 - 2 * alpha, generator=generator)
-    low, high, smallest = bounds.low, bounds.high, 2.0**-n
-    if smallest > alpha:
-        decision = decide(1, smallest, alpha, n=n)
-    elif -margin < low and high < margin:
-        decision = "equivalent"
-    elif low >= margin or high <= -margin:
-        decision = "not equivalent"
-    else:
-        decision = "undecided: the interval crosses the margin"
-    values = {"estimate": bounds.estimate, "low": low, "high": high, "n": n}
-    return Equivalence(**values, margin=float(margin), smallest_p=smallest, decision=decision)
-
-
 def constant_bounds(
     value: float | int, n: int, reach: float | int, *, level: float | int = LEVEL
 ) -> tuple[float, float]:
@@ -341,12 +225,3 @@ def unseen_share(n: int) -> float:
     Where runs either break through or do not, a bootstrap of n alike ones says nothing of the rest.
     """
     return 1 - ALPHA ** (1 / n)
-
-
-def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """Holm's adjusted p-values: max over j <= i of (m - j) p_(j), j from 0, in order of size; at most 1."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    result = np.empty_like(p_values)
-    result[order] = np.minimum(adjusted, 1.0)
-    return result

@@ -9,25 +9,28 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.decisions import Decided, Decision, EquivalenceDecision
 from procpre_interp.stats.power import detectable_effect
 from procpre_interp.stats.resampling import (
     ALPHA,
     LEVEL,
-    Equivalence,
     Interval,
-    PermutationTest,
     binomial_bounds,
     bootstrap_interval,
-    decide,
-    equivalence_test,
-    holm,
     interval_note,
     intervals_note,
     paired_gains,
     replicate_bootstrap,
     replicate_matrix,
-    sign_flip_test,
     unseen_share,
+)
+from procpre_interp.stats.significance import (
+    Equivalence,
+    PermutationTest,
+    decide,
+    equivalence_test,
+    holm,
+    sign_flip_test,
 )
 from procpre_interp.stats.survival import (
     effect_sizes,
@@ -41,7 +44,10 @@ from procpre_interp.stats.variance import two_way_bootstrap, variance_components
 __all__ = [
     "ALPHA",
     "LEVEL",
+    "Decided",
+    "Decision",
     "Equivalence",
+    "EquivalenceDecision",
     "Interval",
     "PermutationTest",
     "binomial_bounds",
@@ -117,7 +123,8 @@ def summarise_conditions(
         bounds = replicate_bootstrap(measures[name], generator=generator) if name in measures else None
         for column, source in (("mean", "estimate"), ("low", "low"), ("high", "high")):
             summary[f"{name}_{column}"] = np.nan if bounds is None else bounds[source]
-    summary.loc[summary.index == baseline, [c for c in summary if c.startswith(("gain", "saved"))]] = np.nan
+    of_gains = [f"{name}_{bound}" for name in ("gain", "saved") for bound in ("mean", "low", "high")]
+    summary.loc[summary.index == baseline, of_gains] = np.nan
     broke = groups["breakthrough_step"].count().loc[conditions]
     summary["breakthrough_share"] = broke / summary["n"]
     low, high = binomial_bounds(broke.to_numpy(), summary["n"].to_numpy())
@@ -128,7 +135,8 @@ def summarise_conditions(
 
 
 def decide_tests(tests: pd.DataFrame, *, alpha: float | int = ALPHA) -> pd.DataFrame:
-    """The tests with `p_holm`, `smallest_p_holm` and `decision`: Holm's adjustment within each family.
+    """The tests with `p_holm`, `smallest_p_holm`, `decision` (a `Decision`) and `undecided_reason` ("" for the others):
+    Holm's adjustment within each family.
 
     `tests` has columns p and smallest_p, and may have n, family (a map, a ladder; without it all are one family) and
     primary: the one contrast of a family that was named before the runs, which is decided by itself and adjusts
@@ -153,5 +161,10 @@ def decide_tests(tests: pd.DataFrame, *, alpha: float | int = ALPHA) -> pd.DataF
     raised = (adjusted[:, 1] > plain[:, 1]).tolist()
     sizes = tests["n"].tolist() if "n" in tests else [None] * len(tests)
     rows = zip(*adjusted.T.tolist(), sizes, raised)
-    decisions = [decide(p, smallest, alpha, n=n, adjusted=more) for p, smallest, n, more in rows]
-    return tests.assign(p_holm=adjusted[:, 0], smallest_p_holm=adjusted[:, 1], decision=decisions)
+    decided = [decide(p, smallest, alpha, n=n, adjusted=more) for p, smallest, n, more in rows]
+    return tests.assign(
+        p_holm=adjusted[:, 0],
+        smallest_p_holm=adjusted[:, 1],
+        decision=[each.decision for each in decided],
+        undecided_reason=[each.reason for each in decided],
+    )

@@ -1,23 +1,14 @@
 """Time to breakthrough: restricted mean, Kaplan-Meier, permuted log-rank test, and the effect sizes of conditions."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Real
 from scipy.special import ndtri
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import numpy_stream
-from procpre_interp.stats.resampling import (
-    LEVEL,
-    MAX_EXACT_FLIPS,
-    N_RESAMPLES,
-    PermutationTest,
-    constant_bounds,
-    replicate_bootstrap,
-    replicate_matrix,
-)
+from procpre_interp.stats.resampling import LEVEL, N_RESAMPLES, constant_bounds, replicate_bootstrap, replicate_matrix
+from procpre_interp.stats.significance import MAX_EXACT_FLIPS, PermutationTest
 
 
 def time_to_breakthrough(history: pd.DataFrame, threshold: float) -> int | None:
@@ -100,13 +91,24 @@ def effect_sizes(
         for measure, reach in ranges.items():
             if condition == baseline:
                 continue
-            row: dict[str, Any] = {"condition": condition, "baseline": baseline, "measure": measure}
-            row |= bounds.loc[(measure, condition)].to_dict()
-            n, pairs = int(row["n"]), joint[measure, condition].dropna().to_numpy()
-            row |= {"n": n, "constant": n > 1 and bool(np.ptp(pairs) <= 1e-12 * reach)}
-            if row["constant"]:
-                row["low"], row["high"] = constant_bounds(row["estimate"], n, reach)
-            rows.append(row)
+            bound = bounds.loc[(measure, condition)]
+            estimate, low, high = (float(bound[key]) for key in ("estimate", "low", "high"))
+            n, pairs = int(bound["n"]), joint[measure, condition].dropna().to_numpy()
+            constant = n > 1 and bool(np.ptp(pairs) <= 1e-12 * reach)
+            if constant:
+                low, high = constant_bounds(estimate, n, reach)
+            rows.append(
+                {
+                    "condition": condition,
+                    "baseline": baseline,
+                    "measure": measure,
+                    "estimate": estimate,
+                    "low": low,
+                    "high": high,
+                    "n": n,
+                    "constant": constant,
+                }
+            )
     return pd.DataFrame(rows)
 
 

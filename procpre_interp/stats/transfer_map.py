@@ -6,29 +6,34 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.coalitions import (
     MAX_EXACT_PLAYERS,
+    Coalition,
     Grain,
     Method,
-    coalition_name,
+    coalition_of,
     coalitions,
     comparisons,
     condition_name,
     orders,
     selector_grid,
+    shown_coalition,
 )
-from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix, sign_flip_test
+from procpre_interp.stats.decisions import Decision
+from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix
+from procpre_interp.stats.significance import sign_flip_test
 from procpre_interp.stats.summary import decide_tests
 from procpre_interp.stats.survival import restricted_time
 
 __all__ = [
     "MAX_EXACT_PLAYERS",
     "OUTCOMES",
+    "Coalition",
     "Grain",
     "Method",
     "Outcome",
-    "coalition_name",
+    "coalition_of",
     "coalitions",
     "condition_name",
     "orders",
@@ -38,6 +43,9 @@ __all__ = [
 
 NOT_OF_DIVERGED_RUNS = ["accuracy", "loss_nats", "area", "breakthrough_step", "tokens_to_target"]
 """Columns of a results table that count as NaN where the status is diverged."""
+
+LIMITS = {"limit", "token_limit"}
+"""Columns that say up to where a run was observed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +58,13 @@ class Outcome:
     """Its value in each row; NaN where there is none."""
     description: str
     unit: str
+    """Unit of its values."""
     reach: Callable[[pd.DataFrame], float]
     """The largest difference that two runs of the table could have."""
-
-    @property
-    def is_share(self) -> bool:
-        """Whether people read its differences in percentage points."""
-        return self.unit.startswith("share")
+    is_share: bool = False
+    """Whether its values are shares, so that people read its differences in percentage points."""
+    higher_is_better: bool = True
+    """Whether a positive effect is an improvement."""
 
     @property
     def scale(self) -> float:
@@ -75,27 +83,36 @@ def _token_limit(runs: pd.DataFrame) -> float:
     return float(limits.min() if diverged.all() else limits[~diverged].min())
 
 
-def _column(name: str, description: str, unit: str, reach: float) -> Outcome:
-    """A column as it stands."""
+def _accuracy(name: str, description: str) -> Outcome:
+    """A column of shares of answer tokens, as it stands."""
     return Outcome(
         columns=(name,),
         measure=lambda runs: runs[name].to_numpy(dtype=float),
         description=description,
-        unit=unit,
-        reach=lambda runs: reach,
+        unit="share of answer tokens",
+        reach=lambda runs: 1.0,
+        is_share=True,
     )
 
 
 OUTCOMES: dict[str, Outcome] = {
-    "accuracy": _column("accuracy", "accuracy", "share of answer tokens", 1.0),
-    "loss_nats": _column("loss_nats", "loss (below 0: better)", "nats per scored token", np.inf),
-    "area": _column("area", "mean validation accuracy over training", "share of answer tokens", 1.0),
+    "accuracy": _accuracy("accuracy", "accuracy"),
+    "loss_nats": Outcome(
+        columns=("loss_nats",),
+        measure=lambda runs: runs["loss_nats"].to_numpy(dtype=float),
+        description="loss (below 0: better)",
+        unit="nats per scored token",
+        reach=lambda runs: np.inf,
+        higher_is_better=False,
+    ),
+    "area": _accuracy("area", "mean validation accuracy over training"),
     "restricted_time_steps": Outcome(
         columns=("breakthrough_step", "limit"),
         measure=restricted_time,
         description="time to breakthrough, at most the limit (below 0: sooner)",
         unit="steps",
         reach=lambda runs: float(runs["limit"].to_numpy().min()),
+        higher_is_better=False,
     ),
     "breakthrough_share": Outcome(
         columns=("breakthrough_step", "limit"),
@@ -103,6 +120,7 @@ OUTCOMES: dict[str, Outcome] = {
         description="runs that broke through",
         unit="share of runs",
         reach=lambda runs: 1.0,
+        is_share=True,
     ),
     "tokens_to_target": Outcome(
         columns=("tokens_to_target", "token_limit"),
@@ -110,6 +128,7 @@ OUTCOMES: dict[str, Outcome] = {
         description="tokens to the target, at most the limit (below 0: sooner)",
         unit="tokens",
         reach=_token_limit,
+        higher_is_better=False,
     ),
 }
 
@@ -130,8 +149,9 @@ def transfer_map(
     before it, so that the values of all players sum to v(all) - v({}). Whole replicates are resampled, the same for
     all rows. `p_holm` is adjusted over the players of a method.
 
-    `table` has one row per coalition and replicate with its status, and the columns of the outcome. A diverged run has
-    no accuracy, loss or area, and counts as no breakthrough; one of another status than that or finished is missing.
+    `table` has one row per coalition (a tuple of players) and replicate with its status, and the columns of the
+    outcome. A diverged run has no accuracy, loss or area, and counts as no breakthrough; one of another status than
+    that or finished is missing.
     Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
 
@@ -145,15 +165,18 @@ def transfer_map(
         raise ValueError("no methods; give one or more of add_one_in, leave_one_out, shapley")
     runs = _runs(table, outcome)
     reach, measured = OUTCOMES[outcome].reach(runs), OUTCOMES[outcome].measure(runs)
-    values = replicate_matrix(runs.assign(condition=runs["coalition"], value=measured), "value")
+    # Columns of tuples would become a MultiIndex; these names serve the message about a cell that is there twice.
+    names = {shown_coalition(each): each for each in runs["coalition"]}
+    values = replicate_matrix(runs.assign(condition=runs["coalition"].map(shown_coalition), value=measured), "value")
+    there = [names[str(name)] for name in values]
     replicates = [int(replicate) for replicate in values.index.tolist()]
-    rows = zip(values.to_dict("records"), replicates)
+    rows = zip((dict(zip(there, row)) for row in values.to_numpy(dtype=float).tolist()), replicates)
     keys = pd.MultiIndex.from_product([methods, players], names=["method", "player"])
     effects = pd.DataFrame([_effects(v, players, methods, i, n_orders) for v, i in rows], columns=keys)
     effects = effects.dropna(how="all")
     if effects.empty:
         needed = coalitions(players, methods, replicate=replicates[0], n_orders=n_orders)
-        lacking = ", ".join([repr(name) for name in needed if name not in values][:3])
+        lacking = ", ".join([shown_coalition(each) for each in needed if each not in there][:3])
         raise ValueError(
             f"{len(replicates)} replicates, none with all that one effect on {outcome} needs"
             f"{f'; the table lacks the coalitions {lacking}' if lacking else ''}; finish their runs"
@@ -169,12 +192,12 @@ def transfer_map(
             result.loc[index, ["low", "high"]] = constant_bounds(test.statistic, test.n, reach)
             result.loc[index, "constant"] = True
     tests = result.loc[result["n"] > 0, ["method", "p", "smallest_p", "n"]].rename(columns={"method": "family"})
-    result = result.join(decide_tests(tests)[["p_holm", "smallest_p_holm", "decision"]])
-    return result.fillna({"decision": "undecided: no complete replicate"})
+    result = result.join(decide_tests(tests)[["p_holm", "smallest_p_holm", "decision", "undecided_reason"]])
+    return result.fillna({"decision": Decision.UNDECIDED, "undecided_reason": "no complete replicate"})
 
 
 def _effects(
-    v: Mapping[str, float], players: Sequence[str], methods: Sequence[str], replicate: int, n_orders: int
+    v: Mapping[Coalition, float], players: Sequence[str], methods: Sequence[str], replicate: int, n_orders: int
 ) -> list[float]:
     """Each player's effect in one replicate, method by method; NaN where a coalition that it needs is missing."""
     effects, largest = [], max((abs(value) for value in v.values() if not np.isnan(value)), default=0.0)
@@ -201,9 +224,11 @@ def _runs(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
     runs = table.loc[table["status"].isin(["finished", "diverged"]).to_numpy()].copy()
     if runs.empty:
         raise ValueError(f"{len(table)} rows, none of them of a run that finished or diverged; finish the runs first")
+    if odd := [each for each in runs["coalition"] if not isinstance(each, tuple)]:
+        raise ValueError(f"coalition {odd[0]!r}; give each as a tuple of its players, () for none")
     gone = [name for name in columns if name in NOT_OF_DIVERGED_RUNS]
     runs[gone] = runs[gone].astype(float).mask(runs["status"] == "diverged")
     for name in columns:
-        if name.endswith("limit") and not (runs[name] > 0).to_numpy().all():
+        if name in LIMITS and not (runs[name] > 0).to_numpy().all():
             raise ValueError(f"{name} {runs[name].unique().tolist()}; give runs with a {name} above 0")
     return runs

@@ -30,7 +30,7 @@ def lineage(runs: Sequence[Run]) -> pd.DataFrame:
             "parent": parent["run"],
             "components": parent.get("selector", "all"),
             "step": str(parent.get("step") or "final"),
-            "damage": json.dumps(parent["ablation"]) if parent.get("ablation") else "none",
+            "damage": json.dumps(ablation) if (ablation := parent.get("ablation")) else "none",
         }
         for run in runs
         for parent in run.config.get("parents") or [{"run": "(fresh weights)", "selector": "", "step": " "}]

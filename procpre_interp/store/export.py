@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +14,10 @@ from procpre_interp.store.store import RunStore
 def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
     """One row per cell that is finished, diverged or failed: its own columns, and what came out (`scores`).
 
-    `cells` has columns run, phase1_run (ids with a blank between; may be empty) and, where some cells cannot be runs,
-    problem; `problems` are those of runs that failed, by id.
+    `cells` has columns run, phase1_run (a tuple of ids; may be empty) and, where some cells cannot be runs, problem;
+    `problems` are those of runs that failed, by id.
     """
-    ids = [[cell["run"], *cell["phase1_run"].split()] for cell in cells.to_dict("records")]
+    ids = [[run, *parents] for run, parents in zip(cells["run"], cells["phase1_run"])]
     whole = whole_runs((run for runs in ids for run in runs if run), store)
     rows = []
     for cell, runs in zip(cells.to_dict("records"), ids):
@@ -31,7 +30,7 @@ def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, st
     return pd.DataFrame(rows)
 
 
-def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, Any]:
+def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
     """What came out of a cell: of its run, and of the run's parents.
 
     Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids

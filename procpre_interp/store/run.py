@@ -1,35 +1,32 @@
-"""One run: reading a finished one, each file checked against the manifest, and writing one."""
+"""A finished run: its files, each checked against the manifest when it is read."""
 
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
 
-from procpre_interp.core import atomic_files, schema
-from procpre_interp.core.config import parse_yaml
-from procpre_interp.core.environment import now
+from procpre_interp.core import checksums, schema
+from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.html import fields_html
-from procpre_interp.core.plugins import Plugin
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import one_line, unknown_name
+from procpre_interp.core.plain_values import parse_json, parse_yaml
+from procpre_interp.core.schema import ClassFields, ConfigFields, Summary
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
-_RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
-_REQUIRED = ("config.yaml", "environment.json", "summary.json")
+REQUIRED = ("config.yaml", "environment.json", "summary.json")
 OWN_FILES = re.compile(
     rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
 )
 """The files of a run; the system or an editor may leave others in its folder."""
-_LARGEST_HEADER = 100_000_000  # bytes; that of the format
-_HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
+HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
 _SHAPE = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "n_parameters": "parameters"}
 
 
@@ -58,10 +55,10 @@ class Run:
 
     id: str
     folder: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    environment: dict[str, Any]
-    manifest: dict[str, dict[str, Any]] = field(repr=False)
+    config: ConfigFields
+    summary: Summary
+    environment: Mapping[str, object]
+    manifest: Mapping[str, FileEntry] = field(repr=False)
     verified: bool = field(repr=False)
     """Whether every file's content was compared with the manifest when the run was opened."""
 
@@ -80,14 +77,14 @@ class Run:
         self._require(name)
         if not self.verified:
             with self.reading():
-                atomic_files.check_content(self.folder, name, self.manifest)
+                checksums.check_content(self.folder, name, self.manifest)
         return self.folder / name
 
     def read(self, name: str) -> bytes:
         """The content of one file, checked. Raises `DamagedRun`, or `ValueError` without such a file."""
         self._require(name)
         with self.reading():
-            return atomic_files.read_checked(self.folder, name, self.manifest)
+            return checksums.read_checked(self.folder, name, self.manifest)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -104,14 +101,14 @@ class Run:
         steps = self.steps
         if not steps or (step is not None and step not in steps):
             raise ValueError(f"run {self.id} keeps no weights of step {step}; there are: {steps}")
-        return self.file(_weights_name(steps[-1] if step is None else step))
+        return self.file(weights_name(steps[-1] if step is None else step))
 
     def history(self) -> pd.DataFrame:
         """One row per evaluation (step, split, loss_nats, accuracy, ...), the run and its seed first."""
         table = self._table("history.parquet")
         if missing := {"step", "split"} - set(table):
             raise DamagedRun(self.folder, f"history.parquet lacks {', '.join(sorted(missing))}")
-        for name in set(_HISTORY_NUMBERS) & set(table):
+        for name in set(HISTORY_NUMBERS) & set(table):
             if not is_numeric(table, name):
                 raise DamagedRun(self.folder, f"the column {name} of history.parquet holds no numbers")
         return table
@@ -149,113 +146,10 @@ class Run:
         try:
             table = pd.read_parquet(io.BytesIO(content))
         except (OSError, ValueError, LookupError, pa.ArrowException) as problem:
-            raise DamagedRun(self.folder, f"{name} cannot be read ({_one_line(problem)})") from None
+            raise DamagedRun(self.folder, f"{name} cannot be read ({one_line(problem)})") from None
         labels = {"run": self.id} | ({"seed": self.summary["seed"]} if "seed" in self.summary else {})
         rest = table.loc[:, [column for column in table if column not in labels]]
         return pd.DataFrame(labels, index=rest.index).join(rest)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PartialRun:
-    """A run being written by this process, which holds its lock. Files appear whole or not at all."""
-
-    id: str
-    folder: Path
-    finished_folder: Path = field(repr=False)
-
-    @property
-    def resume_path(self) -> Path:
-        """Where the training state is kept from which an interrupted run goes on; removed by `finish`."""
-        return self.folder / _RESUME
-
-    def weights_path(self, step: int) -> Path:
-        """Where the weights of a checkpoint belong (write them within `atomic_files.atomic_write`)."""
-        path = self.folder / _weights_name(step)
-        path.parent.mkdir(exist_ok=True)
-        return path
-
-    def write_config(self, yaml_text: str) -> None:
-        """Store the resolved config."""
-        atomic_files.write_text(self.folder / "config.yaml", yaml_text)
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Store a small value, such as `environment.json`."""
-        atomic_files.write_json(self._own(name), value)
-
-    def write_plugin(self, plugin: Plugin) -> None:
-        """Keep a copy of a plugin's file, to be read or to be named by the user: nothing in a store is ever loaded."""
-        folder = self.folder / "plugins" / plugin.digest
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_files.write_text(folder / plugin.name, plugin.text())
-
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Store a table as parquet: `history`, `examples`."""
-        with atomic_files.atomic_write(self._own(f"{name.removesuffix('.parquet')}.parquet")) as temporary:
-            table.to_parquet(temporary, index=False)
-
-    def check_weights(self, kept: Mapping[str, str]) -> None:
-        """Raise `ValueError` where weights, named by step, no longer have the SHA-256 that they were written with."""
-        for step, digest in kept.items():
-            name = _weights_name(int(step))
-            try:
-                found = atomic_files.sha256(self.folder / name)
-            except OSError as problem:
-                raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
-            if found != digest:
-                raise ValueError(f"{name} has changed since it was written")
-
-    def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
-        """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
-
-        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that does
-        not fit the list.
-        """
-        row = atomic_files.plain({"run": self.id, "status": "finished", **summary, "created": created or now()})
-        schema.check_summary(row)
-        self.write_json("summary.json", row)
-        if missing := [name for name in _REQUIRED if not (self.folder / name).is_file()]:
-            raise FileNotFoundError(f"{self.folder / missing[0]} was deleted while the run was computed; repeat it")
-        atomic_files.seal(self.folder, OWN_FILES)
-        self.finished_folder.parent.mkdir(exist_ok=True)
-        self.folder.rename(self.finished_folder)
-        # Only now: a process killed a moment earlier would have lost the whole run.
-        for name in (_RESUME, _PREVIOUS):
-            (self.finished_folder / name).unlink(missing_ok=True)
-        atomic_files.sync_folder(self.finished_folder.parent)
-        atomic_files.sync_folder(self.folder.parent)
-        return read_run(self.finished_folder, verify=False)
-
-    def _own(self, name: str) -> Path:
-        if not OWN_FILES.fullmatch(name):
-            raise ValueError(f"{name!r} is not a file of a run; it would be left out when the run is finished")
-        return self.folder / name
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SavedState:
-    """How far a run being written has come, as the training state says that it saved last."""
-
-    step: int
-    seconds: float
-    """Time spent training and evaluating, over all sittings."""
-    history: pd.DataFrame = field(repr=False)
-    """One row per evaluation so far, as `Run.history` will have it; empty before the first."""
-
-
-def saved_state(folder: Path) -> SavedState | None:
-    """What a run being written has saved in its folder, read without its weights; None where there is nothing."""
-    for name in (_RESUME, _PREVIOUS):
-        try:
-            with atomic_files.open_regular(folder / name) as file:
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
-            state = json.loads(header["__metadata__"]["state"])
-            history = pd.DataFrame([dict(row) for row in state.get("history", [])])
-            for column in set(history) & set(_HISTORY_NUMBERS):
-                history[column] = pd.to_numeric(history[column])
-            return SavedState(step=int(state["step"]), seconds=float(state.get("seconds", 0.0)), history=history)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-            continue
-    return None
 
 
 def load_run(run: Run | str | Path) -> Run:
@@ -266,41 +160,9 @@ def load_run(run: Run | str | Path) -> Run:
     if isinstance(run, Run):
         return run
     folder = Path(os.path.expanduser(run)).resolve()  # whose name is the run's id, also for "."
-    if not (folder / atomic_files.MANIFEST).is_file():
+    if not (folder / checksums.MANIFEST).is_file():
         raise UnknownRun(f"no finished run in {folder}; give a run's folder, or RunStore(STORE).open(ID)")
     return read_run(folder, verify=False)
-
-
-def saved_step(folder: Path) -> int | None:
-    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
-    state = saved_state(folder)
-    return None if state is None else state.step
-
-
-def unfinished_config(folder: Path) -> dict[str, Any]:
-    """The config of a run being written; empty where it is not there yet, or cannot be read."""
-    try:
-        config = _parse_yaml(atomic_files.read_regular(folder / "config.yaml"))
-        if not isinstance(config, dict):
-            return {}
-        schema.check_config(config)
-    except (OSError, ValueError):
-        return {}
-    return config
-
-
-def unfinished_fields(folder: Path) -> dict[str, Any]:
-    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
-    if not (config := unfinished_config(folder)):
-        return {}
-    parents = config.get("parents") or []
-    return {
-        "task": config.get("task", {}).get("name"),
-        "seed": config.get("seed", 0),
-        "parents": ", ".join(parent["run"] for parent in parents) or None,
-        "components": ", ".join(parent.get("selector", "all") for parent in parents) or None,
-        "steps": saved_step(folder) or 0,
-    }
 
 
 def load_history(run: Run | str | Path) -> pd.DataFrame:
@@ -315,11 +177,11 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     """
     manifest = read_manifest(folder)
     with _reading(folder):
-        for name in set(manifest) - set(_REQUIRED) if verify else ():
-            atomic_files.check_content(folder, name, manifest)
-        config = _fields(folder, "config.yaml", manifest, _parse_yaml, schema.check_config)
-        environment = _fields(folder, "environment.json", manifest, schema.parse_json)
-        summary = _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
+        for name in set(manifest) - set(REQUIRED) if verify else ():
+            checksums.check_content(folder, name, manifest)
+        config = _fields(folder, "config.yaml", manifest, parse_yaml, schema.check_config)
+        environment = _fields(folder, "environment.json", manifest, parse_json)
+        summary = _with_parents(_fields(folder, "summary.json", manifest, parse_json, schema.check_summary))
     return Run(
         id=folder.name,
         folder=folder,
@@ -331,20 +193,27 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     )
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> Summary:
     """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
     manifest = read_manifest(folder)
     with _reading(folder):
-        return _fields(folder, "summary.json", manifest, schema.parse_json, schema.check_summary)
+        return _with_parents(_fields(folder, "summary.json", manifest, parse_json, schema.check_summary))
 
 
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def _with_parents(summary: dict[str, Any]) -> Summary:
+    """The summary with its parents as a tuple of ids; older versions wrote text, with commas between them, or null."""
+    parents = summary.get("parents") or ()
+    summary["parents"] = tuple(parents.split(", ") if isinstance(parents, str) else parents)
+    return cast(Summary, summary)
+
+
+def read_manifest(folder: Path) -> dict[str, FileEntry]:
     """The manifest of the run in `folder`, names and sizes checked.
 
     Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
     """
     with _reading(folder):
-        return atomic_files.read_manifest(folder, _REQUIRED)
+        return checksums.read_manifest(folder, REQUIRED)
 
 
 @contextmanager
@@ -357,29 +226,22 @@ def _reading(folder: Path) -> Iterator[None]:
             raise UnknownRun(f"run {folder.name} was deleted while it was read") from None
         if isinstance(problem, DamagedRun):
             raise
-        raise DamagedRun(folder, _one_line(problem)) from None
-
-
-def _parse_yaml(content: bytes) -> Any:
-    """The plain value that YAML describes; no code runs. Raises `ValueError` for anything else."""
-    value = parse_yaml(content)
-    schema.check_plain(value)
-    return value
+        raise DamagedRun(folder, one_line(problem)) from None
 
 
 def _fields(
     folder: Path,
     name: str,
-    manifest: Mapping[str, Mapping[str, Any]],
+    manifest: Mapping[str, FileEntry],
     parse: Callable[[bytes], Any],
-    check: Callable[[dict[str, Any]], None] = lambda fields: None,
-) -> dict[str, Any]:
+    check: Callable[[ClassFields], None] = lambda fields: None,
+) -> Any:
     """What a small file holds. Raises `ValueError` where its content changed, or is not what a run writes."""
-    content = atomic_files.read_checked(folder, name, manifest)
+    content = checksums.read_checked(folder, name, manifest)
     try:
         found = parse(content)
     except ValueError as problem:
-        raise ValueError(f"{name} cannot be read ({_one_line(problem)})") from None
+        raise ValueError(f"{name} cannot be read ({one_line(problem)})") from None
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds no fields")
     try:
@@ -394,9 +256,5 @@ def is_numeric(table: pd.DataFrame, column: str) -> bool:
     return bool(pd.api.types.is_numeric_dtype(table[column].dtype) or table[column].isna().to_numpy().all())
 
 
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())
-
-
-def _weights_name(step: int) -> str:
+def weights_name(step: int) -> str:
     return f"weights/step_{step:08d}.safetensors"

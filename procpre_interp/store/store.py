@@ -12,38 +12,31 @@ tables only: nothing here needs torch.
 """
 
 import difflib
-import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from procpre_interp.core import atomic_files, schema
+from procpre_interp.core import atomic_files, locks
 from procpre_interp.core.environment import environment, now
-from procpre_interp.core.html import fields_html, table_html
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.store.partial_run import PartialRun, unfinished_fields
 from procpre_interp.store.run import (
     DamagedRun,
-    PartialRun,
     Run,
     UnknownRun,
-    is_numeric,
     load_history,
     load_run,
     read_manifest,
     read_run,
     read_summary,
-    unfinished_fields,
 )
+from procpre_interp.store.tables import Table, read_table, write_table
 
 __all__ = [
     "DamagedRun",
@@ -59,27 +52,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FOOTER = b"procpre_interp"
-"""Entry of a table's footer: JSON with `checksum` and `metadata`."""
-_TEXT_COLUMNS = ("run", "condition", "label", "phase1_run", "status")
-_NUMBER_COLUMNS = ("replicate", "accuracy", "loss_nats", "breakthrough_step", "limit", "seconds", "phase1_seconds")
 _FIRST_COLUMNS = ["run", "status", "created", "problem"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """A stored table of an experiment and what is to be known about it."""
-
-    name: str
-    frame: pd.DataFrame
-    metadata: dict[str, Any]
-
-    def _repr_html_(self) -> str:
-        """What it is about, its size and its first rows, as a notebook shows them."""
-        seen = {name: self.metadata.get(name) for name in ("title", "claim", "verdict", "task", "protocol", "created")}
-        size = f"{len(self.frame):,} rows, {len(self.frame.columns)} columns"
-        rows = self.frame.head(5).itertuples(index=False, name=None)
-        return fields_html(f"Table {self.name}", seen | {"size": size}) + table_html(self.frame.columns, rows)
 
 
 class RunStore:
@@ -112,7 +85,7 @@ class RunStore:
             return
         folder = self._partial(run_id)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_files.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting):
+        with locks.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting):
             if self.is_finished(run_id):  # by whom we waited for
                 yield None
                 return
@@ -155,7 +128,7 @@ class RunStore:
         seen = {row["run"] for row in rows}
         for folder in partial:
             if folder.name not in seen:
-                status = "running" if atomic_files.is_locked(self._lock(folder.name)) else "interrupted"
+                status = "running" if locks.is_locked(self._lock(folder.name)) else "interrupted"
                 row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
                 rows.append(row | unfinished_fields(folder))
         table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
@@ -178,7 +151,7 @@ class RunStore:
         hidden = self.path / "partial" / f".{run_id}.deleted"
         hidden.parent.mkdir(exist_ok=True)
         try:
-            with atomic_files.locked(self._lock(run_id), timeout_seconds=0):
+            with locks.locked(self._lock(run_id), timeout_seconds=0):
                 for place in filter(os.path.lexists, places):
                     # Out of sight by one rename first, so that nobody meets a half-deleted run.
                     atomic_files.remove(hidden)
@@ -187,19 +160,13 @@ class RunStore:
             raise ValueError(f"run {run_id} is being written by another process; stop that first") from None
 
     def write_table(self, name: str, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
-        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent."""
+        """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent.
+
+        Raises `ValueError` where a column of `cells.CELLS` holds anything else.
+        """
         folder = self.path / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        footer = {
-            "checksum": atomic_files.CHECKSUM_PLACE,
-            "metadata": atomic_files.plain({"created": now(), **metadata}),
-        }
-        arrow, buffer = pa.Table.from_pandas(table, preserve_index=False), io.BytesIO()
-        with pq.ParquetWriter(buffer, arrow.schema) as writer:
-            writer.write_table(arrow)
-            writer.add_key_value_metadata({_FOOTER: json.dumps(footer, allow_nan=False)})
-        with atomic_files.atomic_write(folder / f"{_checked(name)}.parquet") as temporary:
-            temporary.write_bytes(atomic_files.with_checksum(buffer.getvalue()))
+        write_table(folder / f"{_checked(name)}.parquet", table, metadata)
         (folder / f"{name}.json").unlink(missing_ok=True)  # of a version that wrote the metadata there
 
     def read_table(self, name: str) -> Table:
@@ -207,15 +174,7 @@ class RunStore:
         path = self.path / "tables" / f"{_checked(name)}.parquet"
         if name not in (names := self.tables()):
             raise UnknownRun(str(unknown_name("table", name, names)))
-        try:
-            frame, metadata = _read_table(path)
-            _check_table(frame, metadata)
-        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
-            if not os.path.lexists(path):
-                raise UnknownRun(f"table {name} was deleted while it was read") from None
-            said = " ".join(str(problem).split())
-            raise ValueError(f"table {name} is damaged: {said}. Repeat the command that wrote it.") from None
-        return Table(name=name, frame=frame, metadata=metadata)
+        return read_table(path)
 
     def tables(self, prefix: str = "") -> list[str]:
         """Names of the stored tables, newest first."""
@@ -291,30 +250,7 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     return (pd.concat(histories, ignore_index=True) if histories else empty), problems
 
 
-def _read_table(path: Path) -> tuple[pd.DataFrame, Any]:
-    """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
-    content = atomic_files.read_regular(path)
-    footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
-    if footer is None:
-        metadata = schema.parse_json(atomic_files.read_regular(path.with_suffix(".json")))
-    else:
-        about = schema.parse_json(footer)
-        atomic_files.check_checksum(content, about["checksum"])
-        metadata = about["metadata"]
-    return pd.read_parquet(io.BytesIO(content)), metadata
-
-
-def _check_table(frame: pd.DataFrame, metadata: Any) -> None:
-    """Raise `ValueError` where a column that others rely on, or metadata, have a wrong type."""
-    schema.check_metadata(metadata)
-    for name in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS} & set(frame):
-        if name in _NUMBER_COLUMNS and not is_numeric(frame, name):
-            raise ValueError(f"its column {name} holds more than numbers")
-        if name in _TEXT_COLUMNS and not all(isinstance(value, str) for value in frame[name].dropna().tolist()):
-            raise ValueError(f"its column {name} holds more than text")
-
-
-def _summary_row(folder: Path) -> dict[str, Any] | None:
+def _summary_row(folder: Path) -> dict[str, object] | None:
     """A finished run's row of the list; None where it was deleted meanwhile."""
     try:
         return {**read_summary(folder), "run": folder.name, "problem": None}
@@ -326,6 +262,8 @@ def _summary_row(folder: Path) -> dict[str, Any] | None:
 
 def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
     """Rows that have the value; text (from a command line) is read as a number in a numeric column."""
+    if name == "parents":  # a list, which has the value as one of its entries
+        return column.map(lambda runs: value in runs if value is not None and isinstance(runs, tuple) else not runs)
     if value is None:
         return column.isna()
     known = column.dropna()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,9 +14,9 @@ import tyro
 from procpre_interp.claims.claim import Claim
 from procpre_interp.claims.files import table_name, write_claim
 from procpre_interp.claims.judge import judge
+from procpre_interp.claims.judged import JudgedClaim
 from procpre_interp.claims.measures import measure_of
 from procpre_interp.claims.text import claim_title, contrasts_table, describe_claim, describe_cost
-from procpre_interp.core.selectors import added_terms, place
 from procpre_interp.core.terminal import (
     check_workers,
     default_store,
@@ -26,21 +25,21 @@ from procpre_interp.core.terminal import (
     time_limit,
     usable_cores,
 )
-from procpre_interp.stats.recovered_share import recovered_shares
 from procpre_interp.stats.summary import paired_gains, replicate_bootstrap, replicate_matrix
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.claim_tables import Extra, no_tables
 from procpre_interp.study.observation import Observation, observe
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 from procpre_interp.train import TrainConfig
-from procpre_interp.views.html_report import Section, write_report
+from procpre_interp.views.html_page import Section, write_report
 from procpre_interp.views.plots.ladder import ladder
 
-Judged = dict[str, Any]
-"""A claim with its verdict, as `claims.judge` gives it."""
+Figure = Callable[[pd.DataFrame, JudgedClaim], go.Figure]
+"""Draws a figure from the sweep's table and the judged claim."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +48,12 @@ class Experiment:
 
     claim: Claim
     sweep: Sweep
-    figure: Callable[[pd.DataFrame, Judged], go.Figure]
-    """Draws the figure from the sweep's table and the judged claim."""
+    figure: Figure
     protocol: str
     """How the runs are trained, in words."""
     observation: Observation | None = None
     """What is measured on the models of its runs, if anything."""
-    extra: Callable[[pd.DataFrame, RunStore], dict[str, Any]] = lambda table, store: {}
-    """What else is computed from table and runs, to be kept beside the verdict; plain values."""
+    extra: Extra = no_tables
 
 
 def run(
@@ -67,7 +64,7 @@ def run(
     quick: bool = False,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
-) -> tuple[pd.DataFrame, Judged]:
+) -> tuple[pd.DataFrame, JudgedClaim]:
     """Compute what is missing and judge the claim: its cells, and the claim with its verdict.
 
     Raises `ValueError` while no cell is finished.
@@ -81,10 +78,16 @@ def run(
     if experiment.observation is not None:
         table, cells = observe(experiment.observation, table, cells, store)
     judged = judge(experiment.claim, table, planned=cells, quick=quick)
-    judged |= {**sweep.about, "protocol": experiment.protocol, "cost": cost_of(planned.configs, store)}
-    if _conditions(sweep) <= _finished(table):
-        judged |= experiment.extra(table, store)
-    return table, judged
+    complete = _conditions(sweep) <= _finished(table)
+    return table, dataclasses.replace(
+        judged,
+        task=sweep.about.task,
+        limit=sweep.about.limit,
+        threshold=sweep.about.threshold,
+        protocol=experiment.protocol,
+        cost=cost_of(planned.configs, store),
+        tables=experiment.extra(table, store) if complete else {},
+    )
 
 
 def shortened(sweep: Sweep) -> Sweep:
@@ -135,21 +138,24 @@ def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> in
 def haystack_experiment(
     claim: Claim,
     conditions: Sequence[Condition],
-    figure: Callable[[pd.DataFrame, Judged], go.Figure],
+    figure: Figure,
     *,
     few: int | None = 6,
     protocol: Protocol = PROTOCOLS["cheap"],
-    **fields: Any,
+    seen: str = SEEN_NOTE,
+    observation: Observation | None = None,
+    extra: Extra = no_tables,
 ) -> Experiment:
-    """A claim on haystack after Dyck, in the cheap protocol unless told; `fields` are others of the experiment.
+    """A claim on haystack after Dyck, in the cheap protocol unless told. `seen`: what had been seen of the seeds when
+    the prediction was written.
 
     The primary contrast has ten replicates, other conditions the first `few` (all, if None).
     """
     primary = claim.primary.weights
     chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
     sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=10)
-    text = f"{protocol.text} {fields.pop('seen', SEEN_NOTE)}"
-    return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, **fields)
+    text = f"{protocol.text} {seen}"
+    return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, observation=observation, extra=extra)
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -194,12 +200,12 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
         write_claim(store, judged, table, options.results)
         report = claim_report(each, table, judged, options.out / f"{table_name(judged)}.html")
         console.print(describe_claim(judged))
-        console.print(f"Cost: {describe_cost(judged['cost'])}. Report: {report}\n")
+        console.print(f"Cost: {describe_cost(judged.cost)}. Report: {report}\n")
         code = max(code, int("failed" in set(table["status"])))
     return code
 
 
-def claim_report(experiment: Experiment, table: pd.DataFrame, judged: Judged, path: Path) -> Path:
+def claim_report(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim, path: Path) -> Path:
     """One HTML file: the claim, its verdict, the contrasts, the figure, every cell."""
     claim = experiment.claim
     sections = [
@@ -212,11 +218,9 @@ def claim_report(experiment: Experiment, table: pd.DataFrame, judged: Judged, pa
     return write_report(path, claim_title(judged), sections)
 
 
-def _drawn(experiment: Experiment, table: pd.DataFrame, judged: Judged) -> go.Figure | str:
+def _drawn(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim) -> go.Figure | str:
     """The figure; words while the table lacks the conditions that it compares."""
-    lacking = sorted(
-        {condition.name for condition in experiment.sweep.of_replicate(experiment.sweep.first_seed)} - _finished(table)
-    )
+    lacking = sorted(_conditions(experiment.sweep) - _finished(table))
     return f"No figure yet: no finished run of {', '.join(lacking)}." if lacking else experiment.figure(table, judged)
 
 
@@ -235,49 +239,33 @@ def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     return bounds.assign(label=_labels(table, bounds.index)).rename_axis("condition").reset_index()
 
 
-def gains_figure(table: pd.DataFrame, judged: Judged, **references: float) -> go.Figure:
+def gains_figure(table: pd.DataFrame, judged: JudgedClaim, **references: float) -> go.Figure:
     """Every condition's gain over no pretraining, replicates as dots, with the margin of the primary contrast."""
     effects = gains(table).drop(columns="condition")  # whose colours would say nothing here
     effects[["estimate", "low", "high"]] *= 100
     dots = 100 * paired_gains(table)
     dots = dots.melt(value_name="value", ignore_index=False)
     dots = dots.assign(label=_labels(table, dots["condition"]))
-    lines = {"no pretraining": 0.0, "margin": judged["contrasts"][0]["margin"], **references}
+    lines = {"no pretraining": 0.0, "margin": judged.primary.margin, **references}
     shown = {name: 100 * value for name, value in lines.items()}
     axis = "Gain over no pretraining (percentage points)"
     return ladder(effects, dots=dots, references=shown, x=axis, title=claim_title(judged))
 
 
-def gains_beside_intact(table: pd.DataFrame, judged: Judged) -> go.Figure:
+def gains_beside_intact(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
     """The same, with the gain of the condition `intact` as a line."""
     effects = gains(table).set_index("condition")
     return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
 
 
-def recovered(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
-    """A choice for `Experiment.extra`: the share of the gain of the condition `intact` that each condition has."""
-    return {"recovered": recovered_shares(table).to_dict("records")}
+def measure_figure(measure: str, axis: str) -> Figure:
+    """A figure of one measure: every condition that has it, as a mean with its interval, replicates as dots, in
+    the unit in which the claim is read."""
 
-
-def layers_of_heads(table: pd.DataFrame, store: RunStore) -> dict[str, Any]:
-    """Which layers the transferred heads are of, for every finished run that names heads one by one."""
-    rows = []
-    for cell in table.loc[(table["status"] == "finished") & (table["run"] != "")].to_dict("records"):
-        selectors = [parent["selector"] for parent in store.open(cell["run"]).config.get("parents", [])]
-        heads = [place(term) for selector in selectors for term in added_terms(selector)]
-        if layers := sorted({str(each.layer) for each in heads if each.head is not None}):
-            row = {key: cell[key] for key in ("condition", "replicate", "run", "accuracy", "breakthrough_step")}
-            rows.append({**row, "layers": " ".join(layers)})
-    return {"layers_of_heads": rows}
-
-
-def measure_figure(measure: str, axis: str) -> Callable[[pd.DataFrame, Judged], go.Figure]:
-    """A figure of one measure: every condition that has it, as a mean with its interval, replicates as dots; accuracies
-    in %."""
-
-    def figure(table: pd.DataFrame, judged: Judged) -> go.Figure:
+    def figure(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
         rows = table.loc[(table["status"] == "finished") & table[measure].notna()]
-        scale = measure_of(measure).scale
+        of_claim = (row.about for row in judged.contrasts if row.measure == measure)
+        scale = next(of_claim, measure_of(measure)).scale
         means = replicate_bootstrap(replicate_matrix(rows, measure))
         means[["estimate", "low", "high"]] *= scale
         effects = means.assign(label=_labels(rows, means.index)).rename_axis("condition").reset_index()

@@ -4,12 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from procpre_interp.core import atomic_files
 from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.model import HookedTransformer
-from procpre_interp.stats.greedy_search import FILE, Options, Recipe, recipe_name
+from procpre_interp.stats.greedy_search import (
+    FILE,
+    Options,
+    Recipe,
+    Search,
+    plain_search,
+    recipe_name,
+    search_from_plain,
+)
 from procpre_interp.sweep.config import Condition
 from procpre_interp.train.closed_form import (
     LowRankIdentity,
@@ -38,9 +45,9 @@ class Lab:
 
     fitted: Mapping[str, Mapping[str, Intervention]]
     """Factor -> option -> what it does."""
-    found: Mapping[str, Any]
-    """The search, as `recipes.plain_search` gives it."""
-    about: Mapping[str, Any]
+    search: Search | None = None
+    """Default: none was made yet."""
+    about: Mapping[str, object]
     """Which runs it was fitted on, which seeds it was tuned on, and what that took."""
 
     @property
@@ -59,8 +66,10 @@ class Lab:
 
     @property
     def best(self) -> Recipe:
-        """The recipe that the search found."""
-        return dict(self.found["recipe"])
+        """The recipe that the search found. Raises `ValueError` where none was made."""
+        if self.search is None:
+            raise ValueError("no search over these options was made yet")
+        return dict(self.search.best)
 
 
 def fit_options(models: Sequence[HookedTransformer]) -> dict[str, dict[str, Intervention]]:
@@ -86,9 +95,9 @@ def fit_options(models: Sequence[HookedTransformer]) -> dict[str, dict[str, Inte
 
 def write_lab(lab: Lab, path: Path) -> None:
     """Keep a lab as JSON."""
-    atomic_files.write_json(
-        path, {**lab.about, "search": lab.found, "fitted": {k: to_dict(v) for k, v in lab.fitted.items()}}
-    )
+    search = {} if lab.search is None else plain_search(lab.search)
+    fitted = {factor: to_dict(options) for factor, options in lab.fitted.items()}
+    atomic_files.write_json(path, {**lab.about, "search": search, "fitted": fitted})
 
 
 def read_lab(path: Path = FILE) -> Lab:
@@ -100,8 +109,8 @@ def read_lab(path: Path = FILE) -> Lab:
             factor: {name: from_dict(Intervention, fields, name) for name, fields in each.items()}
             for factor, each in fitted.items()
         }
-        lab = Lab(fitted=options, found=found, about=content)
+        lab = Lab(fitted=options, search=search_from_plain(found), about=content)
         lab.interventions(lab.best)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as problem:
+    except (LookupError, TypeError, AttributeError, ValueError) as problem:
         raise ValueError(f"{path} holds no fitted initialisations: {problem!r}") from None
     return lab

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.claims.judge import OBSERVED
+from procpre_interp.claims.compared import OBSERVED
 from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.pipeline.lineage import starting_model
@@ -51,12 +51,12 @@ def observe(
             own = (trained["replicate"] == replicate) & (trained["condition"] == condition)
             if condition in observation.conditions:
                 about = {"condition": condition, "label": observation.conditions[condition], "replicate": replicate}
-                rows.append({**about, "run": "", "status": "finished", OBSERVED: True, **values})
+                rows.append({**about, "phase1_run": (), "run": "", "status": "finished", OBSERVED: True, **values})
             else:
                 trained.loc[own, list(values)] = [float(value) for value in values.values()]
     whole = planned.loc[planned["condition"].isin(observation.needs)].groupby("replicate")["condition"].nunique()
     wanted = [
-        {"condition": condition, "label": label, "replicate": replicate, "phase1_run": "", "run": "", "problem": ""}
+        {"condition": condition, "label": label, "replicate": replicate, "phase1_run": (), "run": "", "problem": ""}
         for replicate in whole.index[whole == len(observation.needs)]
         for condition, label in observation.conditions.items()
     ]

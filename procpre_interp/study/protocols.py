@@ -14,6 +14,8 @@ import pandas as pd
 from procpre_interp.ablate import Ablation, ShuffleWithinTensors
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
+from procpre_interp.stats.rows import named_rows
+from procpre_interp.store.about import About
 from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED, Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.plan import Plan
 from procpre_interp.train import TrainConfig
@@ -33,18 +35,21 @@ class Protocol:
     phase2: TrainConfig
 
 
-_PHASE1 = TrainConfig(
+CONSTANT = TrainConfig(schedule="constant", warmup_steps=100)
+"""A constant learning rate after a short warm-up: every protocol's phase 1, where only the budget differs."""
+
+_PHASE1 = dataclasses.replace(
+    CONSTANT,
     steps=20_000,
     batch_size=32,
     learning_rate=2e-3,
-    schedule="constant",
-    warmup_steps=100,
     weight_decay=0.1,
     decay="all",
     evaluate_every=1000,
     evaluate_examples=256,
 )
-_PHASE2 = TrainConfig(schedule="cosine", warmup_steps=500, weight_decay=1e-3, decay="matrices", evaluate_every=50)
+# The defaults are the paper's phase 2: a cosine after 500 warm-up steps, decay 1e-3 on matrices.
+_PHASE2 = TrainConfig(evaluate_every=50)
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "cheap": Protocol(
@@ -191,24 +196,24 @@ def reproduction(
     return dataclasses.replace(sweep, first_seed=first_seed)
 
 
-def metadata(
-    planned: Plan, protocol: Protocol, table: pd.DataFrame, spent: Mapping[str, float | int]
-) -> dict[str, Any]:
+def metadata(planned: Plan, protocol: Protocol, table: pd.DataFrame, spent: Mapping[str, float | int]) -> About:
     """What a reader of the table must know."""
     sweep, shown = planned.sweep, set(planned.cells["condition"])
-    about = {"title": sweep.title, "protocol": protocol.text, "protocol_name": protocol.name, **sweep.about}
+    about = dataclasses.replace(sweep.about, protocol=protocol.text, protocol_name=protocol.name, cost=spent)
     target = protocol.phase2.target_accuracy
     if target is not None:  # the paper's accuracies are those at the end of training
-        return {**about, "target_accuracy": target, "note": quick_finding(table, about), "cost": spent}
-    paper = {name: share for name, share in PAPER.items() if name in shown}
-    notes = {name: note for name, note in PAPER_NOTES.items() if name in shown}
-    return {**about, "paper": paper, "paper_notes": notes, "cost": spent}
+        return dataclasses.replace(about, target_accuracy=target, note=quick_finding(table, about))
+    return dataclasses.replace(
+        about,
+        paper={name: share for name, share in PAPER.items() if name in shown},
+        paper_notes={name: note for name, note in PAPER_NOTES.items() if name in shown},
+    )
 
 
-def quick_finding(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
+def quick_finding(table: pd.DataFrame, about: About) -> str:
     """What a quick reproduction shows, in a few sentences: which conditions broke through, and what that means."""
     broke, n = table["breakthrough_step"].notna(), len(set(table["replicate"]))
-    steps = [f"{row['label']} at step {row['breakthrough_step']:,.0f}" for row in table.loc[broke].to_dict("records")]
+    steps = [f"{row.label} at step {row.breakthrough_step:,.0f}" for row in named_rows(table.loc[broke])]
     not_yet = list(dict.fromkeys(table.loc[~broke, "label"]))
     behind = set(table.loc[~broke, "condition"])
     through = set(table["condition"]) - behind
@@ -220,8 +225,8 @@ def quick_finding(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
     else:
         meaning = "So the effect that the paper reports is not seen here"
     return (
-        f"Broke through (validation accuracy of {about['threshold']:.0%}): {'; '.join(steps) or 'none'}. "
-        f"Had not after {about['limit']:,} steps: {'; '.join(not_yet) or 'none'}. {meaning}; with "
+        f"Broke through (validation accuracy of {about.threshold:.0%}): {'; '.join(steps) or 'none'}. "
+        f"Had not after {about.limit:,} steps: {'; '.join(not_yet) or 'none'}. {meaning}; with "
         f"{'one replicate' if n == 1 else f'{n} replicates'} it is a "
         "demonstration, not evidence. Runs were stopped soon after the breakthrough, so that their accuracies are not "
         f"to be compared with the paper's {PAPER['dyck_full']:.1%} (no pretraining: {PAPER['none']:.1%}) at the end."

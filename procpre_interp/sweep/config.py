@@ -5,32 +5,22 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from procpre_interp.ablate import Ablation
-from procpre_interp.core.config import ORIGIN, to_dict, unknown_name
-from procpre_interp.core.selectors import (
-    GOVERNED,
-    NOTHING,
-    added_terms,
-    name_heads,
-    orders_of,
-    removed_terms,
-    union,
-    with_all_heads,
-)
+from procpre_interp.core.config import ORIGIN, to_dict
+from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.selectors import NOTHING, orders_of, union
 from procpre_interp.data import Task
-from procpre_interp.model import ModelConfig, WeightSlice, overlap, select
 from procpre_interp.pipeline.config import Architecture
-from procpre_interp.stats.transfer_map import Method, coalitions, condition_name, selector_grid
+from procpre_interp.stats.transfer_map import Coalition, coalitions, condition_name
+from procpre_interp.store.about import About
+from procpre_interp.sweep.maps import Map, selector_config
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import TransferConfig, components, refuse_overlaps
 
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
-GOVERNED_PLAYERS = {"pos": "pos", "embed": "embed + unembed"}
-"""Players that stand for what the transfer options govern, and the selectors of their weights."""
 BASELINE = "none"
 """Name of the condition without phase 1, which every sweep has."""
 
@@ -102,61 +92,6 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Map:
-    """A transfer map: conditions for all coalitions of players that its methods need."""
-
-    phase1: str
-    """Name of the pretraining."""
-    players: tuple[str, ...] = ()
-    """Selectors such as attn, blocks.1 or blocks.0.attn.head.2, and `pos` and `embed` for what `transfer` governs."""
-    grain: str | None = None
-    """All players of a grain, instead of naming them (component, layer, layer_component, head, matrix, head_matrix)."""
-    methods: tuple[Method, ...] = ("add_one_in", "leave_one_out", "shapley")
-    """What is computed from them."""
-    given: str = ""
-    """Selector of components that every coalition has, the empty one as well. Default: no components."""
-    transfer: TransferConfig = field(default_factory=TransferConfig)
-    """Embeddings and positions, as far as they are no players."""
-    n_orders: int = 4
-    """Sampled orders a replicate, where there are too many players for exact Shapley values."""
-
-    def __post_init__(self) -> None:
-        if bool(self.players) == (self.grain is not None):
-            raise ValueError(f"players={list(self.players)}, grain={self.grain}; give a map the one or the other")
-        for player in self.players:
-            terms = added_terms(player)
-            if removed_terms(player) or terms & {*GOVERNED, *(GOVERNED_PLAYERS if len(terms) > 1 else ())}:
-                raise ValueError(
-                    f"player {player!r}: a player is a union of components, or pos or embed alone; differences would "
-                    "take away other players' weights too, and embeddings follow the transfer options"
-                )
-
-    def filled(self, shape: Architecture) -> "Map":
-        """The map with the players of its grain, for models of this shape."""
-        if self.grain is None:
-            return self
-        players = selector_grid(self.grain, shape.n_layers, shape.n_heads)
-        return dataclasses.replace(self, players=tuple(players), grain=None)
-
-    def refuse_overlaps(self, shape: Architecture) -> None:
-        """Raise `ValueError` where players share weights, or have some that are given to every coalition anyway.
-
-        Such a player changes nothing beside its twin: left out alone it has no effect, and Shapley values are halved.
-        """
-        config = selector_config(shape)
-        named = [(f"player {player!r}", player) for player in self.players]
-        named += [(f"given {self.given!r}", self.given)] if self.given else []
-        try:
-            weights = {same: {part: player_weights(config, part, same) for _, part in named} for same in (True, False)}
-        except ValueError:  # a player that the model does not have: its cells fail and say so, the others go on
-            return
-        for (first, one), (second, two) in itertools.combinations(named, 2):
-            pieces = weights[orders_of(one) == orders_of(two)]
-            if shared := overlap(config, pieces[one], pieces[two]):
-                raise ValueError(f"players overlap: {first} and {second} both have {shared}; give it to one of them")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
     """A grid of transfers over replicates: a fresh seed of both phases, carried through all conditions."""
 
@@ -215,10 +150,14 @@ class Sweep:
         return [each.filled(shapes[each.phase1]) for each in self.maps]
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What a reader of its table must know of phase 2: task, step limit and threshold of breakthrough (share)."""
-        threshold = self.task.breakthrough_accuracy
-        return {"task": self.task.name, "limit": self.train.last_step, "threshold": threshold}
+    def about(self) -> About:
+        """What a reader of its table must know of it: title, task, step limit and threshold of breakthrough (share)."""
+        return About(
+            title=self.title or self.name,
+            task=self.task.name,
+            limit=self.train.last_step,
+            threshold=self.task.breakthrough_accuracy,
+        )
 
     @property
     def seeds(self) -> range:
@@ -239,13 +178,6 @@ class Sweep:
         return [each for each in dict.fromkeys(listed) if each.replicates is None or index < each.replicates]
 
 
-def selector_config(shape: Architecture) -> ModelConfig:
-    """The part of a model's config that selectors depend on; context and vocabulary are the task's."""
-    return ModelConfig(
-        n_layers=shape.n_layers, n_heads=shape.n_heads, d_model=shape.d_model, n_ctx=1, d_vocab=1, tied=shape.tied
-    )
-
-
 def refuse_shared(condition: Condition, selectors: Sequence[str], shape: Architecture) -> None:
     """Raise `ValueError` where sources of a condition give the same weights and it does not ask for an order."""
     if len(selectors) < 2 or condition.transfer.overlap == "later_wins":
@@ -257,14 +189,6 @@ def refuse_shared(condition: Condition, selectors: Sequence[str], shape: Archite
         refuse_overlaps(config, names)
     except ValueError as problem:
         raise ValueError(f"condition {condition.name!r}: {problem}") from None
-
-
-def player_weights(config: ModelConfig, player: str, one_order: bool) -> list[WeightSlice]:
-    """The weights of a player. Its ranked heads are those of any one order, or, beside others, may be all."""
-    if player in GOVERNED_PLAYERS:
-        return select(config, GOVERNED_PLAYERS[player])
-    heads = selector_grid("head", config.n_layers, config.n_heads)
-    return components(config, name_heads(player, lambda order: heads) if one_order else with_all_heads(player))
 
 
 def grid_conditions(grid: Grid) -> list[Condition]:
@@ -289,15 +213,14 @@ def described(part: Ablation | TransferConfig | None) -> list[str]:
     return [f"{name}({inside})" if inside else name]
 
 
-def map_conditions(each: Map, seed: int) -> dict[str, Condition]:
+def map_conditions(each: Map, seed: int) -> dict[Coalition, Condition]:
     """Coalition -> condition, for one replicate."""
     wanted = coalitions(each.players, each.methods, replicate=seed, n_orders=each.n_orders)
     return {coalition: coalition_condition(each, coalition) for coalition in wanted}
 
 
-def coalition_condition(each: Map, coalition: str) -> Condition:
+def coalition_condition(each: Map, chosen: Coalition) -> Condition:
     """The transfer of these players, of what is `given`, and of nothing else."""
-    chosen = coalition.split("|") if coalition else []
     transfer = each.transfer
     if "pos" in each.players:
         transfer = dataclasses.replace(transfer, positions="carry" if "pos" in chosen else "fresh")

@@ -3,23 +3,40 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.engine.processes import Event, execute_all
 from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.stats.rows import named_rows
+from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.config import Map, Pretraining, Source, Sweep, map_conditions, refuse_shared
+from procpre_interp.sweep.config import Pretraining, Source, Sweep, map_conditions, refuse_shared
+from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.ranked_heads import ordered_heads
 
 HeadOrders = dict[tuple[str, int | None, str], list[str]]
 """Heads of a run and step in one of the orders of `heads.ordered_heads`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One condition in one replicate."""
+
+    condition: str
+    label: str
+    replicate: int
+    phase1_run: tuple[str, ...]
+    """Ids of the runs that weights come from."""
+    run: str = ""
+    """Id; empty for a cell that cannot be a run."""
+    problem: str = ""
+    """Why it cannot."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +47,7 @@ class Plan:
     configs: dict[str, RunConfig]
     """Run id -> config: parents before children, the first replicate first."""
     cells: pd.DataFrame
-    """One row per cell: condition, label, replicate, phase1_run (ids with a blank between; may be empty), run, problem.
+    """One row per cell: condition, label, replicate, phase1_run (tuple of ids; may be empty), run, problem.
 
     A cell that cannot be a run, such as one with more heads than there are, has a problem and no run.
     """
@@ -47,8 +64,8 @@ class Plan:
     def labels(self) -> dict[str, str]:
         """What to call each run while it works."""
         names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in self.configs.items()}
-        for cell in self.cells.loc[self.cells["run"] != ""].to_dict("records"):
-            names[cell["run"]] = f"seed {cell['replicate']} phase 2: {cell['label']}"
+        for cell in named_rows(self.cells.loc[self.cells["run"] != ""]):
+            names[str(cell.run)] = f"seed {cell.replicate} phase 2: {cell.label}"
         return names
 
 
@@ -60,21 +77,25 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`."""
     orders = {} if orders is None else orders
     configs: dict[str, RunConfig] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[Cell] = []
     deferred = 0
     for seed in sweep.seeds:
         parents = {each.name: pretraining_run(each, seed) for each in sweep.phase1}
         ids = {name: config.run_id for name, config in parents.items()}
         for condition in sweep.of_replicate(seed):
             configs |= {ids[source.phase1]: parents[source.phase1] for source in condition.sources}
-            cell = {"condition": condition.name, "label": condition.label or condition.name, "replicate": seed}
-            cell["phase1_run"] = " ".join(ids[source.phase1] for source in condition.sources)
+            cell = Cell(
+                condition=condition.name,
+                label=condition.label or condition.name,
+                replicate=seed,
+                phase1_run=tuple(ids[source.phase1] for source in condition.sources),
+            )
             try:
                 taken = [_parent(source, ids[source.phase1], store, orders) for source in condition.sources]
                 if None not in taken:
                     refuse_shared(condition, [parent.selector for parent in taken if parent is not None], sweep.model)
             except ValueError as problem:
-                rows.append({**cell, "run": "", "problem": str(problem)})
+                rows.append(dataclasses.replace(cell, problem=str(problem)))
                 continue
             if None in taken:
                 deferred += 1
@@ -90,8 +111,14 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
             )
             run_id = child.run_id
             configs[run_id] = child
-            rows.append({**cell, "run": run_id, "problem": ""})
-    return Plan(sweep=sweep, configs=configs, cells=pd.DataFrame(rows), deferred=deferred)
+            rows.append(dataclasses.replace(cell, run=run_id))
+    return Plan(sweep=sweep, configs=configs, cells=cells_frame(rows), deferred=deferred)
+
+
+def cells_frame(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Planned cells as a table."""
+    columns = [each.name for each in dataclasses.fields(Cell)]
+    return pd.DataFrame([[getattr(cell, name) for name in columns] for cell in cells], columns=columns)
 
 
 def say_nothing(planned: Plan) -> AbstractContextManager[Callable[[Event], None]]:
@@ -147,7 +174,10 @@ def run_sweep(
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per cell that is finished, diverged or failed: condition, replicate, runs, and what came out
     (`scores`)."""
-    return cell_results(planned.cells, store, problems or {})
+    table = cell_results(planned.cells, store, problems or {})
+    if len(table):
+        check_cells(table)
+    return table
 
 
 def map_table(planned: Plan, table: pd.DataFrame, each: Map) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import torch
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.core.selectors import head_terms
-from procpre_interp.patch.edges import edge_attribution
+from procpre_interp.patch.edge_attribution import edge_attribution
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run

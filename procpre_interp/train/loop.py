@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from procpre_interp.train.native import NativeStep
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
 from procpre_interp.train.process import Interrupted, deferred_interrupts, run_threads
 from procpre_interp.train.settings import TrainConfig
-from procpre_interp.train.state import TrainState, previous_state, read_state, write_state
+from procpre_interp.train.state import Evaluation, TrainState, previous_state, read_state, write_state
 
 DIVERGED_FACTOR = 4.0
 """A loss above this many times ln(d_vocab), the loss of a uniform guess, counts as diverged after the warm-up."""
@@ -76,7 +77,7 @@ class Trainer:
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
         if config.interventions:
-            self.interventions = Interventions(model, config, self.examples, seed=seed, fresh=fresh)
+            self.interventions = Interventions(model, task, config, seed=seed, fresh=fresh)
         self.load()
         self.set_length(self.state.length)
 
@@ -153,10 +154,6 @@ class Trainer:
             autocast=config.precision == "bfloat16",
         ).item()
 
-    def examples(self, n: int) -> Batch:
-        """The first `n` training sequences of the whole task, the same in every condition of a replicate."""
-        return TaskStream(self.full_task, seed=self.seed, split="train", size=n).batch(0)
-
     def learning_rate(self, step: int) -> float:
         config = self.config
         factor = schedule_factor(step, schedule=config.schedule, warmup_steps=config.warmup_steps, steps=config.steps)
@@ -167,18 +164,17 @@ class Trainer:
         state, config = self.state, self.config
         examples = evaluate(self.model, self.validation, autocast=config.precision == "bfloat16")
         scores = summarise(examples)
-        common = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "seconds": state.seconds,
-            "task_length": state.length,
-        }
+
+        def enter(split: Literal["train", "validation"], scores: Mapping[str, float]) -> None:
+            seen = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, "task_length": state.length}
+            state.history.append(cast(Evaluation, {**seen, "split": split, **scores}))
+
         train_loss = state.mean_train_loss
         if train_loss is not None:
             rate = self.learning_rate(state.step - 1)
-            state.history.append({**common, "split": "train", "loss_nats": train_loss, "learning_rate": rate})
+            enter("train", {"loss_nats": train_loss, "learning_rate": rate})
         extra = self.full_task.extra_metrics(scores["loss_nats"], "validation")
-        state.history.append({**common, "split": "validation", **scores, **extra})
+        enter("validation", {**scores, **extra})
         state.train_loss, state.train_steps = 0.0, 0
         state.since_best = 0 if scores["loss_nats"] < state.best_loss else state.since_best + 1
         state.best_loss = min(state.best_loss, scores["loss_nats"])

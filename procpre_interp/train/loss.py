@@ -125,7 +125,7 @@ class _UnembedAndScore(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dloss: Float[Tensor, ""]) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, dloss: Float[Tensor, ""]) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         dx, dW_U = ctx.saved_tensors
         return dx * dloss, dW_U * dloss, None, None
 

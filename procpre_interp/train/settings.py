@@ -21,21 +21,21 @@ class TrainConfig:
     version = 1
 
     steps: int = 10_000
-    """Optimiser steps, at most, over which the schedule is laid out."""
+    """Optimiser steps at most; the learning-rate schedule spans them."""
     stop_after: int | None = None
-    """Stop after this many steps, with the schedule still laid out over `steps`. Default: no limit but `steps`."""
+    """Stop after this many steps, while the schedule still spans `steps`. Default: go on to `steps`."""
     batch_size: int = 1000
     """Sequences per step."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: Schedule = "cosine"
-    """Course of the learning rate after the warm-up; linear and cosine end at zero."""
+    """Learning rate after the warm-up; linear and cosine end at zero."""
     warmup_steps: int = 500
     """Steps of linear warm-up."""
     weight_decay: float = 1e-3
-    """Decoupled decay, as a share of the weight times the learning rate."""
+    """Decoupled weight decay: each step takes away this, times the learning rate, of a weight."""
     decay: Literal["all", "matrices"] = "matrices"
-    """What decays: every parameter, or neither biases nor LayerNorm gains."""
+    """Which parameters decay: all, or all but biases and LayerNorm gains."""
     beta1: float = 0.9
     """Decay rate of Adam's first moment."""
     beta2: float = 0.999
@@ -43,16 +43,16 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     """Largest gradient norm; None for no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 computes forward and backward under autocast; weights stay float32. Pays from d_model 256 on."""
+    """bfloat16 computes forward and backward under autocast; weights stay float32. Worth it from d_model 256 on."""
     kernel: Literal["auto", "native", "torch"] = "auto"
     """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
-    can be had. Their last bits differ, so what auto became is part of the run's identity."""
+    is available. Their last bits differ, so what auto became is part of the run's identity."""
     micro_batch_tokens: int | None = None
-    """Tokens of a micro-batch of the torch kernel, whose gradients are accumulated. Default: what fits the cache."""
+    """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
     curriculum: bool = False
-    """Start at length 2 and go on by 2 whenever validation accuracy reaches .99, up to the task as it is."""
+    """Start at length 2 and lengthen by 2 whenever validation accuracy reaches .99, up to the task's own length."""
     evaluate_every: int = 100
-    """Steps between two evaluations."""
+    """Steps between evaluations."""
     evaluate_examples: int = 1000
     """Validation examples, the same at every evaluation."""
     patience: int | None = None
@@ -62,15 +62,15 @@ class TrainConfig:
     checkpoints: int = 1
     """Log-spaced steps whose weights are kept, the last step among them."""
     freeze: str | None = None
-    """Selector of the weights that keep their initial value."""
+    """Selector of weights that stay at their initial values."""
     interventions: tuple[Intervention, ...] = ()
     """What else is done to the run, in this order: `procpre_interp.train.interventions`."""
     threads: int = 1
-    """CPU threads. Another number changes the last bits of a sum, so it is part of the run's identity."""
+    """CPU threads. Their number changes the last bits of sums, so it is part of the run's identity."""
     device: str = "cpu"
-    """Where the model is trained: cpu, cuda, cuda:1, mps."""
+    """Device to train on: cpu, cuda, cuda:1, mps."""
     save_seconds: float = unhashed(30.0)
-    """Seconds between two saved training states: what a killed run loses at most."""
+    """Seconds between saved training states: the most that a killed run can lose."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluate_every", "evaluate_examples", "checkpoints", "threads"):

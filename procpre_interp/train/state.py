@@ -8,7 +8,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 import pandas as pd
 import safetensors
@@ -16,9 +16,29 @@ import safetensors.torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.atomic_files import CHECKSUM_PLACE, atomic_write, check_checksum, read_regular, with_checksum
+from procpre_interp.core.atomic_files import atomic_write
+from procpre_interp.core.checksums import CHECKSUM_PLACE, check_checksum, with_checksum
+from procpre_interp.core.regular_files import read_regular
 
 Status = Literal["finished", "diverged"]
+
+
+class Evaluation(TypedDict):
+    """A row of the history: what training has seen up to here, and the scores of a split."""
+
+    step: int
+    tokens: int
+    seconds: float
+    task_length: int | None
+    """The curriculum's length; None for the task as it is."""
+    split: Literal["train", "validation"]
+    loss_nats: float
+    learning_rate: NotRequired[float]
+    """Training rows alone have it, validation rows what follows."""
+    accuracy: NotRequired[float]
+    exact_match: NotRequired[float]
+    perplexity: NotRequired[float]
+    bits_per_byte: NotRequired[float]
 
 
 @dataclass(slots=True)
@@ -41,9 +61,15 @@ class TrainState:
     train_steps: int = 0
     status: Status | None = None
     stop_reason: str | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Evaluation] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the kept weights, by step (as text, since JSON keys are text)."""
+
+    def latest(self, column: str, split: str) -> float | None:
+        """A number of the last evaluation on a split; None before the first."""
+        rows = (row[column] for row in reversed(self.history) if row["split"] == split and column in row)
+        value = next(rows, None)
+        return float(value) if isinstance(value, (int, float)) else None
 
     @property
     def mean_train_loss(self) -> float | None:

@@ -5,20 +5,22 @@ A page marks where its tables belong (`views.markdown`).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from procpre_interp.claims.text import claims_table, conditions_table, contrast_estimate, predicted, with_bounds
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.judged import JudgedClaim
+from procpre_interp.claims.text import bounds_text, claims_table, conditions_table, contrast_estimate, predicted
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.about import About
 from procpre_interp.views.markdown import fill, markdown_table
 
 _METHODS = {"add_one_in": "added alone", "leave_one_out": "taken from everything", "shapley": "Shapley value"}
 _SHORT = ["Condition", "Accuracy %", "Paper %", "Gain, points", "Broke through", "Steps to breakthrough"]
 
 
-def refresh(page: str, claims: Mapping[str, Mapping[str, Any]], results: Path, about: Mapping[str, Any]) -> str:
+def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: About) -> str:
     """The page with every marked table made anew from the claims and from the CSV files in `results`.
 
     `about` is what `conditions_table` has to know of the reproduction: the paper's accuracies, limit and threshold.
@@ -40,30 +42,29 @@ def refresh(page: str, claims: Mapping[str, Mapping[str, Any]], results: Path, a
     return fill(page, make)
 
 
-def verdicts(names: Sequence[str], claims: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.DataFrame:
     """One row per claim, linked to its script: the primary contrast, what was predicted of it, n and the verdict."""
     rows = []
     for name in names:
         if name not in claims:
             raise unknown_name("claim", name, list(claims))
-        claim, first = claims[name], claims[name]["contrasts"][0]
-        decided = claim["verdict"] != "undecided"
+        claim, first = claims[name], claims[name].primary
         # The two one-sided tests of an equivalence belong to the 90 % interval; a refutation to the 95 % one.
-        level = " (90 %)" if first["predicted"] == "within" and claim["verdict"] != "refuted" else ""
+        level = " (90 %)" if first.predicted == "within" and claim.verdict != Verdict.REFUTED else ""
         rows.append(
             {
-                "Claim": f"[{claim['claim']}]({name}.py)",
-                "Primary contrast": first["contrast"],
+                "Claim": f"[{claim.claim}]({name}.py)",
+                "Primary contrast": first.contrast,
                 "Estimate": contrast_estimate(first) + level,
                 "Predicted": predicted(first),
-                "n": first["n"],
-                "Verdict": f"**{claim['verdict']}**" if decided else claim["verdict"],
+                "n": first.n,
+                "Verdict": f"**{claim.verdict}**" if claim.is_decided else str(claim.verdict),
             }
         )
     return pd.DataFrame(rows)
 
 
-def reproduction(cells: Path, about: Mapping[str, Any]) -> pd.DataFrame:
+def reproduction(cells: Path, about: About) -> pd.DataFrame:
     """The conditions of the reproduction beside the paper's numbers."""
     return conditions_table(summarise_conditions(pd.read_csv(cells)), about).loc[:, _SHORT]
 
@@ -74,7 +75,8 @@ def table1(summary: Path) -> pd.DataFrame:
     rows = rows.rename(columns={"paper": "claimed", "paper_gain": "claimed_gain"}).fillna(
         {"transfer": "", "verdict": ""}
     )
-    rows["start"] = (rows["phase1"] + ", " + rows["transfer"]).str.removesuffix(", ")
+    named = zip(rows["phase1"], rows["transfer"])
+    rows["start"] = [f"{phase1}, {transfer}" if transfer else phase1 for phase1, transfer in named]
     return claims_table(rows, {"task": "Task", "start": "Phase 1, transfer"})
 
 
@@ -82,7 +84,7 @@ def transfer_map(effects: Path) -> pd.DataFrame:
     """Effects on accuracy in points: one row per player, one column per method."""
     table = pd.read_csv(effects)
     table = table.loc[table["outcome"] == "accuracy"]
-    text = [with_bounds(row, 100.0, "+.1f") for row in table.to_dict("records")]
+    text = [bounds_text(*bounds, 100, "+.1f") for bounds in zip(table["estimate"], table["low"], table["high"])]
     wide = table.assign(text=text).pivot(index="player", columns="method", values="text")
     return (
         wide.loc[list(dict.fromkeys(table["player"])), list(_METHODS)]

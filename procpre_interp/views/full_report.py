@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from procpre_interp.analysis.diagnosis import explain_signatures
+from procpre_interp.claims.files import Unreadable
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import describe_cost
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import cheaper, claims, damage, results, where
 from procpre_interp.views.exhibits.runs import with_weights
-from procpre_interp.views.html_report import Block, Caution, Section, introduction, results_sections, write_report
+from procpre_interp.views.html_page import Block, Caution, Section, write_report
+from procpre_interp.views.html_report import introduction, results_sections
 
 MOST_CLAIMS = 40
 """Claims whose contrasts are drawn."""
@@ -49,9 +52,9 @@ def _run(store: RunStore, run: str | None) -> Run | None:
 
 
 def _transfer(found: results.Results) -> list[Section]:
-    about: list[Block | Caution] = [str(found.about.get("protocol") or ""), results.answer(found).text]
+    about: list[Block | Caution] = [found.about.protocol, results.answer(found).text]
     first, *rest = results_sections(found)
-    cost: list[Block | Caution] = [describe_cost(found.about.get("cost") or {})]
+    cost: list[Block | Caution] = [describe_cost(found.about.cost)]
     blocks = [*about, *first.blocks, *(block for section in rest for block in section.blocks), *cost]
     return [Section(title="Did transfer help?", blocks=blocks)]
 
@@ -72,15 +75,13 @@ def _places(store: RunStore) -> Iterator[Section]:
             yield Section(title="Where does it live?", blocks=[*blocks, where.bars(table), where.as_text(table)])
 
 
-def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.Judged]) -> Iterator[Section]:
+def _damage(store: RunStore, found: results.Results, known: Mapping[str, StoredClaim]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
-    if damage.CONTROLS in known:
-        judged = known[damage.CONTROLS]
+    for judged in damage.damage_claims(known).values():
         blocks += [damage.answer(judged).text, damage.origin(judged), damage.controls(judged)]
         if len(kept := damage.kept(judged)):
             blocks += ["What each control keeps of the transferred weights, from the least to the most:", kept]
-    if damage.NOISE in known:
-        judged = known[damage.NOISE]
+    for judged in damage.noise_claims(known).values():
         blocks += [damage.answer(judged).text, damage.origin(judged)]
         blocks += [damage.noise(judged), damage.noise_on_finished(judged)]
     runs, problems = damage.transferred_runs(found, store)
@@ -93,9 +94,9 @@ def _damage(store: RunStore, found: results.Results, known: Mapping[str, claims.
         yield Section(title="What survives damage?", blocks=blocks)
 
 
-def _cheaper(known: Mapping[str, claims.Judged]) -> Iterator[Section]:
+def _cheaper(known: Mapping[str, StoredClaim]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
-    for judged in (known[name] for name in cheaper.CLAIMS if name in known):
+    for judged in cheaper.cheaper_claims(known).values():
         blocks += [f"{cheaper.answer(judged).text} {damage.origin(judged)}", cheaper.shares(judged)]
         if cheaper.has_entropies(judged):
             blocks.append(cheaper.entropy_and_breakthrough(judged))
@@ -105,9 +106,9 @@ def _cheaper(known: Mapping[str, claims.Judged]) -> Iterator[Section]:
         yield Section(title="Can anything cheaper do the same?", blocks=blocks)
 
 
-def _claims(store: RunStore, known: Mapping[str, claims.Judged], problems: list[str]) -> Iterator[Section]:
-    blocks: list[Block | Caution] = [Caution(text=problem) for problem in problems]
-    judged = {name: claim for name, claim in known.items() if not claim["quick"]}
+def _claims(store: RunStore, known: Mapping[str, StoredClaim], problems: list[Unreadable]) -> Iterator[Section]:
+    blocks: list[Block | Caution] = [Caution(text=each.problem) for each in problems]
+    judged = {name: claim for name, claim in known.items() if not claim.quick}
     if judged:
         blocks += [
             claims.answer(judged).text,

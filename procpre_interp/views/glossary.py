@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from procpre_interp.core.source import registered
+
 SETTING = (
     "A small transformer is first trained on generated sequences that mean nothing (phase 1, procedural pretraining). "
     "Some of its weights then start a second model, which is trained on the task of interest (phase 2). The question "
@@ -25,37 +27,17 @@ TERMS = {
 }
 """Words that all reports use."""
 
-TASKS = {
-    "addition": "Sums of two numbers, first digit first.",
-    "composed": "Small programs of one to three steps and what they make of an input, step by step.",
-    "delete": "A sequence, a symbol, and the sequence without that symbol's first appearance.",
-    "dyck": "Balanced brackets of several kinds: each closing bracket must match the latest one that is still open. "
-    "Where the next token is an opening bracket it cannot be predicted, so accuracy stays well below 100 %.",
-    "dyck_shuffle": "Brackets of several kinds that may cross: each closes an open one of its own kind.",
-    "eca": "Rows of an elementary cellular automaton, each following from the row before.",
-    "haystack": "Needle in a haystack: pairs of key and value, then one of the keys again. The model must give its "
-    "value, which takes a look-up in the context. A model that copies some value of the context gets about 13 %.",
-    "identity": "A sequence, and the same sequence again.",
-    "mixture": "Sequences of several tasks in turn, each behind a token that names its task.",
-    "multiplication": "Products of two numbers, first digit first.",
-    "reverse": "A sequence, and the same sequence backwards.",
-    "reversed_addition": "Sums of two numbers, last digit first.",
-    "set": "A sequence, and its symbols without repeats.",
-    "shuffled": "The same tokens as another task, in random order: the control without its structure.",
-    "sort": "A sequence, and its symbols in ascending order.",
-    "sorting": "Ten integers, and the same integers in ascending order.",
-    "stack": "Operations on a stack, and the stack that results.",
-    "text": "Real text: predict the next token.",
-    "union": "Two sequences, and the symbols of both without repeats.",
-    "ww": "A string, and the same string again with nothing between.",
-}
-"""Each task in words; a test compares its names with the registry's."""
+
+def task_words() -> dict[str, str]:
+    """Each task of the package in words, by its name: what its class says `in_words`."""
+    return {found.name: found.texts["in_words"] for found in registered("TASKS", "data")}
 
 
 def glossary(configs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """What a reader of results on these tasks (their configs, nested ones included) must know: one row per word."""
     names = dict.fromkeys(name for config in configs for name in _names(config))
-    words = {name: TASKS[name] for name in names if name in TASKS} | TERMS
+    known = task_words()
+    words = {name: known[name] for name in names if name in known} | TERMS
     return pd.DataFrame({"Word": list(words), "What it means": list(words.values())})
 
 

@@ -1,89 +1,27 @@
-"""Reports: one HTML file that holds everything (plotly's script once), made from stored tables."""
+"""Reports on stored tables and runs: what they say, section by section."""
 
-import html
+import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, explain_signatures
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, map_effects_table
-from procpre_interp.core.atomic_files import write_text
 from procpre_interp.stats.summary import intervals_note
+from procpre_interp.store.about import StoredMap
+from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.views.exhibits import Exhibit
 from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.exhibits.damage import diagnosis
-from procpre_interp.views.exhibits.runs import numbers
+from procpre_interp.views.exhibits.run_details import numbers
 from procpre_interp.views.glossary import SETTING, glossary
+from procpre_interp.views.html_page import Block, Caution, Section, cell_text, write_report
 from procpre_interp.views.plots.curves import learning_curves
 from procpre_interp.views.plots.heatmaps import transfer_bars, transfer_heatmap
-
-STYLE = """
-:root { color-scheme: light dark; --ink: light-dark(#1d1d1f, #e6e6e6); --quiet: light-dark(#666, #a0a0a0);
-  --line: light-dark(#ddd, #3a3a3a); --warn: light-dark(#fff3d6, #4a3a12); }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: light-dark(#fff, #161618);
-  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .8rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-td { white-space: nowrap; }
-td.long { white-space: normal; min-width: 12rem; max-width: 34rem; overflow-wrap: anywhere; }
-code { font-size: .9em; }
-th { color: var(--quiet); font-weight: 600; }
-.reading { color: var(--quiet); font-size: .9rem; margin: .2rem 0 1.2rem; }
-.warning { background: var(--warn); padding: .5rem .8rem; border-radius: .3rem; }
-.infolayer text, .xtick text, .ytick text { fill: var(--ink) !important; }
-"""
-
-LONG = 30
-"""Letters of a cell beyond which its column is broken into lines."""
-
-Block = str | pd.DataFrame | go.Figure | Exhibit
-"""What a section shows: a paragraph, a table, a figure, or a figure with the sentences that belong to it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Caution:
-    """A paragraph that the reader must not miss."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """A heading and what stands below it."""
-
-    title: str
-    blocks: Sequence[Block | Caution]
-
-
-def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write one HTML file that opens without a network; all text is escaped. Returns its path."""
-    body, n_figures = [f"<h1>{html.escape(title)}</h1>"], 0
-    for section in sections:
-        body.append(f"<h2>{html.escape(section.title)}</h2>")
-        for block in section.blocks:
-            body.append(_html(block, n_figures))
-            n_figures += isinstance(block, (go.Figure, Exhibit))
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page + "\n".join(body) + "\n</body></html>\n")
-    return path
 
 
 def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Path:
@@ -96,10 +34,10 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     sections = [
         introduction(found, store),
         *results_sections(found),
-        *(Section(title=each["title"], blocks=_map_blocks(each)) for each in found.about.get("maps") or []),
+        *(Section(title=each.title, blocks=_map_blocks(each)) for each in found.about.maps),
         Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
-        Section(title="Protocol", blocks=[found.about.get("protocol") or ""]),
-        Section(title="Cost", blocks=[describe_cost(found.about.get("cost") or {})]),
+        Section(title="Protocol", blocks=[found.about.protocol]),
+        Section(title="Cost", blocks=[describe_cost(found.about.cost)]),
         Section(title="Every run", blocks=_cells(found.table)),
         Section(title="Environment", blocks=_environments(store, found.table)),
     ]
@@ -115,7 +53,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
         "brackets is an interval: with few replicates it is wide, and one that has 0 in it leaves the question open."
     )
     answer = exhibits.answer(found).text if (found.summary["n"] > 1).to_numpy().all() else ""
-    words = glossary([{"name": found.about.get("task")}, *tasks])
+    words = glossary([{"name": found.about.task}, *tasks])
     blocks: list[Block | Caution] = [SETTING, *([answer] if answer else []), reading, words]
     return Section(title="What this is about", blocks=blocks)
 
@@ -123,7 +61,7 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
 def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
     """One run of each condition and its pretraining, those that the store holds."""
     rows = found.table.drop_duplicates("condition")
-    ids = [*rows["run"], *(rows["phase1_run"].dropna() if "phase1_run" in rows else [])]
+    ids = [*rows["run"], *itertools.chain(*(rows["phase1_run"] if "phase1_run" in rows.columns else ()))]
     runs = []
     for run_id in dict.fromkeys(str(each) for each in ids if each):
         try:
@@ -135,15 +73,15 @@ def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
 
 def _cells(table: pd.DataFrame) -> list[Block | Caution]:
     """Every run as text; what all of them have in common stands above, so that the table fits."""
-    shown = table.drop(columns=["label"])
+    shown = with_run_text(table.drop(columns=["label"]))
     for name in ("accuracy", "exact_match", "phase1_accuracy"):
         if name in shown:
             shares: list[float] = shown[name].to_numpy(dtype=float).tolist()
             shown[name] = [None if math.isnan(share) else f"{100 * share:.1f} %" for share in shares]
     if "exact_match" in shown and shown["exact_match"].equals(shown["accuracy"]):
         shown = shown.drop(columns="exact_match")
-    same = [name for name in shown if len(shown) > 1 and len(set(map(_cell, shown[name]))) == 1]
-    said = ", ".join(f"{name.replace('_', ' ')} {_cell(shown[name].iloc[0]) or 'none'}" for name in same)
+    same = [name for name in shown if len(shown) > 1 and len(set(map(cell_text, shown[name]))) == 1]
+    said = ", ".join(f"{name.replace('_', ' ')} {cell_text(shown[name].iloc[0]) or 'none'}" for name in same)
     return [*([f"The same for all: {said}."] if same else []), shown.drop(columns=same)]
 
 
@@ -153,7 +91,7 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
-    result += [found.about["note"]] if "note" in found.about else []
+    result += [found.about.note] if found.about.note else []
     result += [conditions_table(found.summary, found.about)]
     note = intervals_note(found.summary["n"], "under Broke through")
     result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]
@@ -199,54 +137,14 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
     return write_report(path, f"Runs {', '.join(run.id[:8] for run in runs)}", sections)
 
 
-def _html(block: Block | Caution, n_figures: int) -> str:
-    """One block; the first figure brings plotly's script. `n_figures`: how many stand above it."""
-    if isinstance(block, go.Figure):
-        config = {"displaylogo": False, "responsive": True}
-        return block.to_html(
-            full_html=False, include_plotlyjs=n_figures == 0, div_id=f"figure-{n_figures}", config=config
-        )
-    if isinstance(block, Exhibit):
-        said = "<br>".join(_text(line) for line in (f"How to read: {block.reading}", *block.notes))
-        return f'{_html(block.figure, n_figures)}\n<p class="reading">{said}</p>'
-    if isinstance(block, pd.DataFrame):
-        return f'<div class="scroll">{_table(block)}</div>'
-    if isinstance(block, Caution):
-        return f'<p class="warning">{_text(block.text)}</p>'
-    return f"<p>{_text(block)}</p>"
-
-
-def _text(text: str) -> str:
-    """Escaped text, in which `commands` are code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """A table whose long columns are broken into lines, and whose short ones are not."""
-    columns = [[_cell(value) for value in frame[name]] for name in frame]
-    marks = [' class="long"' if max(map(len, column), default=0) > LONG else "" for column in columns]
-    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame)
-    rows = ["".join(f"<td{mark}>{_text(cell)}</td>" for mark, cell in zip(marks, row)) for row in zip(*columns)]
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    """A value as text; nothing for one that is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
-        return ""
-    return _number(value) if isinstance(value, float) else str(value)
-
-
-def _map_blocks(found: Mapping[str, Any]) -> list[Block | Caution]:
+def _map_blocks(found: StoredMap) -> list[Block | Caution]:
     """A transfer map: all methods beside one another, a heat map each, and the numbers; or why there is none."""
-    effects = found["effects"]
-    if not effects:
-        return [Caution(text=found["problem"])]
-    frame = pd.DataFrame(effects).fillna({"estimate": math.nan, "low": math.nan, "high": math.nan})
+    if found.effects.empty:
+        return [Caution(text=found.problem)]
+    frame = found.effects.astype({"estimate": float, "low": float, "high": float})
     methods = list(dict.fromkeys(frame["method"]))
     heatmaps = [transfer_heatmap(frame.loc[frame["method"] == method]) for method in methods]
-    return [transfer_bars(frame), *heatmaps, map_effects_table(effects)]
+    return [transfer_bars(frame), *heatmaps, map_effects_table(frame)]
 
 
 def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:
@@ -288,7 +186,7 @@ def _what_it_is(run: Run, store: RunStore) -> str:
             task = store.open(entry["run"], verify=False).config["task"]["name"]
         except ValueError:  # the parent is gone, or damaged
             task = "a parent"
-        damage = f", {entry['ablation']['name'].replace('_', ' ')}" if entry.get("ablation") else ""
+        damage = f", {ablation['name'].replace('_', ' ')}" if (ablation := entry.get("ablation")) else ""
         parts.append(f"{entry.get('selector', 'all')} from {task} {entry['run'][:8]}{damage}")
     seed = run.summary.get("seed", "?")
     return f"{run.summary.get('task', '')}, {' and '.join(parts) or 'fresh weights'}, seed {seed}"
@@ -296,7 +194,7 @@ def _what_it_is(run: Run, store: RunStore) -> str:
 
 def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:
     """The distinct environments that the runs were computed in (their starts left out)."""
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, Mapping[str, object]] = {}
     for run_id in table["run"]:
         try:
             found = store.open(run_id, verify=False).environment
@@ -307,9 +205,5 @@ def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]
     return [_environment_table(found) for found in seen.values()]
 
 
-def _environment_table(environment: Mapping[str, Any]) -> pd.DataFrame:
+def _environment_table(environment: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame(list(flatten(environment).items()), columns=["", "value"])
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

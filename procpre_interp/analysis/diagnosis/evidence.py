@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from procpre_interp.core.config import ORIGIN
+from procpre_interp.core.schema import ParentFields
+from procpre_interp.stats.transfer_map import OUTCOMES
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
 
@@ -54,7 +56,7 @@ class Evidence:
         equals = {name: run.summary.get(name) for name in ("task", "n_layers", "d_model")} | equals
         for column, value in equals.items():
             if column in table:
-                none = table[column].isna() | (table[column] == "")
+                none = table[column].isna() | table[column].map(lambda found: found in ("", ()))
                 table = table.loc[none if value is None else table[column] == value]
         setting = _setting(run)
         opened = (self.open(name) for name in table["run"] if name != run.id)
@@ -146,7 +148,7 @@ class Evidence:
         return frozenset(factors)
 
 
-def parents_of(run: Run) -> list[dict[str, Any]]:
+def parents_of(run: Run) -> list[ParentFields]:
     """The entries of the run's config that name its parents, nearest lineage only."""
     return run.config.get("parents") or []
 
@@ -161,9 +163,14 @@ def factor(run: Run, name: str) -> Any:
     return run.config.get("transfer", {}).get(name, DEFAULTS[name])
 
 
-def score_name(run: Run) -> str:
+def score_name(run: Run) -> Literal["loss_nats", "accuracy"]:
     """What tells how good a run is: its accuracy, or on text, where gains are small shares of it, its loss."""
     return "loss_nats" if "perplexity" in run.summary else "accuracy"
+
+
+def score_word(run: Run) -> str:
+    """What people call that score."""
+    return "loss" if score_name(run) == "loss_nats" else "accuracy"
 
 
 def score_of(run: Run) -> float | None:
@@ -171,13 +178,13 @@ def score_of(run: Run) -> float | None:
     value = run.summary.get(score_name(run))
     if run.summary["status"] == "diverged" or value is None:
         return None
-    return -value if score_name(run) == "loss_nats" else value
+    return value if OUTCOMES[score_name(run)].higher_is_better else -value
 
 
 def _setting(run: Run) -> str:
     """Task, model and training of the run."""
     config = {name: value for name, value in run.config.items() if name not in ("seed", "parents", "transfer")}
-    train = {name: value for name, value in config.get("train", {}).items() if name not in SAME_RESULT}
+    train = {name: value for name, value in run.config.get("train", {}).items() if name not in SAME_RESULT}
     return json.dumps(config | {"train": train}, sort_keys=True)
 
 

@@ -17,7 +17,7 @@ from procpre_interp.analysis.diagnosis.signatures import (
     shown_difference,
     terms_of,
 )
-from procpre_interp.core.atomic_files import open_regular
+from procpre_interp.core.regular_files import open_regular
 from procpre_interp.store.run import Run
 
 DYCK_ACCURACY = 0.41
@@ -54,7 +54,7 @@ def reasons(run: Run, evidence: Evidence, prefix: str) -> Iterator[Finding | str
         rivals = [each for each, factors in siblings if factors == {"positions"}]
         rivals = [each for each in rivals if each.summary.get("positions_carried")]
         remedy = "Carry them: --transfer.positions carry, from a phase 1 whose context (--model.n-ctx) is long enough."
-        yield _judged(run, rivals, f"{prefix}: positions not carried", sentence, numbers, remedy)
+        yield _judged(run, rivals, prefix, "positions not carried", sentence, numbers, remedy)
     fresh = [name for name in ("token_embedding", "unembedding") if factor(run, name) == "fresh"]
     if fresh:
         rivals = [each for each, factors in siblings if factors <= {"token_embedding", "unembedding"}]
@@ -62,7 +62,7 @@ def reasons(run: Run, evidence: Evidence, prefix: str) -> Iterator[Finding | str
         sentence = f"Not taken from the parent, but fresh: {', '.join(fresh)}."
         options = " ".join(f"--transfer.{name.replace('_', '-')} average" for name in fresh)
         remedy = f"Transfer again with {options}."
-        yield _judged(run, rivals, f"{prefix}: embeddings fresh", sentence, {"fresh": ", ".join(fresh)}, remedy)
+        yield _judged(run, rivals, prefix, "embeddings fresh", sentence, {"fresh": ", ".join(fresh)}, remedy)
     if _lacks_layer_norms(run):
         rivals = [each for each, factors in siblings if factors == {"selector"}]
         rivals = [each for each in rivals if terms_of(each) == terms_of(run) | {"ln"}]
@@ -70,7 +70,7 @@ def reasons(run: Run, evidence: Evidence, prefix: str) -> Iterator[Finding | str
         selectors = [f"{entry.get('selector', 'all')}+ln" for entry in parents_of(run)]
         remedy = f"Transfer again with --components {shlex.join(selectors)}."
         numbers: Numbers = {"components": selector_of(run)}
-        yield _judged(run, rivals, f"{prefix}: LayerNorms not selected", sentence, numbers, remedy)
+        yield _judged(run, rivals, prefix, "LayerNorms not selected", sentence, numbers, remedy)
 
 
 def _under_trained(
@@ -229,17 +229,16 @@ def _lacks_layer_norms(run: Run) -> bool:
 
 
 def _judged(
-    run: Run, rivals: Sequence[Run], signature: str, sentence: str, numbers: Numbers, remedy: str
+    run: Run, rivals: Sequence[Run], prefix: str, name: str, sentence: str, numbers: Numbers, remedy: str
 ) -> Finding | str:
-    """A possible reason, checked against the runs that differ in it alone: supported, ruled out or open."""
+    """A possible reason, `name`, checked against the runs that differ in it alone: supported, ruled out or open."""
     best = max(rivals, key=lambda each: difference(each, run), default=None)
     if best is None:
         sentence += " Whether it matters here is open: no run that differs in this alone is in the store."
     elif difference(best, run) <= margin(run):
-        name = signature.partition(": ")[2]
         return f"Not the reason here: {name}, since with this changed run {best.id} reaches {shown(best)}."
     else:
         sentence += f" Run {best.id}, which differs in this alone, reaches {shown(best)}."
         numbers = {**numbers, "changed_run": best.id, "changed_gain": difference(best, run)}
         remedy = f"{remedy} It helped in this replicate."
-    return Finding(run=run.id, signature=signature, sentence=sentence, numbers=numbers, remedy=remedy)
+    return Finding(run=run.id, signature=f"{prefix}: {name}", sentence=sentence, numbers=numbers, remedy=remedy)

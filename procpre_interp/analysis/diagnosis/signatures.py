@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.analysis.diagnosis.evidence import Evidence, factor, parents_of, score_name, score_of, selector_of
+from procpre_interp.analysis.diagnosis.evidence import (
+    Evidence,
+    factor,
+    parents_of,
+    score_name,
+    score_of,
+    score_word,
+    selector_of,
+)
 from procpre_interp.core.selectors import parse_selector
 from procpre_interp.stats.summary import interval_note, replicate_bootstrap
 from procpre_interp.store.run import Run
@@ -61,7 +69,7 @@ def outcome(run: Run, baseline: Run, evidence: Evidence) -> tuple[str, Numbers]:
     """The run beside its baseline, and what the other replicates say, as sentences and as numbers."""
     gain, name = difference(run, baseline), score_name(run)
     sentence = (
-        f"{name.partition('_')[0].capitalize()} {shown(run)}, without pretraining {shown(baseline)} (run "
+        f"{score_word(run).capitalize()} {shown(run)}, without pretraining {shown(baseline)} (run "
         f"{baseline.id}): {shown_difference(run, gain)}. Breakthrough: {_when(run)}; without pretraining: "
         f"{_when(baseline)}."
     )
@@ -167,7 +175,11 @@ def shown(run: Run) -> str:
 
 def shown_difference(run: Run, value: float) -> str:
     """A difference in the score of such a run as text; positive is better."""
-    return f"{value:+.3f} nats gained" if score_name(run) == "loss_nats" else f"{100 * value:+.1f} points"
+    return f"{_signed(run, value)} {'nats gained' if score_name(run) == 'loss_nats' else 'points'}"
+
+
+def _signed(run: Run, value: float) -> str:
+    return f"{value:+.3f}" if score_name(run) == "loss_nats" else f"{100 * value:+.1f}"
 
 
 def percent(share: float | None) -> str:
@@ -198,6 +210,6 @@ def _over_replicates(pairs: Mapping[int, tuple[Run, Run]], what: str) -> tuple[s
     differences = pd.DataFrame({"difference": [difference(*pair) for pair in pairs.values()]})
     values = dict(zip(("", "_low", "_high"), replicate_bootstrap(differences).iloc[0].tolist()))
     name, one = what.lower().replace(" ", "_"), next(iter(pairs.values()))[0]
-    low, high = (shown_difference(one, values[key]).split()[0] for key in ("_low", "_high"))
+    low, high = (_signed(one, values[key]) for key in ("_low", "_high"))
     numbers: Numbers = {"n": len(pairs)} | {f"{name}{key}": value for key, value in values.items()}
     return f"{what} {shown_difference(one, values[''])} [{low}, {high}], {interval_note(len(pairs))}.", numbers

@@ -13,6 +13,7 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.ragged import Ragged, constant, join
 from procpre_interp.data.task import TASKS, Batch, Task
+from procpre_interp.data.vocab import PADDING, Token
 from procpre_interp.data.vocab import ArithmeticVocab as Ids
 
 
@@ -70,6 +71,13 @@ class ArithmeticTask(Task):
     @property
     def d_vocab(self) -> int:
         return Ids.SIZE
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        digits = {digit: Token(str(digit), "digit") for digit in range(10)}
+        answers = {Ids.FIRST_ANSWER_DIGIT + digit: Token(f"{digit}'", "answer digit") for digit in range(10)}
+        signs = {self.operator_id: Token(self.operator_sign, "sign"), Ids.EQUALS: Token("=", "sign")}
+        return {**digits, **answers, **signs, Ids.STOP: Token(".", "stop"), Ids.PAD: PADDING}
 
     @property
     def n_ctx(self) -> int:
@@ -148,6 +156,8 @@ class ArithmeticTask(Task):
 class Addition(ArithmeticTask):
     """The sum of two numbers of 5 digits, first digit first."""
 
+    in_words: ClassVar[str] = "Sums of two numbers, first digit first."
+
     def result(self, a: Int64[Tensor, " batch"], b: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
         return a + b
 
@@ -156,6 +166,8 @@ class Addition(ArithmeticTask):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReversedAddition(ArithmeticTask):
     """The sum of two numbers of 10 digits, operands and answer with the last digit first."""
+
+    in_words: ClassVar[str] = "Sums of two numbers, last digit first."
 
     digits: int = 10
     """Digits of each operand."""
@@ -170,6 +182,8 @@ class ReversedAddition(ArithmeticTask):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Multiplication(ArithmeticTask):
     """The product of two numbers of 5 digits, first digit first."""
+
+    in_words: ClassVar[str] = "Products of two numbers, first digit first."
 
     causes: ClassVar[Mapping[str, str]] = {
         "digit": "one operand digit; read at the first digit of the answer that differs, to which it contributes "

@@ -17,7 +17,7 @@ from procpre_interp.data.procedural.sets import first_appearances
 from procpre_interp.data.procedural.sorting import ascending
 from procpre_interp.data.ragged import Ragged, keep_only
 from procpre_interp.data.task import TASKS
-from procpre_interp.data.vocab import Vocab
+from procpre_interp.data.vocab import Token, Vocab
 
 PRIMITIVES = ("identity", "reverse", "sort", "set", "delete", "rotate")
 """The steps, in the order of their ids."""
@@ -76,6 +76,8 @@ class Composed(SequenceTask):
     is empty. Source: P1 asks for chained primitives and gives no task; all of this is our choice.
     """
 
+    in_words: ClassVar[str] = "Small programs of one to three steps and what they make of an input, step by step."
+
     vocab: int = 50
     """Symbols are 1 .. vocab - 1; the six steps follow from vocab on, then separator and padding."""
     length: int = 8
@@ -112,6 +114,12 @@ class Composed(SequenceTask):
     @property
     def ids(self) -> Vocab:
         return Vocab(self.vocab + len(PRIMITIVES))
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        # As the class is made anew for its slots, `super()` without arguments would not find it.
+        steps = {self.first_step + i: Token(name, "step") for i, name in enumerate(PRIMITIVES)}
+        return {**super(Composed, self).named_tokens, **steps}
 
     @property
     def n_ctx(self) -> int:
@@ -188,14 +196,6 @@ class Composed(SequenceTask):
         # The symbol that is given must still be one of the input.
         given = ((changed.tokens == target.tokens) & changed.real).any(1)
         return [named, changed, target], given & _has_two(changed)
-
-    def example(self, tokens: list[int]) -> str:
-        def shown(token: int) -> str:
-            if token == self.ids.separator:
-                return "|"
-            return str(token) if token < self.first_step else PRIMITIVES[token - self.first_step]
-
-        return " ".join(map(shown, tokens))
 
 
 def _has_two(x: Ragged) -> Bool[Tensor, " batch"]:

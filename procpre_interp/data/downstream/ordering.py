@@ -16,6 +16,8 @@ class Sorting(Sort):
     separator (100) and padding (101) are our choice.
     """
 
+    in_words: ClassVar[str] = "Ten integers, and the same integers in ascending order."
+
     length: int = 10
     """Integers to sort, exactly; with `min_length`, at most."""
 

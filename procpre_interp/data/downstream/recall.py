@@ -10,6 +10,7 @@ from torch import Generator
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, other_than, random_orders
 from procpre_interp.data.task import TASKS, Batch, Task
+from procpre_interp.data.vocab import PADDING, Token
 from procpre_interp.data.vocab import HaystackVocab as Ids
 
 
@@ -23,6 +24,12 @@ class Haystack(Task):
     by its own embedding. Source: P1, table of downstream tasks and released code. There, fewer pairs also
     mean fewer keys and other twins; here the symbols are always the same, those of 30 keys.
     """
+
+    in_words: ClassVar[str] = (
+        "Needle in a haystack: pairs of key and value, then one of the keys again. The model must give its "
+        "value, which takes a look-up in the context. A model that copies some value of the context gets "
+        "about 13 %."
+    )
 
     max_pairs: int = Ids.N_KEYS
     """Most pairs in a sequence, which is padded to 2 max_pairs + 3 tokens, one more than the longest has."""
@@ -44,6 +51,14 @@ class Haystack(Task):
     @property
     def d_vocab(self) -> int:
         return Ids.SIZE
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        named = {value: Token(str(value), "value") for value in range(Ids.FIRST_VALUE, Ids.LAST_VALUE + 1)}
+        for key in range(Ids.N_KEYS):
+            named[Ids.FIRST_KEY + key] = Token(f"k{key}", "key")
+            named[Ids.FIRST_KEY + key + Ids.TWIN_OFFSET] = Token(f"k{key}?", "query")
+        return {**named, Ids.PAD: PADDING}
 
     @property
     def n_ctx(self) -> int:

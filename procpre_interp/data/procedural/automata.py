@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, choose
 from procpre_interp.data.task import TASKS, Batch, Task
-from procpre_interp.data.vocab import Vocab
+from procpre_interp.data.vocab import Token, Vocab
 
 
 def evolve(cells: Bool[Tensor, "batch cell"], rule: int) -> Bool[Tensor, "batch cell"]:
@@ -41,6 +41,8 @@ class CellularAutomaton(Task):
     takes several positions, so the default is narrower and shorter: 16 rows of 8 symbols fill 128 tokens, as
     in Dyck. Source: P1, table of tasks.
     """
+
+    in_words: ClassVar[str] = "Rows of an elementary cellular automaton, each following from the row before."
 
     rule: int = 110
     """Wolfram's number of the rule, 0 to 255."""
@@ -75,6 +77,10 @@ class CellularAutomaton(Task):
     @property
     def d_vocab(self) -> int:
         return self.ids.size
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        return {symbol: Token(f"{symbol:0{self.bits}b}", "cells") for symbol in range(2**self.bits)}
 
     @property
     def n_ctx(self) -> int:

@@ -16,6 +16,8 @@ class Identity(SequenceTask):
     Source: P1, table of tasks and released code.
     """
 
+    in_words: ClassVar[str] = "A sequence, and the same sequence again."
+
     def answer(self, *inputs: Ragged) -> Ragged:
         return inputs[0]
 
@@ -27,6 +29,8 @@ class Reverse(SequenceTask):
 
     Source: P1, table of tasks and released code.
     """
+
+    in_words: ClassVar[str] = "A sequence, and the same sequence backwards."
 
     def answer(self, *inputs: Ragged) -> Ragged:
         return inputs[0].reversed()
@@ -41,6 +45,8 @@ class RepeatedString(SequenceTask):
     token of the string, as there is no separator; its id stays reserved, so that identity and ww differ in
     the separator alone.
     """
+
+    in_words: ClassVar[str] = "A string, and the same string again with nothing between."
 
     n_separators: ClassVar[int] = 0
 

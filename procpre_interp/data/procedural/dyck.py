@@ -14,9 +14,10 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, choose, coins, other_than
 from procpre_interp.data.procedural.sequence import narrowest
 from procpre_interp.data.task import TASKS, Batch, Task, clip_length
-from procpre_interp.data.vocab import Vocab
+from procpre_interp.data.vocab import PADDING, Token, Vocab
 
 FAMILIAR = ("()", "[]", "{}", "<>")
+"""Brackets of up to four types; where there are more, they are numbered: (0 and )0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,14 @@ class BracketTask(Task):
     @property
     def n_ctx(self) -> int:
         return self.length
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        named = {self.ids.pad: PADDING}
+        for kind in range(self.k):
+            pair = FAMILIAR[kind] if self.k <= len(FAMILIAR) else (f"({kind}", f"){kind}")
+            named[kind], named[self.k + kind] = Token(pair[0], "opens"), Token(pair[1], "closes")
+        return named
 
     @property
     def valid_lengths(self) -> range:
@@ -90,11 +99,6 @@ class BracketTask(Task):
         corrupted = tokens.scatter(1, opened, other).scatter_(1, close, other + self.k)
         return Pairs.from_sequences(tokens, corrupted, close[:, 0] - 1, read.any(1))
 
-    def example(self, tokens: list[int]) -> str:
-        if self.k <= len(FAMILIAR):
-            return " ".join(FAMILIAR[token % self.k][token // self.k] for token in tokens)
-        return " ".join(f"{'()'[token // self.k]}{token % self.k}" for token in tokens)
-
     def check_probability(self, p_open: float) -> None:
         if not 0 <= p_open <= 1:
             raise ValueError(f"p_open={p_open} is no probability; it must lie between 0 and 1")
@@ -108,6 +112,12 @@ class Dyck(BracketTask):
     A bracket opens when nothing is open and closes when what remains is just enough to close everything; else
     it opens with probability `p_open`, of a uniform type. Source: P1, table of tasks and released code.
     """
+
+    in_words: ClassVar[str] = (
+        "Balanced brackets of several kinds: each closing bracket must match the latest one that is still "
+        "open. Where the next token is an opening bracket it cannot be predicted, so accuracy stays well "
+        "below 100 %."
+    )
 
     p_open: float = 0.49
     """Probability of opening where both are possible."""
@@ -155,6 +165,8 @@ class DyckShuffle(BracketTask):
     of a uniform type. A close is uniform over the types that are open. The sequence is cut at `length`, so it
     need not balance. Source: P1, table of tasks and released code.
     """
+
+    in_words: ClassVar[str] = "Brackets of several kinds that may cross: each closes an open one of its own kind."
 
     p_open: float = 0.5
     """Probability of opening where both are possible."""

@@ -18,7 +18,7 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import below, other_than
 from procpre_interp.data.ragged import Ragged, constant, join
 from procpre_interp.data.task import Batch, Task, clip_length
-from procpre_interp.data.vocab import Vocab
+from procpre_interp.data.vocab import PADDING, SEPARATOR, Token, Vocab
 
 
 def narrowest(d_vocab: int) -> torch.dtype:
@@ -65,6 +65,11 @@ class SequenceTask(Task):
     @property
     def d_vocab(self) -> int:
         return self.ids.size
+
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        symbols = {symbol: Token(str(symbol), "symbol") for symbol in range(self.ids.n_symbols)}
+        return {**symbols, self.ids.separator: SEPARATOR, self.ids.pad: PADDING}
 
     @property
     def n_ctx(self) -> int:
@@ -136,6 +141,3 @@ class SequenceTask(Task):
         old = x.tokens.gather(1, position[:, None])[:, 0] - self.first_symbol
         new = other_than(old, self.vocab - self.first_symbol, generator=generator)
         return [x.replaced(position, new + self.first_symbol)], torch.ones_like(position, dtype=torch.bool)
-
-    def example(self, tokens: list[int]) -> str:
-        return " ".join("|" if token == self.ids.separator else str(token) for token in tokens)

@@ -51,6 +51,8 @@ class Set(SequenceTask):
     Source: P1, table of tasks and released code.
     """
 
+    in_words: ClassVar[str] = "A sequence, and its symbols without repeats."
+
     causes: ClassVar[Mapping[str, str]] = {
         "repeat": "an input symbol is a repeat or a new one; read where the answer has the new one or leaves it out"
     }
@@ -80,6 +82,8 @@ class Union(SequenceTask):
     `length` counts both halves together, so it is even; each half is uniform, and may repeat itself.
     Source: P1, table of tasks and released code.
     """
+
+    in_words: ClassVar[str] = "Two sequences, and the symbols of both without repeats."
 
     shortest: ClassVar[int] = 2
     length_step: ClassVar[int] = 2
@@ -117,6 +121,8 @@ class Delete(SequenceTask):
     whole vocabulary: with 100 symbols and short inputs it then rarely occurs, and the task is mostly a copy.)
     Source: P1, table of tasks.
     """
+
+    in_words: ClassVar[str] = "A sequence, a symbol, and the sequence without that symbol's first appearance."
 
     shortest: ClassVar[int] = 2
     """Smallest length: with one symbol nothing would be left to score."""

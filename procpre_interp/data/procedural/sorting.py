@@ -1,6 +1,7 @@
 """Sorting symbols: `7 3 9 3 | 3 3 7 9`."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,6 +25,8 @@ class Sort(SequenceTask):
 
     Source: P1, table of tasks and released code.
     """
+
+    in_words: ClassVar[str] = "A sequence, and its symbols in ascending order."
 
     def answer(self, *inputs: Ragged) -> Ragged:
         return ascending(*inputs)

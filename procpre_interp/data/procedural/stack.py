@@ -28,6 +28,8 @@ class Stack(SequenceTask):
     table of tasks and released code.
     """
 
+    in_words: ClassVar[str] = "Operations on a stack, and the stack that results."
+
     p_push: ClassVar[float] = 0.75
     causes: ClassVar[Mapping[str, str]] = {
         "top": "a symbol that stays on the stack is another; read where it is the next, all above it being out"

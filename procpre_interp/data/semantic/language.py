@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
+from procpre_interp.core.messages import one_line
 from procpre_interp.data.corpus import CORPORA, END_OF_DOCUMENT, Corpus, SourceFile, decode, walk
 
 PACKAGES = ("networkx", "numpy", "pandas", "scipy", "sympy", "torch", "transformers")
@@ -165,7 +166,7 @@ def _parquet_documents(where: str, content: bytes, skipped: Counter[str]) -> Ite
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
         names = file.schema_arrow.names
     except (pyarrow.ArrowException, OSError) as problem:
-        raise ValueError(f"{where}: not a parquet file, or a damaged one: {_one_line(problem)}") from None
+        raise ValueError(f"{where}: not a parquet file, or a damaged one: {one_line(problem)[:200]}") from None
     column = next((f for f in FIELDS if f in names), None)
     if column is None:
         raise ValueError(f"{where}: no column {' or '.join(FIELDS)}; there are: {', '.join(names)}")
@@ -177,8 +178,4 @@ def _parquet_documents(where: str, content: bytes, skipped: Counter[str]) -> Ite
                 else:
                     skipped["row without text"] += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as problem:
-        raise ValueError(f"{where}: a damaged parquet file: {_one_line(problem)}") from None
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:200]
+        raise ValueError(f"{where}: a damaged parquet file: {one_line(problem)[:200]}") from None

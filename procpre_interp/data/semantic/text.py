@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
-from procpre_interp.core.config import shown
+from procpre_interp.core.messages import shown
 from procpre_interp.data.corpus import build_corpus, corpus_hash
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.draws import choose
@@ -23,7 +23,7 @@ from procpre_interp.data.semantic import code, language  # noqa: F401  (they reg
 from procpre_interp.data.semantic.tokenizers import vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
-from procpre_interp.data.vocab import TextVocab
+from procpre_interp.data.vocab import TextVocab, Token
 
 LARGEST_EXPONENT = 709
 """Largest loss whose exponential is a float, nats."""
@@ -38,6 +38,8 @@ class Text(Task):
     array: no token of another split is ever in it. `resolve` before drawing often: without the hashes, every
     batch must first read the whole corpus to find its token file.
     """
+
+    in_words: ClassVar[str] = "Real text: predict the next token."
 
     corpus: str = "python-stdlib"
     """python-stdlib, docstrings or files:PATH."""
@@ -69,6 +71,14 @@ class Text(Task):
     def n_ctx(self) -> int:
         return self.length
 
+    @property
+    def named_tokens(self) -> Mapping[int, Token]:
+        """The bytes: printable ASCII as it is, others as an escape, which has no blank."""
+        if self.tokenizer != "byte":
+            return {}
+        names = [chr(value) if 33 <= value < 127 else f"\\x{value:02x}" for value in range(TextVocab.N_BYTES)]
+        return {value: Token(name, "text") for value, name in enumerate(names)}
+
     def batch(self, n: int, *, generator: Generator) -> Batch:
         """`n` windows of the training split: the others are only for those who ask for them."""
         return self.split_batch(n, "train", generator=generator)
@@ -90,7 +100,8 @@ class Text(Task):
         what stood earlier in the window speaks for c, while all that one knows of the language speaks for b.
         """
         self.check_cause(cause, "two tokens twice", length=4)
-        clean, others = self.batch(2 * n, generator=generator).tokens.split(n)
+        both = self.batch(2 * n, generator=generator).tokens
+        clean, others = both[:n], both[n:]
         earlier, second = second_occurrences(clean)
         followed = clean.gather(1, earlier + 1)
         copies = second & (clean.roll(-1, 1) == followed)

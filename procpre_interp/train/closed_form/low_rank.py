@@ -40,6 +40,7 @@ class LowRankIdentity(Initialisation):
         for layer in range(models[0].config.n_layers):
             for index in range(2):
                 sums = torch.stack([_circuits(model, layer)[index].sum(0) for model in models]).double()
+                # tr(M) / d_model is the multiple of the identity nearest to M: what is left of M is orthogonal to I.
                 strength = sums.diagonal(dim1=-2, dim2=-1).mean(-1)
                 rest = sums - strength[:, None, None] * torch.eye(sums.shape[-1], dtype=sums.dtype, device=sums.device)
                 strengths[index].append(rounded(strength.mean()))
@@ -71,10 +72,13 @@ class LowRankIdentity(Initialisation):
                 (attn.W_Q, attn.W_K.mT, query_key, self.query_key_strength[layer], self.query_key_values[layer]),
                 (attn.W_V, attn.W_O, value_output, self.value_output_strength[layer], self.value_output_values[layer]),
             ):
+                # wanted = strength I + U diag(values) V^T, with U and V the leading directions of the fresh sum.
                 left, _, right = torch.linalg.svd(circuit.sum(0))
                 kept = torch.tensor(values, dtype=left.dtype, device=left.device)
                 wanted = strength * torch.eye(len(left), dtype=left.dtype, device=left.device)
                 wanted += left[:, : len(kept)] * kept @ right[: len(kept)]
+                # wanted = sum over directions i of u_i s_i v_i^T = sum over heads of reads_h writes_h, exactly: each
+                # direction is one head's, with sqrt(s_i) on either side. Dealt in turn, no head has only the weak ones.
                 left, size, right = torch.linalg.svd(wanted)
                 n_heads = model.config.n_heads
                 for head in range(n_heads):

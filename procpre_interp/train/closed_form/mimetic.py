@@ -168,12 +168,16 @@ def _circuits(
 
 
 def _size_and_share(circuit: Float[Tensor, "head d_model d_model"], d_head: int) -> tuple[Tensor, Tensor]:
+    # cos(M, P) = tr(M) / (||M|| ||P||), with ||P|| = sqrt(d_head) for the projection P on a head's own directions: a
+    # circuit of rank d_head cannot be nearer to the identity than P is.
     norm = torch.linalg.matrix_norm(circuit)
     return norm, circuit.diagonal(dim1=-2, dim2=-1).sum(-1) / (norm * d_head**0.5).clamp_min(1e-12)
 
 
 def _moments(circuits: Float[Tensor, "circuit d_model d_model"], rank: int) -> tuple[Tensor, Tensor]:
     """Factors a and b, means over circuits, of a Z + b I of this rank: b = tr / rank, a^2 + b^2 = ||.||^2 / rank."""
+    # Entries of Z are independent with variance 1 / d_model: tr(Z) is 0 in the mean, ||Z||^2 is d_model and <Z, I> is
+    # 0, so trace and squared norm tell the two factors apart.
     identity = circuits.diagonal(dim1=-2, dim2=-1).sum(-1) / rank
     size = circuits.square().sum((-2, -1)) / rank
     return (size - identity.square()).clamp_min(0).sqrt().mean(), identity.mean()
@@ -186,5 +190,8 @@ def _pair(
     n = first.shape[1]
     frame = torch.linalg.qr(torch.cat([first, second], dim=1))[0]
     own, other = frame[:, :n], frame[:, n : 2 * n]
+    # `own` and `other` are orthonormal and orthogonal to one another, so with c = share and s = sqrt(1 - share^2)
+    #     A B^T = size^2 own (c own + s other)^T,   tr = size^2 c n,   ||A B^T|| = size^2 sqrt(n):
+    # hence size^2 = norm / sqrt(n), half of it on either side, and tr / (norm sqrt(n)) = c, whatever the frame.
     size = (norm / n**0.5) ** 0.5
     return size * own, size * (share * own + max(0.0, 1 - share**2) ** 0.5 * other)

@@ -93,19 +93,26 @@ class PositionCode(Initialisation):
         fresh = model.pos_embed.W_pos[: 2 * n]
         if len(fresh) < 2 * n:
             raise ValueError(f"a context of {config.n_ctx} is too short to take {2 * n} directions from its rows")
+        # The vector of ones comes first, so that all others are orthogonal to it: LayerNorm takes the mean away, and
+        # would take a part of any direction that has one.
         directions = torch.linalg.qr(torch.cat([ones, fresh.T], dim=1))[0][:, 1 : 2 * n + 1]
         cosines, sines = directions[:, :n], directions[:, n:]
         angle = torch.arange(config.n_ctx, device=w_pos.device)[:, None] * frequencies
+        # A row has norm^2 = sum over n frequencies of cos^2 + sin^2 = n, so an rms of sqrt(n / d_model) before scaling.
         w_pos.copy_(self.rms * (config.d_model / n) ** 0.5 * (angle.cos() @ cosines.T + angle.sin() @ sines.T))
         if self.kind == "sinusoidal":
             return
         chosen, gap = _telling_apart(frequencies.tolist(), min(config.d_head // 2, n), config.n_ctx)
         block = model.block(0)
         gain = float(block.ln1.w.mean())
+        # LayerNorm makes each row's rms the gain, hence each cosine's amplitude gain sqrt(d_model / n), and
+        #     score(i, j) = size gain^2 (d_model / n) sum_f cos(f (i - 1 - j)) / sqrt(d_head).
+        # The sum is k at j = i - 1 and at most k - gap elsewhere: size is what makes that difference `lead`.
         size = self.lead * config.d_head**0.5 * n / (config.d_model * gap * gain**2)
         cosine, sine, step = cosines[:, chosen], sines[:, chosen], frequencies[chosen]
         query, key = torch.zeros_like(block.attn.W_Q[0]), torch.zeros_like(block.attn.W_K[0])
-        # cos(f (i - 1) - f j) = cos(f (i - 1)) cos(f j) + sin(f (i - 1)) sin(f j), in the rows' own coordinates
+        # cos(f (i - 1) - f j) = cos(f (i - 1)) cos(f j) + sin(f (i - 1)) sin(f j), and W_Q turns by one step:
+        #     cos(f (i - 1)) = cos(f i) cos f + sin(f i) sin f,   sin(f (i - 1)) = sin(f i) cos f - cos(f i) sin f.
         k = len(chosen)
         query[:, :k] = cosine * step.cos() + sine * step.sin()
         query[:, k : 2 * k] = sine * step.cos() - cosine * step.sin()

@@ -62,6 +62,8 @@ class SpectrumLaw(Initialisation):
             if not name.rpartition(".")[2].startswith("W"):
                 continue
             values = torch.stack([torch.linalg.svdvals(model.get_parameter(name).detach()) for model in models])
+            # s_i = top i^-exponent is the line log s_i = log top - exponent log i: least squares over the mean logs,
+            # which weigh a small singular value as much as a large one.
             logs = values.clamp_min(1e-6).log().reshape(-1, values.shape[-1]).double().mean(0).cpu().numpy()
             slope, intercept = (
                 np.polyfit(np.log(np.arange(1, len(logs) + 1)), logs, 1) if len(logs) > 1 else (0, logs[0])
@@ -78,6 +80,7 @@ class SpectrumLaw(Initialisation):
     def write(self, model: HookedTransformer, generator: Generator) -> None:
         for name, top, exponent in self.law:
             tensor = model.get_parameter(name)
+            # U diag(top i^-exponent) V^T, with the fresh tensor's U and V: its directions stay, their weights do not.
             left, values, right = torch.linalg.svd(tensor, full_matrices=False)
             wanted = top * torch.arange(1, values.shape[-1] + 1, device=tensor.device) ** -exponent
             tensor.copy_(left * wanted @ right)

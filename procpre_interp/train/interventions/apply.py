@@ -1,16 +1,41 @@
-"""The interventions of one run: asked at each step, done to model and optimiser."""
-
-from collections.abc import Callable
+"""The interventions of one run: done to its initial weights, then asked at each step, for model and optimiser."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.data.task import Batch
-from procpre_interp.model import HookedTransformer, flat_mask
+from procpre_interp.data.stream import TaskStream
+from procpre_interp.data.task import Batch, Task
+from procpre_interp.model import HookedTransformer, flat_mask, torch_defaults
 from procpre_interp.train.interventions.base import Initial
 from procpre_interp.train.optimiser import FlatAdamW
 from procpre_interp.train.settings import TrainConfig
+
+
+@torch_defaults()
+def change_initial_weights(
+    model: HookedTransformer,
+    task: Task,
+    config: TrainConfig,
+    *,
+    seed: int,
+    fresh: Float[Tensor, " n_parameters"] | None = None,
+) -> Initial:
+    """Change a model's initial weights in place, as the interventions of a config ask; the weights as they are then.
+
+    `fresh` are the weights before any transfer, by default those of `model`. Raises `ValueError` for an intervention
+    that cannot be done to this run.
+    """
+
+    def examples(n: int) -> Batch:
+        return TaskStream(task, seed=seed, split="train", size=n).batch(0)
+
+    start = model.flat.detach().clone()
+    fresh = start if fresh is None else fresh.to(start.device)
+    for intervention in config.interventions:
+        intervention.check(model, config.last_step)
+        intervention.initialise(model, Initial(fresh=fresh, start=start, examples=examples, seed=seed))
+    return Initial(fresh=fresh, start=model.flat.detach().clone(), examples=examples, seed=seed)
 
 
 class Interventions:
@@ -22,20 +47,15 @@ class Interventions:
     def __init__(
         self,
         model: HookedTransformer,
+        task: Task,
         config: TrainConfig,
-        examples: Callable[[int], Batch],
         *,
         seed: int,
         fresh: Float[Tensor, " n_parameters"] | None = None,
     ) -> None:
         self.model, self.each = model, config.interventions
-        start = model.flat.detach().clone()
-        fresh = start if fresh is None else fresh.to(start.device)
-        for intervention in self.each:
-            intervention.check(model, config.last_step)
-            intervention.initialise(model, Initial(fresh=fresh, start=start, examples=examples, seed=seed))
-        self.initial = Initial(fresh=fresh, start=model.flat.detach().clone(), examples=examples, seed=seed)
-        self.masks = [flat_mask(model, intervention.selector).to(start.device) for intervention in self.each]
+        self.initial = change_initial_weights(model, task, config, seed=seed, fresh=fresh)
+        self.masks = [flat_mask(model, each.selector).to(self.initial.start.device) for each in self.each]
         self._rates: tuple[tuple[float, float], ...] = ()
         self._scales: tuple[Tensor, Tensor] | None = None
 

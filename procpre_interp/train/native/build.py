@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.core.atomic_files import atomic_write, cache_folder, locked, write_text
+from procpre_interp.core.atomic_files import atomic_write, cache_folder, write_text
+from procpre_interp.core.locks import locked
+from procpre_interp.core.messages import one_line
 
 Level = Literal["native", "avx512", "avx2", "plain"]
 """Which instructions: all that this processor has, or a generation's; plain is what every one of its kind has."""
@@ -130,7 +132,7 @@ def _check_loads(library: Path) -> None:
         # For a noexec mount the loader says "failed to map segment", which helps nobody.
         noexec = os.statvfs(library.parent).f_flag & getattr(os, "ST_NOEXEC", 0)
         advice = "; its folder is mounted noexec: set PROCPRE_CACHE to a folder that is not" if noexec else ""
-        reason = " ".join(str(problem).split()).removeprefix(f"{library}: ")
+        reason = one_line(problem).removeprefix(f"{library}: ")
         raise KernelUnavailable(f"{library} is compiled but cannot be loaded: {reason}{advice}") from None
 
 

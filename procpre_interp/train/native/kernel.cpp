@@ -151,6 +151,8 @@ void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w,
 // work.dx: from the gradient of the block's output, at what is read, to that of its input, at every token.
 void block_backward(const BlockOffsets& o, const BlockWeights& w, const float* P, bool all, Workspace& work,
                     const BlockActivations& a, BlockGradient& G) {
+    // For y = A x + b: dA += dy x^T, db += sum of dy, dx = A^T dy. The residual stream is a sum, so its gradient goes
+    // through a branch and past it: dx_mid = dx + that through LN2 and the MLP, and likewise for attention.
     const int n = work.n(), m = all ? n : work.m();
     each_tile(m, [&](int t, int size) {
         float *dx = work.dx + t, *dx_mid = work.dx_mid + t, *dz = work.dz + t;
@@ -263,6 +265,7 @@ double unembed(const Shape& s, const PackedWeights& weights, float scale, Worksp
         if (i == first + rows) rows = logits_of(s, weights, first = i, work);
         loss += cross_entropy(work.logits + (i - first) * columns, s.d_vocab, target, scale);
         if (i + 1 < first + rows) return;
+        // l = x W_U, and the logits are dloss/dl by now: dW_U += x^T dl, dx = dl W_U^T.
         linear_gradient(work.z_final + first, D, work.logits, columns, rows, G.W_U);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c += W)

@@ -130,6 +130,8 @@ INLINE vec maximum_everywhere(vec x) {
 
 // 2^x for x <= 126, to 2e-7 of the value; 0 below 2^-100, so that no product becomes a denormal number, which costs a
 // hundred cycles. NaN stays NaN.
+// 2^x = 2^n 2^f with n the integer nearest to x: 2^n is exact, an addition to the exponent's bits, and f = x - n is so
+// small that a polynomial of low degree does.
 INLINE vec exp2(vec x) {
     const vec round_to_integer = broadcast(0x1.8p23f);  // adding it leaves no bits for the fraction
     const vec shifted = x + round_to_integer;

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from procpre_interp.core.seeding import stream
-from procpre_interp.data import Batch, Task
+from procpre_interp.data import Task
+from procpre_interp.data.samples import SEQUENCES, sample
 from procpre_interp.data.tokens import token_names
 from procpre_interp.model import HookedTransformer
-from procpre_interp.pipeline.execute import load_model, load_task
+from procpre_interp.pipeline.lineage import Moment, moments
 from procpre_interp.probe import attention_pattern, attention_scores
 from procpre_interp.probe.targets import targets_of
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 from procpre_interp.train.process import run_threads
 from procpre_interp.views.exhibits.exhibit import Exhibit
@@ -36,22 +36,6 @@ READINGS = {
 }
 """How to read each of them."""
 
-SEQUENCES = 128
-"""Sequences that scores are means over, as `procpre-interp probe` has it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Moment:
-    """A time in the making of a run's model: a kept step, of its parent or its own, or the transplanted model."""
-
-    label: str
-    """What people read, unique within a run."""
-    run: Run
-    step: int | None
-    """Step; None for the transplanted model of the run itself, before its first step."""
-    phase: int
-    """1 or 2; the transplanted model begins phase 2."""
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -60,29 +44,6 @@ class Look:
     score: str
     layer: int
     head: int
-
-
-def moments(run: Run, store: RunStore) -> list[Moment]:
-    """All that is kept of a run's model in order: its first parent's steps, the transplanted model, its own steps.
-
-    What cannot be had (a parent that is gone, or keeps no weights) is left out. Raises `ValueError` for a run that
-    keeps no weights itself.
-    """
-    if not run.steps:
-        raise ValueError(f"run {run.id} keeps no weights, so there is no model to look into")
-    found, parents = [], run.config.get("parents") or []
-    if parents:
-        try:
-            parent = store.open(parents[0]["run"], verify=False)
-        except (UnknownRun, DamagedRun):
-            parent = None
-        if parent is not None and parent.steps:
-            found += [Moment(label=f"phase 1, step {step:,}", run=parent, step=step, phase=1) for step in parent.steps]
-            if 0 not in run.steps:
-                found.append(Moment(label="transplanted", run=run, step=None, phase=2))
-    number = 2 if parents else 1
-    own = [Moment(label=f"phase {number}, step {step:,}", run=run, step=step, phase=number) for step in run.steps]
-    return found + own
 
 
 def score_names(task: Task) -> dict[str, str]:
@@ -110,11 +71,6 @@ def standing_out(table: pd.DataFrame, task: Task, score: str | None = None) -> L
     return Look(str(row["score"]), int(row["layer"]), int(row["head"]))
 
 
-def sample(task: Task, seed: int, n: int) -> Batch:
-    """The sequences that scores are made of: those of `procpre-interp probe` with this seed."""
-    return task.batch(n, generator=stream(seed, "probe", task.stream_label))
-
-
 def scores(
     model: HookedTransformer,
     task: Task,
@@ -138,8 +94,9 @@ def scored(table: pd.DataFrame, task: Task, score: str, *, seed: int = 0, n: int
         raise ValueError(f"no score {score[:40]!r} on {task.name}; there are: {', '.join(known)}")
     figure = score_heatmap(table, score, title=f"{in_words(score)}{f': {of}' if of else ''}")
     even = float(table.loc[table["score"] == score, "uniform"].mean())
+    asks = targets_of(task)[score].description.rstrip(".") if score in targets_of(task) else known[score]
     reading = READINGS.get(score) or (
-        f"The share of a head's attention that goes where this score asks ({known[score].partition(': ')[2]}). "
+        f"The share of a head's attention that goes where this score asks ({asks}). "
         f"1 is all of it, and {even:.2g} what even attention gives: a head far above that does this job."
     )
     return Exhibit(
@@ -216,7 +173,7 @@ def development(run: Run, store: RunStore, score: str = "entropy_relative", *, n
     """
     found = [each for each in moments(run, store) if each.step is not None]
     with run_threads(1):
-        tables = [score_table(load_model(each.run, each.step), load_task(each.run), n=n) for each in found]
+        tables = [score_table(each.model(store), each.task, n=n) for each in found]
     return developed(run, found, tables, score)
 
 

@@ -2,47 +2,41 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from procpre_interp.claims.judge import trained
+from procpre_interp.claims.claim import Page
+from procpre_interp.claims.compared import trained
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title, question_title
-from procpre_interp.stats.greedy_search import FILE, read_search
+from procpre_interp.stats.greedy_search import FILE, StoredSearch, read_search, recipe_name
 from procpre_interp.stats.recovered_share import BASELINE, FULL, recovered_shares
 from procpre_interp.stats.resampling import paired_gains, replicate_bootstrap, replicate_matrix
 from procpre_interp.stats.summary import restricted_time
-from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits.claims import Judged, named_claims
+from procpre_interp.views.exhibits.claims import of_page
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results
 from procpre_interp.views.plots.ladder import ladder, ladders
 from procpre_interp.views.plots.theme import CAPTION_WIDTH, wrapped
 
-CLAIMS = (
-    "closed_form_initialisation",
-    "init_plus_entropy_replicates",
-    "sharpness_is_not_enough",
-    "needed_only_early",
-)
-"""Those that put something cheaper beside the real transfer."""
+PAGE: Page = "can_anything_cheaper"
 
 ENTROPIES = {"entropy_start": "before phase 2", "entropy_relative": "after phase 2"}
 """Columns of attention entropy, over its causal maximum, and when it was measured."""
 TIME = "breakthrough_time"
 
 
-def cheaper_claims(store: RunStore | None = None) -> dict[str, Judged]:
-    """The claims on cheaper recipes, by name; one in the store stands before the one that comes with the package."""
-    return named_claims(CLAIMS, store)
+def cheaper_claims(known: Mapping[str, StoredClaim]) -> dict[str, StoredClaim]:
+    """Those of the claims that put something cheaper beside the real transfer, by name."""
+    return of_page(known, PAGE)
 
 
-def answer(judged: Judged) -> Answer:
+def answer(judged: StoredClaim) -> Answer:
     """What the claim's own recipe recovers, with its interval, and the verdict."""
-    decided, verdict = judged["verdict"] != "undecided", f"The claim is {judged['verdict']}."
-    weights = judged["contrasts"][0].get("weights", {})
-    shares = recovered_shares(trained(judged["cells"])).set_index("condition")
+    decided, verdict = judged.is_decided, f"The claim is {judged.verdict}."
+    weights = judged.primary.weights
+    shares = recovered_shares(trained(judged.cells)).set_index("condition")
     chosen = next((name for name, weight in weights.items() if weight > 0 and name in shares.index), None)
     if chosen is None:
         return Answer(verdict, decided=decided)
@@ -53,10 +47,10 @@ def answer(judged: Judged) -> Answer:
     return Answer(f"{label}: {share} %{bounds} of the gain of the real transfer, n = {row['n']}. {verdict}", decided)
 
 
-def shares(judged: Judged) -> Exhibit:
+def shares(judged: StoredClaim) -> Exhibit:
     """Share of the transfer's gain that each condition recovers, replicates as dots."""
     note = "Of the recipes that a claim compares, the best looks better than it is: its verdict is on one alone."
-    return _shares(trained(judged["cells"]), claim_title(judged), FULL, (note,))
+    return _shares(trained(judged.cells), claim_title(judged), FULL, (note,))
 
 
 def answer_of(results: Results, full: str) -> Answer:
@@ -108,17 +102,17 @@ def _shares(cells: pd.DataFrame, title: str, full: str, notes: tuple[str, ...]) 
     )
 
 
-def has_entropies(judged: Judged) -> bool:
+def has_entropies(judged: StoredClaim) -> bool:
     """Whether attention was measured on the claim's runs."""
-    return bool(set(ENTROPIES) & set(judged["cells"]))
+    return bool(set(ENTROPIES) & set(judged.cells))
 
 
-def entropy_and_breakthrough(judged: Judged) -> Exhibit:
+def entropy_and_breakthrough(judged: StoredClaim) -> Exhibit:
     """Attention entropy before and after phase 2, and the time to breakthrough, condition by condition."""
-    cells = trained(judged["cells"])
+    cells = trained(judged.cells)
     cells = cells.loc[cells["status"] == "finished"]
     if not has_entropies(judged):
-        raise ValueError(f"attention was not measured on the runs of {judged['name']}")
+        raise ValueError(f"attention was not measured on the runs of {judged.name}")
     measured = {f"Attention entropy {when}": name for name, when in ENTROPIES.items() if name in cells}
     measured["Time to breakthrough (steps)"] = TIME
     cells = cells.assign(**{TIME: restricted_time(cells)})
@@ -135,7 +129,7 @@ def entropy_and_breakthrough(judged: Judged) -> Exhibit:
         figure=ladders(
             table,
             pd.concat(dots, ignore_index=True),
-            title=question_title("How sharp, and how soon?", f"The claim is {judged['verdict']}"),
+            title=question_title("How sharp, and how soon?", f"The claim is {judged.verdict}"),
         ),
         reading="If sharpness were what matters, conditions that start as sharp as the transfer would break through as "
         "soon; a run without a breakthrough counts with the step limit, where its dot stands.",
@@ -144,44 +138,44 @@ def entropy_and_breakthrough(judged: Judged) -> Exhibit:
     )
 
 
-def load_search(path: Path = FILE) -> dict[str, Any] | None:
+def load_search(path: Path = FILE) -> StoredSearch | None:
     """The stored search over recipes; None where there is none. Raises `ValueError` for one that cannot be read."""
     return read_search(path) if path.exists() else None
 
 
-def search_answer(found: Mapping[str, Any]) -> Answer:
+def search_answer(found: StoredSearch) -> Answer:
     """What the search found, and on how much data."""
-    scores = {name: score for tried in found["search"]["rounds"] for name, score in tried.items()}
-    name = found["search"]["name"]
+    scores = {name: score for tried in found.search.rounds for name, score in tried.items()}
+    name = recipe_name(found.search.best)
     text = f"Of {len(scores)} recipes the search found {name}, with a mean validation accuracy of "
-    seeds = f"{len(found['tuning_seeds'])} tuning seeds"
+    seeds = f"{len(found.tuning_seeds)} tuning seeds"
     return Answer(
         f"{text}{100 * scores[name]:.1f} % over training. It was chosen for that score on {seeds}: no result.", False
     )
 
 
-def search(found: Mapping[str, Any]) -> Exhibit:
+def search(found: StoredSearch) -> Exhibit:
     """All recipes that the greedy search tried, round by round."""
-    rounds = found["search"]["rounds"]
+    name = recipe_name(found.search.best)
     rows = [
-        {"round": number, "recipe": name, "score": score, "best": score == max(tried.values())}
-        for number, tried in enumerate(rounds)
-        for name, score in tried.items()
+        {"round": number, "recipe": recipe, "score": score, "best": score == max(tried.values())}
+        for number, tried in enumerate(found.search.rounds)
+        for recipe, score in tried.items()
     ]
     table = pd.DataFrame(rows)
     names = [("start" if number == 0 else f"round {number}") for number in table["round"]]
     dots = table.assign(label=names, value=100 * table["score"])
     best = dots.loc[dots["best"]].drop_duplicates("round")
-    bounds = best.assign(estimate=best["value"], low=np.nan, high=np.nan, n=len(found["tuning_seeds"]))
+    bounds = best.assign(estimate=best["value"], low=np.nan, high=np.nan, n=len(found.tuning_seeds))
     figure = ladder(
         bounds[["label", "estimate", "low", "high", "n"]],
         dots=dots,
         x="Mean validation accuracy over training (% of answer tokens)",
-        title=question_title("Which recipe does the search find?", found["search"]["name"]),
+        title=question_title("Which recipe does the search find?", name),
     )
     figure.data[0].update(name="one recipe", text=dots["recipe"].tolist(), hovertemplate="%{text}: %{x:.1f} %")
     figure.data[1].update(name="best of the round", text=best["recipe"].tolist(), hovertemplate="%{text}: %{x:.1f} %")
-    seeds = ", ".join(str(seed) for seed in found["tuning_seeds"])
+    seeds = ", ".join(str(seed) for seed in found.tuning_seeds)
     note = f"mean of tuning seeds {seeds}; chosen for its score, so no result"
     figure.update_layout(title_subtitle_text=wrapped(note, CAPTION_WIDTH))
     return Exhibit(
@@ -189,5 +183,5 @@ def search(found: Mapping[str, Any]) -> Exhibit:
         figure=figure,
         reading="Each round tries every recipe that differs in one option from the best one so far; hover for names.",
         table=table,
-        notes=(f"Found: {found['search']['name']}. Ended as {found['search']['reason']}.",),
+        notes=(f"Found: {name}. Ended as {found.search.reason}.",),
     )

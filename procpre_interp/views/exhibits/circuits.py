@@ -7,17 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import Task
 from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.samples import PAIRS, pairs_of
 from procpre_interp.data.tokens import token_names
 from procpre_interp.model import HookedTransformer
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, gap_of
 from procpre_interp.patch.replay import hook_name
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.plots.axes import add_click_targets
-from procpre_interp.views.plots.circuits import circuit_graph, faithfulness_curve
+from procpre_interp.views.plots.circuit_graph import circuit_graph
+from procpre_interp.views.plots.circuits import faithfulness_curve
 from procpre_interp.views.plots.patching import gap_note, patch_heatmap, probability_bars
 
 SITES = {
@@ -32,8 +34,6 @@ SITES = {
 """Activations that can be patched: name -> what people read."""
 
 HEAD_SITES = ("z", "q", "k", "v")
-PAIRS = 64
-"""Pairs that effects are means over."""
 MOST_TOKENS = 5
 """Tokens whose probabilities a patch on one pair shows."""
 READING_PATCH = (
@@ -53,14 +53,6 @@ def causes(task: Task) -> dict[str, str]:
     if not task.causes:
         raise ValueError(f"{task.name} has no cause that a pair could differ in: {task.why_no_causes}")
     return {name: f"{name}: {text}" for name, text in task.causes.items()}
-
-
-def pairs_of(task: Task, cause: str | None, seed: int = 0, n: int = PAIRS) -> Pairs:
-    """`n` pairs of a cause, or of every cause: those of `procpre-interp patch` with this seed."""
-    generator = stream(seed, "pairs", task.stream_label)
-    if cause is None:
-        return task.counterfactuals(n, generator=generator)
-    return task.counterfactual(cause, n, generator=generator)
 
 
 def one_pair(task: Task, cause: str, pair: int, seed: int = 0) -> Pairs:

@@ -1,20 +1,19 @@
 """Do the claims hold? Verdicts, contrasts with their margins, and the replicates and runs that they rest on."""
 
+import dataclasses
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from procpre_interp.claims.claim import Contrast
-from procpre_interp.claims.files import QUICK, find_claims
-from procpre_interp.claims.judge import compared_values, trained
-from procpre_interp.claims.measures import measure_of
+from procpre_interp.claims.claim import Contrast, Page, Verdict
+from procpre_interp.claims.compared import compared_values, trained
+from procpre_interp.claims.files import QUICK, Unreadable, find_claims
+from procpre_interp.claims.judged import ContrastResult, Place, StoredClaim
 from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
-from procpre_interp.core.config import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.stats.paper_comparison import MARGIN
 from procpre_interp.store.store import RunStore
@@ -23,17 +22,17 @@ from procpre_interp.views.exhibits.results import survival_of
 from procpre_interp.views.plots.axes import require
 from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
 
-Judged = Mapping[str, Any]
-"""A claim as `claims.judge` gives it, with `source` and `cells`."""
-
 FOLDER = beside_package("experiments") / "results" / "claims"
 """The claim files that come with the package."""
 
-SOURCES = {"bundled": "results that come with the package", "store": "this store"}
+SOURCES: dict[Place, str] = {"bundled": "results that come with the package", "store": "this store"}
 """Where a result is from, in words."""
 
 NUMBERS = ("margin", "estimate", "low", "high")
 """What a contrast has in the unit of its measure."""
+
+NOT_PREDICTED = "not predicted"
+"""Said of a contrast that was only to be reported."""
 
 COMPARED = ["task", "phase1", "transfer", "gain_mean", "gain_low", "gain_high", "n", "paper_gain", "verdict"]
 """What the summary of the diagnostic table has."""
@@ -44,118 +43,121 @@ READING_FOREST = (
 )
 
 CANNOT_SAY = {
-    "supported": "Supported says where the mean over seeds lies, not that each seed shows it.",
-    "refuted": "Refuted says that the mean is not where it was predicted, not why.",
-    "undecided": "Undecided says neither that there is an effect nor that there is none.",
+    Verdict.SUPPORTED: "Supported says where the mean over seeds lies, not that each seed shows it.",
+    Verdict.REFUTED: "Refuted says that the mean is not where it was predicted, not why.",
+    Verdict.UNDECIDED: "Undecided says neither that there is an effect nor that there is none.",
 }
 """Verdict -> what it must not be taken for."""
 
 
 def load_claims(
     store: RunStore | None = None, folder: Path | None = FOLDER
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """All judged claims by name, smoke tests as "quick-<name>", and a line for each file that cannot be read."""
+) -> tuple[dict[str, StoredClaim], list[Unreadable]]:
+    """All judged claims by name, smoke tests as "quick-<name>", and the files that cannot be read."""
     return find_claims(store, folder, quick=True)
 
 
-def named_claims(names: Iterable[str], store: RunStore | None = None) -> dict[str, Judged]:
-    """Those of the claims that there are, in the order of the names."""
-    found, _ = load_claims(store)
-    return {name: found[name] for name in names if name in found}
+def of_page(known: Mapping[str, StoredClaim], page: Page) -> dict[str, StoredClaim]:
+    """Those of the claims that a page of the explorer shows, without smoke tests."""
+    return {name: claim for name, claim in known.items() if claim.page == page and not claim.quick}
 
 
-def overview(claims: Mapping[str, Judged]) -> pd.DataFrame:
+def overview(claims: Mapping[str, StoredClaim]) -> pd.DataFrame:
     """One row per claim, as text: the sentence, its verdict, primary contrast, name, where it comes from."""
     table = verdicts_table(list(claims.values()))
-    table = table.assign(Name=list(claims), From=[claim["source"] for claim in claims.values()])
+    table = table.assign(Name=list(claims), From=[claim.source for claim in claims.values()])
     first = ["Claim", "Verdict", "Estimate", "Predicted", "n", "From", "Name"]
     return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
 
 
-def answer(claims: Mapping[str, Judged]) -> Answer:
+def answer(claims: Mapping[str, StoredClaim]) -> Answer:
     """How many claims have which verdict; smoke tests are no evidence, and told apart."""
-    counts = Counter(claim["verdict"] for claim in claims.values() if not claim["quick"])
+    counts = Counter(claim.verdict for claim in claims.values() if not claim.quick)
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CANNOT_SAY if counts[verdict])
-    n_quick = sum(claim["quick"] for claim in claims.values())
+    n_quick = sum(claim.quick for claim in claims.values())
     beside = f" Smoke tests, which are no evidence: {n_quick}." if n_quick else ""
     text = f"Of {counts.total()} claims: {said}.{beside}" if said else beside.strip()
-    return Answer(text, decided=counts.total() > counts["undecided"])
+    return Answer(text, decided=counts.total() > counts[Verdict.UNDECIDED])
 
 
-def cannot_say(claim: Judged) -> str:
+def cannot_say(claim: StoredClaim) -> str:
     """What the verdict of a claim must not be taken for, in a few sentences."""
-    if claim["quick"]:
+    if claim.quick:
         return "A smoke test says that the code runs, and nothing of the claim."
-    task = f" ({claim['task']})" if isinstance(claim.get("task"), str) else ""
-    n = claim["contrasts"][0]["n"]
+    task = f" ({claim.task})" if claim.task else ""
+    n = claim.primary.n
     seen = f"It is about one model, task{task}, budget and protocol, with n = {n} seeds; others were not tried."
-    return f"{CANNOT_SAY[claim['verdict']]} {seen}"
+    return f"{CANNOT_SAY[claim.verdict]} {seen}"
 
 
-def rows_of(claim: Judged) -> pd.DataFrame:
+def rows_of(claim: StoredClaim) -> pd.DataFrame:
     """All contrasts as text, with why each verdict is what it is."""
-    table = contrasts_table(claim).assign(Why=[why(row, quick=claim["quick"]) for row in claim["contrasts"]])
+    table = contrasts_table(claim).assign(Why=[why(row, quick=claim.quick) for row in claim.contrasts])
     first = ["Contrast", "Verdict", "Estimate", "Predicted", "n", "Why"]
     return table.reindex(columns=[*first, *table.columns.difference(first, sort=False)])
 
 
-def describe_contrast(claim: Judged, contrast: str) -> str:
+def describe_contrast(claim: StoredClaim, contrast: str) -> str:
     """One contrast as arithmetic, its verdict and why."""
     row = _contrast(claim, contrast)
-    verdict = row["verdict"].capitalize() or "Not predicted"
-    return f"{row['contrast']} = {row['formula']}\n{verdict}: {why(row, quick=claim['quick'])}"
+    verdict = (row.verdict or NOT_PREDICTED).capitalize()
+    return f"{row.contrast} = {row.formula}\n{verdict}: {why(row, quick=claim.quick)}"
 
 
-def contrasts(claim: Judged) -> Exhibit:
+def contrasts(claim: StoredClaim) -> Exhibit:
     """All contrasts of a claim with their intervals and margins, the primary one first."""
-    table = pd.DataFrame(claim["contrasts"])
-    bounds = list(NUMBERS)
-    table[bounds] = table[bounds].astype(float)
-    scales = np.array([measure_of(measure).scale for measure in table["measure"]])
-    shown = table.assign(axis=[measure_of(measure).axis for measure in table["measure"]])
-    shown[bounds] = table[bounds].mul(scales, axis=0)
     return Exhibit(
         name="contrasts",
-        figure=contrast_forest(shown, title=claim_title(claim)),
+        figure=contrast_forest(_frame(map(_as_read, claim.contrasts)), title=claim_title(claim)),
         reading=READING_FOREST,
-        table=table.drop(columns=["weights"], errors="ignore"),
+        table=_frame(claim.contrasts).drop(columns=["axis"]),
         notes=(
             "The first contrast was named before the runs and decides; the others are adjusted for their number.",
-            f"Margin: the smallest difference that counts. {claim['margin']}",
+            f"Margin: the smallest difference that counts. {claim.margin}",
         ),
     )
 
 
-def why_no_replicates(claim: Judged, contrast: str) -> str:
+def _frame(rows: Iterable[ContrastResult]) -> pd.DataFrame:
+    """Contrasts as a table, with the title of the axis that each is drawn on."""
+    lines = []
+    for row in rows:
+        fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+        fields |= {"predicted": row.predicted or "", "verdict": row.verdict or "", "axis": fields.pop("about").axis}
+        lines.append({name: value for name, value in fields.items() if name != "weights"})
+    return pd.DataFrame(lines)
+
+
+def _as_read(row: ContrastResult) -> ContrastResult:
+    """A contrast with its numbers in the unit that people read."""
+    return dataclasses.replace(row, **{name: row.about.scale * getattr(row, name) for name in NUMBERS})
+
+
+def why_no_replicates(claim: StoredClaim, contrast: str) -> str:
     """Why nothing can be shown of what a contrast compares; empty where it can."""
     row = _contrast(claim, contrast)
-    if "weights" not in row:
+    if not row.weights:
         return "This claim file is older than its contrasts' weights: judge it again with `claims --run`."
     return "" if len(_compared(row, claim)) else "No replicate has finished runs of all that this contrast compares."
 
 
-def replicates(claim: Judged, contrast: str) -> Exhibit:
+def replicates(claim: StoredClaim, contrast: str) -> Exhibit:
     """What a contrast compares in each replicate, and its value there. Raises `ValueError` where there is nothing."""
     if reason := why_no_replicates(claim, contrast):
         raise ValueError(reason)
     row = _contrast(claim, contrast)
     values = _compared(row, claim)
-    weights = [float(weight) for weight in row["weights"].values()]
+    weights = [float(weight) for weight in row.weights.values()]
     pairs = values.assign(value=values.to_numpy(dtype=float) @ weights).rename_axis("replicate").reset_index()
-    about = measure_of(row["measure"])
-    shown = {**row, "level": about.level_axis, "axis": about.titled("the contrast")}
-    shown |= {key: about.scale * (np.nan if row[key] is None else row[key]) for key in NUMBERS}
-    labels = dict(
-        claim["cells"][["condition", "label"]].drop_duplicates("condition").itertuples(index=False, name=None)
-    )
-    side = f": {predicted(row)} {about.unit}".rstrip() if row["predicted"] else ""
+    labels = dict(zip(claim.cells["condition"][::-1], claim.cells["label"][::-1]))
+    side = f": {predicted(row)} {row.about.unit}".rstrip() if row.predicted else ""
     return Exhibit(
         name="replicates",
         figure=paired_values(
-            pairs.assign(**(about.scale * pairs.drop(columns="replicate")).to_dict("series")),
-            shown,
+            pairs.assign(**(row.about.scale * pairs.drop(columns="replicate")).to_dict("series")),
+            _as_read(row),
             labels=labels,
-            title=question_title(f"{row['contrast']}{side}?", row["verdict"] or "not predicted"),
+            title=question_title(f"{row.contrast}{side}?", row.verdict or NOT_PREDICTED),
         ),
         reading="Left, what was compared, one row per seed; right, the contrast in that seed: a mean that few seeds "
         "make is no regularity.",
@@ -163,13 +165,13 @@ def replicates(claim: Judged, contrast: str) -> Exhibit:
     )
 
 
-def was_trained(claim: Judged, contrast: str) -> bool:
+def was_trained(claim: StoredClaim, contrast: str) -> bool:
     """Whether what a contrast compares are runs, which have a time to breakthrough, and not measurements."""
     cells = _trained_cells(claim, contrast)
     return len(cells) > 0 and {"breakthrough_step", "limit"} <= set(cells)
 
 
-def survival(claim: Judged, contrast: str) -> Exhibit:
+def survival(claim: StoredClaim, contrast: str) -> Exhibit:
     """Time to breakthrough of the conditions that a contrast compares. Raises `ValueError` where none was trained."""
     if not was_trained(claim, contrast):
         raise ValueError("what this contrast compares was measured, not trained: it has no time to breakthrough")
@@ -210,18 +212,18 @@ def command(name: str) -> str:
     return f"procpre-interp claims {shlex.quote(name.removeprefix(QUICK))} --run{' --quick' if quick else ''}"
 
 
-def _compared(row: Mapping[str, Any], claim: Judged) -> pd.DataFrame:
-    found = Contrast(name=row["contrast"], weights=row["weights"], measure=row["measure"])
-    return compared_values(found, claim["cells"])
+def _compared(row: ContrastResult, claim: StoredClaim) -> pd.DataFrame:
+    found = Contrast(name=row.contrast, weights=row.weights, measure=row.measure)
+    return compared_values(found, claim.cells)
 
 
-def _trained_cells(claim: Judged, contrast: str) -> pd.DataFrame:
-    cells, names = trained(claim["cells"]), list(_contrast(claim, contrast).get("weights", {}))
+def _trained_cells(claim: StoredClaim, contrast: str) -> pd.DataFrame:
+    cells, names = trained(claim.cells), list(_contrast(claim, contrast).weights)
     return cells.loc[cells["condition"].isin(names)]
 
 
-def _contrast(claim: Judged, name: str) -> dict[str, Any]:
-    for row in claim["contrasts"]:
-        if row["contrast"] == name:
+def _contrast(claim: StoredClaim, name: str) -> ContrastResult:
+    for row in claim.contrasts:
+        if row.contrast == name:
             return row
-    raise unknown_name("contrast", name[:60], [row["contrast"] for row in claim["contrasts"]])
+    raise unknown_name("contrast", name[:60], [row.contrast for row in claim.contrasts])

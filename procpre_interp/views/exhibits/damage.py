@@ -1,51 +1,63 @@
 """What survives damage? What is left of a transfer's gain after shuffling or noise, and why transfers fail."""
 
-import re
+import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from procpre_interp.analysis.diagnosis import NO_SIGNATURE, diagnose_all, diagnosis_by_condition
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
+from procpre_interp.claims.claim import Page
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
-from procpre_interp.stats.half_dose import dose_means, half_dose
+from procpre_interp.stats.half_dose import HalfDose, dose_means, half_dose
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import paired_gains, replicate_matrix, summarise_conditions
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits.claims import SOURCES, Judged, named_claims
+from procpre_interp.views.exhibits.claims import SOURCES, of_page
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results, sides
-from procpre_interp.views.plots.ladder import dose_response, half_dose_text, ladder
+from procpre_interp.views.plots.ladder import dose_response, half_dose_text, half_doses, ladder
 
-CONTROLS, NOISE = "shuffling_weights_destroys_it", "noise_dose_response"
-"""The claims that damage weights."""
-
-_NOISED = re.compile(r"(?P<part>.+) noise (?P<dose>\d+(?:\.\d+)?)")
-"""How the conditions of `noise_dose_response` are named."""
+PAGE: Page = "what_survives_damage"
+NOISED = "noised"
+"""Table of a claim: which conditions have how much noise on which component."""
 
 
-def damage_claims(store: RunStore | None = None) -> dict[str, Judged]:
-    """The claims that damage weights, by name; one in the store stands before the one that comes with the package."""
-    return named_claims((CONTROLS, NOISE), store)
+def damage_claims(known: Mapping[str, StoredClaim]) -> dict[str, StoredClaim]:
+    """Those of the claims that damage weights in another way than by noise, by name."""
+    return {name: claim for name, claim in of_page(known, PAGE).items() if not has_noise(claim)}
 
 
-def origin(judged: Judged) -> str:
+def noise_claims(known: Mapping[str, StoredClaim]) -> dict[str, StoredClaim]:
+    """Those of the claims that add noise to weights, by name."""
+    return {name: claim for name, claim in of_page(known, PAGE).items() if has_noise(claim)}
+
+
+def has_noise(judged: StoredClaim) -> bool:
+    """Whether the claim says which of its conditions have how much noise."""
+    return NOISED in judged.tables
+
+
+def origin(judged: StoredClaim) -> str:
     """Where the numbers come from, in a sentence."""
-    return f"From {SOURCES[judged['source']]}: `procpre-interp claims {judged['name']}`, {len(judged['seeds'])} seeds."
+    return f"From {SOURCES[judged.source]}: `procpre-interp claims {judged.name}`, {len(judged.seeds)} seeds."
 
 
-def answer(judged: Judged) -> Answer:
+def answer(judged: StoredClaim) -> Answer:
     """The verdict of a damage claim, and what its primary contrast measured."""
-    first = judged["contrasts"][0]
-    text = f"{claim_title(judged)}. Measured: {first['contrast']}, {contrast_estimate(first)}, n = {first['n']}; "
-    text += f"{why(first, quick=judged['quick'])}."
-    return Answer(text, decided=judged["verdict"] != "undecided")
+    first = judged.primary
+    text = f"{claim_title(judged)}. Measured: {first.contrast}, {contrast_estimate(first)}, n = {first.n}; "
+    text += f"{why(first, quick=judged.quick)}."
+    return Answer(text, decided=judged.is_decided)
 
 
-def controls(judged: Judged) -> Exhibit:
+def controls(judged: StoredClaim) -> Exhibit:
     """Gain of each control over no pretraining, the ladder from the least structure kept to the most."""
-    margin = f"Margin: the smallest gain that counts. {judged['margin']}"
-    return _gains(judged["cells"], claim_title(judged), float(judged["contrasts"][0]["margin"]), (margin,))
+    margin = f"Margin: the smallest gain that counts. {judged.margin}"
+    return _gains(judged.cells, claim_title(judged), judged.primary.margin, (margin,))
 
 
 def controls_of(results: Results) -> Exhibit:
@@ -56,12 +68,12 @@ def controls_of(results: Results) -> Exhibit:
     return _gains(results.table, title, None, ())
 
 
-def kept(judged: Judged) -> pd.DataFrame:
+def kept(judged: StoredClaim) -> pd.DataFrame:
     """What each control of a claim keeps and destroys, as text, in the order of the ladder; no rows for a claim file
     that does not say so."""
-    labels = dict(judged["cells"][["condition", "label"]].itertuples(index=False, name=None))
-    said = judged.get("controls") or {}
-    rows = [[labels[name], said[name]["keeps"], said[name]["destroys"]] for name in labels if name in said]
+    labels = dict(judged.cells[["condition", "label"]].itertuples(index=False, name=None))
+    said = judged.tables.get("controls", pd.DataFrame(columns=["name", "keeps", "destroys"])).set_index("name")
+    rows = [[labels[name], *said.loc[name, ["keeps", "destroys"]]] for name in labels if name in said.index]
     return pd.DataFrame(rows, columns=["Control", "Keeps", "Destroys"])
 
 
@@ -103,68 +115,72 @@ def _gains(cells: pd.DataFrame, title: str, margin: float | None, notes: tuple[s
     )
 
 
-def doses(cells: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by component, noise and replicate beside no pretraining's: what `dose.half_dose` wants.
+def doses(cells: pd.DataFrame, noised: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by component, noise and replicate beside no pretraining's: what `half_dose` wants.
 
-    Conditions are "none", "intact" and "<part> noise <std>". Raises `ValueError` for cells without noise.
+    `noised` says which conditions have noise: condition, component, noise_std. "none" and "intact" have none. Raises
+    `ValueError` for cells without these.
     """
     accuracy = replicate_matrix(cells.loc[cells["status"] == "finished"], "accuracy")
-    labels = dict(cells[["condition", "label"]].itertuples(index=False, name=None))
-    parts: dict[str, dict[float, str]] = {}
-    for condition in accuracy:
-        if found := _NOISED.fullmatch(str(condition)):
-            parts.setdefault(found["part"], {0.0: "intact"})[float(found["dose"])] = str(condition)
-    if not parts or not {"none", "intact"} <= set(accuracy):
+    there = noised.loc[noised["condition"].isin(list(accuracy))]
+    if there.empty or not {"none", "intact"} <= set(accuracy):
         raise ValueError("cells without noise on an intact transfer: no dose-response")
+    undamaged = there.drop_duplicates("component").assign(condition="intact", noise_std=0.0)
+    ordered = pd.concat([undamaged, there]).sort_values("noise_std", kind="stable")
+    curves = [ordered.loc[ordered["component"] == component] for component in undamaged["component"]]
     rows = [
-        pd.DataFrame({"value": accuracy[condition], "baseline": accuracy["none"]}).assign(
-            component=labels[max(by_dose.items())[1]].rpartition(" on ")[2] or part, noise_std=dose
+        pd.DataFrame({"value": accuracy[row.condition], "baseline": accuracy["none"]}).assign(
+            component=row.component, noise_std=float(row.noise_std)
         )
-        for part, by_dose in parts.items()
-        for dose, condition in sorted(by_dose.items())
+        for curve in curves
+        for row in named_rows(curve)
     ]
     # Some doses are in the first replicates only.
     return pd.concat(rows).reset_index().dropna(subset=["value", "baseline"])
 
 
-def noise(judged: Judged) -> Exhibit:
+def noise(judged: StoredClaim) -> Exhibit:
     """Accuracy after phase 2 against the noise on the transferred weights, with half doses."""
-    return _dose_response(doses(judged["cells"]), "noise_before", "Noise before phase 2: how much halves the gain?")
+    if not has_noise(judged):
+        raise ValueError("this claim does not say which conditions have noise; judge it again with `claims --run`")
+    table = doses(judged.cells, judged.tables[NOISED])
+    return _dose_response(table, "noise_before", "Noise before phase 2: how much halves the gain?")
 
 
-def noise_on_finished(judged: Judged) -> Exhibit:
+def noise_on_finished(judged: StoredClaim) -> Exhibit:
     """Accuracy against the noise on finished models, which had no training to make up for it."""
-    if not judged.get("finished_doses"):
+    table = judged.tables.get("finished_doses", pd.DataFrame())
+    if table.empty:
         raise ValueError("this claim has no noise on finished models; compute it again with `procpre-interp claims`")
-    table = pd.DataFrame(judged["finished_doses"])
     return _dose_response(table, "noise_after", "Noise on the finished model: how much halves the gain?")
 
 
 def _dose_response(table: pd.DataFrame, name: str, question: str) -> Exhibit:
     means, fits = dose_means(table), half_dose(table)
-    verdict = "; ".join(f"{fit['component']}: {_half(fit, means)}" for fit in fits.to_dict("records"))
+    found = half_doses(fits)
+    verdict = "; ".join(f"{fit.component}: {_half(fit, means)}" for fit in found)
     return Exhibit(
         name=name,
         figure=dose_response(means, fits, title=question_title(question, verdict)),
         reading="The further right the dashed mark, the more noise the weights take before half of the gain is gone; "
         "without a mark it lies beyond the doses that were measured. The dotted line is no pretraining.",
         table=means,
-        notes=tuple(f"{fit['component']}: {fit['problem']}." for fit in fits.to_dict("records") if fit["problem"]),
+        notes=tuple(f"{fit.component}: {fit.said}." for fit in found if fit.problem),
     )
 
 
-def _half(fit: dict, means: pd.DataFrame) -> str:
+def _half(fit: HalfDose, means: pd.DataFrame) -> str:
     """The half dose alone, for a title."""
-    used = means.loc[(means["component"] == fit["component"]) & (means["noise_std"] > 0), "noise_std"]
-    alone = fit | {"low": np.nan, "high": np.nan}
-    return half_dose_text(alone, used.to_numpy(dtype=float)).removeprefix("half dose ")
+    used = means.loc[(means["component"] == fit.component) & (means["noise_std"] > 0), "noise_std"]
+    alone = dataclasses.replace(fit, low=np.nan, high=np.nan)
+    return half_dose_text(alone, used.to_numpy(dtype=float), named=False)
 
 
 def transferred_runs(results: Results, store: RunStore) -> tuple[list[Run], list[str]]:
     """The runs of a table that had pretraining, and a line for each that cannot be opened."""
     _require(results.table, "phase1_run", what="a diagnosis")
     runs, problems = [], []
-    has_parent = results.table["phase1_run"].fillna("") != ""
+    has_parent = results.table["phase1_run"].map(bool)
     for run in dict.fromkeys(results.table.loc[has_parent, "run"]):
         try:
             runs.append(store.open(run, verify=False))

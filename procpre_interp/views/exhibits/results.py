@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
+from procpre_interp.claims.compared import trained
 from procpre_interp.claims.files import PREFIX
-from procpre_interp.claims.judge import trained
 from procpre_interp.claims.text import READING_SURVIVAL, question_title
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.stats.survival import survival_curve
+from procpre_interp.store.about import About, about_table
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.plots.curves import accuracy_by_condition, learning_curves, survival_curves
@@ -25,7 +27,7 @@ class Results:
 
     name: str
     table: pd.DataFrame
-    about: dict[str, Any]
+    about: About
     summary: pd.DataFrame
     histories: pd.DataFrame
     problems: tuple[str, ...]
@@ -33,7 +35,7 @@ class Results:
     @property
     def title(self) -> str:
         """What the experiment is called."""
-        return str(self.about.get("title") or self.about.get("claim") or self.name)
+        return self.about.title or self.about.claim or self.name
 
     @property
     def labels(self) -> dict[str, str]:
@@ -84,11 +86,11 @@ def catalogue(store: RunStore) -> dict[str, set[Kind]]:
         except (ValueError, OSError):
             continue
         if set(stored.frame) >= COLUMNS:
-            about = stored.metadata
+            about = about_table(stored.metadata)
             found[name] = {"conditions"}
-            if any(each.get("effects") for each in about.get("maps") or []):
+            if any(len(each.effects) for each in about.maps):
                 found[name].add("maps")
-            if "ablation:" in str(about.get("config", "")):
+            if "ablation:" in about.config:
                 found[name].add("damage")
     return found
 
@@ -111,7 +113,7 @@ def load_results(store: RunStore, name: str = "") -> Results:
     return Results(
         name=name,
         table=table,
-        about=stored.metadata,
+        about=about_table(stored.metadata),
         summary=summarise_conditions(table),
         histories=histories,
         problems=tuple(problems),
@@ -121,18 +123,24 @@ def load_results(store: RunStore, name: str = "") -> Results:
 def sides(results: Results) -> tuple[list[str], list[str], list[str]]:
     """Conditions whose 95 % interval of the gain over no pretraining lies above 0, below 0, and on both sides of it."""
     above, below, both = [], [], []
-    for row in results.summary.to_dict("records"):
-        if row["condition"] != "none" and row["n"]:
-            (above if row["gain_low"] > 0 else below if row["gain_high"] < 0 else both).append(row["condition"])
+    for row in named_rows(results.summary):
+        if row.condition != "none" and row.n:
+            (above if row.gain_low > 0 else below if row.gain_high < 0 else both).append(row.condition)
     return above, below, both
 
 
 def answer(results: Results) -> Answer:
     """Which conditions gained over no pretraining by their intervals, which lost, which is open, and by how much."""
-    rows = results.summary.set_index("condition").to_dict("index")
+    rows = {str(row.condition): row for row in named_rows(results.summary)}
 
     def listed(names: Sequence[str]) -> str:
-        return ", ".join(f"{rows[name]['label']} ({_gain(rows[name])})" for name in names)
+        return ", ".join(f"{rows[name].label} ({gain(name)})" for name in names)
+
+    def gain(name: str) -> str:
+        row = rows[name]
+        mean, low, high = (100 * value for value in (row.gain_mean, row.gain_low, row.gain_high))
+        interval = "no interval" if low != low else f"[{low:+.1f}, {high:+.1f}]"
+        return f"{mean:+.1f} {interval} points, n = {row.n}" if mean == mean else "no pair of runs"
 
     above, below, both = sides(results)
     parts = [f"Gained over no pretraining: {listed(above)}."] if above else ["No condition gained over no pretraining."]
@@ -144,12 +152,6 @@ def answer(results: Results) -> Answer:
     return Answer(" ".join([*parts, rule]), decided=bool(above or below))
 
 
-def _gain(row: Mapping[str, Any]) -> str:
-    mean, low, high = (100 * row[f"gain_{key}"] for key in ("mean", "low", "high"))
-    interval = "no interval" if low != low else f"[{low:+.1f}, {high:+.1f}]"
-    return f"{mean:+.1f} {interval} points, n = {row['n']}" if mean == mean else "no pair of runs"
-
-
 def accuracy(results: Results) -> Exhibit:
     """Test accuracy of each condition with its interval, next to the paper's where it reports one."""
     above, below, both = sides(results)
@@ -158,7 +160,7 @@ def accuracy(results: Results) -> Exhibit:
         figure=accuracy_by_condition(
             results.summary,
             table=results.table,
-            paper=results.about.get("paper"),
+            paper=results.about.paper,
             title=question_title(
                 "Did transfer help?", f"It did in {len(above)} of {len(above) + len(below) + len(both)} conditions"
             ),
@@ -173,7 +175,7 @@ def learning(results: Results, quantity: str = "accuracy") -> Exhibit:
     """A validation quantity over training, by condition. Raises `ValueError` where no run can be read."""
     if quantity not in results.histories or results.histories.empty:
         raise ValueError(f"none of the runs of {results.name} has evaluations of {quantity}")
-    threshold = None if quantity != "accuracy" else results.about.get("threshold")
+    threshold = None if quantity != "accuracy" else results.about.threshold
     name = QUANTITIES.get(quantity, quantity)
     reading = f"A sudden {'fall' if quantity == 'loss_nats' else 'rise'} is the breakthrough."
     if threshold is not None:
@@ -207,4 +209,4 @@ def survival_of(table: pd.DataFrame, name: str = "survival") -> Exhibit:
 
 
 def _paper_notes(results: Results) -> list[tuple[str, str]]:
-    return [(name, note) for name, note in (results.about.get("paper_notes") or {}).items() if name in results.labels]
+    return [(name, note) for name, note in results.about.paper_notes.items() if name in results.labels]

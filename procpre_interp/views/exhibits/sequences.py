@@ -16,7 +16,6 @@ from procpre_interp.data.procedural.automata import CellularAutomaton
 from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.views.exhibits.exhibit import Exhibit
-from procpre_interp.views.plots.axes import fit_to_phone
 from procpre_interp.views.plots.sequences import automaton_figure, depth_figure, token_grid
 
 MADE_OF_OTHERS = ("mixture", "shuffled")
@@ -75,7 +74,7 @@ def draw(task: Task, seed: int = 0, n: int = 8) -> Batch:
     return task.batch(n, generator=stream(seed, "playground", task.stream_label))
 
 
-def tokens(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
+def tokens(task: Task, seed: int = 0, n: int = 8, *, title: str = "") -> Exhibit:
     """Generated sequences, each token coloured by its role and marked where it is scored."""
     batch, rows = draw(task, seed, n), []
     for sequence in range(n):
@@ -93,7 +92,7 @@ def tokens(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
     caption = f"{cut}n = {n} generated sequence{'s' * (n != 1)}, seed {seed}"
     return Exhibit(
         name="tokens",
-        figure=token_grid(shown, title=f"{task.name}: tokens by role", caption=caption),
+        figure=token_grid(shown, title=title or f"{task.name}: tokens by role", caption=caption),
         reading="A row is a sequence from left to right; a dot marks a token whose prediction is trained and scored.",
         table=table,
     )
@@ -103,13 +102,11 @@ def control(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
     """The shuffled control: the tokens of each sequence in random order. Raises `ValueError` for a shuffled task."""
     if isinstance(task, Shuffled):
         raise ValueError("this is the shuffled control already")
-    exhibit = tokens(Shuffled(task=task), seed, n)
+    title = f"Shuffled {task.name}: the same tokens in random order"
+    exhibit = tokens(Shuffled(task=task), seed, n, title=title)
     return dataclasses.replace(
         exhibit,
         name="control",
-        figure=fit_to_phone(
-            exhibit.figure.update_layout(title_text=f"Shuffled {task.name}: the same tokens in random order")
-        ),
         reading="The same sequences without their structure: what phase 1 teaches on these is not owed to structure.",
     )
 

@@ -1,11 +1,11 @@
 """How do weights move? Spectra of matrices, how far training moved them, and how alike representations are."""
 
 from procpre_interp.data import Task
+from procpre_interp.data.samples import SEQUENCES, sample
 from procpre_interp.model import HookedTransformer
 from procpre_interp.probe import drift as drift_table
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import spectra as spectra_table
-from procpre_interp.views.exhibits.attention import SEQUENCES, sample
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.plots.weights import cka_heatmap, drift_figure, spectrum_figure
 

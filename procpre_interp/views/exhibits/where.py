@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.claims.text import map_effects_table, question_title
-from procpre_interp.core.config import parse_yaml
+from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.selectors import place
-from procpre_interp.stats.coalitions import coalitions, condition_name
-from procpre_interp.stats.summary import ALPHA
+from procpre_interp.stats.coalitions import Coalition, coalitions, condition_name
+from procpre_interp.stats.rows import named_rows
+from procpre_interp.stats.summary import ALPHA, Decision
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
+from procpre_interp.store.about import StoredMap
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results, learning
 from procpre_interp.views.plots.axes import add_click_targets
@@ -50,7 +52,7 @@ class TransferMap:
     methods: tuple[str, ...]
     n_orders: int
     rows: pd.DataFrame
-    conditions: dict[str, str]
+    conditions: dict[Coalition, str]
     """Coalition -> the condition that stands for it in the table."""
 
     @property
@@ -69,9 +71,9 @@ class TransferMap:
 def maps(results: Results) -> list[TransferMap]:
     """The transfer maps of a sweep that have effects. Raises `ValueError` for a table without any."""
     try:
-        configs = parse_yaml(results.about.get("config") or "")["maps"]
-        pairs = list(zip(configs, results.about["maps"], strict=True))
-        found = [_map(results, config, stored) for config, stored in pairs if stored["effects"]]
+        configs = parse_yaml(results.about.config)["maps"]
+        pairs = list(zip(configs, results.about.maps, strict=True))
+        found = [_map(results, config, stored) for config, stored in pairs if len(stored.effects)]
     except (KeyError, TypeError, AttributeError, ValueError):
         raise ValueError(f"table {results.name} has no transfer map that can be read") from None
     if not found:
@@ -79,20 +81,19 @@ def maps(results: Results) -> list[TransferMap]:
     return found
 
 
-def _map(results: Results, config: dict, stored: dict) -> TransferMap:
-    players = tuple(dict.fromkeys(effect["player"] for effect in stored["effects"]))
-    methods = tuple(dict.fromkeys(effect["method"] for effect in stored["effects"]))
+def _map(results: Results, config: dict, stored: StoredMap) -> TransferMap:
+    players = tuple(dict.fromkeys(stored.effects["player"]))
+    methods = tuple(dict.fromkeys(stored.effects["method"]))
     given, n_orders, table = config.get("given", ""), int(config.get("n_orders", 4)), results.table
-    conditions: dict[str, str] = {}
+    conditions: dict[Coalition, str] = {}
     for replicate in table["replicate"].unique():
         for coalition in coalitions(players, methods, replicate=int(replicate), n_orders=n_orders):
-            chosen = coalition.split("|") if coalition else []
-            conditions[coalition] = condition_name(config["phase1"], chosen, given)
+            conditions[coalition] = condition_name(config["phase1"], coalition, given)
     named = {condition: coalition for coalition, condition in conditions.items()}
     rows = table.loc[table["condition"].isin(list(named))]
     rows = rows.assign(coalition=rows["condition"].map(named)).reset_index(drop=True)
     return TransferMap(
-        title=str(stored["title"]),
+        title=stored.title,
         players=players,
         methods=methods,
         n_orders=n_orders,
@@ -114,12 +115,12 @@ def answer(table: pd.DataFrame) -> Answer:
     where its test is significant after the adjustment for the number of parts (Holm).
     """
     about = OUTCOMES[table["outcome"].iloc[0]]
-    better = -1 if "below 0" in about.description else 1
+    better = 1 if about.higher_is_better else -1
     helps, harms, rest = [], [], []
-    for row in table.sort_values("estimate", key=abs, ascending=False, kind="stable").to_dict("records"):
-        said = f"{row['player']} ({_bounds(row, about)})"
-        decided = row["decision"] == "significant"
-        (rest if not decided else helps if better * row["estimate"] > 0 else harms).append(said)
+    for row in named_rows(table.sort_values("estimate", key=abs, ascending=False, kind="stable")):
+        said = f"{row.player} ({_bounds(float(row.estimate), float(row.low), float(row.high), about)})"
+        decided = row.decision == Decision.SIGNIFICANT
+        (rest if not decided else helps if better * row.estimate > 0 else harms).append(said)
     parts = [f"Carries the gain: {_listed(helps)}."] if helps else []
     parts += [f"Harms it: {_listed(harms)}."] if harms else []
     if not parts:
@@ -157,19 +158,18 @@ def bars(table: pd.DataFrame) -> Exhibit:
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """The effects for people: one row per method and player."""
-    return map_effects_table(table.to_dict("records"))
+    return map_effects_table(table)
 
 
 def compared(found: TransferMap, player: str) -> dict[str, str]:
     """Conditions that show what a player does: condition -> what people read. Those that the table has."""
     if player not in found.players:
         raise ValueError(f"no part {player[:40]!r} in this map; there are: {', '.join(found.players)}")
-    others = [each for each in found.players if each != player]
     named = {
-        "": "nothing",
-        player: f"{player} alone",
-        "|".join(others): f"all but {player}",
-        "|".join(found.players): "all parts",
+        (): "nothing",
+        (player,): f"{player} alone",
+        tuple(each for each in found.players if each != player): f"all but {player}",
+        found.players: "all parts",
     }
     present = set(found.rows["condition"])
     return {
@@ -199,7 +199,7 @@ def runs_behind(found: TransferMap, player: str) -> pd.DataFrame:
 
 def _title(table: pd.DataFrame) -> str:
     """Which parts are decided, of those of the table; a part counts once, whichever method decides it."""
-    decided = list(dict.fromkeys(table.loc[table["decision"] == "significant", "player"]))
+    decided = list(dict.fromkeys(table.loc[table["decision"] == Decision.SIGNIFICANT, "player"]))
     question = f"Which parts matter for {str(table['outcome'].iloc[0]).replace('_', ' ')}?"
     return question_title(question, f"Decided: {_listed(decided)}" if decided else "None is decided")
 
@@ -224,11 +224,11 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MOST_PARTS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _bounds(row: dict, about: Outcome) -> str:
+def _bounds(mean: float, low: float, high: float, about: Outcome) -> str:
     """An effect and its interval in the unit that people read."""
-    values = [about.scale * float(row[key]) for key in ("estimate", "low", "high")]
+    values = [about.scale * value for value in (mean, low, high)]
     if np.isnan(values[0]):
         return "no complete replicate"
     name = "points" if about.is_share else about.unit
-    estimate, low, high = (effect_text(value, about) for value in values)
-    return f"{estimate} {name}, no interval" if np.isnan(values[1:]).any() else f"{estimate} [{low}, {high}] {name}"
+    shown, *bounds = (effect_text(value, about) for value in values)
+    return f"{shown} {name}, no interval" if np.isnan(values[1:]).any() else f"{shown} [{', '.join(bounds)}] {name}"

@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.views.plots.axes import (
-    MAX_PRINTED,
     MAX_TICKS,
+    add_cells,
     colour_axis,
-    fit_to_phone,
+    label_cells,
     log_axis,
     refuse_twice,
     require,
@@ -67,25 +67,13 @@ def score_heatmap(table: pd.DataFrame, score: str, *, title: str = "") -> go.Fig
         for i, layer in enumerate(layers)
     ]
     figure = go.Figure()
-    figure.add_heatmap(
-        x=list(range(len(heads))),
-        y=list(range(len(layers))),
-        z=mean,
-        customdata=[[[int(layer), int(head)] for head in heads] for layer in layers],
-        hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>",
-        texttemplate="%{z:.2f}" if mean.size <= MAX_PRINTED else None,
-        xgap=2,
-        ygap=2,
-        coloraxis="coloraxis",
-    )
+    where = [[[int(layer), int(head)] for head in heads] for layer in layers]
+    add_cells(figure, mean, printed="%{z:.2f}", customdata=where, hovertext=hover)
     caption, height = "; ".join(filter(None, notes)), 280 + 40 * len(mean)
     lay_out(figure, title=title or in_words(score), caption=caption, x="Head", y="Layer", height=height)
     figure.update_layout(coloraxis=colour_axis(*colours, in_words(score)))
-    # A head's number is a name: without labels plotly would read them as a scale.
-    figure.update_xaxes(**ticks([str(head) for head in heads]), showgrid=False, zeroline=False)
-    figure.update_yaxes(**ticks([str(layer) for layer in layers]), showgrid=False, zeroline=False, autorange="reversed")
-    return fit_to_phone(figure)
+    label_cells(figure, [str(layer) for layer in layers], [str(head) for head in heads])
+    return figure
 
 
 def pattern_figure(
@@ -135,27 +123,26 @@ def pattern_figure(
         weights = rows.loc[(rows["layer"] == own_layer) & (rows["head"] == own_head)]
         pattern = np.full((length, length), np.nan)
         pattern[weights["query"].to_numpy(int), weights["key"].to_numpy(int)] = weights["weight"].to_numpy(float)
-        figure.add_heatmap(
-            x=list(range(length)),
-            y=list(range(length)),
-            z=pattern,
+        add_cells(
+            figure,
+            pattern,
+            gap=0,
             customdata=pairs,
             hovertemplate="%{customdata}: %{z:.3f}",
             name=f"L{own_layer}H{own_head}",
-            coloraxis="coloraxis",
             row=layers.index(own_layer) + 1,
             col=heads.index(own_head) + 1,
         )
     heading = title or (f"Attention pattern of {names[0]}" if one else "Attention patterns")
     caption = "one sequence; a row is a query and sums to 1"
-    lay_out(figure, title=heading, caption=caption, x="", y="", height=inner + 220)
+    lay_out(figure, title=heading, caption=caption, x="", y="", height=inner + 220, headings=0 if one else 1)
     figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Attention weight"))
     axis = {**ticks(labels, max(1, MAX_TICKS // len(heads))), "showgrid": False, "zeroline": False}
     figure.update_xaxes(**axis, tickangle=0 if length * len(heads) <= 12 else -90).update_yaxes(
         **axis, autorange="reversed"
     )
     figure.update_xaxes(title="Key", row=len(layers)).update_yaxes(title="Query", col=1)
-    return fit_to_phone(figure, headings=0 if one else 1)
+    return figure
 
 
 def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, title: str = "") -> go.Figure:
@@ -200,7 +187,9 @@ def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, titl
     notes = [f"n = {n} replicate{'s' * (n != 1)}", "mean, band: lowest to highest" if n > 1 else ""]
     notes.append(f"coloured: the {len(shown)} heads that move the most" if len(shown) < len(curves) else "")
     caption = "; ".join(filter(None, notes))
-    lay_out(figure, title=title or in_words(score), caption=caption, x="Step of the phase", y=in_words(score))
+    lay_out(
+        figure, title=title or in_words(score), caption=caption, x="Step of the phase", y=in_words(score), headings=1
+    )
     figure.update_layout(legend_traceorder="normal")
     for column, phase in enumerate(phases, 1):
         steps = found.loc[found["phase"] == phase, "step"].to_numpy(int)
@@ -210,7 +199,7 @@ def timeline_figure(table: pd.DataFrame, score: str, *, highlight: int = 6, titl
             edge = (column - 1) * (1 + GAP) / len(phases) - GAP / 2
             line = {"width": 1, "dash": "dot", "color": "#888888"}
             figure.add_shape(type="line", xref="paper", yref="paper", x0=edge, x1=edge, y0=0, y1=1.1, line=line)
-    return fit_to_phone(figure, headings=1)
+    return figure
 
 
 def in_words(name: str) -> str:

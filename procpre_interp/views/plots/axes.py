@@ -3,23 +3,23 @@
 import html
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
-from procpre_interp.views.plots.theme import CAPTION_LINE, CAPTION_WIDTH, TITLE_LINE, wrapped
+from procpre_interp.views.plots.theme import wrapped
 
 MAX_PRINTED = 200
 """Cells up to which a heat map prints its numbers; beyond it they are in the hover text alone."""
 
+HOVER_TEXT = "%{hovertext}<extra></extra>"
+"""Shows the hover text of a cell, and no name of its trace."""
+
 MAX_TICKS = 48
 """Positions that label an axis, or the axes of panels side by side; of longer sequences every k-th does."""
-
-
-PANEL_LINE = 17
-"""Pixels of one line of the titles of panels, in the margin above a plot."""
 
 
 def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -44,29 +44,39 @@ def visible(token: str) -> str:
     return html.escape(token.replace(" ", "␣").replace("\n", "⏎"), quote=False) or "∅"
 
 
-def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> dict[str, Any]:
+class Panel(TypedDict):
+    """Where a trace or a line stands in a figure of several panels."""
+
+    row: int
+    col: int
+
+
+class Ticks(TypedDict):
+    """Labels of an axis, and where they stand."""
+
+    tickvals: Sequence[float | int]
+    ticktext: list[str]
+
+
+class LogTicks(Ticks):
+    """Labels of a logarithmic axis."""
+
+    type: str
+
+
+class LogAxis(LogTicks):
+    """A logarithmic axis with its ends."""
+
+    range: list[float]
+
+
+def ticks(labels: Sequence[str], at_most: int = MAX_TICKS) -> Ticks:
     """Labels of an axis whose cells stand at 0, 1, ...: all of them, or every k-th."""
     shown = list(range(0, len(labels), -(-len(labels) // at_most)))
     return {"tickvals": shown, "ticktext": [labels[index] for index in shown]}
 
 
-def fit_to_phone(figure: go.Figure, *, headings: int = 0) -> go.Figure:
-    """Break the title and caption of a laid out figure so that a phone shows all of both; returns the figure.
-
-    They start at the figure's left edge rather than the plot's, and the figure grows by what the margin above the plot
-    does. `headings` is how many lines the titles of panels have, which stand in that margin too.
-    """
-    layout: Any = figure.layout
-    title, caption = wrapped(layout.title.text or ""), wrapped(layout.title.subtitle.text or "", CAPTION_WIDTH)
-    lines = [text.count("<br>") + 1 if text else 0 for text in (title, caption)]
-    margin = 30 + TITLE_LINE * lines[0] + CAPTION_LINE * lines[1] + PANEL_LINE * headings
-    place = {"x": 0, "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 12, "l": 4}}
-    height = layout.height + max(0, margin - layout.margin.t)
-    figure.update_layout(title={"text": title, "subtitle_text": caption, **place}, margin_t=margin, height=height)
-    return figure
-
-
-def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, Any]:
+def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> dict[str, object]:
     """The colours of heat maps with `coloraxis="coloraxis"`, for `update_layout(coloraxis=...)`.
 
     A page's theme colours the labels of an axis, but not those of a trace's own bar, which would be dim on dark. The
@@ -77,7 +87,30 @@ def colour_axis(scale: Sequence[Any], low: float, high: float, title: str) -> di
     return {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar}
 
 
-def log_axis(largest: int) -> dict[str, Any]:
+def add_cells(
+    figure: go.Figure, values: Float[np.ndarray, "row column"], *, printed: str = "", gap: int = 2, **trace: Any
+) -> None:
+    """Add a heat map of the figure's `colour_axis`, whose cells stand at 0, 1, ... and show their `hovertext`.
+
+    `printed` is the template of what a cell prints, where there are at most `MAX_PRINTED`; `gap` the pixels between
+    cells; `trace` what else plotly's trace has.
+    """
+    n_rows, n_columns = values.shape
+    place = {"x": list(range(n_columns)), "y": list(range(n_rows)), "xgap": gap, "ygap": gap, "coloraxis": "coloraxis"}
+    words = {"texttemplate": printed if values.size <= MAX_PRINTED else None, "hovertemplate": HOVER_TEXT}
+    figure.add_heatmap(z=values, **(place | words | trace))
+
+
+def label_cells(figure: go.Figure, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Name the rows of `add_cells`, the first one on top, and as many columns as there is room for.
+
+    Numbers are names too: without labels plotly would read them as a scale.
+    """
+    bare = {"showgrid": False, "zeroline": False}
+    figure.update_xaxes(**ticks(columns), **bare).update_yaxes(**ticks(rows, len(rows)), **bare, autorange="reversed")
+
+
+def log_axis(largest: int) -> LogAxis:
     """A logarithmic axis for counts from 0 to `largest`, each drawn at count + 1 and labelled with the count."""
     counts = [0, *(10**power for power in range(len(str(largest))) if 10**power <= largest)]
     # 0 and 1 stand so close to one another on a long axis that their labels would overlap.
@@ -91,7 +124,7 @@ def log_axis(largest: int) -> dict[str, Any]:
     }
 
 
-def log_ticks(low: float, high: float) -> dict[str, Any]:
+def log_ticks(low: float, high: float) -> LogTicks:
     """Labels of a logarithmic axis: powers of ten where it has two or more of them, otherwise 1, 2 and 5 times those.
 
     Raises `ValueError` for a bound that is not above 0.
@@ -127,7 +160,7 @@ def add_click_targets(figure: go.Figure) -> go.Figure:
             unselected={"marker": {"opacity": 0}},
             customdata=[trace.customdata[row][column] for row, column in cells],
             hovertext=[trace.hovertext[row][column] for row, column in cells],
-            hovertemplate="%{hovertext}<extra></extra>",
+            hovertemplate=HOVER_TEXT,
             showlegend=False,
             xaxis=trace.xaxis,
             yaxis=trace.yaxis,

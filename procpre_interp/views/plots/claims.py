@@ -1,7 +1,7 @@
 """Claims as figures: contrasts with their margins, the pairs behind one of them, and gains beside reported ones."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,12 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.judged import ContrastResult
+from procpre_interp.stats.paper_comparison import Agreement
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note, intervals_note
-from procpre_interp.views.plots.axes import require
+from procpre_interp.views.plots.axes import Panel, Ticks, require
 from procpre_interp.views.plots.theme import (
     X_WIDTH,
     condition_colours,
@@ -22,21 +26,21 @@ from procpre_interp.views.plots.theme import (
     wrapped,
 )
 
-VERDICTS = {
-    "supported": ("#228833", "circle"),
-    "refuted": ("#CC3311", "x"),
-    "undecided": ("#888888", "circle-open"),
+VERDICTS: dict[str, tuple[str, str]] = {
+    Verdict.SUPPORTED: ("#228833", "circle"),
+    Verdict.REFUTED: ("#CC3311", "x"),
+    Verdict.UNDECIDED: ("#888888", "circle-open"),
     "not predicted": ("#888888", "diamond-open"),
 }
 """Colour and symbol of each."""
 
-COMPARISONS = {
-    "agrees": VERDICTS["supported"],
-    "disagrees": VERDICTS["refuted"],
-    "undecided": VERDICTS["undecided"],
-    "too few replicates": ("#888888", "square-open"),
+COMPARISONS: dict[str, tuple[str, str]] = {
+    Agreement.AGREES: VERDICTS[Verdict.SUPPORTED],
+    Agreement.DISAGREES: VERDICTS[Verdict.REFUTED],
+    Agreement.UNDECIDED: VERDICTS[Verdict.UNDECIDED],
+    Agreement.TOO_FEW: ("#888888", "square-open"),
 }
-"""The same for `comparison.effect_verdict`."""
+"""The same for `paper_comparison.effect_verdict`."""
 
 SIDE = "#228833"
 PAPER = "#B8A11F"
@@ -61,8 +65,8 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
     require(contrasts, ["contrast", "axis", "predicted", "margin", "estimate", "low", "high", "n", "verdict"], "claims")
     figure, panels = _panels(contrasts, "axis")
     for index, (_, rows) in enumerate(panels, start=1):
-        place: dict[str, Any] = {"row": index, "col": 1}
-        margins = [each for row in rows.to_dict("records") for each in _margins(row["predicted"], row["margin"])]
+        place: Panel = {"row": index, "col": 1}
+        margins = [each for row in named_rows(rows) for each in _margins(row.predicted, row.margin)]
         left, right = _span(np.append(rows[["estimate", "low", "high"]].to_numpy(dtype=float), margins))
         _add_predictions(figure, rows, left, right, place)
         verdicts = rows["verdict"].replace("", "not predicted")
@@ -76,15 +80,14 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
 
 
 def paired_values(
-    pairs: pd.DataFrame, contrast: dict, *, labels: dict[str, str] | None = None, title: str = ""
+    pairs: pd.DataFrame, contrast: ContrastResult, *, labels: dict[str, str] | None = None, title: str = ""
 ) -> go.Figure:
     """What a contrast weighs in each replicate (left), and its value there beside margin and mean (right).
 
-    `pairs` has one row per replicate: columns replicate, value and one per condition. `contrast` has contrast, level
-    and axis (titles of the left and the right axis, with units), weights (condition -> weight), predicted, margin,
-    estimate, low and high; `title` is the contrast's name unless given.
+    `pairs` has one row per replicate: columns replicate, value and one per condition, in the unit of the contrast's
+    numbers. `title` is the contrast's name unless given.
     """
-    names = list(contrast["weights"])
+    names = list(contrast.weights)
     require(pairs, ["replicate", "value", *names], "pairs")
     rows = [html.escape(f"seed {replicate}", quote=False) for replicate in pairs["replicate"]]
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.06)
@@ -92,10 +95,10 @@ def paired_values(
         both = np.column_stack([pairs[names].to_numpy(dtype=float), np.full(len(pairs), np.nan)])
         line = {"mode": "lines", "line": {"color": GREY, "width": 1}, "hoverinfo": "skip", "showlegend": False}
         figure.add_scatter(x=both.ravel(), y=[row for row in rows for _ in range(3)], **line, row=1, col=1)
-    for name, look in _looks(contrast["weights"], labels or {}).items():
+    for name, look in _looks(contrast.weights, labels or {}).items():
         figure.add_scatter(x=pairs[name].to_numpy(dtype=float), y=rows, mode="markers", **look, row=1, col=1)
-    margin, predicted = float(contrast["margin"]), contrast["predicted"]
-    bounds = np.array([[contrast[key] for key in ("estimate", "low", "high")]], dtype=float)
+    margin, predicted = contrast.margin, contrast.predicted or ""
+    bounds = np.array([[contrast.estimate, contrast.low, contrast.high]])
     left, right = _span(
         np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), *_margins(predicted, margin)])
     )
@@ -114,9 +117,10 @@ def paired_values(
     figure.add_scatter(x=bounds[:, 0], y=["mean"], **mean, row=1, col=2)
     figure.update_yaxes(categoryorder="array", categoryarray=["mean", *rows[::-1]])
     height = 250 + 24 * (len(rows) + 1) + 10 * min(len(names), MANY)
-    heading, caption = html.escape(title or str(contrast["contrast"]), quote=False), interval_note(len(pairs))
+    heading, caption = html.escape(title or contrast.contrast, quote=False), interval_note(len(pairs))
     lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
-    level, measure = (wrapped(html.escape(str(contrast[name]), quote=False), HALF) for name in ("level", "axis"))
+    titles = contrast.about.level_axis, contrast.about.titled("the contrast")
+    level, measure = (wrapped(html.escape(text, quote=False), HALF) for text in titles)
     figure.update_xaxes(title=level, row=1, col=1)
     return figure.update_xaxes(title=measure, range=[left, right], row=1, col=2)
 
@@ -153,9 +157,10 @@ def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go
     return _finish(figure, panels, title=title or "Gains beside the paper's", caption=intervals_note(rows["n"]))
 
 
-def _looks(weights: dict[str, float | int], labels: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _looks(weights: Mapping[str, float | int], labels: dict[str, str]) -> dict[str, dict[str, object]]:
     """Colour, name and hover text of each condition's points; of many conditions a legend entry for each sign."""
-    colours, seen, looks = condition_colours(weights), set(), {}
+    colours, seen = condition_colours(weights), set[str]()
+    looks: dict[str, dict[str, object]] = {}
     for name, weight in weights.items():
         label = html.escape(str(labels.get(name, name)), quote=False)
         group = label if len(weights) <= MANY else "weighed -" if weight < 0 else "weighed +"
@@ -197,7 +202,7 @@ def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, ti
     figure.update_layout(margin_b=FOOT + 40)
     for index, (axis, rows) in enumerate(panels, start=1):
         figure.update_xaxes(title=wrapped(html.escape(axis, quote=False), X_WIDTH), row=index, col=1)
-        names: dict[str, Any] = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
+        names: Ticks = {"tickvals": rows["y"].tolist(), "ticktext": rows["name"].tolist()}
         figure.update_yaxes(range=[len(rows) - 0.5, -0.5], zeroline=False, **names, row=index, col=1)
     seen: set[str] = set()
     traces: list[Any] = list(figure.select_traces())
@@ -208,7 +213,7 @@ def _finish(figure: go.Figure, panels: Sequence[tuple[str, pd.DataFrame]], *, ti
 
 
 def _add_estimates(
-    figure: go.Figure, rows: pd.DataFrame, name: str, look: tuple[str, str], what: str, place: dict[str, int]
+    figure: go.Figure, rows: pd.DataFrame, name: str, look: tuple[str, str], what: str, place: Mapping[str, Any]
 ) -> None:
     """One trace of points with intervals."""
     colour, symbol = look
@@ -229,15 +234,17 @@ def _add_estimates(
     )
 
 
-def _add_predictions(figure: go.Figure, rows: pd.DataFrame, left: float, right: float, place: dict[str, int]) -> None:
+def _add_predictions(
+    figure: go.Figure, rows: pd.DataFrame, left: float, right: float, place: Mapping[str, Any]
+) -> None:
     """The predicted side of each row as an area, and its margin as a line, one trace each."""
     area_x, area_y, line_x, line_y = [], [], [], []
-    for row in rows.to_dict("records"):
-        low_y, high_y = row["y"] - 0.38, row["y"] + 0.38
-        for low, high in _sides(row["predicted"], row["margin"], left, right):
+    for row in named_rows(rows):
+        low_y, high_y = row.y - 0.38, row.y + 0.38
+        for low, high in _sides(row.predicted, row.margin, left, right):
             area_x += [low, high, high, low, low, None]
             area_y += [low_y, low_y, high_y, high_y, low_y, None]
-        for margin in _margins(row["predicted"], row["margin"]):
+        for margin in _margins(row.predicted, row.margin):
             line_x += [margin, margin, None]
             line_y += [low_y, high_y, None]
     if not area_x:

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.core.selectors import place
-from procpre_interp.stats.summary import intervals_note
+from procpre_interp.stats.summary import Decision, intervals_note
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome
-from procpre_interp.views.plots.axes import colour_axis, fit_to_phone, ticks
+from procpre_interp.views.plots.axes import add_cells, colour_axis, label_cells, ticks
 from procpre_interp.views.plots.theme import COMPONENT_COLOURS, OTHERS, error_bars, lay_out, with_n
 
 METHODS = {
@@ -59,24 +59,12 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
         number, low, high = (effect_text(value, about) for value in values)
         interval = "no interval" if np.isnan(values[1:]).any() else f"[{low}, {high}]"
         colour[cell], who[cell] = values[0], effect["player"]
-        text[cell] = f"<b>{number}</b>" if effect.get("decision") == "significant" else number
+        text[cell] = f"<b>{number}</b>" if effect.get("decision") == Decision.SIGNIFICANT else number
         text[cell] += f"<br>{interval}" if bounded else ""
         hover[cell] = f"{effect['player']}: {number} {interval}, n = {effect['n']}"
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
-    figure.add_heatmap(
-        x=list(range(len(columns))),
-        y=list(range(len(rows))),
-        z=colour,
-        text=text,
-        texttemplate="%{text}",
-        customdata=who,
-        hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>",
-        xgap=2,
-        ygap=2,
-        coloraxis="coloraxis",
-    )
+    add_cells(figure, colour, text=text, texttemplate="%{text}", customdata=who, hovertext=hover)
     note = intervals_note(effects["n"], "when you hover over a cell")
     caption = f"{_in_words(method)}; bold: decided by its adjusted test; {note}"
     heading = title or f"Effect on {about.description}"
@@ -85,9 +73,8 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     if bounded:
         figure.update_layout(width=240 + COLUMN_PIXELS * len(columns))
     figure.update_layout(coloraxis=colour_axis(DIVERGING, -reach, reach, f"Effect ({about.effect_unit})"))
-    figure.update_xaxes(**ticks(columns), showgrid=False, zeroline=False)
-    figure.update_yaxes(**ticks(rows, len(rows)), showgrid=False, zeroline=False, autorange="reversed")
-    return fit_to_phone(figure)
+    label_cells(figure, rows, columns)
+    return figure
 
 
 def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -125,7 +112,7 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     lay_out(figure, title=heading, caption=note, x=f"Effect ({about.effect_unit})", y="", height=height)
     names = players if varied else with_n(players, counts.first().loc[players])
     figure.update_yaxes(range=[len(players) - 0.5, -0.5], **ticks(names, len(players)))
-    return fit_to_phone(figure)
+    return figure
 
 
 def player_colours(players: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,9 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from procpre_interp.stats.half_dose import HalfDose
 from procpre_interp.stats.summary import intervals_note
+from procpre_interp.views.plots.axes import Panel
 from procpre_interp.views.plots.heatmaps import player_colours
 from procpre_interp.views.plots.theme import (
     COMPONENT_COLOURS,
@@ -82,10 +84,10 @@ def ladders(effects: pd.DataFrame, dots: pd.DataFrame, *, title: str = "") -> go
     between = 80 / (sum(heights) + 80 * (len(parts) - 1))
     figure = make_subplots(rows=len(panels), row_heights=heights, vertical_spacing=between if len(panels) > 1 else 0)
     for row, (panel, part) in enumerate(zip(panels, parts), start=1):
-        place: dict[str, Any] = {"showlegend": row == 1, "row": row, "col": 1}
+        place: Panel = {"row": row, "col": 1}
         rows = _rows(part["label"].tolist(), part["n"])
-        _add_dots(figure, dots.loc[dots["panel"] == panel], colours, rows, ".4g", **place)
-        _add_means(figure, part, colours, rows, ".4g", **place)
+        _add_dots(figure, dots.loc[dots["panel"] == panel], colours, rows, ".4g", showlegend=row == 1, **place)
+        _add_means(figure, part, colours, rows, ".4g", showlegend=row == 1, **place)
         figure.update_yaxes(categoryorder="array", categoryarray=list(rows.values())[::-1], row=row, col=1)
     height = 180 + sum(heights) + 80 * len(parts)
     lay_out(figure, title=title, caption=intervals_note(effects["n"]), x="", y="", height=height)
@@ -165,7 +167,7 @@ def dose_response(
     zero = float(above[0] ** 2 / above[1] if len(above) > 1 else above[0] / 2)
     heights = means[["mean", "low", "high"]].to_numpy(dtype=float)
     span = [float(np.nanmin(heights)), float(np.nanmax(heights))]
-    found = {} if fits is None else {fit["component"]: fit for fit in fits.to_dict("records")}
+    found = {} if fits is None else {fit.component: fit for fit in half_doses(fits)}
     figure = go.Figure()
     for component in components:
         curve = means.loc[means["component"] == component].sort_values("noise_std")
@@ -187,7 +189,7 @@ def dose_response(
             "n = %{customdata[3]}",
             **same,
         )
-        half = found.get(component, {}).get("half_dose", np.nan)
+        half = found[component].half_dose if component in found else np.nan
         if measured.min() <= half <= measured.max():
             line = {"color": colour, "width": 1.5, "dash": "dash"}
             mark = {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
@@ -202,20 +204,29 @@ def dose_response(
     return figure.update_xaxes(type="log", **ticks).update_yaxes(tickformat=".0%")
 
 
-def half_dose_text(fit: Mapping[str, Any], measured: Float[np.ndarray, " dose"]) -> str:
-    """A half dose with its interval in words: "half dose 1.1 [0.44, 1.5]", "half dose above 2"; what is wrong with it
-    instead, where it has none. Beyond the doses that were measured only the side is known."""
-    if np.isnan(fit["half_dose"]):
-        return str(fit["problem"]).partition(":")[0]
+def half_doses(fits: pd.DataFrame) -> list[HalfDose]:
+    """The rows of a table of `half_dose`, stored or not; a missing number may be null there."""
+    numbers = dict.fromkeys(("half_dose", "low", "high", "slope", "unbounded"), float)
+    return [
+        HalfDose(**{str(key): value for key, value in row.items()}) for row in fits.astype(numbers).to_dict("records")
+    ]
+
+
+def half_dose_text(fit: HalfDose, measured: Float[np.ndarray, " dose"], *, named: bool = True) -> str:
+    """A half dose with its interval in words: "half dose 1.1 [0.44, 1.5]", "half dose above 2", without these two words
+    where it is not `named`; what is wrong with it instead, where it has none. Beyond the doses that were measured only
+    the side is known."""
+    if np.isnan(fit.half_dose):
+        return fit.problem
 
     def bound(value: float) -> str:
         if value > measured.max():
             return f"above {measured.max():.2g}"
         return f"below {measured.min():.2g}" if value < measured.min() else f"{value:.2g}"
 
-    half, low, high = (bound(float(fit[key])) for key in ("half_dose", "low", "high"))
-    beyond = fit["low"] > measured.max() or fit["high"] < measured.min()
-    return f"half dose {half}" + ("" if np.isnan(fit["low"]) or beyond else f" [{low}, {high}]")
+    beyond = fit.low > measured.max() or fit.high < measured.min()
+    interval = "" if np.isnan(fit.low) or beyond else f" [{bound(fit.low)}, {bound(fit.high)}]"
+    return f"{'half dose ' if named else ''}{bound(fit.half_dose)}{interval}"
 
 
 def _dashes(components: list[str]) -> dict[str, str]:

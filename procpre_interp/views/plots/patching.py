@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.views.plots.axes import (
-    MAX_PRINTED,
+    add_cells,
     colour_axis,
-    fit_to_phone,
+    label_cells,
     refuse_twice,
     require,
-    ticks,
     visible,
 )
 from procpre_interp.views.plots.heatmaps import DIVERGING
@@ -93,18 +92,7 @@ def patch_heatmap(
         hover[spot], where[spot] = f"{_name(place, tokens)}: {numbers}", list(place)
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
-    figure.add_heatmap(
-        x=list(range(len(columns))),
-        y=list(range(len(lines))),
-        z=colour,
-        customdata=where,
-        hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>",
-        texttemplate="%{z:+.2f}" if colour.size <= MAX_PRINTED else None,
-        xgap=1,
-        ygap=1,
-        coloraxis="coloraxis",
-    )
+    add_cells(figure, colour, printed="%{z:+.2f}", gap=1, customdata=where, hovertext=hover)
     incoming, n = REPLACEMENTS.get(replacement, replacement), int(rows["n_pairs"].to_numpy().min())
     caption = f"{RUNS.get(direction, direction)}, each activation replaced by {incoming}; {_words(metric)}; "
     x = "Position" if by_position else "Head" if with_heads else ""
@@ -117,10 +105,9 @@ def patch_heatmap(
     labels = ["all" if column is None else str(column) for column in columns]
     if by_position and tokens is not None:
         labels = ["all" if column is None else visible(tokens[column]) for column in columns]
-    figure.update_xaxes(**ticks(labels), showgrid=False, zeroline=False)
     names = [str(layer) if head is None else f"L{layer}H{head}" for layer, head in lines]
-    figure.update_yaxes(**ticks(names, len(names)), showgrid=False, zeroline=False, autorange="reversed")
-    return fit_to_phone(figure)
+    label_cells(figure, names, labels)
+    return figure
 
 
 def _order(number: int | None) -> tuple[bool, int]:
@@ -176,4 +163,4 @@ def probability_bars(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     lay_out(figure, title=title, caption="one pair, no interval", x="Next token", y="Probability")
     # Tokens that are numbers are names all the same.
     figure.update_xaxes(type="category", tickangle=0)
-    return fit_to_phone(figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05]))
+    return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.05])

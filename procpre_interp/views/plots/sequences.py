@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Int
 
-from procpre_interp.views.plots.axes import fit_to_phone, require, visible
+from procpre_interp.views.plots.axes import require, visible
 from procpre_interp.views.plots.theme import GRID, OTHERS, lay_out
 
 ROLES = {
@@ -85,7 +85,7 @@ def token_grid(table: pd.DataFrame, *, title: str = "", caption: str = "") -> go
     lay_out(figure, title=title, caption=caption, x="Position", y="Sequence", height=230 + 38 * n_rows)
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False, zeroline=False, range=[n_rows - 0.5, -0.5], dtick=1)
-    return _line_up(fit_to_phone(figure), n_columns)
+    return _line_up(figure, n_columns)
 
 
 def depth_figure(table: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -105,7 +105,7 @@ def depth_figure(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     n = table["sequence"].nunique()
     caption = f"n = {n} generated sequence{'s' * (n != 1)}"
     lay_out(figure, title=title, caption=caption, x="Position", y="Open brackets", height=340)
-    return _line_up(fit_to_phone(figure), int(table["position"].to_numpy().max()) + 1)
+    return _line_up(figure, int(table["position"].to_numpy().max()) + 1)
 
 
 def automaton_figure(cells: Int[np.ndarray, "row cell"], *, title: str = "", caption: str = "") -> go.Figure:
@@ -124,7 +124,7 @@ def automaton_figure(cells: Int[np.ndarray, "row cell"], *, title: str = "", cap
     height = 190 + max(160, 16 * len(cells))
     lay_out(figure, title=title, caption=caption, x="Cell", y="Row (time)", height=height)
     figure.update_xaxes(showgrid=False, zeroline=False, gridcolor=GRID)
-    return fit_to_phone(figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed"))
+    return figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
 
 
 def _line_up(figure: go.Figure, n_positions: int) -> go.Figure:

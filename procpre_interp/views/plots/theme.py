@@ -36,8 +36,8 @@ OTHERS = ["#33BBEE", "#99772E", "#BB4488", "#667722", "#55AAAA", "#AA6655"]
 TITLE_WIDTH, CAPTION_WIDTH, X_WIDTH, Y_WIDTH = 46, 58, 34, 28
 """Letters in a line of a figure's title, caption and axis titles: what a screen of 400 pixels has room for."""
 
-TITLE_LINE, CAPTION_LINE = 20, 16
-"""Pixels of such a line."""
+TITLE_LINE, CAPTION_LINE, PANEL_LINE = 20, 16, 17
+"""Pixels of a line of a title, of a caption, and of the titles of panels."""
 
 GRID = "rgba(128, 128, 128, 0.25)"
 TRANSPARENT = "rgba(0, 0, 0, 0)"
@@ -59,7 +59,7 @@ def translucent(colour: str, opacity: float) -> str:
 
 def error_bars(
     estimate: Float[np.ndarray, " row"], low: Float[np.ndarray, " row"], high: Float[np.ndarray, " row"]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """An interval around each point, for `error_x`; none where a bound is NaN."""
     lengths = {"array": np.nan_to_num(high - estimate), "arrayminus": np.nan_to_num(estimate - low)}
     return {**lengths, "color": "#888888"}
@@ -110,15 +110,18 @@ def wrapped(text: str, width: int = TITLE_WIDTH) -> str:
     return "<br>".join(part for line in lines for part in line or [""])
 
 
-def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, height: int = 420) -> go.Figure:
+def lay_out(
+    figure: go.Figure, *, title: str, caption: str, x: str, y: str, height: int = 420, headings: int = 0
+) -> go.Figure:
     """Give the figure its title, caption (n and kind of interval), and axis titles with units; returns it.
 
     Backgrounds are transparent and the grid grey, so that the page around decides between light and dark. Titles begin
-    at the left edge and are broken into lines, so that they can be read on a narrow screen; `height` is that of a
-    figure whose title and caption have one line each, which longer ones add to.
+    at the left edge and are broken into lines, so that a phone shows all of them; `height` is that of a figure whose
+    title and caption have one line each, which longer ones add to. `headings` is how many lines the titles of panels
+    have, which stand in the margin above the plot too.
     """
     heading, note = wrapped(title, TITLE_WIDTH), wrapped(caption, CAPTION_WIDTH)
-    more = TITLE_LINE * heading.count("<br>") + CAPTION_LINE * note.count("<br>")
+    more = TITLE_LINE * heading.count("<br>") + CAPTION_LINE * note.count("<br>") + PANEL_LINE * headings
     figure.update_layout(
         title={
             "text": heading,
@@ -129,7 +132,7 @@ def lay_out(figure: go.Figure, *, title: str, caption: str, x: str, y: str, heig
             "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 12},
+            "pad": {"t": 12, "l": 4},
         },
         paper_bgcolor=TRANSPARENT,
         plot_bgcolor=TRANSPARENT,

@@ -1,7 +1,6 @@
 """Weights without data: spectra of every matrix, how far training moved them, and likeness of representations."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,13 +8,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from procpre_interp.core.registry import unknown_name
+from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import place
 from procpre_interp.views.plots.attention import SEQUENTIAL
 from procpre_interp.views.plots.axes import (
-    MAX_PRINTED,
+    Panel,
+    add_cells,
     colour_axis,
-    fit_to_phone,
+    label_cells,
     log_ticks,
     refuse_twice,
     require,
@@ -106,11 +106,11 @@ def spectrum_figure(spectra: pd.DataFrame, *, matrices: Sequence[str] | None = N
     caption = "one line per matrix, or per head; one model"
     caption += f"; {hidden} values, mere rounding, are left out" if hidden else ""
     heading = title or "Singular values"
-    lay_out(figure, title=heading, caption=caption, x="Index", y="", height=230 * n_rows + 170)
+    lay_out(figure, title=heading, caption=caption, x="Index", y="", height=230 * n_rows + 170, headings=1)
     figure.update_annotations(font_size=12)
     figure.update_xaxes(title_standoff=14)
     figure.update_yaxes(type="log").update_yaxes(title="Singular value", col=1)
-    return fit_to_phone(figure, headings=1)
+    return figure
 
 
 def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -146,7 +146,7 @@ def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
         subplot_titles=[DRIFT[measure] for measure in measures],
     )
     for index, measure in enumerate(measures):
-        where: dict[str, Any] = {"row": index // per_row + 1, "col": index % per_row + 1}
+        where: Panel = {"row": index // per_row + 1, "col": index % per_row + 1}
         if "subspace" in measure:
             figure.add_scatter(
                 x=table["expected"].to_numpy(float),
@@ -182,10 +182,10 @@ def drift_figure(drift: pd.DataFrame, *, title: str = "") -> go.Figure:
     n = int(table["relative_change"].isna().to_numpy().sum())
     caption = "one point per matrix, and per head where a matrix has heads; two models, no interval"
     caption += f"; {n} without a point: their shapes differ, or they were 0" if n else ""
-    lay_out(figure, title=title or "Drift of the weights", caption=caption, x="", y="", height=inner + 200)
+    lay_out(figure, title=title or "Drift of the weights", caption=caption, x="", y="", height=inner + 200, headings=2)
     figure.update_annotations(font_size=12)
     figure.update_yaxes(**ticks(lines, len(lines)), range=[len(lines) - 0.5, -0.5], zeroline=False)
-    return fit_to_phone(figure, headings=2)
+    return figure
 
 
 def cka_heatmap(
@@ -203,25 +203,16 @@ def cka_heatmap(
     for pair in table.to_dict("records"):
         colour[sites.index(pair["site"]), others.index(pair["other"])] = pair["cka"]
     figure = go.Figure()
-    figure.add_heatmap(
-        x=others,
-        y=sites,
-        z=colour,
-        hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
-        texttemplate="%{z:.2f}" if colour.size <= MAX_PRINTED else None,
-        xgap=2,
-        ygap=2,
-        coloraxis="coloraxis",
-    )
+    hover = [[f"{site}, {other}: {value:.3f}" for other, value in zip(others, row)] for site, row in zip(sites, colour)]
+    add_cells(figure, colour, printed="%{z:.2f}", hovertext=hover)
     n = f"n = {int(table['n'].to_numpy().min()):,} tokens; " if "n" in table else ""
     blank = "; blank: all tokens are alike there, or all but one" if table["cka"].isna().to_numpy().any() else ""
     height, caption = max(460, 320 + 36 * len(sites)), f"linear CKA; {n}no interval{blank}"
-    axes = {"x": f"Site of the {second}", "y": f"Site of the {first}"}
-    lay_out(figure, title=title or "Likeness of representations", caption=caption, **axes, height=height)
+    x, y = f"Site of the {second}", f"Site of the {first}"
+    lay_out(figure, title=title or "Likeness of representations", caption=caption, x=x, y=y, height=height)
     figure.update_layout(coloraxis=colour_axis(SEQUENTIAL, 0.0, 1.0, "Linear CKA"))
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
-    return fit_to_phone(figure)
+    label_cells(figure, sites, others)
+    return figure
 
 
 def _component(player: str) -> str:

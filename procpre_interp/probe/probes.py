@@ -1,0 +1,141 @@
+"""The package's own probes of one model; each is a line of `procpre-interp probe -h`."""
+
+import pandas as pd
+
+from procpre_interp.core.seeding import stream
+from procpre_interp.model import HookedTransformer
+from procpre_interp.probe.attention import attention_scores
+from procpre_interp.probe.base import PROBES, Probe, Probed
+from procpre_interp.probe.labels import labels_for, position_labels
+from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
+from procpre_interp.probe.linear import linear_probe
+from procpre_interp.probe.representation import cka
+from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
+
+MATRIX = ("name", "layer", "head")
+"""Columns that name a matrix."""
+
+
+@PROBES.register("attention")
+class AttentionProbe(Probe):
+    """Entropy, distance and task-aware scores of each head."""
+
+    keys = ("score", "layer", "head")
+    values = ("value", "uniform", "n_queries")
+    spread = "score"
+    figure = "score_heatmap"
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return attention_scores(probed.model, probed.batch, probed.task)
+
+
+@PROBES.register("weights")
+class WeightsProbe(Probe):
+    """Norms and ranks of each matrix."""
+
+    keys = MATRIX
+    values = ("frobenius", "spectral", "stable_rank", "effective_rank", "rms")
+    dots = ("stable_rank", "effective_rank")
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return weight_table(probed.model)
+
+
+@PROBES.register("spectra")
+class SpectraProbe(Probe):
+    """Singular values of each matrix."""
+
+    keys = (*MATRIX, "index")
+    values = ("singular_value",)
+    figure = "spectrum_figure"
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return spectra(probed.model)
+
+
+@PROBES.register("composition")
+class CompositionProbe(Probe):
+    """How much heads read of what earlier heads write, by their matrices."""
+
+    keys = ("kind", "layer", "head", "to_layer", "to_head")
+    values = ("score", "baseline")
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return composition_scores(probed.model)
+
+
+@PROBES.register("linear")
+class LinearProbe(Probe):
+    """Linear probes of what the task defines, with controls."""
+
+    keys = ("label", "site")
+    values = ("accuracy", "majority", "control", "selectivity", "untrained")
+    dots = ("accuracy", "control", "majority")
+    reference = "untrained"
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        names = labels_for(probed.task)
+        if not names:
+            raise ValueError(f"{probed.task.name} has no labels that a linear probe could be asked for")
+        tables = []
+        for name in names:
+            labels = position_labels(probed.batch, probed.task, name)
+            generator = stream(probed.seed, "linear probe", name)
+            table = linear_probe(probed.model, probed.batch, labels, generator=generator, untrained=probed.reference)
+            tables.append(table.assign(label=name))
+        whole = pd.concat(tables, ignore_index=True)
+        return whole.reindex(columns=["label", *whole.columns.drop("label")])
+
+
+@PROBES.register("lens")
+class LensProbe(Probe):
+    """The logit difference of counterfactual pairs, read off after each layer."""
+
+    keys = ("site", "layer")
+    values = ("value", "accuracy")
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return logit_lens_table(probed.model, probed.pairs)
+
+
+@PROBES.register("attribution")
+class AttributionProbe(Probe):
+    """The logit difference of counterfactual pairs, by the component that writes it."""
+
+    keys = ("component", "layer", "head")
+    values = ("value",)
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return direct_logit_attribution_table(probed.model, probed.pairs)
+
+
+@PROBES.register("drift")
+class DriftProbe(Probe):
+    """How far training moved each matrix, and in which directions."""
+
+    keys = MATRIX
+    values = ("relative_change", "cosine", "in_subspace", "turned_in_subspace", "expected", "rank")
+    figure = "drift_figure"
+    reference = "start"
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return drift(_start(probed), probed.model)
+
+
+@PROBES.register("cka")
+class CkaProbe(Probe):
+    """How alike representations are before and after training."""
+
+    keys = ("site", "other")
+    values = ("cka",)
+    figure = "cka_heatmap"
+    reference = "start"
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return cka(_start(probed), probed.model, probed.batch)
+
+
+def _start(probed: Probed) -> HookedTransformer:
+    if probed.reference is None:
+        raise ValueError("there is nothing to compare with; give `reference`, the model that training began with")
+    return probed.reference

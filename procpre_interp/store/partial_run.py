@@ -1,0 +1,154 @@
+"""A run being written: its files, the state that it saved last, and the move among the finished ones."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from procpre_interp.core import atomic_files, checksums, regular_files, schema
+from procpre_interp.core.environment import now
+from procpre_interp.core.plain_values import parse_yaml
+from procpre_interp.core.plugins import Plugin
+from procpre_interp.core.schema import ConfigFields
+from procpre_interp.store.run import HISTORY_NUMBERS, OWN_FILES, REQUIRED, Run, read_run, weights_name
+
+_RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
+_LARGEST_HEADER = 100_000_000  # bytes; that of the format
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialRun:
+    """A run being written by this process, which holds its lock. Files appear whole or not at all."""
+
+    id: str
+    folder: Path
+    finished_folder: Path = field(repr=False)
+
+    @property
+    def resume_path(self) -> Path:
+        """Where the training state is kept from which an interrupted run goes on; removed by `finish`."""
+        return self.folder / _RESUME
+
+    def weights_path(self, step: int) -> Path:
+        """Where the weights of a checkpoint belong (write them within `atomic_files.atomic_write`)."""
+        path = self.folder / weights_name(step)
+        path.parent.mkdir(exist_ok=True)
+        return path
+
+    def write_config(self, yaml_text: str) -> None:
+        """Store the resolved config."""
+        atomic_files.write_text(self.folder / "config.yaml", yaml_text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Store a small value, such as `environment.json`."""
+        atomic_files.write_json(self._own(name), value)
+
+    def write_plugin(self, plugin: Plugin) -> None:
+        """Keep a copy of a plugin's file, to be read or to be named by the user: nothing in a store is ever loaded."""
+        folder = self.folder / "plugins" / plugin.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_files.write_text(folder / plugin.name, plugin.text())
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Store a table as parquet: `history`, `examples`."""
+        with atomic_files.atomic_write(self._own(f"{name.removesuffix('.parquet')}.parquet")) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def check_weights(self, kept: Mapping[str, str]) -> None:
+        """Raise `ValueError` where weights, named by step, no longer have the SHA-256 that they were written with."""
+        for step, digest in kept.items():
+            name = weights_name(int(step))
+            try:
+                found = checksums.sha256(self.folder / name)
+            except OSError as problem:
+                raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
+            if found != digest:
+                raise ValueError(f"{name} has changed since it was written")
+
+    def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
+        """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
+
+        `created` is now, but for a copy of a run, which keeps its time. Raises `ValueError` for a summary that does
+        not fit the list.
+        """
+        row = atomic_files.plain({"run": self.id, "status": "finished", **summary, "created": created or now()})
+        schema.check_summary(row)
+        self.write_json("summary.json", row)
+        if missing := [name for name in REQUIRED if not (self.folder / name).is_file()]:
+            raise FileNotFoundError(f"{self.folder / missing[0]} was deleted while the run was computed; repeat it")
+        checksums.seal(self.folder, OWN_FILES)
+        self.finished_folder.parent.mkdir(exist_ok=True)
+        self.folder.rename(self.finished_folder)
+        # Only now: a process killed a moment earlier would have lost the whole run.
+        for name in (_RESUME, _PREVIOUS):
+            (self.finished_folder / name).unlink(missing_ok=True)
+        atomic_files.sync_folder(self.finished_folder.parent)
+        atomic_files.sync_folder(self.folder.parent)
+        return read_run(self.finished_folder, verify=False)
+
+    def _own(self, name: str) -> Path:
+        if not OWN_FILES.fullmatch(name):
+            raise ValueError(f"{name!r} is not a file of a run; it would be left out when the run is finished")
+        return self.folder / name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedState:
+    """How far a run being written has come, as the training state says that it saved last."""
+
+    step: int
+    seconds: float
+    """Time spent training and evaluating, over all sittings."""
+    history: pd.DataFrame = field(repr=False)
+    """One row per evaluation so far, as `Run.history` will have it; empty before the first."""
+
+
+def saved_state(folder: Path) -> SavedState | None:
+    """What a run being written has saved in its folder, read without its weights; None where there is nothing."""
+    for name in (_RESUME, _PREVIOUS):
+        try:
+            with regular_files.open_regular(folder / name) as file:
+                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
+            state = json.loads(header["__metadata__"]["state"])
+            history = pd.DataFrame([dict(row) for row in state.get("history", [])])
+            for column in set(history) & set(HISTORY_NUMBERS):
+                history[column] = pd.to_numeric(history[column])
+            return SavedState(step=int(state["step"]), seconds=float(state.get("seconds", 0.0)), history=history)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue
+    return None
+
+
+def saved_step(folder: Path) -> int | None:
+    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
+    state = saved_state(folder)
+    return None if state is None else state.step
+
+
+def unfinished_config(folder: Path) -> ConfigFields | None:
+    """The config of a run being written; None where it is not there yet, or cannot be read."""
+    try:
+        config = parse_yaml(regular_files.read_regular(folder / "config.yaml"))
+        if not isinstance(config, dict):
+            return None
+        schema.check_config(config)
+    except (OSError, ValueError):
+        return None
+    return cast(ConfigFields, config)
+
+
+def unfinished_fields(folder: Path) -> dict[str, object]:
+    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
+    if (config := unfinished_config(folder)) is None:
+        return {}
+    parents = config.get("parents") or []
+    return {
+        "task": config.get("task", {}).get("name"),
+        "seed": config.get("seed", 0),
+        "parents": tuple(parent["run"] for parent in parents),
+        "components": ", ".join(parent.get("selector", "all") for parent in parents) or None,
+        "steps": saved_step(folder) or 0,
+    }

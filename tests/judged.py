@@ -1,0 +1,56 @@
+"""Judged claims for tests: only what a test is about has to be given."""
+
+import math
+
+import pandas as pd
+
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.judged import ContrastResult, StoredClaim
+from procpre_interp.claims.measures import measure_of
+
+
+def contrast_result(**fields) -> ContrastResult:
+    """A contrast of accuracies over no pretraining, undecided, unless told."""
+    known = {
+        "contrast": "a over none",
+        "formula": "a - none",
+        "weights": {"a": 1, "none": -1},
+        "measure": "accuracy",
+        "predicted": "above",
+        "margin": 0.2,
+        "estimate": 0.3,
+        "low": 0.1,
+        "high": 0.5,
+        "n": 6,
+        "missing": "",
+        "p": 0.1,
+        "smallest_p": 0.03,
+        "detectable": math.nan,
+        "verdict": Verdict.UNDECIDED,
+        "reason": "the 95 % interval crosses the margin",
+        "primary": True,
+    } | fields
+    return ContrastResult(**{"about": measure_of(known["measure"])} | known)
+
+
+def stored_claim(cells: pd.DataFrame, **fields) -> StoredClaim:
+    """A claim of a store about these cells, undecided, unless told."""
+    known = {
+        "name": "a_claim",
+        "claim": "A claim.",
+        "prediction": "More.",
+        "margin": "21.4 points.",
+        "refuted_by": "Less.",
+        "page": "do_the_claims_hold",
+        "verdict": Verdict.UNDECIDED,
+        "reason": "the 95 % interval crosses the margin",
+        "quick": False,
+        "created": "",
+        "seeds": (0, 1),
+        "contrasts": (contrast_result(),),
+        "log_rank": None,
+        "conditions": pd.DataFrame(),
+        "effects": pd.DataFrame(),
+        "source": "store",
+    }
+    return StoredClaim(cells=cells, **known | fields)

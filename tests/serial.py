@@ -1,0 +1,25 @@
+"""The engine without its processes: to start one takes longer than the few steps of the runs that it is started for."""
+
+from collections.abc import Callable, Mapping
+
+from procpre_interp.engine.processes import Event
+from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.store.store import RunStore
+
+
+def execute_here(
+    configs: Mapping[str, RunConfig],
+    store: RunStore,
+    *,
+    workers: int,
+    on_event: Callable[[Event], None] = lambda event: None,
+    may_start: Callable[[], bool] = lambda: True,
+) -> dict[str, str]:
+    """`execute_all`, one run after the other, for runs that come after their parents and of which none fails."""
+    for run, config in configs.items():
+        if may_start():
+            on_event(Event(run, "started", 0, config.train.last_step))
+            execute(config, store)
+            on_event(Event(run, "finished"))
+    return {}
