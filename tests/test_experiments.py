@@ -198,9 +198,11 @@ def test_quick_shortens_and_uses_tuning_seeds():
     assert sweep.train.steps <= 20 >= max(each.train.steps for each in sweep.phase1)
 
 
-def test_a_script_from_nothing_to_a_claim_file(tmp_path, capsys):
+def test_a_script_from_nothing_to_a_claim_file(tmp_path, monkeypatch, capsys, runs_here):
     out = tmp_path / "runs"
     experiment = script("noise_dose_response").EXPERIMENT
+    few = few_steps(experiment.sweep.train)
+    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--out", str(out), "--workers", "2"]) == 0
     printed = capsys.readouterr().out
     assert "noise_dose_response: UNDECIDED" in printed
