@@ -49,7 +49,7 @@ def test_a_graph_with_a_failing_cell(tmp_path):
     heir = dataclasses.replace(PHASE2, seed=4, parents=(Parent(run=damaged.run_id),))
     events: list[Event] = []
     configs = by_id(heir, damaged, orphan, misfit, child(), PHASE1)  # children first: the order must not matter
-    problems = execute_all(configs, store, workers=2, on_event=events.append)
+    problems = execute_all(configs, store, workers=1, on_event=events.append)
     assert set(problems) == {misfit.run_id, orphan.run_id, damaged.run_id, heir.run_id}
     assert "is damaged" in problems[damaged.run_id]
     assert "missing in the model" in problems[misfit.run_id]
