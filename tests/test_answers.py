@@ -8,7 +8,7 @@ import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits import results, where
+from procpre_interp.views.exhibits import cheaper, claims, damage, results, where
 from procpre_interp.views.full_report import answers_report
 from tests.explorer import DEMO
 from tests.results import fill
@@ -45,8 +45,14 @@ def test_every_question_of_the_demo(tmp_path):
 
 @pytest.fixture
 def few_claims(monkeypatch):
-    """The figure of one claim instead of all that come with the package, which are most of a report's time."""
-    monkeypatch.setattr("procpre_interp.views.full_report.MOST_CLAIMS", 1)
+    """Two claims instead of all that come with the package, which are most of a report's time."""
+
+    def few(store):
+        known, problems = load_claims(store)
+        return {name: known[name] for name in (damage.CONTROLS, cheaper.CLAIMS[0])}, problems
+
+    load_claims = claims.load_claims
+    monkeypatch.setattr(claims, "load_claims", few)
 
 
 @pytest.mark.usefixtures("few_claims")
@@ -74,11 +80,18 @@ def test_a_store_that_can_answer_less(tmp_path):
         answers_report(RunStore(tmp_path / "empty"), tmp_path / "x.html")
 
 
-@pytest.mark.usefixtures("few_claims")
 def test_the_command(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def write(store, path, *, run):
+        asked.append((store.path, path, run))
+        return path
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("procpre_interp.commands.report.answers_report", write)
     assert main(["report", "--demo", "--no-models", "--out", "demo.html"]) == 0
-    assert capsys.readouterr().out == "report: demo.html\n"
-    assert headings(tmp_path / "demo.html") == QUESTIONS
+    assert main(["report", "--demo", "--look-into", "f00f"]) == 0
+    assert capsys.readouterr().out == "report: demo.html\nreport: report.html\n"
+    assert asked == [(DEMO, Path("demo.html"), None), (DEMO, Path("report.html"), "f00f")]
     assert main(["report", "--store", "none"]) == 2
     assert "--demo" in capsys.readouterr().err
