@@ -16,10 +16,15 @@ def execute_here(
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
 ) -> dict[str, str]:
-    """`execute_all`, one run after the other, for runs that come after their parents and of which none fails."""
+    """`execute_all`, one run after the other, for runs that come after their parents."""
+    problems: dict[str, str] = {}
     for run, config in configs.items():
         if may_start():
             on_event(Event(run, "started", 0, config.train.last_step))
-            execute(config, store)
-            on_event(Event(run, "finished"))
-    return {}
+            try:
+                execute(config, store)
+                on_event(Event(run, "finished"))
+            except ValueError as problem:
+                problems[run] = str(problem)
+                on_event(Event(run, "failed", problem=problems[run]))
+    return problems

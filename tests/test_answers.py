@@ -74,11 +74,18 @@ def test_a_store_that_can_answer_less(tmp_path):
         answers_report(RunStore(tmp_path / "empty"), tmp_path / "x.html")
 
 
-@pytest.mark.usefixtures("few_claims")
 def test_the_command(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def write(store, path, *, run):
+        asked.append((store.path, path, run))
+        return path
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("procpre_interp.commands.report.answers_report", write)
     assert main(["report", "--demo", "--no-models", "--out", "demo.html"]) == 0
-    assert capsys.readouterr().out == "report: demo.html\n"
-    assert headings(tmp_path / "demo.html") == QUESTIONS
+    assert main(["report", "--demo", "--look-into", "f00f"]) == 0
+    assert capsys.readouterr().out == "report: demo.html\nreport: report.html\n"
+    assert asked == [(DEMO, Path("demo.html"), None), (DEMO, Path("report.html"), "f00f")]
     assert main(["report", "--store", "none"]) == 2
     assert "--demo" in capsys.readouterr().err

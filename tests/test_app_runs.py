@@ -115,4 +115,4 @@ def test_from_a_run_to_its_model_in_one_click(monkeypatch, tmp_path):
     links = [(each.proto.page, each.proto.query_string) for each in app.get("page_link")]
     pages = ("where_does_attention_look", "which_circuit", "how_do_weights_move")
     assert links == [(page, f"run={runs[0]}") for page in pages]
-    assert "It keeps no weights" in said(app)
+    assert "It kept no weights" in said(app)

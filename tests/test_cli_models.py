@@ -13,6 +13,7 @@ from procpre_interp.commands.probe import PROBES
 from procpre_interp.core.terminal import GAP, frame_width
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
+from procpre_interp.patch.pruning import head_test
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.probe.linear import linear_probe
@@ -45,8 +46,9 @@ def runs(store, monkeypatch, tmp_path) -> list[str]:
 
 @pytest.fixture
 def coarse_fits(monkeypatch):
-    """Linear probes that stop after a few steps of their optimiser, which is tested elsewhere: up to a minute less."""
+    """Linear probes and masks that stop after a few steps of their optimisers, which are tested elsewhere."""
     monkeypatch.setattr("procpre_interp.probe.probes.linear_probe", partial(linear_probe, max_iterations=3))
+    monkeypatch.setattr("procpre_interp.commands.patch.head_test", partial(head_test, steps=5, n_random=2))
 
 
 @pytest.mark.usefixtures("coarse_fits")
@@ -85,6 +87,7 @@ def test_words_stand_on_the_left_and_numbers_on_the_right(runs, capsys):
     assert first.index(" 0 ") + 1 == head.index("layer") + len("layer") - 1
 
 
+@pytest.mark.usefixtures("coarse_fits")
 @pytest.mark.parametrize("what", PATCHES)
 def test_every_patch(what, runs, tmp_path, capsys):
     html = tmp_path / "patch.html"
@@ -185,6 +188,7 @@ MEASURES = [*(("probe", what) for what in PROBES if what != "linear"), *(("patch
 """Without linear probes, which take their time and go the way of all others."""
 
 
+@pytest.mark.usefixtures("coarse_fits")
 @pytest.mark.parametrize(("name", "what"), MEASURES)
 def test_folders_of_one_name_are_told_apart(name, what, folders, tmp_path, capsys):
     """In every table and report, as runs are: each has rows of its own, and people read means with n."""

@@ -37,6 +37,8 @@ NAMES = (
     "closed_form_initialisation",
     "init_plus_entropy_replicates",
 )
+DRAWN = ("dyck_teaches_recall", "attention_carries_the_gain", "needed_only_early")
+"""One for each way in which claims are drawn."""
 OBSERVED = ("heads_sharpen", "circuits_are_reused", "retrieval_head_forms")
 """Claims whose contrasts are of what is measured in models."""
 SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -161,12 +163,19 @@ def test_the_verdict_follows_from_the_table(name):
     table = made_up(experiment, lambda condition: refuted.get(condition, 0.3))
     assert [each.verdict for each in judge_contrasts(alone, table)] == ["refuted"]
     table = made_up(experiment, lambda condition: supported.get(condition, 0.3))
-    judged = judge(experiment.claim, table)
-    assert judged.verdict == "supported"
-    if name != "noise_dose_response":  # whose figure needs half-doses
+    assert [each.verdict for each in judge_contrasts(alone, table)] == ["supported"]
+    if name in DRAWN:
+        judged = judge(experiment.claim, table)
+        assert judged.verdict == "supported"
         figure = experiment.figure(table, judged)
         assert isinstance(figure, go.Figure)
         assert "supported" in unbroken(figure.layout.title.text)
+
+
+def test_every_kind_of_figure_is_drawn_of_a_verdict():
+    """But the one that needs half-doses, which is drawn of real runs below."""
+    kinds = {name: script(name).EXPERIMENT.figure for name in NAMES}
+    assert {kinds[name] for name in DRAWN} == set(kinds.values()) - {kinds["noise_dose_response"]}
 
 
 def test_a_quick_run_decides_nothing_whatever_its_table():
@@ -204,9 +213,11 @@ def test_quick_shortens_and_uses_tuning_seeds():
     assert sweep.train.steps <= 20 >= max(each.train.steps for each in sweep.phase1)
 
 
-def test_a_script_from_nothing_to_a_claim_file(tmp_path, capsys):
+def test_a_script_from_nothing_to_a_claim_file(tmp_path, monkeypatch, capsys, runs_here):
     out = tmp_path / "runs"
     experiment = script("noise_dose_response").EXPERIMENT
+    few = few_steps(experiment.sweep.train)
+    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--out", str(out), "--workers", "2"]) == 0
     printed = capsys.readouterr().out
     assert "noise_dose_response: UNDECIDED" in printed

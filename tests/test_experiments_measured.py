@@ -46,15 +46,15 @@ def test_the_verdict_follows_from_what_was_measured(name):
         experiment = with_a_task_that_needs_no_text(experiment)
     primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
     toward = 1 if primary.predicted == "above" else -1
+    table = made_up(experiment, lambda condition: 0.5)
+    missing = set(primary.weights) - set(table["condition"])
+    rows = [
+        {"condition": condition, "label": condition, "replicate": seed, "status": "finished", "observed": True}
+        for condition in missing
+        for seed in experiment.sweep.seeds
+    ]
+    table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
     for sign, verdict in ((toward, "supported"), (-toward, "refuted")):
-        table = made_up(experiment, lambda condition: 0.5)
-        missing = set(primary.weights) - set(table["condition"])
-        rows = [
-            {"condition": condition, "label": condition, "replicate": seed, "status": "finished", "observed": True}
-            for condition in missing
-            for seed in experiment.sweep.seeds
-        ]
-        table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
         values = [
             0.5
             + 0.4 * sign * primary.weights.get(condition, 0)

@@ -65,8 +65,7 @@ def test_entropy_is_the_probes_and_has_a_gradient():
     assert grad[index].item() == pytest.approx((above - below) / 2e-2, rel=0.05, abs=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["torch", "native"])
-@pytest.mark.parametrize("target", [None, 0.3, 0.9])
+@pytest.mark.parametrize(("target", "kernel"), [(None, "native"), (0.3, "torch"), (0.9, "native")])
 def test_the_penalty_moves_entropy_to_its_target(target, kernel):
     config = dataclasses.replace(SHORT, steps=150, schedule="constant", kernel=kernel)
     before = entropies(fresh())

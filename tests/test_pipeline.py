@@ -313,7 +313,7 @@ def test_kill_9_loses_no_more_than_the_last_saved_state(tmp_path):
 
 
 def test_two_processes_that_want_the_same_run_compute_it_once(tmp_path):
-    train = dataclasses.replace(TRAIN, steps=100, evaluate_every=50)
+    train = dataclasses.replace(TRAIN, steps=50, evaluate_every=50)
     config = dataclasses.replace(PHASE2, train=train)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     command = [sys.executable, "-c", VICTIM, str(tmp_path / "config.yaml"), str(tmp_path / "store")]

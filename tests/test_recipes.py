@@ -1,5 +1,6 @@
 """The greedy search over recipes, against exhaustive search on made-up scores; and the file of the lab."""
 
+import dataclasses
 import itertools
 import json
 
@@ -9,7 +10,9 @@ from experiments import search_initialisation as script
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, recipe_name
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.experiment import few_steps
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
+from procpre_interp.study.protocols import PROTOCOLS
 from procpre_interp.train import Initialisation
 from tests.models import random_model
 from tests.serial import execute_here
@@ -107,7 +110,9 @@ def test_a_lab_is_kept_as_it_is(tmp_path):
 
 
 def test_the_search_from_nothing_to_its_file_and_on_again(tmp_path, monkeypatch, capsys, runs_here):
+    few = few_steps(PROTOCOLS["cheap"].phase2)
     monkeypatch.setattr(script, "execute_all", execute_here)
+    monkeypatch.setattr(script, "few_steps", lambda train: dataclasses.replace(few, steps=4))
     arguments = ["--quick", "--out", str(tmp_path), "--workers", "2", "--budget", "12"]
     assert script.main(arguments) == 0
     printed = capsys.readouterr().out

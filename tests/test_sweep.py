@@ -278,7 +278,7 @@ def test_heads_by_entropy_are_planned_when_their_parent_is_there(swept):
         assert parent.selector.startswith("ln+blocks.")
 
 
-def test_nothing_is_computed_twice(swept):
+def test_nothing_is_computed_twice(swept, runs_here):
     sweep, store, planned, _problems = swept
     before = store.query().set_index("run")["created"]
     again, _ = run_sweep(sweep, store, workers=1)
@@ -299,7 +299,7 @@ def test_a_map_is_computed_from_its_cells(swept):
     assert effects["shapley"].sum() == pytest.approx(value["attn", "mlp"] - value[()])
 
 
-def test_the_command_goes_on_and_reports(swept, tmp_path, capsys):
+def test_the_command_goes_on_and_reports(swept, tmp_path, capsys, runs_here):
     sweep, store, planned, _ = swept
     path = tmp_path / "sweep.yaml"
     path.write_text(to_yaml(sweep))
@@ -401,7 +401,7 @@ def test_more_heads_than_there_are_is_a_failed_cell_and_no_more(swept):
     assert set(table.loc["none", "status"]) == {"finished"}
 
 
-def test_the_command_reports_what_it_can_of_an_incomplete_map(tmp_path, capsys):
+def test_the_command_reports_what_it_can_of_an_incomplete_map(tmp_path, capsys, runs_here):
     path = tmp_path / "sweep.yaml"
     path.write_text(to_yaml(tiny(maps=(Map(phase1="dyck", players=("attn", "blocks.9.mlp")),), replicates=1)))
     assert main(["sweep", str(path), "--out", str(tmp_path / "runs"), "--outcome", "acuracy"]) == 2

@@ -19,6 +19,7 @@ from procpre_interp.data.samples import SEQUENCES
 from procpre_interp.model import HookedTransformer, from_huggingface
 from procpre_interp.pipeline.lineage import StageName, Subject, moment_named
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
+from procpre_interp.store.cells import is_missing
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.html_page import Section, write_report
 
@@ -217,7 +218,7 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
 
 
 def cell_text(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
+    if is_missing(value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

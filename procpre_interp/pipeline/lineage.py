@@ -1,6 +1,6 @@
 """The models that a run passed through: what names each of them, how it is had again, and on which task it is measured.
 
-A `Moment` is a name and costs nothing; a `Subject` is a loaded model.
+A `Moment` is a name and costs nothing; a `Subject` is a loaded model. `over_runs` is for notebooks and scripts.
 """
 
 import dataclasses

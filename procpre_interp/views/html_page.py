@@ -1,7 +1,6 @@
 """One HTML file that opens without a network, from sections of paragraphs, tables and figures."""
 
 import html
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.core.atomic_files import write_text
+from procpre_interp.store.cells import is_missing
 from procpre_interp.views.exhibits import Exhibit
 
 STYLE = """
@@ -108,7 +108,7 @@ def _table(frame: pd.DataFrame) -> str:
 
 def cell_text(value: Any) -> str:
     """A value as text; nothing for one that is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+    if is_missing(value):
         return ""
     return _number(value) if isinstance(value, float) else str(value)
 

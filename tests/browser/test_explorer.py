@@ -6,7 +6,7 @@ import urllib.parse
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import Explorer, explorer_of
+from tests.browser.conftest import SECONDS, Explorer, explorer_of
 
 pytestmark = pytest.mark.browser
 
@@ -93,6 +93,7 @@ def test_a_click_at_any_corner_of_a_cell_counts(browser: Browser, address: str, 
 def click_corner(explorer: Explorer, column: int, row: int, corner: str) -> None:
     """Click a cell of the first figure, four pixels from its corner."""
     x, y = ((0.5 if side in ("right", "bottom") else -0.5) for side in corner.split())
+    explorer.page.wait_for_selector(".js-plotly-plot .nsewdrag", timeout=SECONDS * 1000)
     place = explorer.page.evaluate(
         """([x, y, dx, dy]) => {
             const plot = document.querySelector('.js-plotly-plot'), layout = plot._fullLayout;
