@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 import torch
@@ -44,7 +44,7 @@ from procpre_interp.views.benchmarks import record as record_table
 Step = Callable[[], float]
 """Takes one training step and returns its loss, in nats."""
 
-Key = Literal["d16", "dyck", "d64", "d256"]
+Key = Literal["d16", "dyck", "text64", "text128", "text256", "d64", "d256"]
 Results = dict[Key, dict[str, dict[str, float]]]
 """Setting -> variant -> median_ms and min_ms."""
 
@@ -99,6 +99,9 @@ def settings() -> dict[Key, Setting]:
             variants=(*USUAL, "native"),
             threads=1,
         ),
+        "text64": text(rows=16, width=128, n_layers=2, d_model=64, d_vocab=257),
+        "text128": text(rows=16, width=128, n_layers=2, d_model=128, d_vocab=4096),
+        "text256": text(rows=8, width=256, n_layers=4, d_model=256, d_vocab=4096),
         "d64": Setting(
             title="every token, batch 32 x 128, 2 layers, d_model 64, vocabulary 2048",
             model=ModelConfig(n_layers=2, n_heads=4, d_model=64, n_ctx=128, d_vocab=2048),
@@ -111,6 +114,17 @@ def settings() -> dict[Key, Setting]:
             precision="bfloat16",
         ),
     }
+
+
+def text(*, rows: int, width: int, n_layers: int, d_model: int, d_vocab: int) -> Setting:
+    """A small language model in float32 on one thread, every token scored."""
+    return Setting(
+        title=f"text, batch {rows} x {width}, {n_layers} layers, d_model {d_model}, vocabulary {d_vocab}; one thread",
+        model=ModelConfig(n_layers=n_layers, n_heads=4, d_model=d_model, n_ctx=width, d_vocab=d_vocab),
+        batch=every_token(rows, width, d_vocab),
+        variants=("huggingface", "torch", "native"),
+        threads=1,
+    )
 
 
 def every_token(rows: int, width: int, d_vocab: int) -> Batch:
@@ -242,7 +256,7 @@ def milliseconds(action: Callable[[], object]) -> float:
 
 
 def main(
-    repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = ("d16", "dyck", "d64", "d256"), record: bool = False
+    repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = get_args(Key), record: bool = False
 ) -> None:
     """Measure each setting in a process of its own, where the allocator keeps nothing of another's."""
     if record and set(only) != set(settings()):

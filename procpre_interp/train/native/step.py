@@ -12,7 +12,7 @@ from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig, parameter_names
 from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build, is_built
 
-WIDTHS = (16, 32)
+WIDTHS = (16, 32, 64, 128, 256)
 """d_model at which the kernel was measured to win; from 64 on torch's matrix products are as fast."""
 
 
