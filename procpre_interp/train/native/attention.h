@@ -9,6 +9,7 @@
 
 #include <type_traits>
 
+#include "buffer.h"
 #include "layers.h"
 
 constexpr int QUERIES = 4;

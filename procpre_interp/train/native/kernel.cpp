@@ -9,8 +9,8 @@
 namespace {
 
 constexpr int GROUP = 256;  // tokens of a group, unless one sequence has more
-constexpr int TILE = 64;    // tokens that go through the MLP together
-constexpr int LOGIT_ROWS = 16;  // logits of so many positions at a time
+constexpr int TILE = 256;   // tokens that go through products together: their sums share the loads of weights
+constexpr int LOGIT_TOKENS = 64;  // logits of so many tokens at a time: those of 8192 words fill the second-level cache
 
 // One sequence of a group: n tokens up to its last scored position, in columns `begin` on; the last block is read at m
 // scored positions, in columns `read` on.
@@ -39,18 +39,22 @@ struct Workspace {
     bool every = false;  // whether every token of the group is scored
     std::vector<Sequence> sequences;
     std::vector<int> positions, scored;            // of each column within its sequence; of each read column
+    std::vector<std::int32_t> targets;             // of each read column
+    std::vector<std::int64_t> batch_row;           // likewise: its sequence's row of the batch
     std::vector<BlockActivations> blocks;
     Buffer x, x_read, x_mid;                       // [D], r [D], r [D]: the residual stream
     Buffer z_final, inverse_std_final;             // r
     Buffer dx, dx_mid, dz, dqkv, dread;            // [D], r [D], [D], [QKV], r [D]
     Buffer dpre;                                   // r: [F]
-    Buffer rows, other_rows, logits;               // [STRIDE][D]: transposed; [LOGIT_ROWS][D]; [LOGIT_ROWS][columns]
+    Buffer rows;                                   // [TOKENS][TOKEN_ROW]: transposed
+    NarrowBuffers narrow;
+    Buffer logits, largest;                        // [logits][LOGIT_TOKENS], [LOGIT_TOKENS]
 
     explicit Workspace(const Shape& s)
-        : positions(STRIDE), scored(STRIDE),
+        : positions(STRIDE), scored(STRIDE), targets(STRIDE), batch_row(STRIDE),
           x(D * STRIDE), x_read(D * STRIDE), x_mid(D * STRIDE), z_final(D * STRIDE), inverse_std_final(STRIDE), dx(D * STRIDE),
           dx_mid(D * STRIDE), dz(D * STRIDE), dqkv(QKV * STRIDE), dread(D * STRIDE), dpre(F * STRIDE),
-          rows(D * STRIDE), other_rows(D * LOGIT_ROWS), logits(LOGIT_ROWS * s.columns()) {
+          rows(TOKEN_ROW<D> * STRIDE), logits(std::size_t(s.logits()) * LOGIT_TOKENS), largest(LOGIT_TOKENS) {
         // Shorter sequences have fewer keys a token, so that whole ones of n_ctx tokens have most.
         std::size_t keys = 0;
         for (int i = 0; i < s.n_ctx; i++) keys += padded(std::min(i + QUERIES, s.n_ctx));
@@ -67,7 +71,7 @@ struct Workspace {
         int count = 0, end = 0;
         for (int t = 0; t < width; t++)
             if (mask[t]) {
-                if (read + count < TOKENS) scored[read + count] = t;
+                if (read + count < TOKENS) scored[read + count] = t, this->targets[read + count] = int(targets[t]), batch_row[read + count] = row;
                 count++, end = t + 1;
             }
         if (begin > 0 && begin + end > GROUP) return false;
@@ -119,59 +123,62 @@ void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w,
     const int unread = all ? 0 : D;  // q of every token is not wanted
     each_tile(n, [&](int t, int size) {
         normalise(work.x + t, s.epsilon, a.z1 + t, a.inverse_std1 + t, size);
-        linear({w.W_QKV + unread * D, D, 1}, D, a.z1 + t, QKV - unread, size, from_bias(w.b_QKV + unread),
+        linear(Panels{w.W_QKV, D * PANEL}.from_output(unread), D, a.z1 + t, QKV - unread, size, from_bias(w.b_QKV + unread),
                into(q + unread * STRIDE + t));
     });
     zero(k, 2 * D, n, n + 1);  // which vectors of keys reach
     if (!all) {
         gather(work, a.z1, a.z_query);
-        linear({w.W_QKV, D, 1}, D, a.z_query, D, m, from_bias(w.b_QKV), into(q));
+        linear({w.W_QKV, D * PANEL}, D, a.z_query, D, m, from_bias(w.b_QKV), into(q));
         gather(work, work.x, work.x_read);
         x = work.x_read;
     }
     float* pattern = a.pattern;
     for (const Sequence& each : work.sequences) {
         const int read = all ? each.begin : each.read;
-        pattern = attend(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
+        if (NARROW && all)
+            pattern = attend_narrow(q + read, each.n, k + read, v + read, pattern, a.z + read, work.narrow);
+        else pattern = attend(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
                          k + each.begin, v + each.begin, pattern, a.inverse_sum + read, a.z + read);
     }
     each_tile(m, [&](int t, int size) {
-        linear({P + o.W_O, 1, D}, D, a.z + t, D, size, on_top(P + o.b_O, x + t), into(work.x_mid + t));
+        linear({w.W_O, D * PANEL}, D, a.z + t, D, size, on_top(P + o.b_O, x + t), into(work.x_mid + t));
         normalise(work.x_mid + t, s.epsilon, a.z2 + t, a.inverse_std2 + t, size);
         float *post = a.post + t, *slope = a.slope + t;
-        linear({w.W_in, 1, F}, D, a.z2 + t, F, size, from_bias(w.b_in), [&](int at, vec pre) {
+        linear({w.W_in, D * PANEL}, D, a.z2 + t, F, size, from_bias(w.b_in), [&](int f, int i, vec pre) {
             const Gelu found = gelu(pre);
-            store(post + at, found.value);
-            store(slope + at, found.slope);
+            store(post + f * STRIDE + i, found.value);
+            store(slope + f * STRIDE + i, found.slope);
         });
-        linear({P + o.W_out, 1, D}, F, post, D, size, on_top(P + o.b_out, work.x_mid + t), into(work.x + t));
+        deep_linear({w.W_out, F * PANEL}, F, post, D, size, on_top(P + o.b_out, work.x_mid + t), work.x + t);
     });
 }
 
 // work.dx: from the gradient of the block's output, at what is read, to that of its input, at every token.
-void block_backward(const BlockOffsets& o, const BlockWeights& w, const float* P, bool all, Workspace& work,
+void block_backward(const BlockWeights& w, bool all, Workspace& work,
                     const BlockActivations& a, BlockGradient& G) {
     // For y = A x + b: dA += dy x^T, db += sum of dy, dx = A^T dy. The residual stream is a sum, so its gradient goes
     // through a branch and past it: dx_mid = dx + that through LN2 and the MLP, and likewise for attention.
     const int n = work.n(), m = all ? n : work.m();
     each_tile(m, [&](int t, int size) {
-        float *dx = work.dx + t, *dx_mid = work.dx_mid + t, *dz = work.dz + t;
+        float *dx = work.dx + t, *dx_mid = work.dx_mid + t, *dz = work.dz + t, *dpre = work.dpre + t;
         const float* slope = a.slope + t;
-        transpose(dx, STRIDE, D, size, work.rows, D);
-        linear_gradient(a.post + t, F, work.rows, D, size, G.W_out);
+        transpose(dx, STRIDE, D, size, work.rows, TOKEN_ROW<D>);
+        linear_gradient<D>(a.post + t, F, work.rows, size, G.W_out);
         bias_gradient(dx, D, size, G.b_out);
-        linear({P + o.W_out, D, 1}, D, dx, F, size, from_zero(),
-               [&](int at, vec dpost) { store(work.dpre + at, dpost * load(slope + at)); });
-        transpose(a.z2 + t, STRIDE, D, size, work.rows, D);
-        linear_gradient(work.dpre, F, work.rows, D, size, G.W_in);
-        bias_gradient(work.dpre, F, size, G.b_in);
-        linear({w.W_in, F, 1}, F, work.dpre, D, size, from_zero(), into(dz));
+        linear({w.W_out_back, D * PANEL}, D, dx, F, size, from_zero(), [&](int f, int i, vec dpost) {
+            store(dpre + f * STRIDE + i, dpost * load(slope + f * STRIDE + i));
+        });
+        transpose(a.z2 + t, STRIDE, D, size, work.rows, TOKEN_ROW<D>);
+        linear_gradient<D>(dpre, F, work.rows, size, G.W_in);
+        bias_gradient(dpre, F, size, G.b_in);
+        deep_linear({w.W_in_back, F * PANEL}, F, dpre, D, size, from_zero(), dz);
         normalise_gradient(dz, a.z2 + t, a.inverse_std2 + t, dx, dx_mid, size);
 
-        transpose(dx_mid, STRIDE, D, size, work.rows, D);
-        linear_gradient(a.z + t, D, work.rows, D, size, G.W_O);
+        transpose(dx_mid, STRIDE, D, size, work.rows, TOKEN_ROW<D>);
+        linear_gradient<D>(a.z + t, D, work.rows, size, G.W_O);
         bias_gradient(dx_mid, D, size, G.b_O);
-        linear({P + o.W_O, D, 1}, D, dx_mid, D, size, from_zero(), into(dz));
+        linear({w.W_O_back, D * PANEL}, D, dx_mid, D, size, from_zero(), into(dz));
     });
     const float *q = a.qkv, *k = a.qkv + D * STRIDE, *v = a.qkv + 2 * D * STRIDE;
     float *dq = work.dqkv, *dk = work.dqkv + D * STRIDE, *dv = work.dqkv + 2 * D * STRIDE;
@@ -179,23 +186,26 @@ void block_backward(const BlockOffsets& o, const BlockWeights& w, const float* P
     float* pattern = a.pattern;
     for (const Sequence& each : work.sequences) {
         const int read = all ? each.begin : each.read;
-        pattern = attend_gradient(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
+        if (NARROW && all)
+            pattern = attend_narrow_gradient(q + read, each.n, k + read, v + read, a.z + read, work.dz + read, pattern,
+                                            dq + read, dk + read, dv + read, work.narrow);
+        else pattern = attend_gradient(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
                                   k + each.begin, v + each.begin, a.inverse_sum + read, a.z + read,
                                   work.dz + read, pattern, dq + read, dk + each.begin, dv + each.begin);
     }
     if (!all) {
-        transpose(a.z_query, STRIDE, D, m, work.rows, D);
-        linear_gradient(dq, D, work.rows, D, m, G.W_QKV);
+        transpose(a.z_query, STRIDE, D, m, work.rows, TOKEN_ROW<D>);
+        linear_gradient<D>(dq, D, work.rows, m, G.W_QKV);
         bias_gradient(dq, D, m, G.b_QKV);
-        linear({w.W_QKV_back, 1, D}, D, dq, D, m, from_zero(), into(work.dread));
+        linear({w.W_QKV_back, QKV * PANEL}, D, dq, D, m, from_zero(), into(work.dread));
     }
     const int unread = all ? 0 : D;
     each_tile(n, [&](int t, int size) {
         const float* d = dq + unread * STRIDE + t;
-        transpose(a.z1 + t, STRIDE, D, size, work.rows, D);
-        linear_gradient(d, QKV - unread, work.rows, D, size, G.W_QKV + unread * D);
+        transpose(a.z1 + t, STRIDE, D, size, work.rows, TOKEN_ROW<D>);
+        linear_gradient<D>(d, QKV - unread, work.rows, size, G.W_QKV + unread * D);
         bias_gradient(d, QKV - unread, size, G.b_QKV + unread);
-        linear({w.W_QKV_back + unread * D, 1, D}, QKV - unread, d, D, size, from_zero(), into(work.dz + t));
+        deep_linear(Panels{w.W_QKV_back, QKV * PANEL}.from_input(unread), QKV - unread, d, D, size, from_zero(), work.dz + t);
     });
     if (!all) scatter_add(work, work.dread, work.dz);
     normalise_gradient(work.dz, a.z1, a.inverse_std1, all ? (const float*)work.dx_mid : nullptr, work.dx, n);
@@ -203,107 +213,124 @@ void block_backward(const BlockOffsets& o, const BlockWeights& w, const float* P
 }
 
 // ---- Unembedding ----------------------------------------------------------------------------------------------------
-// Few positions are read of many tasks, so here the vocabulary lies along the lanes.
 
-constexpr int ROWS = 4;  // positions that share the loads of W_U
-
-template <int C>
-int logit_columns(const PackedWeights& weights, const float* z, int columns, int rows, float* logits, int c) {
-    for (; c + C * W <= columns; c += C * W)
-        for (int r = 0; r < rows; r += ROWS)
-            product_block<ROWS, C>(
-                z + r, 1, STRIDE, D, weights.W_U + c, columns, [&](int, int k) { return load(weights.b_U + c + k * W); },
-                [&](int i, int k, vec sum) { store(logits + (r + i) * columns + c + k * W, sum); });
-    return c;
-}
-
-// Logits of up to LOGIT_ROWS read columns from `first` on, in work.logits; returns how many.
+// Logits of the read columns from `first` on, LOGIT_TOKENS or what is left of them, in work.logits [logits][LOGIT_TOKENS],
+// and the largest of each column in work.largest; returns how many columns.
 int logits_of(const Shape& s, const PackedWeights& weights, int first, Workspace& work) {
-    const int rows = std::min(LOGIT_ROWS, work.m() - first), columns = s.columns();
-    int c = logit_columns<4>(weights, work.z_final + first, columns, rows, work.logits, 0);
-    c = logit_columns<2>(weights, work.z_final + first, columns, rows, work.logits, c);
-    logit_columns<1>(weights, work.z_final + first, columns, rows, work.logits, c);
-    return rows;
-}
-
-// dz[r, :] = sum_v dlogits[r, v] W_UT[v, :].   dlogits [rows][columns], W_UT [columns][D], dz [LOGIT_ROWS][D]
-void unembed_gradient(const float* dlogits, int columns, const float* W_UT, int rows, float* dz) {
-    for (int r0 = 0; r0 < rows; r0 += ROWS)
-        for (int c = 0; c < D; c += W) {
-            vec sum[ROWS][4]{};  // four chains of sums, since one would wait for itself
-            for (int v = 0; v < columns; v += 4)
-                for (int k = 0; k < 4; k++) {
-                    const vec w = load(W_UT + (v + k) * D + c);
-                    for (int r = 0; r < ROWS; r++) sum[r][k] += broadcast(dlogits[(r0 + r) * columns + v + k]) * w;
-                }
-            for (int r = 0; r < ROWS; r++)
-                store(dz + (r0 + r) * D + c, (sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3]));
-        }
-}
-
-// Whether the target's logit is strictly larger than every other: a tie is no hit, as in model/hits.py.
-bool is_hit(const float* logits, int n, std::int64_t target) {
-    const float own = logits[target];
-    int smaller = 0;
-    for (int v = 0; v < n; v++) smaller += logits[v] < own;
-    return smaller == n - 1;
-}
-
-// The targets of the read columns, in order.
-template <class Take>
-void each_target(const Workspace& work, const Take& take) {
-    for (const Sequence& q : work.sequences)
-        for (int i = 0; i < q.m; i++) take(q.read + i, q, int(q.targets[work.scored[q.read + i]]));
-}
-
-// Loss at the scored positions, and the gradient of what the unembedding reads, in work.dz [D].
-double unembed(const Shape& s, const PackedWeights& weights, float scale, Workspace& work, Gradient& G) {
-    const int columns = s.columns();
-    double loss = 0.0;
-    int rows = 0, first = 0;
-    each_target(work, [&](int i, const Sequence&, int target) {
-        if (i == first + rows) rows = logits_of(s, weights, first = i, work);
-        loss += cross_entropy(work.logits + (i - first) * columns, s.d_vocab, target, scale);
-        if (i + 1 < first + rows) return;
-        // l = x W_U, and the logits are dloss/dl by now: dW_U += x^T dl, dx = dl W_U^T.
-        linear_gradient(work.z_final + first, D, work.logits, columns, rows, G.W_U);
-        for (int r = 0; r < rows; r++)
-            for (int c = 0; c < columns; c += W)
-                store(G.b_U + c, load(G.b_U + c) + load(work.logits + r * columns + c));
-        // dz of these rows, [LOGIT_ROWS][D], and then its transpose
-        unembed_gradient(work.logits, columns, weights.W_UT, rows, work.other_rows);
-        transpose(work.other_rows, D, LOGIT_ROWS, D, work.dz + first, STRIDE);
+    const int size = std::min(LOGIT_TOKENS, work.m() - first);
+    float *logits = work.logits, *largest = work.largest;
+    for (int t = 0; t < size; t += W) store(largest + t, broadcast(HIDDEN));
+    linear({weights.W_U, D * PANEL}, D, work.x + first, s.logits(), size, from_zero(), [&](int v, int t, vec logit) {
+        if (v >= s.d_vocab) logit = broadcast(HIDDEN);
+        store(logits + v * LOGIT_TOKENS + t, logit);
+        store(largest + t, maximum(load(largest + t), logit));
     });
+    return size;
+}
+
+// loss = log sum_v exp(l_v) - l_target;  dloss/dl = softmax(l) - onehot(target).
+// At the target that is minus the sum of the other probabilities, which loses no digits where the target's is near 1.
+// -log softmax(logits)[target] in nats of each column. The logits become the gradient, which is then to be multiplied
+// by inverse_sum: the softmax is not divided by its sum.
+// logits [rows][LOGIT_TOKENS]; largest, inverse_sum [LOGIT_TOKENS]; targets [size], and anything up to a whole vector
+template <class Take>
+void cross_entropy(float* logits, int rows, const float* largest, const std::int32_t* targets, int size,
+                   float* inverse_sum, const Take& take) {
+    for (int t = 0; t < size; t += W) {
+        ivec target;
+        std::memcpy(&target, targets + t, sizeof target);
+        float own[W], rest[W];
+        for (int i = 0; i < W && t + i < size; i++) own[i] = logits[targets[t + i] * LOGIT_TOKENS + t + i];
+        const vec top = load(largest + t);
+        vec others{};
+        for (int v = 0; v < rows; v++) {
+            float* at = logits + v * LOGIT_TOKENS + t;
+            const vec p = exp2((load(at) - top) * LOG2_E);
+            others += target == v ? vec{} : p;
+            store(at, p);
+        }
+        store(rest, others);
+        for (int i = 0; i < W; i++) {
+            inverse_sum[t + i] = 0.0f;
+            if (t + i >= size) continue;
+            float& p_target = logits[targets[t + i] * LOGIT_TOKENS + t + i];
+            inverse_sum[t + i] = 1.0f / (rest[i] + p_target);
+            // The sum is 1 + what is not the largest: log1p keeps the digits of a small rest.
+            take(t + i, double(largest[t + i]) - own[i] + std::log1p(double(rest[i]) + (double(p_target) - 1.0)));
+            p_target = -rest[i];
+        }
+    }
+}
+
+// Loss at the scored positions, and the gradient of what the unembedding reads, in work.dx [D].
+double unembed(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, float scale,
+               Workspace& work, Gradient& G) {
+    double loss = 0.0;
+    float *x = work.x, *dz = work.dz, *z = work.z_final, inverse_sum[LOGIT_TOKENS];
+    for (int first = 0, size; first < work.m(); first += size) {
+        size = logits_of(s, weights, first, work);
+        cross_entropy(work.logits, s.logits(), work.largest, work.targets.data() + first, size, inverse_sum,
+                      [&](int, double nats) { loss += nats; });
+        for (int t = 0; t < size; t++) inverse_sum[t] *= scale;
+        // l = x W_U, and the logits are dloss/dl but for inverse_sum: dW_U += dl^T x, dx = dl W_U^T.
+        deep_linear<LOGIT_TOKENS>({weights.W_U_back, s.logits() * PANEL}, s.logits(), work.logits, D, size, from_zero(),
+                                  dz + first);
+        for (int t = 0; t < size; t += W) {
+            const vec factor = load(inverse_sum + t);
+            for (int c = 0; c < D; c++) {
+                store(x + c * STRIDE + first + t, load(x + c * STRIDE + first + t) * factor);
+                store(dz + c * STRIDE + first + t, load(dz + c * STRIDE + first + t) * factor);
+            }
+        }
+        transpose(x + first, STRIDE, D, size, work.rows, TOKEN_ROW<D>);
+        linear_gradient<D, LOGIT_TOKENS>(work.logits, s.logits(), work.rows, size, G.W_U);
+    }
+    // x = gain z + bias
+    add_sums(D, work.m(), G.ln_final_w, [=](int c, int t) { return load(dz + c * STRIDE + t) * load(z + c * STRIDE + t); });
+    bias_gradient(dz, D, work.m(), G.ln_final_b);
+    for (int c = 0; c < D; c++)
+        for (int t = 0; t < work.m(); t += W) store(dz + c * STRIDE + t, load(dz + c * STRIDE + t) * P[at.ln_final_w + c]);
     return loss;
 }
 
-// What the unembedding reads, in work.z_final [D].
+// Whether the target's logit is strictly larger than every other: a tie is no hit, as in model/hits.py.
+// logits [n][LOGIT_TOKENS], of one column
+bool is_hit(const float* logits, int n, std::int64_t target) {
+    const float own = logits[target * LOGIT_TOKENS];
+    int smaller = 0;
+    for (int v = 0; v < n; v++) smaller += logits[v * LOGIT_TOKENS] < own;
+    return smaller == n - 1;
+}
+
+// What the unembedding reads, in work.x [D].
 void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, Workspace& work) {
     const int n = work.n();
     for (const Sequence& q : work.sequences)
         for (int t = 0; t < q.n; t++) {
             const float *token = P + at.W_E + q.tokens[t] * D, *position = P + at.W_pos + t * D;
-            for (int c = 0; c < D; c += W) store(work.rows + (q.begin + t) * D + c, load(token + c) + load(position + c));
+            for (int c = 0; c < D; c += W) store(work.rows + (q.begin + t) * TOKEN_ROW<D> + c, load(token + c) + load(position + c));
         }
-    std::memset(work.rows + n * D, 0, (padded(n) - n) * D * sizeof(float));
-    transpose(work.rows, D, n, D, work.x, STRIDE);
+    std::memset(work.rows + n * TOKEN_ROW<D>, 0, (padded(n) - n) * TOKEN_ROW<D> * sizeof(float));
+    transpose(work.rows, TOKEN_ROW<D>, n, D, work.x, STRIDE);
     for (int l = 0; l < s.n_layers; l++)
         block_forward(s, at.blocks[l], weights.blocks[l], P, work.reads_all(s, l), work, work.blocks[l]);
     normalise(work.x, s.epsilon, work.z_final, work.inverse_std_final, work.m());
+    for (int c = 0; c < D; c++)
+        for (int t = 0; t < work.m(); t += W)
+            store(work.x + c * STRIDE + t, P[at.ln_final_w + c] * load(work.z_final + c * STRIDE + t) + P[at.ln_final_b + c]);
 }
 
 // From the gradient of what the unembedding reads, in work.dz, to that of every parameter before it.
-void backward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, Workspace& work,
-              Gradient& G) {
+void backward(const Shape& s, const PackedWeights& weights, Workspace& work, Gradient& G) {
     const int n = work.n();
     normalise_gradient(work.dz, work.z_final, work.inverse_std_final, nullptr, work.dx, work.m());
     for (int l = s.n_layers - 1; l >= 0; l--)
-        block_backward(at.blocks[l], weights.blocks[l], P, work.reads_all(s, l), work, work.blocks[l], G.blocks[l]);
-    transpose(work.dx, STRIDE, D, n, work.rows, D);
+        block_backward(weights.blocks[l], work.reads_all(s, l), work, work.blocks[l], G.blocks[l]);
+    transpose(work.dx, STRIDE, D, n, work.rows, TOKEN_ROW<D>);
     for (const Sequence& q : work.sequences)
         for (int t = 0; t < q.n; t++)
             for (int c = 0; c < D; c += W) {
-                const vec d = load(work.rows + (q.begin + t) * D + c);
+                const vec d = load(work.rows + (q.begin + t) * TOKEN_ROW<D> + c);
                 float *dW_E = G.W_E + q.tokens[t] * D + c, *dW_pos = G.W_pos + t * D + c;
                 store(dW_E, load(dW_E) + d);
                 store(dW_pos, load(dW_pos) + d);
@@ -361,12 +388,12 @@ struct Kernel {
     }
 
     double step(const float* P, float* G, const Batch& batch, float scale) {
-        pack(shape, offsets, P, weights);
+        pack(shape, offsets, P, true, weights);
         for (Gradient& gradient : gradients) gradient.zero();
         each_group(batch, [&](int i) {
             forward(shape, offsets, weights, P, workspaces[i]);
-            gradients[i].loss += unembed(shape, weights, scale, workspaces[i], gradients[i]);
-            backward(shape, offsets, weights, P, workspaces[i], gradients[i]);
+            gradients[i].loss += unembed(shape, offsets, weights, P, scale, workspaces[i], gradients[i]);
+            backward(shape, weights, workspaces[i], gradients[i]);
         });
         double loss = 0.0;
         for (const Gradient& gradient : gradients) {
@@ -378,19 +405,21 @@ struct Kernel {
 
     // loss, correct [batch.size], zero for sequences without a scored position
     void score_batch(const float* P, const Batch& batch, double* loss, std::int64_t* correct) {
-        pack(shape, offsets, P, weights);
+        pack(shape, offsets, P, false, weights);
         std::fill_n(loss, batch.size, 0.0);
         std::fill_n(correct, batch.size, 0);
         each_group(batch, [&](int i) {
             Workspace& work = workspaces[i];
             forward(shape, offsets, weights, P, work);
-            int rows = 0, first = 0;
-            each_target(work, [&](int column, const Sequence& q, int target) {
-                if (column == first + rows) rows = logits_of(shape, weights, first = column, work);
-                float* logits = work.logits + (column - first) * shape.columns();
-                correct[q.row] += is_hit(logits, shape.d_vocab, target);
-                loss[q.row] += cross_entropy(logits, shape.d_vocab, target, 1.0f);
-            });
+            float inverse_sum[LOGIT_TOKENS];
+            for (int first = 0, size; first < work.m(); first += size) {
+                size = logits_of(shape, weights, first, work);
+                const std::int32_t* targets = work.targets.data() + first;
+                for (int t = 0; t < size; t++)
+                    correct[work.batch_row[first + t]] += is_hit(work.logits + t, shape.d_vocab, targets[t]);
+                cross_entropy(work.logits, shape.logits(), work.largest, targets, size, inverse_sum,
+                              [&](int t, double nats) { loss[work.batch_row[first + t]] += nats; });
+            }
         });
     }
 };

@@ -82,31 +82,3 @@ INLINE void transpose(const float* x, int x_row, int rows, int columns, float* x
             for (int r = 0; r < W; r++) store(xT + (c + r) * xT_row + t, block[r]);
         }
 }
-
-// ---- Cross-entropy --------------------------------------------------------------------------------------------------
-
-// loss = log sum_v exp(l_v) - l_target;  dloss/dl = softmax(l) - onehot(target).
-// At the target that is minus the sum of the other probabilities, which loses no digits where the target's is near 1.
-// -log softmax(logits)[target] in nats; the logits become its gradient, times scale. What stands beyond d_vocab becomes
-// zero.   logits [padded(d_vocab)]
-INLINE double cross_entropy(float* logits, int d_vocab, int target, float scale) {
-    const int last = (d_vocab - 1) / W * W;  // where the last vector with a token of the vocabulary begins
-    const ivec lanes = lane_numbers(), real = lanes < d_vocab - last;
-    const float own = logits[target];
-    vec largest = real ? load(logits + last) : broadcast(-INFINITY);
-    for (int v = 0; v < last; v += W) largest = maximum(largest, load(logits + v));
-    largest = maximum_everywhere(largest);
-    vec others{};
-    for (int v = 0; v <= last; v += W) {
-        vec p = exp2((load(logits + v) - largest) * LOG2_E);
-        if (v == last) p = real ? p : vec{};
-        others += lanes == target - v ? vec{} : p;
-        store(logits + v, p);
-    }
-    const float sum_others = sum_everywhere(others)[0], p_target = logits[target];
-    const float inverse = scale / (sum_others + p_target);
-    for (int v = 0; v <= last; v += W) store(logits + v, load(logits + v) * inverse);
-    logits[target] = -sum_others * inverse;
-    // The sum is 1 + what is not the largest: log1p keeps the digits of a small rest.
-    return double(largest[0]) - own + std::log1p(double(sum_others) + (double(p_target) - 1.0));
-}

@@ -9,7 +9,8 @@
 // are found without pointers of their own.
 constexpr int STRIDE = TOKENS + 16;
 
-constexpr int ACCUMULATORS = W == 16 ? 16 : 8;  // half of the registers of the target
+// A block of sums is ROWS features times VECTORS vectors: half of the registers of the target or more.
+constexpr int ROWS = W == 16 ? 8 : 4, VECTORS = W == 16 ? 3 : 2;
 
 // y[r, :] = base[r, :] + sum over i < inner of x(r, i) A[i, :], for R rows and C vectors of columns; `base` gives the
 // vectors that sums start from, and `finish` takes the whole sums: both are called with r and c.
@@ -32,33 +33,48 @@ INLINE void product_block(const float* x, int x_row, int x_step, int inner, cons
         UNROLL for (int c = 0; c < C; c++) finish(r, c, sum[r][c]);
 }
 
-// A matrix that a product reads: A(o, i) = data[o * out_step + i * in_step].
-struct Matrix {
+// ---- Weights --------------------------------------------------------------------------------------------------------
+
+constexpr int PANEL = 8;  // outputs whose weights lie beside each other: a block reads its weights in one stream
+
+// A matrix that a product reads: A(o, i) = data[o / PANEL * size + i * PANEL + o % PANEL].
+struct Panels {
     const float* data;
-    int out_step, in_step;
+    int size;  // of a panel
+
+    Panels from_output(int o) const { return {data + o / PANEL * size, size}; }
+    Panels from_input(int i) const { return {data + i * PANEL, size}; }
 };
 
-// C vectors of tokens, all outputs; then the rest of the tokens, fewer at a time.
-template <int C, class Base, class Finish>
-INLINE void linear_tokens(Matrix A, int in, const float* x, int out, int t, int n, const Base& base,
-                          const Finish& finish) {
-    constexpr int R = ACCUMULATORS / C;
-    for (; t + C * W <= n; t += C * W)
-        for (int o = 0; o < out; o += R)
-            product_block<R, C>(
-                A.data + o * A.out_step, A.out_step, A.in_step, in, x + t, STRIDE,
-                [&](int r, int c) { return base(o + r, (o + r) * STRIDE + t + c * W); },
-                [&](int r, int c, vec sum) { finish((o + r) * STRIDE + t + c * W, sum); });
-    if constexpr (C > 1)
-        if (t < n) linear_tokens<C / 2>(A, in, x, out, t, n, base, finish);
+// Panels of A, of `value(o, i)`.   panels [out / PANEL][in][PANEL]
+template <class Value>
+INLINE void pack_panels(int out, int in, float* panels, const Value& value) {
+    for (int o = 0; o < out; o += PANEL)
+        for (int i = 0; i < in; i++)
+            UNROLL for (int r = 0; r < PANEL; r++) *panels++ = value(o + r, i);
 }
 
-// sum_i A(o, i) x[i, t] for outputs o and tokens t < n, rounded up to whole vectors. `base(o, at)` is what is added to
-// output o, and `finish(at, sum)` takes the sum, where at = o * STRIDE + t.   x [in][STRIDE]; out is a multiple of
-// ACCUMULATORS
-template <class Base, class Finish>
-INLINE void linear(Matrix A, int in, const float* x, int out, int n, const Base& base, const Finish& finish) {
-    linear_tokens<4>(A, in, x, out, 0, padded(n), base, finish);
+// ---- Forward, and the gradient of x ---------------------------------------------------------------------------------
+
+// C vectors of tokens, all outputs; then the rest of the tokens, fewer at a time.
+template <int X_ROW, int C, class Base, class Finish>
+INLINE void linear_tokens(Panels A, int in, const float* x, int out, int t, int n, const Base& base,
+                          const Finish& finish) {
+    for (; t + C * W <= n; t += C * W)
+        for (int o = 0; o < out; o += ROWS)
+            product_block<ROWS, C>(
+                A.data + o / PANEL * A.size + o % PANEL, 1, PANEL, in, x + t, X_ROW,
+                [&](int r, int c) { return base(o + r, t + c * W); },
+                [&](int r, int c, vec sum) { finish(o + r, t + c * W, sum); });
+    if constexpr (C > 1)
+        if (t < n) linear_tokens<X_ROW, C / 2>(A, in, x, out, t, n, base, finish);
+}
+
+// sum_i A(o, i) x[i, t] for outputs o and tokens t < n, rounded up to whole vectors. `base(o, t)` is what is added to
+// output o of W tokens, and `finish(o, t, sum)` takes the sum.   x [in][X_ROW]; out is a multiple of PANEL
+template <int X_ROW = STRIDE, class Base, class Finish>
+INLINE void linear(Panels A, int in, const float* x, int out, int n, const Base& base, const Finish& finish) {
+    linear_tokens<X_ROW, VECTORS>(A, in, x, out, 0, padded(n), base, finish);
 }
 
 // The usual bases: nothing, a bias [out], or a bias on top of what stands in y [out][STRIDE].
@@ -69,44 +85,64 @@ INLINE auto from_bias(const float* bias) {
     return [=](int o, int) { return broadcast(bias[o]); };
 }
 INLINE auto on_top(const float* bias, const float* y) {
-    return [=](int o, int at) { return broadcast(bias[o]) + load(y + at); };
+    return [=](int o, int t) { return broadcast(bias[o]) + load(y + o * STRIDE + t); };
 }
 // The usual end: the sums go to y [out][STRIDE].
 INLINE auto into(float* y) {
-    return [=](int at, vec sum) { store(y + at, sum); };
+    return [=](int o, int t, vec sum) { store(y + o * STRIDE + t, sum); };
 }
 
-// dA[f, :] += sum over tokens of y[f, t] x[t, :].   y [features][STRIDE], x [n][columns] with the columns along the
-// lanes, dA [features][columns]; features is a multiple of ACCUMULATORS, columns of W.
-template <int C>
-INLINE int gradient_columns(const float* y, int features, const float* x, int columns, int n, float* dA,
-                            int c) {
-    constexpr int R = ACCUMULATORS / C;
+constexpr int DEPTH = 256;  // inputs of so few tokens that stay in the first-level cache
+
+// The same into y [out][STRIDE], for many inputs: DEPTH of them at a time.
+template <int X_ROW = STRIDE, class Base>
+INLINE void deep_linear(Panels A, int in, const float* x, int out, int n, const Base& base, float* y) {
+    linear<X_ROW>(A, in < DEPTH ? in : DEPTH, x, out, n, base, into(y));
+    for (int i = DEPTH; i < in; i += DEPTH)
+        linear<X_ROW>(A.from_input(i), in - i < DEPTH ? in - i : DEPTH, x + i * X_ROW, out, n,
+                      [=](int o, int t) { return load(y + o * STRIDE + t); }, into(y));
+}
+
+// ---- The gradient of weights and biases -----------------------------------------------------------------------------
+
+// Rows of transposed activations, a row per token: columns are those of one token, which lie in different sets.
+template <int columns> constexpr int TOKEN_ROW = columns + (columns % 128 ? 0 : 16);
+
+// dA[f, :] += sum over tokens of y[f, t] x[t, :].   y [features][Y_ROW], x [n][TOKEN_ROW<columns>] with the columns
+// along the lanes, dA [features][columns]; features is a multiple of 16, columns of W.
+template <int Y_ROW, int columns, int C>
+INLINE int gradient_columns(const float* y, int features, const float* x, int n, float* dA, int c) {
+    constexpr int R = C == 1 ? 2 * ROWS : ROWS;
     for (; c + C * W <= columns; c += C * W)
         for (int f = 0; f < features; f += R) {
-            float* block = dA + f * columns + c;
+            float* block = dA + std::size_t(f) * columns + c;
             product_block<R, C>(
-                y + f * STRIDE, STRIDE, 1, n, x + c, columns, [&](int r, int k) { return load(block + r * columns + k * W); },
+                y + f * Y_ROW, Y_ROW, 1, n, x + c, TOKEN_ROW<columns>,
+                [&](int r, int k) { return load(block + r * columns + k * W); },
                 [&](int r, int k, vec sum) { store(block + r * columns + k * W, sum); });
         }
     return c;
 }
-INLINE void linear_gradient(const float* y, int features, const float* x, int columns, int n, float* dA) {
-    const int c = gradient_columns<4>(y, features, x, columns, n, dA, 0);
-    gradient_columns<1>(y, features, x, columns, n, dA, c);
+template <int columns, int Y_ROW = STRIDE>
+INLINE void linear_gradient(const float* y, int features, const float* x, int n, float* dA) {
+    const int c = gradient_columns<Y_ROW, columns, VECTORS>(y, features, x, n, dA, 0);
+    gradient_columns<Y_ROW, columns, 1>(y, features, x, n, dA, c);
 }
 
-// db[f] += sum over tokens of dy[f, t].   dy [features][STRIDE], db [features]; features is a multiple of W
-INLINE void bias_gradient(const float* dy, int features, int n, float* db) {
+// db[f] += sum over tokens of value(f, t), which is called for vectors of tokens.   db [features], a multiple of W
+template <class Value>
+INLINE void add_sums(int features, int n, float* db, const Value& value) {
     const int last = (n - 1) / W * W;  // what stands beyond the last token does not count
     const ivec real = lane_numbers() < n - last;
     for (int f = 0; f < features; f += W) {
         vec sum[W];
         for (int r = 0; r < W; r++) {
-            const float* row = dy + (f + r) * STRIDE;
-            sum[r] = real ? load(row + last) : vec{};
-            for (int t = 0; t < last; t += W) sum[r] += load(row + t);
+            sum[r] = real ? value(f + r, last) : vec{};
+            for (int t = 0; t < last; t += W) sum[r] += value(f + r, t);
         }
         store(db + f, load(db + f) + sums(sum));
     }
+}
+INLINE void bias_gradient(const float* dy, int features, int n, float* db) {
+    add_sums(features, n, db, [=](int f, int t) { return load(dy + f * STRIDE + t); });
 }

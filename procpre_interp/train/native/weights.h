@@ -5,38 +5,17 @@
 // dW = gain G' + bias db,  dgain = sum_o W G',  dbias = sum_o W db,  and  dz = W'^T dy.
 #pragma once
 
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <algorithm>
 #include <vector>
 
-#include "attention.h"
-
-struct Free {
-    void operator()(float* p) const { std::free(p); }
-};
-
-// Zeroed floats at an address that no vector load splits over two cache lines.
-struct Buffer {
-    std::unique_ptr<float[], Free> data;
-    std::size_t size = 0;
-
-    Buffer() = default;
-    explicit Buffer(std::size_t n) : size((n + 15) / 16 * 16) {
-        data.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
-        if (data == nullptr) throw std::bad_alloc();
-        zero();
-    }
-    void zero() { std::memset(data.get(), 0, size * sizeof(float)); }
-    operator float*() const { return data.get(); }
-};
+#include "narrow_attention.h"
 
 struct Shape {
     int n_layers, n_ctx, d_vocab;
     bool tied;
     float epsilon;
 
-    int columns() const { return padded(d_vocab); }  // of W_U and of the logits
+    int logits() const { return (d_vocab + 15) / 16 * 16; }  // rows of the logits: whole panels
 };
 
 // Where each tensor begins in the model's flat vector of parameters. Read from Python's list of offsets: W_E, W_pos;
@@ -84,51 +63,57 @@ struct Feature {
 };
 
 // ---- Packed weights -------------------------------------------------------------------------------------------------
+// In panels (see linear.h) of what each product gives: of its outputs, and for the gradient of x, of its inputs.
 
 struct BlockWeights {
-    Buffer W_QKV{QKV * D}, b_QKV{QKV}, W_QKV_back{QKV * D};  // [QKV][D], [QKV]; for the backward pass [QKV][D]
-    Buffer W_in{D * F}, b_in{F};                             // [D][F], [F]
+    Buffer W_QKV{QKV * D}, b_QKV{QKV}, W_QKV_back{QKV * D};  // D -> QKV; QKV -> D
+    Buffer W_O{D * D}, W_O_back{D * D};
+    Buffer W_in{D * F}, b_in{F}, W_in_back{D * F};           // D -> F; F -> D
+    Buffer W_out{D * F}, W_out_back{D * F};                  // F -> D; D -> F
 };
 struct PackedWeights {
     std::vector<BlockWeights> blocks;
-    Buffer W_U, b_U, W_UT;  // [D][columns], [columns], [columns][D]
+    Buffer W_U, W_U_back;  // D -> logits; logits -> D
 
     explicit PackedWeights(const Shape& s)
-        : blocks(s.n_layers), W_U(D * s.columns()), b_U(s.columns()), W_UT(D * s.columns()) {}
+        : blocks(s.n_layers), W_U(std::size_t(D) * s.logits()), W_U_back(std::size_t(D) * s.logits()) {}
 };
 
-inline void pack(const Shape& s, const Offsets& at, const float* P, PackedWeights& weights) {
+inline void pack(const Shape& s, const Offsets& at, const float* P, bool backward, PackedWeights& weights) {
     for (int layer = 0; layer < s.n_layers; layer++) {
         const BlockOffsets& o = at.blocks[layer];
         const BlockWeights& w = weights.blocks[layer];
+        const float *gain1 = P + o.ln1_w, *gain2 = P + o.ln2_w;
+        const float *W_O = P + o.W_O, *W_in = P + o.W_in, *W_out = P + o.W_out;  // [D][D], [D][F], [F][D]
+        std::vector<Feature> features;
+        for (int f = 0; f < QKV; f++) features.emplace_back(o, f);
         for (int f = 0; f < QKV; f++) {
-            const Feature feature(o, f);
-            float b = P[feature.bias];
-            for (int i = 0; i < D; i++) {
-                const float W_if = P[feature.weight + i * D_HEAD], gain = P[o.ln1_w + i];
-                b += W_if * P[o.ln1_b + i];
-                w.W_QKV[f * D + i] = W_if * gain * feature.forward;
-                w.W_QKV_back[f * D + i] = W_if * gain * feature.backward;
-            }
-            w.b_QKV[f] = b * feature.forward;
+            float b = P[features[f].bias];
+            for (int i = 0; i < D; i++) b += P[features[f].weight + i * D_HEAD] * P[o.ln1_b + i];
+            w.b_QKV[f] = b * features[f].forward;
         }
         std::memcpy(w.b_in, P + o.b_in, F * sizeof(float));
         for (int i = 0; i < D; i++)
-            for (int f = 0; f < F; f++) {
-                const float W_if = P[o.W_in + i * F + f];
-                w.W_in[i * F + f] = W_if * P[o.ln2_w + i];
-                w.b_in[f] += W_if * P[o.ln2_b + i];
-            }
+            for (int f = 0; f < F; f++) w.b_in[f] += W_in[i * F + f] * P[o.ln2_b + i];
+        pack_panels(QKV, D, w.W_QKV, [&](int f, int i) {
+            return P[features[f].weight + i * D_HEAD] * gain1[i] * features[f].forward;
+        });
+        pack_panels(D, D, w.W_O, [&](int i, int j) { return W_O[j * D + i]; });
+        pack_panels(F, D, w.W_in, [&](int f, int i) { return W_in[i * F + f] * gain2[i]; });
+        pack_panels(D, F, w.W_out, [&](int i, int f) { return W_out[f * D + i]; });
+        if (!backward) continue;
+        pack_panels(D, QKV, w.W_QKV_back, [&](int i, int f) {
+            return P[features[f].weight + i * D_HEAD] * gain1[i] * features[f].backward;
+        });
+        pack_panels(D, D, w.W_O_back, [&](int j, int i) { return W_O[j * D + i]; });
+        pack_panels(D, F, w.W_in_back, [&](int i, int f) { return W_in[i * F + f] * gain2[i]; });
+        pack_panels(F, D, w.W_out_back, [&](int f, int i) { return W_out[f * D + i]; });
     }
     const float* W_U = P + at.W_U;  // [D][d_vocab]; tied: [d_vocab][D]
-    const int row = s.tied ? 1 : s.d_vocab, column = s.tied ? D : 1;
-    weights.b_U.zero();
-    for (int i = 0; i < D; i++)
-        for (int v = 0; v < s.d_vocab; v++) {
-            const float W_iv = W_U[i * row + v * column];
-            weights.W_U[i * s.columns() + v] = weights.W_UT[v * D + i] = W_iv * P[at.ln_final_w + i];
-            weights.b_U[v] += W_iv * P[at.ln_final_b + i];
-        }
+    const std::int64_t row = s.tied ? 1 : s.d_vocab, column = s.tied ? D : 1;
+    const auto unembedding = [&](int v, int i) { return v < s.d_vocab ? W_U[i * row + v * column] : 0.0f; };
+    pack_panels(s.logits(), D, weights.W_U, unembedding);
+    if (backward) pack_panels(D, s.logits(), weights.W_U_back, [&](int i, int v) { return unembedding(v, i); });
 }
 
 // ---- Gradient -------------------------------------------------------------------------------------------------------
@@ -142,16 +127,18 @@ struct BlockGradient {
 };
 struct Gradient {
     std::vector<BlockGradient> blocks;
-    Buffer W_E, W_pos, W_U, b_U;  // [d_vocab][D], [n_ctx][D], [D][columns], [columns]
+    Buffer W_E, W_pos, ln_final_w{D}, ln_final_b{D}, W_U;  // [d_vocab][D], [n_ctx][D], [D], [D], [logits][D]
     double loss = 0.0;
 
     explicit Gradient(const Shape& s)
-        : blocks(s.n_layers), W_E(s.d_vocab * D), W_pos(s.n_ctx * D), W_U(D * s.columns()), b_U(s.columns()) {}
+        : blocks(s.n_layers), W_E(std::size_t(s.d_vocab) * D), W_pos(std::size_t(s.n_ctx) * D),
+          W_U(std::size_t(s.logits()) * D) {}
 
     void zero() {
         for (BlockGradient& b : blocks)
             for (Buffer* x : {&b.W_QKV, &b.b_QKV, &b.W_O, &b.b_O, &b.W_in, &b.b_in, &b.W_out, &b.b_out}) x->zero();
-        W_E.zero(), W_pos.zero(), W_U.zero(), b_U.zero(), loss = 0.0;
+        for (Buffer* x : {&W_E, &W_pos, &ln_final_w, &ln_final_b, &W_U}) x->zero();
+        loss = 0.0;
     }
 };
 
@@ -172,6 +159,8 @@ struct Unfold {
     }
 };
 
+constexpr int LINE = 16;  // floats: what is read at an address brings so many along
+
 // Adds a thread's gradient to the model's.
 inline void add_gradient(const Shape& s, const Offsets& at, const float* P, const Gradient& g, float* G) {
     add(g.W_E, std::int64_t(s.d_vocab) * D, G + at.W_E);
@@ -180,25 +169,29 @@ inline void add_gradient(const Shape& s, const Offsets& at, const float* P, cons
         const BlockOffsets& o = at.blocks[layer];
         const BlockGradient& b = g.blocks[layer];
         const Unfold first{P, G, o.ln1_w, o.ln1_b}, second{P, G, o.ln2_w, o.ln2_b};
-        for (int f = 0; f < QKV; f++) {
-            const Feature feature(o, f);
-            const float db = b.b_QKV[f] * feature.backward;
-            G[feature.bias] += db;
+        for (int f0 = 0; f0 < QKV; f0 += LINE) {
+            std::vector<Feature> features;
+            for (int f = f0; f < f0 + LINE; f++) features.emplace_back(o, f);
+            for (const Feature& feature : features) G[feature.bias] += b.b_QKV[f0 + int(&feature - features.data())] * feature.backward;
             for (int i = 0; i < D; i++)
-                first(feature.weight + i * D_HEAD, i, b.W_QKV[f * D + i] * feature.backward, db);
+                for (int k = 0; k < LINE; k++) {
+                    const float scale = features[k].backward;
+                    first(features[k].weight + i * D_HEAD, i, b.W_QKV[(f0 + k) * D + i] * scale, b.b_QKV[f0 + k] * scale);
+                }
         }
-        for (int f = 0; f < F; f++) {
-            G[o.b_in + f] += b.b_in[f];
-            for (int i = 0; i < D; i++) second(o.W_in + i * F + f, i, b.W_in[f * D + i], b.b_in[f]);
-        }
+        for (int f0 = 0; f0 < F; f0 += LINE)
+            for (int i = 0; i < D; i++)
+                for (int f = f0; f < f0 + LINE; f++) second(o.W_in + i * F + f, i, b.W_in[f * D + i], b.b_in[f]);
+        add(b.b_in, F, G + o.b_in);
         add(b.W_O, D * D, G + o.W_O);
         add(b.b_O, D, G + o.b_O);
         add(b.W_out, F * D, G + o.W_out);
         add(b.b_out, D, G + o.b_out);
     }
-    const Unfold last{P, G, at.ln_final_w, at.ln_final_b};
-    const int row = s.tied ? 1 : s.d_vocab, column = s.tied ? D : 1;
-    for (int i = 0; i < D; i++)
-        for (int v = 0; v < s.d_vocab; v++)
-            last(at.W_U + i * row + v * column, i, g.W_U[i * s.columns() + v], g.b_U[v]);
+    add(g.ln_final_w, D, G + at.ln_final_w);
+    add(g.ln_final_b, D, G + at.ln_final_b);
+    const std::int64_t row = s.tied ? 1 : s.d_vocab, column = s.tied ? D : 1;
+    for (int v0 = 0; v0 < s.d_vocab; v0 += LINE)
+        for (int i = 0; i < D; i++)
+            for (int v = v0; v < std::min(v0 + LINE, s.d_vocab); v++) G[at.W_U + i * row + v * column] += g.W_U[std::size_t(v) * D + i];
 }
