@@ -9,7 +9,6 @@
 
 #include <type_traits>
 
-#include "buffer.h"
 #include "layers.h"
 
 constexpr int QUERIES = 4;

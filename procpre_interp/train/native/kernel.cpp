@@ -47,7 +47,6 @@ struct Workspace {
     Buffer dx, dx_mid, dz, dqkv, dread;            // [D], r [D], [D], [QKV], r [D]
     Buffer dpre;                                   // r: [F]
     Buffer rows;                                   // [TOKENS][TOKEN_ROW]: transposed
-    NarrowBuffers narrow;
     Buffer logits, largest;                        // [logits][LOGIT_TOKENS], [LOGIT_TOKENS]
 
     explicit Workspace(const Shape& s)
@@ -136,9 +135,7 @@ void block_forward(const Shape& s, const BlockOffsets& o, const BlockWeights& w,
     float* pattern = a.pattern;
     for (const Sequence& each : work.sequences) {
         const int read = all ? each.begin : each.read;
-        if (NARROW && all)
-            pattern = attend_narrow(q + read, each.n, k + read, v + read, pattern, a.z + read, work.narrow);
-        else pattern = attend(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
+        pattern = attend(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
                          k + each.begin, v + each.begin, pattern, a.inverse_sum + read, a.z + read);
     }
     each_tile(m, [&](int t, int size) {
@@ -186,10 +183,7 @@ void block_backward(const BlockWeights& w, bool all, Workspace& work,
     float* pattern = a.pattern;
     for (const Sequence& each : work.sequences) {
         const int read = all ? each.begin : each.read;
-        if (NARROW && all)
-            pattern = attend_narrow_gradient(q + read, each.n, k + read, v + read, a.z + read, work.dz + read, pattern,
-                                            dq + read, dk + read, dv + read, work.narrow);
-        else pattern = attend_gradient(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
+        pattern = attend_gradient(q + read, (all ? work.positions : work.scored).data() + read, all ? each.n : each.m,
                                   k + each.begin, v + each.begin, a.inverse_sum + read, a.z + read,
                                   work.dz + read, pattern, dq + read, dk + each.begin, dv + each.begin);
     }
