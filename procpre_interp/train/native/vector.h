@@ -19,6 +19,7 @@ constexpr int W = 4;
 
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef std::int32_t ivec __attribute__((vector_size(4 * W)));
+typedef std::uint32_t uvec __attribute__((vector_size(4 * W)));
 typedef float unaligned_vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef float quad __attribute__((vector_size(16)));
 typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
@@ -31,7 +32,9 @@ INLINE vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>
 INLINE void store(float* p, vec x) { *reinterpret_cast<unaligned_vec*>(p) = x; }
 INLINE vec broadcast(float x) { return vec{} + x; }
 INLINE quad load_quad(const float* p) { return *reinterpret_cast<const unaligned_quad*>(p); }
+#if defined(__AVX__)  // else quad is vec
 INLINE void store(float* p, quad x) { *reinterpret_cast<unaligned_quad*>(p) = x; }
+#endif
 
 // The larger, or smaller, of each pair of lanes; y where x is NaN or y is. 1 / x to 3e-7 of the value, for x whose
 // inverse is no denormal number.
@@ -151,7 +154,7 @@ INLINE vec exp2(vec x) {
     const vec f = x - (shifted - round_to_integer);  // in [-1/2, 1/2]
     const vec p = polynomial(f, 0.6931470036506653f, 0.24022242426872253f, 0.05550733581185341f, 0.009671512991189957f,
                              0.001326472731307149f);
-    const vec power = (vec)((ivec)p + ((ivec)shifted << 23));  // the integer part goes to the exponent
+    const vec power = (vec)((uvec)p + ((uvec)shifted << 23));  // the integer part goes to the exponent
     return x < -100.0f ? vec{} : power;
 }
 #endif
