@@ -255,9 +255,7 @@ def milliseconds(action: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def main(
-    repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = get_args(Key), record: bool = False
-) -> None:
+def main(repeats: int = 9, threads: int = 2, only: tuple[Key, ...] = get_args(Key), record: bool = False) -> None:
     """Measure each setting in a process of its own, where the allocator keeps nothing of another's."""
     if record and set(only) != set(settings()):
         raise ValueError("--record writes one table of all settings, so it takes all of them")

@@ -226,7 +226,7 @@ def kernel_lines(capsys) -> list[str]:
 
 def test_a_training_run_says_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
     assert main(DYCK) == 0
-    assert kernel_lines(capsys) == ["kernel: torch, since d_model=8 (the native kernel is for 16 and 32)"]
+    assert kernel_lines(capsys) == ["kernel: torch, since d_model=8 (the native kernel is for 16, 32, 64, 128, 256)"]
     assert main(["transfer", "--parent", "latest", *TINY, "--model.n-ctx", "64"]) == 0
     assert len(kernel_lines(capsys)) == 1
     # There is nothing to explain where nothing is trained, and where torch was asked for.

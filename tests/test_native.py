@@ -26,10 +26,23 @@ from tests.models import random_model
 
 pytestmark = pytest.mark.usefixtures("a_compiler")
 
-SHAPES = [(16, 1, 64), (16, 4, 64), (16, 16, 64), (16, 4, 48), (32, 1, 128), (32, 8, 128), (32, 32, 128)]
+SHAPES = [
+    (16, 1, 64),
+    (16, 4, 64),
+    (16, 16, 64),
+    (16, 4, 48),
+    (32, 1, 128),
+    (32, 8, 128),
+    (32, 32, 128),
+    (64, 4, 256),
+    (64, 2, 80),
+    (128, 8, 512),
+    (256, 4, 1024),
+    (256, 16, 48),
+]
 """d_model, n_heads, d_mlp: each is compiled, so these few stand for all heads that divide d_model."""
-FEW_SHAPES = [(16, 4, 64), (16, 16, 64), (32, 1, 128)]
-"""Heads of one, four and 32 dimensions."""
+FEW_SHAPES = [(16, 4, 64), (16, 16, 64), (32, 1, 128), (64, 2, 80)]
+"""Heads of one, four and 32 dimensions, a last vector of hidden ones that is not full, and inputs beyond one depth."""
 
 FASTEST = pytest.param("avx512", marks=pytest.mark.slow)
 """What the level "native", with which all other tests compile, is on processors that have it."""
@@ -202,6 +215,13 @@ def test_long_sequences():
     check(NativeStep(model, threads=1).backward(batch), model.flat_grad, model, batch)
 
 
+def test_every_token_of_text_scored():
+    """More words than go into one pass of a product, and more tokens than have their logits at a time."""
+    case = {**CASE, "n_ctx": 150, "width": 150, "d_vocab": 700, "density": 1.0, "rows": 4}
+    model, batch = make(case, 16, 4, 64)
+    check(NativeStep(model, threads=2).backward(batch), model.flat_grad, model, batch)
+
+
 def test_where_float32_is_ill_conditioned_it_is_as_good_as_torch():
     """Weights of std 1 saturate softmax and GELU: float32 itself is off by up to 4e-4 then, in torch as here."""
     ours, torchs = [], []
@@ -262,7 +282,7 @@ def test_sequences_beyond_the_context_are_refused():
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"d_model": 64, "n_heads": 4}, "d_model=64"), ({"d_mlp": 50}, "d_mlp=50")],
+    [({"d_model": 48, "n_heads": 4}, "d_model=48"), ({"d_mlp": 50}, "d_mlp=50")],
 )
 def test_shapes_that_it_does_not_do(change, reason):
     config = ModelConfig(**{"n_layers": 1, "n_heads": 4, "d_model": 16, "n_ctx": 8, "d_vocab": 9, **change})

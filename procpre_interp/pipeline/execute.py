@@ -112,7 +112,7 @@ def _execute(
             partial.check_weights(state.kept)
         except ValueError as damage:
             raise _DamagedWeights(str(damage)) from None
-        return _finish(config, partial, model, state, carried)
+        return _finish(config, partial, trainer, carried)
 
 
 def check_device(device: str) -> None:
@@ -188,16 +188,16 @@ def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:
     return TaskStream(task, seed=seed, split=split, size=n).batch(0)
 
 
-def _finish(config: RunConfig, partial: PartialRun, model: HookedTransformer, state: TrainState, carried: bool) -> Run:
+def _finish(config: RunConfig, partial: PartialRun, trainer: Trainer, carried: bool) -> Run:
     """Test the trained model, store the tables, and seal the run."""
-    task, train = config.task, config.train
+    task, train, model, state = config.task, config.train, trainer.model, trainer.state
     history = state.table()
     diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
     partial.write_table("history", history)
     scores: dict[str, float] = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
     if state.status == "finished":
         batch = held_out(task, "test", seed=config.seed, n=TEST_EXAMPLES).to(train.device)
-        examples = evaluate(model, batch, autocast=train.precision == "bfloat16")
+        examples = evaluate(model, batch, autocast=train.precision == "bfloat16", native=trainer.native)
         partial.write_table("examples", examples)
         scores = summarise(examples)
         scores |= task.extra_metrics(scores["loss_nats"], "test")

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -22,14 +23,21 @@ EVALUATION_TOKENS = 2**14
 @torch_defaults()
 @torch.no_grad()
 def evaluate(
-    model: HookedTransformer, batch: Batch, *, max_tokens: int = EVALUATION_TOKENS, autocast: bool = False
+    model: HookedTransformer,
+    batch: Batch,
+    *,
+    max_tokens: int = EVALUATION_TOKENS,
+    autocast: bool = False,
+    native: NativeStep | None = None,
 ) -> pd.DataFrame:
     """One row per example, teacher-forced: what was scored, how well.
 
     Columns: `example` (row of the batch), `length` (tokens), `n_scored` (targets), `loss_nats` (mean over the scored
     targets), `n_correct` (targets that are `hits`: no other logit is as large), `exact_match` (all of them). An example
-    without a scored target has no row.
+    without a scored target has no row. `native`, made of this model, computes it instead of torch, in float32.
     """
+    if native is not None:
+        return native_scores(native, batch)
     device = batch.tokens.device
     pieces = [torch.zeros(0, 5, dtype=torch.float64)]
     for micro in micro_batches(batch, max_tokens):
@@ -48,7 +56,23 @@ def evaluate(
             torch.stack([micro.rows, batch.lengths[micro.rows], n_scored, n_correct, loss / n_scored]).T.cpu().double()
         )
     example, length, n_scored, n_correct, loss_nats = torch.cat(pieces).T.numpy()
-    table = pd.DataFrame(
+    table = _examples(example, length, n_scored, loss_nats, n_correct)
+    return table.loc[table.n_scored > 0].sort_values("example").reset_index(drop=True)
+
+
+def native_scores(native: NativeStep, batch: Batch, flat: Float[Tensor, " n_parameters"] | None = None) -> pd.DataFrame:
+    """The table of `evaluate` by the native kernel: of its model, or of other parameters `flat` of that shape."""
+    rows = batch.loss_mask.any(1).nonzero().squeeze(1)
+    batch = batch[rows]
+    loss, correct = native.score(batch, flat)
+    n_scored = batch.loss_mask.sum(1)
+    return _examples(*(x.numpy() for x in (rows, batch.lengths, n_scored, loss / n_scored, correct)))
+
+
+def _examples(
+    example: np.ndarray, length: np.ndarray, n_scored: np.ndarray, loss_nats: np.ndarray, n_correct: np.ndarray
+) -> pd.DataFrame:
+    return pd.DataFrame(
         {
             "example": example.astype("int64"),
             "length": length.astype("int64"),
@@ -58,7 +82,6 @@ def evaluate(
             "exact_match": n_correct == n_scored,
         }
     )
-    return table.loc[table.n_scored > 0].sort_values("example").reset_index(drop=True)
 
 
 def summarise(examples: pd.DataFrame) -> dict[str, float]:
@@ -95,19 +118,9 @@ def evaluate_copies(
                 scratch.flat.copy_(flat)
             return evaluate(scratch, batch)
     else:
-        # Only these rows count: a sequence without a scored target has no loss.
-        batch = batch[batch.loss_mask.any(1)]
-        n_scored = batch.loss_mask.sum(1)
 
         def score(flat: Tensor) -> pd.DataFrame:
-            loss, correct = native.score(batch, flat)
-            columns = {
-                "n_scored": n_scored,
-                "loss_nats": loss / n_scored,
-                "n_correct": correct,
-                "exact_match": correct == n_scored,
-            }
-            return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+            return native_scores(native, batch, flat)
 
     rows = [{"copy": number, **summarise(score(flat))} for number, flat in enumerate(copies)]
     return pd.DataFrame(rows, columns=["copy", "loss_nats", "accuracy", "exact_match"])

@@ -162,7 +162,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Score the validation examples, enter both rows into the history, and decide whether to go on."""
         state, config = self.state, self.config
-        examples = evaluate(self.model, self.validation, autocast=config.precision == "bfloat16")
+        examples = evaluate(self.model, self.validation, autocast=config.precision == "bfloat16", native=self.native)
         scores = summarise(examples)
 
         def enter(split: Literal["train", "validation"], scores: Mapping[str, float]) -> None:

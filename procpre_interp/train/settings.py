@@ -10,7 +10,7 @@ import torch
 from procpre_interp.core.config import unhashed
 from procpre_interp.model import ModelConfig
 from procpre_interp.train.interventions import Intervention
-from procpre_interp.train.native import is_compiled, why_not
+from procpre_interp.train import native
 from procpre_interp.train.optimiser import Schedule
 
 
@@ -47,6 +47,9 @@ class TrainConfig:
     kernel: Literal["auto", "native", "torch"] = "auto"
     """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
     is available. Their last bits differ, so what auto became is part of the run's identity."""
+    kernel_version: int | None = None
+    """Version of the native kernel, whose numbers may change from one to the next. Default: the one there is; runs of
+    version 1, the first, have none."""
     micro_batch_tokens: int | None = None
     """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
     curriculum: bool = False
@@ -106,11 +109,19 @@ class TrainConfig:
         kernel = self.kernel
         if kernel == "auto":
             kernel = "native" if self.why_torch(model) is None else "torch"
+        version = self.kernel_version
+        if version is None and kernel == "native":
+            version = native.VERSION
         tokens = None if kernel == "native" else self.micro_batch_tokens or cached_tokens(model.d_model)
         interventions = tuple(each.canonical() for each in self.interventions)
         stop_after = None if self.last_step == self.steps else self.stop_after
         return dataclasses.replace(
-            self, kernel=kernel, micro_batch_tokens=tokens, interventions=interventions, stop_after=stop_after
+            self,
+            kernel=kernel,
+            kernel_version=version,
+            micro_batch_tokens=tokens,
+            interventions=interventions,
+            stop_after=stop_after,
         )
 
     def why_torch(self, model: ModelConfig) -> str | None:
@@ -119,14 +130,19 @@ class TrainConfig:
             return f"device={self.device} (the native kernel is for the CPU)"
         if self.precision != "float32":
             return f"precision={self.precision} (the native kernel computes in float32)"
-        return why_not(model)
+        return native.why_not(model)
 
     def needs_compiling(self, model: ModelConfig) -> bool:
         """Whether `why_torch` would first compile the native kernel for this shape."""
-        return self.device == "cpu" and self.precision == "float32" and not is_compiled(model)
+        return self.device == "cpu" and self.precision == "float32" and not native.is_compiled(model)
 
     def refuse(self, model: ModelConfig) -> None:
-        """Raise `ValueError` when the native kernel is asked for where it cannot be had."""
+        """Raise `ValueError` when a kernel, or a version of it, is asked for that cannot be had."""
+        if self.kernel_version not in (None, native.VERSION if self.kernel == "native" else None):
+            raise ValueError(
+                f"kernel_version={self.kernel_version} of kernel={self.kernel} cannot be had: "
+                f"only the native kernel has versions, and here is {native.VERSION}"
+            )
         if self.kernel == "native" and (reason := self.why_torch(model)) is not None:
             raise ValueError(f"kernel=native cannot be had: {reason}; use kernel=auto or torch")
 

@@ -16,7 +16,7 @@ DEFAULTS = {"token_embedding": "average", "unembedding": "average", "positions":
 DEFAULTS |= {"overlap": "refuse"}
 """Options of a transfer at their defaults, which stored configs leave out."""
 
-SAME_RESULT = ("kernel", "threads", "device")
+SAME_RESULT = ("kernel", "kernel_version", "threads", "device")
 """How a run was computed. This changes last bits, and so is no reason against a comparison."""
 
 LENGTH = ("steps", "stop_after")

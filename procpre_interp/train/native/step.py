@@ -13,7 +13,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig, parameter_names
 from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build, is_built
 
 WIDTHS = (16, 32, 64, 128, 256)
-"""d_model at which the kernel was measured to win; from 64 on torch's matrix products are as fast."""
+"""d_model that the kernel is written for. It was measured to be faster than torch at all of them; see BENCHMARKS.md."""
 
 
 def why_not(config: ModelConfig, level: Level = "native") -> str | None:
@@ -34,18 +34,18 @@ def is_compiled(config: ModelConfig, level: Level = "native") -> bool:
 
 def _why_not_shape(config: ModelConfig) -> str | None:
     if config.d_model not in WIDTHS:
-        return f"d_model={config.d_model} (the native kernel is for {' and '.join(map(str, WIDTHS))})"
+        return f"d_model={config.d_model} (the native kernel is for {', '.join(map(str, WIDTHS))})"
     if config.d_hidden % 16:
         return f"d_mlp={config.d_hidden} (the native kernel is for multiples of 16)"
     return None
 
 
 class NativeStep:
-    """Forward and backward of a tiny model on the CPU, fused, in float32.
+    """Forward and backward of a small model on the CPU, fused, in float32.
 
-    One sequence at a time goes through both passes, so that its activations stay in the cache. A thread takes every
-    `threads`-th sequence, and the threads' gradients are added in order: the bits depend on `threads` and on nothing
-    else. Raises `KernelUnavailable` where `why_not` has a reason, and when the model has no flat float32 CPU vector.
+    A group of sequences at a time goes through both passes, so that its activations stay near the core. A thread takes
+    every `threads`-th sequence, and the threads' gradients are added in order: the bits depend on `threads` and on
+    nothing else. Raises `KernelUnavailable` where `why_not` has a reason, and when the model has no flat float32 CPU vector.
     """
 
     def __init__(self, model: HookedTransformer, *, threads: int, level: Level = "native") -> None:
