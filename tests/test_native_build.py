@@ -190,7 +190,7 @@ def test_a_library_that_cannot_be_loaded_is_refused_each_time(cache, tmp_path, m
     replace_compiler(tmp_path, monkeypatch, UNLOADABLE)
     run = RunConfig(
         task=TASKS.build("dyck", k=4, length=24),
-        model=Architecture(n_heads=2, d_model=16, d_mlp=16, tokens=256),
+        model=Architecture(n_heads=2, d_model=16, d_mlp=16),
         train=TrainConfig(steps=2, batch_size=2, learning_rate=1e-3, warmup_steps=1, kernel="auto"),
     )
     model = HookedTransformer.from_seed(model_config(run), 0)

@@ -9,8 +9,8 @@ import torch
 
 from procpre_interp.core.config import unhashed
 from procpre_interp.model import ModelConfig
-from procpre_interp.train.interventions import Intervention
 from procpre_interp.train import native
+from procpre_interp.train.interventions import Intervention
 from procpre_interp.train.optimiser import Schedule
 
 

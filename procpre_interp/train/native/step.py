@@ -45,7 +45,8 @@ class NativeStep:
 
     A group of sequences at a time goes through both passes, so that its activations stay near the core. A thread takes
     every `threads`-th sequence, and the threads' gradients are added in order: the bits depend on `threads` and on
-    nothing else. Raises `KernelUnavailable` where `why_not` has a reason, and when the model has no flat float32 CPU vector.
+    nothing else. Raises `KernelUnavailable` where `why_not` has a reason, and when the model has no flat float32 CPU
+    vector.
     """
 
     def __init__(self, model: HookedTransformer, *, threads: int, level: Level = "native") -> None:
