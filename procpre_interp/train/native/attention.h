@@ -137,6 +137,7 @@ INLINE float* attend_block_gradient(const float* q, const int* position, const f
 // All m queries of a sequence, QUERIES at a time, then singly; returns the pattern's end.
 INLINE float* attend(const float* q, const int* position, int m, const float* K, const float* V,
                      float* pattern, float* inverse_sum, float* z) {
+    section(ATTENTION);
     int i = 0;
     for (; i + QUERIES <= m; i += QUERIES)
         pattern = attend_block<QUERIES>(q + i, position + i, K, V, pattern, inverse_sum + i, z + i);
@@ -147,6 +148,7 @@ INLINE float* attend(const float* q, const int* position, int m, const float* K,
 INLINE float* attend_gradient(const float* q, const int* position, int m, const float* K, const float* V,
                               const float* inverse_sum, const float* z, float* dz, float* pattern, float* dq, float* dK,
                               float* dV) {
+    section(ATTENTION);
     int i = 0;
     for (; i + QUERIES <= m; i += QUERIES)
         pattern = attend_block_gradient<QUERIES>(q + i, position + i, K, V, inverse_sum + i, z + i, dz + i,

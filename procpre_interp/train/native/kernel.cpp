@@ -88,12 +88,14 @@ struct Workspace {
 
 // y[:, i] (+)= x[:, column of the i-th read position], or the other way round.   x, y [D][STRIDE]
 void gather(const Workspace& work, const float* x, float* y) {
+    section(LAYOUT);
     for (const Sequence& q : work.sequences)
         for (int j = 0; j < D; j++)
             for (int i = 0; i < q.m; i++)
                 y[j * STRIDE + q.read + i] = x[j * STRIDE + q.begin + work.scored[q.read + i]];
 }
 void scatter_add(const Workspace& work, const float* y, float* x) {
+    section(LAYOUT);
     for (const Sequence& q : work.sequences)
         for (int j = 0; j < D; j++)
             for (int i = 0; i < q.m; i++)
@@ -101,13 +103,14 @@ void scatter_add(const Workspace& work, const float* y, float* x) {
 }
 
 void zero(float* x, int features, int begin, int end) {
+    section(LAYOUT);
     for (int f = 0; f < features; f++)
         for (int t = begin; t < end; t += W) store(x + f * STRIDE + t, vec{});
 }
 
 // ---- One group ------------------------------------------------------------------------------------------------------
 
-// Tokens go through products in tiles whose MLP activations stay in the first-level cache until they were used.
+// Tokens go through products in tiles: those of a long sequence would push each other out of the cache.
 template <class Work>
 void each_tile(int n, const Work& work) {
     for (int t = 0; t < n; t += TILE) work(t, std::min(TILE, n - t));
@@ -230,6 +233,7 @@ int logits_of(const Shape& s, const PackedWeights& weights, int first, Workspace
 template <class Take>
 void cross_entropy(float* logits, int rows, const float* largest, const std::int32_t* targets, int size,
                    float* inverse_sum, const Take& take) {
+    section(LOSS);
     for (int t = 0; t < size; t += W) {
         ivec target;
         std::memcpy(&target, targets + t, sizeof target);
@@ -299,6 +303,7 @@ bool is_hit(const float* logits, int n, std::int64_t target) {
 // What the unembedding reads, in work.x [D].
 void forward(const Shape& s, const Offsets& at, const PackedWeights& weights, const float* P, Workspace& work) {
     const int n = work.n();
+    section(EMBEDDING);
     for (const Sequence& q : work.sequences)
         for (int t = 0; t < q.n; t++) {
             const float *token = P + at.W_E + q.tokens[t] * D, *position = P + at.W_pos + t * D;
@@ -321,6 +326,7 @@ void backward(const Shape& s, const PackedWeights& weights, Workspace& work, Gra
     for (int l = s.n_layers - 1; l >= 0; l--)
         block_backward(weights.blocks[l], work.reads_all(s, l), work, work.blocks[l], G.blocks[l]);
     transpose(work.dx, STRIDE, D, n, work.rows, TOKEN_ROW<D>);
+    section(EMBEDDING);
     for (const Sequence& q : work.sequences)
         for (int t = 0; t < q.n; t++)
             for (int c = 0; c < D; c += W) {
@@ -382,6 +388,7 @@ struct Kernel {
     }
 
     double step(const float* P, float* G, const Batch& batch, float scale) {
+        section(PACKING);
         pack(shape, offsets, P, true, weights);
         for (Gradient& gradient : gradients) gradient.zero();
         each_group(batch, [&](int i) {
@@ -389,11 +396,13 @@ struct Kernel {
             gradients[i].loss += unembed(shape, offsets, weights, P, scale, workspaces[i], gradients[i]);
             backward(shape, weights, workspaces[i], gradients[i]);
         });
+        section(PACKING);
         double loss = 0.0;
         for (const Gradient& gradient : gradients) {
             add_gradient(shape, offsets, P, gradient, G);
             loss += gradient.loss;
         }
+        section(OUTSIDE);
         return loss * scale;
     }
 
@@ -447,4 +456,21 @@ void kernel_score(void* kernel, const float* P, const std::int64_t* tokens, cons
                   const std::uint8_t* mask, std::int64_t batch, int width, double* loss, std::int64_t* correct) {
     static_cast<Kernel*>(kernel)->score_batch(P, {tokens, targets, mask, batch, width}, loss, correct);
 }
+
+// Multiply-adds in registers alone, `repeats` times: what the products are measured against. The number of operations.
+double kernel_peak(std::int64_t repeats) {
+    constexpr int CHAINS = W == 16 ? 16 : 8;  // more than the multiply-adds that are under way at once
+    const vec factor = broadcast(0.75f);
+    vec sum[CHAINS], total{};
+    for (int c = 0; c < CHAINS; c++) sum[c] = broadcast(float(c));
+    for (std::int64_t i = 0; i < repeats; i++)
+        UNROLL for (int c = 0; c < CHAINS; c++) sum[c] = sum[c] * factor + factor;
+    for (const vec& x : sum) total += x;
+    return total[0] == 0.0f ? 0.0 : 2.0 * CHAINS * W * double(repeats);  // so that the sums are needed
+}
+
+#if defined(PROFILE)
+// Seconds of each section so far.   seconds [OUTSIDE]
+void kernel_sections(double* seconds) { std::copy_n(section_seconds, int(OUTSIDE), seconds); }
+#endif
 }

@@ -18,6 +18,7 @@ static_assert(D % 16 == 0 && F % 16 == 0 && D % H == 0);
 
 // x, z [D][STRIDE], inverse_std [STRIDE]
 INLINE void normalise(const float* x, float epsilon, float* z, float* inverse_std, int n) {
+    section(LAYER_NORM);
     for (int t = 0; t < n; t += W) {
         vec total{}, squares{};
         UNROLL for (int c = 0; c < D; c++) total += load(x + c * STRIDE + t);
@@ -36,6 +37,7 @@ INLINE void normalise(const float* x, float epsilon, float* z, float* inverse_st
 // change of its length leave z as it was.   dz, z, base or null, dx [D][STRIDE]
 INLINE void normalise_gradient(const float* dz, const float* z, const float* inverse_std, const float* base, float* dx,
                                int n) {
+    section(LAYER_NORM);
     for (int t = 0; t < n; t += W) {
         vec total{}, along{};
         UNROLL for (int c = 0; c < D; c++) {
@@ -74,6 +76,7 @@ INLINE Gelu gelu(vec x) {
 
 // x^T [columns][xT_row] of x [rows][x_row]; rows and columns are rounded up to multiples of W.
 INLINE void transpose(const float* x, int x_row, int rows, int columns, float* xT, int xT_row) {
+    section(LAYOUT);
     for (int t = 0; t < rows; t += W)
         for (int c = 0; c < columns; c += W) {
             vec block[W];

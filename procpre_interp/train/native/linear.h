@@ -2,6 +2,7 @@
 // feature and a column per token. Sums stay in registers until they are whole.
 #pragma once
 
+#include "sections.h"
 #include "vector.h"
 
 // Columns of every buffer: one per token of a group, and what vector loads reach beyond the last. TOKENS is a power of
@@ -74,6 +75,7 @@ INLINE void linear_tokens(Panels A, int in, const float* x, int out, int t, int 
 // output o of W tokens, and `finish(o, t, sum)` takes the sum.   x [in][X_ROW]; out is a multiple of PANEL
 template <int X_ROW = STRIDE, class Base, class Finish>
 INLINE void linear(Panels A, int in, const float* x, int out, int n, const Base& base, const Finish& finish) {
+    section(PRODUCTS);
     linear_tokens<X_ROW, VECTORS>(A, in, x, out, 0, padded(n), base, finish);
 }
 
@@ -125,6 +127,7 @@ INLINE int gradient_columns(const float* y, int features, const float* x, int n,
 }
 template <int columns, int Y_ROW = STRIDE>
 INLINE void linear_gradient(const float* y, int features, const float* x, int n, float* dA) {
+    section(PRODUCTS);
     const int c = gradient_columns<Y_ROW, columns, VECTORS>(y, features, x, n, dA, 0);
     gradient_columns<Y_ROW, columns, 1>(y, features, x, n, dA, c);
 }
@@ -132,6 +135,7 @@ INLINE void linear_gradient(const float* y, int features, const float* x, int n,
 // db[f] += sum over tokens of value(f, t), which is called for vectors of tokens.   db [features], a multiple of W
 template <class Value>
 INLINE void add_sums(int features, int n, float* db, const Value& value) {
+    section(LAYOUT);
     const int last = (n - 1) / W * W;  // what stands beyond the last token does not count
     const ivec real = lane_numbers() < n - last;
     for (int f = 0; f < features; f += W) {

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import weakref
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +22,7 @@ def why_not(config: ModelConfig, level: Level = "native") -> str | None:
     if (reason := _why_not_shape(config)) is not None:
         return reason
     try:
-        build(_shape(config), level)
+        build(kernel_shape(config), level)
     except KernelUnavailable as problem:
         return str(problem)
     return None
@@ -29,7 +30,7 @@ def why_not(config: ModelConfig, level: Level = "native") -> str | None:
 
 def is_compiled(config: ModelConfig, level: Level = "native") -> bool:
     """Whether `why_not` answers at once: the kernel for this shape is there, or cannot be had."""
-    return _why_not_shape(config) is not None or is_built(_shape(config), level)
+    return _why_not_shape(config) is not None or is_built(kernel_shape(config), level)
 
 
 def _why_not_shape(config: ModelConfig) -> str | None:
@@ -45,18 +46,22 @@ class NativeStep:
 
     A group of sequences at a time goes through both passes, so that its activations stay near the core. A thread takes
     every `threads`-th sequence, and the threads' gradients are added in order: the bits depend on `threads` and on
-    nothing else. Raises `KernelUnavailable` where `why_not` has a reason, and when the model has no flat float32 CPU
-    vector.
+    nothing else. `library` is a kernel compiled by other means, for measurements. Raises `KernelUnavailable` where
+    `why_not` has a reason, and when the model has no flat float32 CPU vector.
     """
 
-    def __init__(self, model: HookedTransformer, *, threads: int, level: Level = "native") -> None:
+    def __init__(
+        self, model: HookedTransformer, *, threads: int, level: Level = "native", library: Path | None = None
+    ) -> None:
         config = model.config
-        if (reason := why_not(config, level)) is not None:
-            raise KernelUnavailable(reason)
+        if library is None:
+            if (reason := why_not(config, level)) is not None:
+                raise KernelUnavailable(reason)
+            library = build(kernel_shape(config), level)
         if model.flat.dtype != torch.float32 or model.flat.device.type != "cpu":
             raise KernelUnavailable(f"weights in {model.flat.dtype} on {model.flat.device}, not in float32 on the CPU")
         self.model = model
-        self.library = _load(str(build(_shape(config), level)))
+        self.library = _load(str(library))
         offsets = _offsets(model)
         self.handle = self.library.kernel_create(
             config.n_layers,
@@ -140,7 +145,8 @@ def _pointers(batch: Batch) -> tuple[int, ...]:
     return batch.tokens.data_ptr(), batch.targets.data_ptr(), batch.loss_mask.data_ptr(), *batch.tokens.shape
 
 
-def _shape(config: ModelConfig) -> KernelShape:
+def kernel_shape(config: ModelConfig) -> KernelShape:
+    """What the kernel is compiled for, for a model of this shape."""
     tokens = max(256, 1 << (config.n_ctx - 1).bit_length())  # few sizes, so that few kernels are compiled
     return KernelShape(n_heads=config.n_heads, d_model=config.d_model, d_mlp=config.d_hidden, tokens=tokens)
 
