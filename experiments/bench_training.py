@@ -84,6 +84,8 @@ GOALS: tuple[tuple[Key, str, str, float], ...] = (
 """Setting, variant, the variant that it is compared with, and how many times as fast it should be (medians)."""
 USUAL = ("huggingface", "transformer_lens", "torch")
 """Variants that do every setting."""
+PAUSE_SECONDS = 0.3
+"""Rest before each step: torch's threads wait actively for a while after theirs, at the cost of the next."""
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -294,8 +296,8 @@ def measure(
         products, rates = [], []
         shuffled = random.Random(0)
         for _ in range(repeats):
-            # In another order each time: threads of torch wait actively for a while after a step, at the next one's cost.
             for name in shuffled.sample(list(steps), len(steps)):
+                time.sleep(PAUSE_SECONDS)
                 times[name].append(milliseconds(steps[name]) / (2 if name.endswith("x2") else 1))
             products.append(milliseconds(lambda: square @ square))
             rates.append(peak_gflops(registers))
