@@ -84,8 +84,6 @@ GOALS: tuple[tuple[Key, str, str, float], ...] = (
 """Setting, variant, the variant that it is compared with, and how many times as fast it should be (medians)."""
 USUAL = ("huggingface", "transformer_lens", "torch")
 """Variants that do every setting."""
-PAUSE_SECONDS = 0.3
-"""Rest before each step: torch's threads wait actively for a while after theirs, at the cost of the next."""
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -297,7 +295,7 @@ def measure(
         shuffled = random.Random(0)
         for _ in range(repeats):
             for name in shuffled.sample(list(steps), len(steps)):
-                time.sleep(PAUSE_SECONDS)
+                steps[name]()  # what the others left in caches, and their waiting threads, would count otherwise
                 times[name].append(milliseconds(steps[name]) / (2 if name.endswith("x2") else 1))
             products.append(milliseconds(lambda: square @ square))
             rates.append(peak_gflops(registers))
