@@ -6,11 +6,13 @@ from procpre_interp.train.loop import Trainer
 from procpre_interp.train.loss import masked_loss
 from procpre_interp.train.process import Interrupted
 from procpre_interp.train.settings import TrainConfig
+from procpre_interp.train.stacked import StackedTrainer
 from procpre_interp.train.state import TrainState
 
 __all__ = [
     "Initialisation",
     "Interrupted",
+    "StackedTrainer",
     "TrainConfig",
     "TrainState",
     "Trainer",

@@ -44,9 +44,10 @@ class TrainConfig:
     """Largest gradient norm; None for no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes forward and backward under autocast; weights stay float32. Worth it from d_model 256 on."""
-    kernel: Literal["auto", "native", "torch"] = "auto"
+    kernel: Literal["auto", "native", "torch", "stacked"] = "auto"
     """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
-    is available. Their last bits differ, so what auto became is part of the run's identity."""
+    is available, otherwise torch. stacked trains many runs of one shape as one computation (`sweep --engine stacked`),
+    which is for GPUs. Their last bits differ, so what auto became is part of the run's identity."""
     micro_batch_tokens: int | None = None
     """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
     curriculum: bool = False
@@ -106,7 +107,7 @@ class TrainConfig:
         kernel = self.kernel
         if kernel == "auto":
             kernel = "native" if self.why_torch(model) is None else "torch"
-        tokens = None if kernel == "native" else self.micro_batch_tokens or cached_tokens(model.d_model)
+        tokens = None if kernel != "torch" else self.micro_batch_tokens or cached_tokens(model.d_model)
         interventions = tuple(each.canonical() for each in self.interventions)
         stop_after = None if self.last_step == self.steps else self.stop_after
         return dataclasses.replace(
