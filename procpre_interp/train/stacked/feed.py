@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -47,12 +46,6 @@ class StackedBatch:
     """Real tokens of each model's batch."""
 
 
-class Batches(Protocol):
-    """Where a run's batches come from."""
-
-    def batch(self, index: int) -> Batch: ...
-
-
 def largest_micro_batch(config: ModelConfig, device: torch.device) -> tuple[int, int]:
     """Tokens and rows of a micro-batch, all models together: what stays in the CPU's cache, or fits the device."""
     if device.type == "cpu":
@@ -61,6 +54,33 @@ def largest_micro_batch(config: ModelConfig, device: torch.device) -> tuple[int,
     token_bytes = 4 * config.n_layers * (14 * config.d_model + 3 * config.d_hidden)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**33
     return max(1, memory // 4 // token_bytes), MOST_ROWS
+
+
+class _AheadStream:
+    """A stream for several threads, the block after the one that is read drawn in advance by `pool`."""
+
+    def __init__(self, stream: TaskStream, pool: ThreadPoolExecutor, ahead: int) -> None:
+        self.stream, self.pool = stream, pool
+        self.kept_blocks = ahead // stream.batches_per_block + 1
+        self.drawn: dict[int, Future[TaskStream]] = {}
+        self.lock = threading.Lock()
+
+    def batch(self, index: int) -> Batch:
+        block = index // self.stream.batches_per_block
+        with self.lock:
+            for wanted in (block, block + 1):
+                if wanted not in self.drawn:
+                    self.drawn[wanted] = self.pool.submit(self._draw, wanted)
+            for old in [number for number in self.drawn if number < block - self.kept_blocks]:
+                del self.drawn[old]
+            drawn = self.drawn[block]
+        return drawn.result().batch(index)
+
+    def _draw(self, block: int) -> TaskStream:
+        """A copy of the stream that holds this block."""
+        copied = copy.copy(self.stream)
+        copied.batch(block * copied.batches_per_block)
+        return copied
 
 
 class Feed:
@@ -73,7 +93,7 @@ class Feed:
         self.config, self.device, self.ahead = config, device, ahead
         self.limits = largest_micro_batch(config, device)
         self.followed: tuple[TaskStream, ...] = ()
-        self.sources: Sequence[Batches] = ()
+        self.sources: Sequence[TaskStream | _AheadStream] = ()
         self.starts: Sequence[int] = ()
         self.asked = 0
         self.pools: tuple[ThreadPoolExecutor, ...] = ()
@@ -116,7 +136,7 @@ class Feed:
         for pool in self.pools:
             pool.shutdown(cancel_futures=True)
 
-    def _make(self, sources: Sequence[Batches], starts: Sequence[int], number: int) -> StackedBatch:
+    def _make(self, sources: Sequence[TaskStream | _AheadStream], starts: Sequence[int], number: int) -> StackedBatch:
         batches = []
         for member, (source, start) in enumerate(zip(sources, starts)):
             try:
@@ -132,30 +152,3 @@ class Feed:
         if self.device.type == "cuda":
             micros, n_scored = [micro.pin() for micro in micros], n_scored.pin_memory()
         return StackedBatch(micros, n_scored, [int(batch.lengths.sum()) for batch in batches])
-
-
-class _AheadStream:
-    """A stream for several threads, the block after the one that is read drawn in advance by `pool`."""
-
-    def __init__(self, stream: TaskStream, pool: ThreadPoolExecutor, ahead: int) -> None:
-        self.stream, self.pool = stream, pool
-        self.kept_blocks = ahead // stream.batches_per_block + 1
-        self.drawn: dict[int, Future[TaskStream]] = {}
-        self.lock = threading.Lock()
-
-    def batch(self, index: int) -> Batch:
-        block = index // self.stream.batches_per_block
-        with self.lock:
-            for wanted in (block, block + 1):
-                if wanted not in self.drawn:
-                    self.drawn[wanted] = self.pool.submit(self._draw, wanted)
-            for old in [number for number in self.drawn if number < block - self.kept_blocks]:
-                del self.drawn[old]
-            drawn = self.drawn[block]
-        return drawn.result().batch(index)
-
-    def _draw(self, block: int) -> TaskStream:
-        """A copy of the stream that holds this block."""
-        copied = copy.copy(self.stream)
-        copied.batch(block * copied.batches_per_block)
-        return copied
