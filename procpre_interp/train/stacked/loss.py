@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -46,14 +47,17 @@ class StackedMicroBatch:
 
 
 def stacked_micro_batches(batches: Sequence[Batch], max_tokens: int, max_rows: int) -> list[StackedMicroBatch]:
-    """Batches of equal size and width, one per model, cut as `micro_batches` cuts one.
+    """Batches of equal size, one per model, cut as `micro_batches` cuts one.
 
     A micro-batch has at most `max_tokens` tokens and `max_rows` rows of all models, but at least a row of each.
     """
     n_models = len(batches)
-    tokens = torch.stack([batch.tokens for batch in batches]).int()
-    targets = torch.stack([batch.targets for batch in batches])
-    mask = torch.stack([batch.loss_mask for batch in batches])
+    # A curriculum's batches are narrower than others; what is filled up is never scored.
+    widest = max(batch.tokens.shape[1] for batch in batches)
+    tokens, targets, mask = (
+        torch.stack([F.pad(x, (0, widest - x.shape[1])) if x.shape[1] < widest else x for x in each])
+        for each in zip(*((batch.tokens.int(), batch.targets, batch.loss_mask) for batch in batches))
+    )
     t = torch.arange(1, mask.shape[2] + 1, dtype=torch.int16 if mask.shape[2] < 2**15 else torch.int32)
     needed, order = (mask * t).amax(2).sort(dim=1, stable=True)
     widths = needed.amax(0).tolist()
