@@ -115,6 +115,7 @@ def test_a_stacked_update_is_that_of_each_optimiser():
     flat[2] = members[2].parameter.detach()
     stacked = StackedAdamW(members, flat, torch.zeros_like(flat))
     halved = torch.full((30,), 0.5), torch.full((30,), 2.0)
+    before = flat[2].clone()
     for step in range(6):
         scales = [None, halved if step > 2 else None, (torch.zeros(30), torch.ones(30)) if step == 5 else None]
         before = flat[2].clone()

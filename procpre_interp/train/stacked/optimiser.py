@@ -29,10 +29,9 @@ class StackedAdamW:
         self.steps_taken = [int(state["step"]) if state else 0 for state in states]
         self.step_numbers = torch.zeros(len(members), device=device)
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(flat), torch.zeros_like(flat)
-        moments = self.step_numbers, self.exp_avg, self.exp_avg_sq
+        moments = {"step": self.step_numbers, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
         for row, member in enumerate(members):
-            named = dict(zip(("step", "exp_avg", "exp_avg_sq"), (moment[row] for moment in moments)))
-            member.move(flat[row], grad[row], named)
+            member.move(flat[row], grad[row], {name: moment[row] for name, moment in moments.items()})
         groups = [member.adam.param_groups[0] for member in members]
         self.betas = [group["betas"] for group in groups]
         self.eps = _column([group["eps"] for group in groups], device)
