@@ -219,7 +219,7 @@ def test_a_run_that_is_done_early_leaves_and_the_others_go_on():
 
 
 def test_killed_runs_go_on_in_other_stacks(tmp_path):
-    """Eight runs, killed at three steps, go on in one stack of six and two alone, where one that ended stays ended."""
+    """Eight runs, killed at three steps in three stacks, go on in one stack of six and two alone."""
     paths = [tmp_path / str(seed) / "resume.safetensors" for seed in range(8)]
     for path in paths:
         path.parent.mkdir()
@@ -262,6 +262,27 @@ def test_a_signal_saves_all(tmp_path, number):
     assert signal.getsignal(number) is handler
     at = {trainer(seed, state_path=path).state.step for seed, path in enumerate(paths)}
     assert at in ({7}, {8})  # Python runs the handler at the next opportunity
+
+
+def test_what_has_ended_when_all_must_stop_is_handed_on_later(tmp_path):
+    """Three runs end at once, and after the first is dealt with it is to stop."""
+    paths, ends = [tmp_path / f"{seed}.safetensors" for seed in range(4)], []
+    configs = [dataclasses.replace(SMALL, steps=12)] * 3 + [SMALL]
+
+    def those() -> list[Trainer]:
+        return [trainer(seed, config, state_path=paths[seed]) for seed, config in enumerate(configs)]
+
+    with pytest.raises(Interrupted):
+        StackedTrainer(those(), should_stop=lambda: bool(ends), on_end=lambda each: ends.append(each.seed)).run()
+    assert ends == [0]
+    resumed = those()[1:]
+    assert [each.state.status for each in resumed] == ["finished", "finished", None]
+    assert [each.state.step for each in resumed] == [12, 12, 12]
+    StackedTrainer(resumed, on_end=lambda each: ends.append(each.seed)).run()
+    assert ends == [0, 1, 2, 3]
+    single = trainer(3, alone(SMALL))
+    single.run()
+    assert_same_run(resumed[2], single)
 
 
 def test_states_are_saved_while_running(tmp_path):

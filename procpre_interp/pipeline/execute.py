@@ -73,7 +73,7 @@ class Start:
     kernel_note: str | None
     """What the config had to say of its kernel before it was resolved."""
     model: HookedTransformer
-    """After the transfer, on the device."""
+    """The model after the transfer, on the device."""
     fresh: Float[Tensor, " n_parameters"]
     """Its parameters before the transfer."""
     carried: bool

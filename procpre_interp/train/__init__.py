@@ -1,4 +1,7 @@
-"""Training and scoring, the same for both phases."""
+"""Training and scoring, the same for both phases.
+
+One run is trained by `Trainer`, with the kernel of its config; `stacked` trains many runs of one shape at once.
+"""
 
 from procpre_interp.train.closed_form import Initialisation
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise

@@ -47,7 +47,8 @@ class TrainConfig:
     kernel: Literal["auto", "native", "torch", "stacked"] = "auto"
     """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
     is available, otherwise torch. stacked trains many runs of one shape as one computation (`sweep --engine stacked`),
-    which is for GPUs. Their last bits differ, so what auto became is part of the run's identity."""
+    which is for GPUs; the last bits of a run then depend on how many share its stack. Those of the kernels differ, so
+    what auto became is part of the run's identity."""
     micro_batch_tokens: int | None = None
     """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
     curriculum: bool = False

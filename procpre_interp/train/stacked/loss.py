@@ -22,7 +22,7 @@ DEVICE_LOGITS_AT_ONCE = 2**28
 
 @dataclass(frozen=True, slots=True)
 class StackedMicroBatch:
-    """As many rows of each model's batch, of about the same length, cropped to the last scored position among them."""
+    """Equally many rows of each model's batch, about equally long, cropped to the last scored position among them."""
 
     rows: Int[Tensor, "model row"]
     """Where the rows stand in each batch."""
@@ -33,7 +33,7 @@ class StackedMicroBatch:
     """The targets there, `UNSCORED` where nothing is scored."""
 
     def to(self, device: torch.device) -> "StackedMicroBatch":
-        """On the device; a copy from pinned memory does not wait."""
+        """The same on the device; a copy from pinned memory does not wait."""
         moved = (
             None if x is None else x.to(device, non_blocking=True)
             for x in (self.rows, self.tokens, self.positions, self.targets)
@@ -41,7 +41,7 @@ class StackedMicroBatch:
         return StackedMicroBatch(*moved)  # pyright: ignore[reportArgumentType]
 
     def pin(self) -> "StackedMicroBatch":
-        """In pinned memory."""
+        """The same in pinned memory."""
         pinned = (None if x is None else x.pin_memory() for x in (self.rows, self.tokens, self.positions, self.targets))
         return StackedMicroBatch(*pinned)  # pyright: ignore[reportArgumentType]
 
