@@ -4,8 +4,8 @@
 
 One thread. Every variant trains the same R seeds on their own batches, data included: the torch kernel and, where there
 is one, the native kernel run by run, and a `StackedTrainer` of all of them. Prints median and least milliseconds of a
-step of all R runs, and the ratios to the torch kernel's. The goal is at most twice its time: on a CPU a stack must be
-right and bearable; made it is for a GPU. `--record` writes the table into BENCHMARKS.md.
+step of all R runs, and the ratios to the torch kernel's. The goal is at most twice its time: stacks are made for
+GPUs, and on a CPU they need only be right and bearable. `--record` writes the table into BENCHMARKS.md.
 """
 
 import dataclasses

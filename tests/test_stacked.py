@@ -264,6 +264,27 @@ def test_a_signal_saves_all(tmp_path, number):
     assert at in ({7}, {8})  # Python runs the handler at the next opportunity
 
 
+def test_steps_that_were_pending_are_in_the_saved_state(tmp_path):
+    """A stop between two looks at the losses, which are entered before the state is saved."""
+    calls, paths = [], [tmp_path / f"{seed}.safetensors" for seed in range(2)]
+
+    def stop() -> bool:
+        calls.append(0)
+        return len(calls) >= 13
+
+    config = dataclasses.replace(SMALL, evaluate_every=25, checkpoints=1)
+    runs = [trainer(seed, config, state_path=path) for seed, path in enumerate(paths)]
+    with pytest.raises(Interrupted):
+        StackedTrainer(runs, should_stop=stop, fetch_steps=1000).run()
+    resumed = [trainer(seed, config, state_path=path) for seed, path in enumerate(paths)]
+    assert 0 < resumed[0].state.step < 25
+    StackedTrainer(resumed, fetch_steps=1000).run()
+    for run in resumed:
+        single = trainer(run.seed, alone(config))
+        single.run()
+        assert_same_run(run, single)
+
+
 def test_what_has_ended_when_all_must_stop_is_handed_on_later(tmp_path):
     """Three runs end at once, and after the first is dealt with it is to stop."""
     paths, ends = [tmp_path / f"{seed}.safetensors" for seed in range(4)], []
@@ -355,7 +376,8 @@ def broken(*arguments: object) -> str | None:
     raise OSError("no space left")
 
 
-def test_what_fails_in_one_run_stays_there(monkeypatch):
+@pytest.mark.parametrize("fetch_steps", [1, 4])
+def test_what_fails_in_one_run_stays_there(monkeypatch, fetch_steps):
     """Its files, its data, its tokens and its interventions."""
     runs = [trainer(seed, dataclasses.replace(SMALL, steps=25)) for seed in range(3)]
     full = trainer(3, dataclasses.replace(SMALL, steps=25), keep=lambda step: broken() if step == 5 else None)
@@ -368,7 +390,9 @@ def test_what_fails_in_one_run_stays_there(monkeypatch):
     monkeypatch.setattr(penalised.interventions, "set_weights", lambda step, optimiser: step == 9 and broken())
     failed: dict[int, str] = {}
     every = [runs[0], full, no_data, runs[1], foreign, penalised, runs[2]]
-    StackedTrainer(every, on_failure=lambda each, error: failed.update({each.seed: str(error)})).run()
+    StackedTrainer(
+        every, fetch_steps=fetch_steps, on_failure=lambda each, error: failed.update({each.seed: str(error)})
+    ).run()
     assert set(failed) == {3, 4, 5, 6}
     assert failed[3] == failed[4] == failed[6] == "no space left"
     assert "ids must be in" in failed[5]

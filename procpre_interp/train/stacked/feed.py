@@ -84,9 +84,10 @@ class _AheadStream:
 
 
 class Feed:
-    """The batches of runs, step after step. Of a device's memory it takes what `ahead` steps of batches need.
+    """The batches of runs, step after step.
 
-    `ahead` steps are made in advance in threads; with 0 each is made when it is asked for. Close it after use.
+    `ahead` steps are made in advance in threads, for which the CPU's memory then holds up to three blocks of each
+    stream; with 0 each is made when it is asked for. Close it after use.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, *, ahead: int) -> None:

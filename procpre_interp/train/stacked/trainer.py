@@ -81,16 +81,15 @@ class StackedTrainer:
             self.leave(stopped)
             saved, saving = time.monotonic(), 0.0
             while self.members:
-                if not self.take_step():
-                    self.leave(stopped)
-                elif self.is_eventful:
-                    self.settle()
-                    self.observe()
-                    self.leave(stopped)
-                if self.members and stopped():
+                taken = self.take_step()
+                rest = max(self.trainers[0].config.save_seconds, saving / SAVING_SHARE)
+                is_due = time.monotonic() - saved > rest
+                if not taken or is_due or self.is_eventful or stopped():
+                    self.catch_up(stopped)
+                if self.members and not self.pending and stopped():
                     self.save()
                     raise Interrupted
-                if time.monotonic() - saved > max(self.trainers[0].config.save_seconds, saving / SAVING_SHARE):
+                if is_due:
                     started = time.monotonic()
                     self.save()
                     saved = time.monotonic()
@@ -146,7 +145,6 @@ class StackedTrainer:
             batch = self.feed.next()
         except BadBatch as bad:
             # Nothing has happened in this step: the others take it without that run.
-            self.settle()
             with self.alone(self.members[bad.member]):
                 raise bad.error from None
             return False
@@ -181,6 +179,13 @@ class StackedTrainer:
     def _has_event(trainer: Trainer, step: int) -> bool:
         config = trainer.config
         return step % config.evaluate_every == 0 or step == config.last_step or step in trainer.kept_steps
+
+    def catch_up(self, stopped: Callable[[], bool]) -> None:
+        """Do what is to be done after the pending steps, and take what has ended or failed out of the stack."""
+        if self.pending:
+            self.settle()
+            self.observe()
+        self.leave(stopped)
 
     def settle(self) -> None:
         """Enter the pending steps in the states, which waits for the device."""
