@@ -175,7 +175,10 @@ def test_tasks_lists_every_task_with_an_example(capsys):
         (["sweep", "a.yaml", "b"], "Unrecognized options: b."),
         (["sweep"], "CONFIG"),
         (["runs", "--format"], "Missing value for argument '--format'"),
-        (["train", "--task", "dyck", "--train.kernel", "natif"], "Expected one of ('auto', 'native', 'torch')"),
+        (
+            ["train", "--task", "dyck", "--train.kernel", "natif"],
+            "Expected one of ('auto', 'native', 'torch', 'stacked')",
+        ),
         (["train", "--task", "dyck", "--train.steps", "1.5"], "'1.5' is not a whole number, such as 10000 or 1e4"),
         (["train", "--task", "dyck", "--train.steps", "many"], "'many' is not a whole number"),
         (["train", "--task", "dyck", "--train.steps", "inf"], "'inf' is not a whole number"),

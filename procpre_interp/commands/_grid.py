@@ -12,6 +12,8 @@ from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
+from procpre_interp.engine.stacks import STACK
+from procpre_interp.pipeline.execute import check_device
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
 from procpre_interp.store.about import About, StoredMap
@@ -20,6 +22,7 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Plan, map_table, results, run_sweep
+from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.views.html_report import conditions_report
 
@@ -36,9 +39,13 @@ def run(command: SweepCommand, path: Path) -> int:
     if command.replicates is not None:
         fields["replicates"] = command.replicates
     sweep = from_dict(Sweep, fields, str(command.config))
-    store = RunStore(command.out)
-    show = live_table(store, command.workers)
-    planned, problems = run_sweep(sweep, store, workers=command.workers, show=show, may_start=may_start)
+    store, stack = RunStore(command.out), None
+    if command.engine == "stacked":
+        if command.device is not None:
+            check_device(command.device)
+        sweep, stack = stacked_sweep(sweep, command.device), command.stack or STACK
+    show = live_table(store, stack or command.workers)
+    planned, problems = run_sweep(sweep, store, workers=command.workers, stack=stack, show=show, may_start=may_start)
     table = results(planned, store, problems)
     if table.empty or "finished" not in set(table["status"]):
         print("no cell is finished; the same command goes on from here")

@@ -5,7 +5,7 @@ What is slow to import is imported after the first sentence.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -36,6 +36,13 @@ class SweepCommand:
     """Folder of the runs, and of NAME.html."""
     workers: int = field(default_factory=usable_cores)
     """Processes of one thread each. Does not change the numbers."""
+    engine: Literal["processes", "stacked"] = "processes"
+    """processes: each run in one of the worker processes. stacked: runs of one shape as one computation in one process,
+    which is for a GPU. These have kernel stacked, so they are other runs; those whose file names a kernel keep it."""
+    device: str | None = None
+    """Device of stacked runs, such as cuda. Default: as in the file."""
+    stack: int | None = None
+    """Largest number of runs in a stack. Default: 64."""
     replicates: int | None = None
     """Number of replicates. Default: as in the file."""
     minutes: float | None = None
@@ -48,6 +55,10 @@ def main(arguments: list[str]) -> int:
     """Run what is missing, print tables, write the report. Exit code 1 where a run failed or nothing is finished."""
     command = parse(SweepCommand, "sweep", arguments)
     check_workers(command.workers)
+    if command.engine == "processes" and (command.device, command.stack) != (None, None):
+        raise ValueError("--device and --stack are for --engine stacked; give that too")
+    if command.stack is not None and command.stack < 1:
+        raise ValueError(f"--stack {command.stack}; a stack has at least 1 run")
     path = sweep_file(command.config)
     if command.show:
         print(path.read_text(encoding="utf-8"), end="")

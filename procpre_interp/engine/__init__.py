@@ -1,1 +1,1 @@
-"""How runs are executed, and what reports on them."""
+"""How runs are executed (in worker processes, or stacked in one), and what reports on them."""

@@ -68,7 +68,7 @@ def execute_all(
     else, and so does one whose worker was killed. Raises `Interrupted` after Ctrl-C, once every worker has saved its
     state.
     """
-    done, problems = _known(configs, store)
+    done, problems = known_runs(configs, store)
     for run in configs:
         if run in done:
             on_event(Event(run, "finished"))
@@ -80,7 +80,7 @@ def execute_all(
         while waiting or any(worker.run for worker in team):
             if not may_start():
                 waiting.clear()
-            for run in _ready(waiting, configs, done, problems):
+            for run in ready_runs(waiting, configs, done, problems):
                 if run in problems:
                     waiting.remove(run)
                     on_event(Event(run, "skipped", problem=problems[run]))
@@ -106,7 +106,7 @@ def execute_all(
     return problems
 
 
-def _known(configs: Mapping[str, RunConfig], store: RunStore) -> tuple[set[str], dict[str, str]]:
+def known_runs(configs: Mapping[str, RunConfig], store: RunStore) -> tuple[set[str], dict[str, str]]:
     """The runs that are finished, and the problems of those that are there but damaged."""
     done, problems = set(), {}
     for run in configs:
@@ -118,7 +118,9 @@ def _known(configs: Mapping[str, RunConfig], store: RunStore) -> tuple[set[str],
     return done, problems
 
 
-def _ready(waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]) -> list[str]:
+def ready_runs(
+    waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]
+) -> list[str]:
     """The waiting runs that can start, or that never can, whose problem is then entered."""
     ready = []
     for run in waiting:

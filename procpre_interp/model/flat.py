@@ -13,7 +13,7 @@ class FlatParameters(nn.Module):
 
     AdamW, an in-place `load_state_dict` and a `.to()` that changes nothing leave the slices alone. What
     replaces parameters (`.double()`, `.to("meta")`, deepcopy, unpickling, `load_state_dict(assign=True)`)
-    ends in `bind`.
+    ends in `bind`. The vectors may be rows of matrices that several models share (`move`).
     """
 
     _flat: Tensor | None = None
@@ -33,8 +33,28 @@ class FlatParameters(nn.Module):
         flat_grad = torch.cat(
             [(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten() for p in parameters.values()]
         )
+        self._place(flat, flat_grad)
+
+    def move(self, flat: Float[Tensor, " n_parameters"], flat_grad: Float[Tensor, " n_parameters"]) -> None:
+        """Move the parameters into `flat` and the gradients into `flat_grad`, which share memory with them afterwards.
+
+        Raises `ValueError` for vectors of another length, dtype or device.
+        """
+        for home in (flat, flat_grad):
+            if (home.shape, home.dtype, home.device) != (self.flat.shape, self.flat.dtype, self.flat.device):
+                raise ValueError(
+                    f"{tuple(home.shape)} numbers in {home.dtype} on {home.device}; the parameters are "
+                    f"{tuple(self.flat.shape)} in {self.flat.dtype} on {self.flat.device}"
+                )
+        with torch.no_grad():
+            flat.copy_(self.flat)
+            flat_grad.copy_(self.flat_grad)
+        self._place(flat, flat_grad)
+
+    def _place(self, flat: Tensor, flat_grad: Tensor) -> None:
+        """Make the parameters slices of `flat`, and their gradients slices of `flat_grad`."""
         owners, offset = {}, 0
-        for name, p in parameters.items():
+        for name, p in self.named_parameters():
             module, _, leaf = name.rpartition(".")
             owners[name] = (self.get_submodule(module), leaf, offset)
             p.data = flat[offset : offset + p.numel()].view(p.shape)
@@ -122,5 +142,5 @@ def _lies_at(x: Tensor | None, flat: Tensor, offset: int) -> bool:
         x is not None
         and x.dtype == flat.dtype
         and x.untyped_storage()._cdata == flat.untyped_storage()._cdata
-        and x.storage_offset() == offset
+        and x.storage_offset() == flat.storage_offset() + offset
     )

@@ -110,7 +110,7 @@ class RunConfig:
     @property
     def compile_note(self) -> str | None:
         """One line where `resolve` will first compile the native kernel; None where it is there, or is not used."""
-        if self.train.kernel == "torch" or not self.train.needs_compiling(model_config(self)):
+        if self.train.kernel not in ("auto", "native") or not self.train.needs_compiling(model_config(self)):
             return None
         return "compiling the native kernel for this shape: up to a minute, once"
 

@@ -4,11 +4,14 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from procpre_interp.core.config import content_hash, from_dict, to_yaml
 from procpre_interp.core.plugins import loaded
@@ -50,15 +53,31 @@ def execute(
     for _ in range(ATTEMPTS):
         try:
             return _execute(config, store, on_step, should_stop, waiting, on_note)
-        except _DamagedWeights as damage:
+        except DamagedWeights as damage:
             on_note(f"{damage}: the run goes back to an earlier state")
     raise OSError(
         f"run {config.run_id}: its kept weights were damaged {ATTEMPTS} times before it ended; check the disk"
     )
 
 
-class _DamagedWeights(Exception):
+class DamagedWeights(Exception):
     """Kept weights no longer have the content that was written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """A run that can begin, or go on: nothing about it is to be refused."""
+
+    config: RunConfig
+    """The resolved config."""
+    kernel_note: str | None
+    """What the config had to say of its kernel before it was resolved."""
+    model: HookedTransformer
+    """The model after the transfer, on the device."""
+    fresh: Float[Tensor, " n_parameters"]
+    """Its parameters before the transfer."""
+    carried: bool
+    """Whether the parents' positions are carried."""
 
 
 def _execute(
@@ -69,11 +88,25 @@ def _execute(
     waiting: Callable[[float], None] | None,
     on_note: Callable[[str], None],
 ) -> Run:
-    wanted, config = config, config.resolve()
-    run_id = content_hash(config)
+    resolved = config.resolve()
+    run_id = content_hash(resolved)
     if store.is_finished(run_id):
         return store.open(run_id)
     # What can be refused is refused before the store knows of the run.
+    start = prepare(resolved, store, kernel_note=config.kernel_note)
+    with store.claim(run_id, waiting=waiting) as partial:
+        if partial is None:
+            return store.open(run_id)
+        trainer = begin(start, partial, on_step=on_step, should_stop=should_stop, on_note=on_note)
+        trainer.run()
+        return finish(start, partial, trainer)
+
+
+def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = None) -> Start:
+    """What the run of a resolved config starts from.
+
+    Raises `ValueError` for a parent that is missing, damaged or does not fit, and for whatever else cannot be done.
+    """
     check_device(config.train.device)
     config.train.refuse(model_config(config))
     model = fresh_model(config)
@@ -82,37 +115,41 @@ def _execute(
     fresh = model.flat.detach().clone()
     carried = transplant_into(model, config, store)
     config.task.prepare()
-    with store.claim(run_id, waiting=waiting) as partial:
-        if partial is None:
-            return store.open(run_id)
-        model = model.to(config.train.device)
-        partial.write_config(to_yaml(config))
-        kernel = {"kernel": config.train.kernel, "kernel_note": wanted.kernel_note}
-        plugins = loaded()
-        marks = {"plugins": [plugin.mark for plugin in plugins]} if plugins else {}
-        partial.write_json("environment.json", environment(threads=config.train.threads) | kernel | marks)
-        for plugin in plugins:
-            if plugin.is_file:
-                partial.write_plugin(plugin)
-        trainer = Trainer(
-            model,
-            config.task,
-            config.train,
-            seed=config.seed,
-            fresh=fresh,
-            state_path=partial.resume_path,
-            on_step=lambda state: on_step(state, config.train),
-            should_stop=should_stop,
-            keep=lambda step: save_weights(model, partial.weights_path(step)),
-            check_kept=partial.check_weights,
-            on_note=on_note,
-        )
-        state = trainer.run()
-        try:
-            partial.check_weights(state.kept)
-        except ValueError as damage:
-            raise _DamagedWeights(str(damage)) from None
-        return _finish(config, partial, trainer, carried)
+    model = model.to(config.train.device)
+    return Start(config=config, kernel_note=kernel_note, model=model, fresh=fresh, carried=carried)
+
+
+def begin(
+    start: Start,
+    partial: PartialRun,
+    *,
+    on_step: Callable[[TrainState, TrainConfig], None],
+    on_note: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trainer:
+    """Write what identifies a run into its folder, and return its trainer, which stands where the run was left."""
+    config, model = start.config, start.model
+    partial.write_config(to_yaml(config))
+    kernel = {"kernel": config.train.kernel, "kernel_note": start.kernel_note}
+    plugins = loaded()
+    marks = {"plugins": [plugin.mark for plugin in plugins]} if plugins else {}
+    partial.write_json("environment.json", environment(threads=config.train.threads) | kernel | marks)
+    for plugin in plugins:
+        if plugin.is_file:
+            partial.write_plugin(plugin)
+    return Trainer(
+        model,
+        config.task,
+        config.train,
+        seed=config.seed,
+        fresh=start.fresh,
+        state_path=partial.resume_path,
+        on_step=lambda state: on_step(state, config.train),
+        should_stop=should_stop,
+        keep=lambda step: save_weights(model, partial.weights_path(step)),
+        check_kept=partial.check_weights,
+        on_note=on_note,
+    )
 
 
 def check_device(device: str) -> None:
@@ -188,9 +225,15 @@ def held_out(task: Task, split: Split, *, seed: int, n: int) -> Any:
     return TaskStream(task, seed=seed, split=split, size=n).batch(0)
 
 
-def _finish(config: RunConfig, partial: PartialRun, trainer: Trainer, carried: bool) -> Run:
-    """Test the trained model, store the tables, and seal the run."""
-    task, train, model, state = config.task, config.train, trainer.model, trainer.state
+def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
+    """Test the trained model, store the tables, and seal the run. Raises `DamagedWeights`."""
+    state = trainer.state
+    try:
+        partial.check_weights(state.kept)
+    except ValueError as damage:
+        raise DamagedWeights(str(damage)) from None
+    config, model = start.config, start.model
+    task, train = config.task, config.train
     history = state.table()
     diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
     partial.write_table("history", history)
@@ -223,7 +266,7 @@ def _finish(config: RunConfig, partial: PartialRun, trainer: Trainer, carried: b
             # A run that broke through was seen to the end, however soon it was ended then.
             "breakthrough_limit": train.last_step if diverged or broke_through is not None else state.step,
             "prompt_overlap": max(overlaps),
-            "positions_carried": carried,
+            "positions_carried": start.carried,
             "tokens": state.tokens,
             "seconds": state.seconds,
             "kernel": train.kernel,

@@ -92,6 +92,10 @@ class Trainer:
     @torch_defaults()
     def run(self) -> TrainState:
         """Train to the end and return the final state; its `status` is finished or diverged."""
+        if self.config.kernel == "stacked":
+            from procpre_interp.train.stacked import StackedTrainer
+
+            return StackedTrainer([self], should_stop=self.should_stop).run()[0]
         state, config, last_step = self.state, self.config, self.config.last_step
         last_save = time.monotonic()
         with run_threads(self.torch_threads), deferred_interrupts() as interrupts:
@@ -102,7 +106,7 @@ class Trainer:
             while state.status is None:
                 started = time.monotonic()
                 self.take_step()
-                if state.status is None and (state.step % config.evaluate_every == 0 or state.step == last_step):
+                if state.status is None and self.evaluation_is_due:
                     self.evaluate()
                 if state.status is None and state.step == last_step:
                     state.end("finished", "step limit")
@@ -123,6 +127,11 @@ class Trainer:
         """CPU threads for torch: one beside the native kernel, since torch's wait actively and steal its time."""
         return 1 if self.native is not None else self.config.threads
 
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Whether the step just taken is one after which validation examples are scored."""
+        return self.state.step % self.config.evaluate_every == 0 or self.state.step == self.config.last_step
+
     def take_step(self) -> None:
         """One optimiser step on the next batch."""
         state, scales = self.state, None
@@ -134,8 +143,13 @@ class Trainer:
             self.interventions.backward(batch, state.step)
         loss = self.backward(batch)
         self.optimiser.step(self.learning_rate(state.step), scales)
+        self.enter_step(loss, int(batch.lengths.sum()))
+
+    def enter_step(self, loss: float, tokens: int) -> None:
+        """Count a step that was taken on so many tokens, and end the run where its loss is not finite."""
+        state = self.state
         state.step += 1
-        state.tokens += int(batch.lengths.sum())
+        state.tokens += tokens
         state.train_loss += loss
         state.train_steps += 1
         if not math.isfinite(state.train_loss):
@@ -161,9 +175,13 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Score the validation examples, enter both rows into the history, and decide whether to go on."""
-        state, config = self.state, self.config
-        examples = evaluate(self.model, self.validation, autocast=config.precision == "bfloat16", native=self.native)
-        scores = summarise(examples)
+        autocast = self.config.precision == "bfloat16"
+        examples = evaluate(self.model, self.validation, autocast=autocast, native=self.native)
+        self.enter_scores(summarise(examples))
+
+    def enter_scores(self, scores: Mapping[str, float]) -> None:
+        """Enter the rows of an evaluation with these validation scores into the history; decide whether to go on."""
+        state = self.state
 
         def enter(split: Literal["train", "validation"], scores: Mapping[str, float]) -> None:
             seen = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, "task_length": state.length}

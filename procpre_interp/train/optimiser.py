@@ -90,6 +90,17 @@ class FlatAdamW:
         if "exp_avg" in self.adam.state[self.parameter]:
             self.adam.state[self.parameter]["exp_avg"].masked_fill_(mask, 0.0)
 
+    @torch.no_grad()
+    def move(self, flat: Float[Tensor, " n"], grad: Float[Tensor, " n"], moments: dict[str, Tensor]) -> None:
+        """Work on other memory from now on, such as rows of matrices: `flat` and `grad` as they are, and `moments`, the
+        tensors of `state`, which are given its values (zero before the first step).
+        """
+        state = self.state()
+        for name, home in moments.items():
+            home.copy_(state[name]) if state else home.zero_()
+        self.parameter.data, self.parameter.grad, self.grad = flat, grad, grad
+        self.adam.state[self.parameter] = moments
+
     def state(self) -> dict[str, Tensor]:
         """The two moments and the step count; empty before the first step."""
         return dict(self.adam.state[self.parameter])

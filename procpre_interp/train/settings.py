@@ -44,12 +44,14 @@ class TrainConfig:
     """Largest gradient norm; None for no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes forward and backward under autocast; weights stay float32. Worth it from d_model 256 on."""
-    kernel: Literal["auto", "native", "torch"] = "auto"
+    kernel: Literal["auto", "native", "torch", "stacked"] = "auto"
     """What computes loss and gradient: native is several times faster for tiny models on a CPU; auto: native where it
-    is available. Their last bits differ, so what auto became is part of the run's identity."""
+    is available, otherwise torch. stacked trains many runs of one shape as one computation (`sweep --engine stacked`),
+    which is for GPUs; the last bits of a run then depend on how many share its stack. Those of the kernels differ, so
+    what auto became, and the version, are part of the run's identity."""
     kernel_version: int | None = None
-    """Version of the native kernel, whose numbers may change from one to the next. Default: the one there is; runs of
-    version 1, the first, have none."""
+    """Version of the kernel, whose numbers may change from one to the next. Default: the one there is; version 1, the
+    first of each kernel, is none."""
     micro_batch_tokens: int | None = None
     """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
     curriculum: bool = False
@@ -112,7 +114,7 @@ class TrainConfig:
         version = self.kernel_version
         if version is None and kernel == "native":
             version = native.VERSION
-        tokens = None if kernel == "native" else self.micro_batch_tokens or cached_tokens(model.d_model)
+        tokens = None if kernel != "torch" else self.micro_batch_tokens or cached_tokens(model.d_model)
         interventions = tuple(each.canonical() for each in self.interventions)
         stop_after = None if self.last_step == self.steps else self.stop_after
         return dataclasses.replace(

@@ -7,7 +7,7 @@ from torch import Tensor
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.model import HookedTransformer, flat_mask, torch_defaults
-from procpre_interp.train.interventions.base import Initial
+from procpre_interp.train.interventions.base import Initial, Intervention
 from procpre_interp.train.optimiser import FlatAdamW
 from procpre_interp.train.settings import TrainConfig
 
@@ -58,6 +58,11 @@ class Interventions:
         self.masks = [flat_mask(model, each.selector).to(self.initial.start.device) for each in self.each]
         self._rates: tuple[tuple[float, float], ...] = ()
         self._scales: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def may_penalise(self) -> bool:
+        """Whether any of them adds to the loss, at whatever step."""
+        return any(type(intervention).penalty is not Intervention.penalty for intervention in self.each)
 
     def set_weights(self, step: int, optimiser: FlatAdamW) -> None:
         """What happens to weights before this step."""

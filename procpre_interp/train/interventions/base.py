@@ -2,7 +2,8 @@
 
 An intervention is a frozen dataclass, part of the run's identity with its name and version. Its docstring says what it
 holds fixed and what it changes. It is a function of its fields, the step and the two vectors of initial weights, so
-that an interrupted run goes on bit for bit. All of them work with either kernel.
+that an interrupted run goes on bit for bit. All of them work with every kernel; in a
+stack, a penalty takes a pass of its own model alone.
 """
 
 import abc
