@@ -2,15 +2,16 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 import torch
 
 from procpre_interp.data import TASKS, Task
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.pipeline.config import Architecture, RunConfig
-from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.pipeline.execute import execute, held_out, load_model
 from procpre_interp.store.store import RunStore
-from procpre_interp.train import Interrupted, TrainConfig, Trainer
+from procpre_interp.train import Interrupted, TrainConfig, Trainer, evaluate, native
 
 pytestmark = pytest.mark.usefixtures("a_compiler")
 
@@ -111,10 +112,41 @@ def test_the_kernel_is_part_of_the_identity(tmp_path):
     assert resolved == resolved.resolve()
 
 
+def test_versions_of_the_kernel_are_runs_of_their_own(tmp_path, monkeypatch):
+    """A stored run keeps the id of the version that computed it, and opens; the same command makes another one now."""
+    store = RunStore(tmp_path)
+    with monkeypatch.context() as before:
+        before.setattr(native, "VERSION", None)
+        old = execute(config(), store)
+        torch_id = config(kernel="torch").run_id
+    assert "kernel_version" not in old.config["train"]
+    new = execute(config(), store)
+    assert new.config["train"]["kernel_version"] == native.VERSION
+    assert new.id != old.id == store.open(old.id).id
+    assert load_model(old).flat.isfinite().all()
+    assert config(kernel_version=native.VERSION).run_id == new.id
+    assert config(kernel="torch").run_id == torch_id
+    for wrong in ({"kernel_version": 1}, {"kernel": "torch", "kernel_version": 2}):
+        with pytest.raises(ValueError, match="cannot be had: only the native kernel has versions"):
+            execute(config(**wrong), store)
+
+
+def test_the_kernel_evaluates_and_tests_its_runs(tmp_path, monkeypatch):
+    """The scores in history and table of examples are those of torch within rounding, and torch is not asked."""
+    asked = []
+    monkeypatch.setattr(HookedTransformer, "forward", lambda *_, **__: asked.append("torch"))
+    run = execute(config(), RunStore(tmp_path))
+    assert not asked
+    monkeypatch.undo()
+    examples = run.examples()
+    expected = evaluate(load_model(run), held_out(DYCK, "test", seed=0, n=len(examples)))
+    pd.testing.assert_frame_equal(examples[expected.columns], expected, rtol=1e-4, check_dtype=False)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": Architecture(d_model=64)}, "d_model=64"),
+        ({"model": Architecture(d_model=48)}, "d_model=48"),
         ({"model": Architecture(d_mlp=50)}, "d_mlp=50"),
         ({"train": dataclasses.replace(TRAIN, kernel="auto", precision="bfloat16")}, "precision=bfloat16"),
         ({"train": dataclasses.replace(TRAIN, kernel="auto", device="cuda")}, "device=cuda"),
