@@ -84,6 +84,8 @@ GOALS: tuple[tuple[Key, str, str, float], ...] = (
 """Setting, variant, the variant that it is compared with, and how many times as fast it should be (medians)."""
 USUAL = ("huggingface", "transformer_lens", "torch")
 """Variants that do every setting."""
+TOGETHER = 4
+"""Steps that two processes take without waiting for each other, as a sweep's workers do."""
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -201,7 +203,8 @@ def kernel_of(commit: str, setting: Setting, folder: Path) -> Path:
 
 
 def two_processes(setting: Setting, library: Path | None = None) -> Step:
-    """A native step in each of two processes at the same time, one thread each; returns the loss of the first."""
+    """`TOGETHER` native steps in each of two processes at the same time, one thread each; returns the first loss of the
+    first."""
     pipes = [SPAWN.Pipe() for _ in range(2)]
     for _, there in pipes:
         SPAWN.Process(target=serve_steps, args=(setting, there, library), daemon=True).start()
@@ -216,11 +219,12 @@ def two_processes(setting: Setting, library: Path | None = None) -> Step:
 
 
 def serve_steps(setting: Setting, asked: Connection, library: Path | None) -> None:
-    """A step for each message, until the other end is closed."""
+    """`TOGETHER` steps for each message, until the other end is closed."""
     with run_threads(1), suppress(EOFError):
         step = ours(setting, "native", 1, library)
         while asked.recv():
-            asked.send(step())
+            first, *_ = [step() for _ in range(TOGETHER)]
+            asked.send(first)
 
 
 def plain(model: torch.nn.Module, logits_of: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Step:
@@ -296,7 +300,7 @@ def measure(
         for _ in range(repeats):
             for name in shuffled.sample(list(steps), len(steps)):
                 steps[name]()  # what the others left in caches, and their waiting threads, would count otherwise
-                times[name].append(milliseconds(steps[name]) / (2 if name.endswith("x2") else 1))
+                times[name].append(milliseconds(steps[name]) / (2 * TOGETHER if name.endswith("x2") else 1))
             products.append(milliseconds(lambda: square @ square))
             rates.append(peak_gflops(registers))
     return times, {"peak_gflops": max(rates) * threads, "product_gflops": 2 * 1024**3 / min(products) / 1e6}
