@@ -12,7 +12,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import Experiment, few_steps, main
 from procpre_interp.sweep.plan import plan
-from tests.test_experiments import check_statement, made_up, script
+from tests.test_experiments import check_statement, made_up, script, with_many_replicates, without_secondary
 
 NAMES = ("chained_primitives", "no_single_best_task", "length_matters")
 
@@ -44,7 +44,8 @@ def test_the_verdict_follows_from_what_was_measured(name):
     experiment = script(name.removesuffix(", on text")).EXPERIMENT
     if name == "length_matters":
         experiment = with_a_task_that_needs_no_text(experiment)
-    primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
+    experiment = with_many_replicates(experiment)
+    primary, alone = experiment.claim.primary, without_secondary(experiment.claim)
     toward = 1 if primary.predicted == "above" else -1
     table = made_up(experiment, lambda condition: 0.5)
     missing = set(primary.weights) - set(table["condition"])
