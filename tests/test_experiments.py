@@ -303,14 +303,16 @@ def test_the_page_of_findings_prints_what_is_stored():
     """Tables of claims and of the transfer map: each number as it is rounded from the stored one, once."""
     text = (SCRIPTS / "README.md").read_text(encoding="utf-8")
     number = r"([+-]?\d[\d.]*)"
-    shape = rf"\((\w+)\.py\) \| .* \| {number} \[{number}, {number}\] ?([a-z]*)( \(90 %\))? \| .* \| \W*(\w+)\W* \|$"
+    shape = rf"\((\w+)\.py\) \| .* \| {number} \[{number}, {number}\] ?([a-z]*)(?: \((.*)\))? \| .* \| \W*(\w+)\W* \|$"
     rows = re.findall(shape, text, re.MULTILINE)
     assert {name for name, *_ in rows} == {path.stem for path in STORED}
-    for name, *shown, unit, ninety, verdict in rows:
+    for name, *shown, unit, interval, verdict in rows:
         judged = json.loads((SCRIPTS / "results" / "claims" / f"{name}.json").read_bytes())
         first = judged["contrasts"][0]
         assert verdict == judged["verdict"]
-        assert bool(ninety) == (first["predicted"] == "within" and verdict != "refuted"), name
+        ninety = ["90 %"] if first["predicted"] == "within" and verdict != "refuted" else []
+        method = first.get("interval", "bootstrap")
+        assert interval == ", ".join([*ninety, *([method] if method != "bootstrap" else [])]), name
         digits, scale = len(shown[0].partition(".")[2]), 100 if unit == "points" else 1
         assert shown == [f"{scale * first[key]:+.{digits}f}" for key in ("estimate", "low", "high")], name
     effects = pd.read_csv(SCRIPTS / "results" / "components_map.csv")

@@ -9,7 +9,8 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.claims.sequential_rule import judge_contrast
 from procpre_interp.core.seeding import numpy_stream
-from procpre_interp.stats.confidence_sequence import FEWEST, FEWEST_WITHIN, IntervalMethod, Limits
+from procpre_interp.stats.confidence_sequence import FEWEST, FEWEST_WITHIN, Limits
+from procpre_interp.stats.resampling import IntervalMethod
 from tests.judged import ABOVE, BELOW, CLAIM_FIELDS, MANY, NAN, SMALL, WITHIN
 from tests.judged import gains_table as table
 

@@ -27,10 +27,10 @@ from procpre_interp.claims.compared import contrast_limits, contrast_values, mis
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.measures import Measure
 from procpre_interp.claims.unjudged import explain, unjudged
-from procpre_interp.stats.confidence_sequence import IntervalMethod, Limits
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.decisions import EquivalenceDecision
 from procpre_interp.stats.power import detectable_effect
-from procpre_interp.stats.resampling import are_alike, constant_bounds
+from procpre_interp.stats.resampling import IntervalMethod, are_alike, constant_bounds
 from procpre_interp.stats.summary import (
     ALPHA,
     LEVEL,

@@ -13,8 +13,8 @@ from procpre_interp.claims.measures import Measure, measure_of
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.schema import shown
 from procpre_interp.stats.breakthroughs import BreakthroughCount
-from procpre_interp.stats.confidence_sequence import IntervalMethod
 from procpre_interp.stats.decisions import stored_decision
+from procpre_interp.stats.resampling import IntervalMethod
 
 T = TypeVar("T")
 

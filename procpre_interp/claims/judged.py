@@ -10,8 +10,9 @@ import pandas as pd
 from procpre_interp.claims.claim import Page, Predicted, Verdict
 from procpre_interp.claims.measures import Measure
 from procpre_interp.stats.breakthroughs import BreakthroughCount
-from procpre_interp.stats.confidence_sequence import IntervalMethod, Limits
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.decisions import Decision
+from procpre_interp.stats.resampling import IntervalMethod
 
 Place = Literal["bundled", "store"]
 """Where a claim file is: among the results that come with the package, or in a store."""

@@ -5,8 +5,7 @@ import math
 from procpre_interp.claims.claim import Contrast, Verdict, formula
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.measures import Measure, measure_of
-from procpre_interp.stats.confidence_sequence import IntervalMethod
-from procpre_interp.stats.resampling import Interval
+from procpre_interp.stats.resampling import Interval, IntervalMethod
 
 
 def unjudged(

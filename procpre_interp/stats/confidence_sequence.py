@@ -2,37 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float
 
 from procpre_interp.stats import betting, t_sequence
-from procpre_interp.stats.resampling import LEVEL, Interval
+from procpre_interp.stats.resampling import LEVEL, Interval, IntervalMethod
 
 FEWEST = 6
 """Replicates below which nothing is decided, whatever an interval says."""
 FEWEST_WITHIN = 14
 """Replicates below which nothing is called as good as zero: an outcome that occurs in 19 % of replicates is missed by
 14 of them with probability 0.05."""
-
-
-class IntervalMethod(StrEnum):
-    """How an interval over replicates is made."""
-
-    BOOTSTRAP = "bootstrap"
-    BETTING = "betting"
-    """`stats.betting`: bounded outcomes, any distribution, any number of looks."""
-    T_MIXTURE = "t mixture"
-    """`stats.t_sequence`: outcomes without a range, nearly normal, any number of looks."""
-
-
-INTERVALS: dict[IntervalMethod, str] = {
-    IntervalMethod.BOOTSTRAP: "bootstrap interval",
-    IntervalMethod.BETTING: "betting confidence sequence",
-    IntervalMethod.T_MIXTURE: "t-mixture confidence sequence",
-}
-"""What captions call it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

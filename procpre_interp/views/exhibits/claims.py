@@ -124,6 +124,7 @@ def _frame(rows: Iterable[ContrastResult]) -> pd.DataFrame:
     for row in rows:
         fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
         fields |= {"predicted": row.predicted or "", "verdict": row.verdict or "", "axis": fields.pop("about").axis}
+        fields["breakthroughs"] = "; ".join(map(str, row.breakthroughs))
         lines.append({name: value for name, value in fields.items() if name != "weights"})
     return pd.DataFrame(lines)
 

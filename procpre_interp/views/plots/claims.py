@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.stats.paper_comparison import Agreement
+from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note, intervals_note
 from procpre_interp.views.plots.axes import Panel, Ticks, require
@@ -73,7 +74,7 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
         for verdict in [name for name in VERDICTS if name in set(verdicts)]:
             _add_estimates(figure, rows.loc[verdicts == verdict], verdict, VERDICTS[verdict], "estimate", place)
         figure.update_xaxes(range=[left, right], **place)
-    note = intervals_note(contrasts["n"])
+    note = intervals_note(contrasts["n"], methods=contrasts.get("interval", [IntervalMethod.BOOTSTRAP]))
     if (contrasts["predicted"] == "within").to_numpy().any():
         note += "; within: 90 %, or 95 % where refuted"
     return _finish(figure, panels, title=title or "Contrasts", caption=note)
@@ -117,7 +118,10 @@ def paired_values(
     figure.add_scatter(x=bounds[:, 0], y=["mean"], **mean, row=1, col=2)
     figure.update_yaxes(categoryorder="array", categoryarray=["mean", *rows[::-1]])
     height = 250 + 24 * (len(rows) + 1) + 10 * min(len(names), MANY)
-    heading, caption = html.escape(title or contrast.contrast, quote=False), interval_note(len(pairs))
+    heading, caption = (
+        html.escape(title or contrast.contrast, quote=False),
+        interval_note(len(pairs), contrast.interval),
+    )
     lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
     titles = contrast.about.level_axis, contrast.about.titled("the contrast")
     level, measure = (wrapped(html.escape(text, quote=False), HALF) for text in titles)
