@@ -18,7 +18,8 @@ from procpre_interp.data import TASKS
 from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.paper_comparison import MARGIN
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.study.experiment import Experiment, main, measure_figure, run
+from procpre_interp.study.claim_figures import measure_figure
+from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import ALGORITHMIC, PROCEDURAL, PROTOCOLS, haystack_sweep
 from procpre_interp.sweep.config import Condition, Source

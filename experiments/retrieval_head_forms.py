@@ -28,8 +28,9 @@ from procpre_interp.pipeline.lineage import Subject, at_stage
 from procpre_interp.probe import attention_scores
 from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.claim_tables import Tables
-from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import SEEN_IN_MODELS, TIMELINE, dyck
 

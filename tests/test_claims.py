@@ -21,7 +21,8 @@ from procpre_interp.claims.text import contrast_estimate, predicted
 from procpre_interp.cli import main
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import load_experiment, scripts, shortened
+from procpre_interp.study.experiment import load_experiment, scripts
+from procpre_interp.study.smoke_test import shortened
 from procpre_interp.sweep.plan import plan
 from tests.judged import ABOVE, CLAIM_FIELDS, MANY, NAN, SMALL
 from tests.judged import gains_table as table

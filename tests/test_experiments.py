@@ -19,7 +19,8 @@ from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import Experiment, few_steps, main, shortened
+from procpre_interp.study.experiment import Experiment, main
+from procpre_interp.study.smoke_test import few_steps, shortened
 from procpre_interp.sweep.plan import plan
 from tests.figures import unbroken
 from tests.judged import stored_claim
@@ -151,7 +152,7 @@ def shared_store(tmp_path_factory) -> Path:
 def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys, runs_here):
     experiment = script(name).EXPERIMENT
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(shared_store)]) == 0
     judged = RunStore(shared_store).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"
@@ -232,7 +233,7 @@ def test_a_script_from_nothing_to_a_claim_file(tmp_path, monkeypatch, capsys, ru
     out = tmp_path / "runs"
     experiment = script("noise_dose_response").EXPERIMENT
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--out", str(out), "--workers", "2"]) == 0
     printed = capsys.readouterr().out
     assert "noise_dose_response: UNDECIDED" in printed

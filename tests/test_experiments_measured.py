@@ -10,7 +10,8 @@ from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.core.seeding import numpy_stream, stream
 from procpre_interp.data import TASKS
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import Experiment, few_steps, main
+from procpre_interp.study.experiment import Experiment, main
+from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.sweep.plan import plan
 from tests.test_experiments import check_statement, made_up, script, with_many_replicates, without_secondary
 
@@ -74,7 +75,7 @@ def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys, runs_here):
     if name == "length_matters":
         experiment = with_a_task_that_needs_no_text(experiment)
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(tmp_path)]) == 0
     judged = RunStore(tmp_path).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"

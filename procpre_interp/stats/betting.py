@@ -63,20 +63,23 @@ def betting_bounds(
 
 
 def lower_bounds(values: Float[np.ndarray, " replicate"], tail: float | int) -> Float[np.ndarray, " replicate"]:
-    """Largest mean below which the capital has reached 1 / tail, up to each replicate; 0 where it has not."""
-    bounds, low = np.zeros(len(values)), 0.0
-    for n in range(1, len(values) + 1):
-        seen = values[:n]
-        if low < seen.mean() and log_capital(seen, max(low, TOLERANCE))[-1] > -np.log(tail):
-            # At the mean of what was seen no fixed fraction has made money.
-            left, right = low, float(seen.mean())
-            while right - left > TOLERANCE:
-                middle = (left + right) / 2
-                above = log_capital(seen, middle)[-1] >= -np.log(tail)
-                left, right = (middle, right) if above else (left, middle)
-            low = left
-        bounds[n - 1] = low
-    return bounds
+    """Largest mean below which the capital has reached 1 / tail, up to each replicate; 0 where it has not.
+
+    The roots for all n together, by bisection.
+    """
+    n = np.arange(1, len(values) + 1)
+    seen = (n <= n[:, None])[..., None]
+    # At the mean of what was seen no fixed fraction has made money.
+    left, right = np.zeros(len(values)), values.cumsum() / n
+    while (right - left).max(initial=0.0) > TOLERANCE:
+        middle = (left + right) / 2
+        with np.errstate(divide="ignore"):
+            ratio = (values / np.maximum(middle, TOLERANCE)[:, None])[..., None]
+            growth = np.log(1 - FRACTIONS + FRACTIONS * ratio)
+        capital = logsumexp(np.where(seen, growth, 0.0).sum(axis=1), b=WEIGHTS, axis=-1)
+        rejected = capital >= -np.log(tail)
+        left, right = np.where(rejected, middle, left), np.where(rejected, right, middle)
+    return np.maximum.accumulate(left)
 
 
 def largest_log_capital(n: int, mean: float | int) -> float:
