@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -248,6 +249,8 @@ def test_a_claim_is_decided_by_real_runs_after_an_interruption(experiment, tmp_p
     assert run_all([experiment], options) == 0
     printed = capsys.readouterr().out
     assert "REFUTED" in printed
+    assert re.search(r"^n = 7: [+-]\d.* \[.*\] points, (undecided|refuted)$", printed, re.MULTILINE)
+    assert "n = 6:" not in printed, "it was looked at before"
     claim = find_claims(store, None)[0]["small"]
     n = claim.primary.n
     assert 6 < n < 20

@@ -116,7 +116,7 @@ def _with_breakthroughs(row: ContrastResult, contrast: Contrast, table: pd.DataF
     replicates = compared_values(contrast, table).index
     if contrast.measure != "accuracy" or "breakthrough_step" not in table or not len(replicates):
         return row
-    rows = table.loc[table["replicate"].isin(replicates)]
+    rows = table.loc[table["replicate"].isin(list(replicates))]
     counts = [
         count_breakthroughs(name, rows.loc[rows["condition"] == name, "breakthrough_step"].notna().to_numpy())
         for name in contrast.weights

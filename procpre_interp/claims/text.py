@@ -131,7 +131,7 @@ def contrasts_table(claim: JudgedClaim) -> pd.DataFrame:
         ]
     )
     # Which of these there are depends on the rule.
-    empty = [name for name in ("Detectable", "Broke through", "p, exact") if not table[name].any()]
+    empty = [name for name in ("Detectable", "Broke through", "p, exact") if set(table[name]) == {""}]
     return table.drop(columns=empty)
 
 

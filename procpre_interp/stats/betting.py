@@ -27,7 +27,6 @@ portfolio (bets as a mixture). We differ in the mixture.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp, xlogy
 
 FRACTIONS = np.arange(1, 21) / 20
 """Shares of the capital that are bet."""
@@ -47,7 +46,7 @@ def log_capital(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(values == 0, 0.0, values / np.asarray(mean, dtype=float))[..., None]
         growth = np.log(1 - FRACTIONS + FRACTIONS * ratio)
-    return logsumexp(growth.cumsum(axis=-2), b=WEIGHTS, axis=-1)
+    return np.logaddexp.reduce(growth.cumsum(axis=-2) + np.log(WEIGHTS), axis=-1)
 
 
 def betting_bounds(
@@ -76,7 +75,7 @@ def lower_bounds(values: Float[np.ndarray, " replicate"], tail: float | int) -> 
         with np.errstate(divide="ignore"):
             ratio = (values / np.maximum(middle, TOLERANCE)[:, None])[..., None]
             growth = np.log(1 - FRACTIONS + FRACTIONS * ratio)
-        capital = logsumexp(np.where(seen, growth, 0.0).sum(axis=1), b=WEIGHTS, axis=-1)
+        capital = np.logaddexp.reduce(np.where(seen, growth, 0.0).sum(axis=1) + np.log(WEIGHTS), axis=-1)
         rejected = capital >= -np.log(tail)
         left, right = np.where(rejected, middle, left), np.where(rejected, right, middle)
     return np.maximum.accumulate(left)
@@ -84,4 +83,4 @@ def lower_bounds(values: Float[np.ndarray, " replicate"], tail: float | int) -> 
 
 def largest_log_capital(n: int, mean: float | int) -> float:
     """`log_capital` after n replicates that are all 1: no data give more."""
-    return float(logsumexp(xlogy(n, 1 - FRACTIONS + FRACTIONS / mean), b=WEIGHTS))
+    return float(np.logaddexp.reduce(n * np.log(1 - FRACTIONS + FRACTIONS / mean) + np.log(WEIGHTS)))

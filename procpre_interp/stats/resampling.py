@@ -87,6 +87,11 @@ def intervals_note(
     return f"{n}; {100 * LEVEL:.0f} % {names} over replicates{short}"
 
 
+def interval_methods(table: pd.DataFrame) -> list[str]:
+    """How the intervals of a table's rows are made; tables that do not say are older, and have the bootstrap."""
+    return table["interval"].tolist() if "interval" in table else [IntervalMethod.BOOTSTRAP]
+
+
 def percentile_tail(n: int, level: float = LEVEL) -> float:
     """Probability left beyond each bound of the bootstrap distribution of n replicates.
 

@@ -14,9 +14,9 @@ import tyro
 from procpre_interp.claims.claim import Claim
 from procpre_interp.claims.files import find_claims, table_name, write_claim
 from procpre_interp.claims.judge import judge
-from procpre_interp.claims.judged import JudgedClaim
+from procpre_interp.claims.judged import ContrastResult, JudgedClaim
 from procpre_interp.claims.looks import Past, past, with_looks
-from procpre_interp.claims.text import describe_claim, describe_cost
+from procpre_interp.claims.text import contrast_estimate, describe_claim, describe_cost
 from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import (
     beside_package,
@@ -87,11 +87,12 @@ def run_until_decided(
     primary_only: bool = False,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
+    on_look: Callable[[ContrastResult], None] = lambda primary: None,
 ) -> tuple[pd.DataFrame, JudgedClaim]:
     """Add replicates until the claim is decided (`until_decided.looks_at`): its cells, and the claim with its verdict.
 
-    Every new look is kept in the store with the verdict that it gave, so that the same call goes on after an
-    interruption. Raises `ValueError` while no replicate is complete.
+    Every new look is kept in the store with the verdict that it gave, and told to `on_look`, so that the same call goes
+    on after an interruption. Raises `ValueError` while no replicate is complete.
     """
     observation = None if experiment.observation is None else remembered(experiment.observation)
     experiment = dataclasses.replace(experiment, observation=observation)
@@ -111,8 +112,9 @@ def run_until_decided(
             judged = judge_computed(experiment, last.computed, store, with_tables=False)
             judged = dataclasses.replace(judged, looks=looks, earlier=past.earlier)
             write_claim(store, judged, last.computed.table)
+            on_look(judged.primary)
     if last is None:
-        raise ValueError(f"{experiment.claim.name}: no replicate is complete; the same command goes on from here")
+        raise ValueError("no replicate is complete; the same command goes on from here")
     judged = judge_computed(experiment, last.computed, store)
     return last.computed.table, dataclasses.replace(judged, looks=looks, earlier=past.earlier)
 
@@ -130,7 +132,7 @@ def compute(
     planned, problems = run_sweep(sweep, store, workers=workers, show=show, may_start=may_start)
     table, cells = results(planned, store, problems), planned.cells
     if table.empty or "finished" not in set(table["status"]):
-        raise ValueError(f"{experiment.claim.name}: no run is finished; the same command goes on from here")
+        raise ValueError("no run is finished; the same command goes on from here")
     if experiment.observation is not None:
         table, cells = observe(experiment.observation, table, cells, store)
     return Computed(planned=planned, cells=cells, table=table)
@@ -248,7 +250,9 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
         try:
             if options.until_decided:
                 most, primary_only = options.most_replicates, options.primary_only
-                table, judged = run_until_decided(each, store, most_replicates=most, primary_only=primary_only, **given)
+                table, judged = run_until_decided(
+                    each, store, most_replicates=most, primary_only=primary_only, on_look=_tell, **given
+                )
             else:
                 table, judged = run(each, store, quick=options.quick, **given)
         except ValueError as problem:  # one that cannot be judged yet leaves the others as they are
@@ -261,6 +265,11 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
         console.print(f"Cost: {describe_cost(judged.cost)}. Report: {report}\n")
         code = max(code, int("failed" in set(table["status"])))
     return code
+
+
+def _tell(primary: ContrastResult) -> None:
+    """One line on a look."""
+    print(f"n = {primary.n}: {contrast_estimate(primary)}, {primary.verdict}", flush=True)
 
 
 def _drawn(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim) -> go.Figure | str:

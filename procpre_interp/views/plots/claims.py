@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.stats.paper_comparison import Agreement
-from procpre_interp.stats.resampling import IntervalMethod
+from procpre_interp.stats.resampling import interval_methods
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note, intervals_note
 from procpre_interp.views.plots.axes import Panel, Ticks, require
@@ -74,7 +74,7 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
         for verdict in [name for name in VERDICTS if name in set(verdicts)]:
             _add_estimates(figure, rows.loc[verdicts == verdict], verdict, VERDICTS[verdict], "estimate", place)
         figure.update_xaxes(range=[left, right], **place)
-    note = intervals_note(contrasts["n"], methods=contrasts.get("interval", [IntervalMethod.BOOTSTRAP]))
+    note = intervals_note(contrasts["n"], methods=interval_methods(contrasts))
     if (contrasts["predicted"] == "within").to_numpy().any():
         note += "; within: 90 %, or 95 % where refuted"
     return _finish(figure, panels, title=title or "Contrasts", caption=note)
