@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     if not command.names:
         rows = verdicts_table(chosen)
         rows.insert(0, "Name", [claim.name for claim in chosen])
-        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "n", "Estimate"])
+        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "Interval", "n", "Estimate"])
         print_frame(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
         console.print(
             "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
