@@ -9,7 +9,8 @@ embeddings (averaged) and positions (carried). That the MLPs are not enough is a
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
-from procpre_interp.study.experiment import gains_figure, haystack_experiment, main, run
+from procpre_interp.study.claim_figures import gains_figure
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]

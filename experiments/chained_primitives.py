@@ -19,7 +19,8 @@ from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.pipeline.execute import TEST_EXAMPLES, held_out, load_model
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.study.experiment import Experiment, main, measure_figure, run
+from procpre_interp.study.claim_figures import measure_figure
+from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import CONSTANT
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from procpre_interp.analysis.circuit_overlap import circuit_overlaps, circuit_reuse
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.claim_tables import layers_of_heads
-from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
 

@@ -12,8 +12,9 @@ import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.stats.greedy_search import recipe_name
+from procpre_interp.study.claim_figures import gains_beside_intact
 from procpre_interp.study.claim_tables import recovered
-from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.initialisation_lab import SCALES, read_lab
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_NOTE, dyck
 

@@ -18,8 +18,9 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.lineage import STAGES, Subject, at_stage, stages
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.claim_tables import layers_of_heads
-from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
 from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES

@@ -13,7 +13,8 @@ import sys
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
-from procpre_interp.study.experiment import Experiment, main, measure_figure, run
+from procpre_interp.study.claim_figures import measure_figure
+from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.protocols import CONSTANT
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.transfer import TransferConfig

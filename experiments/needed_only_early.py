@@ -11,7 +11,8 @@ the attention is set back to what was transferred, which takes away what phase 2
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
-from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, run
+from procpre_interp.study.claim_figures import gains_beside_intact
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.train.interventions import Rewind
 

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.measures import accuracy_measure
 from procpre_interp.data import TASKS
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.paper_comparison import MARGIN
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.study.experiment import Experiment, main, measure_figure, run
+from procpre_interp.study.claim_figures import measure_figure
+from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import ALGORITHMIC, PROCEDURAL, PROTOCOLS, haystack_sweep
 from procpre_interp.sweep.config import Condition, Source
@@ -36,6 +38,7 @@ CLAIM = Claim(
     margin=f"{100 * MARGIN:.0f} points of accuracy, as in the diagnostic table.",
     refuted_by="A mean of the smaller lead whose interval lies wholly below the margin.",
     measures={"lead": accuracy_measure("smaller of two leads in accuracy", "percentage points")},
+    limits={"lead": Limits(low=-1, high=1)},
     primary=Contrast(
         name="the smaller of both leads",
         weights={LEAST: 1},

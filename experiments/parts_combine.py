@@ -9,7 +9,8 @@ The paper's assembly, as it has it: no LayerNorm, embeddings and positions fresh
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
-from procpre_interp.study.experiment import Experiment, gains_figure, main, run
+from procpre_interp.study.claim_figures import gains_figure
+from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, PROCEDURAL, PROTOCOLS, SEEN_NOTE, dyck, haystack_sweep
 from procpre_interp.sweep.config import Condition, Source
 from procpre_interp.transfer import TransferConfig

@@ -26,9 +26,11 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.patch import activation_patching
 from procpre_interp.pipeline.lineage import Subject, at_stage
 from procpre_interp.probe import attention_scores
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.claim_tables import Tables
-from procpre_interp.study.experiment import haystack_experiment, main, measure_figure, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import SEEN_IN_MODELS, TIMELINE, dyck
 
@@ -51,6 +53,8 @@ CLAIM = Claim(
         "share": Measure("share of the replicates' heads"),
         "lost": accuracy_measure("accuracy lost"),
     },
+    # Runs that broke through have such a head and others have none: two modes.
+    limits={MEASURE: Limits(low=0, high=1), "share": Limits(low=0, high=1)},
     primary=Contrast(
         name="attention + LN over none",
         weights={"attn+ln": 1, "none": -1},

@@ -24,9 +24,9 @@ from procpre_interp.stats.greedy_search import FILE, Recipe, greedy_search, reci
 from procpre_interp.stats.resampling import replicate_matrix
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import few_steps
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, write_lab
 from procpre_interp.study.protocols import PROCEDURAL, PROTOCOLS, haystack_sweep
+from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import pretraining_run, results, run_sweep
 

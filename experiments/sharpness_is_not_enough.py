@@ -11,7 +11,8 @@ entropy of fresh heads), and fresh models whose attention a penalty makes as sha
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
-from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, run
+from procpre_interp.study.claim_figures import gains_beside_intact
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.observation import entropy_observation
 from procpre_interp.study.protocols import EFFECT_MARGIN, ENTROPY_PENALTY, MARGIN_NOTE, SEEN_NOTE, dyck
 from procpre_interp.sweep.config import Condition

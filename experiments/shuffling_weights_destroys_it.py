@@ -14,8 +14,9 @@ import pandas as pd
 from procpre_interp.ablate import ABLATIONS, LADDER
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.claim_figures import gains_beside_intact
 from procpre_interp.study.claim_tables import Tables
-from procpre_interp.study.experiment import gains_beside_intact, haystack_experiment, main, run
+from procpre_interp.study.experiment import haystack_experiment, main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]

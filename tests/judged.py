@@ -2,11 +2,31 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
-from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.claim import Contrast, Verdict
 from procpre_interp.claims.judged import ContrastResult, StoredClaim
 from procpre_interp.claims.measures import measure_of
+
+NAN = math.nan
+ABOVE = Contrast(name="gain", weights={"a": 1, "none": -1}, predicted="above", margin=0.2)
+BELOW = Contrast(name="loss", weights={"a": 1, "none": -1}, predicted="below", margin=-0.2)
+WITHIN = Contrast(name="as good", weights={"a": 1, "none": -1}, predicted="within", margin=0.2)
+CLAIM_FIELDS = {"name": "a_helps", "claim": "A helps.", "prediction": "more", "margin": "a fifth", "refuted_by": "less"}
+SMALL = np.linspace(-0.02, 0.02, 6)
+MANY = np.linspace(-0.02, 0.02, 40)
+"""Deviations of enough replicates for a sequence to decide."""
+
+
+def gains_table(gains, *, none=0.1, condition="a", first=1000, **columns) -> pd.DataFrame:
+    """A baseline and one condition, whose gains over it are given, one replicate each."""
+    rows = []
+    for i, gain in enumerate(gains):
+        for name, accuracy in (("none", none), (condition, none + gain)):
+            rows.append({"condition": name, "label": name, "replicate": first + i, "accuracy": accuracy})
+    fixed = {"status": "finished", "breakthrough_step": NAN, "limit": 5000, "seconds": 1.0, "phase1_seconds": 0.0}
+    return pd.DataFrame(rows).assign(**(fixed | columns))
 
 
 def contrast_result(**fields) -> ContrastResult:

@@ -2,19 +2,23 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
 from procpre_interp.claims.files import find_claims, table_name, write_claim
+from procpre_interp.claims.judge import judge
 from procpre_interp.claims.judged import StoredClaim
+from procpre_interp.claims.looks import past, with_looks
 from procpre_interp.claims.text import contrast_estimate, describe_evidence, predicted, why
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import Answer
 from procpre_interp.views.exhibits import claims as exhibits
+from tests.figures import unbroken
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +248,35 @@ def test_the_papers_numbers_stand_beside_ours():
     table = exhibits.beside_the_paper(summary).table
     dyck = table.loc[(table["task"] == "haystack") & (table["phase1"] == "dyck") & (table["transfer"] == "full")]
     assert dyck["paper_gain"].tolist() == pytest.approx([0.969 - 0.113], abs=1e-3)
+
+
+def test_a_claim_judged_by_a_sequence_can_be_shown_from_look_to_look(bundled, tmp_path):
+    """In the unit of its estimate, with the looks that were taken."""
+    old = bundled["dyck_teaches_recall"]
+    assert exhibits.sequence(old, old.primary.contrast) is None, "a bootstrap holds at one n alone"
+    weights = old.primary.weights
+    primary = Contrast(name="gain", weights=weights, predicted="above", margin=0.214)
+    statement = {name: getattr(old, name) for name in ("name", "claim", "prediction", "margin", "refuted_by")}
+    judged = judge(Claim(**statement, primary=primary), old.cells)
+    judged = dataclasses.replace(judged, looks=with_looks(judged.looks, judged.contrasts, "monday"))
+    store = RunStore(tmp_path)
+    write_claim(store, judged, old.cells)
+    claim = exhibits.load_claims(store)[0]["dyck_teaches_recall"]
+    exhibit = exhibits.sequence(claim, "gain")
+    assert exhibit.table["n"].tolist() == list(range(1, 11))
+    assert exhibit.table["estimate"].tolist()[-1] == pytest.approx(100 * claim.primary.estimate)
+    assert exhibit.notes == ("Looked at with n = 10.",)
+    assert "betting confidence sequence" in unbroken(exhibit.figure.layout.title.subtitle.text)
+    table = exhibits.rows_of(claim)
+    assert table["Interval"].tolist() == ["95 % betting"]
+    assert re.search(r"full \d+ of 10 \[\d+, \d+\] %; none \d+ of 10", table["Broke through"].tolist()[0])
+    said = describe_evidence(claim)
+    assert "n = 10 replicates; 95 % betting confidence sequence over replicates, which holds at every n" in said
+    assert "Broke through, with exact 95 % intervals: full " in said
+    assert "Boschloo's exact test: p = " in said
+    assert "can go unseen" not in said
+    assert exhibits.rows_of(old)["Interval"].tolist()[0] == "95 % bootstrap"
+    earlier = dataclasses.replace(claim, earlier=past(old, "another protocol").earlier)
+    assert "Earlier: undecided by version 1 of the rule, n = 10, bootstrap interval." in describe_evidence(earlier)
+    assert "95 % betting confidence sequence" in unbroken(exhibits.contrasts(claim).figure.layout.title.subtitle.text)
+    assert "95 % bootstrap interval" in unbroken(exhibits.contrasts(old).figure.layout.title.subtitle.text)

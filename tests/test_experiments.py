@@ -19,7 +19,8 @@ from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import few_steps, main, shortened
+from procpre_interp.study.experiment import Experiment, main
+from procpre_interp.study.smoke_test import few_steps, shortened
 from procpre_interp.sweep.plan import plan
 from tests.figures import unbroken
 from tests.judged import stored_claim
@@ -48,6 +49,13 @@ def script(name):
     return importlib.import_module(f"experiments.{name}")
 
 
+def with_many_replicates(experiment: Experiment) -> Experiment:
+    """As many as a sequence may take to decide."""
+    own = [dataclasses.replace(each, replicates=None) for each in experiment.sweep.conditions]
+    sweep = dataclasses.replace(experiment.sweep, conditions=tuple(own), replicates=40)
+    return dataclasses.replace(experiment, sweep=sweep)
+
+
 def made_up(experiment, accuracy) -> pd.DataFrame:
     """The table of the experiment's sweep: each condition near the accuracy given for it, replicates a bit apart."""
     rows = []
@@ -56,6 +64,12 @@ def made_up(experiment, accuracy) -> pd.DataFrame:
         rows.append({**cell, "accuracy": accuracy(cell["condition"]) + noise})
     outcome = {"status": "finished", "breakthrough_step": 2000.0, "limit": 5000, "exact_match": 0.5, "loss_nats": 1.0}
     return pd.DataFrame(rows).assign(**outcome, seconds=1.0, phase1_seconds=1.0, problem="")
+
+
+def without_secondary(claim: Claim) -> Claim:
+    """The primary contrast alone, with what is known of its measure."""
+    limits = {name: known for name, known in claim.limits.items() if name == claim.primary.measure}
+    return dataclasses.replace(claim, secondary=(), measures={}, limits=limits)
 
 
 def check_statement(claim: Claim) -> None:
@@ -100,8 +114,8 @@ def test_a_claim_on_models_says_what_it_must(name):
 
 @pytest.mark.parametrize("name", OBSERVED)
 def test_the_verdict_follows_from_what_was_observed(name, tmp_path):
-    experiment = script(name).EXPERIMENT
-    primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
+    experiment = with_many_replicates(script(name).EXPERIMENT)
+    primary, alone = experiment.claim.primary, without_secondary(experiment.claim)
     table = made_up(experiment, lambda condition: 0.5).assign(run="")
     planned = plan(experiment.sweep).cells
     for sign, verdict in ((1, "supported"), (-1, "refuted")):
@@ -138,7 +152,7 @@ def shared_store(tmp_path_factory) -> Path:
 def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys, runs_here):
     experiment = script(name).EXPERIMENT
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(shared_store)]) == 0
     judged = RunStore(shared_store).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"
@@ -154,12 +168,14 @@ def test_a_claim_on_models_runs_whole(name, shared_store, monkeypatch, capsys, r
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_verdict_follows_from_the_table(name):
-    experiment = script(name).EXPERIMENT
+    experiment = with_many_replicates(script(name).EXPERIMENT)
     weights = experiment.claim.primary.weights
     apart = {condition: 0.1 + 0.6 * (weight > 0) for condition, weight in weights.items()}
-    alike = dict.fromkeys(weights, 0.1)
-    supported, refuted = (apart, alike) if experiment.claim.primary.predicted == "above" else (alike, apart)
-    alone = dataclasses.replace(experiment.claim, secondary=(), measures={})
+    if experiment.claim.primary.predicted == "above":  # a margin of two points leaves much to say of small losses
+        supported, refuted = apart, {condition: 0.1 + 0.6 * (weight < 0) for condition, weight in weights.items()}
+    else:
+        supported, refuted = dict.fromkeys(weights, 0.1), apart
+    alone = without_secondary(experiment.claim)
     table = made_up(experiment, lambda condition: refuted.get(condition, 0.3))
     assert [each.verdict for each in judge_contrasts(alone, table)] == ["refuted"]
     table = made_up(experiment, lambda condition: supported.get(condition, 0.3))
@@ -179,7 +195,7 @@ def test_every_kind_of_figure_is_drawn_of_a_verdict():
 
 
 def test_a_quick_run_decides_nothing_whatever_its_table():
-    experiment = script("dyck_teaches_recall").EXPERIMENT
+    experiment = with_many_replicates(script("dyck_teaches_recall").EXPERIMENT)
     for accuracies, verdict in (({"full": 0.7}, "supported"), ({}, "refuted")):
         table = made_up(experiment, lambda condition, known=accuracies: known.get(condition, 0.1))
         assert judge(experiment.claim, table).verdict == verdict
@@ -217,7 +233,7 @@ def test_a_script_from_nothing_to_a_claim_file(tmp_path, monkeypatch, capsys, ru
     out = tmp_path / "runs"
     experiment = script("noise_dose_response").EXPERIMENT
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--out", str(out), "--workers", "2"]) == 0
     printed = capsys.readouterr().out
     assert "noise_dose_response: UNDECIDED" in printed
@@ -271,11 +287,12 @@ def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
         for row in stored["contrasts"]
     ]
     about = {name: stored[name] for name in ("name", "claim", "prediction", "margin", "refuted_by")}
-    claim = Claim(**about, primary=contrasts[0], secondary=contrasts[1:])
-    found = judge_contrasts(claim, cells, planned=cells)
+    limits = script(path.stem).EXPERIMENT.claim.limits
+    claim = Claim(**about, primary=contrasts[0], secondary=contrasts[1:], limits=limits)
+    found = judge_contrasts(claim, cells, planned=cells, rule_version=stored.get("rule_version", 1))
     for old, new in zip(claim_from_json(stored).contrasts, found, strict=True):
         assert (new.verdict, new.reason, new.decision) == (old.verdict, old.reason, old.decision)
-        assert new.undecided_reason == old.undecided_reason
+        assert (new.undecided_reason, new.interval) == (old.undecided_reason, old.interval)
         for key in ("estimate", "low", "high", "p", "p_holm", "smallest_p", "detectable", "n"):
             close = pytest.approx(getattr(old, key), abs=2e-5, rel=1e-6, nan_ok=True)
             assert plain(getattr(new, key)) is None or getattr(new, key) == close, key
@@ -287,14 +304,16 @@ def test_the_page_of_findings_prints_what_is_stored():
     """Tables of claims and of the transfer map: each number as it is rounded from the stored one, once."""
     text = (SCRIPTS / "README.md").read_text(encoding="utf-8")
     number = r"([+-]?\d[\d.]*)"
-    shape = rf"\((\w+)\.py\) \| .* \| {number} \[{number}, {number}\] ?([a-z]*)( \(90 %\))? \| .* \| \W*(\w+)\W* \|$"
+    shape = rf"\((\w+)\.py\) \| .* \| {number} \[{number}, {number}\] ?([a-z]*)(?: \((.*)\))? \| .* \| \W*(\w+)\W* \|$"
     rows = re.findall(shape, text, re.MULTILINE)
     assert {name for name, *_ in rows} == {path.stem for path in STORED}
-    for name, *shown, unit, ninety, verdict in rows:
+    for name, *shown, unit, interval, verdict in rows:
         judged = json.loads((SCRIPTS / "results" / "claims" / f"{name}.json").read_bytes())
         first = judged["contrasts"][0]
         assert verdict == judged["verdict"]
-        assert bool(ninety) == (first["predicted"] == "within" and verdict != "refuted"), name
+        ninety = ["90 %"] if first["predicted"] == "within" and verdict != "refuted" else []
+        method = first.get("interval", "bootstrap")
+        assert interval == ", ".join([*ninety, *([method] if method != "bootstrap" else [])]), name
         digits, scale = len(shown[0].partition(".")[2]), 100 if unit == "points" else 1
         assert shown == [f"{scale * first[key]:+.{digits}f}" for key in ("estimate", "low", "high")], name
     effects = pd.read_csv(SCRIPTS / "results" / "components_map.csv")

@@ -10,9 +10,10 @@ from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.core.seeding import numpy_stream, stream
 from procpre_interp.data import TASKS
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import Experiment, few_steps, main
+from procpre_interp.study.experiment import Experiment, main
+from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.sweep.plan import plan
-from tests.test_experiments import check_statement, made_up, script
+from tests.test_experiments import check_statement, made_up, script, with_many_replicates, without_secondary
 
 NAMES = ("chained_primitives", "no_single_best_task", "length_matters")
 
@@ -44,7 +45,8 @@ def test_the_verdict_follows_from_what_was_measured(name):
     experiment = script(name.removesuffix(", on text")).EXPERIMENT
     if name == "length_matters":
         experiment = with_a_task_that_needs_no_text(experiment)
-    primary, alone = experiment.claim.primary, dataclasses.replace(experiment.claim, secondary=(), measures={})
+    experiment = with_many_replicates(experiment)
+    primary, alone = experiment.claim.primary, without_secondary(experiment.claim)
     toward = 1 if primary.predicted == "above" else -1
     table = made_up(experiment, lambda condition: 0.5)
     missing = set(primary.weights) - set(table["condition"])
@@ -73,7 +75,7 @@ def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys, runs_here):
     if name == "length_matters":
         experiment = with_a_task_that_needs_no_text(experiment)
     few = few_steps(experiment.sweep.train)
-    monkeypatch.setattr("procpre_interp.study.experiment.few_steps", lambda train: dataclasses.replace(few, steps=4))
+    monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(tmp_path)]) == 0
     judged = RunStore(tmp_path).read_table(f"quick-claim-{name}")
     assert judged.metadata["verdict"] == "undecided"

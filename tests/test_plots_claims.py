@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from procpre_interp.claims.measures import Measure
+from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
+from procpre_interp.views.plots.sequence import sequence_figure
 from tests.judged import contrast_result
 
 ROWS = pd.DataFrame(
@@ -138,3 +140,23 @@ def test_ours_and_the_papers_stand_in_one_row():
     assert "percentage points" in figure.layout.xaxis.title.text
     with pytest.raises(ValueError, match="no rows"):
         gains_beside(summary.assign(claimed_gain=np.nan), margin=0.02)
+
+
+def test_a_sequence_is_drawn_from_replicate_to_replicate():
+    steps = pd.DataFrame({"n": [1, 2, 3], "replicate": [7, 8, 9], "estimate": [0.8, 0.5, 0.6]})
+    steps = steps.assign(low=[-0.9, -0.5, -0.3], high=[1.0, 1.0, 0.95])
+    figure = sequence_figure(steps, dataclasses.replace(CONTRAST, interval=IntervalMethod.BETTING, n=3))
+    (mean,) = named(figure, "mean so far")
+    assert (list(mean.x), list(mean.y)) == ([1, 2, 3], [0.8, 0.5, 0.6])
+    (band,) = named(figure, "interval")
+    assert (min(band.y), max(band.y)) == (-0.9, 1.0)
+    lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
+    assert lines[0].y0 == 0.2
+    assert lines[1].x0 == 5.5
+    (side,) = [shape for shape in figure.layout.shapes if shape.type == "rect"]
+    assert (side.y0, side.y1) == (0.2, figure.layout.yaxis.range[1])
+    assert "betting confidence sequence" in figure.layout.title.subtitle.text.replace("<br>", " ")
+    # A t mixture begins with the sixth replicate.
+    late = steps.assign(low=[np.nan, np.nan, -0.3], high=[np.nan, np.nan, 0.95])
+    (band,) = named(sequence_figure(late, CONTRAST), "interval")
+    assert set(band.x) == {3}

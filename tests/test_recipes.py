@@ -10,9 +10,9 @@ from experiments import search_initialisation as script
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.greedy_search import NOTHING, greedy_search, neighbours, recipe_name
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import few_steps
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, read_lab, write_lab
 from procpre_interp.study.protocols import PROTOCOLS
+from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.train import Initialisation
 from tests.models import random_model
 from tests.serial import execute_here

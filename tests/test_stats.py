@@ -157,7 +157,7 @@ def test_no_seed_moves_the_bounds_of_up_to_ten_replicates(n: int):
         one = {"generator": numpy_stream(seed, "any")}
         interval = stats.bootstrap_interval(gains["a"].to_numpy(), **one)
         many = [stats.replicate_bootstrap(gains, **one), stats.effect_sizes(table, **one)]
-        many += [stats.summarise_conditions(table, **one), transfer_map(coalitions, ["attn"], ["add_one_in"], **one)]
+        many += [stats.summarise_conditions(table, **one), transfer_map(coalitions, ["attn"], ["add_one_in"])]
         found.append((interval, [frame.to_csv() for frame in many]))
     assert found[0] == found[1]
 

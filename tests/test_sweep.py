@@ -19,8 +19,8 @@ from procpre_interp.pipeline.execute import execute
 from procpre_interp.stats.transfer_map import Grain, transfer_map
 from procpre_interp.store.outcomes import cost_of, scores
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import shortened
 from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproduction
+from procpre_interp.study.smoke_test import shortened
 from procpre_interp.sweep.config import (
     Condition,
     Grid,

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.core.selectors import place
 from procpre_interp.stats import summary as stats
+from procpre_interp.stats.betting import FRACTIONS, WEIGHTS
+from procpre_interp.stats.confidence_sequence import Limits, sequence_interval, sequential_test
 from procpre_interp.stats.decisions import Decision
+from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
     OUTCOMES,
@@ -125,10 +128,13 @@ def test_one_in_and_one_out_by_hand():
     assert estimates(effects, "add_one_in") == pytest.approx([(0.3 + 0.2) / 2, (0.1 + 0.0) / 2])
     assert estimates(effects, "leave_one_out") == pytest.approx([(0.7 + 0.6) / 2, (0.5 + 0.4) / 2])
     assert estimates(effects, "shapley") == pytest.approx([(0.5 + 0.4) / 2, (0.3 + 0.2) / 2])
-    # With two replicates the interval is their range.
-    assert effects[["low", "high"]].to_numpy()[0] == pytest.approx([0.2, 0.3])
+    # Two replicates leave most of the range from -1 to 1.
+    interval = sequence_interval(np.array([0.3, 0.2]), Limits(low=-1, high=1))
+    assert effects[["low", "high"]].to_numpy()[0] == pytest.approx([interval.low, interval.high])
+    assert interval.low < -0.8
+    assert set(effects["interval"]) == {IntervalMethod.BETTING}
     assert effects["n"].tolist() == [2] * 6
-    assert effects["p"].tolist() == pytest.approx([0.5, 1, 0.5, 0.5, 0.5, 0.5])
+    assert effects["p"].tolist()[0] == pytest.approx(sequential_test(np.array([0.3, 0.2]), 0, Limits(low=-1, high=1)).p)
     assert set(effects["outcome"]) == {"accuracy"}
     assert set(effects["decision"]) == {Decision.UNDECIDED}
     assert all(reason.startswith("n = 2 can give no ") for reason in effects["undecided_reason"])
@@ -178,7 +184,7 @@ def test_players_that_can_be_exchanged_have_the_same_shapley_value(n: int, seed:
     a, b = players[0], players[-1]
     swap = {a: b, b: a}
     values = {
-        i: {s: v[s] + v[frozenset(swap.get(p, p) for p in s)] for s in v}
+        i: {s: (v[s] + v[frozenset(swap.get(p, p) for p in s)]) / 2 for s in v}
         for i, v in random_games(players, 2, seed).items()
     }
     effects = transfer_map(games(values, players), players, ["shapley"]).set_index("player")["estimate"]
@@ -194,13 +200,18 @@ def test_rounding_errors_are_no_effect():
     assert effects["p"].tolist()[0] == 1
 
 
+def smallest_p(n: int) -> float:
+    """Two-sided, where the outcome is at its limit in all replicates: each fraction of the capital grows by 1 + it."""
+    return 2 / float(WEIGHTS @ (1 + FRACTIONS) ** n)
+
+
 def test_holm_adjusts_within_a_method():
     effects = transfer_map(games(random_games(PLAYERS, 10), PLAYERS), PLAYERS, METHODS)
     for _, rows in effects.groupby("method"):
         np.testing.assert_allclose(rows["p_holm"], stats.holm(rows["p"].to_numpy()))
-        np.testing.assert_allclose(rows["smallest_p_holm"], 3 * 2.0**-9)
+        np.testing.assert_allclose(rows["smallest_p_holm"], 3 * smallest_p(10))
     for _, row in effects.iterrows():
-        assert row["smallest_p"] == 2.0**-9
+        assert row["smallest_p"] == pytest.approx(smallest_p(10))
         assert row["decision"] == (Decision.SIGNIFICANT if row["p_holm"] <= 0.05 else Decision.NOT_SIGNIFICANT)
         assert row["undecided_reason"] == ""
 
@@ -237,9 +248,9 @@ def test_a_row_without_a_complete_replicate_is_not_tested():
     assert empty["decision"] == Decision.UNDECIDED
     assert empty["undecided_reason"] == "no complete replicate"
     # The family has two tests, then.
-    np.testing.assert_allclose(effects.loc[("add_one_in", "attn"), "smallest_p_holm"], 2 * 2.0**-5)
+    np.testing.assert_allclose(effects.loc[("add_one_in", "attn"), "smallest_p_holm"], 2 * smallest_p(6))
     assert effects.loc["shapley", "n"].tolist() == [0, 0, 0]
-    # What is left out of one row changes no other: all draw the same replicates.
+    # What is left out of one row changes no other.
     whole = transfer_map(table, PLAYERS, METHODS).set_index(["method", "player"])
     columns = ["estimate", "low", "high", "n", "p"]
     pd.testing.assert_frame_equal(effects.loc["leave_one_out", columns], whole.loc["leave_one_out", columns])
@@ -301,7 +312,7 @@ def test_outcomes_are_described():
 
 
 def test_effects_that_all_agree_are_no_certainty():
-    n, q = 5, 0.025 ** (1 / 5)
+    n = 7
     table = pd.DataFrame(
         {
             "coalition": [(), ("attn",)] * n,
@@ -314,19 +325,27 @@ def test_effects_that_all_agree_are_no_certainty():
     )
     share = transfer_map(table, ["attn"], ["add_one_in"], "breakthrough_share").loc[0]
     assert share["constant"]
-    assert (share["estimate"], share["low"], share["high"]) == pytest.approx((1, 2 * q - 1, 1))
+    assert (share["estimate"], share["high"]) == pytest.approx((1, 1))
+    # Those that bet all have multiplied it by 1 / m, which is enough for a mean of m.
+    capital = (WEIGHTS @ (1 - FRACTIONS + 2 * FRACTIONS / (1 + share["low"])) ** n).item()
+    assert capital == pytest.approx(1 / 0.025, rel=1e-5)
     time = transfer_map(table, ["attn"], ["add_one_in"], "restricted_time_steps").loc[0]
-    assert (time["low"], time["high"]) == pytest.approx((-3000 * q - 4000 * (1 - q), -3000 * q + 4000 * (1 - q)))
-    # The bounds are those of the effect sizes.
-    conditions = table.assign(condition=["none", "attn"] * n, accuracy=np.linspace(0, 1, 2 * n) ** 2)
-    sizes = stats.effect_sizes(conditions).set_index("measure")
-    assert time[["low", "high"]].tolist() == pytest.approx(sizes.loc["restricted_time_steps", ["low", "high"]].tolist())
+    assert -4000 < time["low"] < -3000 < time["high"] < 4000
     loss = transfer_map(table, ["attn"], ["add_one_in"], "loss_nats").loc[0]
-    assert loss["constant"]
-    assert loss["estimate"] == -2
+    assert (loss["constant"], loss["interval"], loss["estimate"]) == (True, IntervalMethod.T_MIXTURE, -2)
     assert np.isnan(loss["low"])
-    varied = transfer_map(conditions, ["attn"], ["add_one_in"]).loc[0]
+    assert (loss["p"], loss["decision"]) == (1, Decision.NOT_SIGNIFICANT)
+    varied = transfer_map(table.assign(accuracy=np.linspace(0, 1, 2 * n) ** 2), ["attn"], ["add_one_in"]).loc[0]
     assert not varied["constant"]
+
+
+def test_a_loss_that_varies_is_decided_by_a_t_mixture():
+    table = pd.DataFrame({"coalition": [(), ("attn",)] * 8, "replicate": np.repeat(np.arange(8), 2)})
+    noise = numpy_stream(3, "loss").normal(0, 0.05, 16)
+    table = table.assign(status="finished", loss_nats=np.tile([3.0, 2.5], 8) + noise)
+    found = transfer_map(table, ["attn"], ["add_one_in"], "loss_nats").loc[0]
+    assert (found["interval"], found["decision"]) == (IntervalMethod.T_MIXTURE, Decision.SIGNIFICANT)
+    assert found["low"] < -0.5 < found["high"] < 0
 
 
 TABLE = games(random_games(PLAYERS, 2), PLAYERS)

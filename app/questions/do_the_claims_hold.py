@@ -58,6 +58,8 @@ with place:
             st.info(markup.escaped(reason))
         else:
             display.show(exhibits.replicates(claim, contrast))
+            if (sequence := exhibits.sequence(claim, contrast)) is not None:
+                display.show(sequence)
         if exhibits.was_trained(claim, contrast):
             display.show(exhibits.survival(claim, contrast))
     else:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from procpre_interp.claims.measures import Measure, measure_of
+from procpre_interp.stats.confidence_sequence import Limits
 
 Predicted = Literal["above", "below", "within"]
 Page = Literal["do_the_claims_hold", "what_survives_damage", "can_anything_cheaper"]
@@ -62,6 +63,10 @@ class Claim:
     """The one contrast, named before the runs, that gives the verdict."""
     secondary: Sequence[Contrast] = ()
     """Other contrasts, which are decided after an adjustment for their number (Holm)."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Smallest and largest value of measures that `compared.contrast_limits` does not know, where runs may differ in
+    kind (as those that broke through do from others), so that an interval has to allow for any distribution. A measure
+    without limits is taken to be nearly normal. Set before the runs, like the margin."""
     page: Page = "do_the_claims_hold"
     """Page of the explorer that shows its figures. Every claim is also on the default one."""
     measures: Mapping[str, Measure] = field(default_factory=dict)
@@ -71,7 +76,7 @@ class Claim:
     def __post_init__(self) -> None:
         if self.primary.predicted is None:
             raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
-        unused = set(self.measures) - {contrast.measure for contrast in self.contrasts}
+        unused = {*self.measures, *self.limits} - {contrast.measure for contrast in self.contrasts}
         if unused:
             raise ValueError(f"claim {self.name!r}: no contrast has the measure {min(unused)!r}; take it out")
 

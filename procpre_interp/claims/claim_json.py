@@ -8,33 +8,44 @@ from typing import TypeVar, get_args, get_type_hints
 import pandas as pd
 
 from procpre_interp.claims.claim import Page, Predicted, Verdict
-from procpre_interp.claims.judged import ContrastResult, JudgedClaim, LogRank, StoredClaim
+from procpre_interp.claims.judged import ContrastResult, EarlierVerdict, JudgedClaim, LogRank
 from procpre_interp.claims.measures import Measure, measure_of
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.schema import shown
+from procpre_interp.stats.breakthroughs import BreakthroughCount
 from procpre_interp.stats.decisions import stored_decision
+from procpre_interp.stats.resampling import IntervalMethod
 
 T = TypeVar("T")
 
 CELLS_HASH = "cells_sha256"
 """Entry of a claim's JSON file: the hash of the CSV file next to it."""
+SINCE_VERSION_2 = {
+    *("rule_version", "looks", "earlier"),
+    *("interval", "range_low", "range_high", "breakthroughs", "breakthrough_p"),
+}
+"""What claims, and their contrasts, did not have under version 1 of the rule."""
 
 
 def claim_to_json(judged: JudgedClaim) -> dict[str, object]:
     """Plain values: what is not a number is null, what was not predicted "", and each measure stands once."""
-    beside = {"contrasts", "conditions", "effects", "tables", *_fields_of(StoredClaim) - _fields_of(JudgedClaim)}
+    tables = {"conditions", "effects", "looks"}
     found: dict[str, object] = {}
     for name in (field.name for field in dataclasses.fields(JudgedClaim)):
-        if name not in beside:
-            value = getattr(judged, name)
-            found[name] = dataclasses.asdict(value) if isinstance(value, LogRank) else value
+        if judged.rule_version == 1 and name in SINCE_VERSION_2:
+            continue
+        value = getattr(judged, name)
+        if name in tables:
+            found[name] = value.to_dict("records")
         elif name == "contrasts":
             found["measures"] = {row.measure: dataclasses.asdict(row.about) for row in judged.contrasts}
-            found[name] = [_contrast_to_json(row) for row in judged.contrasts]
+            found[name] = [_contrast_to_json(row, judged.rule_version) for row in judged.contrasts]
         elif name == "tables":
             found[name] = {title: table.to_dict("records") for title, table in judged.tables.items()}
+        elif name == "earlier":
+            found[name] = [dataclasses.asdict(each) for each in value]
         else:
-            found[name] = getattr(judged, name).to_dict("records")
+            found[name] = dataclasses.asdict(value) if isinstance(value, LogRank) else value
     return plain(found)
 
 
@@ -64,14 +75,29 @@ def claim_from_json(found: object, like: JudgedClaim | None = None) -> JudgedCla
         "effects": _table(fields.get("effects", []), "effects"),
         "cost": _numbers(fields.get("cost") or {}, "cost"),
         "tables": tables,
+        "looks": _table(fields.get("looks", []), "looks"),
+        "earlier": tuple(_earlier_from_json(each) for each in _sequence({"earlier": [], **fields}, "earlier")),
     }
     return _read(JudgedClaim, {"created": "", **fields}, "claim", **judged)
 
 
-def _contrast_to_json(row: ContrastResult) -> dict[str, object]:
+def _contrast_to_json(row: ContrastResult, rule_version: int) -> dict[str, object]:
     names = [field.name for field in dataclasses.fields(row) if field.name != "about"]
-    found = {name: getattr(row, name) for name in names}
+    found = {name: getattr(row, name) for name in names if rule_version > 1 or name not in SINCE_VERSION_2}
+    if row.breakthroughs:
+        found["breakthroughs"] = [dataclasses.asdict(each) for each in row.breakthroughs]
     return found | {"predicted": row.predicted or "", "verdict": row.verdict or ""}
+
+
+def _earlier_from_json(found: object) -> EarlierVerdict:
+    row = _mapping(found, "earlier verdict")
+    verdict = Verdict(_one_of(row.get("verdict"), tuple(Verdict), "earlier verdict"))
+    return _read(EarlierVerdict, row, "earlier verdict", verdict=verdict, interval=_method(row))
+
+
+def _method(row: Mapping[str, object]) -> IntervalMethod:
+    """How an interval was made; files that do not say have the bootstrap."""
+    return IntervalMethod(_one_of(row.get("interval", IntervalMethod.BOOTSTRAP), tuple(IntervalMethod), "interval"))
 
 
 def _contrast_from_json(found: object, measures: Mapping[str, Measure]) -> ContrastResult:
@@ -92,6 +118,11 @@ def _contrast_from_json(found: object, measures: Mapping[str, Measure]) -> Contr
         verdict=Verdict(verdict) if verdict else None,
         decision=decision,
         undecided_reason=reason,
+        interval=_method(row),
+        breakthroughs=tuple(
+            _read(BreakthroughCount, each, "count of breakthroughs")
+            for each in _sequence({"breakthroughs": [], **row}, "breakthroughs")
+        ),
     )
 
 

@@ -1,11 +1,12 @@
 """What a contrast compares: its cells, their values in each replicate, and what is missing of them."""
 
-import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from procpre_interp.claims.claim import Contrast
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.summary import replicate_matrix, restricted_time
 
 OBSERVED = "observed"
@@ -53,10 +54,23 @@ def missing_replicates(contrast: Contrast, table: pd.DataFrame, planned: pd.Data
     return f"{n} of {wanted} planned replicates are complete" + (f" ({lost})" if lost else "")
 
 
-def contrast_reach(contrast: Contrast, table: pd.DataFrame) -> float:
-    """The largest value that the contrast could have, of a measure whose range is known; otherwise infinite."""
+def contrast_limits(
+    contrast: Contrast, table: pd.DataFrame, limits: Mapping[str, Limits] | None = None
+) -> Limits | None:
+    """Smallest and largest value that the contrast could have; None for a measure whose range is not known.
+
+    Accuracies are shares, times to breakthrough at most the limit; `limits` are those of further measures.
+    """
+    of_measure = dict(limits or {}).get(contrast.measure)
+    if contrast.measure in ("accuracy", "exact_match"):
+        of_measure = Limits(low=0, high=1)
+    elif contrast.measure == "restricted_time_steps" and "limit" in table:
+        steps = table["limit"].to_numpy(dtype=float)
+        known = steps[np.isfinite(steps)]
+        of_measure = Limits(low=0, high=float(known.max())) if len(known) else None
+    if of_measure is None:
+        return None
     weights = np.array([float(weight) for weight in contrast.weights.values()])
-    signed = max(weights.clip(min=0).sum(), -weights.clip(max=0).sum())
-    limit = np.fmax.reduce(table["limit"].to_numpy(dtype=float), initial=-math.inf) if "limit" in table else math.inf
-    ranges = {"accuracy": 1.0, "exact_match": 1.0, "restricted_time_steps": limit}
-    return float(signed * ranges.get(contrast.measure, math.inf))
+    more, less = weights.clip(min=0).sum(), -weights.clip(max=0).sum()
+    low, high = more * of_measure.low - less * of_measure.high, more * of_measure.high - less * of_measure.low
+    return Limits(low=float(low), high=float(high))

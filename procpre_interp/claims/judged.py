@@ -9,7 +9,10 @@ import pandas as pd
 
 from procpre_interp.claims.claim import Page, Predicted, Verdict
 from procpre_interp.claims.measures import Measure
+from procpre_interp.stats.breakthroughs import BreakthroughCount
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.decisions import Decision
+from procpre_interp.stats.resampling import IntervalMethod
 
 Place = Literal["bundled", "store"]
 """Where a claim file is: among the results that come with the package, or in a store."""
@@ -56,11 +59,42 @@ class ContrastResult:
     """What the adjusted test says; None where nothing was tested."""
     undecided_reason: str = ""
     """Why that test decides nothing."""
+    interval: IntervalMethod = IntervalMethod.BOOTSTRAP
+    """How its interval is made."""
+    range_low: float = math.nan
+    """Smallest value that it could have; NaN where no range is known."""
+    range_high: float = math.nan
+    """Largest value that it could have."""
+    breakthroughs: tuple[BreakthroughCount, ...] = ()
+    """Of each of its conditions in the replicates that count, for a contrast of accuracies."""
+    breakthrough_p: float = math.nan
+    """p of Boschloo's exact test on these counts, for a pair of conditions."""
+
+    @property
+    def limits(self) -> Limits | None:
+        """The range of its values, where it is known."""
+        return None if math.isnan(self.range_low) else Limits(low=self.range_low, high=self.range_high)
 
     @property
     def is_decided(self) -> bool:
         """Whether it is supported or refuted."""
         return self.verdict in (Verdict.SUPPORTED, Verdict.REFUTED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierVerdict:
+    """A verdict that a claim had before it was judged by another rule, or on runs of another protocol."""
+
+    rule_version: int
+    verdict: Verdict
+    reason: str
+    estimate: float
+    low: float
+    high: float
+    n: int
+    interval: IntervalMethod
+    protocol: str
+    created: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +147,12 @@ class JudgedClaim:
     """`outcomes.cost_of` its runs."""
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """What else was computed from cells and runs."""
+    rule_version: int = 1
+    """Version of the rule that gave its verdict (`judge.RULES`)."""
+    looks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Every look at a predicted contrast: contrast, n, estimate, low, high, verdict, time."""
+    earlier: tuple[EarlierVerdict, ...] = ()
+    """Its verdicts before this one, the oldest first."""
 
     @property
     def primary(self) -> ContrastResult:

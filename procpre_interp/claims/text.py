@@ -7,7 +7,9 @@ import pandas as pd
 
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim
+from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.stats.decisions import decision_text
+from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import ALPHA, interval_note, unseen_share
 from procpre_interp.stats.transfer_map import OUTCOMES
@@ -99,30 +101,48 @@ def verdicts_table(claims: Sequence[JudgedClaim]) -> pd.DataFrame:
             "Estimate": contrast_estimate(claim.primary),
             "Predicted": predicted(claim.primary),
             "n": str(claim.primary.n),
+            "Interval": interval_kind(claim.primary),
         }
         for claim in claims
     ]
-    return pd.DataFrame(lines, columns=["Claim", "Verdict", "Primary contrast", "Estimate", "Predicted", "n"])
+    columns = ["Claim", "Verdict", "Primary contrast", "Estimate", "Predicted", "n", "Interval"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def contrasts_table(claim: JudgedClaim) -> pd.DataFrame:
     """All contrasts of a judged claim as text, the primary one first."""
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {
                 "Contrast": row.contrast + (" (primary)" if row.primary else ""),
                 "Estimate": contrast_estimate(row),
                 "Predicted": predicted(row),
                 "n": str(row.n),
+                "Interval": interval_kind(row),
                 "p": number(row.p, ".3g"),
                 "smallest p": number(row.smallest_p, ".3g"),
                 "p, Holm": number(row.p_holm, ".3g"),
                 "Detectable": detectable(row),
+                "Broke through": "; ".join(map(str, row.breakthroughs)),
+                "p, exact": number(row.breakthrough_p, ".3g"),
                 "Verdict": row.verdict or "",
             }
             for row in claim.contrasts
         ]
     )
+    # Which of these there are depends on the rule.
+    empty = [name for name in ("Detectable", "Broke through", "p, exact") if set(table[name]) == {""}]
+    return table.drop(columns=empty)
+
+
+def interval_kind(row: ContrastResult) -> str:
+    """Level and method of the interval of a contrast: "95 % betting"."""
+    return f"{interval_level(row)} {row.interval}"
+
+
+def interval_level(row: ContrastResult) -> str:
+    """Level of the interval that a contrast has: two one-sided tests belong to the 90 % one."""
+    return "90 %" if row.predicted == "within" and row.verdict != Verdict.REFUTED else "95 %"
 
 
 def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:
@@ -183,6 +203,8 @@ def why(row: ContrastResult, *, quick: bool = False) -> str:
     margins = {"above": [1.0], "below": [1.0], "within": [-1.0, 1.0]}.get(row.predicted or "", [])
     crosses = any(row.low <= sign * row.margin <= row.high for sign in margins)
     untested = quick or row.missing or math.isnan(row.smallest_p) or row.smallest_p > ALPHA
+    if row.interval != IntervalMethod.BOOTSTRAP:
+        untested = untested or row.n < FEWEST or not row.low <= row.high
     if crosses and not untested:
         return f"the {level} interval crosses the margin (predicted: {side})"
     if not untested and row.p > ALPHA:
@@ -203,11 +225,13 @@ def describe_claim(claim: JudgedClaim) -> str:
 def describe_evidence(claim: JudgedClaim) -> str:
     """What a judged claim rests on, in a few sentences: for below its name, sentence and verdict."""
     first, log_rank = claim.primary, claim.log_rank
-    bounds = "90 % interval, as two one-sided tests at 5 % want it" if first.predicted == "within" else "95 % interval"
+    bounds = f"{interval_level(first)} interval"
+    if first.predicted == "within" and claim.verdict != Verdict.REFUTED:
+        bounds += ", as two one-sided tests at 5 % want it"
     lines = [
         f"Predicted: {claim.prediction}",
         f"Measured: {first.contrast}, {contrast_estimate(first)} ({bounds}; {why(first, quick=claim.quick)}).",
-        f"{interval_note(first.n)}; seeds {claim.seeds[0]} to {claim.seeds[-1]}.",
+        f"{interval_note(first.n, first.interval)}; seeds {claim.seeds[0]} to {claim.seeds[-1]}.",
     ]
     if not math.isnan(first.p):
         lines.append(
@@ -218,15 +242,24 @@ def describe_evidence(claim: JudgedClaim) -> str:
                 f" A study of this size finds a difference of {detectable(first)} from the margin with a probability "
                 "of 80 %."
             )
-        lines[-1] += (
-            f" With n = {first.n}, an outcome that occurs in up to {100 * unseen_share(first.n):.0f} % of "
-            "replicates can go unseen."
-        )
+        if first.interval == IntervalMethod.BOOTSTRAP:
+            lines[-1] += (
+                f" With n = {first.n}, an outcome that occurs in up to {100 * unseen_share(first.n):.0f} % of "
+                "replicates can go unseen."
+            )
+    if first.breakthroughs:
+        exact = "" if math.isnan(first.breakthrough_p) else f"; Boschloo's exact test: p = {first.breakthrough_p:.3g}"
+        counts = ", ".join(map(str, first.breakthroughs))
+        lines.append(f"Broke through, with exact 95 % intervals: {counts}{exact}.")
     if log_rank is not None:
         lines.append(
             f"Log-rank test of time to breakthrough, {log_rank.sooner} against {log_rank.than}: p = "
             f"{log_rank.p:.3g} (at best {log_rank.smallest_p:.3g})."
         )
+    lines += [
+        f"Earlier: {each.verdict} by version {each.rule_version} of the rule, n = {each.n}, {each.interval} interval."
+        for each in claim.earlier
+    ]
     return "\n".join(lines)
 
 

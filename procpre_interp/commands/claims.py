@@ -55,6 +55,13 @@ class Claims:
     """Processes of one thread each for --run. Does not change the numbers."""
     minutes: float | None = None
     """Stop starting runs after this many minutes (--run). Default: no limit."""
+    until_decided: bool = False
+    """Add replicates, one seed after another, until each claim is decided (--run). Intervals allow for looking."""
+    most_replicates: int = 40
+    """Replicates after which a claim is left undecided (--until-decided)."""
+    primary_only: bool = False
+    """Add replicates only of what the primary contrast needs (--until-decided). Default: of what undecided secondary
+    contrasts need as well."""
     results: Path | None = None
     """Folder for JSON and CSV files like those of experiments/results/claims (--run). Default: only the store."""
 
@@ -64,6 +71,8 @@ def main(arguments: list[str]) -> int:
     command = parse(Claims, "claims", arguments)
     if command.run:
         return run(command)
+    if command.until_decided:
+        raise ValueError("--until-decided says how runs are added; give --run as well")
     if command.update is not None:
         return update(command.update, command.format)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
@@ -81,7 +90,7 @@ def main(arguments: list[str]) -> int:
     if not command.names:
         rows = verdicts_table(chosen)
         rows.insert(0, "Name", [claim.name for claim in chosen])
-        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "n", "Estimate"])
+        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "Interval", "n", "Estimate"])
         print_frame(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
         console.print(
             "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
@@ -114,7 +123,11 @@ def update(page: Path, output_format: str) -> int:
 def run(command: Claims) -> int:
     """Run and judge the claims named, or all. Exit code 1 where a run failed."""
     check_workers(command.workers)
+    if command.quick and command.until_decided:
+        raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     takes = "" if command.names or command.quick else ", about four and a half hours from scratch on two cores"
+    if command.until_decided:
+        takes = f", seed after seed until they are decided, with at most {command.most_replicates} replicates"
     announce(
         f"Computing what {', '.join(command.names) or 'all claims'} still need{takes}; runs go to {command.store}, and "
         "those that are there already are not repeated. Ctrl-C saves everything, and the same command goes on from "
@@ -128,6 +141,9 @@ def run(command: Claims) -> int:
         workers=command.workers,
         minutes=command.minutes,
         quick=command.quick,
+        until_decided=command.until_decided,
+        most_replicates=command.most_replicates,
+        primary_only=command.primary_only,
         results=command.results,
     )
     return run_all([load_experiment(path) for path in paths], options)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,24 @@ ALIKE = 0.002
 """Largest spread of replicates that counts as none, as a share of the measure's range: 8 of 4,000 test sequences."""
 
 
+class IntervalMethod(StrEnum):
+    """How an interval over replicates is made."""
+
+    BOOTSTRAP = "bootstrap"
+    BETTING = "betting"
+    """`stats.betting`: bounded outcomes, any distribution, any number of looks."""
+    T_MIXTURE = "t mixture"
+    """`stats.t_sequence`: outcomes without a range, nearly normal, any number of looks."""
+
+
+INTERVALS: dict[IntervalMethod, str] = {
+    IntervalMethod.BOOTSTRAP: "bootstrap interval",
+    IntervalMethod.BETTING: "betting confidence sequence",
+    IntervalMethod.T_MIXTURE: "t-mixture confidence sequence",
+}
+"""What captions call it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """An estimate over n replicates with its bounds; NaN bounds where n < 2."""
@@ -41,24 +60,36 @@ class Interval:
     n: int
 
 
-def interval_note(n: int) -> str:
+def interval_note(n: int, method: IntervalMethod = IntervalMethod.BOOTSTRAP) -> str:
     """What the intervals over n replicates are, in words for a caption."""
+    said = f"{100 * LEVEL:.0f} % {INTERVALS[method]} over replicates"
+    if method != IntervalMethod.BOOTSTRAP:
+        return f"n = {n} replicate{'s' * (n != 1)}; {said}, which holds at every n"
     if n < 2:
         return f"n = {n} replicate: no interval, so an observation and not a result"
-    kind = f"n = {n} replicates; {100 * LEVEL:.0f} % bootstrap interval over replicates"
+    kind = f"n = {n} replicates; {said}"
     return f"{kind} (with n < 5 at most their range, so it covers less)" if n < 5 else kind
 
 
-def intervals_note(counts: Iterable[int], given: str = "for each row") -> str:
+def intervals_note(
+    counts: Iterable[int], given: str = "for each row", methods: Iterable[str] = (IntervalMethod.BOOTSTRAP,)
+) -> str:
     """`interval_note` for a figure or table whose rows rest on these numbers of replicates; where they differ, it says
     where the reader finds them."""
-    sizes = sorted({int(n) for n in counts})
-    if len(sizes) < 2:
-        return interval_note(sizes[0] if sizes else 0)
-    least = sizes[0]
+    sizes, kinds = sorted({int(n) for n in counts}), [IntervalMethod(method) for method in dict.fromkeys(methods)]
+    if len(sizes) < 2 and len(kinds) < 2:
+        return interval_note(sizes[0] if sizes else 0, *kinds)
+    names = " or ".join(INTERVALS[kind] for kind in kinds)
+    least = sizes[0] if IntervalMethod.BOOTSTRAP in kinds else math.inf
     limits = {2: "; n = 1: no interval", 5: "; n < 5: at most their range, so it covers less"}
     short = next((text for limit, text in limits.items() if least < limit), "")
-    return f"n is given {given}; {100 * LEVEL:.0f} % bootstrap interval over replicates{short}"
+    n = f"n is given {given}" if len(sizes) > 1 else f"n = {sizes[0]} replicates"
+    return f"{n}; {100 * LEVEL:.0f} % {names} over replicates{short}"
+
+
+def interval_methods(table: pd.DataFrame) -> list[str]:
+    """How the intervals of a table's rows are made; tables that do not say are older, and have the bootstrap."""
+    return table["interval"].tolist() if "interval" in table else [IntervalMethod.BOOTSTRAP]
 
 
 def percentile_tail(n: int, level: float = LEVEL) -> float:

@@ -20,9 +20,9 @@ from procpre_interp.stats.coalitions import (
     selector_grid,
     shown_coalition,
 )
+from procpre_interp.stats.confidence_sequence import Limits, method_for, sequence_interval, sequential_test
 from procpre_interp.stats.decisions import Decision
-from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix
-from procpre_interp.stats.significance import sign_flip_test
+from procpre_interp.stats.resampling import replicate_matrix
 from procpre_interp.stats.summary import decide_tests
 from procpre_interp.stats.survival import restricted_time
 
@@ -140,14 +140,16 @@ def transfer_map(
     outcome: str = "accuracy",
     *,
     n_orders: int = 4,
-    generator: np.random.Generator | None = None,
 ) -> pd.DataFrame:
-    """Effect of each player on an outcome, with 95 % bounds and a sign-flip test: one row per method and player.
+    """Effect of each player on an outcome, with 95 % bounds and a test against 0: one row per method and player.
 
     In each replicate, with v(S) the outcome after the transfer of coalition S: `add_one_in` is v({i}) - v({}),
     `leave_one_out` v(all) - v(all without i), and `shapley` the mean over orders of the players of what i adds to those
-    before it, so that the values of all players sum to v(all) - v({}). Whole replicates are resampled, the same for
-    all rows. `p_holm` is adjusted over the players of a method.
+    before it, so that the values of all players sum to v(all) - v({}). Bounds and p are those of confidence sequences
+    over replicates in the order of their seeds (`interval` says which), so that replicates may be added until enough is
+    decided: betting for outcomes with a range, a t mixture for losses. `p_holm` is adjusted over the players of a
+    method: a map is read player by player, so that no error among them is wanted (Holm), where e-BH would bound only
+    their share; p-values of sequences may be adjusted so whatever the dependence between players is.
 
     `table` has one row per coalition (a tuple of players) and replicate with its status, and the columns of the
     outcome. A diverged run has no accuracy, loss or area, and counts as no breakthrough; one of another status than
@@ -155,8 +157,8 @@ def transfer_map(
     Replicates that miss a coalition are left out of the rows that need it (for Shapley values: of all players, to keep
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
 
-    Effects that are the same in all replicates (`constant`) have the bounds of `resampling.constant_bounds`, and NaN
-    for a loss, whose range is not known.
+    One replicate has no bounds, and neither has a loss whose effect is the same in all replicates (`constant`), since
+    its range is not known.
 
     Raises `ValueError` for a table without a single complete replicate.
     """
@@ -181,19 +183,33 @@ def transfer_map(
             f"{len(replicates)} replicates, none with all that one effect on {outcome} needs"
             f"{f'; the table lacks the coalitions {lacking}' if lacking else ''}; finish their runs"
         )
-    result = replicate_bootstrap(effects, generator=generator).reset_index()
+    limits = Limits(low=-reach, high=reach) if np.isfinite(reach) else None
+    tested = [_tested(effects.iloc[:, index].dropna().to_numpy(), limits) for index in range(len(keys))]
+    result = pd.concat([keys.to_frame(index=False), pd.DataFrame(tested)], axis=1)
     result.insert(2, "outcome", outcome)
-    result["constant"], result["p"], result["smallest_p"] = False, np.nan, np.nan
-    for index in np.flatnonzero(result["n"].to_numpy() > 0).tolist():
-        complete = effects.iloc[:, index].dropna().to_numpy()
-        test = sign_flip_test(complete, generator=generator)
-        result.loc[index, ["p", "smallest_p"]] = [test.p, test.smallest_p]
-        if test.n > 1 and np.ptp(complete) <= 1e-12 * (reach if np.isfinite(reach) else 1):
-            result.loc[index, ["low", "high"]] = constant_bounds(test.statistic, test.n, reach)
-            result.loc[index, "constant"] = True
     tests = result.loc[result["n"] > 0, ["method", "p", "smallest_p", "n"]].rename(columns={"method": "family"})
     result = result.join(decide_tests(tests)[["p_holm", "smallest_p_holm", "decision", "undecided_reason"]])
     return result.fillna({"decision": Decision.UNDECIDED, "undecided_reason": "no complete replicate"})
+
+
+def _tested(effects: np.ndarray, limits: Limits | None) -> dict[str, object]:
+    """One player's effect over replicates: estimate, bounds, n, p, and whether it is the same in all of them."""
+    interval = sequence_interval(effects, limits)
+    reach = 1.0 if limits is None else limits.high
+    constant = interval.n > 1 and bool(np.ptp(effects) <= 1e-12 * reach)
+    bounded = interval.n > 1 and not (constant and limits is None)
+    test = sequential_test(effects, 0.0, limits) if interval.n else None
+    return {
+        "estimate": interval.estimate,
+        "low": interval.low if bounded else np.nan,
+        "high": interval.high if bounded else np.nan,
+        "n": interval.n,
+        "interval": method_for(limits),
+        "constant": constant,
+        # Without any spread a t mixture would be certain of an effect whose range is not known.
+        "p": np.nan if test is None else 1.0 if constant and limits is None else test.p,
+        "smallest_p": np.nan if test is None else test.smallest_p,
+    }
 
 
 def _effects(

@@ -7,8 +7,8 @@ import pandas as pd
 
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Parent, RunConfig
-from procpre_interp.study.experiment import few_steps
 from procpre_interp.study.protocols import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROTOCOLS
+from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED
 from procpre_interp.train import TrainConfig
 

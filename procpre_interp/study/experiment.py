@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import plotly.graph_objects as go
 import tyro
 
 from procpre_interp.claims.claim import Claim
-from procpre_interp.claims.files import table_name, write_claim
+from procpre_interp.claims.files import find_claims, table_name, write_claim
 from procpre_interp.claims.judge import judge
-from procpre_interp.claims.judged import JudgedClaim
-from procpre_interp.claims.measures import measure_of
-from procpre_interp.claims.text import claim_title, contrasts_table, describe_claim, describe_cost
+from procpre_interp.claims.judged import ContrastResult, JudgedClaim
+from procpre_interp.claims.looks import Past, past, with_looks
+from procpre_interp.claims.text import contrast_estimate, describe_claim, describe_cost
+from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import (
+    beside_package,
     check_workers,
     default_store,
     run_script,
@@ -25,21 +27,18 @@ from procpre_interp.core.terminal import (
     time_limit,
     usable_cores,
 )
-from procpre_interp.stats.summary import paired_gains, replicate_bootstrap, replicate_matrix
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.claim_figures import Figure
+from procpre_interp.study.claim_report import claim_report
 from procpre_interp.study.claim_tables import Extra, no_tables
-from procpre_interp.study.observation import Observation, observe
+from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
+from procpre_interp.study.smoke_test import shortened
+from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, looks_at
 from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
-from procpre_interp.train import TrainConfig
-from procpre_interp.views.html_page import Section, write_report
-from procpre_interp.views.plots.ladder import ladder
-
-Figure = Callable[[pd.DataFrame, JudgedClaim], go.Figure]
-"""Draws a figure from the sweep's table and the judged claim."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,42 +69,96 @@ def run(
     Raises `ValueError` while no cell is finished.
     """
     sweep = shortened(experiment.sweep) if quick else experiment.sweep
+    computed = compute(experiment, sweep, store, workers=workers, show=show, may_start=may_start)
+    judged = judge_computed(experiment, computed, store, quick=quick)
+    if quick:
+        return computed.table, judged
+    past = past_of(experiment, store)
+    looks = with_looks(past.looks, judged.contrasts, judged.created)
+    return computed.table, dataclasses.replace(judged, looks=looks, earlier=past.earlier)
+
+
+def run_until_decided(
+    experiment: Experiment,
+    store: RunStore,
+    *,
+    workers: int,
+    most_replicates: int = MOST_REPLICATES,
+    primary_only: bool = False,
+    show: Show = say_nothing,
+    may_start: Callable[[], bool] = lambda: True,
+    on_look: Callable[[ContrastResult], None] = lambda primary: None,
+) -> tuple[pd.DataFrame, JudgedClaim]:
+    """Add replicates until the claim is decided (`until_decided.looks_at`): its cells, and the claim with its verdict.
+
+    Every new look is kept in the store with the verdict that it gave, and told to `on_look`, so that the same call goes
+    on after an interruption. Raises `ValueError` while no replicate is complete.
+    """
+    observation = None if experiment.observation is None else remembered(experiment.observation)
+    experiment = dataclasses.replace(experiment, observation=observation)
+    past, last = past_of(experiment, store), None
+    looks = past.looks
+    for last in looks_at(
+        experiment.claim,
+        experiment.sweep,
+        lambda sweep: compute(experiment, sweep, store, workers=workers, show=show, may_start=may_start),
+        observation=observation,
+        most_replicates=most_replicates,
+        workers=workers,
+        primary_only=primary_only,
+    ):
+        before, looks = len(looks), with_looks(looks, last.contrasts, now())
+        if len(looks) > before:
+            judged = judge_computed(experiment, last.computed, store, with_tables=False)
+            judged = dataclasses.replace(judged, looks=looks, earlier=past.earlier)
+            write_claim(store, judged, last.computed.table)
+            on_look(judged.primary)
+    if last is None:
+        raise ValueError("no replicate is complete; the same command goes on from here")
+    judged = judge_computed(experiment, last.computed, store)
+    return last.computed.table, dataclasses.replace(judged, looks=looks, earlier=past.earlier)
+
+
+def compute(
+    experiment: Experiment,
+    sweep: Sweep,
+    store: RunStore,
+    *,
+    workers: int,
+    show: Show,
+    may_start: Callable[[], bool],
+) -> Computed:
+    """Compute what is missing of a sweep of the experiment. Raises `ValueError` while no cell is finished."""
     planned, problems = run_sweep(sweep, store, workers=workers, show=show, may_start=may_start)
-    table = results(planned, store, problems)
+    table, cells = results(planned, store, problems), planned.cells
     if table.empty or "finished" not in set(table["status"]):
-        raise ValueError(f"{experiment.claim.name}: no run is finished; the same command goes on from here")
-    cells = planned.cells
+        raise ValueError("no run is finished; the same command goes on from here")
     if experiment.observation is not None:
         table, cells = observe(experiment.observation, table, cells, store)
-    judged = judge(experiment.claim, table, planned=cells, quick=quick)
+    return Computed(planned=planned, cells=cells, table=table)
+
+
+def judge_computed(
+    experiment: Experiment, computed: Computed, store: RunStore, *, quick: bool = False, with_tables: bool = True
+) -> JudgedClaim:
+    """The claim as judged on what was computed, with its further tables unless told."""
+    sweep, table = computed.planned.sweep, computed.table
     complete = _conditions(sweep) <= _finished(table)
-    return table, dataclasses.replace(
-        judged,
+    return dataclasses.replace(
+        judge(experiment.claim, table, planned=computed.cells, quick=quick),
         task=sweep.about.task,
         limit=sweep.about.limit,
         threshold=sweep.about.threshold,
         protocol=experiment.protocol,
-        cost=cost_of(planned.configs, store),
-        tables=experiment.extra(table, store) if complete else {},
+        cost=cost_of(computed.planned.configs, store),
+        tables=experiment.extra(table, store) if complete and with_tables else {},
     )
 
 
-def shortened(sweep: Sweep) -> Sweep:
-    """One replicate of a few steps, with a tuning seed: to see that everything works."""
-    phase1 = tuple(dataclasses.replace(each, train=few_steps(each.train)) for each in sweep.phase1)
-    own = [
-        each if each.train is None else dataclasses.replace(each, train=few_steps(each.train))
-        for each in sweep.conditions
-    ]
-    train = few_steps(sweep.train)
-    return dataclasses.replace(sweep, phase1=phase1, conditions=tuple(own), train=train, replicates=1, first_seed=0)
-
-
-def few_steps(train: TrainConfig) -> TrainConfig:
-    """The training of a smoke test."""
-    return dataclasses.replace(
-        train, steps=20, batch_size=32, warmup_steps=5, evaluate_every=10, evaluate_examples=100, patience=None
-    )
+def past_of(experiment: Experiment, store: RunStore) -> Past:
+    """What was seen of the claim before, in this store or among the results that come with the package."""
+    known, _ = find_claims(store, beside_package("experiments") / "results" / "claims")
+    return past(known.get(experiment.claim.name), experiment.protocol)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +173,13 @@ class Options:
     """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
     quick: bool = False
     """One replicate of a few steps, to see that everything works: the verdict is always undecided."""
+    until_decided: bool = False
+    """Add replicates, one seed after another, until the primary contrast is decided."""
+    most_replicates: int = MOST_REPLICATES
+    """Replicates after which a claim is left undecided (--until-decided)."""
+    primary_only: bool = False
+    """Conditions that the primary contrast does not need have no more replicates than planned (--until-decided).
+    Default: they have as many, until the secondary contrasts that need them are decided."""
     results: Path | None = None
     """Folder for the cells as CSV and the judged claim as JSON, like those of experiments/results/claims. Default: no
     such files. The store has both in any case."""
@@ -181,41 +241,35 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
     check_workers(options.workers)
+    if options.quick and options.until_decided:
+        raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     may_start, store = time_limit(options.minutes), RunStore(options.out)
     console, code = stdout_console(), 0
     for each in experiments:
+        given = {"workers": options.workers, "show": live_table(store, options.workers), "may_start": may_start}
         try:
-            table, judged = run(
-                each,
-                store,
-                workers=options.workers,
-                quick=options.quick,
-                show=live_table(store, options.workers),
-                may_start=may_start,
-            )
+            if options.until_decided:
+                most, primary_only = options.most_replicates, options.primary_only
+                table, judged = run_until_decided(
+                    each, store, most_replicates=most, primary_only=primary_only, on_look=_tell, **given
+                )
+            else:
+                table, judged = run(each, store, quick=options.quick, **given)
         except ValueError as problem:  # one that cannot be judged yet leaves the others as they are
             print(f"{each.claim.name}: {' '.join(str(problem).split())}", file=sys.stderr)
             code = 1
             continue
         write_claim(store, judged, table, options.results)
-        report = claim_report(each, table, judged, options.out / f"{table_name(judged)}.html")
+        report = claim_report(table, judged, _drawn(each, table, judged), options.out / f"{table_name(judged)}.html")
         console.print(describe_claim(judged))
         console.print(f"Cost: {describe_cost(judged.cost)}. Report: {report}\n")
         code = max(code, int("failed" in set(table["status"])))
     return code
 
 
-def claim_report(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim, path: Path) -> Path:
-    """One HTML file: the claim, its verdict, the contrasts, the figure, every cell."""
-    claim = experiment.claim
-    sections = [
-        Section(title="Claim", blocks=[claim.claim, f"Predicted: {claim.prediction}", f"Margin: {claim.margin}"]),
-        Section(title="Verdict", blocks=[describe_claim(judged), contrasts_table(judged)]),
-        Section(title="Conditions", blocks=[_drawn(experiment, table, judged)]),
-        Section(title="Protocol", blocks=[experiment.protocol]),
-        Section(title="Every run", blocks=[table]),
-    ]
-    return write_report(path, claim_title(judged), sections)
+def _tell(primary: ContrastResult) -> None:
+    """One line on a look."""
+    print(f"n = {primary.n}: {contrast_estimate(primary)}, {primary.verdict}", flush=True)
 
 
 def _drawn(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim) -> go.Figure | str:
@@ -230,51 +284,3 @@ def _conditions(sweep: Sweep) -> set[str]:
 
 def _finished(table: pd.DataFrame) -> set[str]:
     return set(table.loc[table["status"] == "finished", "condition"])
-
-
-def gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
-    """Gain in accuracy over the baseline, paired by replicate, one row per condition: label, estimate, low, high, n."""
-    paired = paired_gains(table, baseline)
-    bounds = replicate_bootstrap(paired)
-    return bounds.assign(label=_labels(table, bounds.index)).rename_axis("condition").reset_index()
-
-
-def gains_figure(table: pd.DataFrame, judged: JudgedClaim, **references: float) -> go.Figure:
-    """Every condition's gain over no pretraining, replicates as dots, with the margin of the primary contrast."""
-    effects = gains(table).drop(columns="condition")  # whose colours would say nothing here
-    effects[["estimate", "low", "high"]] *= 100
-    dots = 100 * paired_gains(table)
-    dots = dots.melt(value_name="value", ignore_index=False)
-    dots = dots.assign(label=_labels(table, dots["condition"]))
-    lines = {"no pretraining": 0.0, "margin": judged.primary.margin, **references}
-    shown = {name: 100 * value for name, value in lines.items()}
-    axis = "Gain over no pretraining (percentage points)"
-    return ladder(effects, dots=dots, references=shown, x=axis, title=claim_title(judged))
-
-
-def gains_beside_intact(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
-    """The same, with the gain of the condition `intact` as a line."""
-    effects = gains(table).set_index("condition")
-    return gains_figure(table, judged, intact=float(effects.loc["intact", "estimate"]))
-
-
-def measure_figure(measure: str, axis: str) -> Figure:
-    """A figure of one measure: every condition that has it, as a mean with its interval, replicates as dots, in
-    the unit in which the claim is read."""
-
-    def figure(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
-        rows = table.loc[(table["status"] == "finished") & table[measure].notna()]
-        of_claim = (row.about for row in judged.contrasts if row.measure == measure)
-        scale = next(of_claim, measure_of(measure)).scale
-        means = replicate_bootstrap(replicate_matrix(rows, measure))
-        means[["estimate", "low", "high"]] *= scale
-        effects = means.assign(label=_labels(rows, means.index)).rename_axis("condition").reset_index()
-        dots = rows[["label"]].assign(value=scale * rows[measure])
-        return ladder(effects.drop(columns="condition"), dots=dots, x=axis, title=claim_title(judged))
-
-    return figure
-
-
-def _labels(table: pd.DataFrame, conditions: Iterable[str]) -> list[str]:
-    labels = dict(zip(table["condition"], table["label"]))
-    return [labels[name] for name in conditions]

@@ -1,5 +1,6 @@
 """Observations: what is measured on the models of finished runs, as further rows and columns of a claim's table."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -62,6 +63,19 @@ def observe(
     ]
     frames = [trained, *([pd.DataFrame(rows)] if rows else [])]
     return pd.concat(frames, ignore_index=True), pd.concat([planned, pd.DataFrame(wanted)], ignore_index=True)
+
+
+def remembered(observation: Observation) -> Observation:
+    """The observation, which measures the same runs only once."""
+    known: dict[tuple[str, ...], Measured] = {}
+
+    def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
+        ids = tuple(run.id for run in runs.values())
+        if ids not in known:
+            known[ids] = observation.measure(runs, store)
+        return known[ids]
+
+    return dataclasses.replace(observation, measure=measure)
 
 
 def entropy_observation(*conditions: str) -> Observation:

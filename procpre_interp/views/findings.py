@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import JudgedClaim
-from procpre_interp.claims.text import bounds_text, claims_table, conditions_table, contrast_estimate, predicted
+from procpre_interp.claims.text import (
+    bounds_text,
+    claims_table,
+    conditions_table,
+    contrast_estimate,
+    interval_level,
+    predicted,
+)
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
 from procpre_interp.views.markdown import fill, markdown_table
@@ -49,13 +56,14 @@ def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.Data
         if name not in claims:
             raise unknown_name("claim", name, list(claims))
         claim, first = claims[name], claims[name].primary
-        # The two one-sided tests of an equivalence belong to the 90 % interval; a refutation to the 95 % one.
-        level = " (90 %)" if first.predicted == "within" and claim.verdict != Verdict.REFUTED else ""
+        # 95 % bootstrap intervals go without saying: until version 2 of the rule there were no others.
+        said = [level for level in [interval_level(first)] if level != "95 %"]
+        said += [method for method in [first.interval] if method != IntervalMethod.BOOTSTRAP]
         rows.append(
             {
                 "Claim": f"[{claim.claim}]({name}.py)",
                 "Primary contrast": first.contrast,
-                "Estimate": contrast_estimate(first) + level,
+                "Estimate": contrast_estimate(first) + (f" ({', '.join(said)})" if said else ""),
                 "Predicted": predicted(first),
                 "n": first.n,
                 "Verdict": f"**{claim.verdict}**" if claim.is_decided else str(claim.verdict),

@@ -12,6 +12,7 @@ from procpre_interp.claims.claim import Contrast, Page, Verdict
 from procpre_interp.claims.compared import compared_values, trained
 from procpre_interp.claims.files import QUICK, Unreadable, find_claims
 from procpre_interp.claims.judged import ContrastResult, Place, StoredClaim
+from procpre_interp.claims.looks import sequence_of
 from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
@@ -21,6 +22,7 @@ from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import survival_of
 from procpre_interp.views.plots.axes import require
 from procpre_interp.views.plots.claims import contrast_forest, gains_beside, paired_values
+from procpre_interp.views.plots.sequence import sequence_figure
 
 FOLDER = beside_package("experiments") / "results" / "claims"
 """The claim files that come with the package."""
@@ -108,7 +110,7 @@ def contrasts(claim: StoredClaim) -> Exhibit:
     """All contrasts of a claim with their intervals and margins, the primary one first."""
     return Exhibit(
         name="contrasts",
-        figure=contrast_forest(_frame(map(_as_read, claim.contrasts)), title=claim_title(claim)),
+        figure=contrast_forest(_frame(map(as_read, claim.contrasts)), title=claim_title(claim)),
         reading=READING_FOREST,
         table=_frame(claim.contrasts).drop(columns=["axis"]),
         notes=(
@@ -124,13 +126,40 @@ def _frame(rows: Iterable[ContrastResult]) -> pd.DataFrame:
     for row in rows:
         fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
         fields |= {"predicted": row.predicted or "", "verdict": row.verdict or "", "axis": fields.pop("about").axis}
+        fields["breakthroughs"] = "; ".join(map(str, row.breakthroughs))
         lines.append({name: value for name, value in fields.items() if name != "weights"})
     return pd.DataFrame(lines)
 
 
-def _as_read(row: ContrastResult) -> ContrastResult:
+def as_read(row: ContrastResult) -> ContrastResult:
     """A contrast with its numbers in the unit that people read."""
     return dataclasses.replace(row, **{name: row.about.scale * getattr(row, name) for name in NUMBERS})
+
+
+def sequence_table(row: ContrastResult, cells: pd.DataFrame) -> pd.DataFrame:
+    """`sequence_of` a contrast in the unit that people read; no rows where its interval holds at one n alone."""
+    steps = sequence_of(row, cells)
+    return steps.assign(**{name: row.about.scale * steps[name].astype(float) for name in ("estimate", "low", "high")})
+
+
+def sequence(claim: StoredClaim, contrast: str) -> Exhibit | None:
+    """A contrast from replicate to replicate; None where its interval holds at one n alone."""
+    row = _contrast(claim, contrast)
+    steps = sequence_table(row, claim.cells)
+    if steps.empty:
+        return None
+    taken = claim.looks.loc[claim.looks["contrast"] == contrast, "n"].tolist() if len(claim.looks) else []
+    side = f": {predicted(row)} {row.about.unit}".rstrip() if row.predicted else ""
+    return Exhibit(
+        name="sequence",
+        figure=sequence_figure(
+            steps, as_read(row), title=question_title(f"{row.contrast}{side}?", row.verdict or NOT_PREDICTED)
+        ),
+        reading="The interval holds at all numbers of replicates together, so that it may be looked at after each, and "
+        "the claim is decided where it leaves the margin behind.",
+        table=steps,
+        notes=(f"Looked at with n = {', '.join(map(str, taken))}.",) if taken else (),
+    )
 
 
 def why_no_replicates(claim: StoredClaim, contrast: str) -> str:
@@ -155,7 +184,7 @@ def replicates(claim: StoredClaim, contrast: str) -> Exhibit:
         name="replicates",
         figure=paired_values(
             pairs.assign(**(row.about.scale * pairs.drop(columns="replicate")).to_dict("series")),
-            _as_read(row),
+            as_read(row),
             labels=labels,
             title=question_title(f"{row.contrast}{side}?", row.verdict or NOT_PREDICTED),
         ),

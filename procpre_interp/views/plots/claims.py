@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.stats.paper_comparison import Agreement
+from procpre_interp.stats.resampling import interval_methods
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import interval_note, intervals_note
 from procpre_interp.views.plots.axes import Panel, Ticks, require
@@ -66,14 +67,14 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
     figure, panels = _panels(contrasts, "axis")
     for index, (_, rows) in enumerate(panels, start=1):
         place: Panel = {"row": index, "col": 1}
-        margins = [each for row in named_rows(rows) for each in _margins(row.predicted, row.margin)]
-        left, right = _span(np.append(rows[["estimate", "low", "high"]].to_numpy(dtype=float), margins))
+        margins = [each for row in named_rows(rows) for each in margin_lines(row.predicted, row.margin)]
+        left, right = axis_span(np.append(rows[["estimate", "low", "high"]].to_numpy(dtype=float), margins))
         _add_predictions(figure, rows, left, right, place)
         verdicts = rows["verdict"].replace("", "not predicted")
         for verdict in [name for name in VERDICTS if name in set(verdicts)]:
             _add_estimates(figure, rows.loc[verdicts == verdict], verdict, VERDICTS[verdict], "estimate", place)
         figure.update_xaxes(range=[left, right], **place)
-    note = intervals_note(contrasts["n"])
+    note = intervals_note(contrasts["n"], methods=interval_methods(contrasts))
     if (contrasts["predicted"] == "within").to_numpy().any():
         note += "; within: 90 %, or 95 % where refuted"
     return _finish(figure, panels, title=title or "Contrasts", caption=note)
@@ -99,14 +100,14 @@ def paired_values(
         figure.add_scatter(x=pairs[name].to_numpy(dtype=float), y=rows, mode="markers", **look, row=1, col=1)
     margin, predicted = contrast.margin, contrast.predicted or ""
     bounds = np.array([[contrast.estimate, contrast.low, contrast.high]])
-    left, right = _span(
-        np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), *_margins(predicted, margin)])
+    left, right = axis_span(
+        np.append(pairs["value"].to_numpy(dtype=float), [*bounds.ravel(), *margin_lines(predicted, margin)])
     )
     # Nothing else is in the panel yet, and plotly would leave them out.
     right_panel: dict[str, Any] = {"row": 1, "col": 2, "exclude_empty_subplots": False}
-    for low, high in _sides(predicted, margin, left, right):
+    for low, high in predicted_sides(predicted, margin, left, right):
         figure.add_vrect(low, high, fillcolor=translucent(SIDE, 0.12), line_width=0, **right_panel)
-    for value in _margins(predicted, margin):
+    for value in margin_lines(predicted, margin):
         figure.add_vline(value, line={"dash": "dot", "width": 1.5, "color": SIDE}, **right_panel)
     values = pairs["value"].to_numpy(dtype=float)
     marker = {"color": GREY, "size": 10}
@@ -117,7 +118,10 @@ def paired_values(
     figure.add_scatter(x=bounds[:, 0], y=["mean"], **mean, row=1, col=2)
     figure.update_yaxes(categoryorder="array", categoryarray=["mean", *rows[::-1]])
     height = 250 + 24 * (len(rows) + 1) + 10 * min(len(names), MANY)
-    heading, caption = html.escape(title or contrast.contrast, quote=False), interval_note(len(pairs))
+    heading, caption = (
+        html.escape(title or contrast.contrast, quote=False),
+        interval_note(len(pairs), contrast.interval),
+    )
     lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
     titles = contrast.about.level_axis, contrast.about.titled("the contrast")
     level, measure = (wrapped(html.escape(text, quote=False), HALF) for text in titles)
@@ -140,7 +144,7 @@ def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go
     shares = ["estimate", "low", "high", "claimed_gain"]
     rows[shares] = 100 * rows[shares].astype(float)
     figure, panels = _panels(rows, "task")
-    left, right = _span(rows[["estimate", "low", "high", "claimed_gain"]].to_numpy(dtype=float))
+    left, right = axis_span(rows[["estimate", "low", "high", "claimed_gain"]].to_numpy(dtype=float))
     for index, (_, of_task) in enumerate(panels, start=1):
         place: dict[str, Any] = {"row": index, "col": 1}
         band = {"fillcolor": translucent(GREY, 0.2), "line_width": 0, "exclude_empty_subplots": False}
@@ -241,10 +245,10 @@ def _add_predictions(
     area_x, area_y, line_x, line_y = [], [], [], []
     for row in named_rows(rows):
         low_y, high_y = row.y - 0.38, row.y + 0.38
-        for low, high in _sides(row.predicted, row.margin, left, right):
+        for low, high in predicted_sides(row.predicted, row.margin, left, right):
             area_x += [low, high, high, low, low, None]
             area_y += [low_y, low_y, high_y, high_y, low_y, None]
-        for margin in _margins(row.predicted, row.margin):
+        for margin in margin_lines(row.predicted, row.margin):
             line_x += [margin, margin, None]
             line_y += [low_y, high_y, None]
     if not area_x:
@@ -257,17 +261,18 @@ def _add_predictions(
     figure.add_scatter(x=line_x, y=line_y, name="margin", legendgroup="margin", line=line, **same)
 
 
-def _sides(predicted: str, margin: float, left: float, right: float) -> list[tuple[float, float]]:
+def predicted_sides(predicted: str, margin: float, left: float, right: float) -> list[tuple[float, float]]:
     """Ends of the range in which the prediction holds, left and right."""
     known = {"above": (margin, right), "below": (left, margin), "within": (-margin, margin)}
     return [known[predicted]] if predicted in known else []
 
 
-def _margins(predicted: str, margin: float) -> list[float]:
+def margin_lines(predicted: str, margin: float) -> list[float]:
+    """Where the margin of a prediction is drawn."""
     return {"above": [margin], "below": [margin], "within": [-margin, margin]}.get(predicted, [])
 
 
-def _span(numbers: Float[np.ndarray, "..."]) -> tuple[float, float]:
+def axis_span(numbers: Float[np.ndarray, "..."]) -> tuple[float, float]:
     """Ends of an axis that has all numbers and 0 in it."""
     known = np.append(numbers[np.isfinite(numbers)], 0.0)
     room = 0.08 * float(np.ptp(known)) or 0.1

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from procpre_interp.core.selectors import place
+from procpre_interp.stats.resampling import interval_methods
 from procpre_interp.stats.summary import Decision, intervals_note
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome
 from procpre_interp.views.plots.axes import add_cells, colour_axis, label_cells, ticks
@@ -65,7 +66,7 @@ def transfer_heatmap(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     reach = float(np.nanmax(np.abs(colour), initial=0.0)) or 1.0
     figure = go.Figure()
     add_cells(figure, colour, text=text, texttemplate="%{text}", customdata=who, hovertext=hover)
-    note = intervals_note(effects["n"], "when you hover over a cell")
+    note = intervals_note(effects["n"], "when you hover over a cell", interval_methods(effects))
     caption = f"{_in_words(method)}; bold: decided by its adjusted test; {note}"
     heading = title or f"Effect on {about.description}"
     height = max(400, 200 + (44 if bounded else 36) * len(rows))
@@ -107,7 +108,8 @@ def transfer_bars(effects: pd.DataFrame, *, title: str = "") -> go.Figure:
     height = 230 + 22 * len(players) * (1 + len(methods))
     counts = effects.groupby("player")["n"]
     varied = (counts.nunique() > 1).to_numpy().any()  # by method too: then a row has several
-    note = intervals_note(effects["n"], "when you hover over a point" if varied else "for each row")
+    given = "when you hover over a point" if varied else "for each row"
+    note = intervals_note(effects["n"], given, interval_methods(effects))
     heading = title or f"Effect on {about.description}"
     lay_out(figure, title=heading, caption=note, x=f"Effect ({about.effect_unit})", y="", height=height)
     names = players if varied else with_n(players, counts.first().loc[players])

@@ -1,0 +1,131 @@
+"""Replicates until a claim is decided: seeds are added in their order, and looked at one by one.
+
+The verdict may be looked at after every seed, since its intervals hold at all n together (`claims.sequential_rule`). A
+round computes as many seeds as there are workers, so that none of them waits; the looks are taken one by one all the
+same, in the order of seeds, and seeds of a round that come after the deciding one are not looked at.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.judge import judge_contrasts
+from procpre_interp.claims.judged import ContrastResult
+from procpre_interp.stats.confidence_sequence import FEWEST
+from procpre_interp.store.cells import CELLS
+from procpre_interp.study.observation import Observation
+from procpre_interp.sweep.config import BASELINE, Condition, Sweep
+from procpre_interp.sweep.plan import Plan
+
+MOST_REPLICATES = 40
+"""Replicates after which a claim is left undecided."""
+LARGEST_ROUND = 4
+"""Most seeds of a round: what comes after the deciding one was computed in vain."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Computed:
+    """A sweep whose runs were computed: its plan, the cells that there should be, and what came out of those there
+    are."""
+
+    planned: Plan
+    cells: pd.DataFrame
+    table: pd.DataFrame
+
+    def first(self, n: int) -> "Computed":
+        """Its first n replicates."""
+        end = self.planned.sweep.first_seed + n
+        cells, table = (frame.loc[frame["replicate"] < end] for frame in (self.cells, self.table))
+        return dataclasses.replace(self, cells=cells, table=table)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What was seen of the first n replicates, the primary contrast first."""
+
+    n: int
+    computed: Computed
+    contrasts: tuple[ContrastResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needs:
+    """Which conditions of a sweep are trained for which contrasts."""
+
+    sweep: Sweep
+    observation: Observation | None
+
+    def of(self, contrast: Contrast) -> set[str]:
+        """The conditions that a contrast needs runs of."""
+        trained = {condition.name for condition in self.sweep.of_replicate(self.sweep.first_seed)}
+        names = set(contrast.weights)
+        of_runs = contrast.measure in CELLS or contrast.measure == "restricted_time_steps"
+        if self.observation is not None and not (of_runs and names <= trained):
+            names |= set(self.observation.needs)
+        return names & trained
+
+
+def looks_at(
+    claim: Claim,
+    sweep: Sweep,
+    compute: Callable[[Sweep], Computed],
+    *,
+    observation: Observation | None = None,
+    most_replicates: int = MOST_REPLICATES,
+    workers: int = 1,
+    primary_only: bool = False,
+) -> Iterator[Look]:
+    """A look after each seed, until the primary contrast is decided or there are `most_replicates`.
+
+    `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions of the
+    primary contrast are in all seeds, and so are those of predicted secondary ones until these are decided; with
+    `primary_only`, or where nothing is predicted, a condition has no more replicates than the sweep says. The looks end
+    early where a seed is not complete, or a run that the primary contrast needs failed or diverged, since nothing can
+    be decided then.
+    """
+    if most_replicates < 1:
+        raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
+    needs = Needs(sweep=sweep, observation=observation)
+    of_primary, undecided = needs.of(claim.primary), {row.name: row for row in claim.secondary if row.predicted}
+    counts: dict[str, int] = {}
+    goal = looked = 0
+    while goal < most_replicates:
+        # Nothing is decided before `FEWEST`, so the first round has as many.
+        goal = min(most_replicates, max(FEWEST, goal + min(workers, LARGEST_ROUND)))
+        with_all = of_primary.union(*([] if primary_only else map(needs.of, undecided.values())))
+        decided = {name for row in claim.secondary if row.predicted for name in needs.of(row)} - with_all
+        counts = {
+            condition.name: goal
+            if condition.name in with_all
+            else counts.get(condition.name, 0)
+            if condition.name in decided and not primary_only
+            else max(counts.get(condition.name, 0), min(goal, condition.replicates or sweep.replicates))
+            for condition in sweep.of_replicate(sweep.first_seed)
+        }
+        computed = compute(with_counts(sweep, counts))
+        while looked < goal:
+            part = computed.first(looked + 1)
+            seed = part.table.loc[part.table["replicate"] == sweep.first_seed + looked]
+            statuses = seed.loc[seed["condition"].isin(of_primary), "status"]
+            if len(statuses) < len(of_primary):
+                return
+            looked += 1
+            contrasts = judge_contrasts(claim, part.table, planned=part.cells)
+            yield Look(n=looked, computed=part, contrasts=contrasts)
+            if contrasts[0].is_decided or set(statuses) != {"finished"}:
+                return
+            for row in contrasts[1:]:
+                if row.is_decided:
+                    undecided.pop(row.contrast, None)
+
+
+def with_counts(sweep: Sweep, counts: Mapping[str, int]) -> Sweep:
+    """The sweep with this number of replicates of each condition; those of grids and maps have as many as any."""
+    listed = list(sweep.conditions)
+    if all(each.name != BASELINE for each in listed):
+        listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
+    own = [dataclasses.replace(each, replicates=counts[each.name]) for each in listed]
+    return dataclasses.replace(sweep, conditions=tuple(own), replicates=max(counts.values()))

@@ -1,0 +1,287 @@
+"""Replicates until a claim is decided: which seeds and conditions are computed, what is looked at, and what is kept."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from procpre_interp.claims.claim import Claim, Contrast, Verdict
+from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
+from procpre_interp.claims.files import find_claims, write_claim
+from procpre_interp.claims.judge import judge
+from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
+from procpre_interp.cli import main
+from procpre_interp.data import TASKS
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.stats.resampling import IntervalMethod
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.study.claim_figures import gains_figure
+from procpre_interp.study.experiment import Experiment, Options, run, run_all, run_until_decided
+from procpre_interp.study.observation import Observation, remembered
+from procpre_interp.study.until_decided import Computed, Needs, looks_at, with_counts
+from procpre_interp.sweep.config import Condition, Sweep
+from procpre_interp.sweep.plan import plan, say_nothing
+from procpre_interp.train import Interrupted, TrainConfig
+from tests.judged import CLAIM_FIELDS, MANY, NAN
+from tests.judged import gains_table as table
+
+FIRST = 3000
+TRAIN = TrainConfig(steps=2, batch_size=4, warmup_steps=1, evaluate_every=2, evaluate_examples=8)
+PRIMARY = Contrast(name="full over none", weights={"full": 1, "none": -1}, predicted="above", margin=0.2)
+SOON = Contrast(name="soon over none", weights={"soon": 1, "none": -1}, predicted="above", margin=-0.5)
+OPEN = Contrast(name="open over none", weights={"open": 1, "none": -1}, predicted="above", margin=0.2)
+SHOWN = Contrast(name="shown over none", weights={"shown": 1, "none": -1})
+CLAIM = Claim(**{**CLAIM_FIELDS, "name": "small"}, primary=PRIMARY, secondary=(SOON, OPEN, SHOWN))
+
+
+def small_sweep(*names: str, **fields) -> Sweep:
+    """Conditions that differ in their learning rate alone, and take no time."""
+    conditions = [
+        Condition(name=name, train=dataclasses.replace(TRAIN, learning_rate=0.01 * (i + 1)), replicates=2)
+        for i, name in enumerate(names)
+    ]
+    shape = Architecture(n_layers=1, n_heads=2, d_model=8)
+    task = TASKS.build("sort", length=3, vocab=8)
+    options = {"replicates": 3, "first_seed": FIRST} | fields
+    return Sweep(name="small", task=task, model=shape, train=TRAIN, conditions=tuple(conditions), **options)
+
+
+CLAIM_OF_PAIR = Claim(**CLAIM_FIELDS, primary=dataclasses.replace(PRIMARY, name="gain", weights={"a": 1, "none": -1}))
+SWEEP = small_sweep("full", "soon", "open", "shown")
+Accuracy = Callable[[str, int], float | None]
+
+
+def outcome(gain: float) -> Accuracy:
+    """Gains over none: of full as given, of soon always, of open as often as not."""
+    of = {"none": 0.0, "full": gain, "soon": 0.5, "shown": 0.3}
+    return lambda condition, index: 0.1 + (0.4 * (index % 2) if condition == "open" else of[condition])
+
+
+@dataclasses.dataclass
+class Fake:
+    """Computes sweeps without training: accuracies by condition and replicate; None for a run that is not there."""
+
+    accuracy: Accuracy
+    sweeps: list[Sweep] = dataclasses.field(default_factory=list)
+
+    def __call__(self, sweep: Sweep) -> Computed:
+        self.sweeps.append(sweep)
+        planned = plan(sweep)
+        rows = []
+        for cell in planned.cells.to_dict("records"):
+            accuracy = self.accuracy(cell["condition"], cell["replicate"] - FIRST)
+            status = "diverged" if accuracy == -1 else "finished"
+            if accuracy is not None:
+                rows.append({**cell, "status": status, "accuracy": accuracy, "breakthrough_step": NAN, "limit": 100})
+        return Computed(planned=planned, cells=planned.cells, table=pd.DataFrame(rows))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Replicates of each condition in the last sweep."""
+        return self.sweeps[-1] and plan(self.sweeps[-1]).cells.groupby("condition").size().to_dict()
+
+
+def look(fake: Fake, **options) -> list:
+    return list(looks_at(CLAIM, SWEEP, fake, **options))
+
+
+def test_seeds_are_added_until_the_primary_contrast_is_decided():
+    fake = Fake(outcome(0.84))
+    found = look(fake)
+    assert [each.n for each in found] == list(range(1, 11))
+    assert [each.contrasts[0].verdict for each in found] == ["undecided"] * 9 + ["supported"]
+    assert [sweep.replicates for sweep in fake.sweeps] == [6, 7, 8, 9, 10]
+    assert {sweep.first_seed for sweep in fake.sweeps} == {FIRST}
+    assert found[-1].contrasts == judge_all(found[-1].computed)
+    # Decided with six, so that its condition was in no later round; the open one went on; the other is as planned.
+    assert fake.counts == {"none": 10, "full": 10, "soon": 6, "open": 10, "shown": 2}
+    assert [row.verdict for row in found[-1].contrasts[1:]] == ["supported", "undecided", None]
+
+
+def judge_all(computed: Computed):
+    return judge(CLAIM, computed.table, planned=computed.cells).contrasts
+
+
+def test_the_limit_leaves_it_undecided():
+    fake = Fake(outcome(0.25))
+    found = look(fake, most_replicates=9)
+    assert (len(found), found[-1].contrasts[0].verdict) == (9, "undecided")
+    assert fake.counts["full"] == 9
+    assert [each.n for each in look(Fake(outcome(0.84)), most_replicates=4)] == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="most_replicates=0; there must be at least 1"):
+        look(fake, most_replicates=0)
+
+
+def test_a_round_of_several_workers_is_looked_at_seed_by_seed():
+    fake = Fake(outcome(0.84))
+    found = look(fake, workers=3)
+    assert [sweep.replicates for sweep in fake.sweeps] == [6, 9, 12]
+    assert (found[-1].n, set(found[-1].computed.table["replicate"])) == (10, set(range(FIRST, FIRST + 10)))
+    assert max(len(look(Fake(outcome(0.84)), workers=workers)) for workers in (1, 64)) == 10
+
+
+def test_only_the_primary_contrast_may_have_more_replicates_than_planned():
+    fake = Fake(outcome(0.84))
+    look(fake, primary_only=True)
+    assert fake.counts == {"none": 10, "full": 10, "soon": 2, "open": 2, "shown": 2}
+
+
+def test_looks_end_where_a_seed_is_not_complete():
+    """As when the time is up: what comes after it does not count, though it may be there."""
+    whole = outcome(0.84)
+    fake = Fake(lambda condition, index: None if (condition, index) == ("full", 6) else whole(condition, index))
+    assert [each.n for each in look(fake, workers=4)] == [1, 2, 3, 4, 5, 6]
+    assert look(Fake(lambda condition, index: None if condition == "full" else 0.1)) == []
+
+
+def test_a_run_that_diverged_ends_it_and_is_named():
+    whole = outcome(0.84)
+    found = look(Fake(lambda condition, index: -1 if (condition, index) == ("full", 3) else whole(condition, index)))
+    assert [each.n for each in found] == [1, 2, 3, 4]
+    assert found[-1].contrasts[0].reason == "3 of 4 planned replicates are complete (1 runs diverged)"
+
+
+def test_what_is_measured_needs_the_runs_that_it_is_measured_on():
+    observation = Observation(needs=("none", "full"), conditions={"before": "before"}, measure=lambda runs, store: {})
+    needs = Needs(sweep=SWEEP, observation=observation)
+    assert needs.of(PRIMARY) == {"full", "none"}
+    assert needs.of(dataclasses.replace(OPEN, measure="grip")) == {"open", "none", "full"}
+    assert needs.of(Contrast(name="x", weights={"before": 1})) == {"none", "full"}
+    assert needs.of(dataclasses.replace(OPEN, measure="restricted_time_steps")) == {"open", "none"}
+
+
+def test_runs_are_measured_once(tmp_path):
+    calls = []
+    observation = remembered(
+        Observation(needs=("a",), conditions={}, measure=lambda runs, store: calls.append(1) or {"a": {"grip": 1.0}})
+    )
+
+    for run_id in ("x", "y", "x"):
+        nothing = {"config": {}, "summary": {}, "environment": {}, "manifest": {}}
+        measured = Run(id=run_id, folder=tmp_path, verified=True, **nothing)
+        assert observation.measure({"a": measured}, RunStore(tmp_path)) == {"a": {"grip": 1.0}}
+    assert len(calls) == 2
+
+
+def test_numbers_of_replicates_change_no_run():
+    """The baseline may be one that the sweep does not list."""
+    counted = with_counts(SWEEP, {"none": 3, "full": 3, "soon": 1, "open": 2, "shown": 0})
+    assert plan(counted).cells.groupby("condition").size().to_dict() == {"none": 3, "full": 3, "soon": 1, "open": 2}
+    runs = plan(counted).cells.set_index(["condition", "replicate"])["run"]
+    as_planned = plan(SWEEP).cells.set_index(["condition", "replicate"])["run"]
+    both = runs.index.intersection(as_planned.index)
+    assert len(both) == 8
+    assert runs[both].equals(as_planned[both])
+
+
+def test_looks_keep_their_time_and_are_taken_once():
+    judged = judge(CLAIM_OF_PAIR, table(0.5 + MANY))
+    looks = with_looks(pd.DataFrame(), judged.contrasts, "monday")
+    assert looks[["contrast", "n", "verdict", "time"]].values.tolist() == [["gain", 40, "supported", "monday"]]
+    stored = claim_from_json(json.loads(json.dumps(claim_to_json(dataclasses.replace(judged, looks=looks)))))
+    again = with_looks(stored.looks, judged.contrasts, "tuesday")
+    assert again["time"].tolist() == ["monday"]
+    other = with_looks(again, judge(CLAIM_OF_PAIR, table(0.4 + MANY)).contrasts, "wednesday")
+    assert other["time"].tolist() == ["monday", "wednesday"]
+    assert list(other) == [*LOOK, "time"]
+
+
+def test_a_sequence_ends_with_the_interval_of_its_contrast():
+    cells = table([0.84] * 9 + [0.0] * 3)
+    row = judge(CLAIM_OF_PAIR, cells).primary
+    steps = sequence_of(row, cells)
+    assert steps["n"].tolist() == list(range(1, 13))
+    assert steps["replicate"].tolist() == list(range(1000, 1012))
+    assert tuple(steps.iloc[-1][["estimate", "low", "high"]]) == pytest.approx((row.estimate, row.low, row.high))
+    assert sequence_of(dataclasses.replace(row, interval=IntervalMethod.BOOTSTRAP), cells).empty
+
+
+def test_a_verdict_of_another_rule_or_protocol_is_kept(tmp_path):
+    cells = table(0.5 + MANY, run="r", phase1_run="p")
+    judged = dataclasses.replace(judge(CLAIM_OF_PAIR, cells), protocol="cheap")
+    old = dataclasses.replace(judged, rule_version=1, verdict=Verdict.UNDECIDED)
+    store = RunStore(tmp_path)
+    write_claim(store, old, cells)
+    (found,) = find_claims(store, None)[0].values()
+    assert (found.rule_version, found.looks.empty, found.earlier) == (1, True, ())
+    (earlier,) = past(found, "cheap").earlier
+    assert (earlier.rule_version, earlier.verdict, earlier.n, earlier.interval) == (1, "undecided", 40, "bootstrap")
+    looks = with_looks(pd.DataFrame(), judged.contrasts, "monday")
+    write_claim(store, dataclasses.replace(judged, looks=looks, earlier=(earlier,)), cells)
+    (found,) = find_claims(store, None)[0].values()
+    same = past(found, "cheap")
+    assert (same.earlier, same.looks["time"].tolist()) == ((earlier,), ["monday"])
+    assert [each.protocol for each in past(found, "paper").earlier] == ["cheap", "cheap"]
+    assert past(found, "paper").looks.empty
+    assert past(None, "paper").earlier == ()
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    """Two conditions of two steps: nothing is learnt, so that a gain of 20 points is refuted, or not."""
+    claim = Claim(
+        **{**CLAIM_FIELDS, "name": "small"},
+        primary=dataclasses.replace(PRIMARY, margin=0.45),
+        secondary=(dataclasses.replace(SOON, margin=0.6),),
+    )
+    return Experiment(claim=claim, sweep=small_sweep("full", "soon"), figure=gains_figure, protocol="tiny")
+
+
+def test_a_claim_is_decided_by_real_runs_after_an_interruption(experiment, tmp_path, runs_here, capsys):
+    store = RunStore(tmp_path / "runs")
+    started = []
+
+    def show(planned):
+        started.append(planned.sweep.replicates)
+        if len(started) == 2:
+            raise Interrupted
+        return say_nothing(planned)
+
+    with pytest.raises(Interrupted):
+        run_until_decided(experiment, store, workers=1, show=show)
+    half = find_claims(store, None)[0]["small"]
+    assert half.verdict == "undecided"
+    assert half.looks.groupby("contrast").size().to_dict() == {"full over none": 6, "soon over none": 6}
+    options = Options(out=store.path, workers=1, until_decided=True, results=tmp_path / "results")
+    assert run_all([experiment], options) == 0
+    printed = capsys.readouterr().out
+    assert "REFUTED" in printed
+    assert re.search(r"^n = 7: [+-]\d.* \[.*\] points, (undecided|refuted)$", printed, re.MULTILINE)
+    assert "n = 6:" not in printed, "it was looked at before"
+    claim = find_claims(store, None)[0]["small"]
+    n = claim.primary.n
+    assert 6 < n < 20
+    assert claim.seeds == tuple(range(FIRST, FIRST + n))
+    looks = claim.looks.loc[claim.looks["contrast"] == "full over none"]
+    assert looks["n"].tolist() == list(range(1, n + 1))
+    assert looks["verdict"].tolist() == ["undecided"] * (n - 1) + ["refuted"]
+    assert looks["time"].tolist()[:6] == half.looks.loc[half.looks["contrast"] == "full over none", "time"].tolist()
+    assert json.loads((tmp_path / "results" / "small.json").read_text())["looks"] == claim_to_json(claim)["looks"]
+    report = (store.path / "claim-small.html").read_text()
+    assert "betting confidence sequence" in report
+    assert "Looks" in report
+    # All is there: nothing is run, looked at or decided anew.
+    before = len(claim.looks)
+    _, again = run_until_decided(experiment, store, workers=1)
+    assert (len(again.looks), again.verdict, again.primary) == (before, "refuted", claim.primary)
+    # The same seeds judged at once say the same, and keep the looks.
+    sweep = with_counts(experiment.sweep, {"none": n, "full": n, "soon": n})
+    fixed = dataclasses.replace(experiment, sweep=sweep)
+    _, at_once = run(fixed, store, workers=1)
+    assert at_once.primary.low == pytest.approx(claim.primary.low)
+    assert len(at_once.looks) >= before
+
+
+def test_no_time_leaves_what_is_there(experiment, tmp_path, runs_here):
+    with pytest.raises(ValueError, match="no run is finished; the same command goes on from here"):
+        run_until_decided(experiment, RunStore(tmp_path), workers=1, may_start=lambda: False)
+
+
+def test_options_that_contradict_one_another_are_refused(tmp_path, capsys):
+    assert main(["claims", "--until-decided", "--store", str(tmp_path)]) == 2
+    assert "give --run as well" in capsys.readouterr().err
+    assert main(["claims", "--run", "--quick", "--until-decided", "--store", str(tmp_path)]) == 2
+    assert "leave out --quick or --until-decided" in capsys.readouterr().err
