@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
-from procpre_interp.commands.reproduce import CPU_MINUTES, RUNS, Reproduce
+from procpre_interp.commands.reproduce import CPU_MINUTES, RUNS, Reproduce, opening
 from procpre_interp.store.about import About
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.headline import chosen_protocol, headline_sweep
 from procpre_interp.study.protocols import (
     CONDITIONS,
     PROTOCOLS,
@@ -38,6 +39,7 @@ def short(config):
 TINY = dataclasses.replace(
     PROTOCOLS["cheap"], phase1=short(PROTOCOLS["cheap"].phase1), phase2=short(PROTOCOLS["cheap"].phase2)
 )
+TINY_PAPER = dataclasses.replace(TINY, name="paper")
 TINY_QUICK = dataclasses.replace(
     QUICK, phase1=TINY.phase1, phase2=dataclasses.replace(short(QUICK.phase2), stop_after=3)
 )
@@ -46,7 +48,8 @@ TINY_QUICK = dataclasses.replace(
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
-    monkeypatch.setattr("procpre_interp.study.protocols.QUICK", TINY_QUICK)
+    monkeypatch.setitem(PROTOCOLS, "paper", TINY_PAPER)
+    monkeypatch.setattr("procpre_interp.study.headline.QUICK", TINY_QUICK)
 
 
 def quick_plan(replicates: int):
@@ -130,9 +133,41 @@ def test_the_command_from_nothing_to_a_report_and_on(tmp_path, tiny, capsys, run
     assert set(table.loc[table.condition == "none", "phase1_run"]) == {()}
 
 
+def test_replicates_until_the_headline_is_decided(tmp_path, tiny, capsys, runs_here):
+    """Two conditions, fresh seeds; as many replicates as decide, or as there may be; more go on from there."""
+    command = ["reproduce", "--out", str(tmp_path), "--workers", "1"]
+    assert main([*command, "--most-replicates", "2"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert [f"n = {n}: " in printed for n in (1, 2, 3)] == [True, True, False]
+    assert "broke through in 0 of 2 replicates" in printed
+    assert "undecided (n = 2; no verdict rests on fewer than 6 replicates)" in printed
+    assert "not to be compared with the paper's 96.9%" in printed
+    store = RunStore(tmp_path)
+    assert sorted(set(store.query()["seed"])) == [3000, 3001]
+    assert len(store.query()) == 2 * RUNS["headline"]
+    finished = store.query().set_index("run")["created"]
+    # Accuracies of models that were hardly trained differ by nothing near the margin.
+    assert main([*command, "--most-replicates", "40"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "refuted (the 95 % interval lies wholly outside of what was predicted (above +0.214))" in printed
+    again = store.query().set_index("run")["created"]
+    assert again[finished.index].equals(finished)
+    assert 6 < len(set(store.query()["seed"])) < 40
+
+
+def test_every_condition_and_a_fixed_number_of_replicates(tmp_path, tiny, capsys, runs_here):
+    out = ["--out", str(tmp_path), "--workers", "1"]
+    assert main(["reproduce", "--replicates", "1", "--every-condition", "--to-the-end", *out]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "11.3" in printed
+    assert "96.9" in printed
+    assert "not to be compared" not in printed
+    assert len(RunStore(tmp_path).query()) == RUNS["all"]
+
+
 def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
-    monkeypatch.setattr("procpre_interp.engine.processes.execute_all", lambda *args, **kwargs: {})
+    monkeypatch.setattr("procpre_interp.sweep.plan.execute_all", lambda *args, **kwargs: {})
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert main(["reproduce", "--out", str(tmp_path / "runs")]) == 1  # no table without runs
     said = [line for line in capsys.readouterr().err.splitlines() if "kernel: " in line]
@@ -187,17 +222,32 @@ def test_accuracies_that_were_stopped_early_are_not_set_beside_the_papers():
     assert full.note == ""
 
 
-def test_what_the_first_sentence_says_is_what_is_planned(capsys):
-    for name, protocol in {"quick": QUICK, **PROTOCOLS}.items():
-        planned = plan(reproduction(protocol, replicates=1, quick=name == "quick"))
-        assert len(planned.configs) == RUNS[name]
-    assert set(RUNS) == set(CPU_MINUTES) == {"quick", *PROTOCOLS}
-    assert get_args(get_args(Reproduce.__annotations__["protocol"])[0]) == get_args(ProtocolName)
+def test_what_the_first_sentence_says_is_what_is_planned():
+    sweeps = {
+        "quick": reproduction(QUICK, replicates=1, quick=True),
+        "headline": headline_sweep(reproduction(PROTOCOLS["paper"], replicates=1), every_condition=False),
+        "all": headline_sweep(reproduction(PROTOCOLS["cheap"], replicates=1), every_condition=True),
+    }
+    assert {kind: len(plan(sweep).configs) for kind, sweep in sweeps.items()} == RUNS
+    assert set(RUNS) == set(CPU_MINUTES)
+    assert set(get_args(get_args(Reproduce.__annotations__["protocol"])[0])) == set(get_args(ProtocolName))
+    assert "36 runs (12 seeds decide as a rule, two conditions)" in opening(Reproduce())
+    assert "48 runs (6 seeds, six conditions)" in opening(Reproduce(protocol="cheap"))
+    assert "96 runs (12 seeds, six conditions)" in opening(Reproduce(every_condition=True, replicates=12))
 
 
-def test_quick_has_a_protocol_of_its_own(capsys):
-    assert main(["reproduce", "--quick", "--protocol", "paper"]) == 2
-    assert "--quick has a protocol of its own" in capsys.readouterr().err
+def test_the_chosen_protocol():
+    ended = chosen_protocol("paper", quick=False, to_the_end=False)
+    assert ended.phase2 == dataclasses.replace(PROTOCOLS["paper"].phase2, target_accuracy=0.9)
+    assert chosen_protocol("paper", quick=False, to_the_end=True) is PROTOCOLS["paper"]
+    assert chosen_protocol("cheap", quick=False, to_the_end=False) is PROTOCOLS["cheap"]
+    assert chosen_protocol("paper", quick=True, to_the_end=False) is QUICK
+
+
+@pytest.mark.parametrize("flag", ["--protocol paper", "--every-condition"])
+def test_quick_has_a_protocol_of_its_own(capsys, flag):
+    assert main(["reproduce", "--quick", *flag.split()]) == 2
+    assert "--quick has a protocol and conditions of its own" in capsys.readouterr().err
 
 
 def test_the_first_sentence_comes_before_anything_slow(tmp_path):

@@ -106,6 +106,8 @@ def looks_at(
             for condition in sweep.of_replicate(sweep.first_seed)
         }
         computed = compute(with_counts(sweep, counts))
+        if computed.table.empty:
+            return
         while looked < goal:
             part = computed.first(looked + 1)
             seed = part.table.loc[part.table["replicate"] == sweep.first_seed + looked]

@@ -1,0 +1,85 @@
+"""The paper's headline, reproduced: conditions, the contrast that ends the reproduction, and what it shows in words."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.judged import ContrastResult
+from procpre_interp.claims.text import contrast_estimate
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.protocols import (
+    EFFECT_MARGIN,
+    HEADLINE_CONDITIONS,
+    MARGIN_NOTE,
+    PROTOCOLS,
+    QUICK,
+    Protocol,
+    until_breakthrough,
+)
+from procpre_interp.study.until_decided import Computed, Look, looks_at
+from procpre_interp.sweep.config import Sweep
+from procpre_interp.sweep.plan import Show, results, run_sweep
+
+HEADLINE = Claim(
+    name="headline",
+    claim="Pretraining on Dyck, transferred in full, teaches recall.",
+    prediction="Accuracy on haystack is higher than without pretraining by more than the margin.",
+    margin=MARGIN_NOTE,
+    refuted_by="A mean gain whose interval lies wholly below the margin.",
+    primary=Contrast(
+        name="full transfer over none",
+        weights={"dyck_full": 1, "none": -1},
+        predicted="above",
+        margin=EFFECT_MARGIN,
+    ),
+)
+"""What `reproduce` adds replicates for."""
+
+
+def chosen_protocol(name: Literal["cheap", "paper"], *, quick: bool, to_the_end: bool) -> Protocol:
+    """How the runs of a reproduction are trained."""
+    if quick:
+        return QUICK
+    protocol = PROTOCOLS[name]
+    return protocol if to_the_end or name == "cheap" else until_breakthrough(protocol)
+
+
+def compute(sweep: Sweep, store: RunStore, *, workers: int, show: Show) -> Computed:
+    """A sweep whose missing runs were computed; without any that is finished, its table is empty."""
+    planned, problems = run_sweep(sweep, store, workers=workers, show=show)
+    return Computed(planned=planned, cells=planned.cells, table=results(planned, store, problems))
+
+
+def compute_until_decided(
+    sweep: Sweep, store: RunStore, *, workers: int, show: Show, on_look: Callable[[ContrastResult], None]
+) -> Look | None:
+    """Add replicates, at most those of the sweep, until the headline is decided; the last look, if there was any."""
+    last = None
+    for last in looks_at(
+        HEADLINE,
+        sweep,
+        lambda part: compute(part, store, workers=workers, show=show),
+        most_replicates=sweep.replicates,
+        workers=workers,
+    ):
+        on_look(last.contrasts[0])
+    return last
+
+
+def headline_finding(primary: ContrastResult) -> str:
+    """What the reproduction shows, in a sentence or two."""
+    counts = {row.condition: row for row in primary.breakthroughs}
+    full, none = counts["dyck_full"], counts["none"]
+    return (
+        f"Full transfer broke through in {full.broke} of {full.n} replicates, no pretraining in {none.broke} of "
+        f"{none.n}. Full transfer over none: {contrast_estimate(primary)}, {primary.verdict} ({primary.reason})."
+    )
+
+
+def headline_sweep(sweep: Sweep, *, every_condition: bool) -> Sweep:
+    """The reproduction's sweep with all its conditions, or those of the headline."""
+    if every_condition:
+        return sweep
+    chosen = tuple(each for each in sweep.conditions if each.name in HEADLINE_CONDITIONS)
+    return dataclasses.replace(sweep, conditions=chosen)
