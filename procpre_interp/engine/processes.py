@@ -15,8 +15,8 @@ from procpre_interp.core import plugins
 from procpre_interp.core.children import safe_spawn
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
-from procpre_interp.store.partial_run import saved_step
 from procpre_interp.store.store import DamagedRun, RunStore
+from procpre_interp.store.unfinished import saved_step
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 from procpre_interp.train.process import ignored_interrupts, run_threads
 
