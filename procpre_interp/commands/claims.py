@@ -13,6 +13,7 @@ from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import (
     beside_package,
@@ -120,7 +121,8 @@ def run(command: Claims) -> int:
         "those that are there already are not repeated. Ctrl-C saves everything, and the same command goes on from "
         "there. Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )
-    from procpre_interp.study.experiment import Options, load_experiment, run_all, scripts
+    with quick_imports():
+        from procpre_interp.study.experiment import Options, load_experiment, run_all, scripts
 
     paths = named(scripts(beside_package("experiments")), command.names)
     options = Options(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from procpre_interp.core import plugins
 from procpre_interp.core.children import safe_spawn
+from procpre_interp.engine.start import start
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import DamagedRun, RunStore
@@ -181,7 +182,7 @@ class _Worker:
         self.run: str | None = None
         self.has_spoken = False
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, store_path, plugins.loaded()), daemon=True)
+        self.process = context.Process(target=start, args=(theirs, store_path, plugins.loaded()), daemon=True)
         # The terminal sends Ctrl-C to all processes: the main one asks the others to stop.
         with ignored_interrupts(), safe_spawn():
             self.process.start()
@@ -209,7 +210,7 @@ class _Worker:
         self.connection.close()
 
 
-def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
+def work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
     """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone.
 
     `needed` are the plugins of the main process: without them a config in the pipe could not be read.
