@@ -21,6 +21,9 @@ CHECKSUM_PLACE = "sha256:" + "0" * 64
 """Placeholder that `with_checksum` replaces by the checksum of the whole file."""
 
 
+_SORTED = json.JSONEncoder(sort_keys=True)
+
+
 class FileEntry(TypedDict):
     """What a manifest says of a file."""
 
@@ -64,11 +67,16 @@ def seal(folder: Path, own: re.Pattern[str]) -> None:
                 os.fsync(file.fileno())
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 entries[name] = {"bytes": file.tell(), "sha256": digest}
-    write_json(folder / MANIFEST, {**entries, MANIFEST: {"sha256": _hash_entries(entries)}})
+    write_json(folder / MANIFEST, sealed(entries))
+
+
+def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest with these entries holds: they, and under its own name their hash."""
+    return {**entries, MANIFEST: {"sha256": _hash_entries(entries)}}
 
 
 def _hash_entries(entries: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_SORTED.encode(entries).encode()).hexdigest()
 
 
 def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, FileEntry]:

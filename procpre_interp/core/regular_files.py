@@ -33,7 +33,7 @@ def open_regular(path: str | Path) -> io.BufferedReader:
 
 
 def check_regular(handle: int, path: str | Path) -> int:
-    """The size of an open file. Raises `OSError` for what is none: a pipe, a device or a folder."""
+    """The size of an open file. Raises `OSError` for a pipe, a device or a folder."""
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -24,7 +24,7 @@ _HOME = {"Slice": "slice", "SliceInput": "slice", "remove_batch_dim": "tensors",
 
 @contextmanager
 def _empty_packages() -> Iterator[None]:
-    """Within the block TransformerLens's packages are empty, so that one of their modules can be imported alone.
+    """Empties TransformerLens's packages within the block, so that one of their modules can be imported alone.
 
     Afterwards the modules stay, and the next import of a package runs its own `__init__`.
     """
