@@ -138,7 +138,7 @@ def _idle(team: list["_Worker"], workers: int, store_path: Path) -> "_Worker | N
             return worker
     if len(team) >= workers:
         return None
-    team.append(_Worker(store_path))
+    team.append(_Worker(store_path, workers))
     return team[-1]
 
 
@@ -177,12 +177,12 @@ def _why_gone(worker: "_Worker") -> str:
 class _Worker:
     """A process, and this side of the pipe to it: configs go there, events come back, "stop" ends it."""
 
-    def __init__(self, store_path: Path) -> None:
+    def __init__(self, store_path: Path, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.run: str | None = None
         self.has_spoken = False
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=start, args=(theirs, store_path, plugins.loaded()), daemon=True)
+        self.process = context.Process(target=start, args=(theirs, store_path, plugins.loaded(), workers), daemon=True)
         # The terminal sends Ctrl-C to all processes: the main one asks the others to stop.
         with ignored_interrupts(), safe_spawn():
             self.process.start()
