@@ -30,7 +30,7 @@ def evaluate(
     targets), `n_correct` (targets that are `hits`: no other logit is as large), `exact_match` (all of them). An example
     without a scored target has no row.
     """
-    device = batch.tokens.device
+    batch = batch.to(device := model.flat.device)
     pieces = [torch.zeros(0, 5, dtype=torch.float64)]
     for micro in micro_batches(batch, max_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
