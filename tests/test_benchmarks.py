@@ -56,6 +56,7 @@ def test_without_a_gpu_nothing_is_measured():
     assert (EXPERIMENTS / "BENCHMARKS.md").read_bytes() == page
 
 
+@pytest.mark.slow
 def test_the_script_for_gpus_runs_on_a_cpu():
     said = run_script("bench_cuda.py", "--device", "cpu", "--quick", "--steps", "1", "--repeats", "1")
     for variant in ("Hugging Face, bfloat16", "one run, float32", "written by hand", "this package"):
