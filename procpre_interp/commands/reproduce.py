@@ -11,6 +11,7 @@ from typing import Literal
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
+from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 
 RUNS = {"quick": 5, "cheap": 8, "paper": 8}
@@ -78,15 +79,16 @@ def opening(command: Reproduce, replicates: int) -> str:
 
 def run(command: Reproduce, replicates: int) -> int:
     """The same, after the first sentence."""
-    from procpre_interp.commands._conditions import print_results
-    from procpre_interp.engine.processes import execute_all
-    from procpre_interp.store.outcomes import cost_of
-    from procpre_interp.store.store import RunStore
-    from procpre_interp.study.protocols import PROTOCOLS, QUICK, QUICK_SEED, metadata, reproduction
-    from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED
-    from procpre_interp.sweep.live_table import live_table
-    from procpre_interp.sweep.plan import plan, results
-    from procpre_interp.views.html_report import conditions_report
+    with quick_imports():
+        from procpre_interp.commands._conditions import print_results
+        from procpre_interp.engine.processes import execute_all
+        from procpre_interp.store.outcomes import cost_of
+        from procpre_interp.store.store import RunStore
+        from procpre_interp.study.protocols import PROTOCOLS, QUICK, QUICK_SEED, metadata, reproduction
+        from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED
+        from procpre_interp.sweep.live_table import live_table
+        from procpre_interp.sweep.plan import plan, results
+        from procpre_interp.views.html_report import conditions_report
 
     protocol = QUICK if command.quick else PROTOCOLS[command.protocol or "cheap"]
     first_seed = QUICK_SEED if command.quick else FIRST_CONFIRMATION_SEED
