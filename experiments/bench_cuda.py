@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import tyro
-from bench_training import every_token
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from training_work import every_token
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
@@ -169,7 +169,8 @@ def haystack_variants(bench: Bench) -> list[Variant]:
 
     def theirs(held: ExitStack) -> Steps:
         batch = task.batch(size, generator=stream(0, "bench")).to(bench.device)
-        model = to_huggingface(HookedTransformer.from_seed(config, 0)).to(bench.device).train()
+        model = to_huggingface(HookedTransformer.from_seed(config, 0))
+        torch.nn.Module.to(model, bench.device).train()
         return plain_steps(lambda x: model(input_ids=x, use_cache=False).logits, model, batch, bench.steps)
 
     def ours(precision: Precision) -> Variant:

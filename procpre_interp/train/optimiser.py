@@ -123,7 +123,7 @@ class FlatAdamW:
         for name, home in moments.items():
             home.copy_(state[name]) if state else home.zero_()
         self.parameter.data, self.parameter.grad, self.grad = flat, grad, grad
-        self.adam.state[self.parameter] = moments
+        self.moments = moments
 
     def state(self) -> dict[str, Tensor]:
         """The two moments and the step count; empty before the first step."""
