@@ -1,8 +1,8 @@
 """Words for messages: values cut to a line, and the error for a name that does not exist."""
 
 import difflib
-import textwrap
 import reprlib
+import textwrap
 from typing import Any
 
 SHOWN = 100
