@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= runs
 READY := $(VENV)/.ready
 
-.PHONY: reproduce claims findings test test-slow test-app app lint clean
+.PHONY: reproduce claims findings test test-slow test-cuda test-app app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
@@ -22,6 +22,9 @@ test: $(READY)  ## the fast suite
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
+
+test-cuda: $(READY)  ## what a GPU must do as the CPU does
+	$(BIN)/python -m pytest -m cuda -rs tests/test_cuda*.py
 
 test-app: $(VENV)/.browser  ## the explorer in a real browser; screenshots go to screenshots/
 	$(BIN)/python -m pytest -m browser tests/browser

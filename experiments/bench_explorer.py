@@ -70,7 +70,7 @@ def make_store(path: Path, runs: int = 5000) -> RunStore:
         summary |= {"created": f"2026-01-{1 + index % 28:02d}T10:{index % 60:02d}:{index // 60 % 60:02d}.000+00:00"}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
         own = {name: _entry(folder / name) for name in ("config.yaml", "summary.json")}
-        (folder / checksums.MANIFEST).write_text(json.dumps(entries | own, indent=1))
+        (folder / checksums.MANIFEST).write_text(json.dumps(checksums.sealed(entries | own), indent=1))
         if index % 100 == 99:
             (folder / "history.parquet").unlink()
     for index in range(3):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import tyro
-from bench_training import peak_gflops, settings, useful_flops
+from bench_training import peak_gflops
+from training_work import Key, settings, useful_flops
 
 from procpre_interp.model import HookedTransformer
 from procpre_interp.train.native import NativeStep
@@ -27,10 +28,10 @@ from procpre_interp.train.process import run_threads
 from procpre_interp.views.benchmarks import record as record_table
 
 SECTIONS = ("products", "attention", "LayerNorm", "layout", "loss", "embedding", "packing")
-"""As in `sections.h`, in that order."""
+"""Those of `sections.h`, in its order."""
 
 
-def profile(key: str, repeats: int) -> dict[str, str]:
+def profile(key: Key, repeats: int) -> dict[str, str]:
     """One setting's row."""
     setting = settings()[key]
     with tempfile.TemporaryDirectory() as folder, run_threads(1):

@@ -17,7 +17,8 @@ from pathlib import Path
 import tyro
 
 from procpre_interp.core.environment import now
-from procpre_interp.core.terminal import check_workers, default_store, run_script, stdout_console, usable_cores
+from procpre_interp.core.terminal import check_workers, default_store, run_script, usable_cores
+from procpre_interp.core.text_table import stdout_console
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.execute import load_model
 from procpre_interp.stats.greedy_search import FILE, Recipe, greedy_search, recipe_name

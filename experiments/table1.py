@@ -28,12 +28,11 @@ from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.terminal import (
     check_workers,
     default_store,
-    print_frame,
     run_script,
-    stdout_console,
     time_limit,
     usable_cores,
 )
+from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, best_condition, compare_tasks, lead
 from procpre_interp.stats.rows import named_rows
@@ -237,10 +236,12 @@ def print_tables(table: pd.DataFrame, summary: pd.DataFrame, *, quick: bool) -> 
         for start, transfer in (("none", ""), ("set+eca", "attention+MLP")):
             for row in rows.loc[(rows["phase1"] == start) & (rows["transfer"] == transfer)].to_dict("records"):
                 title += f"; {NAMES[start]} {transfer}".rstrip() + f" {shown_cell(row)}"
-        print_frame(console, grid(rows), title, left=["Phase 1"])
+        print_table(console, grid(rows).to_dict("list"), title, left=["Phase 1"])
     titles = {"task": "Task", "start": "Phase 1", "transfer": "Transfer"}
     beside = claims_table(summary.assign(start=[NAMES[start] for start in summary["phase1"]]), titles)
-    print_frame(console, beside, "\nGains over none, beside the paper's", left=[*titles.values(), "Verdict"])
+    print_table(
+        console, beside.to_dict("list"), "\nGains over none, beside the paper's", left=[*titles.values(), "Verdict"]
+    )
     lines = [
         f"Intervals (of the cell with the fewest): {interval_note(int(summary['n'].to_numpy().min()))}.",
         f"Verdicts compare the direction of gains; up to {100 * MARGIN:.0f} points count as none. Each may be wrong by "

@@ -102,13 +102,15 @@ def _run(name: str, arguments: list[str]) -> int:
         raise unknown_name("command", name, list(COMMANDS))
     from procpre_interp.commands._options import take_all
     from procpre_interp.core import plugins
+    from procpre_interp.core.startup import quick_imports
 
     own, arguments = take_all(arguments, "--import")
     try:
         with plugins.named(own):
             if name != "app":  # whose pages load them, in a process of their own
                 plugins.load_named()
-            command = importlib.import_module(f"procpre_interp.commands.{name}")
+            with quick_imports():
+                command = importlib.import_module(f"procpre_interp.commands.{name}")
             return command.main(arguments) or 0
     except SystemExit as leave:  # tyro's, after -h or a mistake that it has explained
         return leave.code if isinstance(leave.code, int) else 2

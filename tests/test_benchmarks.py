@@ -1,9 +1,12 @@
 """The page of benchmarks: every script has its table there, and writes that one alone."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from procpre_interp.core.environment import environment
 from procpre_interp.views.benchmarks import measured_on, record
@@ -38,3 +41,23 @@ def test_the_line_above_a_table_says_what_it_was_measured_on():
     about |= {"cpu": "A CPU", "cores": 2, "packages": {"torch": "2.13.0"}}
     assert measured_on(about) == "2026-11-28, 0123456 with changes, A CPU, 2 cores, torch 2.13.0:"
     assert measured_on(about | {"git_commit": None, "git_dirty": None}).startswith("2026-11-28, no checkout, A CPU")
+
+
+def run_script(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXPERIMENTS / name), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=EXPERIMENTS.parent).stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is said where there is no GPU")
+def test_without_a_gpu_nothing_is_measured():
+    page = (EXPERIMENTS / "BENCHMARKS.md").read_bytes()
+    said = run_script("bench_cuda.py", "--record")
+    assert said == "no GPU: torch.cuda.is_available() is False, so nothing was measured\n"
+    assert (EXPERIMENTS / "BENCHMARKS.md").read_bytes() == page
+
+
+@pytest.mark.slow
+def test_the_script_for_gpus_runs_on_a_cpu():
+    said = run_script("bench_cuda.py", "--device", "cpu", "--quick", "--steps", "1", "--repeats", "1")
+    for variant in ("Hugging Face, bfloat16", "one run, float32", "written by hand", "this package"):
+        assert variant in said

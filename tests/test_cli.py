@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procpre_interp.cli import COMMANDS, help_text, main
+from procpre_interp.cli import COMMANDS, main
 from procpre_interp.commands._options import read_options
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.data import TASKS
@@ -48,26 +48,6 @@ def complaint(capsys) -> str:
     assert "Traceback" not in text
     assert text.count("\n") == 1, text
     return text
-
-
-def test_help_needs_no_heavy_import():
-    script = (
-        "import sys; from procpre_interp.cli import main; main(['--help']); "
-        "heavy = {'torch', 'pandas', 'transformer_lens', 'tyro', 'numpy'} & set(sys.modules); assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == help_text()
-
-
-def test_the_list_of_runs_needs_no_torch(tmp_path):
-    (tmp_path / "runs").mkdir()
-    script = (
-        "import sys; from procpre_interp.cli import main; assert main(['runs']) == 0; assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "0 runs" in done.stdout
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))

@@ -10,7 +10,7 @@ from procpre_interp.cli import main
 from procpre_interp.commands._models import Columns, means_over_runs, named_task, spread_out
 from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import PROBES
-from procpre_interp.core.terminal import GAP, frame_width
+from procpre_interp.core.text_table import GAP, text_width
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, to_huggingface
 from procpre_interp.patch.pruning import head_test
@@ -313,5 +313,5 @@ def test_attention_has_one_row_per_head_with_scores_as_columns(width):
     for part in parts:
         assert part["layer"].tolist() == ["0", "0", "1", "uniform"]
         assert part["head"].tolist() == ["2", "10", "0", ""]
-        assert frame_width(part) - GAP <= width
+        assert text_width(part.to_dict("list")) - GAP <= width
     assert parts[0]["entropy_bits"].tolist() == ["0", "0", "0.5", "9.5"]

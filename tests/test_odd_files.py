@@ -17,7 +17,7 @@ from procpre_interp.commands import runs as command
 from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
-from procpre_interp.store import partial_run
+from procpre_interp.store import unfinished
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits import results, run_details, run_progress
@@ -210,15 +210,15 @@ def test_a_run_that_is_deleted_while_it_is_read_is_unknown(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, read_before: int
 ):
     template, folder = write(RunStore(store.path.parent / "other"), ODD), store.path / "runs" / ODD
-    opened, before = [], regular_files.open_regular
+    opened, before = [], regular_files.open_handle
 
-    def open_regular(path: str | Path):
+    def open_handle(path: str | Path):
         opened.append(path)
         if len(opened) == read_before + 1:
             shutil.rmtree(folder)
         return before(path)
 
-    monkeypatch.setattr(regular_files, "open_regular", open_regular)
+    monkeypatch.setattr(regular_files, "open_handle", open_handle)
     for read in (lambda: store.open(ODD, verify=False).history(), lambda: load_history(folder)):
         shutil.copytree(template, folder)
         opened.clear()
@@ -476,4 +476,4 @@ def test_everything_of_the_version_before_opens():
     for name in store.tables():
         assert (DEMO / "tables" / f"{name}.json").exists()
         assert store.read_table(name).metadata["title"]
-    assert partial_run.saved_step(DEMO) is None
+    assert unfinished.saved_step(DEMO) is None

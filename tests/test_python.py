@@ -208,7 +208,7 @@ def test_compiling_is_said_before(a_compiler, tmp_path, monkeypatch):
     assert "compiling the native kernel" in str(config.compile_note)
     for train in (SHORT, TrainConfig(precision="bfloat16")):
         assert RunConfig(task=CONFIG.task, train=train).compile_note is None
-    assert RunConfig(task=CONFIG.task, model=Architecture(d_model=64)).compile_note is None
+    assert RunConfig(task=CONFIG.task, model=Architecture(d_model=48)).compile_note is None
 
     def compile_nothing(shape, output, *, level):
         output.write_bytes(b"")

@@ -22,8 +22,8 @@ from procpre_interp.pipeline import stacked as pipeline
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.pipeline.stacked import execute_stacked
-from procpre_interp.store.partial_run import saved_step
 from procpre_interp.store.store import RunStore
+from procpre_interp.store.unfinished import saved_step
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.plan import plan, run_sweep
 from procpre_interp.sweep.stacked import stacked_sweep

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
-from procpre_interp.core.terminal import print_frame, stdout_console
+from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.stats.summary import interval_note, summarise_conditions
 from procpre_interp.store.about import About
 
@@ -13,7 +13,7 @@ def print_results(table: pd.DataFrame, about: About) -> None:
     summary = summarise_conditions(table)
     rows = conditions_table(summary, about)
     console = stdout_console()
-    print_frame(console, rows, about.title, left=["Condition"])
+    print_table(console, rows.to_dict("list"), about.title, left=["Condition"])
     fewest = int(summary["n"].to_numpy().min())
     lines = (about.note, f"Intervals: {interval_note(fewest)}.", explain_columns(about), about.protocol)
     for line in filter(None, lines):

@@ -11,7 +11,8 @@ from procpre_interp.commands._run_one import read_config
 from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.core.messages import unknown_name
-from procpre_interp.core.terminal import print_frame, stdout_console, time_limit
+from procpre_interp.core.terminal import time_limit
+from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.stacks import STACK
 from procpre_interp.pipeline.execute import check_device
 from procpre_interp.stats.rows import named_rows
@@ -60,7 +61,7 @@ def run(command: SweepCommand, path: Path) -> int:
             print(f"\n{each.title}: {each.problem}")
             continue
         rows = map_effects_table(each.effects)
-        print_frame(stdout_console(), rows, f"\n{each.title}", left=["Method", "Player", "Decision"])
+        print_table(stdout_console(), rows.to_dict("list"), f"\n{each.title}", left=["Method", "Player", "Decision"])
     for run, problem in problems.items():
         print(f"failed: {planned.labels.get(run, run)}: {problem}")
     for row in named_rows(planned.cells.loc[planned.cells["problem"] != ""]):

@@ -13,7 +13,8 @@ from pandas.api.types import is_numeric_dtype
 from procpre_interp.core.config import from_dict
 from procpre_interp.core.messages import shown
 from procpre_interp.core.plain_values import parse_yaml
-from procpre_interp.core.terminal import GAP, default_store, frame_width, print_frame, stdout_console
+from procpre_interp.core.terminal import default_store
+from procpre_interp.core.text_table import GAP, print_table, stdout_console, text_width
 from procpre_interp.data import Task
 from procpre_interp.data.samples import SEQUENCES
 from procpre_interp.model import HookedTransformer, from_huggingface
@@ -186,7 +187,7 @@ def spread_out(text: pd.DataFrame, columns: Columns, width: int) -> list[pd.Data
         rows["n"], counts = [*several.loc[order], ""], ["n"]
     parts: list[list[str]] = [[]]
     for score in map(str, wide):
-        if parts[-1] and frame_width(rows.loc[:, [*places, *parts[-1], score, *counts]]) - GAP > width:
+        if parts[-1] and text_width(rows.loc[:, [*places, *parts[-1], score, *counts]].to_dict("list")) - GAP > width:
             parts.append([])
         parts[-1].append(score)
     return [rows.loc[:, [*places, *part, *counts]] for part in parts]
@@ -203,7 +204,7 @@ def show(table: pd.DataFrame, columns: Columns, command: Look, figures: Sequence
         console = stdout_console()
         words = [key for key in columns.keys if not is_numeric_dtype(table[key])]
         for part in spread_out(text, columns, console.width):
-            print_frame(console, part.head(MOST_ROWS), title, left=words)
+            print_table(console, part.head(MOST_ROWS).to_dict("list"), title, left=words)
             title = ""
             if len(part) > MOST_ROWS:
                 console.print(f"{MOST_ROWS} of {len(part)} rows")

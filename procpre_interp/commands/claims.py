@@ -13,16 +13,15 @@ from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import (
     beside_package,
     check_workers,
     default_store,
-    fitting,
-    print_frame,
-    stdout_console,
     usable_cores,
 )
+from procpre_interp.core.text_table import fitting, print_table, stdout_console
 from procpre_interp.store.about import About
 from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.store import RunStore
@@ -90,19 +89,21 @@ def main(arguments: list[str]) -> int:
     if not command.names:
         rows = verdicts_table(chosen)
         rows.insert(0, "Name", [claim.name for claim in chosen])
-        shown = fitting(rows, console.width, ["Claim", "Primary contrast", "Predicted", "Interval", "n", "Estimate"])
-        print_frame(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
+        shown = fitting(
+            rows.to_dict("list"), console.width, ["Claim", "Primary contrast", "Predicted", "Interval", "n", "Estimate"]
+        )
+        print_table(console, shown, "", left=["Name", "Claim", "Verdict", "Primary contrast", "Predicted"])
         console.print(
             "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
         )
         return 0
     for claim in chosen:
         console.print(describe_claim(claim))
-        print_frame(console, contrasts_table(claim), "", left=["Contrast", "Predicted", "Verdict"])
+        print_table(console, contrasts_table(claim).to_dict("list"), "", left=["Contrast", "Predicted", "Verdict"])
         cells = claim.cells
         shown = [column for column in ("condition", "replicate", "run", "phase1_run", "accuracy") if column in cells]
         text = with_run_text(cells.loc[:, shown]).astype({"accuracy": float}).round(4).fillna("").astype(str)
-        print_frame(console, text, f"\nRuns ({claim.source})", left=shown[:1])
+        print_table(console, text.to_dict("list"), f"\nRuns ({claim.source})", left=shown[:1])
         console.print("")
     return 0
 
@@ -133,7 +134,8 @@ def run(command: Claims) -> int:
         "those that are there already are not repeated. Ctrl-C saves everything, and the same command goes on from "
         "there. Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )
-    from procpre_interp.study.experiment import Options, load_experiment, run_all, scripts
+    with quick_imports():
+        from procpre_interp.study.experiment import Options, load_experiment, run_all, scripts
 
     paths = named(scripts(beside_package("experiments")), command.names)
     options = Options(

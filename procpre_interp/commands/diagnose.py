@@ -10,7 +10,8 @@ from procpre_interp.analysis.diagnosis import Finding, diagnose_all
 from procpre_interp.analysis.diagnosis.evidence import score_word, selector_of
 from procpre_interp.analysis.diagnosis.signatures import shown
 from procpre_interp.commands._options import Runs, parse
-from procpre_interp.core.terminal import default_store, stdout_console
+from procpre_interp.core.terminal import default_store
+from procpre_interp.core.text_table import stdout_console
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 

@@ -19,7 +19,7 @@ from procpre_interp.commands._models import (
 )
 from procpre_interp.commands._options import Runs, parse
 from procpre_interp.core.seeding import stream
-from procpre_interp.core.terminal import stdout_console
+from procpre_interp.core.text_table import stdout_console
 from procpre_interp.data import samples
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.patch import activation_patching, circuit_curve, edge_attribution, edge_patching, gap_of, head_test

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
+from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 
 if TYPE_CHECKING:
@@ -107,15 +108,16 @@ def opening(command: Reproduce) -> str:
 
 def run(command: Reproduce) -> int:
     """The same, after the first sentence."""
-    from procpre_interp.claims.text import contrast_estimate
-    from procpre_interp.commands._conditions import print_results
-    from procpre_interp.store.outcomes import cost_of
-    from procpre_interp.store.store import RunStore
-    from procpre_interp.study import headline
-    from procpre_interp.study.protocols import FIRST_SEEDS, metadata, reproduction
-    from procpre_interp.sweep.live_table import live_table
-    from procpre_interp.sweep.plan import plan
-    from procpre_interp.views.html_report import conditions_report
+    with quick_imports():
+        from procpre_interp.claims.text import contrast_estimate
+        from procpre_interp.commands._conditions import print_results
+        from procpre_interp.store.outcomes import cost_of
+        from procpre_interp.store.store import RunStore
+        from procpre_interp.study import headline
+        from procpre_interp.study.protocols import FIRST_SEEDS, metadata, reproduction
+        from procpre_interp.sweep.live_table import live_table
+        from procpre_interp.sweep.plan import plan
+        from procpre_interp.views.html_report import conditions_report
 
     name = command.protocol or "paper"
     protocol = headline.chosen_protocol(name, quick=command.quick, to_the_end=command.to_the_end)

@@ -1,15 +1,16 @@
-"""`procpre-interp runs`: what is in the store. Imports no torch."""
+"""`procpre-interp runs`: what is in the store. Imports no torch, and pandas only for CSV and JSON."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import Annotated, Literal
-
-import pandas as pd
+from typing import Annotated, Any, Literal
 
 from procpre_interp.commands._options import parse, several
-from procpre_interp.core.terminal import default_store, fitting, print_frame, stdout_console
-from procpre_interp.store.store import RunStore
+from procpre_interp.core.environment import default_store
+from procpre_interp.core.text_table import fitting, print_table, stdout_console
+from procpre_interp.store.rows import Row, holds_numbers, matching, read_rows
 
 COLUMNS = (
     "run",
@@ -59,33 +60,38 @@ def main(arguments: list[str]) -> int:
         if not sign:
             raise ValueError(f"--where {condition}: write COLUMN=VALUE, such as task=haystack")
         equals[column] = value or None
-    table = RunStore(command.store).query(**equals)
-    if command.format == "csv":
-        text = (
-            table.assign(parents=[cell("parents", each) for each in table["parents"]]) if "parents" in table else table
-        )
-        text.to_csv(sys.stdout, index=False)
-    elif command.format == "json":
-        print(table.to_json(orient="records", indent=1))
+    if command.format == "table":
+        rows = read_rows(command.store)
+        print_rows(list(compress(rows, matching(rows, equals))))
     else:
-        print_table(table)
+        print_values(command.store, equals, command.format)
     return 0
 
 
-def print_table(table: pd.DataFrame) -> None:
+def print_values(store: Path, equals: Mapping[str, Any], output_format: Literal["json", "csv"]) -> None:
+    """Every column, for programs."""
+    from procpre_interp.store.store import RunStore
+
+    table = RunStore(store).query(**equals)
+    if output_format == "json":
+        print(table.to_json(orient="records", indent=1))
+        return
+    text = table.assign(parents=[cell("parents", each) for each in table["parents"]]) if "parents" in table else table
+    text.to_csv(sys.stdout, index=False)
+
+
+def print_rows(rows: Sequence[Row]) -> None:
     """The chosen columns, and below them what is wrong with damaged runs."""
     console = stdout_console()
-    columns = [
-        column for column in COLUMNS if column in table and (column in ALWAYS or table[column].notna().to_numpy().any())
-    ]
-    text = pd.DataFrame({column: [cell(column, value) for value in table[column]] for column in columns}, dtype=str)
-    shown = fitting(text, console.width, OPTIONAL)
-    numbers = [column for column in shown if pd.api.types.is_numeric_dtype(table[column].dtype)]
-    print_frame(console, shown, "", left=[column for column in shown if column not in numbers])
-    damaged = table.loc[table["status"] == "damaged"]
-    for run, problem in zip(damaged["run"], damaged["problem"]):
-        console.print(f"{run} is damaged and not used: {problem}", soft_wrap=True)
-    console.print(f"{len(table)} runs")
+    values = {column: [row.get(column) for row in rows] for column in COLUMNS}
+    known = {name: column for name, column in values.items() if name in ALWAYS or any(x is not None for x in column)}
+    text = {name: [cell(name, value) for value in column] for name, column in known.items()}
+    words = [name for name, column in known.items() if not holds_numbers(column)]
+    print_table(console, fitting(text, console.width, OPTIONAL), "", left=words)
+    for row in rows:
+        if row["status"] == "damaged":
+            console.print(f"{row['run']} is damaged and not used: {row['problem']}", soft_wrap=True)
+    console.print(f"{len(rows)} runs")
 
 
 def cell(column: str, value: object) -> str:

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package
 
@@ -69,7 +70,8 @@ def main(arguments: list[str]) -> int:
         "Ctrl-C saves everything, and the same command goes on from there. "
         "Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )
-    from procpre_interp.commands._grid import run
+    with quick_imports():
+        from procpre_interp.commands._grid import run
 
     return run(command, path)
 

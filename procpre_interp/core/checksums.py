@@ -21,6 +21,9 @@ CHECKSUM_PLACE = "sha256:" + "0" * 64
 """Placeholder that `with_checksum` replaces by the checksum of the whole file."""
 
 
+_SORTED = json.JSONEncoder(sort_keys=True)
+
+
 class FileEntry(TypedDict):
     """What a manifest says of a file."""
 
@@ -64,11 +67,16 @@ def seal(folder: Path, own: re.Pattern[str]) -> None:
                 os.fsync(file.fileno())
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 entries[name] = {"bytes": file.tell(), "sha256": digest}
-    write_json(folder / MANIFEST, {**entries, MANIFEST: {"sha256": _hash_entries(entries)}})
+    write_json(folder / MANIFEST, sealed(entries))
+
+
+def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest with these entries holds: they, and under its own name their hash."""
+    return {**entries, MANIFEST: {"sha256": _hash_entries(entries)}}
 
 
 def _hash_entries(entries: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_SORTED.encode(entries).encode()).hexdigest()
 
 
 def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, FileEntry]:
@@ -76,27 +84,35 @@ def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, Fil
 
     Here only names and sizes are compared: `check_content` and `read_checked` compare the hash of one file.
     """
+    place = str(folder)  # paths joined as text: a list of runs looks at tens of thousands of files
     try:
-        manifest = parse_json(read_regular(folder / MANIFEST))
+        manifest = parse_json(read_regular(f"{place}/{MANIFEST}"))
         rest = dict(manifest)
         own = rest.pop(MANIFEST, None)  # older manifests have none
         if own is not None and own["sha256"] != _hash_entries(rest):
             raise ValueError("it has changed since it was written")
-        # Older versions sealed every file in the folder, even hidden ones that the system or an editor removes later.
-        entries = {name: entry for name, entry in rest.items() if not name.rpartition("/")[2].startswith(".")}
-        expected = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
+        entries: dict[str, FileEntry] = {}
+        sizes: dict[str, int] = {}
+        parents: set[str] = set()
+        for name, entry in rest.items():
+            parent, _, leaf = name.rpartition("/")
+            # Older versions sealed every file in the folder, even hidden ones that the system or an editor removes.
+            if not leaf.startswith("."):
+                sizes[name], _ = int(entry["bytes"]), str(entry["sha256"])
+                entries[name] = entry
+                parents.add(parent)
     except FileNotFoundError:
         raise ValueError(f"{MANIFEST} is missing") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         raise ValueError(f"{MANIFEST} cannot be read ({_reason(problem)})") from None
     if never := [name for name in required if name not in entries]:
         raise ValueError(f"{never[0]} was never written")
-    for parent in {name.rpartition("/")[0] for name in entries} - {""}:
-        if ".." in parent.split("/") or os.path.islink(f"{folder}/{parent}"):
+    for parent in parents - {""}:
+        if ".." in parent.split("/") or os.path.islink(f"{place}/{parent}"):
             raise ValueError(f"{parent} leads out of the folder")
-    for name, (size, _) in expected.items():
+    for name, size in sizes.items():
         try:
-            found = os.lstat(f"{folder}/{name}")
+            found = os.lstat(f"{place}/{name}")
         except FileNotFoundError:
             raise ValueError(f"{name} is missing") from None
         except OSError as problem:
@@ -121,7 +137,7 @@ def check_content(folder: Path, name: str, manifest: Mapping[str, FileEntry]) ->
 def read_checked(folder: Path, name: str, manifest: Mapping[str, FileEntry]) -> bytes:
     """The file's content. Raises `ValueError` when it is not what the manifest says."""
     try:
-        content = read_regular(folder / name)
+        content = read_regular(f"{folder}/{name}")
     except OSError as problem:
         raise ValueError(f"{name} cannot be read ({_reason(problem)})") from None
     if hashlib.sha256(content).hexdigest() != manifest[name]["sha256"]:

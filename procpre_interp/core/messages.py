@@ -2,6 +2,7 @@
 
 import difflib
 import reprlib
+import textwrap
 from typing import Any
 
 SHOWN = 100
@@ -29,5 +30,6 @@ def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     """The error for a name that does not exist: it lists the choices and the closest one."""
     close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1)
     hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
-    known = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
+    listed = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
+    known = textwrap.shorten(listed, 300, placeholder=" ...")
     return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")

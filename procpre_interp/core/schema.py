@@ -103,9 +103,9 @@ def check_summary(summary: Mapping[str, Any]) -> None:
     if isinstance(parents, list) and not all(isinstance(run, str) for run in parents):
         raise ValueError(f"parents holds {shown(next(run for run in parents if not isinstance(run, str)))}")
     for name, value in summary.items():
-        if name == "parents":
+        if isinstance(value, str) or value is None or name == "parents":
             continue
-        if isinstance(value, (list, dict)) or (isinstance(value, (int, float)) and not abs(value) < _LARGEST):
+        if isinstance(value, (list, dict)) or not -_LARGEST < value < _LARGEST:
             raise ValueError(f"{name} is {shown(value)}")
     if summary.get("status") not in STATUSES:
         raise ValueError(f"status is {shown(summary.get('status'))}, not one of {', '.join(STATUSES)}")

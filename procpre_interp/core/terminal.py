@@ -1,13 +1,9 @@
-"""What commands and scripts share: default folders, the number of cores, tables on stdout."""
+"""What commands and scripts share: default folders, the number of cores, how a script ends."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
 from procpre_interp.core.streams import flush_stdout, open_streams
@@ -16,20 +12,10 @@ __all__ = [
     "beside_package",
     "check_workers",
     "default_store",
-    "fitting",
-    "frame_width",
-    "print_frame",
     "run_script",
-    "stdout_console",
     "time_limit",
     "usable_cores",
 ]
-
-
-WRAPPED = 40
-"""Characters of a cell from which on it is wrapped."""
-GAP = 2
-"""Columns of the terminal between two columns of a table."""
 
 
 def beside_package(name: str) -> Path:
@@ -70,38 +56,3 @@ def time_limit(minutes: float | int | None) -> Callable[[], bool]:
         raise ValueError(f"minutes={minutes}; it must not be negative, or none")
     end = time.monotonic() + 60 * minutes
     return lambda: time.monotonic() < end
-
-
-def stdout_console() -> Console:
-    """A console for tables on stdout; into a file or a pipe a line may be as long as it wants."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
-
-
-def fitting(frame: pd.DataFrame, width: int, optional: Sequence[str]) -> pd.DataFrame:
-    """A table of strings without those of the `optional` columns, in this order, for which there is no room.
-
-    Cells of more than `WRAPPED` characters are wrapped, so that they count no more than that.
-    """
-    needs = {str(column): frame_width(frame.loc[:, [column]]) for column in frame}
-    dropped: set[str] = set()
-    for column in (name for name in optional if name in needs):
-        if sum(need for name, need in needs.items() if name not in dropped) - GAP <= width:
-            break
-        dropped.add(column)
-    return frame.drop(columns=list(dropped))
-
-
-def frame_width(frame: pd.DataFrame) -> int:
-    """Columns of the terminal that a table of strings takes, with the gap after it."""
-    cells = [max([len(str(column)), *frame[column].str.len()]) for column in frame]
-    return sum(min(WRAPPED, cell) + GAP for cell in cells)
-
-
-def print_frame(console: Console, frame: pd.DataFrame, title: str, *, left: Sequence[str]) -> None:
-    """A table of strings; the columns named in `left` are text, the others numbers."""
-    shown = Table(title=title, box=None, pad_edge=False, title_justify="left")
-    for column in frame:
-        shown.add_column(str(column), justify="left" if column in left else "right", overflow="fold")
-    for row in frame.itertuples(index=False):
-        shown.add_row(*row)
-    console.print(shown)

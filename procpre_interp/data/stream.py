@@ -24,10 +24,16 @@ class TaskStream:
     def batch(self, index: int) -> Batch:
         block, place = divmod(index, self.batches_per_block)
         if self._block is None or self._block[0] != block:
-            generator = stream(self.seed, self.task.stream_label, self.split, block)
-            rows = self.size * self.batches_per_block
-            self._block = (
-                block,
-                self.task.split_batch(rows, self.split, generator=generator, separable=self.separable),
-            )
+            self.hold(block, self.draw(block))
+        assert self._block is not None
         return self._block[1][place * self.size : (place + 1) * self.size]
+
+    def draw(self, block: int) -> Batch:
+        """All batches of a block, one after the other; the stream stays as it is."""
+        generator = stream(self.seed, self.task.stream_label, self.split, block)
+        rows = self.size * self.batches_per_block
+        return self.task.split_batch(rows, self.split, generator=generator, separable=self.separable)
+
+    def hold(self, block: int, drawn: Batch) -> None:
+        """Read the batches of a block from what `draw` gave for it."""
+        self._block = block, drawn

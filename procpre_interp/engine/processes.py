@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from procpre_interp.core import plugins
 from procpre_interp.core.children import safe_spawn
+from procpre_interp.engine.start import start
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
-from procpre_interp.store.partial_run import saved_step
 from procpre_interp.store.store import DamagedRun, RunStore
+from procpre_interp.store.unfinished import saved_step
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 from procpre_interp.train.process import ignored_interrupts, run_threads
 
@@ -139,7 +140,7 @@ def _idle(team: list["_Worker"], workers: int, store_path: Path) -> "_Worker | N
             return worker
     if len(team) >= workers:
         return None
-    team.append(_Worker(store_path))
+    team.append(_Worker(store_path, workers))
     return team[-1]
 
 
@@ -178,12 +179,12 @@ def _why_gone(worker: "_Worker") -> str:
 class _Worker:
     """A process, and this side of the pipe to it: configs go there, events come back, "stop" ends it."""
 
-    def __init__(self, store_path: Path) -> None:
+    def __init__(self, store_path: Path, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.run: str | None = None
         self.has_spoken = False
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, store_path, plugins.loaded()), daemon=True)
+        self.process = context.Process(target=start, args=(theirs, store_path, plugins.loaded(), workers), daemon=True)
         # The terminal sends Ctrl-C to all processes: the main one asks the others to stop.
         with ignored_interrupts(), safe_spawn():
             self.process.start()
@@ -211,7 +212,7 @@ class _Worker:
         self.connection.close()
 
 
-def _work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
+def work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin, ...]) -> None:
     """A worker's life: runs come through the pipe until it says "stop", or ends because the main process is gone.
 
     `needed` are the plugins of the main process: without them a config in the pipe could not be read.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from procpre_interp.engine.processes import PROGRESS_SECONDS, Event, known_runs, progress_event, ready_runs
 from procpre_interp.pipeline.config import RunConfig, model_config
 from procpre_interp.pipeline.stacked import Listener, execute_alone, execute_stacked
-from procpre_interp.store.partial_run import saved_step
 from procpre_interp.store.store import RunStore
+from procpre_interp.store.unfinished import saved_step
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 from procpre_interp.train.stacked import stacking_key
 

@@ -4,7 +4,8 @@ import threading
 
 import torch
 from torch import Tensor
-from transformer_lens import hook_points
+
+from procpre_interp.model import upstream
 
 
 class HookLock:
@@ -23,7 +24,7 @@ class HookLock:
         return HookLock, ()
 
 
-class HookPoint(hook_points.HookPoint):
+class HookPoint(upstream.HookPoint):
     """Upstream's, with the lock of its model."""
 
     def __init__(self) -> None:

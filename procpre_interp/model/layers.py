@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens.config import TransformerLensConfig
 
 from procpre_interp.model.hook_points import HookPoint, listens, observed
 from procpre_interp.model.narrow import is_narrow, narrow_attention
+from procpre_interp.model.upstream import TransformerLensConfig
 
 
 @dataclass

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
 
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.model.hook_points import HookLock, HookPoint
 from procpre_interp.model.layers import Embed, LayerNorm, LensConfig, PosEmbed, Unembed
+from procpre_interp.model.upstream import HookedRootModule
+
+if TYPE_CHECKING:
+    from transformer_lens import ActivationCache, FactoredMatrix
 
 SWITCHES = {
     "hook_result": "use_attn_result",
@@ -71,13 +74,17 @@ class LensInterface(HookedRootModule):
         return self.unembed.b_U
 
     @property
-    def QK(self) -> FactoredMatrix:
+    def QK(self) -> "FactoredMatrix":
         """W_Q W_K^T of every layer and head: what attends to what."""
+        from transformer_lens import FactoredMatrix
+
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
     @property
-    def OV(self) -> FactoredMatrix:
+    def OV(self) -> "FactoredMatrix":
         """W_V W_O of every layer and head: what a head moves."""
+        from transformer_lens import FactoredMatrix
+
         return FactoredMatrix(self.W_V, self.W_O)
 
     def setup(self) -> None:
@@ -100,10 +107,12 @@ class LensInterface(HookedRootModule):
 
     def run_with_cache(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, *args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
-    ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
+    ) -> tuple[Any, "ActivationCache | dict[str, Tensor]"]:
         """The output, and the activations: an `ActivationCache`, or a dict if not `return_cache_object`."""
         output, cache = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
         if return_cache_object:
+            from transformer_lens import ActivationCache
+
             return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
         return output, cache
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.special import bdtr, stdtrit
 from torch import Tensor
 
 from procpre_interp.data.counterfactual import Pairs
@@ -45,6 +44,8 @@ class Gap:
         change, n = (end - start).double().cpu(), len(start)
         estimate, low, high = float(change.mean()), math.nan, math.nan
         if n > 1:
+            from scipy.special import stdtrit
+
             reach = float(stdtrit(n - 1, 1 - ALPHA / 2)) * float(change.std()) / math.sqrt(n)
             low, high = estimate - reach, estimate + reach
         return cls(
@@ -57,6 +58,8 @@ class Gap:
 
         This takes 6 pairs at least.
         """
+        from scipy.special import bdtr
+
         against = round(self.n * (1 - self.preferred))
         return (self.low > 0 or self.high < 0) and float(bdtr(against, self.n, 0.5)) <= ALPHA / 2
 

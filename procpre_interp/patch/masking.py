@@ -8,12 +8,12 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
 from procpre_interp.model.hits import hits
 from procpre_interp.model.layers import at_positions
+from procpre_interp.model.upstream import HookPoint
 
 CPU_BYTES = 2**26
 GPU_BYTES = 2**31

@@ -5,21 +5,23 @@ Both are TransformerLens's, on a cache that holds one position a pair: where the
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import ActivationCache
-from transformer_lens.hook_points import HookPoint
-from transformer_lens.tools.analysis import logit_lens
 
 from procpre_interp.core.selectors import head_term
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.model.hits import hits
+from procpre_interp.model.upstream import HookPoint
 from procpre_interp.probe.representation import residual_sites
+
+if TYPE_CHECKING:
+    from transformer_lens import ActivationCache
 
 
 @torch.no_grad()
@@ -34,6 +36,8 @@ def logit_lens_table(model: HookedTransformer, pairs: Pairs, *, max_pairs: int =
     Raises:
         ValueError: there are no pairs, or the model is in training mode.
     """
+    from transformer_lens.tools.analysis import logit_lens
+
     n_layers = model.config.n_layers
     states = ("resid_pre", "resid_mid", "resid_post")
     names = [f"blocks.{layer}.hook_{state}" for layer in range(n_layers) for state in states]
@@ -100,8 +104,10 @@ def direct_logit_attribution_table(model: HookedTransformer, pairs: Pairs, *, ma
 
 def _caches(
     model: HookedTransformer, pairs: Pairs, names: Sequence[str], max_pairs: int
-) -> Iterator[tuple[Pairs, ActivationCache]]:
+) -> Iterator[tuple[Pairs, "ActivationCache"]]:
     """Blocks of pairs and their activations on the clean sequences: of each pair its read position, alone."""
+    from transformer_lens import ActivationCache
+
     if len(pairs) == 0:
         raise ValueError("there are no pairs; give at least one")
     for start in range(0, len(pairs), max_pairs):

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.optimize
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -46,6 +45,8 @@ def fit_logistic_regression(
     The classes y count from 0. The objective is convex, and L-BFGS stops where its gradient is below 1e-6 or it no
     longer decreases by a share of 1e-10. `converged` is False where `max_iterations` came first.
     """
+    import scipy.optimize  # as slow to load as pandas
+
     x = torch.cat([x, x.new_ones(len(x), 1)], 1).double()
     shape = (x.shape[1], n_classes)
 

@@ -10,8 +10,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.tools.analysis import orthonormal_subspace, projection_kernel, random_projection_kernel_moments
-from transformer_lens.utilities import get_act_name
 
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.data.task import Batch
@@ -171,6 +169,8 @@ def subspace_overlap(
         ValueError: `rank` is below 1 or above the dimensions in which the activations vary, or a site does not exist
             or differs in width between the models.
     """
+    from transformer_lens.tools import analysis
+
     batch = _first_sequences(batch, max_positions)
     left, right = (_at_real_tokens(model, batch, sites, max_sequences) for model in (first, second))
     rows = []
@@ -179,14 +179,14 @@ def subspace_overlap(
         width = x.shape[1]
         if y.shape[1] != width:
             raise ValueError(f"{site} has {width} and {y.shape[1]} dimensions; overlap needs two models of one width")
-        bases = [orthonormal_subspace(_covariance(values, rank, site), rank=rank) for values in (x, y)]
+        bases = [analysis.orthonormal_subspace(_covariance(values, rank, site), rank=rank) for values in (x, y)]
         shares = [float(basis.singular_values[:rank].sum() / basis.singular_values.sum()) for basis in bases]
         rows.append(
             {
                 "site": site,
                 "rank": rank,
-                "overlap": float(projection_kernel(*bases).score) / rank,
-                "chance": random_projection_kernel_moments(width, rank).mean / rank if width > 1 else 1.0,
+                "overlap": float(analysis.projection_kernel(*bases).score) / rank,
+                "chance": analysis.random_projection_kernel_moments(width, rank).mean / rank if width > 1 else 1.0,
                 "variance_share": shares[0],
                 "other_variance_share": shares[1],
                 "n": len(x),
@@ -228,6 +228,8 @@ def _at_real_tokens(
 
 def _place(model: HookedTransformer, site: str) -> tuple[str, int | None]:
     """The hook point of a site, and its head."""
+    from transformer_lens.utilities import get_act_name
+
     point, *numbers = site.split(".")
     if point not in POINTS:
         raise unknown_name("activation", point, list(POINTS))

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import FactoredMatrix
 
 from procpre_interp.model import HookedTransformer
 
@@ -20,6 +20,17 @@ HELD_ENERGY = 0.9
 """Share of |W|_F^2 that the top singular directions of `drift` hold, unless their number is given."""
 
 
+class _Product(NamedTuple):
+    """A B, of narrow factors. (What is done with it here is several times faster than with `FactoredMatrix`.)"""
+
+    A: Float[Tensor, "matrix row inner"]
+    B: Float[Tensor, "matrix inner column"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.A.shape[:-1], self.B.shape[-1])
+
+
 @dataclass(frozen=True)
 class _Matrices:
     """One matrix, or the same one of every head of a layer, in double precision."""
@@ -28,7 +39,7 @@ class _Matrices:
     parameter: str
     """Name; of a head's matrix without the head."""
     layer: int | None
-    values: Float[Tensor, "matrix row column"] | FactoredMatrix
+    values: Float[Tensor, "matrix row column"] | _Product
     per_head: bool
 
     def labels(self) -> list[dict[str, str | int | None]]:
@@ -203,7 +214,7 @@ def _all_matrices(model: HookedTransformer, *, tied: bool | None = None) -> Iter
     for layer, block in enumerate(model.blocks):
         place = f"blocks.{layer}.attn"
         w = {name: getattr(block.attn, name).double() for name in ("W_Q", "W_K", "W_V", "W_O")}
-        products = {"QK": FactoredMatrix(w["W_Q"], w["W_K"].mT), "OV": FactoredMatrix(w["W_V"], w["W_O"])}
+        products = {"QK": _Product(w["W_Q"], w["W_K"].mT), "OV": _Product(w["W_V"], w["W_O"])}
         for name, values in (w | products).items():
             yield _Matrices(place, f"{place}.{name}", layer, values, per_head=True)
         for name in ("W_in", "W_out"):
@@ -226,7 +237,7 @@ def _decomposed(
     if isinstance(matrices.values, Tensor):
         left, s, right = torch.linalg.svd(matrices.values, full_matrices=False)
         return left, s, right.mT
-    # Several times faster than FactoredMatrix.svd, which decomposes both tall factors.
+    # `FactoredMatrix.svd` decomposes both tall factors.
     (left, left_core), (right, right_core) = torch.linalg.qr(matrices.values.A), torch.linalg.qr(matrices.values.B.mT)
     left_turn, s, right_turn = torch.linalg.svd(left_core @ right_core.mT)
     return left @ left_turn, s, right @ right_turn.mT

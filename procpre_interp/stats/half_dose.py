@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.special import expit
 
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.resampling import (
@@ -169,6 +168,8 @@ def _curve(
     log_doses: Float[np.ndarray, " dose"], point: Float[np.ndarray, "*batch 2"]
 ) -> Float[np.ndarray, "*batch dose"]:
     """1 / (1 + (d / half_dose)^slope) at (log half dose, log slope)."""
+    from scipy.special import expit
+
     return expit(np.exp(point[..., 1:]) * (point[..., :1] - log_doses))
 
 

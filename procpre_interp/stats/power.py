@@ -1,7 +1,6 @@
 """Power: the smallest effect that a number of replicates would have found."""
 
 import numpy as np
-from scipy.special import nctdtrinc, stdtrit
 
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.resampling import ALPHA, N_RESAMPLES
@@ -46,6 +45,8 @@ def detectable_effect(
     if std == 0 or np.isnan(std):
         return float("nan")
     if n > MAX_SIMULATED_POWER:
+        from scipy.special import nctdtrinc, stdtrit
+
         critical = stdtrit(n - 1, 1 - k / patterns / 2)
         return float(std * nctdtrinc(n - 1, 1 - power, critical) / np.sqrt(n))
     generator = generator or numpy_stream(0, "detectable effect", n)

@@ -9,7 +9,6 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy.special import betaincinv, ndtr, stdtrit  # scipy.stats takes three times as long to import
 
 from procpre_interp.core.seeding import numpy_stream
 
@@ -101,6 +100,8 @@ def percentile_tail(n: int, level: float = LEVEL) -> float:
     """
     if n < 2:
         return float("nan")
+    from scipy.special import ndtr, stdtrit  # scipy.stats takes three times as long to import
+
     return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
 
 
@@ -223,6 +224,8 @@ def binomial_bounds(
     successes: Int[np.ndarray, " case"], n: Int[np.ndarray, " case"]
 ) -> tuple[Float[np.ndarray, " case"], Float[np.ndarray, " case"]]:
     """Exact (Clopper-Pearson) bounds of the share that `successes` of n estimate."""
+    from scipy.special import betaincinv
+
     tail = (1 - LEVEL) / 2
     low = betaincinv(np.maximum(successes, 1), n - successes + 1, tail)
     high = betaincinv(successes + 1, np.maximum(n - successes, 1), 1 - tail)

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Real
-from scipy.special import ndtri
 
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import numpy_stream
@@ -33,6 +32,8 @@ def survival_curve(table: pd.DataFrame) -> pd.DataFrame:
     Runs without breakthrough are censored at their limit. Bounds: Greenwood's variance on the log-log scale,
     NaN where the curve is 0 or 1, or rests on one replicate.
     """
+    from scipy.special import ndtri
+
     curves = []
     for condition, rows in table.groupby("condition", sort=False):
         broke = rows["breakthrough_step"].notna().to_numpy()

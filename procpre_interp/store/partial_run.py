@@ -1,22 +1,18 @@
 """A run being written: its files, the state that it saved last, and the move among the finished ones."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
-from procpre_interp.core import atomic_files, checksums, regular_files, schema
+from procpre_interp.core import atomic_files, checksums, schema
 from procpre_interp.core.environment import now
-from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.plugins import Plugin
-from procpre_interp.core.schema import ConfigFields
-from procpre_interp.store.run import HISTORY_NUMBERS, OWN_FILES, REQUIRED, Run, read_run, weights_name
-
-_RESUME, _PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
-_LARGEST_HEADER = 100_000_000  # bytes; that of the format
+from procpre_interp.store.reading import REQUIRED
+from procpre_interp.store.run import HISTORY_NUMBERS, OWN_FILES, Run, read_run, weights_name
+from procpre_interp.store.unfinished import PREVIOUS, RESUME, saved_fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +26,7 @@ class PartialRun:
     @property
     def resume_path(self) -> Path:
         """Where the training state is kept from which an interrupted run goes on; removed by `finish`."""
-        return self.folder / _RESUME
+        return self.folder / RESUME
 
     def weights_path(self, step: int) -> Path:
         """Where the weights of a checkpoint belong (write them within `atomic_files.atomic_write`)."""
@@ -83,7 +79,7 @@ class PartialRun:
         self.finished_folder.parent.mkdir(exist_ok=True)
         self.folder.rename(self.finished_folder)
         # Only now: a process killed a moment earlier would have lost the whole run.
-        for name in (_RESUME, _PREVIOUS):
+        for name in (RESUME, PREVIOUS):
             (self.finished_folder / name).unlink(missing_ok=True)
         atomic_files.sync_folder(self.finished_folder.parent)
         atomic_files.sync_folder(self.folder.parent)
@@ -108,47 +104,12 @@ class SavedState:
 
 def saved_state(folder: Path) -> SavedState | None:
     """What a run being written has saved in its folder, read without its weights; None where there is nothing."""
-    for name in (_RESUME, _PREVIOUS):
+    for step, state in saved_fields(folder):
         try:
-            with regular_files.open_regular(folder / name) as file:
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
-            state = json.loads(header["__metadata__"]["state"])
             history = pd.DataFrame([dict(row) for row in state.get("history", [])])
             for column in set(history) & set(HISTORY_NUMBERS):
                 history[column] = pd.to_numeric(history[column])
-            return SavedState(step=int(state["step"]), seconds=float(state.get("seconds", 0.0)), history=history)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+            return SavedState(step=step, seconds=float(state.get("seconds", 0.0)), history=history)
+        except (ValueError, TypeError, OverflowError):
             continue
     return None
-
-
-def saved_step(folder: Path) -> int | None:
-    """Steps behind the training state that a run being written has saved in its folder; None where there is none."""
-    state = saved_state(folder)
-    return None if state is None else state.step
-
-
-def unfinished_config(folder: Path) -> ConfigFields | None:
-    """The config of a run being written; None where it is not there yet, or cannot be read."""
-    try:
-        config = parse_yaml(regular_files.read_regular(folder / "config.yaml"))
-        if not isinstance(config, dict):
-            return None
-        schema.check_config(config)
-    except (OSError, ValueError):
-        return None
-    return cast(ConfigFields, config)
-
-
-def unfinished_fields(folder: Path) -> dict[str, object]:
-    """What is known of a run being written, under the names of a summary; nothing where its config cannot be read."""
-    if (config := unfinished_config(folder)) is None:
-        return {}
-    parents = config.get("parents") or []
-    return {
-        "task": config.get("task", {}).get("name"),
-        "seed": config.get("seed", 0),
-        "parents": tuple(parent["run"] for parent in parents),
-        "components": ", ".join(parent.get("selector", "all") for parent in parents) or None,
-        "steps": saved_step(folder) or 0,
-    }

@@ -3,24 +3,31 @@
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
 
-from procpre_interp.core import checksums, schema
+from procpre_interp.core import checksums
 from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plain_values import parse_json, parse_yaml
-from procpre_interp.core.schema import ClassFields, ConfigFields, Summary
+from procpre_interp.core.schema import ConfigFields, Summary, check_config, check_summary
+from procpre_interp.store.reading import (
+    REQUIRED,
+    DamagedRun,
+    UnknownRun,
+    read_fields,
+    read_manifest,
+    reading,
+    with_parents,
+)
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
-REQUIRED = ("config.yaml", "environment.json", "summary.json")
 OWN_FILES = re.compile(
     rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
@@ -28,25 +35,6 @@ OWN_FILES = re.compile(
 """The files of a run; the system or an editor may leave others in its folder."""
 HISTORY_NUMBERS = ("step", "tokens", "seconds", "task_length", "loss_nats", "accuracy", "exact_match", "learning_rate")
 _SHAPE = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "n_parameters": "parameters"}
-
-
-class UnknownRun(ValueError, LookupError):
-    """No run, or no table, of that name."""
-
-
-class DamagedRun(ValueError):
-    """A finished run whose files are not those that were written, or hold what no run writes."""
-
-    def __init__(self, folder: Path, problem: str) -> None:
-        super().__init__(
-            f"run {folder.name} is damaged: {problem}. Remove {folder} and repeat its command: it is computed again."
-        )
-        self.folder, self.problem = folder, problem
-
-    def __reduce__(
-        self,
-    ) -> tuple[Any, ...]:  # an error of a worker process must reach the one that waits for it
-        return type(self), (self.folder, self.problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +77,7 @@ class Run:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Turns errors of reading its files into `DamagedRun`, or `UnknownRun` where it was deleted meanwhile."""
-        with _reading(self.folder):
+        with reading(self.folder):
             yield
 
     def _require(self, name: str) -> None:
@@ -176,12 +164,12 @@ def read_run(folder: Path, *, verify: bool) -> Run:
     Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
     """
     manifest = read_manifest(folder)
-    with _reading(folder):
+    with reading(folder):
         for name in set(manifest) - set(REQUIRED) if verify else ():
             checksums.check_content(folder, name, manifest)
-        config = _fields(folder, "config.yaml", manifest, parse_yaml, schema.check_config)
-        environment = _fields(folder, "environment.json", manifest, parse_json)
-        summary = _with_parents(_fields(folder, "summary.json", manifest, parse_json, schema.check_summary))
+        config = read_fields(folder, "config.yaml", manifest, parse_yaml, check_config)
+        environment = read_fields(folder, "environment.json", manifest, parse_json)
+        summary = with_parents(read_fields(folder, "summary.json", manifest, parse_json, check_summary))
     return Run(
         id=folder.name,
         folder=folder,
@@ -191,64 +179,6 @@ def read_run(folder: Path, *, verify: bool) -> Run:
         manifest=manifest,
         verified=verify,
     )
-
-
-def read_summary(folder: Path) -> Summary:
-    """The summary of the run in `folder`, as `read_run` checks it; the quickest look at a run."""
-    manifest = read_manifest(folder)
-    with _reading(folder):
-        return _with_parents(_fields(folder, "summary.json", manifest, parse_json, schema.check_summary))
-
-
-def _with_parents(summary: dict[str, Any]) -> Summary:
-    """The summary with its parents as a tuple of ids; older versions wrote text, with commas between them, or null."""
-    parents = summary.get("parents") or ()
-    summary["parents"] = tuple(parents.split(", ") if isinstance(parents, str) else parents)
-    return cast(Summary, summary)
-
-
-def read_manifest(folder: Path) -> dict[str, FileEntry]:
-    """The manifest of the run in `folder`, names and sizes checked.
-
-    Raises `DamagedRun`, or `UnknownRun` where it is deleted meanwhile.
-    """
-    with _reading(folder):
-        return checksums.read_manifest(folder, REQUIRED)
-
-
-@contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    """Errors of reading a run's files as `DamagedRun`, or as `UnknownRun` where the run is gone."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as problem:  # torch's of a file that went away is of the last kind
-        if not folder.is_dir():
-            raise UnknownRun(f"run {folder.name} was deleted while it was read") from None
-        if isinstance(problem, DamagedRun):
-            raise
-        raise DamagedRun(folder, one_line(problem)) from None
-
-
-def _fields(
-    folder: Path,
-    name: str,
-    manifest: Mapping[str, FileEntry],
-    parse: Callable[[bytes], Any],
-    check: Callable[[ClassFields], None] = lambda fields: None,
-) -> Any:
-    """What a small file holds. Raises `ValueError` where its content changed, or is not what a run writes."""
-    content = checksums.read_checked(folder, name, manifest)
-    try:
-        found = parse(content)
-    except ValueError as problem:
-        raise ValueError(f"{name} cannot be read ({one_line(problem)})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} holds no fields")
-    try:
-        check(found)
-    except ValueError as problem:
-        raise ValueError(f"{name}: {problem}") from None
-    return found
 
 
 def is_numeric(table: pd.DataFrame, column: str) -> bool:

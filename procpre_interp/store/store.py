@@ -13,19 +13,18 @@ tables only: nothing here needs torch.
 
 import difflib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from procpre_interp.core import atomic_files, locks
-from procpre_interp.core.environment import environment, now
+from procpre_interp.core.environment import environment
 from procpre_interp.core.messages import unknown_name
-from procpre_interp.store.partial_run import PartialRun, unfinished_fields
+from procpre_interp.store.partial_run import PartialRun
+from procpre_interp.store.rows import NAME, columns_of, folders, lock_file, matching, read_rows
 from procpre_interp.store.run import (
     DamagedRun,
     Run,
@@ -34,7 +33,6 @@ from procpre_interp.store.run import (
     load_run,
     read_manifest,
     read_run,
-    read_summary,
 )
 from procpre_interp.store.tables import Table, read_table, write_table
 
@@ -50,9 +48,6 @@ __all__ = [
     "load_history",
     "load_run",
 ]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FIRST_COLUMNS = ["run", "status", "created", "problem"]
 
 
 class RunStore:
@@ -122,23 +117,9 @@ class RunStore:
         rows whose columns have these values. Sizes are compared with the manifest, and the summary's content; other
         contents are not read.
         """
-        partial = _folders(self.path / "partial")  # first: a run that moves meanwhile is met twice, not never
-        found = (_summary_row(folder) for folder in _folders(self.path / "runs"))
-        rows = [row for row in found if row is not None]
-        seen = {row["run"] for row in rows}
-        for folder in partial:
-            if folder.name not in seen:
-                status = "running" if locks.is_locked(self._lock(folder.name)) else "interrupted"
-                row = {"run": folder.name, "status": status, "created": _modified(folder), "problem": None}
-                rows.append(row | unfinished_fields(folder))
-        table = pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS)
-        table = table.loc[:, _FIRST_COLUMNS + [column for column in table if column not in _FIRST_COLUMNS]]
-        table = table.sort_values("created", ascending=False, kind="stable", ignore_index=True)
-        for column, value in equals.items() if rows else ():
-            if column not in table:
-                raise unknown_name("column of the runs", column, list(table))
-            table = table.loc[_equals(table[column], column, value)]
-        return table.reset_index(drop=True)
+        rows = read_rows(self.path)
+        table = pd.DataFrame(rows, columns=columns_of(rows))
+        return table.loc[matching(rows, equals)].reset_index(drop=True)
 
     def delete(self, run_id: str) -> None:
         """Remove one run, finished, damaged or interrupted; its id in full. Raises `UnknownRun`.
@@ -180,7 +161,7 @@ class RunStore:
         """Names of the stored tables, newest first."""
         times = {}
         for path in (self.path / "tables").glob("*.parquet"):
-            if path.name.startswith(prefix) and _NAME.fullmatch(path.stem):
+            if path.name.startswith(prefix) and NAME.fullmatch(path.stem):
                 with suppress(FileNotFoundError):  # deleted this moment
                     times[path.stem] = path.lstat().st_mtime_ns
         return sorted(times, key=lambda name: times[name], reverse=True)
@@ -192,8 +173,7 @@ class RunStore:
         return self.path / "partial" / _checked(run_id)
 
     def _lock(self, run_id: str) -> Path:
-        # Beside the folder, not in it: so it is held through the rename, and never ends up in a finished run.
-        return self.path / "partial" / f"{run_id}.lock"
+        return lock_file(self.path, run_id)
 
     def _named(self, run: str | Path) -> str:
         """The id in the path of a run's folder; anything else as it is."""
@@ -215,7 +195,7 @@ class RunStore:
             return str(created["run"].iloc[0])
         if self._finished(run_id).is_dir():
             return run_id
-        matches = [folder.name for folder in _folders(self.path / "runs") if folder.name.startswith(run_id)]
+        matches = [folder.name for folder in folders(self.path / "runs") if folder.name.startswith(run_id)]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -225,7 +205,7 @@ class RunStore:
     def _unknown(self, run_id: str) -> UnknownRun:
         if self._partial(run_id).is_dir():
             return UnknownRun(f"run {run_id} is not finished; repeat its command to go on where it stopped")
-        ids = [folder.name for folder in _folders(self.path / "runs")]
+        ids = [folder.name for folder in folders(self.path / "runs")]
         close = difflib.get_close_matches(run_id, ids, n=3)
         hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
         return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
@@ -250,51 +230,7 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     return (pd.concat(histories, ignore_index=True) if histories else empty), problems
 
 
-def _summary_row(folder: Path) -> dict[str, object] | None:
-    """A finished run's row of the list; None where it was deleted meanwhile."""
-    try:
-        return {**read_summary(folder), "run": folder.name, "problem": None}
-    except UnknownRun:
-        return None
-    except DamagedRun as damage:
-        return {"run": folder.name, "status": "damaged", "created": _modified(folder), "problem": damage.problem}
-
-
-def _equals(column: pd.Series, name: str, value: Any) -> pd.Series:
-    """Rows that have the value; text (from a command line) is read as a number in a numeric column."""
-    if name == "parents":  # a list, which has the value as one of its entries
-        return column.map(lambda runs: value in runs if value is not None and isinstance(runs, tuple) else not runs)
-    if value is None:
-        return column.isna()
-    known = column.dropna()
-    if isinstance(value, str) and len(known) and known.map(lambda item: isinstance(item, bool)).all():
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"{name}={value!r}: the column {name} holds true and false")
-        value = value.lower() == "true"
-    elif isinstance(value, str) and pd.api.types.is_numeric_dtype(column.dtype):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError(f"{name}={value!r}: the column {name} holds numbers") from None
-    return column == value
-
-
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UnknownRun(f"{name!r} is no name of a run or table (letters, digits, '.', '_' and '-')")
     return name
-
-
-def _folders(parent: Path) -> list[Path]:
-    try:
-        return [path for path in parent.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _modified(folder: Path) -> str:
-    """When a folder last changed; now, where it went away this moment."""
-    try:
-        return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
-    except OSError:
-        return now()

@@ -23,10 +23,10 @@ from procpre_interp.core.terminal import (
     check_workers,
     default_store,
     run_script,
-    stdout_console,
     time_limit,
     usable_cores,
 )
+from procpre_interp.core.text_table import stdout_console
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import Figure

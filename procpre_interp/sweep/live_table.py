@@ -21,8 +21,8 @@ from procpre_interp.engine.progress import REFRESHES_PER_SECOND, Output, bar, ru
 from procpre_interp.engine.time_left import Rates, Work, time_left, work_of
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.outcomes import whole_runs
-from procpre_interp.store.partial_run import saved_step
 from procpre_interp.store.store import RunStore
+from procpre_interp.store.unfinished import saved_step
 from procpre_interp.sweep.plan import Plan
 
 NUMBER_COLUMNS = 30

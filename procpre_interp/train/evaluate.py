@@ -38,7 +38,7 @@ def evaluate(
     """
     if native is not None:
         return native_scores(native, batch)
-    device = batch.tokens.device
+    batch = batch.to(device := model.flat.device)
     pieces = [torch.zeros(0, 5, dtype=torch.float64)]
     for micro in micro_batches(batch, max_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from procpre_interp.core.atomic_files import remove
+from procpre_interp.data.prefetch import Prefetch
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.model import HookedTransformer, flat_mask, matrix_parameters, torch_defaults
@@ -73,6 +74,7 @@ class Trainer:
             betas=(config.beta1, config.beta2),
             clip_norm=config.clip_norm,
         )
+        self.prefetch = Prefetch(threads=config.threads, end=config.last_step)
         self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints)
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
@@ -98,7 +100,7 @@ class Trainer:
             return StackedTrainer([self], should_stop=self.should_stop).run()[0]
         state, config, last_step = self.state, self.config, self.config.last_step
         last_save = time.monotonic()
-        with run_threads(self.torch_threads), deferred_interrupts() as interrupts:
+        with run_threads(self.torch_threads), deferred_interrupts() as interrupts, self.prefetch:
             if state.step == 0 and not state.history:
                 self.evaluate()
                 if 0 in self.kept_steps:
@@ -135,7 +137,7 @@ class Trainer:
     def take_step(self) -> None:
         """One optimiser step on the next batch."""
         state, scales = self.state, None
-        batch = self.stream.batch(state.step)
+        batch = self.prefetch.batch(self.stream, state.step)
         if self.interventions is not None:
             self.interventions.set_weights(state.step, self.optimiser)
             scales = self.interventions.scales(state.step)

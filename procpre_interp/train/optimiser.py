@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -56,8 +57,9 @@ class FlatAdamW:
         self.frozen = frozen
         self.decay = weight_decay * (decay if frozen is None else decay & ~frozen).float()
         self.decays = bool(self.decay.any())
-        self.clip_norm = clip_norm
-        self.adam = torch.optim.AdamW([self.parameter], lr=0.0, betas=betas, eps=eps, weight_decay=0.0, fused=True)
+        self.clip_norm, self.betas, self.eps = clip_norm, betas, eps
+        self.moments: dict[str, Tensor] = {}
+        """Both moments and the number of steps, by torch's names; empty before the first step."""
 
     @torch.no_grad()
     def step(self, learning_rate: float, scales: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None) -> None:
@@ -73,11 +75,33 @@ class FlatAdamW:
             decay = self.decay if scales is None else self.decay * scales[0] * scales[1]
             self.parameter.addcmul_(decay, self.parameter, value=-learning_rate)
         before = None if scales is None else self.parameter.clone()
-        self.adam.param_groups[0]["lr"] = learning_rate
-        self.adam.step()
+        self._update(learning_rate)
         if scales is not None and before is not None:
             self.parameter.copy_(torch.lerp(before, self.parameter, scales[0]))
         self.grad.zero_()
+
+    def _update(self, learning_rate: float) -> None:
+        """torch's AdamW without decay, by its function: the first object of its class loads `torch._dynamo`, a second's
+        work."""
+        if not self.moments:
+            self.moments = {name: torch.zeros_like(self.parameter) for name in ("exp_avg", "exp_avg_sq")}
+            self.moments["step"] = self.parameter.new_zeros(())
+        adamw(
+            [self.parameter],
+            [self.grad],
+            exp_avgs=[self.moments["exp_avg"]],
+            exp_avg_sqs=[self.moments["exp_avg_sq"]],
+            max_exp_avg_sqs=[],
+            state_steps=[self.moments["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
+        )
 
     @torch.no_grad()
     def assign(self, mask: Bool[Tensor, " n"], values: Float[Tensor, " n"]) -> None:
@@ -87,8 +111,8 @@ class FlatAdamW:
         several times too large, as its correction for a zero start has long run out.
         """
         self.parameter.copy_(torch.where(mask, values, self.parameter))
-        if "exp_avg" in self.adam.state[self.parameter]:
-            self.adam.state[self.parameter]["exp_avg"].masked_fill_(mask, 0.0)
+        if self.moments:
+            self.moments["exp_avg"].masked_fill_(mask, 0.0)
 
     @torch.no_grad()
     def move(self, flat: Float[Tensor, " n"], grad: Float[Tensor, " n"], moments: dict[str, Tensor]) -> None:
@@ -99,15 +123,12 @@ class FlatAdamW:
         for name, home in moments.items():
             home.copy_(state[name]) if state else home.zero_()
         self.parameter.data, self.parameter.grad, self.grad = flat, grad, grad
-        self.adam.state[self.parameter] = moments
+        self.moments = moments
 
     def state(self) -> dict[str, Tensor]:
         """The two moments and the step count; empty before the first step."""
-        return dict(self.adam.state[self.parameter])
+        return dict(self.moments)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state()`."""
-        if state:
-            plain = self.adam.state_dict()
-            plain["state"] = {0: {name: tensor.clone() for name, tensor in state.items()}}
-            self.adam.load_state_dict(plain)
+        self.moments = {name: tensor.to(self.parameter.device, copy=True) for name, tensor in state.items()}

@@ -32,9 +32,8 @@ class StackedAdamW:
         moments = {"step": self.step_numbers, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
         for row, member in enumerate(members):
             member.move(flat[row], grad[row], {name: moment[row] for name, moment in moments.items()})
-        groups = [member.adam.param_groups[0] for member in members]
-        self.betas = [group["betas"] for group in groups]
-        self.eps = _column([group["eps"] for group in groups], device)
+        self.betas = [member.betas for member in members]
+        self.eps = _column([member.eps for member in members], device)
         self.beta1, self.beta2 = (_column([betas[i] for betas in self.betas], device) for i in range(2))
         norms = [member.clip_norm for member in members]
         self.clip_norm = None

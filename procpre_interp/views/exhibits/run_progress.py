@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.store.partial_run import saved_state, saved_step, unfinished_config
+from procpre_interp.store.partial_run import saved_state
 from procpre_interp.store.run import DamagedRun, UnknownRun
 from procpre_interp.store.store import RunStore
+from procpre_interp.store.unfinished import saved_step, unfinished_config
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.exhibits.run_details import curves, measured
 

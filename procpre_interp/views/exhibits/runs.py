@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.store.partial_run import unfinished_config
 from procpre_interp.store.run import UnknownRun
 from procpre_interp.store.store import RunStore
+from procpre_interp.store.unfinished import unfinished_config
 from procpre_interp.views.exhibits.exhibit import Answer
 
 FIRST, LATER = "fresh weights", "from parents"
