@@ -143,9 +143,10 @@ def run(command: Reproduce) -> int:
             return 1
         computed, finding = last.computed, headline.headline_finding(last.contrasts[0])
     table, planned = computed.table, computed.planned
-    if table.empty or not (table["status"] != "failed").any():
+    if len(table):
+        table = table.loc[table["status"] != "failed"]
+    if table.empty:
         return 1
-    table = table.loc[table["status"] != "failed"]
     about = metadata(planned, protocol, table, cost_of(planned.configs, store))
     about = dataclasses.replace(about, note=" ".join(filter(None, (finding, about.note))))
     store.write_table(planned.table_name, table, about.plain())
