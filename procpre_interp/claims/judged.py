@@ -66,7 +66,7 @@ class ContrastResult:
     range_high: float = math.nan
     """Largest value that it could have."""
     breakthroughs: tuple[BreakthroughCount, ...] = ()
-    """Of each of its conditions in the replicates that count, for a contrast of accuracies."""
+    """Runs of each of its conditions that broke through in the replicates that count, for a contrast of accuracies."""
     breakthrough_p: float = math.nan
     """p of Boschloo's exact test on these counts, for a pair of conditions."""
 

@@ -25,7 +25,7 @@ RUNS: dict[Kind, int] = {"quick": 5, "headline": 3, "all": 8}
 CPU_MINUTES: dict[Kind, float] = {"quick": 4, "headline": 3.5, "all": 10}
 """What a replicate takes with the native kernel, as measured, in either protocol."""
 USUAL_REPLICATES = 12
-"""With how many the headline is decided where full transfer breaks through in every one, and no fresh model does."""
+"""What decides the headline where full transfer breaks through in every replicate, and no fresh model does."""
 
 
 @dataclass(frozen=True, kw_only=True)
