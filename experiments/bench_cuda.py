@@ -169,7 +169,8 @@ def haystack_variants(bench: Bench) -> list[Variant]:
 
     def theirs(held: ExitStack) -> Steps:
         batch = task.batch(size, generator=stream(0, "bench")).to(bench.device)
-        model = to_huggingface(HookedTransformer.from_seed(config, 0)).to(bench.device).train()
+        model = to_huggingface(HookedTransformer.from_seed(config, 0)).train()
+        nn.Module.to(model, bench.device)  # their own `to` is typed wrongly
         return plain_steps(lambda x: model(input_ids=x, use_cache=False).logits, model, batch, bench.steps)
 
     def ours(precision: Precision) -> Variant:
