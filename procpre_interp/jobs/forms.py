@@ -160,7 +160,7 @@ FORMS: Mapping[str, Form] = {
         store_flag=_flag("commands.reproduce.Reproduce", "out"),
         options=(
             _option("commands.reproduce.Reproduce", "quick", "Quick: one replicate of four conditions"),
-            _option("commands.reproduce.Reproduce", "replicates", "Replicates (default: as many as decide, or 1 when quick)"),
+            _option("commands.reproduce.Reproduce", "replicates", "Replicates (default: as many as decide; quick: 1)"),
             _option("commands.reproduce.Reproduce", "workers", _WORKERS),
         ),
     ),
