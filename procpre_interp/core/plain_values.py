@@ -87,7 +87,7 @@ def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, object]:
 def parse_json(content: bytes) -> Any:
     """The value that JSON describes. Raises `ValueError` for anything else, and for what is nested too deeply."""
     try:
-        value = json.loads(content)
+        value = json.loads(content.decode())  # bytes would be searched for their encoding first
     except RecursionError:
         raise _too_deep() from None
     if content.count(b"[") + content.count(b"{") > DEEPEST:  # a list of runs reads thousands that are flat

@@ -89,7 +89,7 @@ _LARGEST = 2**63
 def check_fields(found: Mapping[Any, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
     """Raise `ValueError` where a known field that is not null has another type. Booleans are not numbers."""
     for name, value in found.items():
-        if value is None or (kind := types.get(name)) is None:
+        if value is None or (kind := types.get(name)) is None or type(value) is kind:
             continue
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
             raise ValueError(f"{name} is {shown(value)}")
