@@ -3,12 +3,12 @@
     python experiments/bench_cuda.py [--repeats 5] [--compile] [--record]
     python experiments/bench_cuda.py --device cpu --quick
 
-Haystack, 2 layers, d_model 16, batch 1000: steps per second of one run, its data included, and of Hugging Face's GPT-2
-in bfloat16 on a batch that lies on the device already. Text: tokens per second of GPT-2 small's shape, sequences of
-1024 tokens, all scored, in bfloat16, by this package and by a compact GPT in the manner of nanoGPT (fused projections,
-all logits at once). Medians, one variant after the other, as nobody else is expected to use the GPU. `--compile`
-compiles both models of text with torch.compile. `--record` writes the table into BENCHMARKS.md. Without a GPU nothing
-is measured; the second command tries the script itself out.
+Haystack, 2 layers, d_model 16, batch 1000: steps per second of one run and, all runs together, of 8, 64 and 512 in a
+stack, their data included, and of Hugging Face's GPT-2 in bfloat16 on a batch that lies on the device already. Text:
+tokens per second of GPT-2 small's shape, sequences of 1024 tokens, all scored, in bfloat16, by this package and by a
+compact GPT in the manner of nanoGPT (fused projections, all logits at once). Medians, one variant after the other, as
+nobody else is expected to use the GPU. `--compile` compiles both models of text with torch.compile. `--record` writes
+the table into BENCHMARKS.md. Without a GPU nothing is measured; the second command tries the script itself out.
 """
 
 import statistics
@@ -31,11 +31,14 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.model.huggingface import to_huggingface
-from procpre_interp.train import TrainConfig, Trainer
+from procpre_interp.train import StackedTrainer, TrainConfig, Trainer
 from procpre_interp.train.process import run_threads
 from procpre_interp.views.benchmarks import record
 
 Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+STACKS = (8, 64, 512)
+"""Runs of a stack."""
 Steps = Callable[[], None]
 """Takes as many steps as one measurement has."""
 
@@ -139,16 +142,24 @@ def plain_steps(logits_of: Callable[[Tensor], Tensor], model: nn.Module, batch: 
     return take
 
 
-def own_trainer(model: ModelConfig, bench: Bench, *, batch_size: int, precision: Precision, seed: int = 0) -> Trainer:
+def own_trainer(
+    model: ModelConfig,
+    bench: Bench,
+    *,
+    batch_size: int,
+    precision: Precision,
+    kernel: Literal["torch", "stacked"] = "torch",
+    seed: int = 0,
+) -> Trainer:
     """A run of this package on haystack, each batch in one piece."""
     train = TrainConfig(
         batch_size=batch_size,
         evaluate_examples=1,
         warmup_steps=0,
         precision=precision,
-        kernel="torch",
+        kernel=kernel,
         device=bench.device,
-        micro_batch_tokens=2**30,
+        micro_batch_tokens=2**30 if kernel == "torch" else None,
     )
     return Trainer(HookedTransformer.from_seed(model, seed).to(bench.device), TASKS.build("haystack"), train, seed=seed)
 
@@ -182,8 +193,30 @@ def haystack_variants(bench: Bench) -> list[Variant]:
 
         return Variant(work=work, name=f"one run, {precision}", tokens=tokens, make=make)
 
+    def stacked(runs: int, precision: Precision) -> Variant:
+        def make(held: ExitStack) -> Steps:
+            trainers = [
+                own_trainer(config, bench, batch_size=size, precision=precision, kernel="stacked", seed=seed)
+                for seed in range(runs)
+            ]
+            together = StackedTrainer(trainers)
+            held.enter_context(run_threads(1))
+            held.enter_context(together.joined())
+
+            def take() -> None:
+                for _ in range(bench.steps):
+                    together.take_step()
+                together.settle()
+
+            return take
+
+        name = f"{runs} runs in a stack, {precision}"
+        return Variant(work=work, name=name, tokens=tokens, make=make, runs=runs)
+
+    sizes = (2, 4) if bench.quick else STACKS
+    stacks = [stacked(runs, precision) for runs in sizes for precision in PRECISIONS]
     found = [Variant(work=work, name="Hugging Face, bfloat16", tokens=tokens, make=theirs)]
-    return [*found, ours("float32"), ours("bfloat16")]
+    return [*found, *map(ours, PRECISIONS), *stacks]
 
 
 def text_variants(bench: Bench) -> list[Variant]:
