@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from procpre_interp.engine.stacks import execute_in_stacks
-from procpre_interp.train.stacked.loss import stacked_gradients, stacked_micro_batches, stacked_scores
 
 from procpre_interp.cli import main
 from procpre_interp.core.config import to_yaml
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
+from procpre_interp.engine.stacks import execute_in_stacks
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model
@@ -20,6 +19,7 @@ from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.train import Interrupted, StackedTrainer, TrainConfig, Trainer
 from procpre_interp.train.interventions import EntropyPenalty, Rate, Rewind
 from procpre_interp.train.loss import backward
+from procpre_interp.train.stacked.loss import stacked_gradients, stacked_micro_batches, stacked_scores
 from tests.devices import DEVICES, usable
 from tests.models import random_model
 
