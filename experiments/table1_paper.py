@@ -110,7 +110,7 @@ def main(command: Table1Paper) -> int:
         text = with_run_text(frame).round(4).rename(columns=paper).to_csv(index=False)
         write_text(folder / f"table1_paper_{name}.csv", text)
     print_tables(summary, gated)
-    counts = f"{len(table)} of {len(planned.cells)} cells, {int((table['status'] == 'failed').sum())} failed"
+    counts = f"{len(table)} of {len(planned.cells)} cells, {table['status'].tolist().count('failed')} failed"
     print(f"\n{counts}. Cost: {describe_cost(spent)}. Tables: {folder}")
     return 1 if problems else 0
 

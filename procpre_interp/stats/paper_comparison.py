@@ -5,6 +5,7 @@ hand. With few replicates the intervals cover less than they say (`interval_note
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -132,21 +133,23 @@ def compare_tasks(
     parts = []
     for task, rows in table.groupby("task", sort=False):
         cells = rows.assign(condition=rows["phase1"] + "/" + rows["transfer"])
-        missed = _missed(cells)
-        counts = missed.groupby(cells["condition"]).agg(["sum", "size"])
-        some_learnt = cells["condition"].map(counts["sum"] < counts["size"])
-        cells = cells.loc[~(missed & some_learnt)]
+        learnt = cells["phase1_learnt"].astype(bool).tolist() if "phase1_learnt" in cells else [True] * len(cells)
+        passed = Counter(name for name, is_learnt in zip(cells["condition"], learnt) if is_learnt)
+        missed = Counter(name for name, is_learnt in zip(cells["condition"], learnt) if not is_learnt)
+        cells = cells.loc[[ok or not passed[name] for name, ok in zip(cells["condition"], learnt)]]
         of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
         part = compare_gains(cells, of_task, margin=margin, baseline="none/")
         named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
         carried = {row.condition for row in named_rows(cells) if row.positions_carried is True}
         named["positions_carried"] = [condition in carried for condition in named["condition"]]
         found = named.merge(part, on="condition")
-        found["missed"] = found["condition"].map(counts["sum"])
-        learnt = found["condition"].map(counts["size"] - counts["sum"])
-        found["differs"] = found["condition"].map(_differing(cells))
-        verdicts = zip(found["verdict"], found["differs"], found["missed"], learnt)
-        found["verdict"] = [_in_its_setting(*each) for each in verdicts]
+        names, differing = found["condition"].tolist(), _differing(cells)
+        found["missed"] = [missed[name] for name in names]
+        found["differs"] = [differing[name] for name in names]
+        found["verdict"] = [
+            _in_its_setting(verdict, differing[name], missed[name], passed[name])
+            for verdict, name in zip(found["verdict"], names)
+        ]
         parts.append(found.drop(columns="condition"))
     return pd.concat(parts, ignore_index=True)
 
@@ -158,13 +161,6 @@ def of_older_version(summary: pd.DataFrame) -> pd.DataFrame:
         return summary
     judged = summary["verdict"].isin(list(Agreement))
     return summary.assign(verdict=summary["verdict"].mask(judged, str(Agreement.NOT_COMPARABLE)), differs=CHEAP_DIFFERS)
-
-
-def _missed(cells: pd.DataFrame) -> pd.Series:
-    """Whether a cell's phase 1 was not learnt."""
-    if "phase1_learnt" not in cells:
-        return pd.Series(False, index=cells.index)
-    return ~cells["phase1_learnt"].astype(bool)
 
 
 def _differing(cells: pd.DataFrame) -> dict[str, str]:

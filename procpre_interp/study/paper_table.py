@@ -220,9 +220,12 @@ def gates(parents: pd.DataFrame, store: RunStore) -> pd.DataFrame:
 
 
 def with_gates(table: pd.DataFrame, gated: pd.DataFrame) -> pd.DataFrame:
-    """The table of cells with `phase1_learnt`: whether all of a cell's phase 1 reached their thresholds."""
+    """The table of cells with `phase1_learnt`: whether all of a cell's phase 1 reached their thresholds.
+
+    Of a phase 1 that failed nothing is known: its cells failed, and have no accuracy to compare.
+    """
     learnt = dict(zip(gated["run"], gated["learnt"]))
-    return table.assign(phase1_learnt=[all(learnt.get(run, False) for run in runs) for runs in table["phase1_run"]])
+    return table.assign(phase1_learnt=[all(learnt.get(run, True) for run in runs) for runs in table["phase1_run"]])
 
 
 def _cells(

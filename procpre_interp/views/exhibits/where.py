@@ -66,7 +66,7 @@ class TransferMap:
     @property
     def coverage(self) -> str:
         """How many coalitions it is made of, in a sentence."""
-        first = int(self.rows["replicate"].min())
+        first = min(int(replicate) for replicate in self.rows["replicate"].tolist())
         return coverage(self.players, self.methods, replicate=first, sampling=self.sampling)
 
     @property
