@@ -8,6 +8,7 @@ import streamlit as st
 from procpre_interp.claims.files import Unreadable
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.views.exhibits import where
 from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.views.exhibits.runs import conditions, with_weights
@@ -36,6 +37,12 @@ def list_runs(path: Path) -> pd.DataFrame:
 def list_results(path: Path, kind: Kind = "conditions") -> list[str]:
     """Names of the stored tables that can show this: reproductions first, then the newest."""
     return [name for name, kinds in _catalogue(path).items() if kind in kinds]
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading transfer maps")
+def list_maps(path: Path) -> list[str]:
+    """Names of the stored tables with transfer maps: the finest first, such as heads before components."""
+    return where.finest_first(RunStore(path), list_results(path, "maps"))
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading the list of results")

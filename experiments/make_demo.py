@@ -1,8 +1,9 @@
 """The demo of the explorer: a small part of a store, small enough to come with the package.
 
-It holds the first replicates of the reproduction with their evaluations, the transfer map of components, and the
-weights of one replicate at a few steps of both phases, with and without transfer. Everything is a copy of what
-`procpre-interp reproduce`, `sweep components` and `claims retrieval_head_forms --run` computed.
+It holds the first replicates of the reproduction with their evaluations, the transfer maps of components and, where
+the store has them, of layers, heads and matrices, and the weights of one replicate at a few steps of both phases, with
+and without transfer. Everything is a copy of what `procpre-interp reproduce`, `sweep components` (`layer_components`,
+`head_map`, `matrix_map`) and `claims retrieval_head_forms --run` computed.
 
     python experiments/make_demo.py --store runs
 """
@@ -20,6 +21,9 @@ from procpre_interp.store.store import RunStore
 
 MAX_BYTES = 1_000_000
 """Largest size of all files together, bytes."""
+
+FINE_MAPS = ("layer_components", "head_map", "matrix_map")
+"""Sweeps whose maps come along where there are any: the tables alone, without their runs."""
 
 PHASE1_STEPS = (0, 488, 4256, 20000)
 PHASE2_STEPS = (0, 595, 1157, 5000)
@@ -47,6 +51,11 @@ def main(command: MakeDemo) -> int:
     demo = RunStore(command.out)
     copy_table(store, demo, newest(store, "reproduce-"), command.replicates)
     copy_table(store, demo, newest(store, "components-"), None)
+    for sweep in FINE_MAPS:
+        if store.tables(f"{sweep}-"):
+            copy_table(store, demo, newest(store, f"{sweep}-"), None)
+        else:
+            print(f"no map of {sweep} in {store.path}; the demo goes without")
     claim = store.read_table("claim-retrieval_head_forms").frame
     chosen = claim.loc[(claim["replicate"] == command.weights_seed) & claim["condition"].isin(["none", "attn+ln"])]
     for row in chosen.to_dict("records"):

@@ -1,6 +1,9 @@
 """The page "Where does it live?" on the demo."""
 
-from tests.explorer import charts, check, open_page, said
+import json
+
+from procpre_interp.store.store import RunStore
+from tests.explorer import DEMO, charts, check, open_page, said, title
 
 PAGE = "questions/where_does_it_live.py"
 
@@ -17,7 +20,10 @@ def test_the_answer_stands_on_top(monkeypatch, tmp_path):
     assert "ln (+24.3 [" in answer
     assert "cannot be below 0" in answer
     assert "carries the gain" not in answer.lower()
-    assert len(charts(app)) == 2
+    # The map, the pairs beside it, and the curves behind a part.
+    assert len(charts(app)) == 3
+    assert "Which parts need one another for accuracy?" in title(app, 1)
+    assert "All 32 coalitions of 5 players in each replicate." in said(app)
 
 
 def test_the_method_and_the_outcome_change_the_numbers(monkeypatch, tmp_path):
@@ -44,7 +50,24 @@ def test_a_part_from_the_address_shows_its_own_curves(monkeypatch, tmp_path):
 
 
 def test_a_map_of_whole_parts_says_how_to_make_one_of_heads(monkeypatch, tmp_path):
-    assert "put `grain: head`" in said(open_page(monkeypatch, tmp_path, PAGE))
+    assert "`procpre-interp sweep head_map`" in said(open_page(monkeypatch, tmp_path, PAGE))
+
+
+def test_the_finest_stored_map_is_shown_first(monkeypatch, tmp_path):
+    demo, store = RunStore(DEMO), RunStore(tmp_path)
+    (name,) = demo.tables("components-")
+    stored = demo.read_table(name)
+    renamed = {"attn": "blocks.0.attn.head.0", "mlp": "blocks.0.attn.head.1"}
+    text = json.dumps([stored.frame[["condition", "label"]].to_dict("list"), stored.metadata])
+    for old, new in renamed.items():
+        text = text.replace(old, new)
+    names, about = json.loads(text)
+    store.write_table("a-heads", stored.frame.assign(**names), about)
+    store.write_table("components", stored.frame, dict(stored.metadata))  # the newest
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert app.selectbox(key="experiment").options == ["a-heads", "components"]
+    assert app.selectbox(key="part").value == "blocks.0.attn.head.0"
+    assert "sweep head_map" not in said(app)
 
 
 def test_an_unknown_part_in_the_address_is_named(monkeypatch, tmp_path):

@@ -45,6 +45,7 @@ EXHIBITS_OF_TABLES = (
     "run_details",
     "run_progress",
     "where",
+    "pairs",
     "damage",
     "claims",
     "cheaper",

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from experiments.make_demo import FINE_MAPS
 from procpre_interp.ablate import Noise
 from procpre_interp.cli import main
 from procpre_interp.commands.sweep import sweep_file
@@ -17,6 +18,7 @@ from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.stats.transfer_map import Grain, transfer_map
+from procpre_interp.store.about import about_table
 from procpre_interp.store.outcomes import cost_of, scores
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproduction
@@ -308,9 +310,16 @@ def test_the_command_goes_on_and_reports(swept, tmp_path, capsys, runs_here):
     assert "14 cells finished, 2 failed, 0 not computed yet" in printed
     assert "unknown component 'blocks.7.attn'" in printed
     assert "Transfer map of dyck: attn, mlp" in printed
+    assert "All 4 coalitions of 2 players in each replicate." in printed
+    assert "attn with mlp" in printed
     assert store.read_table(planned.table_name).frame.shape[0] == 14
     html = (store.path / "tiny.html").read_text()
     assert "Transfer map" in html
+    assert "Which parts need one another for accuracy?" in html
+    (stored,) = about_table(store.read_table(planned.table_name).metadata).maps
+    assert stored.interactions[["player", "other"]].to_numpy().tolist() == [["attn", "mlp"]]
+    assert main(["sweep", str(path), "--count", "--out", str(store.path)]) == 0
+    assert "To do in phase 1: 0 runs, at most 0 steps." in capsys.readouterr().out
 
 
 def test_the_command_names_a_mistake(tmp_path, capsys):
@@ -378,6 +387,45 @@ def test_a_map_of_a_grain_has_all_its_players():
     assert len(plan(tiny(maps=(each,), replicates=1)).cells) == 1 + 2 + 4
 
 
+@pytest.mark.parametrize("grain", get_args(Grain))
+def test_parts_finer_than_components_have_fresh_embeddings_and_carried_positions(grain):
+    each = Map(phase1="dyck", grain=grain, methods=("add_one_in",))
+    (filled,) = tiny(maps=(each,)).filled_maps
+    given = dataclasses.replace(FRESH, positions="carry")
+    assert filled.treatment == (TransferConfig() if grain == "component" else given)
+    assert coalition_condition(filled, filled.players[:1]).transfer == (FRESH if grain == "component" else given)
+    asked = dataclasses.replace(each, transfer=FRESH)
+    assert tiny(maps=(asked,)).filled_maps[0].treatment == FRESH
+    assert Map(phase1="dyck", players=("blocks.0.attn",)).treatment == TransferConfig()
+
+
+def test_a_map_can_have_all_coalitions_of_more_players_and_interactions():
+    names = ("blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp", "ln", "pos")
+    each = Map(phase1="dyck", players=names, methods=("shapley",))
+    assert len(map_conditions(each, 1000)) < 2**6
+    assert len(map_conditions(dataclasses.replace(each, exact_up_to=6), 1000)) == 2**6
+    balanced = dataclasses.replace(each, interactions=True, n_orders=3)
+    assert len(map_conditions(balanced, 1000)) == 22
+    with pytest.raises(ValueError, match="exact_up_to=0"):
+        dataclasses.replace(each, exact_up_to=0)
+
+
+def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path):
+    said = {}
+    for path in sorted((beside_package("experiments") / "sweeps").glob("*.yaml")):
+        assert main(["sweep", path.stem, "--count", "--out", str(tmp_path / "none")]) == 0
+        said[path.stem] = capsys.readouterr().out
+        assert from_yaml(Sweep, path.read_text()).name == path.stem
+    assert set(FINE_MAPS) < set(said), "the demo takes tables of sweeps that there are"
+    assert not (tmp_path / "none").exists()
+    assert "10 replicates, 10 runs of phase 1 and 170 of phase 2; 0 of them are finished." in said["layer_components"]
+    assert "All 16 coalitions of 4 players" in said["layer_components"]
+    assert "To do in phase 2: 304 runs, at most 1,520,000 steps." in said["head_map"]
+    assert "37 of 256 coalitions of 8 players" in said["head_map"]
+    assert "79 of 4,096 coalitions of 12 players" in said["matrix_map"]
+    assert "36 cells are counted once their parents are finished" in said["heads"]
+
+
 @pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
 def test_players_that_would_take_from_others_are_refused(player):
     with pytest.raises(ValueError, match="a player is a union of components, or pos or embed"):
@@ -425,7 +473,8 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert sweep_file(Path("components")) == Path("components"), "a file of that name comes first"
     assert main(["sweep", "componets"]) == 2
     assert (
-        "unknown sweep 'componets'. Did you mean 'components'? There are: components, heads" in capsys.readouterr().err
+        "unknown sweep 'componets'. Did you mean 'components'? There are: components, head_map, heads, "
+        "layer_components, matrix_map" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
     OUTCOMES,
+    Sampling,
     coalition_of,
     coalitions,
     orders,
@@ -79,7 +80,7 @@ def test_coalitions_by_hand():
 def test_many_players_need_the_prefixes_of_their_replicate_s_orders():
     five, six = SEVEN[:MAX_EXACT_PLAYERS], SEVEN[: MAX_EXACT_PLAYERS + 1]
     assert len(coalitions(five, ["shapley"], replicate=0)) == 2**5
-    sampled = coalitions(six, ["shapley"], replicate=7, n_orders=2)
+    sampled = coalitions(six, ["shapley"], replicate=7, sampling=Sampling(n_orders=2))
     order, back = orders(six, replicate=7, n_orders=2)
     prefixes = {frozenset(some[:size]) for some in (order, back) for size in range(7)}
     assert set(map(frozenset, sampled)) == prefixes
@@ -114,7 +115,7 @@ def test_sampled_shapley_values_are_means_over_the_replicate_s_orders():
         for order in orders(SEVEN, replicate=replicate, n_orders=6):
             for index, player in enumerate(order):
                 sums[player] += v[frozenset(order[: index + 1])] - v[frozenset(order[:index])]
-    found = transfer_map(games(values, SEVEN), SEVEN, ["shapley"], n_orders=6)
+    found = transfer_map(games(values, SEVEN), SEVEN, ["shapley"], sampling=Sampling(n_orders=6))
     assert found["estimate"].tolist() == pytest.approx([sums[player] / 24 for player in SEVEN], abs=1e-12)
 
 
@@ -159,7 +160,7 @@ def test_an_additive_game_has_its_addends_by_every_method(players: list[str]):
 def test_shapley_values_sum_to_the_gain(n: int, seed: int, n_orders: int):
     players = SEVEN[:n]
     values = random_games(players, 2, seed)
-    effects = transfer_map(games(values, players), players, ["shapley"], n_orders=n_orders)
+    effects = transfer_map(games(values, players), players, ["shapley"], sampling=Sampling(n_orders=n_orders))
     gain = np.mean([v[frozenset(players)] - v[frozenset()] for v in values.values()])
     assert effects["estimate"].sum() == pytest.approx(gain, abs=1e-12)
 

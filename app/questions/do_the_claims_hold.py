@@ -73,7 +73,7 @@ st.subheader("Beside the paper's numbers")
 summary, source = exhibits.load_beside(store)
 st.caption(
     f"Procedural tasks x transfers x algorithmic skills, from {markup.escaped(source)}; "
-    "`python experiments/table1.py` makes it."
+    "`python experiments/table1_paper.py` makes it in the paper's own setting, `table1.py` on cheap budgets."
 )
 tasks = list(dict.fromkeys(summary.loc[summary["paper_gain"].notna(), "task"]))
 shown = selections.choose("Skill", tasks, "task")

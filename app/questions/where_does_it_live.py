@@ -8,7 +8,7 @@ import selections
 import stores
 import streamlit as st
 
-from procpre_interp.views.exhibits import where
+from procpre_interp.views.exhibits import pairs, where
 
 SWEEP = "procpre-interp sweep components --out {store}"
 
@@ -17,13 +17,13 @@ store = stores.open_page(
     "A sweep transfers each part of a pretrained model alone, then all parts but that one, and trains again, "
     "in replicates.",
 )
-names = listings.list_results(store.path, "maps")
+names = listings.list_maps(store.path)
 stores.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))
 sweep = listings.results(store, selections.choose("Experiment", names, "experiment"))
 maps = where.maps(sweep)
-chosen = maps[0]
+chosen = maps[where.by_fineness(maps)[0]]
 if len(maps) > 1:
-    titles = {str(index): each.title for index, each in enumerate(maps)}
+    titles = {str(index): maps[index].title for index in where.by_fineness(maps)}
     chosen = maps[int(selections.choose("Map", titles, "map"))]
 st.subheader(markup.escaped(sweep.title))
 if sweep.about.demo:
@@ -38,12 +38,16 @@ with right:
 table = computed.cached(where.effects, chosen, outcome)
 shown = table.loc[table["method"] == method]
 display.show_answer(where.answer(shown))
+st.caption(markup.escaped(chosen.coverage))
 
 TABS = {"map": "Map", "bars": "All methods", "table": "Table"}
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "map":
         display.show(where.heatmap(shown), on_click=lambda player: st.session_state.update(part=player))
+        together = computed.cached(pairs.interactions, chosen, outcome)
+        if together is not None:
+            display.show(pairs.heatmap(together, table))
     elif tab == "bars":
         display.show(where.bars(table))
     else:
@@ -62,7 +66,7 @@ with st.expander("The runs behind these curves"):
     st.page_link("questions/runs.py", label="Look into runs", icon=":material/search:")
 if not chosen.is_fine:
     st.caption(
-        "This map has no single heads or matrices. For one that has, put `grain: head` (or `matrix`, `head_matrix`) in "
-        "place of `players:` in a copy of the file that `procpre-interp sweep components --show` prints, and run "
-        "`procpre-interp sweep` on it."
+        "This map has no single heads or matrices. `procpre-interp sweep head_map` and `sweep matrix_map` make such "
+        "maps, and `sweep layer_components` one of each layer's attention and MLP; `--count` says how many runs they "
+        "take."
     )

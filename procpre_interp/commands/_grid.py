@@ -15,6 +15,8 @@ from procpre_interp.core.terminal import time_limit
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.stacks import STACK
 from procpre_interp.pipeline.execute import check_device
+from procpre_interp.stats.coalitions import coverage
+from procpre_interp.stats.interactions import are_known, interaction_table
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.transfer_map import OUTCOMES, transfer_map
 from procpre_interp.store.about import About, StoredMap
@@ -22,9 +24,11 @@ from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.live_table import live_table
-from procpre_interp.sweep.plan import Plan, map_table, results, run_sweep
+from procpre_interp.sweep.plan import Plan, map_table, plan, results, run_sweep
+from procpre_interp.sweep.size import describe_size
 from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import TrainConfig
+from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.html_report import conditions_report
 
 
@@ -45,6 +49,9 @@ def run(command: SweepCommand, path: Path) -> int:
         if command.device is not None:
             check_device(command.device)
         sweep, stack = stacked_sweep(sweep, command.device), command.stack or STACK
+    if command.count:
+        print(describe_size(plan(sweep, store), store))
+        return 0
     show = live_table(store, stack or command.workers)
     planned, problems = run_sweep(sweep, store, workers=command.workers, stack=stack, show=show, may_start=may_start)
     table = results(planned, store, problems)
@@ -61,7 +68,11 @@ def run(command: SweepCommand, path: Path) -> int:
             print(f"\n{each.title}: {each.problem}")
             continue
         rows = map_effects_table(each.effects)
-        print_table(stdout_console(), rows.to_dict("list"), f"\n{each.title}", left=["Method", "Player", "Decision"])
+        title = f"\n{each.title}\n{each.coverage}"
+        print_table(stdout_console(), rows.to_dict("list"), title, left=["Method", "Player", "Decision"])
+        if len(each.interactions):
+            shown = pairs.as_text(each.interactions)
+            print_table(stdout_console(), shown.to_dict("list"), "\nShapley interactions", left=["Pair", "Decision"])
     for run, problem in problems.items():
         print(f"failed: {planned.labels.get(run, run)}: {problem}")
     for row in named_rows(planned.cells.loc[planned.cells["problem"] != ""]):
@@ -93,12 +104,15 @@ def maps(planned: Plan, table: pd.DataFrame, outcome: str) -> tuple[StoredMap, .
     """Every transfer map of the sweep: its title and its effects, one row per method and player, or what it lacks."""
     found = []
     for each in planned.sweep.filled_maps:
-        effects, problem = pd.DataFrame(), ""
-        rows = map_table(planned, table, each)
+        effects, together, problem = pd.DataFrame(), pd.DataFrame(), ""
+        rows, sampling = map_table(planned, table, each), each.sampling
         try:
-            effects = transfer_map(rows, each.players, each.methods, outcome, n_orders=each.n_orders)
+            effects = transfer_map(rows, each.players, each.methods, outcome, sampling=sampling)
+            if are_known(each.players, each.methods, sampling):
+                together = interaction_table(rows, each.players, outcome, sampling=sampling)
         except ValueError as lacking:  # no complete replicate: what else there is can be reported all the same
             problem = str(lacking)
         title = f"Transfer map of {each.phase1}: {', '.join(each.players)}"
-        found.append(StoredMap(title=title, effects=effects, problem=problem))
+        said = coverage(each.players, each.methods, replicate=planned.sweep.first_seed, sampling=sampling)
+        found.append(StoredMap(title=title, effects=effects, problem=problem, interactions=together, coverage=said))
     return tuple(found)

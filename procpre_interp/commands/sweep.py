@@ -23,7 +23,7 @@ class SweepCommand:
     """Run every condition of a sweep over its replicates, and report.
 
     CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
-    grids and transfer maps. A name is a sweep that comes with the package, components or heads; --show prints it, to be
+    grids and transfer maps. A name is a sweep that comes with the package, such as components; --show prints it, to be
     copied and changed. `plugins: [my.py]` in the file loads tasks and controls of your own. Runs that the store
     already holds are not repeated, so the same command resumes after Ctrl-C, and a larger grid computes only what is
     new. A failed cell is shown and counted; the others continue.
@@ -33,6 +33,8 @@ class SweepCommand:
     """YAML file of the sweep, or the name of one that comes with the package."""
     show: bool = False
     """Print the file, and run nothing."""
+    count: bool = False
+    """Print how many runs it takes, and how many of these the store has, and run nothing."""
     out: Path = field(default_factory=default_store)
     """Folder of the runs, and of NAME.html."""
     workers: int = field(default_factory=usable_cores)

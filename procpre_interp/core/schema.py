@@ -141,7 +141,7 @@ def check_metadata(metadata: Any) -> None:
     for each in metadata.get("maps") or []:
         if not isinstance(each, dict):
             raise ValueError(f"maps has {shown(each)}")
-        check_fields(each, {"title": str, "effects": list})
+        check_fields(each, {"title": str, "effects": list, "interactions": list, "coverage": str})
 
 
 def shown(value: Any) -> str:

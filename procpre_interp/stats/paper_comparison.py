@@ -5,6 +5,7 @@ hand. With few replicates the intervals cover less than they say (`interval_note
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,10 @@ Chosen before the runs, since the paper gives no intervals.
 """
 
 
+CHEAP_DIFFERS = "cheap budgets; embeddings averaged and positions carried in every transfer"
+"""How the table of `experiments/table1.py` differs from the paper's."""
+
+
 class Agreement(StrEnum):
     """What a comparison with a reported number, or of two conditions, says."""
 
@@ -30,6 +35,8 @@ class Agreement(StrEnum):
     DISAGREES = "disagrees"
     UNDECIDED = "undecided"
     TOO_FEW = "too few replicates"
+    NOT_COMPARABLE = "not comparable"
+    NOT_LEARNT = "phase 1 not learnt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,17 +124,59 @@ def compare_tasks(
 
     `table` has these columns and those of `compare_gains`, which compares the starts of each task; the baseline is the
     start "none" with transfer "". Whether position embeddings were carried over is told too.
+
+    `table` may say in `differs` in what the setting of a cell differs from the claim's ("" where it does not): such a
+    cell is not comparable, whatever its interval. And in `phase1_learnt` whether a replicate's phase 1 was learnt:
+    those that missed are counted and left out, and where fewer than `MIN_REPLICATES` are left the cell says nothing
+    about the claim; where none is, its numbers are those of the replicates that missed.
     """
     parts = []
     for task, rows in table.groupby("task", sort=False):
         cells = rows.assign(condition=rows["phase1"] + "/" + rows["transfer"])
+        learnt = cells["phase1_learnt"].astype(bool).tolist() if "phase1_learnt" in cells else [True] * len(cells)
+        passed = Counter(name for name, is_learnt in zip(cells["condition"], learnt) if is_learnt)
+        missed = Counter(name for name, is_learnt in zip(cells["condition"], learnt) if not is_learnt)
+        cells = cells.loc[[ok or not passed[name] for name, ok in zip(cells["condition"], learnt)]]
         of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
         part = compare_gains(cells, of_task, margin=margin, baseline="none/")
         named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
         carried = {row.condition for row in named_rows(cells) if row.positions_carried is True}
         named["positions_carried"] = [condition in carried for condition in named["condition"]]
-        parts.append(named.merge(part, on="condition").drop(columns="condition"))
+        found = named.merge(part, on="condition")
+        names, differing = found["condition"].tolist(), _differing(cells)
+        found["missed"] = [missed[name] for name in names]
+        found["differs"] = [differing[name] for name in names]
+        found["verdict"] = [
+            _in_its_setting(verdict, differing[name], missed[name], passed[name])
+            for verdict, name in zip(found["verdict"], names)
+        ]
+        parts.append(found.drop(columns="condition"))
     return pd.concat(parts, ignore_index=True)
+
+
+def of_older_version(summary: pd.DataFrame) -> pd.DataFrame:
+    """A stored summary with verdicts that say what they may: one that does not tell in what its setting differs was
+    made by cheap budgets and with averaged embeddings throughout, so that none of its cells is comparable."""
+    if "differs" in summary:
+        return summary
+    judged = summary["verdict"].isin(list(Agreement))
+    return summary.assign(verdict=summary["verdict"].mask(judged, str(Agreement.NOT_COMPARABLE)), differs=CHEAP_DIFFERS)
+
+
+def _differing(cells: pd.DataFrame) -> dict[str, str]:
+    """Condition -> in what its setting differs from the claim's."""
+    if "differs" not in cells:
+        return dict.fromkeys(cells["condition"], "")
+    return {row.condition: row.differs or "" for row in named_rows(cells)}
+
+
+def _in_its_setting(verdict: str, differs: str, missed: int, learnt: int) -> str:
+    """The verdict on a comparison, given its setting and how many replicates learnt phase 1."""
+    if not verdict:
+        return ""
+    if differs:
+        return Agreement.NOT_COMPARABLE
+    return Agreement.NOT_LEARNT if missed and learnt < MIN_REPLICATES else verdict
 
 
 def lead(conditions: pd.DataFrame, first: str, second: str) -> Lead:

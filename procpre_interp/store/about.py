@@ -18,6 +18,10 @@ class StoredMap:
     """`transfer_map` of one outcome; no rows where there is a problem."""
     problem: str = ""
     """Why it has no effects."""
+    interactions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """`interaction_table` of the same outcome; no rows where its coalitions do not hold what that needs."""
+    coverage: str = ""
+    """How many coalitions it has, in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,7 +62,13 @@ class About:
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "maps"}
         found: dict[str, object] = {name: value for name, value in values.items() if value not in ("", {}, None)}
         maps = [
-            {"title": each.title, "effects": each.effects.to_dict("records"), "problem": each.problem}
+            {
+                "title": each.title,
+                "effects": each.effects.to_dict("records"),
+                "problem": each.problem,
+                "interactions": each.interactions.to_dict("records"),
+                "coverage": each.coverage,
+            }
             for each in self.maps
         ]
         if maps:
@@ -76,8 +86,15 @@ def about_table(metadata: Mapping[str, object]) -> About:
 
 
 def _map(found: Mapping[str, object]) -> StoredMap:
-    effects = found.get("effects")
-    rows = [row for row in effects if isinstance(row, dict)] if isinstance(effects, list) else []
     return StoredMap(
-        title=str(found.get("title", "")), effects=pd.DataFrame(rows), problem=str(found.get("problem") or "")
+        title=str(found.get("title", "")),
+        effects=_rows(found.get("effects")),
+        problem=str(found.get("problem") or ""),
+        interactions=_rows(found.get("interactions")),
+        coverage=str(found.get("coverage") or ""),
     )
+
+
+def _rows(found: object) -> pd.DataFrame:
+    """A stored table, without what is no row of it."""
+    return pd.DataFrame([row for row in found if isinstance(row, dict)] if isinstance(found, list) else [])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.stats.paper_comparison import CHEAP_DIFFERS
 from procpre_interp.study.protocols import ALGORITHMIC, ARCHITECTURE, PROCEDURAL, PROTOCOLS
 from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED
@@ -35,7 +36,7 @@ class Plan:
 
     configs: dict[str, RunConfig]
     cells: pd.DataFrame
-    """One row per cell: replicate, phase1, transfer, task, phase1_run (tuple of ids; may be empty), run."""
+    """One row per cell: replicate, phase1, transfer, task, differs, phase1_run (tuple of ids; may be empty), run."""
 
 
 def plan(*, replicates: int, quick: bool = False) -> Plan:
@@ -54,6 +55,7 @@ def plan(*, replicates: int, quick: bool = False) -> Plan:
                 child = phase2(task, seed, taken, quick=quick)
                 configs[child.run_id] = child
                 cell = {"replicate": seed, "phase1": start, "transfer": transfer, "task": task}
+                cell["differs"] = CHEAP_DIFFERS
                 rows.append({**cell, "phase1_run": tuple(p.run for p in taken), "run": child.run_id})
     return Plan(configs=configs, cells=pd.DataFrame(rows))
 

@@ -215,13 +215,13 @@ def described(part: Ablation | TransferConfig | None) -> list[str]:
 
 def map_conditions(each: Map, seed: int) -> dict[Coalition, Condition]:
     """Coalition -> condition, for one replicate."""
-    wanted = coalitions(each.players, each.methods, replicate=seed, n_orders=each.n_orders)
+    wanted = coalitions(each.players, each.methods, replicate=seed, sampling=each.sampling)
     return {coalition: coalition_condition(each, coalition) for coalition in wanted}
 
 
 def coalition_condition(each: Map, chosen: Coalition) -> Condition:
     """The transfer of these players, of what is `given`, and of nothing else."""
-    transfer = each.transfer
+    transfer = each.treatment
     if "pos" in each.players:
         transfer = dataclasses.replace(transfer, positions="carry" if "pos" in chosen else "fresh")
     if "embed" in each.players:

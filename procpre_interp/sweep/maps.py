@@ -2,16 +2,19 @@
 
 import dataclasses
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from procpre_interp.core.selectors import GOVERNED, added_terms, name_heads, orders_of, removed_terms, with_all_heads
 from procpre_interp.model import ModelConfig, WeightSlice, overlap, select
 from procpre_interp.pipeline.config import Architecture
-from procpre_interp.stats.transfer_map import Method, selector_grid
+from procpre_interp.stats.coalitions import MAX_EXACT_PLAYERS, Method, Sampling, selector_grid
 from procpre_interp.transfer import TransferConfig, components
 
 GOVERNED_PLAYERS = {"pos": "pos", "embed": "embed + unembed"}
 """Players that stand for what the transfer options govern, and the selectors of their weights."""
+
+FRESH_EMBEDDINGS = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="carry")
+"""Fresh token embeddings and carried positions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +31,17 @@ class Map:
     """What is computed from them."""
     given: str = ""
     """Selector of components that every coalition has, the empty one as well. Default: no components."""
-    transfer: TransferConfig = field(default_factory=TransferConfig)
-    """Embeddings and positions, as far as they are no players."""
+    transfer: TransferConfig | None = None
+    """Embeddings and positions, as far as they are no players. Default: averaged and carried; with the players of a
+    grain finer than components fresh and carried, the treatment under which attention and LN transfer best."""
     n_orders: int = 4
-    """Sampled orders a replicate, where there are too many players for exact Shapley values."""
+    """Sampled orders per replicate, where there are too many players for exact values. With `interactions` a multiple
+    of half the players (rounded up)."""
+    exact_up_to: int = MAX_EXACT_PLAYERS
+    """Players up to which all 2^n coalitions are computed, so that values and interactions are exact."""
+    interactions: bool = False
+    """Compute Shapley's interaction index of all pairs of players as well. Sampled orders are
+    balanced then, which takes about a quarter more coalitions; exact maps have what it needs anyway."""
 
     def __post_init__(self) -> None:
         if bool(self.players) == (self.grain is not None):
@@ -44,12 +54,27 @@ class Map:
                     "take away other players' weights too, and embeddings follow the transfer options"
                 )
 
+        if self.exact_up_to < 1:
+            raise ValueError(f"exact_up_to={self.exact_up_to}; a map has at least 1 player")
+
+    @property
+    def treatment(self) -> TransferConfig:
+        """What happens to embeddings and positions that are no players."""
+        if self.transfer is not None:
+            return self.transfer
+        return TransferConfig() if self.grain in (None, "component") else FRESH_EMBEDDINGS
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which coalitions it is made of."""
+        return Sampling(n_orders=self.n_orders, exact_up_to=self.exact_up_to, interactions=self.interactions)
+
     def filled(self, shape: Architecture) -> "Map":
         """The map with the players of its grain, for models of this shape."""
         if self.grain is None:
             return self
         players = selector_grid(self.grain, shape.n_layers, shape.n_heads)
-        return dataclasses.replace(self, players=tuple(players), grain=None)
+        return dataclasses.replace(self, players=tuple(players), grain=None, transfer=self.treatment)
 
     def refuse_overlaps(self, shape: Architecture) -> None:
         """Raise `ValueError` where players share weights, or have some that are given to every coalition anyway.

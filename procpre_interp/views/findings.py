@@ -18,6 +18,7 @@ from procpre_interp.claims.text import (
     predicted,
 )
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.stats.paper_comparison import of_older_version
 from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
@@ -37,6 +38,7 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
         "claims": lambda names: verdicts(names, claims),
         "reproduce": lambda _: reproduction(results / "reproduce_cheap.csv", about),
         "table1": lambda _: table1(results / "table1_summary.csv"),
+        "table1_paper": lambda _: table1(results / "table1_paper_summary.csv"),
         "components": lambda _: transfer_map(results / "components_map.csv"),
     }
 
@@ -79,7 +81,7 @@ def reproduction(cells: Path, about: About) -> pd.DataFrame:
 
 def table1(summary: Path) -> pd.DataFrame:
     """Gains on the diagnostic tasks beside the paper's, where it gives a number."""
-    rows = pd.read_csv(summary, keep_default_na=False, na_values=[""])
+    rows = of_older_version(pd.read_csv(summary, keep_default_na=False, na_values=[""]))
     rows = rows.rename(columns={"paper": "claimed", "paper_gain": "claimed_gain"}).fillna(
         {"transfer": "", "verdict": ""}
     )

@@ -9,7 +9,7 @@ from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import describe_cost
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits import cheaper, claims, damage, results, where
+from procpre_interp.views.exhibits import cheaper, claims, damage, pairs, results, where
 from procpre_interp.views.exhibits.runs import with_weights
 from procpre_interp.views.html_page import Block, Caution, Section, write_report
 from procpre_interp.views.html_report import introduction, results_sections
@@ -72,7 +72,10 @@ def _places(store: RunStore) -> Iterator[Section]:
                     f"{where.METHOD_NAMES.get(method, method)}. {where.answer(shown).text}",
                     where.heatmap(shown),
                 ]
-            yield Section(title="Where does it live?", blocks=[*blocks, where.bars(table), where.as_text(table)])
+            blocks += [each.coverage, where.bars(table), where.as_text(table)]
+            if (together := pairs.interactions(each)) is not None:
+                blocks += [pairs.heatmap(together, table), pairs.as_text(together)]
+            yield Section(title="Where does it live?", blocks=blocks)
 
 
 def _damage(store: RunStore, found: results.Results, known: Mapping[str, StoredClaim]) -> Iterator[Section]:

@@ -15,6 +15,7 @@ from procpre_interp.store.about import StoredMap
 from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
+from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.exhibits.damage import diagnosis
 from procpre_interp.views.exhibits.run_details import numbers
@@ -144,7 +145,12 @@ def _map_blocks(found: StoredMap) -> list[Block | Caution]:
     frame = found.effects.astype({"estimate": float, "low": float, "high": float})
     methods = list(dict.fromkeys(frame["method"]))
     heatmaps = [transfer_heatmap(frame.loc[frame["method"] == method]) for method in methods]
-    return [transfer_bars(frame), *heatmaps, map_effects_table(frame)]
+    blocks: list[Block | Caution] = [found.coverage] if found.coverage else []
+    blocks += [transfer_bars(frame), *heatmaps, map_effects_table(frame)]
+    if len(found.interactions):
+        together = found.interactions.astype({"estimate": float, "low": float, "high": float, "p_holm": float})
+        blocks += [pairs.heatmap(together, frame), pairs.as_text(together)]
+    return blocks
 
 
 def _diagnosis(store: RunStore, runs: Sequence[Run]) -> list[Block | Caution]:

@@ -16,7 +16,7 @@ from procpre_interp.claims.looks import sequence_of
 from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
-from procpre_interp.stats.paper_comparison import MARGIN
+from procpre_interp.stats.paper_comparison import MARGIN, of_older_version
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import survival_of
@@ -218,21 +218,31 @@ def beside_the_paper(summary: pd.DataFrame, margin: float = MARGIN) -> Exhibit:
         name="beside_the_paper",
         figure=gains_beside(rows.assign(label=label), margin=margin, title=title),
         reading="Ours agrees with the paper's where its interval lies on the same side of the grey band as the "
-        "diamond; only directions are compared, since budgets differ.",
+        "diamond; only directions are compared. A cell whose setting differs from the paper's is not comparable, and "
+        "one whose phase 1 was not learnt is no evidence, wherever they lie.",
         table=rows.drop(columns=["claimed_gain"]).assign(paper_gain=rows["claimed_gain"]),
+        notes=tuple(f"Not comparable: {reason}." for reason in _reasons(rows)),
     )
 
 
+def _reasons(rows: pd.DataFrame) -> list[str]:
+    """How the settings of a table's cells differ from the paper's, each reason once."""
+    return [reason for reason in rows["differs"].dropna().unique() if reason] if "differs" in rows else []
+
+
 def load_beside(store: RunStore | None = None) -> tuple[pd.DataFrame, str]:
-    """The summary for `beside_the_paper` and where it is from: that of the store's `table1`, else the bundled one."""
-    if store is not None and "table1" in store.tables("table1"):
-        stored = store.read_table("table1")
-        if isinstance(stored.metadata, dict) and (summary := stored.metadata.get("summary")):  # not of older ones
-            table = pd.DataFrame(summary).rename(columns={"claimed_gain": "paper_gain"})
-            require(table, COMPARED, "ours beside the paper's in table1")
-            if table["paper_gain"].notna().to_numpy().any():
-                return table, SOURCES["store"]
-    return pd.read_csv(FOLDER.parent / "table1_summary.csv"), SOURCES["bundled"]
+    """The summary for `beside_the_paper` and where it is from: the store's before the bundled one, and the table in the
+    paper's own setting (`experiments/table1_paper.py`) before the cheap one."""
+    for name in ("table1-paper", "table1"):
+        if store is not None and name in store.tables(name):
+            stored = store.read_table(name)
+            if isinstance(stored.metadata, dict) and (summary := stored.metadata.get("summary")):  # not of older ones
+                table = pd.DataFrame(summary).rename(columns={"claimed_gain": "paper_gain"})
+                require(table, COMPARED, f"ours beside the paper's in {name}")
+                if table["paper_gain"].notna().to_numpy().any():
+                    return of_older_version(table), SOURCES["store"]
+    bundled = [FOLDER.parent / f"{name}_summary.csv" for name in ("table1_paper", "table1")]
+    return of_older_version(pd.read_csv(next(path for path in bundled if path.is_file()))), SOURCES["bundled"]
 
 
 def command(name: str) -> str:

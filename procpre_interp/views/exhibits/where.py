@@ -1,5 +1,6 @@
 """Where does it live? Effects of the parts of a model on the gain of a transfer, and the curves behind each part."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,11 +9,12 @@ import pandas as pd
 from procpre_interp.claims.text import map_effects_table, question_title
 from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.selectors import place
-from procpre_interp.stats.coalitions import Coalition, coalitions, condition_name
+from procpre_interp.stats.coalitions import SAMPLING, Coalition, Sampling, coalitions, condition_name, coverage
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import ALPHA, Decision
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
-from procpre_interp.store.about import StoredMap
+from procpre_interp.store.about import StoredMap, about_table
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results, learning
 from procpre_interp.views.plots.axes import add_click_targets
@@ -50,7 +52,7 @@ class TransferMap:
     title: str
     players: tuple[str, ...]
     methods: tuple[str, ...]
-    n_orders: int
+    sampling: Sampling
     rows: pd.DataFrame
     conditions: dict[Coalition, str]
     """Coalition -> the condition that stands for it in the table."""
@@ -62,10 +64,37 @@ class TransferMap:
         return {name: f"{each.description} ({each.effect_unit})" for name, each in known.items()}
 
     @property
+    def coverage(self) -> str:
+        """How many coalitions it is made of, in a sentence."""
+        first = min(int(replicate) for replicate in self.rows["replicate"].tolist())
+        return coverage(self.players, self.methods, replicate=first, sampling=self.sampling)
+
+    @property
     def is_fine(self) -> bool:
         """Whether some player is a single head or a matrix."""
         places = [place(player) for player in self.players]
         return any(spot.head is not None or spot.matrix is not None for spot in places)
+
+
+def fineness(players: Iterable[str]) -> tuple[int, int]:
+    """How fine a map's parts are: the most of layer, head and matrix that one names, then the number of parts."""
+    places = [place(player) for player in players]
+    depths = [sum(part is not None for part in (spot.layer, spot.head, spot.matrix)) for spot in places]
+    return max(depths, default=0), len(depths)
+
+
+def by_fineness(found: Sequence[TransferMap]) -> list[int]:
+    """Places of the maps of a sweep in their list, the finest map first."""
+    return sorted(range(len(found)), key=lambda index: fineness(found[index].players), reverse=True)
+
+
+def finest_first(store: RunStore, names: Sequence[str]) -> list[str]:
+    """Names of tables with transfer maps, the one with the finest map first; equals stay in their order."""
+    depth = {}
+    for name in names:
+        stored = about_table(store.read_table(name).metadata).maps
+        depth[name] = max(fineness(each.effects["player"].unique()) for each in stored if len(each.effects))
+    return sorted(names, key=depth.__getitem__, reverse=True)
 
 
 def maps(results: Results) -> list[TransferMap]:
@@ -84,10 +113,15 @@ def maps(results: Results) -> list[TransferMap]:
 def _map(results: Results, config: dict, stored: StoredMap) -> TransferMap:
     players = tuple(dict.fromkeys(stored.effects["player"]))
     methods = tuple(dict.fromkeys(stored.effects["method"]))
-    given, n_orders, table = config.get("given", ""), int(config.get("n_orders", 4)), results.table
+    given, table = config.get("given", ""), results.table
+    sampling = Sampling(
+        n_orders=int(config.get("n_orders", SAMPLING.n_orders)),
+        exact_up_to=int(config.get("exact_up_to", SAMPLING.exact_up_to)),
+        interactions=bool(config.get("interactions", False)),
+    )
     conditions: dict[Coalition, str] = {}
     for replicate in table["replicate"].unique():
-        for coalition in coalitions(players, methods, replicate=int(replicate), n_orders=n_orders):
+        for coalition in coalitions(players, methods, replicate=int(replicate), sampling=sampling):
             conditions[coalition] = condition_name(config["phase1"], coalition, given)
     named = {condition: coalition for coalition, condition in conditions.items()}
     rows = table.loc[table["condition"].isin(list(named))]
@@ -96,7 +130,7 @@ def _map(results: Results, config: dict, stored: StoredMap) -> TransferMap:
         title=stored.title,
         players=players,
         methods=methods,
-        n_orders=n_orders,
+        sampling=sampling,
         rows=rows,
         conditions=conditions,
     )
@@ -104,7 +138,7 @@ def _map(results: Results, config: dict, stored: StoredMap) -> TransferMap:
 
 def effects(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame:
     """Effect of each player by each method, as `transfer_map` gives it."""
-    return transfer_map(found.rows, found.players, found.methods, outcome, n_orders=found.n_orders)
+    return transfer_map(found.rows, found.players, found.methods, outcome, sampling=found.sampling)
 
 
 def answer(table: pd.DataFrame) -> Answer:

@@ -40,6 +40,8 @@ COMPARISONS: dict[str, tuple[str, str]] = {
     Agreement.DISAGREES: VERDICTS[Verdict.REFUTED],
     Agreement.UNDECIDED: VERDICTS[Verdict.UNDECIDED],
     Agreement.TOO_FEW: ("#888888", "square-open"),
+    Agreement.NOT_COMPARABLE: ("#888888", "circle-open"),
+    Agreement.NOT_LEARNT: ("#888888", "x-open"),
 }
 """The same for `paper_comparison.effect_verdict`."""
 
