@@ -22,6 +22,7 @@ from procpre_interp.core.selectors import (
     place,
     removed_terms,
     union,
+    with_all_heads,
 )
 from procpre_interp.model import ModelConfig, select
 from procpre_interp.study.experiment import load_experiment, scripts
@@ -120,8 +121,24 @@ def test_heads_by_rank():
     assert name_heads("attn + ln", lambda _: order) == "attn + ln"
     with pytest.raises(ValueError, match="there are 4 heads"):
         name_heads("ln+circuit.5", lambda _: order)
+    with pytest.raises(ValueError, match="random_like.circuit.5: there are 4 heads"):
+        name_heads("ln+random_like.circuit.5", lambda _: order)
     with pytest.raises(ValueError, match="takes sharpest.1 away"):
         name_heads("attn-sharpest.1", lambda _: order)
+
+
+def test_heads_by_lot_in_the_layers_of_ranked_ones_have_an_order_of_their_own():
+    asked = "ln + random_like.circuit.2 + circuit.2+random_like.bluntest.02"
+    assert orders_of(asked) == {"circuit", "random_like.circuit.2", "random_like.bluntest.2"}
+    order = head_terms(2, 2)
+    orders = {"circuit": order, "random_like.circuit.2": order[::-1], "random_like.bluntest.2": order[1:] + order[:1]}
+    assert name_heads("ln+random_like.circuit.2", orders.get) == f"ln+{order[2]}+{order[3]}"
+    # From the front: which end of the ranking they are like is part of the order.
+    assert name_heads("random_like.bluntest.2", orders.get) == f"{order[1]}+{order[2]}"
+    assert with_all_heads("ln+random_like.sharpest.1") == "ln+attn"
+    assert canonical_selector("random_like.circuit.2, ln") == "ln+random_like.circuit.2"
+    for other in ("random_like.random.2", "random_like.circuit", "random_like.attn.2"):
+        assert orders_of(other) == set()
 
 
 READS_INSTALLED_PACKAGES = {"length_matters"}
