@@ -63,9 +63,9 @@ def test_against_a_plain_loop_whatever_the_blocks():
             relative[layer, head] = sum(shares) / len(shares)
     for size in (2, 64):
         table = attention_entropy(model, batch, max_sequences=size).set_index(["layer", "head"])
-        for place in bits:
-            assert table.loc[place, "entropy_bits"] == pytest.approx(bits[place], rel=1e-5)
-            assert table.loc[place, "entropy_relative"] == pytest.approx(relative[place], rel=1e-5)
+        for head in bits:
+            assert table.loc[head, "entropy_bits"] == pytest.approx(bits[head], rel=1e-5)
+            assert table.loc[head, "entropy_relative"] == pytest.approx(relative[head], rel=1e-5)
 
 
 def test_heads_are_named_from_the_order():
