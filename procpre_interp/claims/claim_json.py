@@ -21,10 +21,15 @@ CELLS_HASH = "cells_sha256"
 
 
 def claim_to_json(judged: JudgedClaim) -> dict[str, object]:
-    """Plain values: what is not a number is null, what was not predicted "", and each measure stands once."""
+    """Plain values: what is not a number is null, what was not predicted "", and each measure stands once.
+
+    Version 1 of a declaration is not written, as files that are older than versions do not say it.
+    """
     beside = {"contrasts", "conditions", "effects", "tables", *_fields_of(StoredClaim) - _fields_of(JudgedClaim)}
     found: dict[str, object] = {}
     for name in (field.name for field in dataclasses.fields(JudgedClaim)):
+        if name == "version" and judged.version == 1:
+            continue
         if name not in beside:
             value = getattr(judged, name)
             found[name] = dataclasses.asdict(value) if isinstance(value, LogRank) else value

@@ -113,6 +113,8 @@ class JudgedClaim:
     """`outcomes.cost_of` its runs."""
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """What else was computed from cells and runs."""
+    version: int = 1
+    """Version of the declaration that it was judged by."""
 
     @property
     def primary(self) -> ContrastResult:

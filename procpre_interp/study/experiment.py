@@ -81,6 +81,7 @@ def run(
     complete = _conditions(sweep) <= _finished(table)
     return table, dataclasses.replace(
         judged,
+        version=experiment.claim.version,
         task=sweep.about.task,
         limit=sweep.about.limit,
         threshold=sweep.about.threshold,
