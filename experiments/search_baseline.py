@@ -77,8 +77,10 @@ def search(asked: SearchOptions) -> int:
             raise ValueError(f"a run failed: {next(iter(problems.values()))}")
         cells = planned.cells.loc[planned.cells["condition"].isin(labels)]
         runs.update(cells["run"])
-        scores = cells["run"].map(lambda run: progress(store.open(run))).groupby(cells["condition"]).mean()
-        found = [float(scores[label]) for label in labels]
+        opened = [store.open(run) for run in cells["run"]]
+        scores = [progress(run.history(), diverged=run.summary["status"] == "diverged") for run in opened]
+        means = cells.assign(score=scores).groupby("condition")["score"].mean()
+        found = [float(means[label]) for label in labels]
         for label, value in sorted(zip(labels, found), key=lambda pair: -pair[1]):
             console.print(f"{value:.4f}  {label}")
         return found

@@ -4,8 +4,8 @@
 
 Phase 1 was tuned, and no pretraining had the paper's learning rate and GPT-2's scales. The tuned baseline is what
 `experiments/search_baseline.py` found on seeds from 0, as it stands in experiments/results/tuned_baseline.json. Full
-transfer keeps the paper's learning rate: nothing of it is tuned here, so that the comparison leans towards the baseline.
-Until a search is stored there is no such condition, and the claim is not judged.
+transfer keeps the paper's learning rate: nothing of it is tuned here, so that the comparison favours the baseline.
+Until a search is stored there is no such condition, and the claim cannot be judged.
 """
 
 import sys

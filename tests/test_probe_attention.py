@@ -109,6 +109,7 @@ def test_the_strongest_head_of_the_circuit_comes_first(run):
     assert len(set(order)) == 8
     assert strength == sorted(strength, reverse=True)
     assert strength[0] > strength[-1]
+    assert name_heads("weakest.1", lambda _: order) == order[-1]
 
 
 def test_heads_by_lot_are_those_of_the_seed(run):

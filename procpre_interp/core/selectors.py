@@ -134,6 +134,7 @@ RANKED: dict[str, tuple[Order, Literal[1, -1]]] = {
     "sharpest": ("entropy", 1),
     "bluntest": ("entropy", -1),
     "circuit": ("circuit", 1),
+    "weakest": ("circuit", -1),
     "random": ("random", 1),
 }
 """First word of a term such as `sharpest.4` -> the order of the heads, and the end from which K are taken."""

@@ -4,6 +4,7 @@ What it finds was chosen for its score on the tuning seeds, which flatters it: i
 Source: Jamieson and Talwalkar, Non-stochastic best arm identification (arXiv 1502.07943).
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ def successive_halving(
     sizes = [len(options), *kept]
     if not options or len(set(options)) < len(options):
         raise ValueError(f"options={list(options)}; give at least one, and each once")
-    if any(more <= fewer for more, fewer in zip(sizes, sizes[1:])) or sizes[-1] < 1:
+    if any(more <= fewer for more, fewer in itertools.pairwise(sizes)) or sizes[-1] < 1:
         raise ValueError(f"of {len(options)} options {list(kept)} are kept; fewer must go on each time, and at least 1")
     left, rounds = list(options), list[dict[str, float]]()
     for size in (*kept, 1):

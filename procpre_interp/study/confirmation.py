@@ -32,5 +32,6 @@ def confirmation(
     primary = claim.primary.weights
     chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
     sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=REPLICATES, first_seed=FRESH_SEED)
-    text = f"{protocol.text} Seeds from {FRESH_SEED}, none of which had been run. {seen}"
+    fresh = f"Seeds from {FRESH_SEED}, of which no run had been seen when the prediction was written."
+    text = f"{protocol.text} {fresh} {seen}"
     return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, observation=observation, extra=extra)

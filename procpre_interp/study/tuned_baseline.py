@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from procpre_interp.core import atomic_files
 from procpre_interp.core.config import from_dict, to_dict
@@ -17,7 +18,6 @@ from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.config import Architecture, RunConfig, model_config
 from procpre_interp.stats.successive_halving import Halving, halving_from_plain
-from procpre_interp.store.store import Run
 from procpre_interp.study.protocols import ARCHITECTURE, Protocol
 from procpre_interp.sweep.config import Condition
 from procpre_interp.train import TrainConfig
@@ -100,17 +100,16 @@ class Rung:
         return dataclasses.replace(protocol.phase2, stop_after=min(self.stop_after, protocol.phase2.steps))
 
 
-def progress(run: Run) -> float:
-    """The mean over training of minus the validation loss, in nats: higher for what learns more, and sooner.
+def progress(history: pd.DataFrame, *, diverged: bool) -> float:
+    """Minus the validation loss of a run in nats, mean over training: higher for what learns more, and sooner.
 
     It tells runs apart that have not broken through yet, as accuracies do not. A diverged run counts as one that
     guesses evenly among all tokens of haystack.
     """
-    history = run.history()
     seen = history.loc[history["split"] == "validation"]
     step, loss = (seen[name].to_numpy(dtype=float) for name in ("step", "loss_nats"))
-    if run.summary["status"] == "diverged" or len(step) < 2:
-        return -math.log(256)
+    if diverged or len(step) < 2:
+        return -math.log(TASKS.build("haystack").d_vocab)
     return -float(np.trapezoid(loss, step) / np.ptp(step))
 
 
