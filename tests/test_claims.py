@@ -1,5 +1,6 @@
 """Verdicts on tables whose answer is known, and claim files."""
 
+import dataclasses
 import json
 import math
 import re
