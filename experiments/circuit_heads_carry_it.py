@@ -77,7 +77,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     Means over the heads.
     """
     done = jobs(head_scores([runs["circuit_heads"]], store, with_strength=False))
-    return {name: {MEASURE: float(done[name].mean())} for name in MODELS}
+    return {name: {MEASURE: done[name].to_numpy().mean().item()} for name in MODELS}
 
 
 def head_tables(table: pd.DataFrame, store: RunStore) -> Tables:
@@ -90,7 +90,7 @@ def head_tables(table: pd.DataFrame, store: RunStore) -> Tables:
     )
     strengths = strengths.add_prefix("strength_").add_suffix("_nats").reset_index()
     found = jobs(scores).merge(strengths, on=["run", "layer", "head"])
-    found.insert(0, "condition", found["run"].map(conditions))
+    found.insert(0, "condition", [conditions[run] for run in found["run"]])
     return {**layers_of_heads(table, store), "head_jobs": found}
 
 

@@ -79,8 +79,8 @@ CLAIM = Claim(
 
 def shares(table: pd.DataFrame, store: RunStore) -> Tables:
     """The share of full transfer's gain that each condition has, where there is a gain."""
-    gains = paired_gains(table)["full"]
-    return {"recovered": recovered_shares(table, full="full")} if gains.mean() > 0 else {}
+    gains = paired_gains(table)["full"].dropna().to_numpy()
+    return {"recovered": recovered_shares(table, full="full")} if gains.sum() > 0 else {}
 
 
 figure = gains_figure

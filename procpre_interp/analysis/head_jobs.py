@@ -94,7 +94,7 @@ def _of_run(run: Run, store: RunStore, n: int, with_strength: bool) -> pd.DataFr
                 found.append(_strength_table(head_strengths(model, pairs), heads))
             tables.append(pd.concat(found).assign(run=run.id, replicate=run.seed, model=name))
     columns = ["run", "replicate", "layer", "head", "model", "score", "value", "uniform"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True).loc[:, columns]
 
 
 def _strength_table(strengths: Mapping[str, float], heads: Sequence[tuple[int, int]]) -> pd.DataFrame:
