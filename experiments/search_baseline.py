@@ -31,7 +31,7 @@ from procpre_interp.sweep.plan import run_sweep
 OPTIONS = grid(
     learning_rate=(3e-4, 1e-3, 3e-3, 1e-2), matrices=(1.0, 3.0, 10.0), last_norm=(1.0, 3.0), embeddings=(1.0, 3.0)
 )
-"""After Dyck, matrices are 4 to 30 times as large as fresh ones, the last gains 3.6 times and embeddings twice."""
+"""Dyck's matrices are 4 to 30 times as large as fresh ones, its last gains 3.6 times, and its embeddings twice."""
 RUNGS = (
     Rung(seeds=1, stop_after=2_000, kept=16),
     Rung(seeds=2, stop_after=4_000, kept=4),
