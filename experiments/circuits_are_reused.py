@@ -9,7 +9,8 @@ keeps its number of edges. How much identical circuits would exceed that null is
 the degrees of so small a graph's circuits, so that the primary contrast could hardly have been supported (seen after
 the verdict). Overlap shows no cause, so the phase-1 circuit is also kept, and taken out, in the
 finished model (all other edges carry their mean), beside random circuits of the same size; and four heads of the
-parent are transferred (with LN): the strongest of its circuit, or four by lot.
+parent are transferred (with LN): the strongest of its circuit, or four by lot. Layer and strength are confounded in
+that; circuit_heads_carry_it tells them apart.
 """
 
 import sys

@@ -4,7 +4,8 @@
 
 Attention + LN of Dyck, which breaks through reliably when it is intact, is damaged by each rung of the ladder of
 controls before the transfer. Embeddings (averaged) and positions (carried) are those of the undamaged parent.
-`shuffle_neurons` is left out: it moves MLP weights only, and none are transferred.
+`shuffle_neurons` is left out: it moves MLP weights only, and none are transferred. So is `row_norms_only`, which was
+added to the ladder after the runs (claim scale_explains_it).
 """
 
 import sys
@@ -21,7 +22,7 @@ from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
-RUNGS = tuple(name for name in LADDER if name != "shuffle_neurons")
+RUNGS = tuple(name for name in LADDER if name not in ("shuffle_neurons", "row_norms_only"))
 """Controls, ordered from the least structure kept to the most."""
 
 CLAIM = Claim(

@@ -25,18 +25,21 @@ KEEPS = {
     "layer_norms_only": {"layer_norms"},
     "norms_only": {"norms"},
     "gaussian": set(),
+    "row_norms_only": {"norms", "row_norms"},
     "random_singular_vectors": {"layer_norms", "biases", "norms", "spectrum"},
     "shuffle_within_layers": {"pooled_values"},
     "shuffle_within_tensors": {"norms", "pooled_values", "tensor_values"},
     "shuffle_within_columns": {"layer_norms", "biases", "norms", "pooled_values", "tensor_values", "column_values"},
-    "shuffle_within_rows": {"layer_norms", "biases", "norms", "pooled_values", "tensor_values", "row_values"},
+    "shuffle_within_rows": {
+        *("layer_norms", "biases", "norms", "row_norms", "pooled_values", "tensor_values", "row_values"),
+    },
     "shuffle_across_heads": {"layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads"},
-    "magnitudes_only": {"norms", "magnitudes"},
+    "magnitudes_only": {"norms", "row_norms", "magnitudes"},
     "signs_only": {"signs"},
     "flat_spectrum": {"layer_norms", "biases", "norms", "singular_vectors"},
     "reversed_spectrum": {"layer_norms", "biases", "norms", "singular_vectors", "spectrum"},
     "low_rank": {"layer_norms", "biases", "singular_vectors"},
-    "sign_flips": {"norms", "magnitudes"},
+    "sign_flips": {"norms", "row_norms", "magnitudes"},
     "shuffle_neurons": {
         *("layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads", "spectrum", "function"),
     },
@@ -108,6 +111,8 @@ def kept(invariant, before, after, config):
         return same(in_blocks(before, "b_"), after, lambda x: x)
     if invariant == "norms":
         return close(in_blocks(before, ("W_", "b_")), after, lambda x: x.flatten().norm())
+    if invariant == "row_norms":
+        return close(matrices, damaged, lambda x: x.norm(dim=-1))
     if invariant == "pooled_values":
         return pooled(before) == pooled(after)
     if invariant == "tensor_values":
@@ -168,7 +173,7 @@ REFUSED = {
     "blocks.1.attn.head.3.W_V": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons"},
     "mlp.W_out": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons"},
 }
-REFUSED["ln.w"] = REFUSED["ln"] | {"sign_flips", "magnitudes_only"}
+REFUSED["ln.w"] = REFUSED["ln"] | {"sign_flips", "magnitudes_only", "row_norms_only"}
 """Selectors with nothing that the ablation can damage, or only a part of what it must move together."""
 
 

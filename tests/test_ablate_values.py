@@ -15,6 +15,7 @@ from procpre_interp.ablate import (
     NormsOnly,
     RandomSingularVectors,
     ReversedSpectrum,
+    RowNormsOnly,
     SignFlips,
     SignsOnly,
 )
@@ -208,3 +209,22 @@ def test_norms_only_keeps_norms_and_no_direction(weights):
     assert torch.equal(gains, gains[:1].expand(16))
     weights["blocks.0.attn.b_O"] = torch.zeros(16)
     assert not damage(NormsOnly(), weights)["blocks.0.attn.b_O"].any()
+
+
+def test_row_norms_only_keeps_what_each_input_dimension_sends_and_no_direction(weights):
+    damaged = damage(RowNormsOnly(selector="blocks + ln_final"), weights)
+    for name, tensor in damaged.items():
+        if ".b_" in name or name.startswith("ln_final.b"):
+            torch.testing.assert_close(tensor.norm(dim=-1), weights[name].norm(dim=-1))
+            assert not torch.equal(tensor, weights[name])
+        elif name.endswith(".w"):
+            assert torch.equal(tensor, weights[name])
+        elif name.startswith("blocks") and ".W_" in name:
+            torch.testing.assert_close(tensor.norm(dim=-1), weights[name].norm(dim=-1))
+            cosine = (tensor * weights[name]).sum() / tensor.square().sum()
+            assert abs(cosine.item()) < 4.5 / math.sqrt(tensor.numel())
+    weights["blocks.0.mlp.W_in"][3] = 0
+    assert not damage(RowNormsOnly(), weights)["blocks.0.mlp.W_in"][3].any()
+    part = damage(RowNormsOnly(selector=HEAD), weights)
+    assert torch.equal(part["blocks.0.attn.W_V"][0], weights["blocks.0.attn.W_V"][0])
+    torch.testing.assert_close(part["blocks.0.attn.W_V"].norm(dim=-1), weights["blocks.0.attn.W_V"].norm(dim=-1))

@@ -1,5 +1,6 @@
 """Verdicts on tables whose answer is known, and claim files."""
 
+import dataclasses
 import json
 import math
 import re
@@ -194,11 +195,23 @@ def test_every_stored_claim_is_written_as_it_was_read(path: Path):
     stored = json.loads(path.read_bytes())
     judged = claim_from_json(stored)
     assert json.dumps(claim_to_json(judged), indent=1) == json.dumps(stored, indent=1)
-    # Its script declares the same contrasts, page and measures.
+    # Its script declares the same contrasts, page and measures, or a later version of the claim.
     claim = load_experiment(STORED.parents[1] / f"{path.stem}.py").claim
+    assert judged.version <= claim.version
+    if judged.version < claim.version:
+        return
     assert [row.contrast for row in judged.contrasts] == [contrast.name for contrast in claim.contrasts]
     assert [row.about for row in judged.contrasts] == [claim.measure_of(contrast) for contrast in claim.contrasts]
     assert judged.page == claim.page
+
+
+def test_a_verdict_says_which_version_of_the_claim_it_is_on():
+    stored = json.loads((STORED / "retrieval_head_forms.json").read_bytes())
+    assert claim_from_json(stored).version == 1
+    assert "version" not in claim_to_json(claim_from_json(stored))
+    second = dataclasses.replace(claim_from_json(stored), version=2)
+    assert claim_to_json(second)["version"] == 2
+    assert claim_from_json(claim_to_json(second)).version == 2
 
 
 def as_before(stored: dict) -> dict:

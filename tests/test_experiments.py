@@ -31,7 +31,6 @@ NAMES = (
     "selective_beats_full",
     "shuffling_weights_destroys_it",
     "noise_dose_response",
-    "shuffled_sequences_teach_nothing",
     "parts_combine",
     "needed_only_early",
     "sharpness_is_not_enough",
@@ -40,7 +39,7 @@ NAMES = (
 )
 DRAWN = ("dyck_teaches_recall", "attention_carries_the_gain", "needed_only_early")
 """One for each way in which claims are drawn."""
-OBSERVED = ("heads_sharpen", "circuits_are_reused", "retrieval_head_forms")
+OBSERVED = ("heads_sharpen", "circuits_are_reused")
 """Claims whose contrasts are of what is measured in models."""
 SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
 

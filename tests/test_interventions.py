@@ -16,7 +16,7 @@ from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.plan import plan
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
 from procpre_interp.train.closed_form import TensorScale
-from procpre_interp.train.interventions import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rewind
+from procpre_interp.train.interventions import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rescaled, Rewind
 from procpre_interp.train.sharpness import heads_of, relative_entropy
 from tests.models import TINY, random_model
 
@@ -174,6 +174,78 @@ def test_rate_zero_is_a_freeze_in_its_window_and_half_is_half():
     assert (thawed.flat[attn] != start[attn]).any()
 
 
+def rms(tensor: torch.Tensor, per: str) -> torch.Tensor:
+    if per == "tensor":
+        return tensor.square().mean().sqrt()
+    return tensor.square().mean(-1, keepdim=True).sqrt() if tensor.ndim > 1 else tensor.abs()
+
+
+@pytest.mark.parametrize("per", ["tensor", "row"])
+@pytest.mark.parametrize("direction", ["fresh", "transferred"])
+@pytest.mark.parametrize("scale", ["fresh", "transferred"])
+@pytest.mark.parametrize("relative_step", ["fresh", "transferred"])
+def test_rescaled_weights_have_the_size_of_one_model_and_step_like_another(direction, scale, relative_step, per):
+    """W = c W' and the first update, which AdamW gives the same size whatever the gradient."""
+    if (direction, scale, relative_step) == ("transferred",) * 3:
+        return
+    models = {"fresh": fresh(1, std=0.2), "transferred": fresh(2, std=0.6)}
+    for parameter in (models["fresh"].block(0).attn.b_Q, models["transferred"].block(1).attn.b_V):
+        torch.nn.init.zeros_(parameter)
+    asked = Rescaled(selector="attn+ln1.w", direction=direction, scale=scale, relative_step=relative_step, per=per)
+    one = dataclasses.replace(SHORT, steps=1, warmup_steps=0, weight_decay=0.0, interventions=(asked,))
+    model = HookedTransformer(models["fresh"].config, generator=stream(0, "x"))
+    with torch.no_grad():
+        model.flat.copy_(models["transferred"].flat)
+    trainer = Trainer(model, TASK, one, seed=0, fresh=models["fresh"].flat.detach().clone())
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer.run()
+    for name, parameter in model.named_parameters():
+        own = {whose: each.get_parameter(name).detach() for whose, each in models.items()}
+        if ".attn." not in name and not name.endswith("ln1.w"):
+            assert torch.equal(start[name], own["transferred"])
+            continue
+        sizes = {whose: rms(values, "row" if per == "row" else "tensor") for whose, values in own.items()}
+        if per == "row" and name.endswith("b_O"):
+            sizes = {whose: rms(values, "tensor") for whose, values in own.items()}
+        if any(not size.any() for size in sizes.values()):
+            assert torch.equal(start[name], own[direction])
+            factor = torch.ones(())
+        else:
+            torch.testing.assert_close(start[name], own[direction] * sizes[scale] / sizes[direction])
+            factor = sizes[scale] / sizes[relative_step]
+        moved = (parameter.detach() - start[name]).abs() / (1e-2 * factor)
+        # lr u, and u is 1 at the first step wherever the gradient is far above eps; that of b_K is zero, as what it
+        # adds to all scores of a query alike is nothing to their softmax.
+        if not name.endswith("b_K"):
+            assert moved.median().item() == pytest.approx(1, rel=2e-2)
+        assert moved.max().item() < 1 + 1e-3
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_scale_with_the_step_kept_is_the_training_of_the_smaller_weights(decay):
+    """W = c W' where the function cannot tell them apart: the course of the fresh run, c times as large.
+
+    Scores are products of queries and keys, so that a head with queries times c and keys over c is the same head.
+    """
+    # Softmax does not see b_K, whose gradient is rounding noise.
+    names = [f"blocks.{layer}.attn.{name}" for layer in range(2) for name in ("W_Q", "b_Q", "W_K")]
+    small, large = fresh(1), fresh(1)
+    with torch.no_grad():
+        for name in names:
+            large.get_parameter(name).mul_(4.0 if name.endswith("Q") else 0.25)
+    at_start = small.flat.detach().clone()
+    config = dataclasses.replace(SHORT, weight_decay=decay, decay="all", clip_norm=None, schedule="constant")
+    config = dataclasses.replace(config, freeze="attn.b_K")
+    asked = Rescaled(selector="attn.W_Q+attn.b_Q+attn.W_K")
+    with_large = trained(asked, model=large, config=config, fresh=at_start)
+    trained(model=small, config=config)
+    for name, parameter in small.named_parameters():
+        factor = (4.0 if name.endswith("Q") else 0.25) if name in names else 1.0
+        found = with_large.get_parameter(name) / factor
+        torch.testing.assert_close(found, parameter, rtol=2e-3, atol=2e-4)
+    assert (small.flat - at_start).abs().max() > 0.05
+
+
 def test_decay_of_a_component():
     config = dataclasses.replace(SHORT, steps=1, warmup_steps=0, weight_decay=0.5, decay="all")
     start, mlp = fresh().flat.detach(), flat_mask(fresh(), "mlp")
@@ -188,6 +260,7 @@ EVERY = (
     Rewind(selector="mlp", steps=(4, 9)),
     Rate(selector="ln", learning_rate_factor=0.3, from_step=2, to_step=8),
     TensorScale(rms=(("blocks.0.attn.W_O", 0.1), ("blocks.1.ln1.w", 0.5))),
+    Rescaled(selector="mlp", direction="transferred", scale="fresh", per="row"),
 )
 
 
@@ -239,6 +312,12 @@ def test_identity():
         (Rewind(selector="mlp", steps=()), "distinct steps"),
         (Rewind(selector="mlp", steps=(3, 3)), "distinct steps from 0 on"),
         (MatchedEntropy(selector="ln"), "names no head"),
+        (Rescaled(selector="atn"), "Did you mean"),
+        (Rescaled(selector="attn"), "nothing of 'attn' was transferred"),
+        (
+            Rescaled(selector="attn", direction="transferred", relative_step="transferred"),
+            "which is the transfer as it is",
+        ),
     ],
 )
 def test_mistakes(intervention, said):

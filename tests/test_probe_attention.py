@@ -1,12 +1,15 @@
 """Attention entropy by hand and against a plain loop; heads ordered by it."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from procpre_interp.core.seeding import stream
-from procpre_interp.core.selectors import name_heads, orders_of
+from procpre_interp.core.selectors import head_terms, name_heads, orders_of, place
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.patch import edge_attribution
@@ -14,7 +17,7 @@ from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute, load_model, load_task
 from procpre_interp.probe import attention_entropy, row_entropy_bits
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.ranked_heads import ordered_heads
+from procpre_interp.sweep.ranked_heads import by_lot_in_layers, ordered_heads
 from procpre_interp.train import TrainConfig
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=64, d_vocab=193, init_std=0.7)
@@ -60,9 +63,9 @@ def test_against_a_plain_loop_whatever_the_blocks():
             relative[layer, head] = sum(shares) / len(shares)
     for size in (2, 64):
         table = attention_entropy(model, batch, max_sequences=size).set_index(["layer", "head"])
-        for place in bits:
-            assert table.loc[place, "entropy_bits"] == pytest.approx(bits[place], rel=1e-5)
-            assert table.loc[place, "entropy_relative"] == pytest.approx(relative[place], rel=1e-5)
+        for head in bits:
+            assert table.loc[head, "entropy_bits"] == pytest.approx(bits[head], rel=1e-5)
+            assert table.loc[head, "entropy_relative"] == pytest.approx(relative[head], rel=1e-5)
 
 
 def test_heads_are_named_from_the_order():
@@ -106,6 +109,7 @@ def test_the_strongest_head_of_the_circuit_comes_first(run):
     assert len(set(order)) == 8
     assert strength == sorted(strength, reverse=True)
     assert strength[0] > strength[-1]
+    assert name_heads("weakest.1", lambda _: order) == order[-1]
 
 
 def test_heads_by_lot_are_those_of_the_seed(run):
@@ -113,3 +117,42 @@ def test_heads_by_lot_are_those_of_the_seed(run):
     assert order == ordered_heads(run, "random")
     assert sorted(order) == sorted(ordered_heads(run, "entropy"))
     assert order != sorted(order)
+
+
+def layers(heads):
+    return sorted(place(head).layer for head in heads)
+
+
+@given(st.permutations(head_terms(2, 4)), st.integers(0, 8), st.integers(0, 2**30))
+def test_heads_by_lot_have_the_layers_of_the_strongest_and_are_others_wherever_there_are_any(ranked, k, seed):
+    order = by_lot_in_layers(ranked, k, generator=stream(seed, "lot"))
+    assert sorted(order) == sorted(ranked)
+    assert layers(order[:k]) == layers(ranked[:k])
+    if {0, 4} >= {layers(ranked[:k]).count(0), layers(ranked[:k]).count(1)}:
+        assert set(order[:k]) == set(ranked[:k])
+    else:
+        assert set(order[:k]) != set(ranked[:k])
+    assert order == by_lot_in_layers(ranked, k, generator=stream(seed, "lot"))
+
+
+def test_all_other_sets_of_these_layers_are_equally_likely():
+    """One head of three in layer 0 and two of three in layer 1: nine sets, less the strongest."""
+    ranked = ["blocks.0.attn.head.1", "blocks.1.attn.head.0", "blocks.1.attn.head.2"]
+    ranked += [head for head in head_terms(2, 3) if head not in ranked]
+    generator, n = stream(0, "lot"), 4000
+    counts = Counter(frozenset(by_lot_in_layers(ranked, 3, generator=generator)[:3]) for _ in range(n))
+    assert len(counts) == 8
+    assert max(abs(count - n / 8) for count in counts.values()) < 5 * (n / 8 * 7 / 8) ** 0.5
+
+
+def test_heads_by_lot_like_ranked_ones_are_those_of_the_seed(run):
+    for word, end in (("sharpest", 1), ("bluntest", -1)):
+        ranked = ordered_heads(run, "entropy")[::end]
+        order = ordered_heads(run, f"random_like.{word}.3")
+        assert order == ordered_heads(run, f"random_like.{word}.3")
+        assert layers(order[:3]) == layers(ranked[:3])
+        assert set(order[:3]) != set(ranked[:3])
+    circuit = ordered_heads(run, "circuit")
+    drawn = {tuple(by_lot_in_layers(circuit, 2, generator=stream(seed, "lot"))[:2]) for seed in range(20)}
+    assert len(drawn) > 3
+    assert layers(ordered_heads(run, "random_like.circuit.2")[:2]) == layers(circuit[:2])

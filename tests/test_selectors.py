@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -22,11 +23,14 @@ from procpre_interp.core.selectors import (
     place,
     removed_terms,
     union,
+    with_all_heads,
 )
 from procpre_interp.model import ModelConfig, select
 from procpre_interp.study.experiment import load_experiment, scripts
+from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.plan import plan
 from procpre_interp.train import native
+from tests.earlier_claims import EARLIER
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CONFIG = ModelConfig(n_layers=2, n_heads=3, d_model=12, n_ctx=8, d_vocab=16)
@@ -120,15 +124,46 @@ def test_heads_by_rank():
     assert name_heads("attn + ln", lambda _: order) == "attn + ln"
     with pytest.raises(ValueError, match="there are 4 heads"):
         name_heads("ln+circuit.5", lambda _: order)
+    with pytest.raises(ValueError, match="random_like.circuit.5: there are 4 heads"):
+        name_heads("ln+random_like.circuit.5", lambda _: order)
     with pytest.raises(ValueError, match="takes sharpest.1 away"):
         name_heads("attn-sharpest.1", lambda _: order)
+
+
+def test_heads_by_lot_in_the_layers_of_ranked_ones_have_an_order_of_their_own():
+    asked = "ln + random_like.circuit.2 + circuit.2+random_like.bluntest.02"
+    assert orders_of(asked) == {"circuit", "random_like.circuit.2", "random_like.bluntest.2"}
+    order = head_terms(2, 2)
+    orders = {"circuit": order, "random_like.circuit.2": order[::-1], "random_like.bluntest.2": order[1:] + order[:1]}
+    assert name_heads("ln+random_like.circuit.2", orders.get) == f"ln+{order[2]}+{order[3]}"
+    # From the front: which end of the ranking they are like is part of the order.
+    assert name_heads("random_like.bluntest.2", orders.get) == f"{order[1]}+{order[2]}"
+    assert with_all_heads("ln+random_like.sharpest.1") == "ln+attn"
+    assert canonical_selector("random_like.circuit.2, ln") == "ln+random_like.circuit.2"
+    for other in ("random_like.random.2", "random_like.circuit", "random_like.attn.2"):
+        assert orders_of(other) == set()
 
 
 READS_INSTALLED_PACKAGES = {"length_matters"}
 """Claims whose corpus, and so whose run ids, depend on the versions of installed packages."""
 
 
-@pytest.mark.parametrize("name", sorted(set(scripts(EXPERIMENTS)) - READS_INSTALLED_PACKAGES))
+JUDGED = {path.stem for path in (EXPERIMENTS / "results" / "claims").glob("*.csv")}
+"""Claims that have stored runs."""
+
+
+def test_every_judged_claim_has_its_script():
+    assert set(scripts(EXPERIMENTS)) >= JUDGED
+
+
+def judged_sweep(name: str) -> Sweep:
+    """What the stored verdict is of: the claim as it is declared, or as it was."""
+    stored = json.loads((EXPERIMENTS / "results" / "claims" / f"{name}.json").read_bytes())
+    experiment, version = load_experiment(EXPERIMENTS / f"{name}.py"), stored.get("version", 1)
+    return experiment.sweep if version == experiment.claim.version else EARLIER[name, version]
+
+
+@pytest.mark.parametrize("name", sorted(JUDGED - READS_INSTALLED_PACKAGES))
 def test_stored_claims_have_the_runs_that_they_plan(monkeypatch, name: str):
     """No run was renamed: by the grammar of selectors, a moved class, or a default that changed.
 
@@ -136,7 +171,7 @@ def test_stored_claims_have_the_runs_that_they_plan(monkeypatch, name: str):
     """
     monkeypatch.setattr(native, "VERSION", None)
     monkeypatch.setattr(native.step, "WIDTHS", (16, 32))
-    sweep = load_experiment(EXPERIMENTS / f"{name}.py").sweep
+    sweep = judged_sweep(name)
     cells = pd.read_csv(EXPERIMENTS / "results" / "claims" / f"{name}.csv", keep_default_na=False)
     planned = plan(sweep)
     assert set(planned.cells["run"]) <= set(cells["run"])

@@ -324,6 +324,7 @@ def intervention_of(name: str) -> Intervention:
         "rate": {"selector": "attn", "learning_rate_factor": 0.5, "decay_factor": 0.0, "from_step": 3, "to_step": 9},
         "rewind": {"selector": "mlp", "steps": (0, 4, 11)},
         "entropy_penalty": {"target": 0.4, "n_sequences": 8, "from_step": 2},
+        "rescaled": {"selector": "mlp", "scale": "fresh", "relative_step": "transferred"},
         "matched_entropy": {"pattern": "transferred", "entropy": "fresh"},
     }
     return kind(**fields.get(name, {}))  # pyright: ignore[reportCallIssue]

@@ -1,7 +1,7 @@
 """Damage done to weights, to learn which of their properties matter."""
 
 from procpre_interp.ablate.ablation import ABLATIONS, Ablation
-from procpre_interp.ablate.initialisation import LayerNormsOnly, NormsOnly
+from procpre_interp.ablate.initialisation import LayerNormsOnly, NormsOnly, RowNormsOnly
 from procpre_interp.ablate.ladder import LADDER
 from procpre_interp.ablate.noise import Gaussian, Noise
 from procpre_interp.ablate.shuffle import (
@@ -29,6 +29,7 @@ __all__ = [
     "NormsOnly",
     "RandomSingularVectors",
     "ReversedSpectrum",
+    "RowNormsOnly",
     "ShuffleAcrossHeads",
     "ShuffleHeads",
     "ShuffleNeurons",

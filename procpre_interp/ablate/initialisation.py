@@ -1,4 +1,4 @@
-"""A fresh model with one property of the trained one: its LayerNorms, or the norms of its tensors."""
+"""A fresh model with one property of the trained one: its LayerNorms, or the norms of its tensors or of their rows."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from procpre_interp.ablate.ablation import ABLATIONS, Ablation
-from procpre_interp.ablate.pieces import edited
+from procpre_interp.ablate.pieces import edited, without_gains
 from procpre_interp.model import HookedTransformer, ModelConfig, Weights, WeightSlice, select
 
 
@@ -48,14 +48,42 @@ class NormsOnly(Ablation):
         fresh = _fresh(config, generator)
 
         def rescaled(piece: WeightSlice, values: Tensor) -> Tensor:
-            direction = fresh[piece.parameter][piece.index].double()
-            if not direction.any():
-                direction = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+            direction = _direction(fresh, piece, generator)
             return direction * (torch.linalg.vector_norm(values) / torch.linalg.vector_norm(direction))
 
         return edited(weights, select(config, self.selector), rescaled)
 
 
+@ABLATIONS.register("row_norms_only")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowNormsOnly(Ablation):
+    """Each row of each tensor is that of a fresh model, rescaled to the norm that it had.
+
+    Keeps how much each input dimension sends through each matrix (of each head, in attention), and LayerNorm gains,
+    which are the same of a diagonal matrix. A bias is one row (of each head, in attention), so it keeps one number, and
+    as a fresh one is zero, it is normal numbers otherwise. Destroys where everything is sent: all directions.
+    """
+
+    keeps: ClassVar[str] = "norm of each row: how much each input dimension sends; LayerNorm gains"
+    destroys: ClassVar[str] = "all else: freshly initialised"
+
+    def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
+        fresh = _fresh(config, generator)
+
+        def rescaled(piece: WeightSlice, values: Tensor) -> Tensor:
+            direction = _direction(fresh, piece, generator)
+            wanted, own = (torch.linalg.vector_norm(each, dim=-1, keepdim=True) for each in (values, direction))
+            return direction * (wanted / own)
+
+        return edited(weights, without_gains(config, self.selector), rescaled)
+
+
 def _fresh(config: ModelConfig, generator: Generator) -> Weights:
     model = HookedTransformer(config, generator=generator)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _direction(fresh: Weights, piece: WeightSlice, generator: Generator) -> Tensor:
+    """The fresh weights of a piece or, where they are zero and have no direction, as in a bias, normal numbers."""
+    values = fresh[piece.parameter][piece.index].double()
+    return values if values.any() else torch.randn(values.shape, generator=generator, dtype=torch.float64)

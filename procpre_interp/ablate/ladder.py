@@ -4,6 +4,7 @@ LADDER = (
     "layer_norms_only",
     "norms_only",
     "gaussian",
+    "row_norms_only",
     "random_singular_vectors",
     "shuffle_within_layers",
     "shuffle_within_tensors",
@@ -21,7 +22,8 @@ LADDER = (
 )
 """Names of the controls, from the least structure kept to the most.
 
-By how much a matrix still says: nothing; one number; two; a spectrum; its values as a bag, then as smaller bags; a half
-of each weight; its directions; nearly all; the function. Within such a step neither of two need contain the other.
+By how much a matrix still says: nothing; one number; two; one per row; a spectrum; its values as a bag, then as smaller
+bags; a half of each weight; its directions; nearly all; the function. Within such a step neither of two need contain
+the other.
 `noise` is no rung but a dose.
 """

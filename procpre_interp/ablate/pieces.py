@@ -44,6 +44,18 @@ def matrices(config: ModelConfig, selector: str) -> list[WeightSlice]:
     return chosen
 
 
+def without_gains(config: ModelConfig, selector: str) -> list[WeightSlice]:
+    """The selected weights but LayerNorm gains, whose sign and size say how a dimension is scaled.
+
+    Raises:
+        ValueError: there is nothing else among the selected weights.
+    """
+    chosen = [piece for piece in select(config, selector) if leaf(piece) != "w"]
+    if not chosen:
+        raise ValueError(f"selector {selector!r} names LayerNorm gains alone, which stay as they are; add 'attn', say")
+    return chosen
+
+
 def selected_heads(config: ModelConfig, selector: str) -> dict[str, list[int]]:
     """Which heads are selected of each parameter that has heads; parameters with none are left out."""
     heads: dict[str, list[int]] = {}

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from procpre_interp.ablate.ablation import ABLATIONS, Ablation
-from procpre_interp.ablate.pieces import edited, leaf
+from procpre_interp.ablate.pieces import edited, without_gains
 from procpre_interp.model import ModelConfig, Weights, WeightSlice, select
 
 
@@ -39,7 +39,7 @@ class SignFlips(Ablation):
         def flipped(_: WeightSlice, values: Tensor) -> Tensor:
             return values * _signs(values.shape, self.share, generator)
 
-        return edited(weights, _without_gains(config, self.selector), flipped)
+        return edited(weights, without_gains(config, self.selector), flipped)
 
 
 @ABLATIONS.register("magnitudes_only")
@@ -58,7 +58,7 @@ class MagnitudesOnly(Ablation):
         def tossed(_: WeightSlice, values: Tensor) -> Tensor:
             return values.abs() * _signs(values.shape, 0.5, generator)
 
-        return edited(weights, _without_gains(config, self.selector), tossed)
+        return edited(weights, without_gains(config, self.selector), tossed)
 
 
 @ABLATIONS.register("signs_only")
@@ -76,13 +76,6 @@ class SignsOnly(Ablation):
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
         pieces = select(config, self.selector)
         return edited(weights, pieces, lambda _, values: values.sign() * values.abs().mean())
-
-
-def _without_gains(config: ModelConfig, selector: str) -> list[WeightSlice]:
-    pieces = [piece for piece in select(config, selector) if leaf(piece) != "w"]
-    if not pieces:
-        raise ValueError(f"selector {selector!r} names LayerNorm gains alone, which keep their signs; add 'attn', say")
-    return pieces
 
 
 def _signs(shape: torch.Size, share: float, generator: Generator) -> Float[Tensor, "..."]:

@@ -51,6 +51,8 @@ class Claim:
 
     name: str
     """Name of its script and of its stored table."""
+    version: int = 1
+    """Raised when the claim is declared anew. Stored verdicts say which declaration they are on, and stay readable."""
     claim: str
     """The sentence."""
     prediction: str

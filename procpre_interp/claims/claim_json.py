@@ -28,11 +28,14 @@ SINCE_VERSION_2 = {
 
 
 def claim_to_json(judged: JudgedClaim) -> dict[str, object]:
-    """Plain values: what is not a number is null, what was not predicted "", and each measure stands once."""
+    """Plain values: what is not a number is null, what was not predicted "", and each measure stands once.
+
+    Version 1 of a declaration is not written, as files that are older than versions do not say it.
+    """
     tables = {"conditions", "effects", "looks"}
     found: dict[str, object] = {}
     for name in (field.name for field in dataclasses.fields(JudgedClaim)):
-        if judged.rule_version == 1 and name in SINCE_VERSION_2:
+        if (judged.rule_version == 1 and name in SINCE_VERSION_2) or (name == "version" and judged.version == 1):
             continue
         value = getattr(judged, name)
         if name in tables:

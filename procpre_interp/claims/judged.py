@@ -153,6 +153,8 @@ class JudgedClaim:
     """Every look at a predicted contrast: contrast, n, estimate, low, high, verdict, time."""
     earlier: tuple[EarlierVerdict, ...] = ()
     """Its verdicts before this one, the oldest first."""
+    version: int = 1
+    """Version of the declaration that it was judged by."""
 
     @property
     def primary(self) -> ContrastResult:

@@ -5,6 +5,7 @@ term means for a model's weights is in `model/components.py`; here it is a name 
 
     blocks.1.attn.head.2.W_V    layer 1, component attn, head 2, matrix W_V    (each part may be left out)
     sharpest.4, circuit.2       ranked heads: the first K in an order that is measured on a parent
+    random_like.circuit.2       K heads by lot, with as many in each layer as circuit.2 has there
     none                        no component at all: embeddings and positions alone
 
 Transfer, freezing, ablations, sweeps, transfer maps, diagnosis and figures all read selectors through this module. It
@@ -133,17 +134,45 @@ RANKED: dict[str, tuple[Order, Literal[1, -1]]] = {
     "sharpest": ("entropy", 1),
     "bluntest": ("entropy", -1),
     "circuit": ("circuit", 1),
+    "weakest": ("circuit", -1),
     "random": ("random", 1),
 }
 """First word of a term such as `sharpest.4` -> the order of the heads, and the end from which K are taken."""
 
-_RANKED = re.compile(rf"({'|'.join(RANKED)})\.(\d+)")
+_MEASURED = [word for word, (order, _) in RANKED.items() if order != "random"]
+_RANKED = re.compile(
+    rf"(?:(?P<like>random_like)\.(?P<matched>{'|'.join(_MEASURED)})|(?P<word>{'|'.join(RANKED)}))\.(?P<k>\d+)"
+)
+
+
+class Ranked(NamedTuple):
+    """A term of ranked heads."""
+
+    word: str
+    """Key in `RANKED`."""
+    k: int
+    """Number of heads."""
+    like: bool
+    """Whether it stands for heads by lot with the layers of those, instead of those themselves."""
+
+    @property
+    def order(self) -> str:
+        """The order that its heads are the first K of: one of `Order` or, with `like`, one that is its own."""
+        return f"random_like.{self.word}.{self.k}" if self.like else RANKED[self.word][0]
+
+
+def ranked_term(name: str) -> Ranked | None:
+    """The ranked heads that a term, or the name of an order of its own, stands for; None for any other."""
+    found = _RANKED.fullmatch(name)
+    if found is None:
+        return None
+    return Ranked(found["matched"] or found["word"], int(found["k"]), found["like"] is not None)
 
 
 def orders_of(selector: str) -> set[str]:
-    """The orders of heads that a selector asks for: entropy, circuit, random."""
-    found = [_RANKED.fullmatch(term.name) for term in parse_selector(selector)]
-    return {RANKED[term[1]][0] for term in found if term is not None}
+    """The orders of heads that a selector asks for: entropy, circuit, random, random_like.circuit.2."""
+    found = [ranked_term(term.name) for term in parse_selector(selector)]
+    return {term.order for term in found if term is not None}
 
 
 def name_heads(selector: str, order_of: Callable[[str], Sequence[str]]) -> str:
@@ -156,21 +185,21 @@ def name_heads(selector: str, order_of: Callable[[str], Sequence[str]]) -> str:
         return selector
     parts = []
     for sign, name in parse_selector(selector):
-        found = _RANKED.fullmatch(name)
+        found = ranked_term(name)
         if found is None:
             parts.append(sign + name)
             continue
-        which, end = RANKED[found[1]]
-        order, k = list(order_of(which))[::end], int(found[2])
-        if not 1 <= k <= len(order):
+        end = 1 if found.like else RANKED[found.word][1]
+        order = list(order_of(found.order))[::end]
+        if not 1 <= found.k <= len(order):
             raise ValueError(f"{name}: there are {len(order)} heads; give a number from 1 to {len(order)}")
         if sign == "-":
             raise ValueError(f"selector {selector!r} takes {name} away; add the heads that are to stay instead")
-        parts.append("+" + "+".join(sorted(order[:k])))
+        parts.append("+" + "+".join(sorted(order[: found.k])))
     return "".join(parts).removeprefix("+")
 
 
 def with_all_heads(selector: str) -> str:
     """The selector with `attn` in place of its ranked terms: whatever heads these may turn out to name."""
-    names = (("attn" if _RANKED.fullmatch(name) else name, sign) for sign, name in parse_selector(selector))
+    names = (("attn" if ranked_term(name) else name, sign) for sign, name in parse_selector(selector))
     return "".join(sign + name for name, sign in names).removeprefix("+")

@@ -12,7 +12,7 @@ from procpre_interp.patch.circuit import (
     random_edges,
     top_edges,
 )
-from procpre_interp.patch.edge_attribution import edge_attribution
+from procpre_interp.patch.edge_attribution import edge_attribution, head_strengths
 from procpre_interp.patch.edges import edge_patching, path_patching
 from procpre_interp.patch.gap import Gap, gap_of, prefers_answer
 from procpre_interp.patch.graph import Graph
@@ -33,6 +33,7 @@ __all__ = [
     "edge_patching",
     "gap_of",
     "greedy_edges",
+    "head_strengths",
     "head_test",
     "mask_scores",
     "minimality",

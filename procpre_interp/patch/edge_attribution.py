@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.selectors import head_terms
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.model import HookedTransformer
 from procpre_interp.model.layers import Block, at_positions
@@ -82,6 +83,19 @@ def edge_attribution(
         total += _block_scores(model, graph, pairs[rows], measure, method, gradient_run, steps).cpu().double()
     scores = total.T[graph.precedes.T] / len(pairs)
     return edge_table(graph.edges, score=scores)
+
+
+def head_strengths(model: HookedTransformer, pairs: Pairs) -> dict[str, float]:
+    """How much each head carries, in the unit of the logit difference: summed |score| of the edges that leave it.
+
+    By head's selector; EAP-IG (inputs, 5 steps). What ranks the heads of `circuit.K`.
+    """
+    scores = edge_attribution(model, pairs, method="eap_ig_inputs")
+    strengths = dict.fromkeys(head_terms(model.config.n_layers, model.config.n_heads), 0.0)
+    for writer, score in zip(scores["writer"], scores["score"]):
+        if writer in strengths:
+            strengths[writer] += abs(score)
+    return strengths
 
 
 def _metric_of(model: HookedTransformer, tokens: Tensor, pairs: Pairs, measure: Metric) -> Float[Tensor, " pair"]:

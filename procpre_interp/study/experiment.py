@@ -146,6 +146,7 @@ def judge_computed(
     complete = _conditions(sweep) <= _finished(table)
     return dataclasses.replace(
         judge(experiment.claim, table, planned=computed.cells, quick=quick),
+        version=experiment.claim.version,
         task=sweep.about.task,
         limit=sweep.about.limit,
         threshold=sweep.about.threshold,

@@ -88,12 +88,15 @@ def until_breakthrough(protocol: Protocol) -> Protocol:
     )
 
 
-_ENDED = until_breakthrough(PROTOCOLS["paper"])
+BREAKTHROUGH = dataclasses.replace(until_breakthrough(PROTOCOLS["paper"]), name="breakthrough")
+"""The paper's phase 2, where a run that broke through is not trained to the end, which takes a fifth of the steps: for
+the breakthrough and its time. Accuracies of such runs are those at 90 %, and not the paper's."""
+
 QUICK = dataclasses.replace(
-    _ENDED,
+    BREAKTHROUGH,
     name="quick",
-    text=f"{_ENDED.text} Quick: a run that does not break through ends after 2,500 steps.",
-    phase2=dataclasses.replace(_ENDED.phase2, stop_after=2_500),
+    text=f"{BREAKTHROUGH.text} Quick: a run that does not break through ends after 2,500 steps.",
+    phase2=dataclasses.replace(BREAKTHROUGH.phase2, stop_after=2_500),
 )
 """The paper's phase 2 up to shortly after the breakthrough, which comes at step 1,500 to 1,800."""
 
@@ -172,7 +175,9 @@ QUICK_CONDITIONS = ("none", "dyck_full", "attention_ln", "dyck_shuffled_weights"
 QUICK_SEED = 2000
 """First seed of `--quick`: one of the two on which the paper's phase 2 was tried."""
 
-FIRST_SEEDS = {"cheap": FIRST_CONFIRMATION_SEED, "paper": 3000, "quick": QUICK_SEED}
+FRESH_SEED = 3000
+"""First of the seeds that were kept for claims which are declared again: no run of theirs had been seen."""
+FIRST_SEEDS = {"cheap": FIRST_CONFIRMATION_SEED, "paper": FRESH_SEED, "quick": QUICK_SEED}
 """First seed of a reproduction by the name of its protocol; none from 3000 on had been looked at before."""
 
 PAPER = {"none": 0.113, "dyck_full": 0.969, "shuffled_sequences": 0.103}

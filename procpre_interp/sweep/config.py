@@ -47,8 +47,9 @@ class Source:
     """Name of the pretraining."""
     selector: str = "all"
     """Which components. `sharpest.K` and `bluntest.K` are the K heads of the lowest and the highest attention entropy
-    of this very parent, `circuit.K` the K strongest of its circuit, `random.K` K by lot; `none` takes embeddings and
-    positions alone."""
+    of this very parent, `circuit.K` and `weakest.K` the K strongest and the K weakest of its circuit, `random.K` K by
+    lot, `random_like.circuit.K` K by lot with the layers of `circuit.K`; `none` takes embeddings and positions
+    alone."""
     step: int | None = None
     """Step of a checkpoint. Default: the final weights."""
     ablation: Ablation | None = None

@@ -19,10 +19,7 @@ from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Pretraining, Source, Sweep, map_conditions, refuse_shared
 from procpre_interp.sweep.maps import Map
-from procpre_interp.sweep.ranked_heads import ordered_heads
-
-HeadOrders = dict[tuple[str, int | None, str], list[str]]
-"""Heads of a run and step in one of the orders of `heads.ordered_heads`."""
+from procpre_interp.sweep.ranked_heads import HeadOrders, ordered_heads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +136,8 @@ def _parent(source: Source, run_id: str, store: RunStore | None, orders: HeadOrd
         if store is None or not is_whole(store, run_id):
             return None
         run = store.open(run_id)
-        orders |= {key: ordered_heads(run, key[2], source.step) for key in missing}
+        for _, step, order in sorted(missing, key=lambda key: key[2]):
+            ordered_heads(run, order, step, orders)
     selector = name_heads(source.selector, lambda order: orders[run_id, source.step, order])
     return Parent(run=run_id, selector=selector, step=source.step, ablation=source.ablation)
 

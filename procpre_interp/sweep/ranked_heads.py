@@ -1,10 +1,14 @@
 """Heads ranked by what they do in a finished run's model: what the terms `sharpest.K` and `circuit.K` stand for."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
+from torch import Generator
 
 from procpre_interp.core.seeding import stream
-from procpre_interp.core.selectors import head_terms
-from procpre_interp.patch.edge_attribution import edge_attribution
+from procpre_interp.core.selectors import RANKED, head_terms, place, ranked_term
+from procpre_interp.patch import head_strengths
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run
@@ -14,16 +18,39 @@ PROBE_SEQUENCES = 128
 """Sequences, or pairs per cause, on which heads are measured."""
 
 
-def ordered_heads(run: Run, order: str, step: int | None = None) -> list[str]:
+HeadOrders = dict[tuple[str, int | None, str], list[str]]
+"""Heads of a run and step in one of the orders of `ordered_heads`."""
+
+
+def ordered_heads(run: Run, order: str, step: int | None = None, orders: HeadOrders | None = None) -> list[str]:
     """Selectors of all heads of a run's model, measured on fresh sequences of its own task.
+
+    What is in `orders` is not measured again, and what is measured is added to it.
 
     - `entropy`: by mean attention entropy relative to the causal maximum, the sharpest first. (P1 transfers the
       sharpest heads and does not define sharpness; this is ours.)
-    - `circuit`: by the summed |score| of the edges that leave them, EAP-IG over pairs of all the task's causes.
+    - `circuit`: by the summed |score| of the edges that leave them, EAP-IG over pairs of all the task's causes
+      (`head_strengths`), the strongest first.
     - `random`: by lot, drawn from the run's seed; what a circuit's heads are compared with.
+    - `random_like.circuit.2`: heads by lot that have the layers of `circuit.2`, from the run's seed too, and then the
+      others (`by_lot_in_layers`). Likewise for `sharpest`, `bluntest` and `weakest`.
 
     Ties keep the order of layers and heads.
     """
+    orders, key = {} if orders is None else orders, (run.id, step, order)
+    if key not in orders:
+        wanted = ranked_term(order)
+        if wanted is not None and wanted.like:
+            ranking, end = RANKED[wanted.word]
+            ranked = ordered_heads(run, ranking, step, orders)[::end]
+            generator = stream(run.seed, "random heads like", wanted.word, wanted.k)
+            orders[key] = by_lot_in_layers(ranked, wanted.k, generator=generator)
+        else:
+            orders[key] = _measured_order(run, order, step)
+    return orders[key]
+
+
+def _measured_order(run: Run, order: str, step: int | None) -> list[str]:
     seed, model = run.seed, load_model(run, step)
     names = head_terms(model.config.n_layers, model.config.n_heads)
     if order == "random":
@@ -36,9 +63,26 @@ def ordered_heads(run: Run, order: str, step: int | None = None) -> list[str]:
             values = dict(zip(names, table.sort_values(["layer", "head"])["entropy_relative"]))
         else:
             pairs = load_task(run).counterfactuals(PROBE_SEQUENCES, generator=generator)
-            scores = edge_attribution(model, pairs, method="eap_ig_inputs")
-            values = dict.fromkeys(names, 0.0)
-            for writer, score in zip(scores["writer"], scores["score"]):
-                if writer in values:
-                    values[writer] -= abs(score)
+            values = {name: -strength for name, strength in head_strengths(model, pairs).items()}
     return sorted(names, key=lambda name: values[name])
+
+
+def by_lot_in_layers(ranked: Sequence[str], k: int, *, generator: Generator) -> list[str]:
+    """The heads of a ranking, k by lot first: as many of each layer as are among its first k, then the others.
+
+    Every set of k with these layers is equally likely, except the first k themselves: a control shares some of them,
+    but never all. Only where a layer gives all of its heads or none is there no choice in it, and where that is so of
+    every layer (k = 4 that are one layer's four heads) there is no other set, and the first k are the control as well.
+    """
+    strongest = set(ranked[:k])
+    taken = Counter(place(head).layer for head in strongest)
+    layers = {layer: [head for head in sorted(ranked) if place(head).layer == layer] for layer in taken}
+    has_choice = any(taken[layer] < len(heads) for layer, heads in layers.items())
+    while True:
+        drawn = [
+            heads[i]
+            for layer, heads in sorted(layers.items())
+            for i in torch.randperm(len(heads), generator=generator)[: taken[layer]].tolist()
+        ]
+        if set(drawn) != strongest or not has_choice:
+            return [*drawn, *(head for head in ranked if head not in drawn)]

@@ -18,7 +18,8 @@ class TensorScale(Initialisation):
     """Each tensor is the fresh one, scaled to a given root mean square: only how large weights are is taken over.
 
     Changes: one factor per tensor. LayerNorm gains, which are all 1 in a fresh model, become one constant each
-    (selector ln); biases, which are all 0, become normal numbers. Holds fixed: the directions of everything else.
+    (selector ln); biases, which are all 0, become normal numbers. Holds fixed: the directions of everything else. After
+    a transfer it is the transferred tensor that is scaled.
     """
 
     rms: tuple[tuple[str, float], ...]

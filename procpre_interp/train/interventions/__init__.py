@@ -3,6 +3,16 @@
 from procpre_interp.train.interventions.base import INTERVENTIONS, Initial, Intervention
 from procpre_interp.train.interventions.entropy import EntropyPenalty, MatchedEntropy
 from procpre_interp.train.interventions.rate import Rate
+from procpre_interp.train.interventions.rescaled import Rescaled
 from procpre_interp.train.interventions.rewind import Rewind
 
-__all__ = ["INTERVENTIONS", "EntropyPenalty", "Initial", "Intervention", "MatchedEntropy", "Rate", "Rewind"]
+__all__ = [
+    "INTERVENTIONS",
+    "EntropyPenalty",
+    "Initial",
+    "Intervention",
+    "MatchedEntropy",
+    "Rate",
+    "Rescaled",
+    "Rewind",
+]

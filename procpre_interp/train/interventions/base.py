@@ -20,6 +20,9 @@ from procpre_interp.core.selectors import canonical_selector
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, flat_mask
 
+Factors = tuple[Float[Tensor, " n_parameters"], Float[Tensor, " n_parameters"]]
+"""Factors on the learning rate of each parameter, and on its decay beside that."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Initial:
@@ -69,6 +72,13 @@ class Intervention(abc.ABC):
     def rate(self, step: int) -> tuple[float, float]:
         """Factors on the selected weights' learning rate and on their decay at this step."""
         return 1.0, 1.0
+
+    def factors(self, model: HookedTransformer, initial: Initial) -> Factors | None:
+        """Factors that each selected weight has of its own at all steps, on top of `rate`; None for no such factors.
+
+        `initial` are the weights before anything was done to them.
+        """
+        return None
 
     def penalty(self, model: HookedTransformer, batch: Batch, step: int) -> Float[Tensor, ""] | None:
         """What is added to the loss at this step, in nats; None for nothing."""
