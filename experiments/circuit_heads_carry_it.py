@@ -23,6 +23,7 @@ import pandas as pd
 from procpre_interp.analysis.head_jobs import MODELS, STRENGTH, head_scores, jobs
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.measures import Measure
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import gains_figure
 from procpre_interp.study.claim_tables import Tables, layers_of_heads
@@ -43,6 +44,7 @@ CLAIM = Claim(
     margin=MARGIN_NOTE,
     refuted_by="A mean difference whose interval lies wholly below the margin.",
     measures={MEASURE: Measure("attention on the keys of the head's job", "0 to 1")},
+    limits={MEASURE: Limits(low=0, high=1)},
     primary=Contrast(
         name="two heads of the circuit over two others of their layers",
         weights={"circuit_heads": 1, "matched_heads": -1},

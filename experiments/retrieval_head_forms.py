@@ -77,7 +77,7 @@ CLAIM = Claim(
         "lost": accuracy_measure("accuracy lost"),
     },
     # Runs that broke through have such a head and others have none: two modes.
-    limits={MEASURE: Limits(low=0, high=1), "share": Limits(low=0, high=1)},
+    limits={name: Limits(low=0, high=1) for name in (SOLVED, MEASURE, "share")},
     primary=Contrast(
         name="attention + LN over none, each at its breakthrough",
         weights={"attn+ln": 1, "none": -1},

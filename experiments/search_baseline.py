@@ -18,12 +18,13 @@ from pathlib import Path
 import tyro
 
 from procpre_interp.core.environment import now
-from procpre_interp.core.terminal import check_workers, default_store, run_script, stdout_console, usable_cores
+from procpre_interp.core.terminal import check_workers, default_store, run_script, usable_cores
+from procpre_interp.core.text_table import stdout_console
 from procpre_interp.stats.successive_halving import successive_halving
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import few_steps
 from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep
+from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.study.tuned_baseline import FILE, Rung, TunedBaseline, grid, progress, write_baseline
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import run_sweep

@@ -23,15 +23,8 @@ import tyro
 
 from procpre_interp.claims.text import claims_table, describe_cost
 from procpre_interp.core.atomic_files import plain, write_text
-from procpre_interp.core.terminal import (
-    check_workers,
-    default_store,
-    print_frame,
-    run_script,
-    stdout_console,
-    time_limit,
-    usable_cores,
-)
+from procpre_interp.core.terminal import check_workers, default_store, run_script, time_limit, usable_cores
+from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, Agreement, compare_tasks
 from procpre_interp.stats.summary import interval_note
@@ -167,14 +160,19 @@ def print_tables(summary: pd.DataFrame, gated: pd.DataFrame) -> None:
     """What phase 1 reached, the paper's cells beside its numbers, and the further rows."""
     console = stdout_console()
     if len(gated):
-        print_frame(console, gates_table(gated), "\nWhat phase 1 reached", left=["Phase 1"])
+        print_table(console, gates_table(gated).to_dict("list"), "\nWhat phase 1 reached", left=["Phase 1"])
     titles = {"task": "Task", "phase1": "Phase 1", "transfer": "Transfer"}
     shown = claims_table(summary, titles)
-    print_frame(console, shown, "\nIn the paper's setting, beside the paper's", left=[*titles.values(), "Verdict"])
+    print_table(
+        console,
+        shown.to_dict("list"),
+        "\nIn the paper's setting, beside the paper's",
+        left=[*titles.values(), "Verdict"],
+    )
     ours = summary.loc[(summary["setting"] == "ours").to_numpy()]
     if len(ours):
         rows = claims_table(ours.assign(claimed=0.0), titles).drop(columns=["Paper %", "Paper", "Verdict"])
-        print_frame(console, rows, "\nFurther rows, of ours", left=list(titles.values()))
+        print_table(console, rows.to_dict("list"), "\nFurther rows, of ours", left=list(titles.values()))
     differ = [f"not comparable: {reason}" for reason in dict.fromkeys(summary["differs"]) if reason]
     for line in (
         f"Intervals (of the cell with the fewest): {interval_note(int(summary['n'].to_numpy().min()))}.",
