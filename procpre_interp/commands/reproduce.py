@@ -23,7 +23,7 @@ Kind = Literal["quick", "headline", "all"]
 RUNS: dict[Kind, int] = {"quick": 5, "headline": 3, "all": 8}
 """Runs of a replicate, phase 1 included."""
 CPU_MINUTES: dict[Kind, float] = {"quick": 4, "headline": 5, "all": 15}
-"""What a replicate takes with the native kernel, from measured times of a step; --protocol cheap takes a third of it."""
+"""What a replicate takes with the native kernel, by measured times of a step; --protocol cheap takes a third."""
 USUAL_REPLICATES = 12
 """What decides the headline where full transfer breaks through in every replicate, and no fresh model does."""
 
