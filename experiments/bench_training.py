@@ -49,7 +49,7 @@ from procpre_interp.model.bridge import to_bridge
 from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import TrainConfig, Trainer
 from procpre_interp.train.native import NativeStep
-from procpre_interp.train.native.build import FLAGS, compiler, level_flags
+from procpre_interp.train.native.build import compile_kernel
 from procpre_interp.train.native.step import kernel_shape
 from procpre_interp.train.process import run_threads
 from procpre_interp.views.benchmarks import record as record_table
@@ -114,8 +114,7 @@ def kernel_of(commit: str, setting: Setting, folder: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
     library = folder / "before.so"
-    flags = [*FLAGS, *level_flags("native"), *kernel_shape(setting.model).flags, "-shared"]
-    subprocess.run([*compiler(), *flags, str(folder / sources / "kernel.cpp"), "-o", str(library)], check=True)
+    compile_kernel(kernel_shape(setting.model), library, source=folder / sources / "kernel.cpp")
     return library
 
 

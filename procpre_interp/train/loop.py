@@ -108,7 +108,7 @@ class Trainer:
             while state.status is None:
                 started = time.monotonic()
                 self.take_step()
-                if state.status is None and self.evaluation_is_due:
+                if state.status is None and self.is_evaluated(state.step):
                     self.evaluate()
                 if state.status is None and state.step == last_step:
                     state.end("finished", "step limit")
@@ -129,10 +129,9 @@ class Trainer:
         """CPU threads for torch: one beside the native kernel, since torch's wait actively and steal its time."""
         return 1 if self.native is not None else self.config.threads
 
-    @property
-    def evaluation_is_due(self) -> bool:
-        """Whether the step just taken is one after which validation examples are scored."""
-        return self.state.step % self.config.evaluate_every == 0 or self.state.step == self.config.last_step
+    def is_evaluated(self, step: int) -> bool:
+        """Whether validation examples are scored after that many steps."""
+        return step % self.config.evaluate_every == 0 or step == self.config.last_step
 
     def take_step(self) -> None:
         """One optimiser step on the next batch."""

@@ -43,6 +43,7 @@ LEVEL_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
 PROCESSORS = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
 """What `platform.machine()` says, in lower case."""
 
+SOURCE = Path(__file__).with_name("kernel.cpp")
 COMPILE_SECONDS = 300
 """A compiler that takes longer is taken for one that hangs."""
 LEFTOVER_SECONDS = 6 * 3600
@@ -144,11 +145,15 @@ def _remove_leftovers(library: Path) -> None:
                 path.unlink()
 
 
-def compile_kernel(shape: KernelShape, output: Path, *, level: Level = "native", flags: Sequence[str] = ()) -> None:
-    """Compile the kernel into the shared library `output`, `flags` after our own. Raises `KernelUnavailable`."""
+def compile_kernel(
+    shape: KernelShape, output: Path, *, level: Level = "native", flags: Sequence[str] = (), source: Path = SOURCE
+) -> None:
+    """Compile the kernel into the shared library `output`, `flags` after our own. Raises `KernelUnavailable`.
+
+    `source`: that of another version, for measurements.
+    """
     command, linked = compiler(), [flag for flag in flags if flag.startswith("-fsanitize")]
     compiled = output.with_name(output.name + ".o")
-    source = str(Path(__file__).with_name("kernel.cpp"))
     try:
         _call(
             [
@@ -158,7 +163,7 @@ def compile_kernel(shape: KernelShape, output: Path, *, level: Level = "native",
                 *shape.flags,
                 *flags,
                 "-c",
-                source,
+                str(source),
                 "-o",
                 str(compiled),
             ]

@@ -15,9 +15,8 @@ constexpr int LOGIT_TOKENS = 64;  // logits of so many tokens at a time: those o
 // One sequence of a group: n tokens up to its last scored position, in columns `begin` on; the last block is read at m
 // scored positions, in columns `read` on.
 struct Sequence {
-    const std::int64_t *tokens, *targets;
+    const std::int64_t* tokens;
     int begin, n, read, m;
-    std::int64_t row;  // of the batch
 };
 
 // ---- Buffers --------------------------------------------------------------------------------------------------------
@@ -70,13 +69,17 @@ struct Workspace {
         int count = 0, end = 0;
         for (int t = 0; t < width; t++)
             if (mask[t]) {
-                if (read + count < TOKENS) scored[read + count] = t, this->targets[read + count] = int(targets[t]), batch_row[read + count] = row;
+                if (const int i = read + count; i < TOKENS) {
+                    scored[i] = t;
+                    this->targets[i] = int(targets[t]);
+                    batch_row[i] = row;
+                }
                 count++, end = t + 1;
             }
         if (begin > 0 && begin + end > GROUP) return false;
         if (count == 0) return true;
         for (int t = 0; t < end; t++) positions[begin + t] = t;
-        sequences.push_back({token_ids, targets, begin, end, read, count, row});
+        sequences.push_back({token_ids, begin, end, read, count});
         every = every && count == end;
         return true;
     }

@@ -119,18 +119,6 @@ INLINE vec maxima(vec (&x)[W]) {
     }
 }
 
-// The sum, or the largest, of all lanes, in every lane.
-template <int S = 1>
-INLINE vec sum_everywhere(vec x) {
-    if constexpr (S == W) return x;
-    else return sum_everywhere<2 * S>(low<S>(x, x) + high<S>(x, x));
-}
-template <int S = 1>
-INLINE vec maximum_everywhere(vec x) {
-    if constexpr (S == W) return x;
-    else return maximum_everywhere<2 * S>(maximum(low<S>(x, x), high<S>(x, x)));
-}
-
 // 2^x for x <= 126, to 3e-7 of the value; 0 below 2^-100, so that no product becomes a denormal number, which costs a
 // hundred cycles. NaN stays NaN.
 // 2^x = 2^n 2^f with n the integer at or below x, or the nearest to it: 2^n is exact, a change of the exponent's bits,

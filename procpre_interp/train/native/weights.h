@@ -194,7 +194,7 @@ inline void add_gradient(const Shape& s, const Offsets& at, const float* P, cons
         for (int f0 = 0; f0 < QKV; f0 += LINE) {
             std::vector<Feature> features;
             for (int f = f0; f < f0 + LINE; f++) features.emplace_back(o, f);
-            for (const Feature& feature : features) G[feature.bias] += b.b_QKV[f0 + int(&feature - features.data())] * feature.backward;
+            for (int k = 0; k < LINE; k++) G[features[k].bias] += b.b_QKV[f0 + k] * features[k].backward;
             for (int i = 0; i < D; i++)
                 for (int k = 0; k < LINE; k++) {
                     const float scale = features[k].backward;

@@ -173,12 +173,8 @@ class StackedTrainer:
         """Whether something is to be done between this step and the next one."""
         if len(self.pending) >= self.fetch_steps or any(trainer in self.failed for trainer in self.members):
             return True
-        return any(self._has_event(trainer, trainer.state.step + len(self.pending)) for trainer in self.members)
-
-    @staticmethod
-    def _has_event(trainer: Trainer, step: int) -> bool:
-        config = trainer.config
-        return step % config.evaluate_every == 0 or step == config.last_step or step in trainer.kept_steps
+        steps = ((trainer, trainer.state.step + len(self.pending)) for trainer in self.members)
+        return any(trainer.is_evaluated(step) or step in trainer.kept_steps for trainer, step in steps)
 
     def catch_up(self, stopped: Callable[[], bool]) -> None:
         """Do what is to be done after the pending steps, and take what has ended or failed out of the stack."""
@@ -206,7 +202,7 @@ class StackedTrainer:
     def observe(self) -> None:
         """Score, end and keep what is to be after the step just settled, as `Trainer.run` does after its own."""
         going = [row for row, trainer in enumerate(self.members) if trainer.state.status is None]
-        self.evaluate([row for row in going if self.members[row].evaluation_is_due])
+        self.evaluate([row for row in going if self.members[row].is_evaluated(self.members[row].state.step)])
         for trainer in self.members:
             state = trainer.state
             if trainer in self.failed:
