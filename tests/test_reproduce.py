@@ -16,9 +16,10 @@ from procpre_interp.commands.reproduce import CPU_MINUTES, RUNS, Reproduce, open
 from procpre_interp.store.about import About
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.headline import chosen_protocol, headline_sweep
+from procpre_interp.study.headline import chosen_protocol
 from procpre_interp.study.protocols import (
     CONDITIONS,
+    HEADLINE_CONDITIONS,
     PROTOCOLS,
     QUICK,
     QUICK_CONDITIONS,
@@ -53,7 +54,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def quick_plan(replicates: int):
-    return plan(reproduction(TINY_QUICK, replicates=replicates, quick=True, first_seed=QUICK_SEED))
+    return plan(reproduction(TINY_QUICK, replicates=replicates, conditions=QUICK_CONDITIONS, first_seed=QUICK_SEED))
 
 
 def test_the_plan_shares_parents_and_pairs_seeds():
@@ -66,7 +67,7 @@ def test_the_plan_shares_parents_and_pairs_seeds():
             assert planned.configs[parent.run].seed == config.seed
     order = list(planned.configs)
     assert all(order.index(p.run) < order.index(run) for run, c in planned.configs.items() for p in c.parents)
-    quick = plan(reproduction(TINY, replicates=1, quick=True))
+    quick = plan(reproduction(TINY, replicates=1, conditions=QUICK_CONDITIONS))
     assert set(quick.cells["condition"]) == set(QUICK_CONDITIONS)
     assert set(quick.configs) < set(planned.configs)
     assert quick.table_name != planned.table_name
@@ -224,9 +225,9 @@ def test_accuracies_that_were_stopped_early_are_not_set_beside_the_papers():
 
 def test_what_the_first_sentence_says_is_what_is_planned():
     sweeps = {
-        "quick": reproduction(QUICK, replicates=1, quick=True),
-        "headline": headline_sweep(reproduction(PROTOCOLS["paper"], replicates=1), every_condition=False),
-        "all": headline_sweep(reproduction(PROTOCOLS["cheap"], replicates=1), every_condition=True),
+        "quick": reproduction(QUICK, replicates=1, conditions=QUICK_CONDITIONS),
+        "headline": reproduction(PROTOCOLS["paper"], replicates=1, conditions=HEADLINE_CONDITIONS),
+        "all": reproduction(PROTOCOLS["cheap"], replicates=1),
     }
     assert {kind: len(plan(sweep).configs) for kind, sweep in sweeps.items()} == RUNS
     assert set(RUNS) == set(CPU_MINUTES)

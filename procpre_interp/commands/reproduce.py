@@ -8,15 +8,12 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import check_workers, default_store, usable_cores
 from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
-
-if TYPE_CHECKING:
-    from procpre_interp.claims.judged import ContrastResult
 
 Kind = Literal["quick", "headline", "all"]
 """Which conditions: four of one seed, no pretraining and Dyck, or all six."""
@@ -109,12 +106,17 @@ def opening(command: Reproduce) -> str:
 def run(command: Reproduce) -> int:
     """The same, after the first sentence."""
     with quick_imports():
-        from procpre_interp.claims.text import contrast_estimate
         from procpre_interp.commands._conditions import print_results
         from procpre_interp.store.outcomes import cost_of
         from procpre_interp.store.store import RunStore
         from procpre_interp.study import headline
-        from procpre_interp.study.protocols import FIRST_SEEDS, metadata, reproduction
+        from procpre_interp.study.protocols import (
+            FIRST_SEEDS,
+            HEADLINE_CONDITIONS,
+            QUICK_CONDITIONS,
+            metadata,
+            reproduction,
+        )
         from procpre_interp.sweep.live_table import live_table
         from procpre_interp.sweep.plan import plan
         from procpre_interp.views.html_report import conditions_report
@@ -123,9 +125,8 @@ def run(command: Reproduce) -> int:
     protocol = headline.chosen_protocol(name, quick=command.quick, to_the_end=command.to_the_end)
     first_seed = FIRST_SEEDS[protocol.name] if command.first_seed is None else command.first_seed
     most = command.fixed_replicates or command.most_replicates
-    sweep = reproduction(protocol, replicates=most, quick=command.quick, first_seed=first_seed)
-    if not command.quick:
-        sweep = headline.headline_sweep(sweep, every_condition=command.kind == "all")
+    names = {"quick": QUICK_CONDITIONS, "headline": HEADLINE_CONDITIONS, "all": None}[command.kind]
+    sweep = reproduction(protocol, replicates=most, conditions=names, first_seed=first_seed)
     store = RunStore(command.out)
     first = plan(dataclasses.replace(sweep, replicates=1))
     if (note := next(iter(first.configs.values())).kernel_note) is not None:
@@ -134,11 +135,7 @@ def run(command: Reproduce) -> int:
     if command.fixed_replicates:
         computed = headline.compute(sweep, store, workers=command.workers, show=shown)
     else:
-
-        def tell(primary: "ContrastResult") -> None:
-            print(f"n = {primary.n}: {contrast_estimate(primary)}, {primary.verdict}", flush=True)
-
-        last = headline.compute_until_decided(sweep, store, workers=command.workers, show=shown, on_look=tell)
+        last = headline.compute_until_decided(sweep, store, workers=command.workers, show=shown)
         if last is None:
             return 1
         computed, finding = last.computed, headline.headline_finding(last.contrasts[0])

@@ -1,14 +1,13 @@
 """Claims that are confirmed: the paper's phase 2, on seeds that nobody had seen when the prediction was written."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from procpre_interp.claims.claim import Claim
 from procpre_interp.study.claim_figures import Figure
 from procpre_interp.study.claim_tables import Extra, no_tables
-from procpre_interp.study.experiment import Experiment
+from procpre_interp.study.experiment import Experiment, haystack_experiment
 from procpre_interp.study.observation import Observation
-from procpre_interp.study.protocols import BREAKTHROUGH, FRESH_SEED, Protocol, haystack_sweep
+from procpre_interp.study.protocols import BREAKTHROUGH, FRESH_SEED, Protocol
 from procpre_interp.sweep.config import Condition
 
 REPLICATES = 14
@@ -30,9 +29,16 @@ def confirmation(
 
     Conditions that the primary contrast does not need have the first `few` replicates (all, if None).
     """
-    primary = claim.primary.weights
-    chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
-    sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=REPLICATES, first_seed=FRESH_SEED)
     fresh = f"Seeds from {FRESH_SEED}, of which no run had been seen when the prediction was written."
-    text = f"{protocol.text} {fresh} {seen}"
-    return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, observation=observation, extra=extra)
+    return haystack_experiment(
+        claim,
+        conditions,
+        figure,
+        few=few,
+        protocol=protocol,
+        seen=f"{fresh} {seen}",
+        replicates=REPLICATES,
+        first_seed=FRESH_SEED,
+        observation=observation,
+        extra=extra,
+    )

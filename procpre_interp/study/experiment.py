@@ -16,7 +16,7 @@ from procpre_interp.claims.files import find_claims, table_name, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim
 from procpre_interp.claims.looks import Past, past, with_looks
-from procpre_interp.claims.text import contrast_estimate, describe_claim, describe_cost
+from procpre_interp.claims.text import describe_claim, describe_cost
 from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import (
     beside_package,
@@ -35,8 +35,8 @@ from procpre_interp.study.claim_tables import Extra, no_tables
 from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.study.smoke_test import shortened
-from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, looks_at
-from procpre_interp.sweep.config import Condition, Sweep
+from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, looks_at, tell_look
+from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 
@@ -204,17 +204,19 @@ def haystack_experiment(
     few: int | None = 6,
     protocol: Protocol = PROTOCOLS["cheap"],
     seen: str = SEEN_NOTE,
+    replicates: int = 10,
+    first_seed: int = FIRST_CONFIRMATION_SEED,
     observation: Observation | None = None,
     extra: Extra = no_tables,
 ) -> Experiment:
     """A claim on haystack after Dyck, in the cheap protocol unless told. `seen`: what had been seen of the seeds when
     the prediction was written.
 
-    The primary contrast has ten replicates, other conditions the first `few` (all, if None).
+    The primary contrast has all `replicates`, other conditions the first `few` (all, if None).
     """
     primary = claim.primary.weights
     chosen = [each if each.name in primary else dataclasses.replace(each, replicates=few) for each in conditions]
-    sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=10)
+    sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=replicates, first_seed=first_seed)
     text = f"{protocol.text} {seen}"
     return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, observation=observation, extra=extra)
 
@@ -252,7 +254,7 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
             if options.until_decided:
                 most, primary_only = options.most_replicates, options.primary_only
                 table, judged = run_until_decided(
-                    each, store, most_replicates=most, primary_only=primary_only, on_look=_tell, **given
+                    each, store, most_replicates=most, primary_only=primary_only, on_look=tell_look, **given
                 )
             else:
                 table, judged = run(each, store, quick=options.quick, **given)
@@ -266,11 +268,6 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
         console.print(f"Cost: {describe_cost(judged.cost)}. Report: {report}\n")
         code = max(code, int("failed" in set(table["status"])))
     return code
-
-
-def _tell(primary: ContrastResult) -> None:
-    """One line on a look."""
-    print(f"n = {primary.n}: {contrast_estimate(primary)}, {primary.verdict}", flush=True)
 
 
 def _drawn(experiment: Experiment, table: pd.DataFrame, judged: JudgedClaim) -> go.Figure | str:

@@ -1,7 +1,5 @@
 """The paper's headline, reproduced: conditions, the contrast that ends the reproduction, and what it shows in words."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Literal
 
 from procpre_interp.claims.claim import Claim, Contrast
@@ -10,14 +8,13 @@ from procpre_interp.claims.text import contrast_estimate
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import (
     EFFECT_MARGIN,
-    HEADLINE_CONDITIONS,
     MARGIN_NOTE,
     PROTOCOLS,
     QUICK,
     Protocol,
     until_breakthrough,
 )
-from procpre_interp.study.until_decided import Computed, Look, looks_at
+from procpre_interp.study.until_decided import Computed, Look, looks_at, tell_look
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.plan import Show, results, run_sweep
 
@@ -51,10 +48,9 @@ def compute(sweep: Sweep, store: RunStore, *, workers: int, show: Show) -> Compu
     return Computed(planned=planned, cells=planned.cells, table=results(planned, store, problems))
 
 
-def compute_until_decided(
-    sweep: Sweep, store: RunStore, *, workers: int, show: Show, on_look: Callable[[ContrastResult], None]
-) -> Look | None:
-    """Add replicates, at most those of the sweep, until the headline is decided; the last look, if there was any."""
+def compute_until_decided(sweep: Sweep, store: RunStore, *, workers: int, show: Show) -> Look | None:
+    """Add replicates, at most those of the sweep, until the headline is decided, and tell each look; the last one, if
+    there was any."""
     last = None
     for last in looks_at(
         HEADLINE,
@@ -63,7 +59,7 @@ def compute_until_decided(
         most_replicates=sweep.replicates,
         workers=workers,
     ):
-        on_look(last.contrasts[0])
+        tell_look(last.contrasts[0])
     return last
 
 
@@ -75,11 +71,3 @@ def headline_finding(primary: ContrastResult) -> str:
         f"Full transfer broke through in {full.broke} of {full.n} replicates, no pretraining in {none.broke} of "
         f"{none.n}. Full transfer over none: {contrast_estimate(primary)}, {primary.verdict} ({primary.reason})."
     )
-
-
-def headline_sweep(sweep: Sweep, *, every_condition: bool) -> Sweep:
-    """The reproduction's sweep with all its conditions, or those of the headline."""
-    if every_condition:
-        return sweep
-    chosen = tuple(each for each in sweep.conditions if each.name in HEADLINE_CONDITIONS)
-    return dataclasses.replace(sweep, conditions=chosen)

@@ -5,7 +5,7 @@ the same positions and average the embeddings in the same way, so that they diff
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -217,13 +217,18 @@ SEEN_IN_MODELS = (
 
 
 def reproduction(
-    protocol: Protocol, *, replicates: int, quick: bool = False, first_seed: int = FIRST_CONFIRMATION_SEED
+    protocol: Protocol,
+    *,
+    replicates: int,
+    conditions: Collection[str] | None = None,
+    first_seed: int = FIRST_CONFIRMATION_SEED,
 ) -> Sweep:
-    """The headline's conditions, or those of `QUICK_CONDITIONS`."""
-    conditions = tuple(each for each in CONDITIONS if not quick or each.name in QUICK_CONDITIONS)
+    """All `CONDITIONS`, or those that are named."""
+    chosen = tuple(each for each in CONDITIONS if conditions is None or each.name in conditions)
     title = "Dyck pretraining and needle in a haystack"
-    sweep = haystack_sweep("reproduce", conditions, protocol=protocol, replicates=replicates, title=title)
-    return dataclasses.replace(sweep, first_seed=first_seed)
+    return haystack_sweep(
+        "reproduce", chosen, protocol=protocol, replicates=replicates, title=title, first_seed=first_seed
+    )
 
 
 def metadata(planned: Plan, protocol: Protocol, table: pd.DataFrame, spent: Mapping[str, float | int]) -> About:

@@ -14,6 +14,7 @@ import pandas as pd
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.claims.judged import ContrastResult
+from procpre_interp.claims.text import contrast_estimate
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.store.cells import CELLS
 from procpre_interp.study.observation import Observation
@@ -131,3 +132,8 @@ def with_counts(sweep: Sweep, counts: Mapping[str, int]) -> Sweep:
         listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
     own = [dataclasses.replace(each, replicates=counts[each.name]) for each in listed]
     return dataclasses.replace(sweep, conditions=tuple(own), replicates=max(counts.values()))
+
+
+def tell_look(primary: ContrastResult) -> None:
+    """Print one line on a look."""
+    print(f"n = {primary.n}: {contrast_estimate(primary)}, {primary.verdict}", flush=True)
