@@ -80,6 +80,8 @@ class Batch:
 
 def concatenate(batches: list[Batch]) -> Batch:
     """The rows of several batches of one width, in order."""
+    if len(batches) == 1:
+        return batches[0]
     return Batch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in dataclasses.fields(Batch)))
 
 
@@ -161,7 +163,7 @@ class Task(abc.ABC):
         missing = n
         for _ in range(MAX_REDRAWS):
             draw = self.candidates(int(missing / share * 1.1) + 16, split, generator=generator)
-            accepted = draw[split_mask(draw, split)][:missing]
+            accepted = draw[split_mask(draw, split).nonzero().squeeze(1)[:missing]]
             kept.append(accepted)
             missing -= len(accepted)
             if missing == 0:
@@ -260,11 +262,13 @@ def prompt_hash(batch: Batch) -> Int[Tensor, " batch"]:
     Where everything is scored from the first token on, the whole sequence is the prompt.
     """
     t = torch.arange(batch.tokens.shape[1])
-    first = batch.loss_mask.int().argmax(1)
+    first = batch.loss_mask.byte().argmax(1)
     end = torch.where(first > 0, first + 1, batch.lengths)
     # Polynomial in fixed odd multipliers modulo 2^64 (int64 wraps), then a xor-shift finaliser; token + 1, so
-    # that trailing zeros count.
-    hashed = torch.where(t < end[:, None], (batch.tokens.long() + 1) * _multipliers(len(t)), 0).sum(1)
+    # that trailing zeros count: sum (token + 1) m = sum token m + sum m, a product and a table by the prompt's end.
+    multipliers = _multipliers(len(t))
+    ones = torch.cat([torch.zeros(1, dtype=torch.int64), multipliers.cumsum(0)])
+    hashed = torch.where(t < end[:, None], batch.tokens.long(), 0) @ multipliers + ones[end]
     for shift, multiplier in ((33, -49064778989728563), (29, -4265267296055464877)):
         hashed = (hashed ^ ((hashed >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
     return hashed ^ ((hashed >> 32) & 0xFFFFFFFF)
