@@ -23,6 +23,17 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 SETTLED = '[data-testid="stApp"][data-test-script-state="notRunning"][data-test-connection-state="CONNECTED"]'
 SECONDS = 60
+DRAWN = """() => {
+    const charts = [...document.querySelectorAll('[data-testid=stPlotlyChart]')];
+    const texts = charts.map(chart => chart.querySelectorAll('svg text').length);
+    const now = JSON.stringify(texts), before = window.seenTexts || [];
+    window.seenTexts = [...before, now].slice(-4);
+    return texts.every(n => n > 0) && before.length === 4 && before.every(each => each === now);
+}"""
+"""Every chart has its texts, and as many as in the four looks before.
+
+A chart whose container is there may still be without its title, and a page without the container of its last chart.
+"""
 IGNORED = ("Failed to load resource", "preload", "WebGL", "GPU")
 """Parts of console messages that are not ours: of a page that is left, or of a machine without a screen."""
 
@@ -51,9 +62,8 @@ class Explorer:
         self.page.wait_for_selector(SETTLED, timeout=SECONDS * 1000)
         self.page.wait_for_timeout(400)
         self.page.wait_for_selector(SETTLED, timeout=SECONDS * 1000)
-        charts = "[...document.querySelectorAll('[data-testid=stPlotlyChart]')]"
-        drawn = f"() => {charts}.every(chart => chart.querySelector('.main-svg'))"
-        self.page.wait_for_function(drawn, timeout=SECONDS * 1000)
+        self.page.evaluate("window.seenTexts = []")
+        self.page.wait_for_function(DRAWN, timeout=SECONDS * 1000, polling=100)
 
     def figures(self) -> list[tuple[int, float, float]]:
         """Of each figure: how many traces, width and height in pixels."""
