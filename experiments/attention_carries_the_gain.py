@@ -10,7 +10,8 @@ import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.study.claim_figures import gains_figure
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -19,6 +20,7 @@ NOT_ENOUGH = {"mlp+ln": "MLP + LN", "mlp": "MLP", "ln": "LN", "frame": "embeddin
 
 CLAIM = Claim(
     name="attention_carries_the_gain",
+    version=2,
     claim="Given Dyck's LayerNorms and positions, its attention adds what teaches recall.",
     prediction="Attention + LN is more accurate than LN alone by more than the margin.",
     margin=MARGIN_NOTE,
@@ -50,7 +52,7 @@ CLAIM = Claim(
 figure = gains_figure
 """Every condition's gain over no pretraining."""
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (
         dyck("attn+ln", "attn+ln", label="attention + LN"),
@@ -62,6 +64,7 @@ EXPERIMENT = haystack_experiment(
         dyck("full", label="attention + MLP + LN"),
     ),
     figure,
+    seen=in_the_cheap_protocol("10 of 10 broke through with attention + LN, 0 of 10 with LN alone."),
 )
 
 if __name__ == "__main__":

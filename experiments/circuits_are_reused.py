@@ -21,14 +21,16 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.claim_tables import layers_of_heads
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
+from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
 CLAIM = Claim(
     name="circuits_are_reused",
+    version=2,
     claim="The circuit of the finished haystack model overlaps with the phase-1 circuit more than its degrees explain.",
     prediction="The Jaccard index of their edges exceeds that of rewired circuits by more than 0.1.",
     margin=f"0.1 of the Jaccard index; 0.25 of what a circuit carries; for accuracies {MARGIN_NOTE}",
@@ -96,7 +98,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
 
 figure = measure_figure("jaccard", "Jaccard index of the edges of both circuits")
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (
         dyck("attn+ln", "attn+ln", label="attention + LN"),
@@ -119,7 +121,7 @@ EXPERIMENT = haystack_experiment(
         measure=measure,
     ),
     extra=layers_of_heads,
-    seen=SEEN_IN_MODELS,
+    seen=in_the_cheap_protocol("the overlap was 0.03 below that of rewired circuits."),
 )
 
 if __name__ == "__main__":

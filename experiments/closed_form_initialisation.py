@@ -11,12 +11,12 @@ the recipe without each of its options, and the recipe that the search started f
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
-from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.study.claim_figures import gains_beside_intact
 from procpre_interp.study.claim_tables import recovered
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.initialisation_lab import SCALES, read_lab
-from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_NOTE, dyck
+from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -29,6 +29,7 @@ WITHOUT = {
 
 CLAIM = Claim(
     name="closed_form_initialisation",
+    version=2,
     claim="A closed-form initialisation does as well on haystack as Dyck's attention + LN.",
     prediction="The fitted recipe and the real transfer have the same accuracy, within the margin.",
     margin=MARGIN_NOTE,
@@ -73,13 +74,12 @@ def conditions() -> tuple:
     )
 
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     conditions(),
     figure,
     extra=recovered,
-    seen=f"Closed form: {recipe_name(LAB.best)}. {SEEN_NOTE} None of the seeds from 1000 had been used with a "
-    "closed-form initialisation.",
+    seen=in_the_cheap_protocol("6 of 10 broke through with the closed form, 10 of 10 with attention + LN."),
 )
 
 if __name__ == "__main__":

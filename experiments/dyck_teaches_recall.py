@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from procpre_interp.claims.claim import Contrast
 from procpre_interp.claims.judged import JudgedClaim
 from procpre_interp.claims.text import claim_title
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.headline import HEADLINE
 from procpre_interp.study.protocols import EFFECT_MARGIN, dyck
 from procpre_interp.views.plots.curves import survival_curves
@@ -25,6 +26,7 @@ __all__ = ["EXPERIMENT", "figure", "run"]
 CLAIM = dataclasses.replace(
     HEADLINE,
     name="dyck_teaches_recall",
+    version=2,
     primary=dataclasses.replace(HEADLINE.primary, weights={"full": 1, "none": -1}),
     secondary=(
         Contrast(
@@ -47,11 +49,12 @@ def figure(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
     return survival_curves(table.loc[table["status"] != "failed"], title=claim_title(judged))
 
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (dyck("full", label="Dyck, full transfer"), dyck("attn+ln", "attn+ln", label="Dyck, attention + LN")),
     figure,
     few=None,
+    seen=in_the_cheap_protocol("5 of 10 broke through in full transfer, 0 of 10 without pretraining."),
 )
 
 if __name__ == "__main__":

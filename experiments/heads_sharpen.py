@@ -20,9 +20,10 @@ from procpre_interp.probe import attention_entropy
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.claim_tables import layers_of_heads
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, SEEN_IN_MODELS, dyck
+from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.sweep.ranked_heads import PROBE_SEQUENCES
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -32,6 +33,7 @@ MARGIN = 0.1
 
 CLAIM = Claim(
     name="heads_sharpen",
+    version=2,
     claim="Pretraining on Dyck sharpens attention: transplanted heads attend more sharply to haystack than fresh ones.",
     prediction="Before phase 2, entropy over its maximum is lower with Dyck's attention and LN by more than 0.1.",
     margin=f"0.1 of the largest entropy that causal attention can have, for entropies; for accuracies {MARGIN_NOTE}",
@@ -84,7 +86,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
 
 figure = measure_figure(MEASURE, "Attention entropy over the causal maximum, mean of all heads")
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (
         dyck("attn+ln", "attn+ln", label="attention + LN"),
@@ -99,7 +101,7 @@ EXPERIMENT = haystack_experiment(
         measure=measure,
     ),
     extra=layers_of_heads,
-    seen=SEEN_IN_MODELS,
+    seen=in_the_cheap_protocol("the entropy of transplanted heads was 0.04 below that of fresh ones."),
 )
 
 if __name__ == "__main__":

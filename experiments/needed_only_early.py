@@ -12,17 +12,19 @@ import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.study.claim_figures import gains_beside_intact
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.train.interventions import Rewind
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
 STEPS = (0, 250, 500, 1000)
-"""Steps before which the attention becomes fresh. With all of it the breakthrough comes at about 1,400."""
+"""Steps before which the attention becomes fresh. With all of it the breakthrough comes at step 1,500 to 1,800."""
 
 CLAIM = Claim(
     name="needed_only_early",
+    version=2,
     claim="Dyck's attention is needed only in the first 500 steps of phase 2.",
     prediction="Attention + LN whose attention is made fresh again before step 500 is more accurate than no "
     "pretraining by more than the margin.",
@@ -66,7 +68,7 @@ CLAIM = Claim(
 figure = gains_beside_intact
 """What is left of the gain, by the step before which the attention was rewound."""
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (
         *(
@@ -87,6 +89,9 @@ EXPERIMENT = haystack_experiment(
         dyck("intact", "attn+ln", label="attention + LN intact"),
     ),
     figure,
+    seen=in_the_cheap_protocol(
+        "5 of 10 broke through with the attention made fresh before step 500, 0 of 10 without pretraining."
+    ),
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from procpre_interp.claims.text import claim_title
 from procpre_interp.stats.half_dose import dose_means, half_dose
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_tables import Tables
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 from procpre_interp.views.exhibits.damage import doses
 from procpre_interp.views.plots.ladder import dose_response
@@ -49,6 +50,7 @@ NOISED = pd.DataFrame(
 
 CLAIM = Claim(
     name="noise_dose_response",
+    version=2,
     claim="Noise as large as the spread of the weights costs a quarter of the gain or more.",
     prediction="Attention + LN with noise of one standard deviation is less accurate than intact by more than the "
     "margin.",
@@ -102,7 +104,7 @@ def figure(table: pd.DataFrame, judged: JudgedClaim) -> go.Figure:
     return dose_response(means, judged.tables["half_doses"], title=claim_title(judged))
 
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (
         dyck("intact", "attn+ln", label="attention + LN intact"),
@@ -119,6 +121,7 @@ EXPERIMENT = haystack_experiment(
     ),
     figure,
     extra=extra,
+    seen=in_the_cheap_protocol("10 of 10 broke through intact, 6 of 10 with noise of one standard deviation."),
 )
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import gains_beside_intact
 from procpre_interp.study.claim_tables import Tables
-from procpre_interp.study.experiment import haystack_experiment, main, run
+from procpre_interp.study.confirmation import confirmation, in_the_cheap_protocol
+from procpre_interp.study.experiment import main, run
 from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -27,6 +28,7 @@ RUNGS = tuple(name for name in LADDER if name not in ("shuffle_neurons", "row_no
 
 CLAIM = Claim(
     name="shuffling_weights_destroys_it",
+    version=2,
     claim="Shuffling the weights of each layer destroys the gain.",
     prediction="Attention + LN with its weights shuffled a layer (q, k and v as one pool: the paper's shuffle) is as "
     "good as no pretraining, within the margin.",
@@ -71,7 +73,7 @@ def controls(table: pd.DataFrame, store: RunStore) -> Tables:
 figure = gains_beside_intact
 """The ladder: what is left of the gain, from the least structure kept to the most."""
 
-EXPERIMENT = haystack_experiment(
+EXPERIMENT = confirmation(
     CLAIM,
     (
         *(dyck(name, "attn+ln", label=name.replace("_", " "), ablation=ABLATIONS.build(name)) for name in RUNGS),
@@ -80,6 +82,7 @@ EXPERIMENT = haystack_experiment(
     ),
     figure,
     extra=controls,
+    seen=in_the_cheap_protocol("2 of 10 broke through shuffled within layers, 0 of 10 without pretraining."),
 )
 
 if __name__ == "__main__":

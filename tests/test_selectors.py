@@ -30,7 +30,7 @@ from procpre_interp.study.experiment import load_experiment, scripts
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.plan import plan
 from procpre_interp.train import native
-from tests.earlier_claims import EARLIER
+from tests.earlier_claims import earlier_sweep
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CONFIG = ModelConfig(n_layers=2, n_heads=3, d_model=12, n_ctx=8, d_vocab=16)
@@ -160,7 +160,7 @@ def judged_sweep(name: str) -> Sweep:
     """What the stored verdict is of: the claim as it is declared, or as it was."""
     stored = json.loads((EXPERIMENTS / "results" / "claims" / f"{name}.json").read_bytes())
     experiment, version = load_experiment(EXPERIMENTS / f"{name}.py"), stored.get("version", 1)
-    return experiment.sweep if version == experiment.claim.version else EARLIER[name, version]
+    return experiment.sweep if version == experiment.claim.version else earlier_sweep(experiment, version)
 
 
 @pytest.mark.parametrize("name", sorted(JUDGED - READS_INSTALLED_PACKAGES))

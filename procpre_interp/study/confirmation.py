@@ -14,6 +14,15 @@ REPLICATES = 14
 """Replicates to begin with: with fewer, no equivalence is claimed."""
 
 
+def in_the_cheap_protocol(found: str) -> str:
+    """What had been seen of a claim whose version 1 was judged under the cheap protocol, for `confirmation`."""
+    return (
+        f"Prediction and margin are those of version 1, of which the cheap protocol, seeds 1000 to 1009, had shown: "
+        f"{found} Of the paper's phase 2, seeds 2000 and 2001 of no pretraining, full transfer, attention + LN and "
+        "weights shuffled within tensors had been seen."
+    )
+
+
 def confirmation(
     claim: Claim,
     conditions: Sequence[Condition],
