@@ -1,6 +1,6 @@
 """The paper's diagnostic table in the paper's own setting: do its gains come out?
 
-    python experiments/table1_paper.py [--replicates 3] [--most 6] [--out runs] [--workers 2] [--minutes 90] [--ours]
+    python experiments/table1_paper.py [--replicates 6] [--most 20] [--out runs] [--workers 2] [--minutes 90] [--ours]
 
 Every cell for which the paper gives a number, under the paper's phase 2 and with the treatment of embeddings,
 positions, LayerNorm and loss mask that the paper gave it (`procpre_interp/study/paper_table.py`). With `--ours` further
@@ -8,9 +8,9 @@ rows follow: the best treatment here (attention and LN, embeddings fresh, positi
 attention-only transfer of Dyck. Cells that are undecided after `--replicates` get more, up to `--most`. What the store
 has is not computed again, so that the same command goes on after Ctrl-C or `--minutes`.
 
-A verdict compares the direction of the gain over no pretraining with that of the paper's (`effect_verdict`), and there
-is none where the setting differs ("not comparable") or phase 1 missed the threshold that was set before the runs
-("phase 1 not learnt").
+A verdict compares the direction of the gain over no pretraining with that of the paper's (`effect_verdict`), by betting
+confidence sequences, which may be looked at after every replicate (`SEQUENTIAL`). There is none where the setting
+differs ("not comparable") or phase 1 missed the threshold that was set before the runs ("phase 1 not learnt").
 """
 
 import sys
@@ -26,7 +26,8 @@ from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.terminal import check_workers, default_store, run_script, time_limit, usable_cores
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.processes import execute_all
-from procpre_interp.stats.paper_comparison import MARGIN, MIN_REPLICATES, Agreement, compare_tasks
+from procpre_interp.stats.confidence_sequence import FEWEST
+from procpre_interp.stats.paper_comparison import SEQUENTIAL, Agreement, compare_tasks
 from procpre_interp.stats.summary import interval_note
 from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.outcomes import cell_results, cost_of
@@ -50,7 +51,7 @@ NO_VERDICT = "quick: no verdict"
 class Table1Paper:
     """The paper's diagnostic table in the paper's own setting, beside the paper's numbers."""
 
-    replicates: int = MIN_REPLICATES
+    replicates: int = FEWEST
     """Replicates: seeds of both phases, from 3000. With --quick 1."""
     most: int | None = None
     """Replicates at most of the cells that are undecided. Default: no more than the others."""
@@ -93,7 +94,7 @@ def main(command: Table1Paper) -> int:
         return 1
     summary = summarise(table, quick=command.quick)
     spent = cost_of(planned.configs, store)
-    about = {"title": "The diagnostic table in the paper's setting", "protocol": PROTOCOL, "margin": MARGIN}
+    about = {"title": "The diagnostic table in the paper's setting", "protocol": PROTOCOL, "margin": SEQUENTIAL.margin}
     about |= {"cost": spent, "summary": plain(summary.to_dict("records")), "phase1": plain(gated.to_dict("records"))}
     store.write_table("table1-paper-quick" if command.quick else "table1-paper", table, about)
     folder = command.results or (command.out if command.quick else Path(__file__).parent / "results")
@@ -129,7 +130,7 @@ def results(planned: PaperPlan, store: RunStore, problems: Mapping[str, str]) ->
 
 def summarise(table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
     """One row per cell: accuracy, gain over none, the paper's number, the phase-1 accuracy reached, and the verdict."""
-    summary = compare_tasks(table, claimed_accuracies())
+    summary = compare_tasks(table, claimed_accuracies(), rule=SEQUENTIAL)
     reached = table.groupby(CELL, sort=False)["phase1_accuracy"].agg(phase1_low="min", phase1_high="max").reset_index()
     setting = table.drop_duplicates(CELL)[[*CELL, "setting"]]
     summary = summary.merge(reached, on=CELL, how="left").merge(setting, on=CELL, how="left")
@@ -174,10 +175,11 @@ def print_tables(summary: pd.DataFrame, gated: pd.DataFrame) -> None:
         rows = claims_table(ours.assign(claimed=0.0), titles).drop(columns=["Paper %", "Paper", "Verdict"])
         print_table(console, rows.to_dict("list"), "\nFurther rows, of ours", left=list(titles.values()))
     differ = [f"not comparable: {reason}" for reason in dict.fromkeys(summary["differs"]) if reason]
+    fewest = int(summary["n"].to_numpy().min())
     for line in (
-        f"Intervals (of the cell with the fewest): {interval_note(int(summary['n'].to_numpy().min()))}.",
-        f"Verdicts compare the direction of gains; up to {100 * MARGIN:.0f} points count as none. Each may be wrong by "
-        "chance, and there are many.",
+        f"Intervals (of the cell with the fewest): {interval_note(fewest, SEQUENTIAL.interval)}.",
+        f"Verdicts compare the direction of gains; up to {SEQUENTIAL.share:.0%} of the paper's, and up to "
+        f"{100 * SEQUENTIAL.margin:.0f} points, count as none. Each may be wrong by chance, and there are many.",
         *differ,
         PROTOCOL,
     ):

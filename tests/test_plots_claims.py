@@ -129,17 +129,18 @@ def test_ours_and_the_papers_stand_in_one_row():
             "gain_high": [0.6, 0.1, -0.6],
             "n": [3, 3, 3],
             "claimed_gain": [0.85, np.nan, 0.1],
+            "margin": [0.2, 0.02, 0.03],
             "verdict": ["agrees", "", "disagrees"],
         }
     )
-    figure = gains_beside(summary, margin=0.02)
+    figure = gains_beside(summary)
     assert [list(trace.x) for trace in named(figure, "the paper")] == [[85.0], [10.0]]
     assert [list(trace.x) for trace in named(figure, "disagrees")] == [[-70.0]]
-    bands = {(shape.x0, shape.x1) for shape in figure.layout.shapes}
-    assert bands == {(-2.0, 2.0)}
+    bands = [(shape.x0, shape.x1, shape.y0, shape.y1) for shape in figure.layout.shapes]
+    assert bands == [(-20.0, 20.0, -0.5, 0.5), (-3.0, 3.0, -0.5, 0.5)]  # each row has its own
     assert "percentage points" in figure.layout.xaxis.title.text
     with pytest.raises(ValueError, match="no rows"):
-        gains_beside(summary.assign(claimed_gain=np.nan), margin=0.02)
+        gains_beside(summary.assign(claimed_gain=np.nan))
 
 
 def test_a_sequence_is_drawn_from_replicate_to_replicate():

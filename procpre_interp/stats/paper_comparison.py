@@ -1,27 +1,54 @@
 """Ours beside the paper's numbers: do measured gains agree with reported ones in direction? And which one leads?
 
 A verdict is computed from intervals over replicates and a margin that was fixed before the runs; it is never written by
-hand. With few replicates the intervals cover less than they say (`interval_note`), and so do the verdicts.
+hand. By which intervals, from how many replicates on, is a `ComparisonRule`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 import pandas as pd
 
+from procpre_interp.stats.confidence_sequence import FEWEST, FEWEST_WITHIN, Limits, sequence_interval
+from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import replicate_bootstrap, replicate_matrix
 
 MIN_REPLICATES = 3
-"""Fewer give no verdict."""
+"""Fewer give no verdict by `SCREENING`, and name no leader."""
 MARGIN = 0.02
 """Smallest gain that counts as one, share of answer tokens: within +-2 percentage points there is no effect.
 
 Chosen before the runs, since the paper gives no intervals.
 """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonRule:
+    """What a verdict on a cell beside a reported number rests on."""
+
+    interval: IntervalMethod
+    fewest: int
+    """Replicates below which there is no verdict."""
+    fewest_without: int
+    """Replicates below which it is not said that there is no effect."""
+    margin: float = MARGIN
+    share: float = 0.0
+    """A cell's margin is at least this share of the reported gain."""
+
+    def margin_of(self, claimed_gain: float) -> float:
+        """The smallest gain that counts as one in a cell with this reported gain, NaN where there is none."""
+        return self.margin if math.isnan(claimed_gain) else max(self.margin, self.share * abs(claimed_gain))
+
+
+SCREENING = ComparisonRule(interval=IntervalMethod.BOOTSTRAP, fewest=MIN_REPLICATES, fewest_without=MIN_REPLICATES)
+"""Bootstrap intervals, which cover less than they say with few replicates (`interval_note`), and so do the verdicts."""
+SEQUENTIAL = ComparisonRule(interval=IntervalMethod.BETTING, fewest=FEWEST, fewest_without=FEWEST_WITHIN, share=0.25)
+"""Betting confidence sequences, which hold at every n. A gain is one from a quarter of the reported one on, as in the
+claims: two points of outcomes that spread over the whole scale would take hundreds of replicates."""
 
 
 CHEAP_DIFFERS = "cheap budgets; embeddings averaged and positions carried in every transfer"
@@ -58,7 +85,9 @@ class Lead:
         return self.leader or (Agreement.TOO_FEW if self.n < MIN_REPLICATES else Agreement.UNDECIDED)
 
 
-def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: float) -> Agreement | None:
+def effect_verdict(
+    low: float, high: float, n: int, claimed: float, *, margin: float, rule: ComparisonRule = SCREENING
+) -> Agreement | None:
     """Whether the interval of a measured effect agrees with the claimed effect in its direction.
 
     Effects fall into three regions: below -margin, no effect (-margin to +margin), above +margin. agrees: the whole
@@ -67,7 +96,7 @@ def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: f
     """
     if math.isnan(claimed):
         return None
-    if n < MIN_REPLICATES:
+    if n < rule.fewest:
         return Agreement.TOO_FEW
     if claimed > margin:
         inside, outside = low > margin, high <= margin
@@ -75,11 +104,16 @@ def effect_verdict(low: float, high: float, n: int, claimed: float, *, margin: f
         inside, outside = high < -margin, low >= -margin
     else:
         inside, outside = low >= -margin and high <= margin, low > margin or high < -margin
+        inside &= n >= rule.fewest_without
     return Agreement.AGREES if inside else Agreement.DISAGREES if outside else Agreement.UNDECIDED
 
 
 def compare_gains(
-    table: pd.DataFrame, claimed: Mapping[str, float], *, margin: float, baseline: str = "none"
+    table: pd.DataFrame,
+    claimed: Mapping[str, float],
+    *,
+    rule: ComparisonRule = SCREENING,
+    baseline: str = "none",
 ) -> pd.DataFrame:
     """Accuracies and gains over the baseline, paired by replicate, beside claimed accuracies; one row per condition.
 
@@ -89,13 +123,25 @@ def compare_gains(
     """
     accuracy = replicate_matrix(table, "accuracy")
     gains = accuracy.sub(accuracy.get(baseline, math.nan), axis=0)
-    measures = {"accuracy": replicate_bootstrap(accuracy), "gain": replicate_bootstrap(gains)}
+    limits = {"accuracy": Limits(low=0, high=1), "gain": Limits(low=-1, high=1)}
+    measures = {
+        name: replicate_bootstrap(values)
+        if rule.interval == IntervalMethod.BOOTSTRAP
+        else pd.DataFrame(
+            {
+                each: asdict(sequence_interval(values[each].dropna().to_numpy(dtype=float), limits[name]))
+                for each in values
+            }
+        ).T
+        for name, values in {"accuracy": accuracy, "gain": gains}.items()
+    }
     rows = []
     for condition in map(str, accuracy):
         reached, gain = (bounds.loc[condition] for bounds in measures.values())
         number, of_baseline = claimed.get(condition, math.nan), condition == baseline
         mean, low, high = (math.nan if of_baseline else float(gain[key]) for key in ("estimate", "low", "high"))
         claimed_gain = math.nan if of_baseline else number - claimed.get(baseline, math.nan)
+        margin = rule.margin_of(claimed_gain)
         n, statuses = int(gain["n"]), table.loc[table["condition"] == condition, "status"].tolist()
         rows.append(
             {
@@ -111,14 +157,15 @@ def compare_gains(
                 "failed": statuses.count("failed"),
                 "claimed": number,
                 "claimed_gain": claimed_gain,
-                "verdict": effect_verdict(low, high, n, claimed_gain, margin=margin) or "",
+                "margin": margin,
+                "verdict": effect_verdict(low, high, n, claimed_gain, margin=margin, rule=rule) or "",
             }
         )
     return pd.DataFrame(rows)
 
 
 def compare_tasks(
-    table: pd.DataFrame, claimed: Mapping[tuple[str, str, str], float], *, margin: float = MARGIN
+    table: pd.DataFrame, claimed: Mapping[tuple[str, str, str], float], *, rule: ComparisonRule = SCREENING
 ) -> pd.DataFrame:
     """Accuracies and gains over none beside claimed accuracies: one row per (task, phase1, transfer), as `claimed` has.
 
@@ -127,7 +174,7 @@ def compare_tasks(
 
     `table` may say in `differs` in what the setting of a cell differs from the claim's ("" where it does not): such a
     cell is not comparable, whatever its interval. And in `phase1_learnt` whether a replicate's phase 1 was learnt:
-    those that missed are counted and left out, and where fewer than `MIN_REPLICATES` are left the cell says nothing
+    those that missed are counted and left out, and where fewer than the rule wants are left the cell says nothing
     about the claim; where none is, its numbers are those of the replicates that missed.
     """
     parts = []
@@ -138,7 +185,7 @@ def compare_tasks(
         missed = Counter(name for name, is_learnt in zip(cells["condition"], learnt) if not is_learnt)
         cells = cells.loc[[ok or not passed[name] for name, ok in zip(cells["condition"], learnt)]]
         of_task = {f"{start}/{transfer}": value for (name, start, transfer), value in claimed.items() if name == task}
-        part = compare_gains(cells, of_task, margin=margin, baseline="none/")
+        part = compare_gains(cells, of_task, rule=rule, baseline="none/")
         named = cells.drop_duplicates("condition")[["task", "phase1", "transfer", "condition"]]
         carried = {row.condition for row in named_rows(cells) if row.positions_carried is True}
         named["positions_carried"] = [condition in carried for condition in named["condition"]]
@@ -147,7 +194,7 @@ def compare_tasks(
         found["missed"] = [missed[name] for name in names]
         found["differs"] = [differing[name] for name in names]
         found["verdict"] = [
-            _in_its_setting(verdict, differing[name], missed[name], passed[name])
+            _in_its_setting(verdict, differing[name], missed[name], passed[name], rule)
             for verdict, name in zip(found["verdict"], names)
         ]
         parts.append(found.drop(columns="condition"))
@@ -156,7 +203,10 @@ def compare_tasks(
 
 def of_older_version(summary: pd.DataFrame) -> pd.DataFrame:
     """A stored summary with verdicts that say what they may: one that does not tell in what its setting differs was
-    made by cheap budgets and with averaged embeddings throughout, so that none of its cells is comparable."""
+    made by cheap budgets and with averaged embeddings throughout, so that none of its cells is comparable. And one
+    without margins had the same everywhere."""
+    if "margin" not in summary:
+        summary = summary.assign(margin=MARGIN)
     if "differs" in summary:
         return summary
     judged = summary["verdict"].isin(list(Agreement))
@@ -170,13 +220,13 @@ def _differing(cells: pd.DataFrame) -> dict[str, str]:
     return {row.condition: row.differs or "" for row in named_rows(cells)}
 
 
-def _in_its_setting(verdict: str, differs: str, missed: int, learnt: int) -> str:
+def _in_its_setting(verdict: str, differs: str, missed: int, learnt: int, rule: ComparisonRule) -> str:
     """The verdict on a comparison, given its setting and how many replicates learnt phase 1."""
     if not verdict:
         return ""
     if differs:
         return Agreement.NOT_COMPARABLE
-    return Agreement.NOT_LEARNT if missed and learnt < MIN_REPLICATES else verdict
+    return Agreement.NOT_LEARNT if missed and learnt < rule.fewest else verdict
 
 
 def lead(conditions: pd.DataFrame, first: str, second: str) -> Lead:

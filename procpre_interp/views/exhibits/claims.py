@@ -16,7 +16,7 @@ from procpre_interp.claims.looks import sequence_of
 from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
-from procpre_interp.stats.paper_comparison import MARGIN, of_older_version
+from procpre_interp.stats.paper_comparison import of_older_version
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import survival_of
@@ -207,8 +207,8 @@ def survival(claim: StoredClaim, contrast: str) -> Exhibit:
     return survival_of(_trained_cells(claim, contrast), "claim_survival")
 
 
-def beside_the_paper(summary: pd.DataFrame, margin: float = MARGIN) -> Exhibit:
-    """Gains of `experiments/table1.py` beside the paper's; `summary` as `comparison.compare_tasks` gives it."""
+def beside_the_paper(summary: pd.DataFrame) -> Exhibit:
+    """Gains of the diagnostic table beside the paper's; `summary` as `paper_comparison.compare_tasks` gives it."""
     rows = summary.loc[summary["paper_gain"].notna()].rename(columns={"paper_gain": "claimed_gain"})
     label = rows["phase1"].astype(str) + ", " + rows["transfer"].astype(str)
     counts = rows["verdict"].value_counts()
@@ -216,7 +216,7 @@ def beside_the_paper(summary: pd.DataFrame, margin: float = MARGIN) -> Exhibit:
     title = question_title("Do the gains go the paper's way?", f"Of {len(rows)}: {verdict}")
     return Exhibit(
         name="beside_the_paper",
-        figure=gains_beside(rows.assign(label=label), margin=margin, title=title),
+        figure=gains_beside(rows.assign(label=label), title=title),
         reading="Ours agrees with the paper's where its interval lies on the same side of the grey band as the "
         "diamond; only directions are compared. A cell whose setting differs from the paper's is not comparable, and "
         "one whose phase 1 was not learnt is no evidence, wherever they lie.",

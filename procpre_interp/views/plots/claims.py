@@ -131,14 +131,17 @@ def paired_values(
     return figure.update_xaxes(title=measure, range=[left, right], row=1, col=2)
 
 
-def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go.Figure:
-    """Measured gains with their intervals beside claimed ones, a panel per task, in percentage points; up to the margin
-    there is no effect.
+def gains_beside(summary: pd.DataFrame, *, title: str = "") -> go.Figure:
+    """Measured gains with their intervals beside claimed ones, a panel per task, in percentage points; up to a row's
+    margin there is no effect.
 
-    `summary` is that of `comparison.compare_tasks` with a column label, `margin` a share like its gains; rows without a
-    claimed gain are left out.
+    `summary` is that of `paper_comparison.compare_tasks` with a column label; rows without a claimed gain are left out.
     """
-    require(summary, ["task", "label", "gain_mean", "gain_low", "gain_high", "n", "claimed_gain", "verdict"], "gains")
+    require(
+        summary,
+        ["task", "label", "gain_mean", "gain_low", "gain_high", "n", "claimed_gain", "margin", "verdict"],
+        "gains",
+    )
     rows = summary.loc[summary["claimed_gain"].notna()]
     named = {"label": "contrast", "gain_mean": "estimate", "gain_low": "low", "gain_high": "high"}
     rows = rows.rename(columns=named).reset_index(drop=True)
@@ -150,7 +153,8 @@ def gains_beside(summary: pd.DataFrame, *, margin: float, title: str = "") -> go
     for index, (_, of_task) in enumerate(panels, start=1):
         place: dict[str, Any] = {"row": index, "col": 1}
         band = {"fillcolor": translucent(GREY, 0.2), "line_width": 0, "exclude_empty_subplots": False}
-        figure.add_vrect(-100 * margin, 100 * margin, **band, **place)
+        for y, half in zip(of_task["y"], 100 * of_task["margin"].astype(float)):
+            figure.add_shape(type="rect", x0=-half, x1=half, y0=y - 0.5, y1=y + 0.5, layer="below", **band, **place)
         for verdict in [name for name in COMPARISONS if name in set(of_task["verdict"])]:
             found = of_task.loc[of_task["verdict"] == verdict]
             _add_estimates(figure, found, verdict, COMPARISONS[verdict], "gain", place)
