@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
-from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
+from procpre_interp.claims.claim_json import CELLS_HASH, claim_from_json, claim_to_json
 from procpre_interp.claims.files import find_claims, read_claims, write_claim
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.claims.measures import Measure, measure_of
@@ -193,6 +193,7 @@ STORED = Path(__file__).resolve().parents[1] / "experiments" / "results" / "clai
 def test_every_stored_claim_is_written_as_it_was_read(path: Path):
     """From JSON to dataclasses and back: every key in its order, and every digit."""
     stored = json.loads(path.read_bytes())
+    stored.pop(CELLS_HASH, None)  # of the file beside it, which `read_claims` compares
     judged = claim_from_json(stored)
     assert json.dumps(claim_to_json(judged), indent=1) == json.dumps(stored, indent=1)
     # Its script declares the same contrasts, page and measures, or a later version of the claim.
@@ -255,3 +256,31 @@ def test_the_claim_on_the_page_for_contributors_can_be_run_and_judged(tmp_path: 
     gains = [table(0.5 + MANY, condition=name) for name in ("queries_keys", "intact")]
     rows = pd.concat([gains[0], gains[1].query("condition != 'none'")])
     assert judge(experiment.claim, rows).verdict == Verdict.SUPPORTED
+
+
+def test_a_stored_claim_is_judged_again_on_the_cells_that_it_has(tmp_path: Path, capsys):
+    """What six replicates of a bootstrap had refuted is left open by the newest rule, and says what it was before."""
+    claim = load_experiment(STORED.parents[1] / "parts_combine.py").claim
+    store, folder = RunStore(tmp_path / "runs"), tmp_path / "results"
+    stored = claim_from_json(json.loads((STORED / "parts_combine.json").read_bytes()))
+    cells = pd.read_csv(STORED / "parts_combine.csv", keep_default_na=False, na_values=[""])
+    contrasts = judge_contrasts(claim, cells, rule_version=1)
+    first = dataclasses.replace(
+        stored, rule_version=1, contrasts=contrasts, verdict=contrasts[0].verdict, looks=pd.DataFrame(), earlier=()
+    )
+    write_claim(store, first, cells)
+    arguments = ["claims", "parts_combine", "--judge-again", "--store", str(store.path), "--results", str(folder)]
+    assert main(arguments) == 0
+    assert "Earlier: refuted by version 1 of the rule, n = 6" in " ".join(capsys.readouterr().out.split())
+    (found,) = (each for each in read_claims(store, folder) if each.name == "parts_combine")
+    assert (found.verdict, found.rule_version, found.protocol) == ("undecided", 2, stored.protocol)
+    assert found.contrasts == judge(claim, cells).contrasts
+    assert [each.verdict for each in found.earlier] == ["refuted"]
+    assert (folder / "parts_combine.csv").is_file()
+    assert main(arguments) == 0  # a second time there is nothing to do
+    assert "version 2 of the rule, the newest, has judged it" in " ".join(capsys.readouterr().out.split())
+    write_claim(store, dataclasses.replace(first, version=0), cells)
+    assert main(arguments) == 2
+    assert "is declared anew, as version 1" in capsys.readouterr().err
+    assert main(["claims", "--judge-again", "--store", str(store.path)]) == 2
+    assert "wants the names of claims" in capsys.readouterr().err

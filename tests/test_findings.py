@@ -40,7 +40,7 @@ def test_update_writes_a_stale_table_anew_and_keeps_the_prose(tmp_path: Path):
     assert main(["claims", "--format", "markdown", "--update", str(page)]) == 0
     text = page.read_text()
     assert text.startswith("Before.\n<!-- table: claims parts_combine -->\n| Claim |")
-    assert "-23.7 [-65.1, -0.5] points" in text
+    assert "-23.7 [-66.7, +38.1] points" in text
     assert "stale" not in text
     assert text.endswith("<!-- end -->\nAfter.\n")
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from procpre_interp.claims.again import judged_again
 from procpre_interp.claims.claim_json import claim_to_json
-from procpre_interp.claims.files import read_claims
+from procpre_interp.claims.files import read_claims, write_claim
+from procpre_interp.claims.judge import RULE
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
 from procpre_interp.commands._options import Names, parse
@@ -61,8 +63,12 @@ class Claims:
     primary_only: bool = False
     """Add replicates only of what the primary contrast needs (--until-decided). Default: of what undecided secondary
     contrasts need as well."""
+    judge_again: bool = False
+    """Judge the claims named, which earlier rules judged, by the newest one on the cells that they have: nothing is
+    computed. What they were called until then is kept."""
     results: Path | None = None
-    """Folder for JSON and CSV files like those of experiments/results/claims (--run). Default: only the store."""
+    """Folder for JSON and CSV files like those of experiments/results/claims (--run, --judge-again). Default: only the
+    store."""
 
 
 def main(arguments: list[str]) -> int:
@@ -76,6 +82,8 @@ def main(arguments: list[str]) -> int:
         return update(command.update, command.format)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
     chosen = named({claim.name: claim for claim in claims}, command.names)
+    if command.judge_again:
+        return judge_again(command, chosen)
     if command.format == "json":
         print(json.dumps([plain_claim(claim) for claim in chosen], indent=1))
         return 0
@@ -149,6 +157,24 @@ def run(command: Claims) -> int:
         results=command.results,
     )
     return run_all([load_experiment(path) for path in paths], options)
+
+
+def judge_again(command: Claims, claims: Sequence[StoredClaim]) -> int:
+    """Judge by the newest rule what an earlier one had judged, on the same cells, and store the verdicts."""
+    from procpre_interp.study.experiment import load_experiment, scripts
+
+    if not command.names:
+        raise ValueError("--judge-again wants the names of claims")
+    paths, store, console = scripts(beside_package("experiments")), RunStore(command.store), stdout_console()
+    for claim in claims:
+        if claim.rule_version == RULE:
+            console.print(f"{claim.name}: version {RULE} of the rule, the newest, has judged it.")
+            continue
+        (path,) = named(paths, [claim.name])
+        judged = judged_again(load_experiment(path).claim, claim)
+        write_claim(store, judged, claim.cells, command.results)
+        console.print(describe_claim(judged))
+    return 0
 
 
 def named(known: Mapping[str, T], names: Sequence[str]) -> list[T]:

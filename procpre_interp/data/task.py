@@ -264,18 +264,13 @@ def prompt_hash(batch: Batch) -> Int[Tensor, " batch"]:
     t = torch.arange(batch.tokens.shape[1])
     first = batch.loss_mask.byte().argmax(1)
     end = torch.where(first > 0, first + 1, batch.lengths)
-    # Polynomial in fixed odd multipliers modulo 2^64 (int64 wraps), then a xor-shift finaliser; token + 1, so
-    # that trailing zeros count: sum (token + 1) m = sum token m + sum m, a product and a table by the prompt's end.
-    multipliers = _multipliers(len(t))
-    ones = torch.cat([torch.zeros(1, dtype=torch.int64), multipliers.cumsum(0)])
-    hashed = torch.where(t < end[:, None], batch.tokens.long(), 0) @ multipliers + ones[end]
+    # Sum of (token + 1) m over the prompt, m fixed and odd, modulo 2^64 (int64 wraps), then a xor-shift finaliser;
+    # the sum of m alone, by which trailing zeros count, is taken from a table.
+    m = torch.randint(-(2**62), 2**62, (len(t),), generator=stream(0, "prompt hash", "multipliers")) * 2 + 1
+    hashed = torch.where(t < end[:, None], batch.tokens, 0) @ m + torch.nn.functional.pad(m.cumsum(0), (1, 0))[end]
     for shift, multiplier in ((33, -49064778989728563), (29, -4265267296055464877)):
         hashed = (hashed ^ ((hashed >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
     return hashed ^ ((hashed >> 32) & 0xFFFFFFFF)
-
-
-def _multipliers(n: int) -> Tensor:
-    return torch.randint(-(2**62), 2**62, (n,), generator=stream(0, "prompt hash", "multipliers")) * 2 + 1
 
 
 def split_mask(batch: Batch, split: Split) -> Bool[Tensor, " batch"]:

@@ -1,0 +1,26 @@
+"""Stored claims judged once more: the newest rule on the cells that they have."""
+
+import dataclasses
+
+from procpre_interp.claims.claim import Claim
+from procpre_interp.claims.judge import judge
+from procpre_interp.claims.judged import JudgedClaim, StoredClaim
+from procpre_interp.claims.looks import past
+
+KEPT = ("task", "limit", "threshold", "protocol", "cost", "tables", "seeds", "version")
+"""What a rule does not change."""
+
+
+def judged_again(claim: Claim, stored: StoredClaim) -> JudgedClaim:
+    """The verdict of the newest rule; the one until now is kept as an earlier one.
+
+    Raises `ValueError` where the claim was declared anew since, so that its cells are of another version.
+    """
+    if stored.version != claim.version:
+        raise ValueError(
+            f"{claim.name} is declared anew, as version {claim.version}, and its cells are of version "
+            f"{stored.version}: --run computes those that it needs"
+        )
+    judged = judge(claim, stored.cells, quick=stored.quick)
+    kept = {name: getattr(stored, name) for name in KEPT}
+    return dataclasses.replace(judged, **kept, earlier=past(stored, stored.protocol).earlier)
