@@ -1,3 +1,5 @@
+import math
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -6,8 +8,9 @@ from hypothesis import given, settings
 from procpre_interp.core.config import content_hash, from_yaml, to_yaml
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
-from procpre_interp.data.checks import check_batch
-from procpre_interp.data.mixture import Mixture, Shuffled
+from procpre_interp.data.checks import check_batch, check_task
+from procpre_interp.data.derived import Noisy, Shuffled
+from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.task import prompt_hash
 from tests.checks import rows_of
 from tests.oracles import ORACLES
@@ -106,7 +109,43 @@ def test_shuffling_is_uniform():
     assert ((counts[counts > 0] - expected).abs() < 5 * expected**0.5).all()
 
 
-@pytest.mark.parametrize("task", [Mixture(tasks=tuple(COMPONENTS[:3])), Shuffled(task=COMPONENTS[0])])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_noise_replaces_a_share_of_the_real_tokens_by_others_of_the_draw(share):
+    task = TASKS.build("set", length=20, min_length=20, vocab=50)
+    noisy = Noisy(task=task, share=share)
+    batch, clean = (each.batch(2000, generator=stream(0, "noise")) for each in (noisy, task))
+    check_batch(noisy, batch, 2000)
+    assert torch.equal(batch.lengths, clean.lengths)
+    assert torch.equal(batch.loss_mask, clean.loss_mask)
+    real = torch.arange(task.n_ctx) < batch.lengths[:, None]
+    assert torch.equal(batch.tokens[~real], clean.tokens[~real])
+    counts = clean.tokens[real].bincount(minlength=task.d_vocab).double() / int(real.sum())
+    # A token that is drawn may be the one that was there.
+    changed = share * (1 - (counts**2).sum().item())
+    assert (batch.tokens != clean.tokens)[real].double().mean().item() == pytest.approx(changed, abs=0.01)
+    after = batch.tokens[real].bincount(minlength=task.d_vocab).double() / int(real.sum())
+    assert (after - counts).abs().max().item() < 0.01
+
+
+def test_only_training_data_are_noisy_and_no_prompt_is_in_two_splits():
+    task = TASKS.build("haystack")
+    noisy = Noisy(task=task, share=0.3)
+    for split in ("validation", "test"):
+        ours, theirs = (each.split_batch(200, split, generator=stream(3, "splits")) for each in (noisy, task))
+        assert torch.equal(ours.tokens, theirs.tokens)
+    train = noisy.split_batch(3000, "train", generator=stream(3, "splits"))
+    validation = noisy.split_batch(3000, "validation", generator=stream(4, "splits"))
+    assert not torch.isin(prompt_hash(train), prompt_hash(validation)).any()
+    assert noisy.causes == task.causes
+    check_task(noisy)
+    for share in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="it is a probability"):
+            Noisy(task=task, share=share)
+
+
+@pytest.mark.parametrize(
+    "task", [Mixture(tasks=tuple(COMPONENTS[:3])), Shuffled(task=COMPONENTS[0]), Noisy(task=COMPONENTS[0])]
+)
 def test_lengths_reach_the_components(task):
     short = task.at_length(4)
     assert short.d_vocab == task.d_vocab

@@ -44,8 +44,8 @@ st.markdown((TASKS[name].__doc__ or "").splitlines()[0])
 parts: list[str] = []
 if name == "mixture":
     parts = selections.choose_many("Components", {part: part for part in PLAIN}, "parts", start=["dyck", "set"])
-elif name == "shuffled":
-    parts = [selections.choose("Task that is shuffled", PLAIN, "inner")]
+elif name in sequences.MADE_OF_ONE:
+    parts = [selections.choose("Task that it is made of", PLAIN, "inner")]
 fields, values = sequences.fields(name), {}
 for column, field in zip(st.columns(max(1, len(fields))), fields):
     with column:

@@ -1,4 +1,4 @@
-"""Tasks made of other tasks: a weighted mixture, and the control whose sequences are shuffled."""
+"""A weighted mixture of tasks."""
 
 import dataclasses
 import math
@@ -10,9 +10,8 @@ import torch
 from torch import Generator
 
 from procpre_interp.data.counterfactual import Pairs
-from procpre_interp.data.draws import random_orders, words
+from procpre_interp.data.draws import words
 from procpre_interp.data.task import TASKS, Batch, Split, Task
-from procpre_interp.data.vocab import Token
 
 Draw = Callable[[Task, int], Batch]
 
@@ -152,71 +151,3 @@ class Mixture(Task):
         prefix, *rest = tokens
         task = self.tasks[prefix - self.first_prefix]
         return f"<{task.name}> {task.example(rest)}"
-
-
-@TASKS.register("shuffled")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shuffled(Task):
-    """The sequences of a task, each in random order: the same tokens without their structure.
-
-    A uniform permutation of all the real tokens of a sequence, separators included. Lengths, padding and the
-    scored positions stay; the targets are the new next tokens. Source: P1, the control with shuffled
-    sequences.
-    """
-
-    in_words: ClassVar[str] = "The same tokens as another task, in random order: the control without its structure."
-
-    task: Task
-    """The task whose sequences are shuffled."""
-
-    why_no_causes: ClassVar[str] = "its tokens are in random order, so none decides the next"
-
-    @property
-    def d_vocab(self) -> int:
-        return self.task.d_vocab
-
-    @property
-    def n_ctx(self) -> int:
-        return self.task.n_ctx
-
-    @property
-    def named_tokens(self) -> Mapping[int, Token]:
-        return self.task.named_tokens
-
-    @property
-    def model_n_ctx(self) -> int:
-        return self.task.model_n_ctx
-
-    @property
-    def valid_lengths(self) -> range:
-        return self.task.valid_lengths
-
-    def at_length(self, length: int) -> "Task":
-        return dataclasses.replace(self, task=self.task.at_length(length))
-
-    def resolve(self) -> "Task":
-        return dataclasses.replace(self, task=self.task.resolve())
-
-    def from_cache(self) -> "Task":
-        return dataclasses.replace(self, task=self.task.from_cache())
-
-    def prepare(self) -> None:
-        self.task.prepare()
-
-    @property
-    def stream_label(self) -> str:
-        return self.task.stream_label
-
-    def batch(self, n: int, *, generator: Generator) -> Batch:
-        return self.shuffle(self.task.batch(n, generator=generator), generator=generator)
-
-    def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
-        return self.shuffle(self.task.candidates(n, split, generator=generator), generator=generator)
-
-    def shuffle(self, batch: Batch, *, generator: Generator) -> Batch:
-        """The real tokens of each sequence in a random order of their own."""
-        order = random_orders(batch.lengths, self.n_ctx, generator=generator)
-        tokens = batch.tokens.gather(1, order)
-        targets = batch.targets.clone()  # the last column is the task's padding
-        targets[:, :-1] = tokens[:, 1:]
-        return dataclasses.replace(batch, tokens=tokens, targets=targets)

@@ -11,14 +11,17 @@ from jaxtyping import Int
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Task
-from procpre_interp.data.mixture import Mixture, Shuffled
+from procpre_interp.data.derived import Derived
+from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.procedural.automata import CellularAutomaton
 from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.plots.sequences import automaton_figure, depth_figure, token_grid
 
-MADE_OF_OTHERS = ("mixture", "shuffled")
+MADE_OF_ONE = tuple(name for name in TASKS if issubclass(TASKS[name], Derived))
+"""Tasks that are made of another one."""
+MADE_OF_OTHERS = ("mixture", *MADE_OF_ONE)
 """Tasks whose fields are tasks."""
 CHOICES = {"corpus": ("python-stdlib", "docstrings"), "tokenizer": ("byte", "bpe:1024", "bpe:4096")}
 """Choices of text fields: no path can be given, since a form must not read any file."""
@@ -55,15 +58,15 @@ def fields(name: str) -> list[Field]:
 
 
 def build(name: str, parts: list[str] | None = None, **values: Any) -> Task:
-    """A task of these fields; `parts` are the components of a mixture, or the one task that is shuffled, at defaults.
+    """A task of these fields; `parts` are the components of a mixture, or the one that it is made of, at defaults.
 
-    Raises `ValueError` for a value that does not fit, and for a mixture or a shuffled task without parts.
+    Raises `ValueError` for a value that does not fit, and where what is made of others has no parts.
     """
     if name in MADE_OF_OTHERS:
         if not parts:
-            raise ValueError(f"{name} is made of other tasks: choose {'one' if name == 'shuffled' else 'some'}")
+            raise ValueError(f"{name} is made of other tasks: choose {'some' if name == 'mixture' else 'one'}")
         made = [TASKS.build(part) for part in parts]
-        return Mixture(tasks=tuple(made)) if name == "mixture" else Shuffled(task=made[0])
+        return Mixture(tasks=tuple(made)) if name == "mixture" else TASKS.build(name, task=made[0], **values)
     return TASKS.build(name, **values)
 
 
