@@ -269,5 +269,6 @@ def describe_cost(cost: Mapping[str, float | int]) -> str:
         "runs": lambda value: f"{value:,.0f} runs",
         "cpu_seconds": lambda value: f"{value / 60:,.1f} CPU-minutes",
         "tokens": lambda value: f"{value / 1e6:,.1f} million tokens",
+        "teraflops": lambda value: f"{value:,.3g} teraFLOPs",
     }
     return ", ".join(known[key](value) if key in known else f"{key} {value}" for key, value in cost.items())

@@ -28,6 +28,8 @@ class Architecture:
     """Context length, in tokens. Default: what the task needs."""
     tied: bool = False
     """Whether W_U is the transpose of W_E."""
+    init_std: float = 0.02
+    """Standard deviation of fresh weights; residual projections have it divided by sqrt(2 n_layers)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,4 +133,5 @@ def model_config(config: RunConfig) -> ModelConfig:
         n_ctx=config.task.model_n_ctx if shape.n_ctx is None else shape.n_ctx,
         d_vocab=config.task.d_vocab,
         tied=shape.tied,
+        init_std=shape.init_std,
     )

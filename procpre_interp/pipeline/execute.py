@@ -20,6 +20,7 @@ from procpre_interp.data import Split, Task
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.model import HookedTransformer, load_weights, save_weights, select, torch_defaults
+from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
@@ -268,6 +269,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "prompt_overlap": max(overlaps),
             "positions_carried": start.carried,
             "tokens": state.tokens,
+            "teraflops": training_flops(model.config, task.n_ctx, state.tokens) / 1e12,
             "seconds": state.seconds,
             "kernel": train.kernel,
             "threads": train.threads,

@@ -48,6 +48,8 @@ CELLS: dict[str, Column] = {
     "seconds": Column(Kind.NUMBER, "time of phase 2"),
     "phase1_seconds": Column(Kind.NUMBER, "time of phase 1, of all parents together"),
     "tokens": Column(Kind.NUMBER, "tokens of phase 2"),
+    "teraflops": Column(Kind.NUMBER, "compute of phase 2, 10^12 floating-point operations"),
+    "phase1_teraflops": Column(Kind.NUMBER, "compute of phase 1, of all parents together"),
     "phase1_accuracy": Column(Kind.NUMBER, "the lowest of the parents, share"),
     "positions_carried": Column(Kind.BOOLEAN, "whether position embeddings were transferred"),
     "problem": Column(Kind.TEXT, "why a cell failed"),

@@ -55,6 +55,8 @@ def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
         "seconds": summary["seconds"],
         "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
         "tokens": summary["tokens"],
+        "teraflops": summary.get("teraflops", math.nan),
+        "phase1_teraflops": sum((parent.summary.get("teraflops", math.nan) for parent in parents), 0.0),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
     }
@@ -79,10 +81,13 @@ def whole_runs(runs: Iterable[str], store: RunStore) -> dict[str, Run]:
 
 
 def cost_of(runs: Iterable[str], store: RunStore) -> dict[str, float | int]:
-    """What those of the runs cost that are finished, each counted once: their number, CPU-seconds and tokens."""
+    """What those of the runs cost that are finished, each counted once: their number, CPU-seconds, tokens and, where
+    all of them say it, compute."""
     summaries = [run.summary for run in whole_runs(runs, store).values()]
-    return {
+    found: dict[str, float | int] = {
         "runs": len(summaries),
         "cpu_seconds": sum(summary["seconds"] * summary["threads"] for summary in summaries),
         "tokens": sum(summary["tokens"] for summary in summaries),
     }
+    compute = [summary["teraflops"] for summary in summaries if "teraflops" in summary]
+    return found | ({"teraflops": sum(compute)} if compute and len(compute) == len(summaries) else {})
