@@ -1,20 +1,19 @@
 """Developmental timelines: what each head attends to at every kept checkpoint of both phases, and when that forms."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
+from procpre_interp.analysis.over_training import over_training
 from procpre_interp.core.messages import unknown_name
-from procpre_interp.core.seeding import stream
-from procpre_interp.pipeline.lineage import Moment, kept_steps
+from procpre_interp.data.task import Batch, Task
+from procpre_interp.model import HookedTransformer
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.probe.targets import TARGETS, targets_of
 from procpre_interp.stats.change_points import change_points, formation_step
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.train.process import run_threads
 
 COLUMNS = ["run", "replicate", "phase", "task", "step", "axis_step", "layer", "head", "score", "value", "uniform"]
 """Columns of a timeline."""
@@ -27,15 +26,9 @@ def timeline(
 ) -> pd.DataFrame:
     """Attention scores at every kept checkpoint of a run and of its parent, one row per checkpoint, head and score.
 
-    Columns: run, replicate (the run's seed), phase, task, step (of the phase), axis_step, layer, head, score, value,
-    uniform; scores and their `uniform` are those of `probe.attention.attention_scores`. Phase 1 is the run's first
-    parent up to the checkpoint that it gave, as it was before any damage, and bears the id of the run itself; what that
-    parent had of parents is not shown. A run without parents is phase 1 alone. `axis_step` puts both phases on one
-    axis, where phase 2 starts at phase 1's last step. That step occurs twice, before and after the transfer.
-
-    Each phase is measured on `n_sequences` fresh sequences of its own task, the same at all its checkpoints and in
-    every condition of a replicate. `targets` are names in `probe.targets.TARGETS`, of which each phase has those that
-    its task has; by default all.
+    Columns: run, replicate, phase, task, step, axis_step, as `over_training` gives them; layer, head, score, value,
+    uniform, as `probe.attention.attention_scores` does. `targets` are names in `probe.targets.TARGETS`, of which each
+    phase has those that its task has; by default all.
 
     Raises `ValueError` for an unknown target, and for a run that keeps no weights.
     """
@@ -53,22 +46,12 @@ def timelines(
     for name in names:
         if name not in TARGETS:
             raise unknown_name("target", name, list(TARGETS))
-    measured: dict[tuple[str, tuple[int | None, ...], int], pd.DataFrame] = {}
-    tables = []
-    for run in {run.id: run for run in runs}.values():
-        replicate, start = run.seed, 0
-        for phase, group in groupby(kept_steps(run, store), key=lambda moment: moment.phase):
-            found = list(group)
-            known = found[0].source.id, tuple(moment.step for moment in found), replicate
-            if known not in measured:
-                measured[known] = _measure(found, store, replicate, n_sequences, names)
-            scores = measured[known]
-            labels = {"run": run.id, "replicate": replicate, "phase": phase}
-            tables.append(scores.assign(**labels, axis_step=scores["step"] + start)[COLUMNS])
-            start = found[-1].step or 0
-    if not tables:
-        raise ValueError("no runs to make timelines of; give at least one")
-    return pd.concat(tables, ignore_index=True)
+
+    def measure(model: HookedTransformer, batch: Batch, task: Task) -> pd.DataFrame:
+        chosen = [name for name in targets_of(task) if name in names]
+        return attention_scores(model, batch, task, targets=chosen)
+
+    return over_training(runs, store, measure, label="attention timeline", n_sequences=n_sequences)[COLUMNS]
 
 
 def formation(table: pd.DataFrame, score: str, threshold: float | int) -> pd.DataFrame:
@@ -129,20 +112,3 @@ def _curves(table: pd.DataFrame, score: str) -> Iterator[tuple[dict[str, Any], p
         raise unknown_name("score of the timeline", score, list(dict.fromkeys(table["score"])))
     for _, curve in rows.dropna(subset=["value"]).groupby(HEAD, sort=False):
         yield curve.iloc[0][HEAD].to_dict(), curve.sort_values("step")
-
-
-def _measure(
-    phase: Sequence[Moment], store: RunStore, replicate: int, n_sequences: int, names: list[str]
-) -> pd.DataFrame:
-    """Scores at each checkpoint of a phase, with the columns step and task."""
-    task = phase[0].task
-    task.prepare()
-    # Not `held_out`: no score is made of these, and telling splits apart takes seconds.
-    batch = task.batch(n_sequences, generator=stream(replicate, "attention timeline", task.stream_label))
-    chosen = [name for name in targets_of(task) if name in names]
-    tables = []
-    with run_threads(1):  # whose number changes last bits
-        for moment in phase:
-            scores = attention_scores(moment.model(store), batch, task, targets=chosen)
-            tables.append(scores.assign(step=moment.step, task=task.name))
-    return pd.concat(tables, ignore_index=True)

@@ -1,12 +1,14 @@
 """Probes of whole runs, for `procpre-interp probe`: what no single model has."""
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from procpre_interp.analysis.attention_timeline import timelines
+from procpre_interp.analysis.hidden_progress import CURVE, hidden_progress, lead_times
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.probe.base import PROBES, Declared
 from procpre_interp.store.store import Run, RunStore
@@ -42,3 +44,19 @@ class TimelineProbe(RunProbe):
         if rows.empty:
             raise unknown_name("score of these runs' tasks", self.score, list(dict.fromkeys(table["score"])))
         return rows
+
+
+@PROBES.register("progress")
+@dataclass(frozen=True, kw_only=True)
+class ProgressProbe(RunProbe):
+    """Repetition, collapse and participation of each kept step, and their lead over the breakthrough."""
+
+    keys = ("task", "phase", "step", "measure", "layer", "head")
+    values = ("value", "reference", "lead_steps")
+    dots = ("value", "reference")
+
+    def measure_runs(self, runs: Sequence[Run], store: RunStore, *, sequences: int) -> pd.DataFrame:
+        table = hidden_progress(runs, store, n_sequences=sequences)
+        if table["breakthrough_step"].isna().all():
+            return table.assign(lead_steps=math.nan)
+        return table.merge(lead_times(table)[[*CURVE, "lead_steps"]], on=CURVE, how="left")

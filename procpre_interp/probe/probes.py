@@ -9,6 +9,7 @@ from procpre_interp.probe.base import PROBES, Probe, Probed
 from procpre_interp.probe.labels import labels_for, position_labels
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
 from procpre_interp.probe.linear import linear_probe
+from procpre_interp.probe.plateau import plateau_table
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
 
@@ -133,6 +134,17 @@ class CkaProbe(Probe):
 
     def measure(self, probed: Probed) -> pd.DataFrame:
         return cka(_start(probed), probed.model, probed.batch)
+
+
+@PROBES.register("plateau")
+class PlateauProbe(Probe):
+    """Repeated answers, parallel hidden states, and in how many directions heads write."""
+
+    keys = ("measure", "layer", "head")
+    values = ("value", "reference")
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        return plateau_table(probed.model, probed.batch)
 
 
 def _start(probed: Probed) -> HookedTransformer:

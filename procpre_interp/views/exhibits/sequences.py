@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Task
-from procpre_interp.data.derived import Derived
+from procpre_interp.data.derived import Derived, Shuffled
 from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.procedural.automata import CellularAutomaton
 from procpre_interp.data.procedural.dyck import BracketTask
