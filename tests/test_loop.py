@@ -10,11 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from procpre_interp.core.config import content_hash
+from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
-from procpre_interp.train.interventions import Rate
+from procpre_interp.train.interventions import EntropyPenalty, Rate
 from procpre_interp.train.loop import checkpoint_steps, next_length
 
 TASK = TASKS.build("dyck", k=2, length=8)
@@ -298,3 +300,33 @@ def test_bfloat16_trains_and_keeps_float32_weights():
 def test_bad_values_name_the_field(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SMALL, **{field: value})
+
+
+def trained(recompute: bool) -> HookedTransformer:
+    """A model after three steps, with a penalty that hooks the attention."""
+    penalty = EntropyPenalty(target=0.3, n_sequences=4)
+    config = dataclasses.replace(SMALL, steps=3, kernel="torch", recompute=recompute, interventions=(penalty,))
+    model = fresh_model()
+    trainer(config, model).run()
+    return model
+
+
+def kept_bytes(model: HookedTransformer) -> int:
+    """Bytes of the tensors that a forward pass keeps for the backward one."""
+    kept: dict[int, int] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = model(TASK.batch(64, generator=stream(0, "recompute")).tokens).sum()
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputing_activations_changes_no_bit_and_keeps_less():
+    plain, again = trained(False), trained(True)
+    assert torch.equal(plain.flat, again.flat)
+    assert kept_bytes(again) < kept_bytes(plain) / 2
+    assert content_hash(SMALL) == content_hash(dataclasses.replace(SMALL, recompute=True))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.seeding import stream
@@ -87,6 +88,10 @@ class HookedTransformer(FlatParameters, LensInterface):
 
     A new model is in eval mode: nothing in it differs between the modes, and upstream's tools ask for it.
     """
+
+    recompute = False
+    """Whether the backward pass computes the activations inside of each block once more, in place of keeping them:
+    gradient checkpointing. Numbers are the same; hooks run twice."""
 
     @torch_defaults()
     def __init__(self, config: ModelConfig, *, generator: torch.Generator) -> None:
@@ -210,7 +215,11 @@ class HookedTransformer(FlatParameters, LensInterface):
         last = len(self.blocks) - 1
         resid = self._embed(tokens)
         for layer, block in enumerate(self.blocks):
-            resid = block(resid, positions if layer == last else None)
+            where = positions if layer == last else None
+            if self.recompute and torch.is_grad_enabled():
+                resid = checkpoint(block, resid, where, use_reentrant=False)
+            else:
+                resid = block(resid, where)
         return self.ln_final(resid)
 
     @torch.no_grad()

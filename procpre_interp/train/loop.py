@@ -76,6 +76,7 @@ class Trainer:
         )
         self.prefetch = Prefetch(threads=config.threads, end=config.last_step)
         self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints)
+        model.recompute = config.recompute
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
         if config.interventions:

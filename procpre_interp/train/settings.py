@@ -52,6 +52,9 @@ class TrainConfig:
     kernel_version: int | None = None
     """Version of the kernel, whose numbers may change from one to the next. Default: the one there is; version 1, the
     first of each kernel, is none."""
+    recompute: bool = unhashed(False)
+    """Gradient checkpointing of the torch kernel: compute the activations inside of each block again in the backward
+    pass. Memory for one block in place of all, a third more time, the same numbers. For large models."""
     micro_batch_tokens: int | None = None
     """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
     curriculum: bool = False
