@@ -332,7 +332,7 @@ def test_whole_numbers_may_be_written_as_people_write_them(text):
 
 def pages() -> list[list[str]]:
     """Calls for help: of each command, and of each task's options."""
-    made_of_others = {"mixture", "composed", "shuffled"}
+    made_of_others = {"mixture", "composed", "shuffled", "noisy"}
     tasks = [name for name in TASKS if name not in made_of_others]
     return [[name, "-h"] for name in COMMANDS] + [["train", "--task", name, "-h"] for name in tasks]
 
