@@ -11,7 +11,7 @@ import pytest
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
 from procpre_interp.claims.files import find_claims, table_name, write_claim
-from procpre_interp.claims.judge import judge
+from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.looks import past, with_looks
 from procpre_interp.claims.text import contrast_estimate, describe_evidence, predicted, why
@@ -139,21 +139,30 @@ def test_mistakes(bundled):
     assert "No replicate" in exhibits.why_no_replicates(failed, failed.primary.contrast)
 
 
+def by_version_1(claim: StoredClaim) -> StoredClaim:
+    """The primary contrast as the first version of the rule judges it."""
+    row = claim.primary
+    primary = Contrast(name=row.contrast, weights=row.weights, predicted=row.predicted, margin=row.margin)
+    statement = {name: getattr(claim, name) for name in ("name", "claim", "prediction", "margin", "refuted_by")}
+    contrasts = judge_contrasts(Claim(**statement, primary=primary), claim.cells, rule_version=1)
+    return dataclasses.replace(claim, rule_version=1, contrasts=contrasts, looks=pd.DataFrame(), earlier=())
+
+
 def test_smoke_tests_do_not_count_as_verdicts(bundled):
     few = {name: bundled[name] for name in ("parts_combine", "dyck_teaches_recall")}
-    assert exhibits.answer(few) == Answer("Of 2 claims: 1 refuted, 1 undecided.", decided=True)
+    assert exhibits.answer(few) == Answer("Of 2 claims: 1 supported, 1 undecided.", decided=True)
     smoke = dataclasses.replace(bundled["parts_combine"], verdict=Verdict.UNDECIDED, quick=True)
     quick = {"quick-parts_combine": smoke}
-    assert exhibits.answer(few | quick).text.startswith("Of 2 claims: 1 refuted, 1 undecided. Smoke tests")
+    assert exhibits.answer(few | quick).text.startswith("Of 2 claims: 1 supported, 1 undecided. Smoke tests")
     assert exhibits.answer(quick) == Answer("Smoke tests, which are no evidence: 1.", decided=False)
     assert exhibits.cannot_say(quick["quick-parts_combine"]).startswith("A smoke test says")
 
 
 def test_what_a_verdict_cannot_say_has_its_n_and_task(bundled):
-    said = exhibits.cannot_say(bundled["parts_combine"])
+    said = exhibits.cannot_say(bundled["chained_primitives"])
     assert "Refuted says" in said
-    assert "task (haystack)" in said
-    assert "n = 6 seeds" in said
+    assert "task (composed)" in said
+    assert "n = 10 seeds" in said
 
 
 def test_the_contrast_in_words(bundled):
@@ -186,11 +195,12 @@ def test_figures_tables_and_sentences_of_a_claim_have_one_unit(bundled):
             about = row.about
             assert estimate == contrast_estimate(row)
             assert about.axis in axes
+            assert bool(estimate) == bool(row.n)
             if row.n:
                 assert np.isclose(drawn, about.scale * row.estimate).any()
                 assert estimate.startswith(f"{about.scale * row.estimate:+{about.form}}")
             assert reason == why(row, quick=claim.quick)
-            if about.unit == "points":
+            if about.unit == "points" and row.n:
                 assert estimate.endswith(" points")
                 assert f"{row.margin:+.3g}" not in reason  # the share that the stored reason has
             if "wholly" in reason or "crosses" in reason:
@@ -199,10 +209,10 @@ def test_figures_tables_and_sentences_of_a_claim_have_one_unit(bundled):
 
 def test_a_reason_that_is_no_margin_stays_as_it_was_stored(bundled):
     claim = bundled["attention_carries_the_gain"]
-    first, few = claim.contrasts[0], claim.contrasts[1]
+    first, few = claim.primary, next(row for row in claim.contrasts if row.contrast == "LN is not enough")
     assert why(first) == "the 95 % interval lies wholly above +21.4 points"
-    assert "n = 6 can give no" in why(few)
-    tested = dataclasses.replace(few, low=0.1, high=0.3, smallest_p=0.01)
+    assert f"n = {few.n} can give no" in why(few)
+    tested = dataclasses.replace(first, low=0.1, high=0.3, smallest_p=0.01, verdict=Verdict.UNDECIDED)
     missing = dataclasses.replace(tested, missing="5 of 6 planned replicates are complete", reason="5 of 6 planned")
     assert why(missing) == "5 of 6 planned"
     crossing = dataclasses.replace(tested, missing="")
@@ -217,10 +227,13 @@ def test_a_reason_that_is_no_margin_stays_as_it_was_stored(bundled):
 
 
 def test_what_a_claim_rests_on_reads_as_a_sentence(bundled):
-    said = describe_evidence(bundled["attention_carries_the_gain"])
-    assert "A study of this size finds a difference of 7.4 points from the margin with a probability of 80 %." in said
-    assert "With n = 10, an outcome that occurs in up to 26 % of replicates can go unseen." in said
-    assert bundled["attention_carries_the_gain"].claim not in said  # it is the heading above
+    claim = by_version_1(bundled["dyck_teaches_recall"])
+    said = describe_evidence(claim)
+    assert re.search(
+        r"A study of this size finds a difference of [\d.]+ points from the margin with a probability of", said
+    )
+    assert "With n = 15, an outcome that occurs in up to 18 % of replicates can go unseen." in said
+    assert claim.claim not in said  # it is the heading above
 
 
 def test_the_list_of_claims_begins_with_the_sentence(bundled):
@@ -252,7 +265,7 @@ def test_the_papers_numbers_stand_beside_ours():
 
 def test_a_claim_judged_by_a_sequence_can_be_shown_from_look_to_look(bundled, tmp_path):
     """In the unit of its estimate, with the looks that were taken."""
-    old = bundled["dyck_teaches_recall"]
+    old = by_version_1(bundled["dyck_teaches_recall"])
     assert exhibits.sequence(old, old.primary.contrast) is None, "a bootstrap holds at one n alone"
     weights = old.primary.weights
     primary = Contrast(name="gain", weights=weights, predicted="above", margin=0.214)
@@ -263,20 +276,22 @@ def test_a_claim_judged_by_a_sequence_can_be_shown_from_look_to_look(bundled, tm
     write_claim(store, judged, old.cells)
     claim = exhibits.load_claims(store)[0]["dyck_teaches_recall"]
     exhibit = exhibits.sequence(claim, "gain")
-    assert exhibit.table["n"].tolist() == list(range(1, 11))
+    n = old.primary.n
+    assert exhibit.table["n"].tolist() == list(range(1, n + 1))
     assert exhibit.table["estimate"].tolist()[-1] == pytest.approx(100 * claim.primary.estimate)
-    assert exhibit.notes == ("Looked at with n = 10.",)
+    assert exhibit.notes == (f"Looked at with n = {n}.",)
     assert "betting confidence sequence" in unbroken(exhibit.figure.layout.title.subtitle.text)
     table = exhibits.rows_of(claim)
     assert table["Interval"].tolist() == ["95 % betting"]
-    assert re.search(r"full \d+ of 10 \[\d+, \d+\] %; none \d+ of 10", table["Broke through"].tolist()[0])
+    assert re.search(rf"full \d+ of {n} \[\d+, \d+\] %; none \d+ of {n}", table["Broke through"].tolist()[0])
     said = describe_evidence(claim)
-    assert "n = 10 replicates; 95 % betting confidence sequence over replicates, which holds at every n" in said
+    assert f"n = {n} replicates; 95 % betting confidence sequence over replicates, which holds at every n" in said
     assert "Broke through, with exact 95 % intervals: full " in said
     assert "Boschloo's exact test: p = " in said
     assert "can go unseen" not in said
     assert exhibits.rows_of(old)["Interval"].tolist()[0] == "95 % bootstrap"
     earlier = dataclasses.replace(claim, earlier=past(old, "another protocol").earlier)
-    assert "Earlier: undecided by version 1 of the rule, n = 10, bootstrap interval." in describe_evidence(earlier)
+    said = describe_evidence(earlier)
+    assert f"Earlier: supported by version 1 of the rule, n = {n}, bootstrap interval." in said
     assert "95 % betting confidence sequence" in unbroken(exhibits.contrasts(claim).figure.layout.title.subtitle.text)
     assert "95 % bootstrap interval" in unbroken(exhibits.contrasts(old).figure.layout.title.subtitle.text)

@@ -57,17 +57,23 @@ def test_a_bar_in_a_cell_stays_in_its_cell():
 
 
 def test_a_decided_claim_is_set_in_bold():
-    table = verdicts(["shuffled_sequences_teach_nothing", "dyck_teaches_recall"], bundled())
+    table = verdicts(["shuffled_sequences_teach_nothing", "parts_combine"], bundled())
     assert table["Verdict"].tolist() == ["**supported**", "undecided"]
 
 
 def test_the_first_table_of_the_readme_is_that_of_the_stored_runs():
-    stored = reproduction(EXPERIMENTS / "results" / "reproduce_cheap.csv", About(paper=PAPER))
+    stored = reproduction(EXPERIMENTS / "results" / "reproduce_paper.csv", About(paper=PAPER))
     rows = stored.set_index("Condition")
     text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if " of 6 |" in line]
-    assert len(table) == 5
-    for condition, accuracy, paper, broke in table:
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if " of 15 |" in line]
+    assert len(table) == len(stored) == 3
+    for condition, accuracy, broke, steps in table:
         row = rows.loc[condition]
-        assert [accuracy, paper] == row[["Accuracy %", "Paper %"]].tolist()
+        assert [accuracy, steps] == row[["Accuracy %", "Steps to breakthrough"]].tolist()
         assert str(row["Broke through"]).startswith(f"{broke} [")
+    judged = bundled()
+    for name in ("dyck_teaches_recall", "attention_carries_the_gain"):
+        primary = judged[name].primary
+        assert primary.verdict == "supported"
+        for number in (primary.estimate, primary.low, primary.high):
+            assert f"{100 * number:.1f}" in text, (name, number)

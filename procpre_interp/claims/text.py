@@ -170,8 +170,10 @@ def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrast_estimate(row: ContrastResult) -> str:
-    """The estimate of a contrast with its interval, accuracies in points."""
+    """The estimate of a contrast with its interval, accuracies in points; empty where no replicate is complete."""
     about = row.about
+    if math.isnan(row.estimate):
+        return ""
     return f"{bounds_text(row.estimate, row.low, row.high, about.scale, f'+{about.form}')} {about.unit}".strip()
 
 

@@ -36,7 +36,8 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
     """
     makers = {
         "claims": lambda names: verdicts(names, claims),
-        "reproduce": lambda _: reproduction(results / "reproduce_cheap.csv", about),
+        "reproduce": lambda _: reproduction(results / "reproduce_paper.csv", about),
+        "reproduce_cheap": lambda _: reproduction(results / "reproduce_cheap.csv", about),
         "table1": lambda _: table1(results / "table1_summary.csv"),
         "table1_paper": lambda _: table1(results / "table1_paper_summary.csv"),
         "components": lambda _: transfer_map(results / "components_map.csv"),
