@@ -30,7 +30,7 @@ def test_a_claim_and_a_contrast_from_the_address(monkeypatch, tmp_path):
     query = {"claim": "parts_combine", "tab": "Replicates", "task": "sorting"}
     app = open_page(monkeypatch, tmp_path, PAGE, **query)
     assert app.subheader[0].value.endswith("undecided")
-    assert len(charts(app)) == 3
+    assert len(charts(app)) == 4
     first = charts(app)[0].proto.spec
     options = app.selectbox(key="contrast").options
     check(app.selectbox(key="contrast").set_value(options[1]).run())
