@@ -146,7 +146,7 @@ def _start(package: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=child_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONHASHSEED="0"),
+        env=child_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
     )
 
 
