@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(what: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
+def progress_bar(what: str, total: float | int, unit: str) -> Iterator[Callable[[float | int], None]]:
     """A function that moves the bar to an amount of `total`; more than `total` counts as all of it."""
     if not sys.stderr.isatty():
         yield lambda done: None

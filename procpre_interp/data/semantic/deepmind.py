@@ -67,7 +67,7 @@ REPAIRS: Mapping[str, Mapping[str, str]] = {
         "entities.add(maybe_entity)": "entities[maybe_entity] = None",
     },
     f"{PACKAGE}.util.probability": {
-        # The same sum of thousands of terms in Python's fractions, several times as fast: a third of all time went here.
+        # The same sum of thousands of terms in Python's fractions, which took a third of all time.
         "import itertools\n": "import fractions\nimport itertools\n",
         "    self._weights = normalize_weights(weights)\n    self._n_samples": (
             "    self._weights = {i: fractions.Fraction(int(w.p), int(w.q)) "

