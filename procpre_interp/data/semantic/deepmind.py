@@ -147,7 +147,7 @@ class RepairingFinder(importlib.abc.MetaPathFinder):
 
 @contextmanager
 def repaired(folder: Path) -> Iterator[None]:
-    """Within the block, mathematics_dataset is imported from below `folder`; afterwards it is not imported."""
+    """mathematics_dataset is imported from below `folder` in the block; afterwards it is not imported."""
     finder = RepairingFinder(folder)
     sys.meta_path.insert(0, finder)
     try:
