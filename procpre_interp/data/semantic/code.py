@@ -111,7 +111,7 @@ class Java(PackagedCorpus):
         domain="code",
         source="lib/src.zip of the JDK installed here, or Debian package openjdk-17-source, by apt-get",
         licence="GPL-2.0 with Classpath exception",
-        size="13,000 documents, 140 MB",
+        size="differs by release: about 13,000 documents, 150 MB",
     )
     package: ClassVar[Package] = Deb(
         name="openjdk-17-source",

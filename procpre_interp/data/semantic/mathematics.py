@@ -48,7 +48,7 @@ class DeepMindMath(Corpus):
         domain="mathematics",
         source="made by wheel mathematics-dataset 1.0.1, by pip",
         licence="Apache-2.0",
-        size="168,000 documents, 13 MB; deepmind-math:QUESTIONS has that many per module instead of 3000",
+        size="168,000 documents, 12 MB; deepmind-math:QUESTIONS has that many per module instead of 3000",
     )
     package: ClassVar[Package] = Wheel(
         name="mathematics-dataset",
