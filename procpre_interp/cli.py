@@ -12,6 +12,7 @@ from procpre_interp.core.streams import flush_stdout, open_streams
 
 COMMANDS = {
     "tasks": "List the tasks, with a printed example of each.",
+    "corpora": "List the corpora of real text, what is here, and a sample of each; fetch one.",
     "train": "Train a fresh model on a task: phase 1, or phase 2 without pretraining.",
     "transfer": "Take components of finished runs and train on another task: phase 2.",
     "reproduce": "The paper's headline: Dyck pretraining and needle in a haystack.",

@@ -459,7 +459,7 @@ def test_docstrings_of_installed_packages(tmp_path, monkeypatch):
 
 
 def test_corpora_are_registered():
-    assert set(CORPORA) == {"docstrings", "files", "python-stdlib"}
+    assert {"docstrings", "files", "python-stdlib"} < set(CORPORA)
     assert str(build_corpus("files:a:b")) == "files:a:b"
 
 

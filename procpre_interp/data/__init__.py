@@ -9,7 +9,7 @@ from procpre_interp.data.corpus import CORPORA
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.downstream import arithmetic, composed, ordering, recall  # noqa: F401
 from procpre_interp.data.procedural import automata, copying, dyck, sets, sorting, stack  # noqa: F401
-from procpre_interp.data.semantic import code, language, text  # noqa: F401
+from procpre_interp.data.semantic import code, huggingface, language, mathematics, prose, text  # noqa: F401
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.vocab import PADDING, SEPARATOR, Token
 

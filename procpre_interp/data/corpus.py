@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.core.registry import Registry
@@ -35,21 +35,42 @@ class SourceFile:
     path: Path
 
 
+State = Literal["in place", "in the cache", "to be made", "to be fetched", "yours"]
+"""Where a corpus's files are. What is "to be made" needs no network, what is "to be fetched" does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class About:
+    """What a corpus declares of itself."""
+
+    domain: Literal["language", "code", "mathematics", "any"]
+    source: str
+    """Where the text comes from, and how it gets here."""
+    licence: str
+    size: str
+    """Documents and megabytes."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus(abc.ABC):
     """A source of documents.
 
-    `CORPORA.register(name)` enters a subclass; its one field, if it has any, is what follows the colon.
-    `version` is raised when the same files would give other documents than before.
+    `CORPORA.register(name)` enters a subclass; its one field, if it has any, is what follows the colon, and may be
+    left out where it has a default. `version` is raised when the same files would give other documents than before.
     """
 
     registry: ClassVar["Registry[Corpus]"]
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    about: ClassVar[About] = About(domain="any", source="a plugin", licence="not stated", size="not stated")
 
     @abc.abstractmethod
     def files(self) -> list[SourceFile]:
-        """The files to read, in order."""
+        """The files to read, in order, fetched first where they are not here."""
+
+    def state(self) -> State:
+        """Where the files are, found without fetching them."""
+        return "in place"
 
     @abc.abstractmethod
     def documents(self, contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
@@ -60,7 +81,8 @@ class Corpus(abc.ABC):
         return {}
 
     def __str__(self) -> str:
-        return ":".join([self.name, *(str(getattr(self, f.name)) for f in dataclasses.fields(self))])
+        given = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        return ":".join([self.name, *(str(getattr(self, name)) for name in given)])
 
 
 CORPORA: Registry[Corpus] = Registry("corpus")
@@ -72,13 +94,15 @@ def build_corpus(spec: str) -> Corpus:
 
     Raises `ValueError` for an unknown name, and for a missing or superfluous part after the colon.
     """
-    name, _, argument = spec.partition(":")
+    name, colon, argument = spec.partition(":")
     cls = CORPORA[name]
-    fields = [f.name for f in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
+    if not colon and all(f.default is not dataclasses.MISSING for f in fields):
+        return cls()
     if bool(argument) != bool(fields):
-        right = ":".join([name, *(f.upper() for f in fields)])
+        right = ":".join([name, *(f.name.upper() for f in fields)])
         raise ValueError(f"corpus {spec!r}: write {right}")
-    return cls(**dict.fromkeys(fields, argument))
+    return cls(**{f.name: argument for f in fields})
 
 
 @dataclass(frozen=True, slots=True)

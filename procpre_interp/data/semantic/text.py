@@ -42,7 +42,7 @@ class Text(Task):
     in_words: ClassVar[str] = "Real text: predict the next token."
 
     corpus: str = "python-stdlib"
-    """python-stdlib, docstrings or files:PATH."""
+    """One of those that `procpre-interp corpora` lists, such as python-stdlib, wikipedia-leads or files:PATH."""
     tokenizer: str = "byte"
     """byte, or bpe:4096 for BPE with that many ids, trained on the training split."""
     length: int = 256
