@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 from einops import EinopsError, rearrange
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from procpre_interp.core.messages import one_line
@@ -16,7 +17,7 @@ from procpre_interp.model.foreign_files import read_folder, read_tensors
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel
 
 NESTED_UNDER = ("model_state_dict", "state_dict", "model")
 """Where training scripts put a state dict inside a checkpoint."""
@@ -112,10 +113,39 @@ def _from_huggingface_weights(theirs: Mapping[str, Tensor], config: ModelConfig)
 
 def to_huggingface(model: HookedTransformer) -> "GPT2LMHeadModel":
     """The same function as a GPT2LMHeadModel, in eval mode, with weights of its own and no dropout."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = model.config
-    theirs_config = GPT2Config(
+    with torch.random.fork_rng(devices=[]):  # its initialisation draws from the global generator
+        theirs = GPT2LMHeadModel(_to_huggingface_config(model.config))
+    theirs.load_state_dict(_to_huggingface_weights(model))
+    return theirs.eval()
+
+
+def save_huggingface(model: HookedTransformer, folder: Path, *, end: int | None, pad: int | None) -> None:
+    """Write what `AutoModelForCausalLM.from_pretrained` opens: config.json, generation_config.json and safetensors.
+
+    `end` is the token id that begins and ends a text, `pad` the one that fills up a batch; None where there is none.
+    Everything is represented exactly: shape, tying, GELU's tanh form and LayerNorm's epsilon; neither has a bias of the
+    unembedding. Text is generated greedily up to the end of the context, unless the caller says otherwise.
+    """
+    from transformers import GenerationConfig
+
+    config, ids = model.config, {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    weights = _to_huggingface_weights(model)
+    if config.tied:
+        del weights[_HEAD]
+    # Not save_file, which hides a full disk behind an error of its own.
+    (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
+    _to_huggingface_config(config, architectures=["GPT2LMHeadModel"], dtype="float32", **ids).save_pretrained(folder)
+    GenerationConfig(**ids, max_length=config.n_ctx, do_sample=False).save_pretrained(folder)
+
+
+def _to_huggingface_config(config: ModelConfig, **fields: Any) -> "GPT2Config":
+    from transformers import GPT2Config
+
+    # GPT-2's own ends of text, 50256, are outside of a small vocabulary.
+    fields = {"bos_token_id": None, "eos_token_id": None} | fields
+    return GPT2Config(
         n_layer=config.n_layers,
         n_head=config.n_heads,
         n_embd=config.d_model,
@@ -128,13 +158,8 @@ def to_huggingface(model: HookedTransformer) -> "GPT2LMHeadModel":
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        bos_token_id=None,  # GPT-2's own, 50256, is outside of a small vocabulary
-        eos_token_id=None,
+        **fields,
     )
-    with torch.random.fork_rng(devices=[]):  # its initialisation draws from the global generator
-        theirs = GPT2LMHeadModel(theirs_config)
-    theirs.load_state_dict(_to_huggingface_weights(model))
-    return theirs.eval()
 
 
 def from_huggingface(

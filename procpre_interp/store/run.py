@@ -28,8 +28,10 @@ from procpre_interp.store.reading import (
 )
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
+TOKENIZER = "tokenizer.json"
+"""The tokenizer of a run that was imported."""
 OWN_FILES = re.compile(
-    rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern}"
+    rf"(config\.yaml|(environment|summary|tokenizer)\.json|(history|examples)\.parquet|{_STEP.pattern}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
 )
 """The files of a run; the system or an editor may leave others in its folder."""
