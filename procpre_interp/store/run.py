@@ -116,6 +116,8 @@ class Run:
             lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats per token")
         if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]:
             lines.append(f"  weights from: {', '.join(parents)}")
+        if imported := self.config.get("imported"):
+            lines.append(f"  imported from: {imported.get('folder')}, {len(imported['files'])} files")
         return "\n".join([*lines, f"  {self.folder}"])
 
     def __repr__(self) -> str:
