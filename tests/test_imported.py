@@ -230,9 +230,27 @@ def test_nobody_is_offered_its_task():
     "page", ["runs", "where_does_attention_look", "which_circuit", "how_do_weights_move", "what_survives_damage"]
 )
 def test_the_explorer_opens_it(page, run, store, monkeypatch):
-    app = open_page(monkeypatch, store.path, f"questions/{page}.py", run=run.id)
-    if page == "runs":
-        assert "tiny-gpt2" in "".join([said(app), *(str(each.value) for each in app.code)])
+    open_page(monkeypatch, store.path, f"questions/{page}.py", run=run.id)
+
+
+@pytest.mark.parametrize("tab", ["Curves", "Numbers", "Config", "Lineage", "Environment", "Diagnosis", "Files"])
+def test_the_explorer_says_what_it_is(tab, run, store, monkeypatch):
+    app = open_page(monkeypatch, store.path, "questions/runs.py", run=run.id, tab=tab)
+    assert not app.error
+    assert app.multiselect(key="run").value == [run.id]
+    assert f"{run.id[:8]}, imported, imported weights" in said(app)
+    if tab == "Config":
+        assert "folder: tiny-gpt2" in app.code[0].value
+    if tab == "Lineage":
+        assert app.dataframe[1].value["parent"].tolist() == ["(imported)"]
+    if tab == "Diagnosis":
+        assert "Imported, and not trained here" in said(app)
+
+
+def test_a_report_opens_it(run, store, tmp_path, capsys):
+    assert main(["report", run.id, "--out", str(tmp_path / "report.html")]) == 0
+    assert "imported weights" in (tmp_path / "report.html").read_text()
+    assert main(["diagnose", run.id]) == 0
 
 
 def spoil_config(**fields: Any) -> Callable[[Path], None]:
@@ -323,7 +341,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights: infinity": (spoil_tensor(EMBEDDING, lambda x: x / 0), "embed.W_E holds numbers that are not finite"),
     "weights: whole numbers": (spoil_tensor(EMBEDDING, lambda x: x.int()), "is of torch.int32, not of floating point"),
     "weights: no axes": (spoil_tensor(POSITIONS, lambda x: x[0, 0]), "not a plain GPT-2"),
-    "weights: three axes": (spoil_tensor(EMBEDDING, lambda x: x[None]), "embed.W_E has shape"),
+    "weights: three axes": (spoil_tensor(EMBEDDING, lambda x: x[None]), "vocab_size=7, its weights 1"),
+    "weights: another width": (spoil_tensor(EMBEDDING, lambda x: x[:, :5]), "embed.W_E has shape (7, 5)"),
     "weights: empty": (spoil_tensor(POSITIONS, lambda x: x[:0]), "n_ctx=0"),
     # A model of these sizes would take terabytes, and none of its tensors does.
     "weights: wide": (spoil_tensor(POSITIONS, lambda x: torch.ones(20, 2**20)), "n_embd"),
