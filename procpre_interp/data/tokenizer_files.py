@@ -12,7 +12,7 @@ from procpre_interp.data.corpus import END_OF_DOCUMENT
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.semantic.tokenizers import BytePairTokenizer, ByteTokenizer, Tokenizer
 from procpre_interp.data.task import Task
-from procpre_interp.data.token_file import find_token_file
+from procpre_interp.data.token_file import TokenFile, find_token_file
 from procpre_interp.data.tokens import tokens_of
 from procpre_interp.data.vocab import TextVocab
 
@@ -40,14 +40,10 @@ def tokenizer_files(task: Task, n_ctx: int) -> TokenizerFiles:
     """What `AutoTokenizer.from_pretrained` opens: ids are exactly the task's, for a model of `n_ctx` positions.
 
     No text is read as the end of a document, as here, so it must be appended by its id. Raises `NoTokenizer` for a task
-    whose ids have no names, and `ValueError` for text whose tokenizer is gone.
+    whose ids have no names, and `ValueError` for text that is gone.
     """
     if isinstance(task, Text):
-        task.prepare()
-        found = find_token_file(task.corpus_hash, task.tokenizer)
-        if found is None:
-            raise NoTokenizer(f"the tokenizer of corpus {task.corpus} is not in the cache")
-        return _of_text(found.tokenizer(), task, n_ctx)
+        return _of_text(opened(task).tokenizer(), task, n_ctx)
     if not task.named_tokens:
         raise NoTokenizer(f"the token ids of {task.name} have no names; give the model ids")
     names = [token.name for token in tokens_of(task)]
@@ -56,6 +52,16 @@ def tokenizer_files(task: Task, n_ctx: int) -> TokenizerFiles:
     pad = next((token for token, named in task.named_tokens.items() if named.role == "padding"), None)
     special = {} if pad is None else {"pad_token": names[pad]}
     return _files(json.loads(model.to_str()), n_ctx, special, pad=pad)
+
+
+def opened(task: Text) -> TokenFile:
+    """The token file of a task on text. Raises `ValueError` where its corpus is gone, or is another one now."""
+    resolved = task if task.corpus_hash else task.resolve()
+    resolved.prepare()
+    found = find_token_file(resolved.corpus_hash, resolved.tokenizer)
+    if found is None:
+        raise ValueError(f"the text of corpus {task.corpus} is no longer in the cache")
+    return found
 
 
 def foreign_tokenizer_files(text: str, n_ctx: int) -> TokenizerFiles:
