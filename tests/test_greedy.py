@@ -89,7 +89,7 @@ def test_it_agrees_with_teacher_forcing_where_some_answers_are_right_and_some_ar
         ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=task.n_ctx, d_vocab=task.d_vocab), 0
     )
     train = TrainConfig(
-        steps=150, batch_size=64, learning_rate=1e-2, warmup_steps=10, evaluate_every=150, kernel="torch", threads=1
+        steps=60, batch_size=64, learning_rate=1e-2, warmup_steps=10, evaluate_every=60, kernel="torch", threads=1
     )
     Trainer(model, task, train, seed=0).run()
     batch = task.batch(200, generator=stream(1, "greedy"))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ from procpre_interp.data.tokenizer_files import PRINTABLE
 from procpre_interp.data.tokens import token_names
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model, load_task
+from procpre_interp.pipeline.lineage import moment_named
 from procpre_interp.store.export import export_run
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig
+from procpre_interp.views.model_card import model_card
 from tests.test_cli import complaint
 
 TRAIN = TrainConfig(steps=4, batch_size=4, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3)
@@ -231,8 +234,18 @@ def test_the_card_of_text_names_the_corpus_but_no_path(exported):
     assert "files:rows.jsonl" in card
     assert "private" not in card
     assert not re.search(r"files:/", card)
-    for said in ("bits per byte", "Licence of the corpus: not recorded", "Do not use it", "object of study"):
+    for said in ("bits per byte", "Licence of the corpus: ", "Do not use it", "object of study"):
         assert said in card, said
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [({"about": SimpleNamespace(licence="CC0-1.0")}, "CC0-1.0"), ({}, "not recorded; find out")],
+)
+def test_the_card_has_the_licence_that_the_corpus_declares(declared, said, runs, store, monkeypatch):
+    monkeypatch.setattr("procpre_interp.views.model_card.CORPORA", {"files": type("Corpus", (), declared)})
+    moment = moment_named(runs["bytes"].id, store)
+    assert f"Licence of the corpus: {said}" in model_card(moment, moment.model(store), store)
 
 
 def test_a_parent_that_is_gone_is_said(runs, tmp_path):

@@ -166,7 +166,7 @@ def _scores(moment: Moment) -> Iterator[str]:
 
 def _data(spec: str) -> str:
     kind: Any = CORPORA[name] if (name := spec.partition(":")[0]) in CORPORA else None
-    licence = getattr(kind, "licence", "") or UNKNOWN_LICENCE
+    licence = getattr(getattr(kind, "about", None), "licence", UNKNOWN_LICENCE)
     about = (getattr(kind, "__doc__", None) or "").partition("\n")[0]
     return f"- {spec}. {about} Licence of the corpus: {licence}.\n"
 
