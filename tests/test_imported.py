@@ -136,7 +136,10 @@ def test_it_is_exported_as_it_came(run, store, original, tmp_path, capsys):
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (original / "tokenizer.json").read_bytes()
-    assert "imported; SHA-256 of its files: config.json " in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "imported; SHA-256 of its files: config.json " in card
+    assert f"Whatever run {run.id} was trained on before it was imported: unknown here" in card
+    assert "Generated sequences only" not in card
     assert export_run(run, RunStore(tmp_path / "copy")).read("tokenizer.json") == run.read("tokenizer.json")
 
 

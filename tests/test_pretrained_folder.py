@@ -31,7 +31,7 @@ from procpre_interp.pipeline.lineage import moment_named
 from procpre_interp.store.export import export_run
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig
-from procpre_interp.views.model_card import model_card
+from procpre_interp.views.model_card import _published, corpora_of, model_card
 from tests.test_cli import complaint
 
 TRAIN = TrainConfig(steps=4, batch_size=4, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3)
@@ -246,6 +246,15 @@ def test_the_card_has_the_licence_that_the_corpus_declares(declared, said, runs,
     monkeypatch.setattr("procpre_interp.views.model_card.CORPORA", {"files": type("Corpus", (), declared)})
     moment = moment_named(runs["bytes"].id, store)
     assert f"Licence of the corpus: {said}" in model_card(moment, moment.model(store), store)
+
+
+def test_no_path_of_a_users_files_is_published():
+    spec = "bpe:300@files:/home/me+you/private/a.txt+docstrings"
+    task = {"name": "text", "tokenizer": spec, "corpus": "files:/home/me/b"}
+    found = _published({"task": {"name": "mixture", "tasks": [task]}})["task"]["tasks"][0]
+    assert found == {"name": "text", "tokenizer": "bpe:300@files:a.txt+docstrings", "corpus": "files:b"}
+    assert list(corpora_of({"name": "shuffled", "task": task})) == ["files:b"]
+    assert list(corpora_of({"name": "text"})) == ["python-stdlib"]
 
 
 def test_a_parent_that_is_gone_is_said(runs, tmp_path):

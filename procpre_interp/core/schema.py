@@ -32,7 +32,7 @@ class ConfigFields(TypedDict):
     seed: NotRequired[int]
     parents: NotRequired[list[ParentFields]]
     imported: NotRequired[ClassFields]
-    """Of a model that was not trained here."""
+    """What is known of the origin of a model that was not trained here."""
 
 
 class Summary(TypedDict):

@@ -1,8 +1,8 @@
 """The model card of an exported model: what it is, where it is from, its scores, and what it is not good for."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from procpre_interp.core.config import to_dict
 from procpre_interp.core.environment import environment
 from procpre_interp.core.schema import ClassFields
 from procpre_interp.data import CORPORA
+from procpre_interp.data.semantic.text import Text
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.lineage import Moment
 from procpre_interp.store.cells import is_missing
@@ -42,6 +43,7 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
     """
     runs = _lineage(moment.source, store)
     config, corpora = model.config, sorted({spec for run in runs for spec in corpora_of(_task(run))})
+    imported = [run for run in runs if "imported" in run.config]
     version = environment()["packages"]["procpre-interp"]  # type: ignore[index]
     header = {
         "library_name": "transformers",
@@ -73,9 +75,10 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
         *_scores(moment),
         "## Data\n",
         *(_data(spec) for spec in corpora),
-        "" if corpora else "Generated sequences only: no text, and no licence of any corpus.\n",
+        *(f"- Whatever run {run.id} was trained on before it was imported: unknown here.\n" for run in imported),
+        "" if corpora or imported else "Generated sequences only: no text, and no licence of any corpus.\n",
         "## What it is not good for\n",
-        _limits(bool(corpora)),
+        _limits(is_text=bool(corpora or imported)),
         "## Configs\n",
         *(_config(run) for run in runs),
     ]
@@ -84,8 +87,9 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
 
 def corpora_of(task: ClassFields) -> Iterator[str]:
     """The corpora of a task's config, those of its components included. A user's own files go by their last name."""
-    if isinstance(spec := task.get("corpus"), str) or task.get("name") == "text":
-        yield _without_path(spec if isinstance(spec, str) else "python-stdlib")
+    spec = task.get("corpus", Text().corpus if task.get("name") == "text" else None)  # left out where it is the default
+    if isinstance(spec, str):
+        yield _without_path(spec)
     nested = [task.get("task"), *(task.get("tasks") or ())]
     for part in nested:
         if isinstance(part, Mapping):
@@ -93,8 +97,8 @@ def corpora_of(task: ClassFields) -> Iterator[str]:
 
 
 def _without_path(spec: str) -> str:
-    name, _, path = spec.partition(":")
-    return f"{name}:{Path(path).name}" if path else name
+    """A corpus, or a tokenizer that names corpora, without the folders of a user's own files."""
+    return re.sub("files:.*/", "files:", spec, flags=re.DOTALL)
 
 
 def _task(run: Run) -> ClassFields:
@@ -122,6 +126,7 @@ def _phase(run: Run, moment: Moment) -> dict[str, str]:
     config = run.config
     given = [f"{each.get('selector', 'all')} of {each['run']}" for each in config.get("parents") or []]
     task = {name: value for name, value in _task(run).items() if name not in ("name", "version", "corpus")}
+    task = _published(task)
     settings = {**to_dict(TrainConfig(), defaults=True), **config.get("train", {})}
     settings = {name: settings[name] for name in TRAINED_WITH if settings[name] is not None}
     words = {
@@ -171,17 +176,17 @@ def _data(spec: str) -> str:
     return f"- {spec}. {about} Licence of the corpus: {licence}.\n"
 
 
-def _limits(is_text: bool) -> str:
+def _limits(*, is_text: bool) -> str:
     if not is_text:
         return (
             "It knows generated sequences of its own task and nothing else: it is no language model, its token ids are "
             "those of the task, and sequences longer than the ones that it was trained on are beyond it.\n"
         )
-    return (
-        "It is an object of study: small, trained on little text, and without instruction tuning, alignment or a "
+    return (  # what is true of imported models, too
+        "It is an object of study, without instruction tuning, alignment or a "
         "filter. What it writes is often wrong, can repeat text of its corpus word for word, and carries the biases of "
-        "that corpus. Do not use it to inform, advise or decide about people. A document was preceded by the end of "
-        "the one before: give `tokenizer.eos_token_id` first. The tokenizer never reads that token from text.\n"
+        "that corpus. Do not use it to inform, advise or decide about people. Where its tokenizer has an "
+        "`eos_token_id`, text begins with it, as a document follows the end of the one before.\n"
     )
 
 
@@ -192,11 +197,10 @@ def _config(run: Run) -> str:
 def _published(value: Any) -> Any:
     """A stored config without the paths of a user's own files."""
     if isinstance(value, Mapping):
-        return {
-            name: _without_path(each) if name == "corpus" and isinstance(each, str) else _published(each)
-            for name, each in value.items()
-        }
-    return [_published(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {name: _published(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_published(each) for each in value]
+    return _without_path(value) if isinstance(value, str) else value
 
 
 def _rows(values: Mapping[str, object]) -> str:
