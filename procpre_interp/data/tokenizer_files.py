@@ -67,8 +67,8 @@ def opened(task: Text) -> TokenFile:
 def foreign_tokenizer_files(text: str, n_ctx: int) -> TokenizerFiles:
     """The tokenizer.json of an imported model as it is; <|endoftext|> ends a text where it has that token."""
     end = cast(Any, Model).from_str(text).token_to_id(END_OF_DOCUMENT)
-    special = {} if end is None else dict.fromkeys(("bos_token", "eos_token"), END_OF_DOCUMENT)
-    files = _files({}, n_ctx, special | {"split_special_tokens": False}, end=end)
+    special = {} if end is None else {"bos_token": END_OF_DOCUMENT, "eos_token": END_OF_DOCUMENT}
+    files = _files({}, n_ctx, {**special, "split_special_tokens": False}, end=end)
     return dataclasses.replace(files, texts=files.texts | {"tokenizer.json": text})
 
 
@@ -83,7 +83,7 @@ def _of_text(tokenizer: Tokenizer, task: Text, n_ctx: int) -> TokenizerFiles:
     end = tokenizer.end_of_document
     # In the vocabulary itself, since an added token would take the next free id, which a small text leaves lower.
     fields["model"]["vocab"][END_OF_DOCUMENT] = end
-    special = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_DOCUMENT)
+    special: dict[str, Any] = {"bos_token": END_OF_DOCUMENT, "eos_token": END_OF_DOCUMENT, "pad_token": END_OF_DOCUMENT}
     return _files(fields, n_ctx, special, end=end, pad=end)
 
 

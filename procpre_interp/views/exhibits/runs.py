@@ -60,7 +60,7 @@ def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
     parents = [each if isinstance(each, tuple) else () for each in table["parents"]]  # damaged runs have none
     known = table["status"].isin(["finished", "diverged"])
-    reasons = table.get("stop_reason", pd.Series(index=table.index, dtype=object))  # a list of no runs has none
+    reasons = table["stop_reason"] if "stop_reason" in table else [None] * len(table)  # a list of no runs has none
     table["phase"] = [LATER if each else _origin(why) for each, why in zip(parents, reasons)]
     table["phase"] = table["phase"].where(known)
     table["parents"] = [", ".join(each) or None for each in parents]
