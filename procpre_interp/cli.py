@@ -22,6 +22,8 @@ COMMANDS = {
     "probe": "What heads attend to, what weights and representations are like, and how they developed.",
     "patch": "Which activations, edges and circuits carry an answer.",
     "runs": "List and filter the runs of a store.",
+    "import": "Make a run of a GPT-2 in a folder of Hugging Face's.",
+    "export": "Write a run's model as a folder for Hugging Face's transformers.",
     "diagnose": "Name the failure signatures of runs, with the numbers behind them.",
     "report": "Write one HTML file about some runs, or about the newest reproduction.",
     "app": "Open the explorer in the browser.",

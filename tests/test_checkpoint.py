@@ -21,6 +21,7 @@ from procpre_interp.model import (
     load_weights,
     read_metadata,
     read_weights,
+    save_huggingface,
     save_weights,
     to_bridge,
     to_huggingface,
@@ -108,6 +109,13 @@ def test_hugging_face_computes_the_same_and_comes_back(model):
 def test_a_folder_of_save_pretrained(model, tmp_path, capfd):
     to_huggingface(model).save_pretrained(tmp_path)
     assert same(from_huggingface(tmp_path), model)
+
+
+def test_a_folder_of_ours_is_read_back(model, tmp_path):
+    save_huggingface(model, tmp_path, end=None, pad=3)
+    assert same(from_huggingface(tmp_path), model)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "generation_config.json", "model.safetensors"]
+    assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) is not model.config.tied
 
 
 def as_bin(folder):

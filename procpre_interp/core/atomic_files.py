@@ -1,5 +1,6 @@
-"""Files that are whole or absent: written under another name, synced, and renamed."""
+"""Files and folders that are whole or absent: written under another name, synced, and renamed."""
 
+import errno
 import json
 import math
 import os
@@ -57,6 +58,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
     _remove_leftovers(path)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `path`, its files synced, when the block ends without an error.
+
+    Nothing is ever replaced: raises `FileExistsError` unless `path` is absent or an empty folder, and `OSError` where
+    something came to be there while the block ran.
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
+        raise FileExistsError(errno.EEXIST, "exists and is no folder; choose a new one", str(path))
+    if path.is_dir() and any(path.iterdir()):
+        raise FileExistsError(errno.EEXIST, "is not empty; choose a new folder, nothing is overwritten", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as written:
+                    os.fsync(written.fileno())
+            sync_folder(Path(folder))
+        os.rename(temporary, path)  # which replaces an empty folder, and no other
+        sync_folder(path.parent)
+    finally:
+        remove(temporary)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -30,10 +30,12 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, *, base: type = object) -> None:
         self.kind, self.base = kind, base
         self._classes: dict[str, type[T]] = {}
+        self._unlisted: set[str] = set()
 
-    def register(self, name: str) -> Callable[[C], C]:
+    def register(self, name: str, *, listed: bool = True) -> Callable[[C], C]:
         """Class decorator: enter the class under `name`, and set its attributes `name` and `plugin`.
 
+        What is not `listed` is found by its name, in a stored config, but offered to nobody: iteration leaves it out.
         Raises `ValueError` for a name that is taken, a class that is not derived from `base`, and an abstract one.
         """
 
@@ -46,6 +48,8 @@ class Registry(Generic[T]):
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._classes[name].__qualname__}")
             cls.name, cls.plugin = name, _PLUGIN.get()  # type: ignore[attr-defined]
             self._classes[name] = cls  # pyright: ignore[reportArgumentType]
+            if not listed:
+                self._unlisted.add(name)
             return cls
 
         return enter
@@ -53,7 +57,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._classes:
             own = f"; {self.kind}s of your own come with --import FILE.py"
-            raise ValueError(f"{unknown_name(self.kind, name, list(self._classes))}{own}")
+            raise ValueError(f"{unknown_name(self.kind, name, list(self))}{own}")
         return self._classes[name]
 
     def build(self, name: str, **params: Any) -> T:
@@ -61,10 +65,10 @@ class Registry(Generic[T]):
         return from_dict(self[name], params)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._classes))
+        return iter(sorted(self._classes.keys() - self._unlisted))
 
     def __len__(self) -> int:
-        return len(self._classes)
+        return len(self._classes) - len(self._unlisted)
 
     def __contains__(self, name: object) -> bool:
         return name in self._classes

@@ -31,6 +31,8 @@ class ConfigFields(TypedDict):
     transfer: NotRequired[ClassFields]
     seed: NotRequired[int]
     parents: NotRequired[list[ParentFields]]
+    imported: NotRequired[ClassFields]
+    """What is known of the origin of a model that was not trained here."""
 
 
 class Summary(TypedDict):
@@ -117,7 +119,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a config without the outline of a run's config: task, model, training, seed, parents."""
-    parts = dict.fromkeys(("task", "model", "train", "transfer"), dict)
+    parts = dict.fromkeys(("task", "model", "train", "transfer", "imported"), dict)
     check_fields(config, parts | {"seed": int, "parents": list})
     for name in parts:
         if name in config and config[name] is None:

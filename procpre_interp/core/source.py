@@ -65,7 +65,7 @@ class Registered:
 
 
 def registered(registry: str, folder: str) -> tuple[Registered, ...]:
-    """What the classes of a folder register as, in alphabetical order."""
+    """What the classes of a folder register as, in alphabetical order; those that are not listed are left out."""
     found: list[Registered] = []
     for file in sorted((PACKAGE / folder).rglob("*.py")):
         if f"@{registry}.register(" not in file.read_text(encoding="utf-8"):  # quicker than to parse them all
@@ -191,7 +191,9 @@ def _registered_name(node: ast.ClassDef, registry: str) -> str | None:
     for decorator in node.decorator_list:
         match decorator:
             case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=found), attr="register"), args=[ast.Constant(value=name)]
+                func=ast.Attribute(value=ast.Name(id=found), attr="register"),
+                args=[ast.Constant(value=name)],
+                keywords=[],
             ):
                 if found == registry:
                     return str(name)

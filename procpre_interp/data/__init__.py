@@ -3,7 +3,7 @@
 Importing this package registers them all: that is what the unused imports are for.
 """
 
-from procpre_interp.data import derived, mixture  # noqa: F401
+from procpre_interp.data import derived, imported, mixture  # noqa: F401
 from procpre_interp.data.checks import check_task
 from procpre_interp.data.corpus import CORPORA
 from procpre_interp.data.counterfactual import Pairs

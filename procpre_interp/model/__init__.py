@@ -12,7 +12,7 @@ from procpre_interp.model.components import (
 )
 from procpre_interp.model.defaults import torch_defaults
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
-from procpre_interp.model.huggingface import from_huggingface, to_huggingface
+from procpre_interp.model.huggingface import from_huggingface, save_huggingface, to_huggingface
 
 __all__ = [
     "HookedTransformer",
@@ -27,6 +27,7 @@ __all__ = [
     "parameter_names",
     "read_metadata",
     "read_weights",
+    "save_huggingface",
     "save_weights",
     "select",
     "to_bridge",

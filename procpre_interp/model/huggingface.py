@@ -1,19 +1,26 @@
-"""Hugging Face's GPT-2 from and to a HookedTransformer. Its names for parameters and fields occur only here."""
+"""Hugging Face's GPT-2 from and to a HookedTransformer. Its names for parameters occur only here."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import EinopsError, rearrange
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from procpre_interp.core.messages import one_line
+from procpre_interp.core.messages import one_line, shown
 from procpre_interp.model.checkpoint import Weights, fill_parameters
 from procpre_interp.model.foreign_files import read_folder, read_tensors
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
+from procpre_interp.model.huggingface_config import (
+    PLAIN,
+    Description,
+    check_description,
+    read_description,
+    to_huggingface_config,
+)
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -41,32 +48,6 @@ _OUTER_NAMES = {
 }
 
 _HEAD = "lm_head.weight"
-
-_PLAIN = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
-"""Values of Hugging Face's GPT2Config that HookedTransformer computes."""
-
-
-class _Description(TypedDict, total=False):
-    """What is read of a config.json besides the fields of `_PLAIN`."""
-
-    n_head: int
-    tie_word_embeddings: bool
-    layer_norm_epsilon: float
-    initializer_range: float
-
-
-_DESCRIBED: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "n_head": (int, "whole number"),
-    "tie_word_embeddings": (bool, "truth value"),
-    "layer_norm_epsilon": ((int, float), "number"),
-    "initializer_range": ((int, float), "number"),
-}
-"""Types of the fields of a `_Description`, and how to call them."""
 
 _BUFFERS = (".attn.bias", ".attn.masked_bias")
 
@@ -112,29 +93,31 @@ def _from_huggingface_weights(theirs: Mapping[str, Tensor], config: ModelConfig)
 
 def to_huggingface(model: HookedTransformer) -> "GPT2LMHeadModel":
     """The same function as a GPT2LMHeadModel, in eval mode, with weights of its own and no dropout."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = model.config
-    theirs_config = GPT2Config(
-        n_layer=config.n_layers,
-        n_head=config.n_heads,
-        n_embd=config.d_model,
-        n_inner=config.d_hidden,
-        n_positions=config.n_ctx,
-        vocab_size=config.d_vocab,
-        layer_norm_epsilon=config.ln_eps,
-        initializer_range=config.init_std,
-        tie_word_embeddings=config.tied,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,  # GPT-2's own, 50256, is outside of a small vocabulary
-        eos_token_id=None,
-    )
     with torch.random.fork_rng(devices=[]):  # its initialisation draws from the global generator
-        theirs = GPT2LMHeadModel(theirs_config)
+        theirs = GPT2LMHeadModel(to_huggingface_config(model.config))
     theirs.load_state_dict(_to_huggingface_weights(model))
     return theirs.eval()
+
+
+def save_huggingface(model: HookedTransformer, folder: Path, *, end: int | None, pad: int | None) -> None:
+    """Write what `AutoModelForCausalLM.from_pretrained` opens: config.json, generation_config.json and safetensors.
+
+    `end` is the token id that begins and ends a text, `pad` the one that fills up a batch; None where there is none.
+    Everything is represented exactly: shape, tying, GELU's tanh form and LayerNorm's epsilon; neither has a bias of the
+    unembedding. Text is generated greedily up to the end of the context, unless the caller says otherwise.
+    """
+    from transformers import GenerationConfig
+
+    config, ids = model.config, {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    weights = _to_huggingface_weights(model)
+    if config.tied:
+        del weights[_HEAD]
+    # Not save_file, which hides a full disk behind an error of its own.
+    (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
+    to_huggingface_config(config, architectures=["GPT2LMHeadModel"], dtype="float32", **ids).save_pretrained(folder)
+    GenerationConfig(**ids, max_length=config.n_ctx, do_sample=False).save_pretrained(folder)
 
 
 def from_huggingface(
@@ -157,9 +140,9 @@ def from_huggingface(
     where = str(source) if isinstance(source, (str, Path)) else type(source).__name__
     weights, described = _read_huggingface(source)
     weights = _strip(weights, where)
-    for name, plain in _PLAIN.items():
+    for name, plain in PLAIN.items():
         if described.get(name, plain[0]) not in plain:
-            raise ValueError(f"{where}: {name}={described[name]}, but a plain GPT-2 has {plain[0]}")
+            raise ValueError(f"{where}: {name}={shown(described[name], 40)}, but a plain GPT-2 has {plain[0]}")
     n_heads = n_heads or described.get("n_head")
     if n_heads is None:
         raise ValueError(f"{where}: a state dict does not tell the number of heads; give n_heads")
@@ -179,7 +162,9 @@ def from_huggingface(
             ln_eps=described.get("layer_norm_epsilon", 1e-5),
             init_std=described.get("initializer_range", 0.02),
         )
+        check_description(described, config)
         ours = _from_huggingface_weights(weights, config)
+        _check_shapes(ours, config)
     except KeyError as missing:
         raise ValueError(f"{where}: not a plain GPT-2: {missing.args[0]} is missing") from None
     except (ValueError, IndexError, EinopsError) as problem:  # a config, or a tensor with other axes
@@ -189,7 +174,27 @@ def from_huggingface(
     return model
 
 
-def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], _Description]:
+def _check_shapes(ours: Weights, config: ModelConfig) -> None:
+    """Raises `ValueError` for tensors that do not fit together: before a model is made, which could be of any size."""
+    width, hidden, heads = config.d_model, config.d_hidden, (config.n_heads, config.d_model, config.d_head)
+    shapes = {
+        "embed.W_E": (config.d_vocab, width),
+        "unembed.W_U": (width, config.d_vocab),
+        **dict.fromkeys(("W_Q", "W_K", "W_V"), heads),
+        **dict.fromkeys(("b_Q", "b_K", "b_V"), (config.n_heads, config.d_head)),
+        "W_O": (config.n_heads, config.d_head, width),
+        "W_in": (width, hidden),
+        "b_in": (hidden,),
+        "W_out": (hidden, width),
+        **dict.fromkeys(("w", "b", "b_O", "b_out"), (width,)),
+    }
+    for name, tensor in ours.items():
+        expected = shapes.get(name) or shapes.get(name.rpartition(".")[2])
+        if expected is not None and tuple(tensor.shape) != expected:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {expected}")
+
+
+def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], Description]:
     """State dict and config (empty if there is none)."""
     if isinstance(source, nn.Module):
         return source.state_dict(), source.config.to_dict()  # type: ignore[union-attr]
@@ -198,24 +203,7 @@ def _read_huggingface(source: Any) -> tuple[Mapping[str, Any], _Description]:
     path = Path(source)
     if not path.is_dir():
         return read_tensors(path), {}
-    return read_folder(path), _read_description(path / "config.json")
-
-
-def _read_description(path: Path) -> _Description:
-    """Hugging Face's config.json. Raises `ValueError` where it holds no fields."""
-    try:
-        described = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent}: no config.json and weights as save_pretrained writes them") from None
-    except (ValueError, RecursionError) as problem:
-        raise ValueError(f"{path}: not JSON ({one_line(problem)[:100]})") from None
-    if not isinstance(described, dict):
-        raise ValueError(f"{path}: holds no fields")
-    for name, (kind, words) in _DESCRIBED.items():
-        value = described.get(name)
-        if name in described and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise ValueError(f"{path}: {name}={str(value)[:40]!r} is no {words}")
-    return cast(_Description, described)
+    return read_folder(path), read_description(path / "config.json")
 
 
 def _strip(weights: Any, where: str) -> Weights:
@@ -231,5 +219,7 @@ def _strip(weights: Any, where: str) -> Weights:
     for name, tensor in weights.items():
         name = _HEAD if name.endswith(_HEAD) else name.removeprefix(prefix)
         if isinstance(tensor, Tensor) and not name.endswith(_BUFFERS):
+            if not tensor.is_floating_point():
+                raise ValueError(f"{where}: {name} is of {tensor.dtype}, not of floating point")
             stripped[name] = tensor.float()
     return stripped

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from procpre_interp.ablate import Ablation
-from procpre_interp.core.config import content_hash
+from procpre_interp.core.config import content_hash, unhashed
 from procpre_interp.core.selectors import canonical_selector
 from procpre_interp.data import Task
 from procpre_interp.model import ModelConfig
@@ -59,8 +59,27 @@ class Parent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """Where a model came from that was not trained here, and so cannot be trained again."""
+
+    files: tuple[tuple[str, str], ...]
+    """Name and SHA-256 of each file that was read."""
+    ln_eps: float = 1e-5
+    """What its LayerNorms add to the variance."""
+    folder: str = unhashed("")
+    """Last name of the folder that it was in."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("an imported model of no files; import its folder")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """One phase of training: a task, a model, and where its weights come from. Phase 1 is a run without parents."""
+    """One phase of training: a task, a model, and where its weights come from. Phase 1 is a run without parents.
+
+    An imported model is a run, too: of no steps, whose seed and training say nothing.
+    """
 
     version = 1
 
@@ -76,8 +95,12 @@ class RunConfig:
     """Runs that give components; several make an assembly, to which each gives others (see `transfer.overlap`)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions. Without parents it has no effect."""
+    imported: Imported | None = None
+    """The files that the model was imported from. Default: it is trained here."""
 
     def __post_init__(self) -> None:
+        if self.imported is not None and self.parents:
+            raise ValueError("an imported model has no parents: its weights are those of its files")
         # Checked here so that a bad shape is one line before any work is done.
         config = model_config(self)
         if config.n_ctx < self.task.n_ctx:
@@ -94,6 +117,8 @@ class RunConfig:
             d_mlp=None if self.model.d_mlp == 4 * self.model.d_model else self.model.d_mlp,
             n_ctx=None if self.model.n_ctx == task.model_n_ctx else self.model.n_ctx,
         )
+        if self.imported is not None:
+            return RunConfig(task=task, model=shape, imported=self.imported)
         train = self.train.resolve(model_config(self))
         if train.freeze is not None:
             train = dataclasses.replace(train, freeze=canonical_selector(train.freeze))
@@ -134,4 +159,5 @@ def model_config(config: RunConfig) -> ModelConfig:
         d_vocab=config.task.d_vocab,
         tied=shape.tied,
         init_std=shape.init_std,
+        **({} if config.imported is None else {"ln_eps": config.imported.ln_eps}),
     )

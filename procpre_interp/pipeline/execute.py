@@ -176,7 +176,15 @@ def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
 
 
 def fresh_model(config: RunConfig) -> HookedTransformer:
-    """The model before any training or transfer: drawn from the run's seed, the same in every condition."""
+    """The model before any training or transfer: drawn from the run's seed, the same in every condition.
+
+    Raises `ValueError` for an imported model, whose initial weights nobody knows here.
+    """
+    if config.imported is not None:
+        raise ValueError(
+            f"{config.imported.folder or 'this model'} was imported: its initial weights are not known, and it cannot "
+            "be trained again; take it as a parent instead"
+        )
     return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
 
 

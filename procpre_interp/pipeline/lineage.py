@@ -153,15 +153,21 @@ def at_stage(run: Run, store: RunStore, stage: StageName) -> Moment:
         there = ", ".join(WITHOUT_PARENTS)
         raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {there}")
     source = _first_parent(run, store) if stage in OF_PHASE1 else run
+    if not _is_known(source, stage):
+        raise ValueError(f"run {source.id} was imported: only its weights are known, so no stage {stage!r}")
     return Moment(run=run, source=source, stage=stage)
 
 
 def stages(run: Run, store: RunStore) -> dict[StageName, Moment]:
     """The stages of a run; without parents there is neither a phase 1 nor a transplant.
 
-    Of several parents the first is phase 1. Raises `ValueError` for a parent that is missing or damaged.
+    Of several parents the first is phase 1; of an imported model nothing is known before its weights. Raises
+    `ValueError` for a parent that is missing or damaged.
     """
-    return {stage: at_stage(run, store, stage) for stage in (STAGES if _parents(run) else WITHOUT_PARENTS)}
+    first = _first_parent(run, store) if _parents(run) else None
+    sources = {stage: first if stage in OF_PHASE1 else run for stage in STAGES}
+    there = STAGES if first else WITHOUT_PARENTS
+    return {stage: at_stage(run, store, stage) for stage in there if _is_known(sources[stage] or run, stage)}
 
 
 def kept_steps(run: Run, store: RunStore) -> list[Moment]:
@@ -238,6 +244,11 @@ def starting_model(run: Run, store: RunStore) -> HookedTransformer:
 def _parents(run: Run) -> list[ParentFields]:
     """The run's parents as its config has them: read without the task, whose plugin may not be loaded."""
     return run.config.get("parents") or []
+
+
+def _is_known(source: Run, stage: StageName) -> bool:
+    """Whether there is such a model: none but the imported weights where these were not made here."""
+    return "imported" not in source.config or stage in ("finished", "phase1")
 
 
 def _first_parent(run: Run, store: RunStore) -> Run:

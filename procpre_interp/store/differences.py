@@ -33,9 +33,14 @@ def lineage(runs: Sequence[Run]) -> pd.DataFrame:
             "damage": json.dumps(ablation) if (ablation := parent.get("ablation")) else "none",
         }
         for run in runs
-        for parent in run.config.get("parents") or [{"run": "(fresh weights)", "selector": "", "step": " "}]
+        for parent in run.config.get("parents") or [_without_parents(run)]
     ]
     return pd.DataFrame(rows)
+
+
+def _without_parents(run: Run) -> dict[str, str]:
+    origin = "(imported)" if "imported" in run.config else "(fresh weights)"
+    return {"run": origin, "selector": "", "step": " "}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:

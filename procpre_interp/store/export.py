@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import yaml
 
 from procpre_interp.core.messages import unknown_name
-from procpre_interp.store.run import Run
+from procpre_interp.store.run import TOKENIZER, Run
 from procpre_interp.store.store import RunStore
 
 
@@ -20,7 +20,7 @@ def export_run(run: Run, store: RunStore, *, steps: Sequence[int] = (), examples
         if step not in run.steps:
             raise ValueError(str(unknown_name(f"kept step of run {run.id}", str(step), [str(s) for s in run.steps])))
     wanted = {name: run.file(name) for name in ("environment.json", "history.parquet")}
-    wanted |= {name: run.file(name) for name in run.manifest if name.startswith("plugins/")}
+    wanted |= {name: run.file(name) for name in run.manifest if name.startswith("plugins/") or name == TOKENIZER}
     if examples:
         wanted["examples.parquet"] = run.file("examples.parquet")
     for step in steps:

@@ -28,8 +28,10 @@ from procpre_interp.store.reading import (
 )
 
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
+TOKENIZER = "tokenizer.json"
+"""The tokenizer of a run that was imported."""
 OWN_FILES = re.compile(
-    rf"(config\.yaml|(environment|summary)\.json|(history|examples)\.parquet|{_STEP.pattern}"
+    rf"(config\.yaml|(environment|summary|tokenizer)\.json|(history|examples)\.parquet|{_STEP.pattern}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
 )
 """The files of a run; the system or an editor may leave others in its folder."""
@@ -114,6 +116,8 @@ class Run:
             lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats per token")
         if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]:
             lines.append(f"  weights from: {', '.join(parents)}")
+        if imported := self.config.get("imported"):
+            lines.append(f"  imported from: {imported.get('folder')}, {len(imported['files'])} files")
         return "\n".join([*lines, f"  {self.folder}"])
 
     def __repr__(self) -> str:

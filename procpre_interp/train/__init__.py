@@ -5,6 +5,7 @@ One run is trained by `Trainer`, with the kernel of its config; `stacked` trains
 
 from procpre_interp.train.closed_form import Initialisation
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
+from procpre_interp.train.greedy import decode_greedily, greedy_scores
 from procpre_interp.train.loop import Trainer
 from procpre_interp.train.loss import masked_loss
 from procpre_interp.train.process import Interrupted
@@ -19,8 +20,10 @@ __all__ = [
     "TrainConfig",
     "TrainState",
     "Trainer",
+    "decode_greedily",
     "evaluate",
     "evaluate_copies",
+    "greedy_scores",
     "masked_loss",
     "summarise",
 ]

@@ -54,6 +54,11 @@ def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], tra
     given = [components(donor.config, donor.selector) for donor in donors]
     for donor, pieces in zip(donors, given):
         _check_fit(weights, donor.weights, pieces)
+        if pieces and donor.config.ln_eps != config.ln_eps:
+            raise ValueError(
+                f"LayerNorm adds ln_eps={donor.config.ln_eps:g} in the parent and {config.ln_eps:g} in the model, "
+                "where the same weights would compute something else"
+            )
     if transfer.overlap == "refuse":
         refuse_overlaps(config, {f"parent {i} ({donor.selector})": given[i] for i, donor in enumerate(donors)})
     for donor, pieces in zip(donors, given):

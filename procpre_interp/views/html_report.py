@@ -195,7 +195,8 @@ def _what_it_is(run: Run, store: RunStore) -> str:
         damage = f", {ablation['name'].replace('_', ' ')}" if (ablation := entry.get("ablation")) else ""
         parts.append(f"{entry.get('selector', 'all')} from {task} {entry['run'][:8]}{damage}")
     seed = run.summary.get("seed", "?")
-    return f"{run.summary.get('task', '')}, {' and '.join(parts) or 'fresh weights'}, seed {seed}"
+    origin = "imported weights" if "imported" in run.config else "fresh weights"
+    return f"{run.summary.get('task', '')}, {' and '.join(parts) or origin}, seed {seed}"
 
 
 def _environments(store: RunStore, table: pd.DataFrame) -> list[Block | Caution]:

@@ -123,6 +123,9 @@ def explain_signatures(signatures: Iterable[str]) -> list[str]:
 def _findings(run: Run, evidence: Evidence) -> list[Finding]:
     if run.summary["status"] == "diverged":
         return [_diverged(run)]
+    if "imported" in run.config:
+        sentence = "Imported, and not trained here: there is no score, and no transfer to judge."
+        return [Finding(run=run.id, signature=NO_SIGNATURE, sentence=sentence, numbers={}, remedy="")]
     if not parents_of(run):
         sentence = f"Score {shown(run)}. Trained from fresh weights: there is no transfer to judge."
         numbers: Numbers = {score_name(run): run.summary[score_name(run)]}

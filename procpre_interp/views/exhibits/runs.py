@@ -14,8 +14,8 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.store.unfinished import unfinished_config
 from procpre_interp.views.exhibits.exhibit import Answer
 
-FIRST, LATER = "fresh weights", "from parents"
-"""The phases of a list: runs without parents, and runs with some."""
+FIRST, LATER, IMPORTED = "fresh weights", "from parents", "imported weights"
+"""The phases of a list: runs without parents, runs with some, and models that were not trained here."""
 
 SEARCHED = ("run", "task", "components", "condition", "parents", "stop_reason")
 """The columns that a search reads."""
@@ -60,7 +60,8 @@ def listing(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     table = runs.reindex(columns=[*dict.fromkeys([*COLUMNS, *runs])])
     parents = [each if isinstance(each, tuple) else () for each in table["parents"]]  # damaged runs have none
     known = table["status"].isin(["finished", "diverged"])
-    table["phase"] = [LATER if each else FIRST for each in parents]
+    reasons = table["stop_reason"] if "stop_reason" in table else [None] * len(table)  # a list of no runs has none
+    table["phase"] = [LATER if each else _origin(why) for each, why in zip(parents, reasons)]
     table["phase"] = table["phase"].where(known)
     table["parents"] = [", ".join(each) or None for each in parents]
     table["condition"] = [labels.get(run) for run in table["run"]]
@@ -92,7 +93,7 @@ def keep(table: pd.DataFrame, text: str = "", **among: Sequence[Any]) -> pd.Data
 def names(table: pd.DataFrame) -> dict[str, str]:
     """Run -> its `name`, for all runs of a list."""
     # Next to runs that are not finished a column of seeds is one of floats, as they have none.
-    fields = table.reindex(columns=["run", "status", "task", "components", "seed", "accuracy"])
+    fields = table.reindex(columns=["run", "status", "task", "components", "seed", "accuracy", "stop_reason"])
     fields = fields.convert_dtypes().astype(object)
     rows = fields.where(fields.notna(), None).to_dict("records")
     return {row["run"]: name(row["run"], row) for row in rows}
@@ -114,8 +115,16 @@ def name(run: str, summary: Mapping[str, Any]) -> str:
     status, accuracy = summary.get("status"), summary.get("accuracy")
     if status not in ("finished", "diverged"):
         return f"{run} {status}"
-    parts = [run[:8], str(summary.get("task")), summary.get("components") or FIRST, f"seed {summary.get('seed', 0)}"]
+    origin = _origin(summary.get("stop_reason"))
+    parts = [run[:8], str(summary.get("task")), summary.get("components") or origin, f"seed {summary.get('seed', 0)}"]
+    if origin == IMPORTED:
+        return ", ".join(parts[:-1])
     return ", ".join([*parts, "diverged" if accuracy is None else f"{accuracy:.1%}"])
+
+
+def _origin(stop_reason: object) -> str:
+    """Where the weights of a run without parents came from."""
+    return IMPORTED if isinstance(stop_reason, str) and stop_reason == "imported" else FIRST
 
 
 def children(runs: pd.DataFrame, run_id: str, store: RunStore) -> list[str]:
