@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from jaxtyping import UInt
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.data.corpus import SHORTEST_BLOCK, Corpus, Documents, read_documents
+from procpre_interp.data.corpus import Corpus
+from procpre_interp.data.documents import SHORTEST_BLOCK, Documents, cache_errors, pieces, read_documents
 from procpre_interp.data.semantic.tokenizers import (
     Tokenizer,
     load_tokenizer,
@@ -35,7 +36,13 @@ from procpre_interp.data.semantic.tokenizers import (
 FORMAT = 1
 """Raised when the same corpus and tokenizer would give other files than before."""
 
+SAMPLE_BYTES = 2**27
+"""How much of the training split a tokenizer learns from: all where it is no larger, otherwise about this, in documents
+that their content hash chooses."""
+
 DOCUMENTS_AT_ONCE = 256
+CHARACTERS_AT_ONCE = 2**21
+"""Most that is encoded at once, so that memory does not grow with the corpus; a longer piece is encoded alone."""
 
 _REQUIRED = ("train.bin", "validation.bin", "test.bin", "tokenizer.json", "meta.json")
 _OWN = re.compile(r"(train|validation|test)\.bin|(tokenizer|meta|sources)\.json")
@@ -94,7 +101,7 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
         return found
     folder = _folder(corpus_hash, tokenizer)
     with ExitStack() as stack:
-        with _cache_errors(corpus):
+        with cache_errors(corpus):
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locks.locked(folder.with_suffix(".lock")))
         if folder.exists():
@@ -103,11 +110,11 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
             except ValueError as problem:
                 log.warning("the token file %s is damaged (%s): it is built again", folder, problem)
         log.info("building the token file of corpus %s, tokenizer %s", corpus, tokenizer)
-        documents = read_documents(corpus)
+        documents = stack.enter_context(read_documents(corpus, folder.parent))
         if documents.hash != corpus_hash:
             raise ValueError(f"corpus {corpus}: its files changed while they were read; try again")
         _check_splits(corpus, documents)
-        with _cache_errors(corpus):
+        with cache_errors(corpus):
             _write(folder, corpus, documents, tokenizer)
     return _read(corpus_hash, tokenizer)
 
@@ -131,17 +138,6 @@ def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
 def _sha256(path: str, inode: int, size: int, modified: int) -> str:
     """The hash of a file, computed once in a process: every batch asks, and a gigabyte takes a second or two."""
     return checksums.sha256(path)
-
-
-@contextmanager
-def _cache_errors(corpus: Corpus) -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        raise OSError(
-            f"cannot write the token file of corpus {corpus} in {atomic_files.cache_folder()}: "
-            f"{problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be written and has room"
-        ) from problem
 
 
 def _folder(corpus_hash: str, tokenizer: str) -> Path:
@@ -193,13 +189,13 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
 
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
     # Trained on the training split alone: merges learnt from held-out text would leak it.
-    tokenizer = train_tokenizer(spec, documents.by_split["train"])
+    sample = documents.by_split["train"].sample(SAMPLE_BYTES)
+    tokenizer = train_tokenizer(spec, (piece for text in sample for piece in pieces(text)))
     splits: dict[str, SplitSize] = {}
     for split, texts in documents.by_split.items():
         with (folder / f"{split}.bin").open("wb") as file:
             n_bytes = sum(file.write(ids.tobytes()) for ids in _encoded(tokenizer, texts))
-        n_tokens = n_bytes // tokenizer.dtype.itemsize
-        splits[split] = SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts))
+        splits[split] = SplitSize(len(texts), n_bytes // tokenizer.dtype.itemsize, texts.bytes)
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     meta = {
         "format": FORMAT,
@@ -218,9 +214,27 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
     checksums.seal(folder, _OWN)
 
 
-def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Iterator[UInt[np.ndarray, " token"]]:
+def _encoded(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[UInt[np.ndarray, " token"]]:
     end = np.array([tokenizer.end_of_document], tokenizer.dtype)
-    for start in range(0, len(texts), DOCUMENTS_AT_ONCE):
-        for ids in tokenizer.encode(texts[start : start + DOCUMENTS_AT_ONCE]):
+    for group in _groups(documents):
+        encoded = tokenizer.encode([piece for piece, _ in group])
+        for ids, (_, is_last) in zip(encoded, group):
             yield ids
-            yield end
+            if is_last:
+                yield end
+
+
+def _groups(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+    """Pieces of the documents to be encoded at once, each with whether it is the last one of its document."""
+    group: list[tuple[str, bool]] = []
+    characters = 0
+    for document in documents:
+        *first, last = pieces(document)
+        for piece, is_last in [*((piece, False) for piece in first), (last, True)]:
+            if group and (len(group) == DOCUMENTS_AT_ONCE or characters + len(piece) > CHARACTERS_AT_ONCE):
+                yield group
+                group, characters = [], 0
+            group.append((piece, is_last))
+            characters += len(piece)
+    if group:
+        yield group

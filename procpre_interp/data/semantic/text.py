@@ -16,8 +16,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
 from procpre_interp.core.messages import shown
-from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
 from procpre_interp.data.semantic.tokenizers import vocabulary_size
