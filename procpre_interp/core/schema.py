@@ -55,6 +55,8 @@ class Summary(TypedDict):
     n_parameters: int
     steps: int
     tokens: int
+    epochs: NotRequired[float]
+    """How often training went through its data, in runs on text."""
     seconds: float
     loss_nats: float
     accuracy: float
@@ -73,7 +75,7 @@ class Summary(TypedDict):
 
 
 _NUMBERS = (
-    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "seconds", "threads"),
+    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "epochs", "seconds", "threads"),
     *("loss_nats", "accuracy", "exact_match", "perplexity", "bits_per_byte", "prompt_overlap"),
     *("breakthrough_step", "breakthrough_limit"),
 )

@@ -81,7 +81,7 @@ class Mixture(Task):
         return dataclasses.replace(self, tasks=tuple(task.at_length(length) for task in self.tasks))
 
     def resolve(self) -> "Task":
-        return dataclasses.replace(self, tasks=tuple(task.resolve() for task in self.tasks))
+        return dataclasses.replace(self, tasks=tuple(task.independent().resolve() for task in self.tasks))
 
     def from_cache(self) -> "Task":
         return dataclasses.replace(self, tasks=tuple(task.from_cache() for task in self.tasks))
@@ -89,6 +89,13 @@ class Mixture(Task):
     def prepare(self) -> None:
         for task in self.tasks:
             task.prepare()
+
+    def epochs(self, tokens: int) -> float | None:
+        """Those of the component that goes through its data most often: expected, where all fill their contexts."""
+        weights = self.weights or (1.0,) * len(self.tasks)
+        sequences = tokens / sum(w * (1 + task.n_ctx) for w, task in zip(weights, self.tasks))
+        own = [task.epochs(round(sequences * w * task.n_ctx)) for w, task in zip(weights, self.tasks)]
+        return max((each for each in own if each is not None), default=None)
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
         return self.mix(n, lambda task, rows: task.batch(rows, generator=generator), generator=generator)
@@ -206,6 +213,19 @@ class Shuffled(Task):
     @property
     def stream_label(self) -> str:
         return self.task.stream_label
+
+    @property
+    def walks(self) -> bool:
+        return self.task.walks
+
+    def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
+        return self.shuffle(self.task.walk(first, n, seed=seed, generator=generator), generator=generator)
+
+    def independent(self) -> "Task":
+        return dataclasses.replace(self, task=self.task.independent())
+
+    def epochs(self, tokens: int) -> float | None:
+        return self.task.epochs(tokens)
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
         return self.shuffle(self.task.batch(n, generator=generator), generator=generator)

@@ -248,6 +248,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
     lengths = sorted(set(history["task_length"].dropna().astype(int)))
     tasks = [task, *(task.at_length(length) for length in lengths)]
     overlaps = [0.0 if is_separable(each) else prompt_overlap(each) for each in tasks]
+    epochs = task.epochs(state.tokens)
     return partial.finish(
         {
             "status": state.status,
@@ -268,6 +269,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "prompt_overlap": max(overlaps),
             "positions_carried": start.carried,
             "tokens": state.tokens,
+            **({} if epochs is None else {"epochs": epochs}),
             "seconds": state.seconds,
             "kernel": train.kernel,
             "threads": train.threads,

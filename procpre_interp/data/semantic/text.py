@@ -7,11 +7,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
@@ -25,6 +25,7 @@ from procpre_interp.data.semantic.tokenizers import vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
 from procpre_interp.data.vocab import TextVocab, Token
+from procpre_interp.data.walk import walk
 
 LARGEST_EXPONENT = 709
 """Largest loss whose exponential is a float, nats."""
@@ -33,11 +34,13 @@ LARGEST_EXPONENT = 709
 @TASKS.register("text")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text(Task):
-    """Next-token prediction on real text, in windows drawn uniformly: one may start anywhere in a document.
+    """Next-token prediction on real text, in windows of it.
 
     A split's documents follow one another in one array, each with its end, and a window lies within that
-    array: no token of another split is ever in it. `resolve` before drawing often: without the hashes, every
-    batch must first read the whole corpus to find its token file.
+    array: no token of another split is ever in it. Training walks through the array (see `order`); validation, test
+    and every batch that is not part of training are windows drawn uniformly: one may start anywhere in a document.
+    `resolve` before drawing often: without the hashes, every batch must first read the whole corpus to find its token
+    file.
     """
 
     in_words: ClassVar[str] = "Real text: predict the next token."
@@ -48,6 +51,10 @@ class Text(Task):
     """byte, or bpe:4096 for BPE with that many ids, trained on the training split."""
     length: int = 256
     """Tokens of a window."""
+    order: Literal["single_pass", "uniform"] | None = None
+    """single_pass walks through the training split, cut into windows, in a random order without replacement, and then
+    through it again in another order; uniform draws windows that may overlap and recur, as a mixture always does.
+    Default: single_pass. A config with `corpus_hash` but no order was resolved as, or before there was, uniform."""
     corpus_hash: str = ""
     """Hash of the names and contents of the corpus's files; `resolve` fills it in."""
     tokenizer_hash: str = ""
@@ -87,11 +94,14 @@ class Text(Task):
     def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         """`n` windows of the split. `separable` plays no part: documents were split, not windows."""
         # Opened at each call, for less than .1 ms: so the task stays a plain value that any process can use.
-        windows = sliding_window_view(self._open().tokens(split), self.length)
-        starts = torch.randint(len(windows), (n,), generator=generator)
-        tokens = torch.from_numpy(windows[starts.numpy()].astype(np.int64))
+        tokens = self._open().tokens(split)
+        starts = torch.randint(len(tokens) - self.length + 1, (n,), generator=generator)
+        return self._windows(tokens, starts.numpy())
+
+    def _windows(self, tokens: UInt[np.ndarray, " token"], starts: Int[np.ndarray, " batch"]) -> Batch:
+        rows = torch.from_numpy(sliding_window_view(tokens, self.length)[starts].astype(np.int64))
         return Batch.from_sequences(
-            tokens, torch.full((n,), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
+            rows, torch.full((len(rows),), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
         )
 
     def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
@@ -115,17 +125,43 @@ class Text(Task):
         kept = copies.any(1) & (other != clean.gather(1, position))[:, 0]
         return Pairs.from_sequences(clean, corrupted, position[:, 0], kept)
 
+    @property
+    def walks(self) -> bool:
+        return self.order == "single_pass" or (self.order is None and not self.corpus_hash)
+
+    def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
+        """Windows that lie side by side from the first token on; fewer than `length` tokens at the end are left out."""
+        tokens = self._open().tokens("train")
+        places = walk(np.arange(first, first + n), len(tokens) // self.length, seed=seed, label=self.stream_label)
+        return self._windows(tokens, places * self.length)
+
+    def independent(self) -> "Text":
+        if self.order == "single_pass":
+            raise ValueError(
+                "order=single_pass within a mixture, which draws its components at random; leave out the order"
+            )
+        return replace(self, order="uniform")
+
+    def epochs(self, tokens: int) -> float | None:
+        return tokens / self._open().splits["train"].tokens
+
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         """Windows of the split itself, so that a mixture or a control never trains on another's."""
         return self.split_batch(n, split, generator=generator)
 
     def resolve(self) -> "Text":
-        """The task with the hashes of its files and its tokenizer. Builds the token file where there is none.
+        """The task with the hashes of its files and its tokenizer, and its order. Builds the token file where there is
+        none. A uniform order is written as none, as before there was a choice: so such runs keep their ids.
 
         Raises `ValueError` where they are no longer those that an earlier `resolve` filled in.
         """
         token_file = self._build()
-        return replace(self, corpus_hash=token_file.corpus_hash, tokenizer_hash=token_file.tokenizer_hash)
+        return replace(
+            self,
+            order="single_pass" if self.walks else None,
+            corpus_hash=token_file.corpus_hash,
+            tokenizer_hash=token_file.tokenizer_hash,
+        )
 
     def from_cache(self) -> "Text":
         return CachedText(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
