@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from procpre_interp.claims.text import conditions_table
 from procpre_interp.cli import main
 from procpre_interp.core.config import content_hash, from_dict, to_dict
 from procpre_interp.core.seeding import stream
@@ -24,8 +25,12 @@ from procpre_interp.data.walk import walk
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import execute, load_task
+from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.store.about import About
+from procpre_interp.store.outcomes import scores
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
+from tests.results import reproduce_table
 
 LENGTH = 16
 
@@ -224,6 +229,13 @@ def test_epochs_by_hand(task):
     assert halves.epochs(sequence * n) == pytest.approx(2 * LENGTH)
 
 
+def test_epochs_are_a_column_where_there_is_text():
+    table = reproduce_table()
+    assert "Epochs of text" not in conditions_table(summarise_conditions(table), About())
+    shown = conditions_table(summarise_conditions(table.assign(epochs=[0.25, 2, 0.75, 2, 0.5, 2])), About())
+    assert shown["Epochs of text"].tolist() == ["0.5", "2"]
+
+
 def test_the_epochs_of_a_run_are_in_its_summary_and_in_tables(task, tmp_path, capsys):
     train = TrainConfig(steps=7, batch_size=4, evaluate_every=7, evaluate_examples=8, kernel="torch", threads=1)
     config = RunConfig(task=task, model=Architecture(n_layers=1, n_heads=2, d_model=8), train=train)
@@ -231,6 +243,7 @@ def test_the_epochs_of_a_run_are_in_its_summary_and_in_tables(task, tmp_path, ca
     epochs = 7 * 4 * LENGTH / len(train_tokens(task))
     assert run.summary["epochs"] == pytest.approx(epochs)
     assert load_task(run) == task
+    assert scores(run, [])["epochs"] == run.summary["epochs"]
     assert main(["runs", "--store", str(tmp_path / "store")]) == 0
     shown = capsys.readouterr().out
     assert "epochs" in shown

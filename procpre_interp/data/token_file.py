@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt
+from jaxtyping import Int64, UInt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
@@ -39,6 +40,9 @@ FORMAT = 1
 SAMPLE_BYTES = 2**27
 """How much of the training split a tokenizer learns from: all where it is no larger, otherwise about this, in documents
 that their content hash chooses."""
+
+WINDOWS_AT_ONCE = 1024
+"""Windows copied from one mapping of a file. The system maps up to 64 KB around each that it has in memory."""
 
 DOCUMENTS_AT_ONCE = 256
 CHARACTERS_AT_ONCE = 2**21
@@ -76,6 +80,15 @@ class TokenFile:
         """The split's tokens, read from disk as they are used."""
         dtype = token_dtype(vocabulary_size(self.tokenizer_spec))
         return np.memmap(self.folder / f"{split}.bin", dtype, mode="r")
+
+    def windows(self, split: str, starts: Int64[np.ndarray, " window"], length: int) -> Int64[np.ndarray, "window pos"]:
+        """The `length` tokens from each of these places on."""
+        rows = np.empty((len(starts), length), np.int64)
+        for first in range(0, len(starts), WINDOWS_AT_ONCE):
+            part = slice(first, first + WINDOWS_AT_ONCE)
+            # Mapped anew each time, which gives back the memory that pages of the file took.
+            rows[part] = sliding_window_view(self.tokens(split), length)[starts[part]]
+        return rows
 
     def tokenizer(self) -> Tokenizer:
         text = regular_files.read_regular(self.folder / "tokenizer.json").decode()

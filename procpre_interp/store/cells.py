@@ -48,6 +48,7 @@ CELLS: dict[str, Column] = {
     "seconds": Column(Kind.NUMBER, "time of phase 2"),
     "phase1_seconds": Column(Kind.NUMBER, "time of phase 1, of all parents together"),
     "tokens": Column(Kind.NUMBER, "tokens of phase 2"),
+    "epochs": Column(Kind.NUMBER, "how often phase 2 went through its text"),
     "phase1_accuracy": Column(Kind.NUMBER, "the lowest of the parents, share"),
     "positions_carried": Column(Kind.BOOLEAN, "whether position embeddings were transferred"),
     "problem": Column(Kind.TEXT, "why a cell failed"),

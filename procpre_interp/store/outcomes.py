@@ -55,6 +55,7 @@ def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
         "seconds": summary["seconds"],
         "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
         "tokens": summary["tokens"],
+        **({"epochs": summary["epochs"]} if "epochs" in summary else {}),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
     }

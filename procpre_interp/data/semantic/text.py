@@ -11,8 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt
-from numpy.lib.stride_tricks import sliding_window_view
+from jaxtyping import Bool, Int, Int64
 from torch import Generator, Tensor
 
 from procpre_interp.core.messages import shown
@@ -94,12 +93,12 @@ class Text(Task):
     def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         """`n` windows of the split. `separable` plays no part: documents were split, not windows."""
         # Opened at each call, for less than .1 ms: so the task stays a plain value that any process can use.
-        tokens = self._open().tokens(split)
-        starts = torch.randint(len(tokens) - self.length + 1, (n,), generator=generator)
-        return self._windows(tokens, starts.numpy())
+        opened = self._open()
+        starts = torch.randint(opened.splits[split].tokens - self.length + 1, (n,), generator=generator)
+        return self._windows(opened, split, starts.numpy())
 
-    def _windows(self, tokens: UInt[np.ndarray, " token"], starts: Int[np.ndarray, " batch"]) -> Batch:
-        rows = torch.from_numpy(sliding_window_view(tokens, self.length)[starts].astype(np.int64))
+    def _windows(self, opened: TokenFile, split: Split, starts: Int64[np.ndarray, " batch"]) -> Batch:
+        rows = torch.from_numpy(opened.windows(split, starts, self.length))
         return Batch.from_sequences(
             rows, torch.full((len(rows),), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
         )
@@ -131,9 +130,10 @@ class Text(Task):
 
     def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
         """Windows that lie side by side from the first token on; fewer than `length` tokens at the end are left out."""
-        tokens = self._open().tokens("train")
-        places = walk(np.arange(first, first + n), len(tokens) // self.length, seed=seed, label=self.stream_label)
-        return self._windows(tokens, places * self.length)
+        opened, steps = self._open(), np.arange(first, first + n)
+        n_windows = opened.splits["train"].tokens // self.length
+        places = walk(steps, n_windows, seed=seed, label=self.stream_label)
+        return self._windows(opened, "train", places * self.length)
 
     def independent(self) -> "Text":
         if self.order == "single_pass":
