@@ -478,7 +478,7 @@ def test_corpora_are_registered():
         ({"corpus": "files"}, "write files:PATH"),
         ({"corpus": "files:"}, "write files:PATH"),
         ({"corpus": "python-stdlib:3.11"}, "write python-stdlib"),
-        ({"tokenizer": "gpt2"}, "unknown tokenizer 'gpt2'. There are: byte, bpe:SIZE"),
+        ({"tokenizer": "gpt4"}, "unknown tokenizer 'gpt4'. There are: byte, bpe:SIZE"),
         ({"tokenizer": "byte:8"}, "unknown tokenizer"),
         ({"tokenizer": "bpe:4k"}, "unknown tokenizer"),
         ({"tokenizer": "bpe"}, "unknown tokenizer"),

@@ -28,6 +28,9 @@ PART_BYTES = 2**24
 """About how much of a large file is in memory at once, where its corpus lets it be cut."""
 MEMORY_BYTES = 2**24
 """A split's documents lie in a temporary file once they take more than this."""
+SAMPLE_BYTES = 2**27
+"""How much of the training split a tokenizer learns from: all where it is no larger, otherwise about this, in documents
+that their content hash chooses."""
 PIECE_CHARACTERS = 2**20
 """Documents longer than this are handed on in pieces of about this length."""
 

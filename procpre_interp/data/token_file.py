@@ -25,21 +25,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
 from procpre_interp.data.corpus import Corpus
-from procpre_interp.data.documents import SHORTEST_BLOCK, Documents, cache_errors, pieces, read_documents
+from procpre_interp.data.documents import SAMPLE_BYTES, SHORTEST_BLOCK, Documents, cache_errors, pieces, read_documents
 from procpre_interp.data.semantic.tokenizers import (
     Tokenizer,
     load_tokenizer,
+    parse_tokenizer,
     token_dtype,
     train_tokenizer,
     vocabulary_size,
 )
+from procpre_interp.data.shared_tokenizer import shared_tokenizer
 
 FORMAT = 1
 """Raised when the same corpus and tokenizer would give other files than before."""
-
-SAMPLE_BYTES = 2**27
-"""How much of the training split a tokenizer learns from: all where it is no larger, otherwise about this, in documents
-that their content hash chooses."""
 
 WINDOWS_AT_ONCE = 1024
 """Windows copied from one mapping of a file. The system maps up to 64 KB around each that it has in memory."""
@@ -95,12 +93,16 @@ class TokenFile:
         return load_tokenizer(self.tokenizer_spec, text)
 
 
-def find_token_file(corpus_hash: str, tokenizer: str) -> TokenFile | None:
-    """The token file, or None where there is none or it is damaged."""
-    if not _folder(corpus_hash, tokenizer).is_dir():
+def find_token_file(corpus_hash: str, tokenizer: str, tokenizer_hash: str = "") -> TokenFile | None:
+    """The token file, or None where there is none or it is damaged.
+
+    One of a tokenizer that learnt from other corpora is found by the tokenizer's hash, too.
+    """
+    folder = _folder(corpus_hash, tokenizer, tokenizer_hash)
+    if not folder.is_dir():
         return None
     try:
-        return _read(corpus_hash, tokenizer)
+        return _read(folder, corpus_hash, tokenizer)
     except ValueError:
         return None
 
@@ -108,18 +110,20 @@ def find_token_file(corpus_hash: str, tokenizer: str) -> TokenFile | None:
 def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenFile:
     """The token file of a corpus whose files hash to `corpus_hash`, built unless it is there and intact.
 
-    Raises `ValueError` where a split would have no document, and `OSError` where the cache cannot be written.
+    Raises `ValueError` where a split would have no document, and `OSError` where the cache cannot be written, or
+    GPT-2's tokenizer cannot be fetched.
     """
-    if found := find_token_file(corpus_hash, tokenizer):
+    shared = shared_tokenizer(tokenizer) if parse_tokenizer(tokenizer).corpora else None
+    folder = _folder(corpus_hash, tokenizer, shared.hash if shared else "")
+    if found := find_token_file(corpus_hash, tokenizer, shared.hash if shared else ""):
         return found
-    folder = _folder(corpus_hash, tokenizer)
     with ExitStack() as stack:
         with cache_errors(corpus):
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locks.locked(folder.with_suffix(".lock")))
         if folder.exists():
             try:
-                return _read(corpus_hash, tokenizer)  # built by another process while this one waited
+                return _read(folder, corpus_hash, tokenizer)  # built by another process while this one waited
             except ValueError as problem:
                 log.warning("the token file %s is damaged (%s): it is built again", folder, problem)
         log.info("building the token file of corpus %s, tokenizer %s", corpus, tokenizer)
@@ -127,14 +131,16 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
         if documents.hash != corpus_hash:
             raise ValueError(f"corpus {corpus}: its files changed while they were read; try again")
         _check_splits(corpus, documents)
+        # Trained on the training split alone: merges learnt from held-out text would leak it.
+        sample = documents.by_split["train"].sample(SAMPLE_BYTES)
+        trained = shared or train_tokenizer(tokenizer, (piece for text in sample for piece in pieces(text)))
         with cache_errors(corpus):
-            _write(folder, corpus, documents, tokenizer)
-    return _read(corpus_hash, tokenizer)
+            _write(folder, corpus, documents, tokenizer, trained)
+    return _read(folder, corpus_hash, tokenizer)
 
 
-def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
+def _read(folder: Path, corpus_hash: str, tokenizer: str) -> TokenFile:
     """Raises `ValueError` that says what is missing or damaged."""
-    folder = _folder(corpus_hash, tokenizer)
     for name, entry in checksums.read_manifest(folder, _REQUIRED).items():
         try:
             found = os.stat(folder / name, follow_symlinks=False)
@@ -153,8 +159,10 @@ def _sha256(path: str, inode: int, size: int, modified: int) -> str:
     return checksums.sha256(path)
 
 
-def _folder(corpus_hash: str, tokenizer: str) -> Path:
-    key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer]).encode()).hexdigest()[:ID_LENGTH]
+def _folder(corpus_hash: str, tokenizer: str, tokenizer_hash: str) -> Path:
+    # What a tokenizer learnt from the corpus itself follows from the corpus.
+    own = [tokenizer_hash] if parse_tokenizer(tokenizer).corpora else []
+    key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer, *own]).encode()).hexdigest()[:ID_LENGTH]
     return atomic_files.cache_folder() / "tokens" / key
 
 
@@ -183,13 +191,13 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
         )
 
 
-def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
+def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str, tokenizer: Tokenizer) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
         atomic_files.remove(leftover)
     temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(6)}.building")
     temporary.mkdir()
     try:
-        _fill(temporary, corpus, documents, spec)
+        _fill(temporary, corpus, documents, spec, tokenizer)
         if folder.exists():  # a damaged one, out of the way by a rename: who maps it goes on with what is there
             atomic_files.remove(
                 folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building"))
@@ -200,10 +208,7 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
         atomic_files.remove(temporary)
 
 
-def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
-    # Trained on the training split alone: merges learnt from held-out text would leak it.
-    sample = documents.by_split["train"].sample(SAMPLE_BYTES)
-    tokenizer = train_tokenizer(spec, (piece for text in sample for piece in pieces(text)))
+def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str, tokenizer: Tokenizer) -> None:
     splits: dict[str, SplitSize] = {}
     for split, texts in documents.by_split.items():
         with (folder / f"{split}.bin").open("wb") as file:

@@ -20,7 +20,7 @@ from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
-from procpre_interp.data.semantic.tokenizers import vocabulary_size
+from procpre_interp.data.semantic.tokenizers import CHARACTERS, vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
 from procpre_interp.data.vocab import TextVocab, Token
@@ -47,7 +47,8 @@ class Text(Task):
     corpus: str = "python-stdlib"
     """python-stdlib, docstrings or files:PATH."""
     tokenizer: str = "byte"
-    """byte, or bpe:4096 for BPE with that many ids, trained on the training split."""
+    """byte; bpe:4096 for BPE with that many ids, trained on the training split; bpe:4096@python-stdlib+docstrings for
+    one trained on equal amounts of several corpora; characters for printable ASCII and line ends alone; gpt2."""
     length: int = 256
     """Tokens of a window."""
     order: Literal["single_pass", "uniform"] | None = None
@@ -80,11 +81,10 @@ class Text(Task):
 
     @property
     def named_tokens(self) -> Mapping[int, Token]:
-        """The bytes: printable ASCII as it is, others as an escape, which has no blank."""
-        if self.tokenizer != "byte":
-            return {}
-        names = [chr(value) if 33 <= value < 127 else f"\\x{value:02x}" for value in range(TextVocab.N_BYTES)]
-        return {value: Token(name, "text") for value, name in enumerate(names)}
+        """Bytes and characters: printable ASCII as it is, others as an escape, which has no blank."""
+        codes = {"byte": range(TextVocab.N_BYTES), "characters": CHARACTERS.encode()}.get(self.tokenizer, b"")
+        names = [chr(value) if 33 <= value < 127 else f"\\x{value:02x}" for value in codes]
+        return {token: Token(name, "text") for token, name in enumerate(names)}
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
         """`n` windows of the training split: the others are only for those who ask for them."""
@@ -185,7 +185,7 @@ class Text(Task):
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def _open(self) -> TokenFile:
-        found = find_token_file(self.corpus_hash, self.tokenizer) if self.corpus_hash else None
+        found = find_token_file(self.corpus_hash, self.tokenizer, self.tokenizer_hash) if self.corpus_hash else None
         return self._checked(found) if found else self._build()
 
     def _build(self) -> TokenFile:
@@ -221,7 +221,7 @@ class CachedText(Text):
 
     def _open(self) -> TokenFile:
         is_resolved = self.corpus_hash and self.tokenizer_hash
-        found = find_token_file(self.corpus_hash, self.tokenizer) if is_resolved else None
+        found = find_token_file(self.corpus_hash, self.tokenizer, self.tokenizer_hash) if is_resolved else None
         if found is None:
             why = (
                 "is not in the cache" if is_resolved else "cannot be found in the cache, since its config has no hashes"
