@@ -16,7 +16,7 @@ ROUNDS = 12
 """Rounds of the network. Even those of a few dozen places then pass for uniform permutations."""
 
 _MULTIPLIERS = np.array([0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53], np.uint64)
-"""Of MurmurHash3's finaliser."""
+"""The constants of MurmurHash3's finaliser."""
 _SHIFT = np.uint64(33)
 
 
