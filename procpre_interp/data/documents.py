@@ -45,7 +45,7 @@ class DocumentFile:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES, dir=folder)  # noqa: SIM115  (its owner closes it)
+        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES, dir=folder and str(folder))  # noqa: SIM115  (its owner closes it)
         self.documents = self.bytes = self.characters = 0
         """How many there are, and how long they are together; bytes are those of UTF-8."""
 
@@ -123,7 +123,7 @@ def read_documents(corpus: Corpus, folder: Path | None = None) -> Documents:
 
     Raises `OSError` where a file cannot be read, or `folder` cannot be written.
     """
-    by_split = {split: DocumentFile(folder) for split in SPLIT_SIXTEENTHS}
+    by_split: dict[Split, DocumentFile] = {split: DocumentFile(folder) for split in SPLIT_SIXTEENTHS}
     files: dict[str, str] = {}
     skipped: Counter[str] = Counter()
     with ExitStack() as opened:
@@ -153,7 +153,7 @@ def cut_documents(documents: Documents, folder: Path | None = None) -> Documents
     Blocks of one text are more alike than texts are, so validation is easier than on unseen texts.
     """
     size = max(SHORTEST_BLOCK, sum(part.characters for part in documents.by_split.values()) // BLOCKS)
-    by_split = {split: DocumentFile(folder) for split in SPLIT_SIXTEENTHS}
+    by_split: dict[Split, DocumentFile] = {split: DocumentFile(folder) for split in SPLIT_SIXTEENTHS}
     for texts in documents.by_split.values():
         for block in (block for text in texts for block in blocks(text, size) if not block.isspace()):
             content = block.encode()
