@@ -89,7 +89,7 @@ EXPERIMENT = Experiment(
             for name in PRIMITIVES
             for length in (SHORT, LONG)
         ),
-        task=TASKS.build("text", corpus="docstrings", length=128),
+        task=TASKS.build("text", corpus="docstrings", length=128, order="uniform"),
         model=MODEL,
         train=PHASE2,
         conditions=tuple(

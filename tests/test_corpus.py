@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,8 @@ from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.core.config import content_hash, from_yaml, to_yaml
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from procpre_interp.data.corpus import (
-    CORPORA,
-    SHORTEST_BLOCK,
-    blocks,
-    build_corpus,
-    corpus_hash,
-    document_split,
-    read_documents,
-)
+from procpre_interp.data.corpus import CORPORA, build_corpus
+from procpre_interp.data.documents import SHORTEST_BLOCK, Documents, blocks, corpus_hash, document_split, read_documents
 from procpre_interp.data.semantic import language
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.semantic.tokenizers import load_tokenizer, train_tokenizer, vocabulary_size
@@ -68,6 +63,19 @@ def build(corpus: str, tokenizer: str = "byte", length: int = 32) -> Text:
     return task
 
 
+def documents_of(corpus: str) -> dict[str, list[str]]:
+    """The documents of each split."""
+    with read_documents(build_corpus(corpus)) as documents:
+        return {split: list(texts) for split, texts in documents.by_split.items()}
+
+
+@pytest.fixture
+def read() -> Iterator[Callable[[str], Documents]]:
+    """Reads a corpus; what was read is closed after the test."""
+    with ExitStack() as opened:
+        yield lambda corpus: opened.enter_context(read_documents(build_corpus(corpus)))
+
+
 def token_file(task: Text):
     found = find_token_file(task.corpus_hash, task.tokenizer)
     assert found
@@ -81,7 +89,7 @@ def token_file(task: Text):
 def test_windows_hold_tokens_of_their_own_split_alone(corpus, tokenizer):
     task = build(corpus, tokenizer)
     decode = token_file(task).tokenizer().decode
-    by_split = read_documents(build_corpus(corpus)).by_split
+    by_split = documents_of(corpus)
     for split in SPLITS:
         batch = task.split_batch(400, split, generator=stream(0, split))
         drawn = set("".join(decode(row) for row in batch.tokens.tolist())) - set("<|endoftext|>\ufffd")
@@ -91,9 +99,9 @@ def test_windows_hold_tokens_of_their_own_split_alone(corpus, tokenizer):
 
 
 def test_copies_share_a_split_and_others_do_not_move_a_document(tmp_path):
-    once = read_documents(build_corpus(write_rows(tmp_path / "once.jsonl", ideographs(100)))).by_split
+    once = documents_of(write_rows(tmp_path / "once.jsonl", ideographs(100)))
     more = [*ideographs(200)[::-1], *ideographs(50)]
-    thrice = read_documents(build_corpus(write_rows(tmp_path / "more.jsonl", more))).by_split
+    thrice = documents_of(write_rows(tmp_path / "more.jsonl", more))
     assert sum(map(len, thrice.values())) == 250
     for split in SPLITS:
         assert set(once[split]) <= set(thrice[split])
@@ -235,7 +243,7 @@ def test_other_tasks_have_no_extra_metrics():
 @given(texts=st.lists(st.text(min_size=1, max_size=30), max_size=30), spec=st.sampled_from(["byte", "bpe:300"]))
 def test_a_token_file_holds_every_document_with_its_end(tmp_path, texts, spec):
     corpus = write_rows(tmp_path / "rows.jsonl", ideographs(200) + texts)
-    by_split = read_documents(build_corpus(corpus)).by_split
+    by_split = documents_of(corpus)
     found = token_file(build(corpus, spec))
     for split in SPLITS:
         tokens = found.tokens(split)
@@ -355,7 +363,7 @@ def test_another_tokenizer_of_the_same_name_is_refused(corpus):
 # What can be read
 
 
-def test_a_folder_of_many_kinds(tmp_path):
+def test_a_folder_of_many_kinds(tmp_path, read):
     root = tmp_path / "folder"
     (root / "sub").mkdir(parents=True)
     (root / ".git").mkdir()
@@ -372,7 +380,7 @@ def test_a_folder_of_many_kinds(tmp_path):
         '{"content": "row\u2028"}\n\n{"text": "x", "content": 0}\n{"text": "\\ud800"}\n'
     )
     pd.DataFrame({"n": [1, 2, 3], "content": ["p", None, "q"]}).to_parquet(root / "z.parquet")
-    documents = read_documents(build_corpus(f"files:{root}"))
+    documents = read(f"files:{root}")
     texts = [text for split in SPLITS for text in documents.by_split[split]]
     expected = ["first", "second", "marked <|endoftext|> down", "code", "code", "row\u2028", "x", "p", "q"]
     assert sorted(texts) == sorted(expected)
@@ -439,7 +447,7 @@ def no(): return "none"
     assert gc.isenabled()
 
 
-def test_docstrings_of_installed_packages(tmp_path, monkeypatch):
+def test_docstrings_of_installed_packages(tmp_path, monkeypatch, read):
     package = tmp_path / "imaginary"
     (package / "tests").mkdir(parents=True)
     (package / "__init__.py").write_text('"""Package."""\ndef f(): """Same."""\ndef g(): """Same."""\n')
@@ -448,7 +456,7 @@ def test_docstrings_of_installed_packages(tmp_path, monkeypatch):
     (package / "tests" / "b.py").write_text('"""Test."""')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(language, "PACKAGES", ("imaginary", "not_installed"))
-    documents = read_documents(build_corpus("docstrings"))
+    documents = read("docstrings")
     texts = [text for split in SPLITS for text in documents.by_split[split]]
     assert sorted(texts) == ["Module a.", "Package.\n\nSame."]
     assert documents.skipped == {"not Python": 1}
@@ -470,7 +478,7 @@ def test_corpora_are_registered():
         ({"corpus": "files"}, "write files:PATH"),
         ({"corpus": "files:"}, "write files:PATH"),
         ({"corpus": "python-stdlib:3.11"}, "write python-stdlib"),
-        ({"tokenizer": "gpt2"}, "unknown tokenizer 'gpt2'. There are: byte, bpe:SIZE"),
+        ({"tokenizer": "gpt4"}, "unknown tokenizer 'gpt4'. There are: byte, bpe:SIZE"),
         ({"tokenizer": "byte:8"}, "unknown tokenizer"),
         ({"tokenizer": "bpe:4k"}, "unknown tokenizer"),
         ({"tokenizer": "bpe"}, "unknown tokenizer"),
@@ -493,7 +501,7 @@ def test_a_path_below_an_unknown_home_names_the_corpus(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
-def test_a_damaged_parquet_file_is_named_and_never_an_error_of_the_library(compression, tmp_path):
+def test_a_damaged_parquet_file_is_named_and_never_an_error_of_the_library(compression, tmp_path, read):
     path = tmp_path / "rows.parquet"
     rng = np.random.default_rng(0)
     texts = [" ".join(map(str, rng.integers(0, 999, 40))) for _ in range(200)]
@@ -504,7 +512,7 @@ def test_a_damaged_parquet_file_is_named_and_never_an_error_of_the_library(compr
         damaged[place : place + 8] = b"\xff" * 8
         path.write_bytes(damaged)
         try:
-            read_documents(build_corpus(f"files:{path}"))
+            read(f"files:{path}")
         except ValueError as problem:
             said.append(str(problem))
     assert len(said) > 5
@@ -517,7 +525,7 @@ CHAPTERS = "".join(f"Sentence {i} of a long text, which goes on.\n{chr(10) if i 
 
 
 @pytest.mark.parametrize("kind", ["files", "one book", "one line", "rows"])
-def test_a_few_long_documents_are_cut_and_it_is_said(kind, tmp_path, caplog):
+def test_a_few_long_documents_are_cut_and_it_is_said(kind, tmp_path, caplog, read):
     text = CHAPTERS if kind != "one line" else CHAPTERS.replace("\n", " ")
     if kind == "rows":
         corpus = write_rows(tmp_path / "rows.jsonl", [text[:9000], text[9000:]])
@@ -530,7 +538,7 @@ def test_a_few_long_documents_are_cut_and_it_is_said(kind, tmp_path, caplog):
         task = build(corpus)
     assert "cut into" in caplog.text
     assert corpus in caplog.text
-    documents = read_documents(build_corpus(corpus))
+    documents = read(corpus)
     assert documents.cut == SHORTEST_BLOCK
     pieces = [piece for pieces in documents.by_split.values() for piece in pieces]
     assert sorted("".join(pieces)) == sorted(text), "no character is lost"
@@ -556,13 +564,13 @@ def test_blocks_end_with_a_paragraph_a_line_or_a_word():
         assert all(50 <= len(block) <= 150 for block in blocks(text, 50))
 
 
-def test_documents_that_fill_every_split_stay_whole(tmp_path):
+def test_documents_that_fill_every_split_stay_whole(tmp_path, read):
     """However few and long: their numbers are those that they were."""
     long = {document_split(f"{i} " + "long " * 500): f"{i} " + "long " * 500 for i in range(60)}
     assert set(long) == set(SPLITS)
-    documents = read_documents(build_corpus(write_rows(tmp_path / "rows.jsonl", list(long.values()))))
+    documents = read(write_rows(tmp_path / "rows.jsonl", list(long.values())))
     assert documents.cut is None
-    assert documents.by_split == {split: [text] for split, text in long.items()}
+    assert {split: [*texts] for split, texts in documents.by_split.items()} == {split: [t] for split, t in long.items()}
 
 
 @pytest.mark.parametrize(

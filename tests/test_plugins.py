@@ -18,7 +18,8 @@ from procpre_interp.core.config import MissingPlugin, from_dict, from_yaml, to_y
 from procpre_interp.core.plugins import VARIABLE, Plugin, load_named, load_plugin, loaded, named
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import CORPORA, TASKS, Task
-from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.corpus import build_corpus
+from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.tokens import parse_tokens, token_names
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig

@@ -47,6 +47,7 @@ def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
             "Gain, points": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 100, "+.1f"),
             "Broke through": f"{broke} of {row.n} {within}",
             "Steps to breakthrough": bounds_text(row.time_mean, row.time_low, row.time_high, 1, ",.0f"),
+            **({"Epochs of text": f"{row.epochs:.3g}"} if "epochs" in summary else {}),
             "Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}",
         }
         rows.append(line | ({"Diverged": str(row.diverged)} if diverged else {}))

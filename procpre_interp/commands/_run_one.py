@@ -181,6 +181,8 @@ def print_outcome(run: Run) -> None:
         for name in ("perplexity", "bits_per_byte"):
             if (value := summary.get(name)) is not None:
                 print(f"        {name.replace('_', ' ')} {value:.4f}")
+    if (epochs := summary.get("epochs")) is not None:
+        print(f"  data: {epochs:.3g} epochs of the training split")
     if summary["prompt_overlap"]:
         print(
             f"  note: the space of prompts is too small to hold any out; {summary['prompt_overlap']:.0%} of the "

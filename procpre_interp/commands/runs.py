@@ -23,6 +23,7 @@ COLUMNS = (
     "accuracy",
     "loss_nats",
     "perplexity",
+    "epochs",
     "seconds",
 )
 """What the table shows, where any run has it; CSV and JSON have every column."""

@@ -59,6 +59,8 @@ class Summary(TypedDict):
     tokens: int
     teraflops: NotRequired[float]
     """Compute of training, 10^12 floating-point operations; older runs lack it."""
+    epochs: NotRequired[float]
+    """How often training went through its data, in runs on text."""
     seconds: float
     loss_nats: float
     accuracy: float
@@ -77,7 +79,8 @@ class Summary(TypedDict):
 
 
 _NUMBERS = (
-    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "teraflops", "seconds", "threads"),
+    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "epochs", "teraflops"),
+    *("seconds", "threads"),
     *("loss_nats", "accuracy", "exact_match", "perplexity", "bits_per_byte", "prompt_overlap"),
     *("breakthrough_step", "breakthrough_limit"),
 )

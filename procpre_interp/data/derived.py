@@ -57,6 +57,16 @@ class Derived(Task):
     def stream_label(self) -> str:
         return self.task.stream_label
 
+    @property
+    def walks(self) -> bool:
+        return self.task.walks
+
+    def independent(self) -> "Task":
+        return dataclasses.replace(self, task=self.task.independent())
+
+    def epochs(self, tokens: int) -> float | None:
+        return self.task.epochs(tokens)
+
 
 @TASKS.register("shuffled")
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +87,9 @@ class Shuffled(Derived):
 
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         return self.shuffle(self.task.candidates(n, split, generator=generator), generator=generator)
+
+    def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
+        return self.shuffle(self.task.walk(first, n, seed=seed, generator=generator), generator=generator)
 
     def shuffle(self, batch: Batch, *, generator: Generator) -> Batch:
         """The real tokens of each sequence in a random order of their own."""
@@ -124,6 +137,9 @@ class Noisy(Derived):
             return self.task.split_batch(n, split, generator=generator)
         # Of the corrupted ones too, those whose prompt falls in another split are drawn again.
         return Task.split_batch(self, n, split, generator=generator, separable=separable)
+
+    def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
+        return self.corrupt(self.task.walk(first, n, seed=seed, generator=generator), generator=generator)
 
     def corrupt(self, batch: Batch, *, generator: Generator) -> Batch:
         """The batch with each real token replaced with probability `share`."""

@@ -80,7 +80,7 @@ class Mixture(Task):
         return dataclasses.replace(self, tasks=tuple(task.at_length(length) for task in self.tasks))
 
     def resolve(self) -> "Task":
-        return dataclasses.replace(self, tasks=tuple(task.resolve() for task in self.tasks))
+        return dataclasses.replace(self, tasks=tuple(task.independent().resolve() for task in self.tasks))
 
     def from_cache(self) -> "Task":
         return dataclasses.replace(self, tasks=tuple(task.from_cache() for task in self.tasks))
@@ -88,6 +88,13 @@ class Mixture(Task):
     def prepare(self) -> None:
         for task in self.tasks:
             task.prepare()
+
+    def epochs(self, tokens: int) -> float | None:
+        """Those of the component that goes through its data most often: expected, where all fill their contexts."""
+        weights = self.weights or (1.0,) * len(self.tasks)
+        sequences = tokens / sum(w * (1 + task.n_ctx) for w, task in zip(weights, self.tasks))
+        own = [task.epochs(round(sequences * w * task.n_ctx)) for w, task in zip(weights, self.tasks)]
+        return max((each for each in own if each is not None), default=None)
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
         return self.mix(n, lambda task, rows: task.batch(rows, generator=generator), generator=generator)

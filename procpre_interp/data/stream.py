@@ -32,6 +32,8 @@ class TaskStream:
         """All batches of a block, one after the other; the stream stays as it is."""
         generator = stream(self.seed, self.task.stream_label, self.split, block)
         rows = self.size * self.batches_per_block
+        if self.split == "train" and self.task.walks:
+            return self.task.walk(block * rows, rows, seed=self.seed, generator=generator)
         return self.task.split_batch(rows, self.split, generator=generator, separable=self.separable)
 
     def hold(self, block: int, drawn: Batch) -> None:

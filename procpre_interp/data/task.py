@@ -1,13 +1,11 @@
 """Tasks: what a model is trained on, as batches of token ids.
 
 A task is a frozen dataclass, so it is its own config: its fields are the command line, the YAML and part of a
-run's identity. Every batch has one layout, whatever the task: the whole sequence as `tokens`, the same
-shifted by one as `targets`, and a mask over the targets that are scored.
+run's identity. Every batch has one layout, whatever the task (`batch.py`).
 """
 
 import abc
 import bisect
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -19,6 +17,7 @@ from torch import Generator, Tensor
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.registry import Registry
 from procpre_interp.core.seeding import stream
+from procpre_interp.data.batch import Batch, concatenate
 from procpre_interp.data.counterfactual import Pairs, collect_pairs, concatenate_pairs
 from procpre_interp.data.vocab import Token
 
@@ -33,56 +32,6 @@ PROBE_SIZE = 4096
 MAX_REDRAWS = 1000
 PAIR_TOKENS = 2**20
 """Tokens of the sequences that are drawn at once for counterfactual pairs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch of sequences, as wide as its longest or wider."""
-
-    tokens: Int[Tensor, "batch pos"]
-    """The whole sequences; positions from `lengths` on are padding."""
-    targets: Int[Tensor, "batch pos"]
-    """The next token: `targets[:, t] = tokens[:, t + 1]`; the last column is padding and never scored."""
-    loss_mask: Bool[Tensor, "batch pos"]
-    """True at t where the prediction of `targets[:, t]`, made at position t, is trained and scored."""
-    lengths: Int[Tensor, " batch"]
-    """Real tokens of each sequence."""
-
-    @classmethod
-    def from_sequences(
-        cls,
-        tokens: Int[Tensor, "batch pos"],
-        lengths: Int[Tensor, " batch"],
-        first_scored: Int[Tensor, " batch"] | int,
-        pad: int,
-    ) -> "Batch":
-        """Next-token prediction from position `first_scored` (a separator, say) to the end of each sequence.
-
-        `tokens` may be of any integer type: tasks work in narrow ones, which are several times faster.
-        """
-        tokens = tokens.long()
-        targets = torch.empty_like(tokens)
-        targets[:, :-1] = tokens[:, 1:]
-        targets[:, -1] = pad
-        t = torch.arange(tokens.shape[1], dtype=torch.int32)
-        first = torch.as_tensor(first_scored, dtype=torch.int32).reshape(-1, 1)
-        return cls(tokens, targets, (t >= first) & (t < lengths.int()[:, None] - 1), lengths.long())
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, rows: slice | Tensor) -> "Batch":
-        return Batch(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
-
-    def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
-
-
-def concatenate(batches: list[Batch]) -> Batch:
-    """The rows of several batches of one width, in order."""
-    if len(batches) == 1:
-        return batches[0]
-    return Batch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in dataclasses.fields(Batch)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +120,30 @@ class Task(abc.ABC):
         raise RuntimeError(
             f"{self.name}: only {n - missing} of {n} prompts of the {split} split in {MAX_REDRAWS} draws"
         )
+
+    @property
+    def walks(self) -> bool:
+        """Whether training sequences come from `walk`, instead of draws."""
+        return False
+
+    def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
+        """Training sequences number `first` to `first + n` of finite data in the order that the seed fixes.
+
+        For a task that `walks`: the same ones however many are asked for at once. `generator` is for whatever else is
+        random about them.
+        """
+        raise NotImplementedError(f"{self.name} has no order to walk in")
+
+    def independent(self) -> "Task":
+        """The task with its sequences drawn independently of one another, as a mixture needs them.
+
+        Raises `ValueError` where its config asks for an order.
+        """
+        return self
+
+    def epochs(self, tokens: int) -> float | None:
+        """How often training on so many tokens goes through the training split; None where sequences are generated."""
+        return None
 
     def counterfactual(self, cause: str, n: int, *, generator: Generator) -> Pairs:
         """`n` pairs of sequences that differ in one of the `causes`, as wide as `n_ctx`.

@@ -13,29 +13,38 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt
+from jaxtyping import Int64, UInt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.data.corpus import SHORTEST_BLOCK, Corpus, Documents, read_documents
+from procpre_interp.data.corpus import Corpus
+from procpre_interp.data.documents import SAMPLE_BYTES, SHORTEST_BLOCK, Documents, cache_errors, pieces, read_documents
 from procpre_interp.data.semantic.tokenizers import (
     Tokenizer,
     load_tokenizer,
+    parse_tokenizer,
     token_dtype,
     train_tokenizer,
     vocabulary_size,
 )
+from procpre_interp.data.shared_tokenizer import shared_tokenizer
 
 FORMAT = 1
 """Raised when the same corpus and tokenizer would give other files than before."""
 
+WINDOWS_AT_ONCE = 1024
+"""Windows copied from one mapping of a file. The system maps up to 64 KB around each that it has in memory."""
+
 DOCUMENTS_AT_ONCE = 256
+CHARACTERS_AT_ONCE = 2**21
+"""Most that is encoded at once, so that memory does not grow with the corpus; a longer piece is encoded alone."""
 
 _REQUIRED = ("train.bin", "validation.bin", "test.bin", "tokenizer.json", "meta.json")
 _OWN = re.compile(r"(train|validation|test)\.bin|(tokenizer|meta|sources)\.json")
@@ -70,17 +79,30 @@ class TokenFile:
         dtype = token_dtype(vocabulary_size(self.tokenizer_spec))
         return np.memmap(self.folder / f"{split}.bin", dtype, mode="r")
 
+    def windows(self, split: str, starts: Int64[np.ndarray, " window"], length: int) -> Int64[np.ndarray, "window pos"]:
+        """The `length` tokens from each of these places on."""
+        rows = np.empty((len(starts), length), np.int64)
+        for first in range(0, len(starts), WINDOWS_AT_ONCE):
+            part = slice(first, first + WINDOWS_AT_ONCE)
+            # Mapped anew each time, which gives back the memory that pages of the file took.
+            rows[part] = sliding_window_view(self.tokens(split), length)[starts[part]]
+        return rows
+
     def tokenizer(self) -> Tokenizer:
         text = regular_files.read_regular(self.folder / "tokenizer.json").decode()
         return load_tokenizer(self.tokenizer_spec, text)
 
 
-def find_token_file(corpus_hash: str, tokenizer: str) -> TokenFile | None:
-    """The token file, or None where there is none or it is damaged."""
-    if not _folder(corpus_hash, tokenizer).is_dir():
+def find_token_file(corpus_hash: str, tokenizer: str, tokenizer_hash: str = "") -> TokenFile | None:
+    """The token file, or None where there is none or it is damaged.
+
+    One of a tokenizer that learnt from other corpora is found by the tokenizer's hash, too.
+    """
+    folder = _folder(corpus_hash, tokenizer, tokenizer_hash)
+    if not folder.is_dir():
         return None
     try:
-        return _read(corpus_hash, tokenizer)
+        return _read(folder, corpus_hash, tokenizer)
     except ValueError:
         return None
 
@@ -88,33 +110,37 @@ def find_token_file(corpus_hash: str, tokenizer: str) -> TokenFile | None:
 def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenFile:
     """The token file of a corpus whose files hash to `corpus_hash`, built unless it is there and intact.
 
-    Raises `ValueError` where a split would have no document, and `OSError` where the cache cannot be written.
+    Raises `ValueError` where a split would have no document, and `OSError` where the cache cannot be written, or
+    GPT-2's tokenizer cannot be fetched.
     """
-    if found := find_token_file(corpus_hash, tokenizer):
+    shared = shared_tokenizer(tokenizer) if parse_tokenizer(tokenizer).corpora else None
+    folder = _folder(corpus_hash, tokenizer, shared.hash if shared else "")
+    if found := find_token_file(corpus_hash, tokenizer, shared.hash if shared else ""):
         return found
-    folder = _folder(corpus_hash, tokenizer)
     with ExitStack() as stack:
-        with _cache_errors(corpus):
+        with cache_errors(corpus):
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locks.locked(folder.with_suffix(".lock")))
         if folder.exists():
             try:
-                return _read(corpus_hash, tokenizer)  # built by another process while this one waited
+                return _read(folder, corpus_hash, tokenizer)  # built by another process while this one waited
             except ValueError as problem:
                 log.warning("the token file %s is damaged (%s): it is built again", folder, problem)
         log.info("building the token file of corpus %s, tokenizer %s", corpus, tokenizer)
-        documents = read_documents(corpus)
+        documents = stack.enter_context(read_documents(corpus, folder.parent))
         if documents.hash != corpus_hash:
             raise ValueError(f"corpus {corpus}: its files changed while they were read; try again")
         _check_splits(corpus, documents)
-        with _cache_errors(corpus):
-            _write(folder, corpus, documents, tokenizer)
-    return _read(corpus_hash, tokenizer)
+        # Trained on the training split alone: merges learnt from held-out text would leak it.
+        sample = documents.by_split["train"].sample(SAMPLE_BYTES)
+        trained = shared or train_tokenizer(tokenizer, (piece for text in sample for piece in pieces(text)))
+        with cache_errors(corpus):
+            _write(folder, corpus, documents, tokenizer, trained)
+    return _read(folder, corpus_hash, tokenizer)
 
 
-def _read(corpus_hash: str, tokenizer: str) -> TokenFile:
+def _read(folder: Path, corpus_hash: str, tokenizer: str) -> TokenFile:
     """Raises `ValueError` that says what is missing or damaged."""
-    folder = _folder(corpus_hash, tokenizer)
     for name, entry in checksums.read_manifest(folder, _REQUIRED).items():
         try:
             found = os.stat(folder / name, follow_symlinks=False)
@@ -133,19 +159,10 @@ def _sha256(path: str, inode: int, size: int, modified: int) -> str:
     return checksums.sha256(path)
 
 
-@contextmanager
-def _cache_errors(corpus: Corpus) -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        raise OSError(
-            f"cannot write the token file of corpus {corpus} in {atomic_files.cache_folder()}: "
-            f"{problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be written and has room"
-        ) from problem
-
-
-def _folder(corpus_hash: str, tokenizer: str) -> Path:
-    key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer]).encode()).hexdigest()[:ID_LENGTH]
+def _folder(corpus_hash: str, tokenizer: str, tokenizer_hash: str) -> Path:
+    # What a tokenizer learnt from the corpus itself follows from the corpus.
+    own = [tokenizer_hash] if parse_tokenizer(tokenizer).corpora else []
+    key = hashlib.sha256(json.dumps([FORMAT, corpus_hash, tokenizer, *own]).encode()).hexdigest()[:ID_LENGTH]
     return atomic_files.cache_folder() / "tokens" / key
 
 
@@ -174,13 +191,13 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
         )
 
 
-def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
+def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str, tokenizer: Tokenizer) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
         atomic_files.remove(leftover)
     temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(6)}.building")
     temporary.mkdir()
     try:
-        _fill(temporary, corpus, documents, spec)
+        _fill(temporary, corpus, documents, spec, tokenizer)
         if folder.exists():  # a damaged one, out of the way by a rename: who maps it goes on with what is there
             atomic_files.remove(
                 folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building"))
@@ -191,15 +208,12 @@ def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> Non
         atomic_files.remove(temporary)
 
 
-def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None:
-    # Trained on the training split alone: merges learnt from held-out text would leak it.
-    tokenizer = train_tokenizer(spec, documents.by_split["train"])
+def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str, tokenizer: Tokenizer) -> None:
     splits: dict[str, SplitSize] = {}
     for split, texts in documents.by_split.items():
         with (folder / f"{split}.bin").open("wb") as file:
             n_bytes = sum(file.write(ids.tobytes()) for ids in _encoded(tokenizer, texts))
-        n_tokens = n_bytes // tokenizer.dtype.itemsize
-        splits[split] = SplitSize(len(texts), n_tokens, sum(len(text.encode()) for text in texts))
+        splits[split] = SplitSize(len(texts), n_bytes // tokenizer.dtype.itemsize, texts.bytes)
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     meta = {
         "format": FORMAT,
@@ -218,9 +232,27 @@ def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str) -> None
     checksums.seal(folder, _OWN)
 
 
-def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Iterator[UInt[np.ndarray, " token"]]:
+def _encoded(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[UInt[np.ndarray, " token"]]:
     end = np.array([tokenizer.end_of_document], tokenizer.dtype)
-    for start in range(0, len(texts), DOCUMENTS_AT_ONCE):
-        for ids in tokenizer.encode(texts[start : start + DOCUMENTS_AT_ONCE]):
+    for group in _groups(documents):
+        encoded = tokenizer.encode([piece for piece, _ in group])
+        for ids, (_, is_last) in zip(encoded, group):
             yield ids
-            yield end
+            if is_last:
+                yield end
+
+
+def _groups(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+    """Pieces of the documents to be encoded at once, each with whether it is the last one of its document."""
+    group: list[tuple[str, bool]] = []
+    characters = 0
+    for document in documents:
+        *first, last = pieces(document)
+        for piece, is_last in [*((piece, False) for piece in first), (last, True)]:
+            if group and (len(group) == DOCUMENTS_AT_ONCE or characters + len(piece) > CHARACTERS_AT_ONCE):
+                yield group
+                group, characters = [], 0
+            group.append((piece, is_last))
+            characters += len(piece)
+    if group:
+        yield group

@@ -257,6 +257,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
     lengths = sorted(set(history["task_length"].dropna().astype(int)))
     tasks = [task, *(task.at_length(length) for length in lengths)]
     overlaps = [0.0 if is_separable(each) else prompt_overlap(each) for each in tasks]
+    epochs = task.epochs(state.tokens)
     return partial.finish(
         {
             "status": state.status,
@@ -278,6 +279,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "positions_carried": start.carried,
             "tokens": state.tokens,
             "teraflops": training_flops(model.config, task.n_ctx, state.tokens) / 1e12,
+            **({} if epochs is None else {"epochs": epochs}),
             "seconds": state.seconds,
             "kernel": train.kernel,
             "threads": train.threads,

@@ -102,9 +102,9 @@ def summarise_conditions(
 
     Accuracy (share of answer tokens) and its gain over the baseline, paired; share of replicates that broke
     through (exact binomial bounds: a bootstrap of 5 successes in 5 would claim certainty); restricted mean
-    time to breakthrough in steps, and the steps saved against the baseline; mean seconds of a run. Diverged
-    runs have no accuracy: they are counted in `diverged`, and as no breakthrough. Raises `ValueError` for a
-    table without rows.
+    time to breakthrough in steps, and the steps saved against the baseline; mean seconds of a run, and the mean
+    number of epochs of runs on text. Diverged runs have no accuracy: they are counted in `diverged`, and as no
+    breakthrough. Raises `ValueError` for a table without rows.
     """
     if table.empty:
         raise ValueError("the table has no rows: no run of this experiment is finished")
@@ -131,6 +131,8 @@ def summarise_conditions(
     summary["breakthrough_low"], summary["breakthrough_high"] = low, high
     for name in ("seconds", "phase1_seconds"):
         summary[name] = groups[name].mean() if name in table else np.nan
+    if "epochs" in table:
+        summary["epochs"] = groups["epochs"].mean()
     return summary.reset_index()
 
 

@@ -57,6 +57,7 @@ def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
         "tokens": summary["tokens"],
         "teraflops": summary.get("teraflops", math.nan),
         "phase1_teraflops": sum((parent.summary.get("teraflops", math.nan) for parent in parents), 0.0),
+        **({"epochs": summary["epochs"]} if "epochs" in summary else {}),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
     }

@@ -149,7 +149,11 @@ class Files(Corpus):
             raise ValueError(f"corpus {self}: cannot read {root.name}; a file must end in one of: {known}")
         return [SourceFile(root.name, root)]
 
+    def separator(self, name: str) -> bytes | None:
+        return {".jsonl": b"\n", ".txt": END_OF_DOCUMENT.encode()}.get(Path(name).suffix.lower())
+
     def documents(self, contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
+        lines: Counter[str] = Counter()
         for name, content in contents:
             where, suffix = f"corpus {self}, {name}", Path(name).suffix.lower()
             if suffix == ".parquet":
@@ -157,15 +161,16 @@ class Files(Corpus):
             elif (text := decode(content, skipped)) is None:
                 continue
             elif suffix == ".jsonl":
-                yield from _jsonl_documents(where, text)
+                yield from _jsonl_documents(where, text, lines[name] + 1)
+                lines[name] += text.count("\n")
             elif suffix == ".txt":
                 yield from text.split(END_OF_DOCUMENT)
             else:
                 yield text
 
 
-def _jsonl_documents(where: str, text: str) -> Iterator[str]:
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028 as it is
+def _jsonl_documents(where: str, text: str, first_line: int) -> Iterator[str]:
+    for number, line in enumerate(text.split("\n"), first_line):  # not splitlines: JSON may hold U+2028 as it is
         if not line or line.isspace():
             continue
         try:

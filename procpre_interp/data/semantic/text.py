@@ -7,23 +7,24 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
-from numpy.lib.stride_tricks import sliding_window_view
+from jaxtyping import Bool, Int, Int64
 from torch import Generator, Tensor
 
 from procpre_interp.core.messages import shown
-from procpre_interp.data.corpus import build_corpus, corpus_hash
+from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
-from procpre_interp.data.semantic.tokenizers import vocabulary_size
+from procpre_interp.data.semantic.tokenizers import CHARACTERS, vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
 from procpre_interp.data.vocab import TextVocab, Token
+from procpre_interp.data.walk import walk
 
 LARGEST_EXPONENT = 709
 """Largest loss whose exponential is a float, nats."""
@@ -32,11 +33,13 @@ LARGEST_EXPONENT = 709
 @TASKS.register("text")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text(Task):
-    """Next-token prediction on real text, in windows drawn uniformly: one may start anywhere in a document.
+    """Next-token prediction on real text, in windows of it.
 
     A split's documents follow one another in one array, each with its end, and a window lies within that
-    array: no token of another split is ever in it. `resolve` before drawing often: without the hashes, every
-    batch must first read the whole corpus to find its token file.
+    array: no token of another split is ever in it. Training walks through the array (see `order`); validation, test
+    and every batch that is not part of training are windows drawn uniformly: one may start anywhere in a document.
+    `resolve` before drawing often: without the hashes, every batch must first read the whole corpus to find its token
+    file.
     """
 
     in_words: ClassVar[str] = "Real text: predict the next token."
@@ -44,9 +47,14 @@ class Text(Task):
     corpus: str = "python-stdlib"
     """One of those that `procpre-interp corpora` lists, such as python-stdlib, wikipedia-leads or files:PATH."""
     tokenizer: str = "byte"
-    """byte, or bpe:4096 for BPE with that many ids, trained on the training split."""
+    """byte; bpe:4096 for BPE with that many ids, trained on the training split; bpe:4096@python-stdlib+docstrings for
+    one trained on equal amounts of several corpora; characters for printable ASCII and line ends alone; gpt2."""
     length: int = 256
     """Tokens of a window."""
+    order: Literal["single_pass", "uniform"] | None = None
+    """single_pass walks through the training split, cut into windows, in a random order without replacement, and then
+    through it again in another order; uniform draws windows that may overlap and recur, as a mixture always does.
+    Default: single_pass. A config with `corpus_hash` but no order was resolved as, or before there was, uniform."""
     corpus_hash: str = ""
     """Hash of the names and contents of the corpus's files; `resolve` fills it in."""
     tokenizer_hash: str = ""
@@ -73,11 +81,10 @@ class Text(Task):
 
     @property
     def named_tokens(self) -> Mapping[int, Token]:
-        """The bytes: printable ASCII as it is, others as an escape, which has no blank."""
-        if self.tokenizer != "byte":
-            return {}
-        names = [chr(value) if 33 <= value < 127 else f"\\x{value:02x}" for value in range(TextVocab.N_BYTES)]
-        return {value: Token(name, "text") for value, name in enumerate(names)}
+        """Bytes and characters: printable ASCII as it is, others as an escape, which has no blank."""
+        codes = {"byte": range(TextVocab.N_BYTES), "characters": CHARACTERS.encode()}.get(self.tokenizer, b"")
+        names = [chr(value) if 33 <= value < 127 else f"\\x{value:02x}" for value in codes]
+        return {token: Token(name, "text") for token, name in enumerate(names)}
 
     def batch(self, n: int, *, generator: Generator) -> Batch:
         """`n` windows of the training split: the others are only for those who ask for them."""
@@ -86,11 +93,14 @@ class Text(Task):
     def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         """`n` windows of the split. `separable` plays no part: documents were split, not windows."""
         # Opened at each call, for less than .1 ms: so the task stays a plain value that any process can use.
-        windows = sliding_window_view(self._open().tokens(split), self.length)
-        starts = torch.randint(len(windows), (n,), generator=generator)
-        tokens = torch.from_numpy(windows[starts.numpy()].astype(np.int64))
+        opened = self._open()
+        starts = torch.randint(opened.splits[split].tokens - self.length + 1, (n,), generator=generator)
+        return self._windows(opened, split, starts.numpy())
+
+    def _windows(self, opened: TokenFile, split: Split, starts: Int64[np.ndarray, " batch"]) -> Batch:
+        rows = torch.from_numpy(opened.windows(split, starts, self.length))
         return Batch.from_sequences(
-            tokens, torch.full((n,), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
+            rows, torch.full((len(rows),), self.length), 0, pad=TextVocab(self.d_vocab).end_of_document
         )
 
     def draw_pairs(self, cause: str, n: int, *, generator: Generator) -> Pairs:
@@ -114,17 +124,44 @@ class Text(Task):
         kept = copies.any(1) & (other != clean.gather(1, position))[:, 0]
         return Pairs.from_sequences(clean, corrupted, position[:, 0], kept)
 
+    @property
+    def walks(self) -> bool:
+        return self.order == "single_pass" or (self.order is None and not self.corpus_hash)
+
+    def walk(self, first: int, n: int, *, seed: int, generator: Generator) -> Batch:
+        """Windows that lie side by side from the first token on; fewer than `length` tokens at the end are left out."""
+        opened, steps = self._open(), np.arange(first, first + n)
+        n_windows = opened.splits["train"].tokens // self.length
+        places = walk(steps, n_windows, seed=seed, label=self.stream_label)
+        return self._windows(opened, "train", places * self.length)
+
+    def independent(self) -> "Text":
+        if self.order == "single_pass":
+            raise ValueError(
+                "order=single_pass within a mixture, which draws its components at random; leave out the order"
+            )
+        return replace(self, order="uniform")
+
+    def epochs(self, tokens: int) -> float | None:
+        return tokens / self._open().splits["train"].tokens
+
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         """Windows of the split itself, so that a mixture or a control never trains on another's."""
         return self.split_batch(n, split, generator=generator)
 
     def resolve(self) -> "Text":
-        """The task with the hashes of its files and its tokenizer. Builds the token file where there is none.
+        """The task with the hashes of its files and its tokenizer, and its order. Builds the token file where there is
+        none. A uniform order is written as none, as before there was a choice: so such runs keep their ids.
 
         Raises `ValueError` where they are no longer those that an earlier `resolve` filled in.
         """
         token_file = self._build()
-        return replace(self, corpus_hash=token_file.corpus_hash, tokenizer_hash=token_file.tokenizer_hash)
+        return replace(
+            self,
+            order="single_pass" if self.walks else None,
+            corpus_hash=token_file.corpus_hash,
+            tokenizer_hash=token_file.tokenizer_hash,
+        )
 
     def from_cache(self) -> "Text":
         return CachedText(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
@@ -148,7 +185,7 @@ class Text(Task):
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def _open(self) -> TokenFile:
-        found = find_token_file(self.corpus_hash, self.tokenizer) if self.corpus_hash else None
+        found = find_token_file(self.corpus_hash, self.tokenizer, self.tokenizer_hash) if self.corpus_hash else None
         return self._checked(found) if found else self._build()
 
     def _build(self) -> TokenFile:
@@ -184,7 +221,7 @@ class CachedText(Text):
 
     def _open(self) -> TokenFile:
         is_resolved = self.corpus_hash and self.tokenizer_hash
-        found = find_token_file(self.corpus_hash, self.tokenizer) if is_resolved else None
+        found = find_token_file(self.corpus_hash, self.tokenizer, self.tokenizer_hash) if is_resolved else None
         if found is None:
             why = (
                 "is not in the cache" if is_resolved else "cannot be found in the cache, since its config has no hashes"

@@ -1,4 +1,4 @@
-"""Tokenizers: bytes, and byte-level BPE trained on the corpus's training split.
+"""Tokenizers: bytes, characters of ASCII, GPT-2's, and byte-level BPE trained on training splits.
 
 Ids are the tokenizer's own from 0 up. The last of d_vocab ids is the end of a document; no text can spell it.
 """
@@ -8,7 +8,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import UInt
@@ -16,25 +17,61 @@ from tokenizers import Tokenizer as Model
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.data.corpus import END_OF_DOCUMENT
+from procpre_interp.data.corpus import CORPORA, END_OF_DOCUMENT, build_corpus
+from procpre_interp.data.semantic import gpt2
 from procpre_interp.data.vocab import TextVocab
 
 BYTES_AND_END = TextVocab.N_BYTES + 1
+CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
+"""The ids of `characters`, in order: the 95 printable characters of ASCII, and the end of a line. Questions and answers
+of DeepMind-Math have no others. Source: Saxton et al. (2019)."""
+
+KINDS = "byte, bpe:SIZE (bpe:4096, say), bpe:SIZE@CORPUS+CORPUS, characters, gpt2"
 
 
-def vocabulary_size(spec: str) -> int:
-    """d_vocab of the tokenizer "byte" or "bpe:SIZE", the end of a document included, known before training.
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """What the name of a tokenizer says of it, known before training."""
+
+    kind: Literal["byte", "characters", "gpt2", "bpe"]
+    d_vocab: int
+    """The end of a document included."""
+    corpora: tuple[str, ...] = ()
+    """What BPE is trained on. Default: the corpus that it cuts into tokens."""
+
+
+def parse_tokenizer(spec: str) -> TokenizerSpec:
+    """What "byte", "bpe:SIZE", "bpe:SIZE@CORPUS+CORPUS", "characters" or "gpt2" stands for.
 
     Raises `ValueError` for anything else.
     """
-    kind, _, size = spec.partition(":")
-    if kind == "byte" and not size:
-        return BYTES_AND_END
-    if kind == "bpe" and re.fullmatch("[1-9][0-9]{0,6}", size):
-        if int(size) >= BYTES_AND_END:
-            return int(size)
+    if spec == "byte":
+        return TokenizerSpec("byte", BYTES_AND_END)
+    if spec == "characters":
+        return TokenizerSpec("characters", len(CHARACTERS) + 1)
+    if spec == "gpt2":
+        return TokenizerSpec("gpt2", gpt2.D_VOCAB)
+    found = re.fullmatch("bpe:([1-9][0-9]{0,6})(?:@(.*))?", spec, re.DOTALL)
+    if found is None:
+        raise ValueError(f"unknown tokenizer {spec!r}. There are: {KINDS}")
+    size, listed = int(found[1]), found[2]
+    if size < BYTES_AND_END:
         raise ValueError(f"tokenizer {spec!r}: at least {BYTES_AND_END} ids: each byte and the end of a document")
-    raise ValueError(f"unknown tokenizer {spec!r}. There are: byte, bpe:SIZE (bpe:4096, say)")
+    if listed is None:
+        return TokenizerSpec("bpe", size)
+    # A path may hold a plus, too: one separates corpora where the name of a corpus follows it.
+    names = "|".join(map(re.escape, CORPORA))
+    corpora = re.split(rf"\+(?=(?:{names})(?:[:+]|$))", listed)
+    for corpus in corpora:
+        build_corpus(corpus)
+    if len(set(corpora)) < len(corpora):
+        raise ValueError(f"tokenizer {spec!r} names a corpus twice")
+    return TokenizerSpec("bpe", size, tuple(corpora))
+
+
+def vocabulary_size(spec: str) -> int:
+    """d_vocab of a tokenizer. Raises `ValueError` for an unknown one."""
+    return parse_tokenizer(spec).d_vocab
 
 
 class Tokenizer(abc.ABC):
@@ -99,6 +136,37 @@ class ByteTokenizer(Tokenizer):
         return json.dumps({"type": "byte"})
 
 
+class CharacterTokenizer(Tokenizer):
+    """One id for each of `CHARACTERS`, and no other character."""
+
+    d_vocab = len(CHARACTERS) + 1
+
+    def __init__(self) -> None:
+        self._ids = np.full(256, self.d_vocab, self.dtype)
+        self._ids[np.frombuffer(CHARACTERS.encode(), np.uint8)] = np.arange(len(CHARACTERS))
+
+    def encode(self, documents: list[str]) -> list[UInt[np.ndarray, " token"]]:
+        """Raises `ValueError` for any other character: an id for all unknown ones could not be turned back into text,
+        and would make the loss of a corpus with many of them too low."""
+        return [self._encode(document) for document in documents]
+
+    def _encode(self, document: str) -> UInt[np.ndarray, " token"]:
+        ids = self._ids[np.frombuffer(document.encode(), np.uint8)]
+        if (ids == self.d_vocab).any():
+            place = next(i for i, character in enumerate(document) if character not in CHARACTERS)
+            raise ValueError(
+                f"tokenizer characters: {document[place]!r} is neither printable ASCII nor the end of a line, in "
+                f"{document[max(0, place - 20) : place + 20]!r}; take byte or bpe:SIZE for this corpus"
+            )
+        return ids
+
+    def _decode(self, tokens: list[int]) -> str:
+        return "".join(CHARACTERS[token] for token in tokens)
+
+    def to_json(self) -> str:
+        return json.dumps({"type": "characters", "characters": CHARACTERS})
+
+
 class BytePairTokenizer(Tokenizer):
     """Byte-level BPE, with GPT-2's way of cutting text into words. No text is read as a special token."""
 
@@ -108,9 +176,7 @@ class BytePairTokenizer(Tokenizer):
     @classmethod
     def train(cls, documents: Iterable[str], d_vocab: int) -> "BytePairTokenizer":
         """A text too small for `d_vocab` merges leaves ids unused."""
-        model = Model(models.BPE())
-        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        model.decoder = decoders.ByteLevel()
+        model = byte_level(models.BPE())
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=d_vocab - 1, initial_alphabet=alphabet, show_progress=False)
         model.train_from_iterator(documents, trainer)
@@ -127,13 +193,31 @@ class BytePairTokenizer(Tokenizer):
         return self.model.to_str()
 
 
+def byte_level(merges: models.BPE) -> Model:
+    """BPE on bytes, within GPT-2's words."""
+    model = Model(merges)
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    return model
+
+
 def train_tokenizer(spec: str, documents: Iterable[str]) -> Tokenizer:
-    """The tokenizer `spec`, trained on `documents` where it has anything to learn."""
-    return ByteTokenizer() if spec == "byte" else BytePairTokenizer.train(documents, vocabulary_size(spec))
+    """The tokenizer `spec`, trained on `documents` where it has anything to learn.
+
+    Raises `OSError` where it is GPT-2's, which is not in the cache and cannot be fetched.
+    """
+    parsed = parse_tokenizer(spec)
+    if parsed.kind == "gpt2":
+        vocabulary, merges = gpt2.gpt2_merges()
+        return BytePairTokenizer(byte_level(models.BPE(vocabulary, merges)), parsed.d_vocab)
+    if parsed.kind == "bpe":
+        return BytePairTokenizer.train(documents, parsed.d_vocab)
+    return CharacterTokenizer() if parsed.kind == "characters" else ByteTokenizer()
 
 
 def load_tokenizer(spec: str, text: str) -> Tokenizer:
     """The inverse of `to_json`."""
-    if spec == "byte":
-        return ByteTokenizer()
-    return BytePairTokenizer(cast(Model, Model.from_str(text)), vocabulary_size(spec))
+    parsed = parse_tokenizer(spec)
+    if parsed.kind in ("bpe", "gpt2"):
+        return BytePairTokenizer(cast(Model, Model.from_str(text)), parsed.d_vocab)
+    return CharacterTokenizer() if parsed.kind == "characters" else ByteTokenizer()
