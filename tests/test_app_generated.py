@@ -6,7 +6,7 @@ from procpre_interp.data import TASKS
 from tests.explorer import charts, check, open_page, said, seen
 
 PAGE = "questions/what_was_generated.py"
-FIGURES = {"dyck": 3, "dyck_shuffle": 3, "eca": 3, "shuffled": 1}
+FIGURES = {"dyck": 3, "dyck_shuffle": 3, "eca": 3, "neural_ca": 3, "shuffled": 1}
 
 
 @pytest.mark.parametrize("name", list(TASKS))

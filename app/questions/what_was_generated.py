@@ -67,7 +67,7 @@ for column, (title, value) in zip(columns, sequences.facts(task, seed).items()):
 drawn = sequences.tokens(task, seed, n)
 display.show_answer(inside.scored(drawn))
 display.show(drawn)
-if hasattr(task, "rule"):
+if hasattr(task, "rule_name"):
     number = selections.choose_number("Sequence that is drawn", 0, n - 1, "example")
     display.show(sequences.automaton(task, seed, number))
 if hasattr(task, "p_open"):

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Task
 from procpre_interp.data.mixture import Mixture, Shuffled
-from procpre_interp.data.procedural.automata import CellularAutomaton
+from procpre_interp.data.procedural.automata import Automaton
 from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.views.exhibits.exhibit import Exhibit
@@ -129,24 +129,24 @@ def depth(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
 
 def automaton(task: Task, seed: int = 0, example: int = 0) -> Exhibit:
     """The rows of one generated automaton. Raises `ValueError` for another task."""
-    if not isinstance(task, CellularAutomaton):
+    if not isinstance(task, Automaton):
         raise ValueError(f"{task.name} is no cellular automaton")
     cells = cells_of(task, draw(task, seed, example + 1).tokens[example].numpy())
     caption = f"sequence {example}, seed {seed}; periodic boundary"
+    title = f"{task.rule_name}: {task.rows} rows of {task.cells} cells"
     return Exhibit(
         name="automaton",
-        figure=automaton_figure(
-            cells, title=f"Rule {task.rule}: {task.rows} rows of {task.cells} cells", caption=caption
-        ),
-        reading="The first row is random; each row follows from the one above by the rule, three neighbours at a time.",
+        figure=automaton_figure(cells, task.n_states, title=title, caption=caption),
+        reading=f"The first row is random; each row follows from the one above by the rule, {task.n_neighbours} "
+        "neighbours at a time.",
         table=pd.DataFrame(cells, columns=[f"cell {cell}" for cell in range(task.cells)]),
     )
 
 
-def cells_of(task: CellularAutomaton, symbols: Int[np.ndarray, " pos"]) -> Int[np.ndarray, "row cell"]:
-    """The cells, 0 or 1, that a sequence of symbols stands for."""
-    places = np.arange(task.bits)[::-1]
-    return (symbols[:, None] >> places & 1).reshape(task.rows, task.cells)
+def cells_of(task: Automaton, symbols: Int[np.ndarray, " pos"]) -> Int[np.ndarray, "row cell"]:
+    """The states of the cells that a sequence of symbols stands for."""
+    places = task.n_states ** np.arange(task.per_symbol)[::-1]
+    return (symbols[:, None] // places % task.n_states).reshape(task.rows, task.cells)
 
 
 def facts(task: Task, seed: int = 0, n: int = 64) -> dict[str, str]:
