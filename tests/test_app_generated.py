@@ -14,7 +14,7 @@ def test_every_task_from_the_address(monkeypatch, tmp_path, name):
     app = open_page(monkeypatch, tmp_path, PAGE, task=name)
     assert not app.error
     assert len(charts(app)) == FIGURES.get(name, 2)
-    assert len(app.metric) == 5
+    assert len(app.metric) == 9
 
 
 def test_fields_come_from_the_address_and_stay_with_their_task(monkeypatch, tmp_path):
