@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.signal import lfilter
 
 from procpre_interp.core.seeding import numpy_stream
 
@@ -126,7 +125,7 @@ def _recent_success(
     log_chances: Float[np.ndarray, "predictor token"], memory: float
 ) -> Float[np.ndarray, "predictor token"]:
     """Sum of a predictor's earlier log-chances, each counted `memory` times less per token gone by."""
-    return lfilter([0.0, 1.0], [1.0, -memory], log_chances, axis=1)
+    return _discounted(log_chances, memory)
 
 
 def _success_by_position(
@@ -137,7 +136,16 @@ def _success_by_position(
     """The same at the same position of earlier sequences."""
     grid = np.zeros((len(log_chances), sequence[-1] + 1, position.max() + 1))
     grid[:, sequence, position] = log_chances
-    return lfilter([0.0, 1.0], [1.0, -POSITION_MEMORY], grid, axis=1)[:, sequence, position]
+    return _discounted(grid, POSITION_MEMORY)[:, sequence, position]
+
+
+def _discounted(
+    values: Float[np.ndarray, "predictor time *rest"], memory: float
+) -> Float[np.ndarray, "predictor time *rest"]:
+    """Sum over all earlier times, each counted `memory` times less per time gone by."""
+    from scipy.signal import lfilter  # slow to import, and listing tasks measures none
+
+    return lfilter([0.0, 1.0], [1.0, -memory], values, axis=1)
 
 
 def _mixed(
