@@ -1,8 +1,14 @@
 """What a sequence of each task must be, in plain loops over one list of ids. Shares no code with the library.
 
 An oracle reads the input off the sequence, asserts the rules that it must keep, and works out the rest. It
-returns the whole sequence and the first scored position (every later one is scored too, but for the last).
+returns the whole sequence and the first scored position (every later one is scored too, but for the last). The weights
+of random networks are taken as given.
 """
+
+import math
+
+from procpre_interp.data.procedural.linear_rnn import linear_network
+from procpre_interp.data.procedural.neural_automaton import update_network
 
 Answer = tuple[list[int], int]
 
@@ -92,7 +98,8 @@ def delete(tokens: list[int], vocab: int = 100) -> Answer:
     return [*x, vocab, target, vocab, *rest], len(x) + 2
 
 
-def stack(tokens: list[int], vocab: int = 100) -> Answer:
+def stored(tokens: list[int], vocab: int, leaves: int) -> tuple[list[int], list[int]]:
+    """The operations, and what they leave in the order of its coming; a pop takes what stands at `leaves`."""
     operations = split_at(tokens, vocab)[0]
     symbols(operations, 0, vocab)
     content: list[int] = []
@@ -104,11 +111,47 @@ def stack(tokens: list[int], vocab: int = 100) -> Answer:
         elif step == len(operations) - 1:
             assert operation == 0
         if operation == 0:
-            content.pop()
+            content.pop(leaves)
         else:
             assert operation not in content
             content.append(operation)
+    return operations, content
+
+
+def stack(tokens: list[int], vocab: int = 100) -> Answer:
+    operations, content = stored(tokens, vocab, -1)
     return [*operations, vocab, *reversed(content)], len(operations)
+
+
+def queue(tokens: list[int], vocab: int = 100) -> Answer:
+    operations, content = stored(tokens, vocab, 0)
+    return [*operations, vocab, *content], len(operations)
+
+
+def multi_hop(
+    tokens: list[int],
+    vocab: int = 64,
+    pairs: int = 16,
+    min_pairs: int | None = None,
+    hops: int = 2,
+    min_hops: int | None = None,
+) -> Answer:
+    *told, asked, count, _ = tokens
+    assert (min_pairs or pairs) <= len(told) // 2 <= pairs
+    assert (min_hops or hops) <= count - vocab + 1 <= hops
+    refers: dict[int, int] = {}
+    for head, end in zip(told[::2], told[1::2]):
+        assert 0 <= head < vocab
+        assert head not in refers
+        refers[head] = end
+    seen, name = [], asked
+    while name not in seen:
+        seen.append(name)
+        name = refers[name]
+    assert sorted(seen) == sorted(refers), "one ring"
+    for _ in range(count - vocab + 1):
+        asked = refers[asked]
+    return [*tokens[:-1], asked], len(told) + 1
 
 
 def dyck(tokens: list[int], k: int = 16) -> Answer:
@@ -153,6 +196,70 @@ def eca(tokens: list[int], rule: int = 110, cells: int = 32, bits: int = 4, rows
             number = 2 * number + bit
         sequence.append(number)
     return sequence, per_row - 1
+
+
+def neural_ca(
+    tokens: list[int],
+    cells: int = 16,
+    rows: int = 16,
+    states: int = 4,
+    radius: int = 1,
+    group: int = 2,
+    hidden: int = 16,
+    rule_seed: int = 3,
+    rules: int = 1,
+) -> Answer:
+    per_row = cells // group
+    first = [token // states**place % states for token in tokens[:per_row] for place in range(group - 1, -1, -1)]
+    found = []
+    for seed in range(rule_seed, rule_seed + rules):
+        network = update_network(seed, n_states=states, radius=radius, hidden=hidden)
+        W_in, b_in, W_out = network.W_in.tolist(), network.b_in.tolist(), network.W_out.tolist()
+        history, row = list(first), first
+        for _ in range(rows - 1):
+            successor = []
+            for i in range(cells):
+                near = [row[(i + offset) % cells] for offset in range(-radius, radius + 1)]
+                sums = [b + sum(w[states * j + near[j]] for j in range(len(near))) for w, b in zip(W_in, b_in)]
+                signs = [(x > 0) - (x < 0) for x in sums]
+                scores = [sum(w * sign for w, sign in zip(weights, signs)) for weights in W_out]
+                successor.append(scores.index(max(scores)))
+            row = successor
+            history += row
+        sequence = []
+        for start in range(0, len(history), group):
+            number = 0
+            for state in history[start : start + group]:
+                number = states * number + state
+            sequence.append(number)
+        found.append(sequence)
+    return next((sequence for sequence in found if sequence == tokens), found[0]), per_row - 1
+
+
+def next_token_chances(
+    tokens: list[int],
+    vocab: int = 32,
+    d_state: int = 16,
+    radius: float = 0.9,
+    temperature: float = 0.5,
+    network_seed: int = 0,
+) -> list[list[float]]:
+    """Chances of every token at each position under the linear recurrent network, in real numbers."""
+    network = linear_network(network_seed, n_symbols=vocab, d_state=d_state, radius=radius)
+    A, B, C = network.A.tolist(), network.B.tolist(), network.C.tolist()
+    h, chances = [0.0] * d_state, []
+    for token in tokens:
+        weights = [math.exp(sum(c * x for c, x in zip(row, h)) / temperature) for row in C]
+        chances.append([weight / sum(weights) for weight in weights])
+        h = [sum(a * x for a, x in zip(A[i], h)) + B[token][i] for i in range(d_state)]
+    return chances
+
+
+def linear_rnn(tokens: list[int], vocab: int = 32, **network: float) -> Answer:
+    symbols(tokens, 0, vocab)
+    for token, chances in zip(tokens, next_token_chances(tokens, vocab, **network)):
+        assert chances[token] > 1e-7
+    return tokens, 0
 
 
 def haystack(tokens: list[int], max_pairs: int = 30, min_pairs: int = 1) -> Answer:
@@ -236,9 +343,13 @@ ORACLES = {
     "union": union,
     "delete": delete,
     "stack": stack,
+    "queue": queue,
+    "multi_hop": multi_hop,
     "dyck": dyck,
     "dyck_shuffle": dyck_shuffle,
     "eca": eca,
+    "neural_ca": neural_ca,
+    "linear_rnn": linear_rnn,
     "haystack": haystack,
     "addition": addition,
     "reversed_addition": reversed_addition,

@@ -6,7 +6,7 @@ from procpre_interp.data import TASKS
 from tests.explorer import charts, check, open_page, said, seen
 
 PAGE = "questions/what_was_generated.py"
-FIGURES = {"dyck": 3, "dyck_shuffle": 3, "eca": 3, "shuffled": 1}
+FIGURES = {"dyck": 3, "dyck_shuffle": 3, "eca": 3, "neural_ca": 3, "shuffled": 1}
 
 
 @pytest.mark.parametrize("name", list(TASKS))
@@ -14,7 +14,7 @@ def test_every_task_from_the_address(monkeypatch, tmp_path, name):
     app = open_page(monkeypatch, tmp_path, PAGE, task=name)
     assert not app.error
     assert len(charts(app)) == FIGURES.get(name, 2)
-    assert len(app.metric) == 5
+    assert len(app.metric) == 9
 
 
 def test_fields_come_from_the_address_and_stay_with_their_task(monkeypatch, tmp_path):

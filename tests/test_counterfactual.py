@@ -6,7 +6,7 @@ from collections import Counter
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, checks
@@ -89,6 +89,31 @@ def check_cell(task, cause, clean, corrupted, position):
     assert sum((a ^ b).bit_count() for a, b in zip(clean[:per_row], corrupted[:per_row])) == 1
 
 
+def check_state(task, cause, clean, corrupted, position):
+    per_row = task.cells // task.group
+    (changed,) = differing(clean, corrupted, per_row)
+    digits = [
+        [tokens[changed] // task.states**place % task.states for place in range(task.group)]
+        for tokens in (clean, corrupted)
+    ]
+    assert sum(a != b for a, b in zip(*digits)) == 1
+
+
+def check_hops(task, cause, clean, corrupted, position):
+    changed = differing(clean, corrupted, position + 1)
+    if cause == "query":
+        assert changed == [position - 1]
+        return
+    # Three references end elsewhere; one of them is followed.
+    assert len(changed) == 3
+    assert all(t % 2 == 1 for t in changed)
+    name, followed = clean[position - 1], []
+    for _ in range(clean[position] - task.vocab + 1):
+        followed.append(clean[:position:2].index(name) * 2 + 1)
+        name = clean[followed[-1]]
+    assert set(followed) & set(changed)
+
+
 def check_haystack(task, cause, clean, corrupted, position):
     changed = differing(clean, corrupted, position + 1)
     key = clean[position] - 30
@@ -148,8 +173,10 @@ CHECKS = {
     **dict.fromkeys(["dyck", "dyck_shuffle"], check_type),
     **dict.fromkeys(ARITHMETIC, check_arithmetic),
     "delete": check_target,
-    "stack": check_top,
+    **dict.fromkeys(["stack", "queue"], check_top),
+    "multi_hop": check_hops,
     "eca": check_cell,
+    "neural_ca": check_state,
     "haystack": check_haystack,
 }
 
@@ -162,7 +189,7 @@ def without_padding(task: Task, tokens: list[int]) -> list[int]:
     return tokens
 
 
-def check_pairs(task: Task, cause: str, pairs: Pairs, n: int, **oracle_config: object) -> None:
+def check_pairs(task: Task, cause: str, pairs: Pairs, n: int, /, **oracle_config: object) -> None:
     """Both sequences are the task's, read where it scores them, and differ in the cause; so too when exchanged."""
     checks.check_pairs(task, pairs, n)
     for clean, corrupted, position in zip(pairs.clean.tolist(), pairs.corrupted.tolist(), pairs.positions.tolist()):
@@ -178,8 +205,8 @@ def check_pairs(task: Task, cause: str, pairs: Pairs, n: int, **oracle_config: o
 # Every task
 
 
-def test_every_task_has_causes_but_the_shuffled_control():
-    assert [name for name in TASKS if not TASKS[name].causes] == ["shuffled"]
+def test_every_task_has_causes_but_the_shuffled_control_and_random_text():
+    assert {name for name in TASKS if not TASKS[name].causes} == {"shuffled", "linear_rnn"}
     for name, cause in EVERY_CAUSE:
         assert "read" in TASKS[name].causes[cause]
 
@@ -193,7 +220,11 @@ def test_defaults_are_the_oracles(name, cause):
 @pytest.mark.parametrize(("name", "cause"), EVERY_CAUSE)
 def test_pairs_are_read_at_many_positions(name, cause):
     """None is left out by a place that is always taken first."""
-    config = {"haystack": {"min_pairs": 2, "max_pairs": 4}, "composed": {"length": 20}}.get(name, {})
+    config = {
+        "haystack": {"min_pairs": 2, "max_pairs": 4},
+        "multi_hop": {"min_pairs": 4},
+        "composed": {"length": 20},
+    }.get(name, {})
     task = TASKS.build(name, **config)
     positions = task.counterfactual(cause, 2000, generator=stream(3, name)).positions.unique()
     # Addition and multiplication have five answer digits or fewer where a cause can show first.
@@ -205,7 +236,7 @@ def test_pairs_are_read_at_many_positions(name, cause):
 @given(data=st.data(), seed=seeds, vocab=st.sampled_from([10, 100, 40000]))
 def test_input_and_answer(name, data, seed, vocab):
     # Of few symbols a long stack leaves no other, and a long half of a union no new one.
-    longest = {"stack": 8, "union": 16}.get(name, 24)
+    longest = {"stack": 8, "queue": 8, "union": 16}.get(name, 24)
     lengths = [n for n in TASKS.build(name, length=longest).valid_lengths if n >= 4]
     length = data.draw(st.sampled_from(lengths))
     shortest = data.draw(st.sampled_from([None, *(n for n in lengths if n <= length)]))
@@ -243,6 +274,38 @@ def test_automaton(rule, bits, per_row, rows, seed):
     check_pairs(task, "cell", task.counterfactual("cell", 15, generator=stream(seed, "x")), 15, **config)
 
 
+@moderate
+@given(
+    states=st.integers(2, 5),
+    radius=st.integers(1, 2),
+    group=st.integers(1, 3),
+    per_row=st.integers(3, 5),
+    rows=st.integers(3, 6),
+    rules=st.integers(1, 3),
+    seed=seeds,
+)
+def test_neural_automaton(states, radius, group, per_row, rows, rules, seed):
+    sizes = {"states": states, "radius": radius, "group": group, "cells": group * per_row, "rows": rows}
+    config = {**sizes, "rules": rules, "hidden": 9}
+    task = TASKS.build("neural_ca", **config)
+    # A rule may send all rows to one; what a cell changes is then gone at once.
+    try:
+        pairs = task.counterfactual("cell", 15, generator=stream(seed, "x"))
+    except ValueError:
+        reject()
+    check_pairs(task, "cell", pairs, 15, **config)
+
+
+@pytest.mark.parametrize("cause", ["query", "link"])
+@moderate
+@given(hops=st.tuples(st.integers(1, 4), st.integers(1, 4)).map(sorted), extra=st.integers(0, 6), seed=seeds)
+def test_multi_hop(cause, hops, extra, seed):
+    least = max(3, 2 * hops[1])
+    config = {"min_hops": hops[0], "hops": hops[1], "min_pairs": least, "pairs": least + extra, "vocab": 20}
+    task = TASKS.build("multi_hop", **config)
+    check_pairs(task, cause, task.counterfactual(cause, 15, generator=stream(seed, "x")), 15, **config)
+
+
 @pytest.mark.parametrize("cause", ["query", "value", "key"])
 @moderate
 @given(pairs=st.tuples(st.integers(1, 30), st.integers(2, 30)).map(sorted), seed=seeds)
@@ -276,6 +339,8 @@ def test_the_smallest_configurations():
         ("delete", "target", {"length": 2, "vocab": 3}),
         ("stack", "top", {"length": 1, "vocab": 3}),
         ("stack", "top", {"length": 3, "vocab": 4}),
+        ("queue", "front", {"length": 1, "vocab": 3}),
+        ("queue", "front", {"length": 3, "vocab": 4}),
         ("addition", "digit", {"digits": 1}),
         ("multiplication", "digit", {"digits": 1}),
     ):
@@ -303,6 +368,9 @@ def test_the_smallest_configurations():
         ("union", "repeat", {"length": 2}, "length=2"),
         ("delete", "target", {"vocab": 2}, "vocab=2"),
         ("stack", "top", {"vocab": 3}, "vocab=3"),
+        ("queue", "front", {"vocab": 3}, "vocab=3; cause 'front' of queue needs a symbol that is not in the queue"),
+        ("multi_hop", "link", {"pairs": 2, "hops": 1}, "pairs=2; cause 'link' of multi_hop needs three references"),
+        ("linear_rnn", "token", {}, "its next token is drawn, so nothing before it decides it"),
         ("dyck", "type", {"p_open": 1e-9}, r"0 of 5 pairs of cause 'type' of dyck in \d+ draws; .*too rare"),
         ("addition", "carry", {"digits": 1}, "digits=1"),
         ("eca", "cell", {"rule": 255}, "rule=255"),

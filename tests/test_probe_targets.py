@@ -25,6 +25,7 @@ TASKS_HERE = [
     TASKS.build("reverse", vocab=8, min_length=4, length=9),
     TASKS.build("ww", vocab=8, min_length=4, length=9),
     TASKS.build("stack", vocab=6, min_length=4, length=14),
+    TASKS.build("queue", vocab=6, min_length=4, length=14),
     TASKS.build("union", vocab=8, length=8),
     TASKS.build("delete", vocab=8, length=8),
     TASKS.build("sorting"),
@@ -40,6 +41,7 @@ OWN = {
     "reverse": ["separator", "copy_source"],
     "ww": ["copy_source"],
     "stack": ["separator", "copy_source"],
+    "queue": ["separator", "copy_source"],
     "union": ["separator"],
     "delete": ["separator"],
     "sorting": ["separator"],
@@ -104,11 +106,11 @@ def expected(name: str, task, tokens: list[int], scored: list[int]) -> Pairs:
         return {(q, separators[-1]) for q in scored}
     assert name == "copy_source"
     inputs = tokens[: scored[0] + 1 - task.n_separators]
-    if task.name == "stack":
-        stack: list[int] = []
+    if task.name in ("stack", "queue"):
+        stored: list[int] = []
         for t, operation in enumerate(inputs):
-            stack = [*stack, t] if operation else stack[:-1]
-        return set(zip(scored, reversed(stack)))
+            stored = [*stored, t] if operation else stored[:-1] if task.name == "stack" else stored[1:]
+        return set(zip(scored, reversed(stored) if task.name == "stack" else stored))
     places = range(len(inputs))
     return set(zip(scored, reversed(places) if task.name == "reverse" else places))
 

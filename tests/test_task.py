@@ -43,7 +43,7 @@ def test_what_holds_for_every_task(name):
     check_task(build(name))
 
 
-@pytest.mark.parametrize("name", ["identity", "reverse", "sort", "set", "union", "delete", "stack", "sorting"])
+@pytest.mark.parametrize("name", ["identity", "reverse", "sort", "set", "union", "delete", "stack", "queue", "sorting"])
 def test_the_first_scored_position_is_the_last_separator(name):
     batch = build(name).batch(200, generator=stream(0, "separator"))
     separators = batch.tokens == 100

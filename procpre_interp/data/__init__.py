@@ -8,7 +8,17 @@ from procpre_interp.data.checks import check_task
 from procpre_interp.data.corpus import CORPORA
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.downstream import arithmetic, composed, ordering, recall  # noqa: F401
-from procpre_interp.data.procedural import automata, copying, dyck, sets, sorting, stack  # noqa: F401
+from procpre_interp.data.procedural import (  # noqa: F401
+    automata,
+    copying,
+    dyck,
+    linear_rnn,
+    neural_automaton,
+    references,
+    sets,
+    sorting,
+    stack,
+)
 from procpre_interp.data.semantic import code, huggingface, language, mathematics, prose, text  # noqa: F401
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.vocab import PADDING, SEPARATOR, Token

@@ -13,7 +13,7 @@ from procpre_interp.data.downstream.recall import Haystack
 from procpre_interp.data.procedural.copying import Identity, RepeatedString, Reverse
 from procpre_interp.data.procedural.dyck import Dyck
 from procpre_interp.data.procedural.sequence import SequenceTask
-from procpre_interp.data.procedural.stack import Stack
+from procpre_interp.data.procedural.stack import StoredSymbols
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.data.vocab import HaystackVocab
 
@@ -108,7 +108,7 @@ def _has_separator(task: Task) -> bool:
 
 
 def _copies(task: Task) -> bool:
-    return isinstance(task, Identity | Reverse | RepeatedString | Stack)
+    return isinstance(task, Identity | Reverse | RepeatedString | StoredSymbols)
 
 
 @register("previous_token", "The token before the query.")
@@ -186,8 +186,8 @@ def _copy_source(batch: Batch, task: SequenceTask) -> Mask:
     t = _positions(batch)
     # Where the answer's first token is predicted: the separator, or the last token of the input if there is none.
     first = batch.loss_mask.int().argmax(1, keepdim=True)
-    if isinstance(task, Stack):
-        # The last push of the next token's symbol: earlier ones were popped, as no symbol is on the stack twice.
+    if isinstance(task, StoredSymbols):
+        # The last push of the next token's symbol: earlier ones were popped, as no symbol is stored twice.
         source = _last(_equal(batch.tokens.roll(-1, 1), batch.tokens) & (t < first)[:, None])
     else:
         place = t - first

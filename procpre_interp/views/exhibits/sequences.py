@@ -11,9 +11,10 @@ from jaxtyping import Int
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Task
+from procpre_interp.data.complexity import measure_complexity, stored_complexity
 from procpre_interp.data.derived import Derived, Shuffled
 from procpre_interp.data.mixture import Mixture
-from procpre_interp.data.procedural.automata import CellularAutomaton
+from procpre_interp.data.procedural.automata import Automaton
 from procpre_interp.data.procedural.dyck import BracketTask
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.views.exhibits.exhibit import Exhibit
@@ -132,24 +133,24 @@ def depth(task: Task, seed: int = 0, n: int = 8) -> Exhibit:
 
 def automaton(task: Task, seed: int = 0, example: int = 0) -> Exhibit:
     """The rows of one generated automaton. Raises `ValueError` for another task."""
-    if not isinstance(task, CellularAutomaton):
+    if not isinstance(task, Automaton):
         raise ValueError(f"{task.name} is no cellular automaton")
     cells = cells_of(task, draw(task, seed, example + 1).tokens[example].numpy())
     caption = f"sequence {example}, seed {seed}; periodic boundary"
+    title = f"{task.rule_name}: {task.rows} rows of {task.cells} cells"
     return Exhibit(
         name="automaton",
-        figure=automaton_figure(
-            cells, title=f"Rule {task.rule}: {task.rows} rows of {task.cells} cells", caption=caption
-        ),
-        reading="The first row is random; each row follows from the one above by the rule, three neighbours at a time.",
+        figure=automaton_figure(cells, task.n_states, title=title, caption=caption),
+        reading=f"The first row is random; each row follows from the one above by the rule, {task.n_neighbours} "
+        "neighbours at a time.",
         table=pd.DataFrame(cells, columns=[f"cell {cell}" for cell in range(task.cells)]),
     )
 
 
-def cells_of(task: CellularAutomaton, symbols: Int[np.ndarray, " pos"]) -> Int[np.ndarray, "row cell"]:
-    """The cells, 0 or 1, that a sequence of symbols stands for."""
-    places = np.arange(task.bits)[::-1]
-    return (symbols[:, None] >> places & 1).reshape(task.rows, task.cells)
+def cells_of(task: Automaton, symbols: Int[np.ndarray, " pos"]) -> Int[np.ndarray, "row cell"]:
+    """The states of the cells that a sequence of symbols stands for."""
+    places = task.n_states ** np.arange(task.per_symbol)[::-1]
+    return (symbols[:, None] // places % task.n_states).reshape(task.rows, task.cells)
 
 
 def facts(task: Task, seed: int = 0, n: int = 64) -> dict[str, str]:
@@ -162,4 +163,20 @@ def facts(task: Task, seed: int = 0, n: int = 64) -> dict[str, str]:
         "Mean length, tokens": f"{lengths.mean().item():.1f}",
         "Scored targets": f"{scored / lengths.sum().item():.0%}",
         "Loss of a guess, nats": f"{math.log(task.d_vocab):.2f}",
+    }
+
+
+def complexity(task: Task) -> dict[str, str]:
+    """How complex a task measures: the sample's measures, and the stored area under the loss curve where it has one.
+
+    Takes half a second where the fields are not the defaults.
+    """
+    stored = stored_complexity(task)
+    sample = stored.sample if stored else measure_complexity(task)
+    area = f"{stored.mean_loss_area:.1%} ± {stored.loss_area_std:.1%}" if stored else "default fields only"
+    return {
+        "Compressed by gzip": f"{sample.gzip_ratio:.1%}",
+        "Compressed, tokens shuffled": f"{sample.shuffled_gzip_ratio:.1%}",
+        "Entropy, bits per token": f"≤ {sample.entropy_bits:.2f}",
+        "Loss area, of a guess": area,
     }

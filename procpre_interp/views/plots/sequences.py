@@ -108,13 +108,15 @@ def depth_figure(table: pd.DataFrame, *, title: str = "") -> go.Figure:
     return _line_up(figure, int(table["position"].to_numpy().max()) + 1)
 
 
-def automaton_figure(cells: Int[np.ndarray, "row cell"], *, title: str = "", caption: str = "") -> go.Figure:
-    """Rows of an automaton from the top down: 1 is dark, 0 is light."""
+def automaton_figure(
+    cells: Int[np.ndarray, "row cell"], n_states: int = 2, *, title: str = "", caption: str = ""
+) -> go.Figure:
+    """Rows of an automaton from the top down: state 0 is light, the highest dark."""
     figure = go.Figure()
     figure.add_heatmap(
         z=cells,
         zmin=0,
-        zmax=1,
+        zmax=n_states - 1,
         colorscale=[[0, "#EEEEEE"], [1, "#225588"]],
         showscale=False,
         xgap=1,
