@@ -51,7 +51,8 @@ def timelines(
         chosen = [name for name in targets_of(task) if name in names]
         return attention_scores(model, batch, task, targets=chosen)
 
-    return over_training(runs, store, measure, label="attention timeline", n_sequences=n_sequences)[COLUMNS]
+    table = over_training(runs, store, measure, label="attention timeline", n_sequences=n_sequences)
+    return table.loc[:, COLUMNS]
 
 
 def formation(table: pd.DataFrame, score: str, threshold: float | int) -> pd.DataFrame:

@@ -25,12 +25,11 @@ def hidden_progress(runs: Iterable[Run], store: RunStore, *, n_sequences: int = 
         label="hidden progress",
         n_sequences=n_sequences,
     )
-    broke = {run.id: run.summary["breakthrough_step"] for run in opened}
+    broke = pd.Series({run.id: run.summary["breakthrough_step"] for run in opened}, dtype=float)
     last = found.groupby("run")["phase"].transform("max")
-    steps = found["run"].map(broke).astype(float).where(found["phase"] == last)
-    return found.assign(breakthrough_step=steps)[
-        [*PLACE, "measure", "layer", "head", "value", "reference", "breakthrough_step"]
-    ]
+    steps = found["run"].map(broke).where(found["phase"] == last)
+    columns = [*PLACE, "measure", "layer", "head", "value", "reference", "breakthrough_step"]
+    return found.assign(breakthrough_step=steps).loc[:, columns]
 
 
 def lead_times(table: pd.DataFrame) -> pd.DataFrame:

@@ -57,6 +57,6 @@ class ProgressProbe(RunProbe):
 
     def measure_runs(self, runs: Sequence[Run], store: RunStore, *, sequences: int) -> pd.DataFrame:
         table = hidden_progress(runs, store, n_sequences=sequences)
-        if table["breakthrough_step"].isna().all():
+        if table["breakthrough_step"].isna().to_numpy().all():
             return table.assign(lead_steps=math.nan)
         return table.merge(lead_times(table)[[*CURVE, "lead_steps"]], on=CURVE, how="left")
