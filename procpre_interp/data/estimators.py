@@ -145,7 +145,7 @@ def _discounted(
     """Sum over all earlier times, each counted `memory` times less per time gone by."""
     from scipy.signal import lfilter  # slow to import, and listing tasks measures none
 
-    return lfilter([0.0, 1.0], [1.0, -memory], values, axis=1)
+    return np.asarray(lfilter([0.0, 1.0], [1.0, -memory], values, axis=1))
 
 
 def _mixed(
