@@ -27,7 +27,7 @@ def hidden_progress(runs: Iterable[Run], store: RunStore, *, n_sequences: int = 
     )
     broke = pd.Series({run.id: run.summary["breakthrough_step"] for run in opened}, dtype=float)
     last = found.groupby("run")["phase"].transform("max")
-    steps = found["run"].map(broke).where(found["phase"] == last)
+    steps = pd.Series(broke.reindex(found["run"]).to_numpy(), found.index).where(found["phase"] == last)
     columns = [*PLACE, "measure", "layer", "head", "value", "reference", "breakthrough_step"]
     return found.assign(breakthrough_step=steps).loc[:, columns]
 
