@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tokenizers import Tokenizer as Model
 
 from procpre_interp.cli import main
 from procpre_interp.core import atomic_files
@@ -23,7 +24,7 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.token_file import find_token_file
-from procpre_interp.data.tokenizer_files import PRINTABLE
+from procpre_interp.data.tokenizer_files import PRINTABLE, opened, tokenizer_files
 from procpre_interp.data.tokens import token_names
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute, load_model, load_task
@@ -340,3 +341,16 @@ def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
         fill()
     assert (tmp_path / "to" / "file").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["to"]
+
+
+def test_characters_are_written_as_characters(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("\n".join(f"What is {i} + {i}?\n{2 * i}" for i in range(4000)))
+    task = TASKS.build("text", corpus=f"files:{tmp_path / 'text.txt'}", tokenizer="characters", length=16).resolve()
+    files = tokenizer_files(task, 16)
+    written, ours = Model.from_str(files.texts["tokenizer.json"]), opened(task).tokenizer()
+    text = "What is 3*x + 1?\n ~{}[]\\"
+    ids = written.encode(text).ids
+    assert ids == ours.encode([text])[0].tolist()
+    assert written.decode(ids) == text
+    assert files.end == ours.end_of_document == task.d_vocab - 1

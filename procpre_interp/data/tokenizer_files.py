@@ -10,7 +10,13 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from procpre_interp.data.corpus import END_OF_DOCUMENT
 from procpre_interp.data.semantic.text import Text
-from procpre_interp.data.semantic.tokenizers import BytePairTokenizer, ByteTokenizer, Tokenizer
+from procpre_interp.data.semantic.tokenizers import (
+    CHARACTERS,
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+)
 from procpre_interp.data.task import Task
 from procpre_interp.data.token_file import TokenFile, find_token_file
 from procpre_interp.data.tokens import tokens_of
@@ -58,7 +64,7 @@ def opened(task: Text) -> TokenFile:
     """The token file of a task on text. Raises `ValueError` where its corpus is gone, or is another one now."""
     resolved = task if task.corpus_hash else task.resolve()
     resolved.prepare()
-    found = find_token_file(resolved.corpus_hash, resolved.tokenizer)
+    found = find_token_file(resolved.corpus_hash, resolved.tokenizer, resolved.tokenizer_hash)
     if found is None:
         raise ValueError(f"the text of corpus {task.corpus} is no longer in the cache")
     return found
@@ -78,6 +84,8 @@ def _of_text(tokenizer: Tokenizer, task: Text, n_ctx: int) -> TokenizerFiles:
             fields = json.loads(_bytes_as_pairs().to_str())
         case BytePairTokenizer():
             fields = json.loads(tokenizer.to_json())
+        case CharacterTokenizer():
+            fields = json.loads(_characters().to_str())
         case _:
             raise NoTokenizer(f"tokenizer {task.tokenizer} has no form that the library tokenizers reads")
     end = tokenizer.end_of_document
@@ -94,6 +102,13 @@ def _bytes_as_pairs() -> Model:
     model = cast(Any, Model(models.BPE(vocab=written, merges=[])))
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     model.decoder = decoders.ByteLevel()
+    return model
+
+
+def _characters() -> Model:
+    """BPE of the characters that never merges. It leaves out other characters, where this package refuses the text."""
+    model = cast(Any, Model(models.BPE(vocab={character: n for n, character in enumerate(CHARACTERS)}, merges=[])))
+    model.decoder = decoders.Fuse()
     return model
 
 

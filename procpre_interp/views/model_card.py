@@ -170,9 +170,9 @@ def _scores(moment: Moment) -> Iterator[str]:
 
 
 def _data(spec: str) -> str:
-    kind: Any = CORPORA[name] if (name := spec.partition(":")[0]) in CORPORA else None
-    licence = getattr(getattr(kind, "about", None), "licence", UNKNOWN_LICENCE)
-    about = (getattr(kind, "__doc__", None) or "").partition("\n")[0]
+    kind = CORPORA[name] if (name := spec.partition(":")[0]) in CORPORA else None
+    licence = UNKNOWN_LICENCE if kind is None else kind.about.licence
+    about = ("" if kind is None else kind.__doc__ or "").partition("\n")[0]
     return f"- {spec}. {about} Licence of the corpus: {licence}.\n"
 
 
