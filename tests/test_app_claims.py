@@ -39,7 +39,7 @@ def test_a_claim_and_a_contrast_from_the_address(monkeypatch, tmp_path):
     assert "circuit of the finished haystack model" in app.subheader[0].value
     assert not app.warning  # the contrast of the claim before is forgotten
     assert app.query_params["contrast"] == "overlap over rewired circuits"
-    assert len(charts(app)) == 2
+    assert len(charts(app)) == 3
 
 
 def test_a_damaged_claim_is_a_line_and_the_others_are_shown(monkeypatch, tmp_path):

@@ -301,7 +301,7 @@ def test_without_a_head_the_unembedding_is_tied(model):
         ("left over", "left over are h.0.adapter.weight"),
         ("shape", "ln_final.w has shape (3,), not (12,)"),
         ("no gpt", "wte.weight"),
-        ("activation", "activation_function=relu"),
+        ("activation", "activation_function='relu'"),
     ],
 )
 def test_what_is_no_plain_gpt2_is_refused(change, says):

@@ -24,7 +24,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.train import Trainer
 from procpre_interp.views.exhibits import sequences
 
-OWN_DATA = [name for name in TASKS if name not in ("mixture", "shuffled", "text")]
+OWN_DATA = [name for name in TASKS if name not in ("mixture", "noisy", "shuffled", "text")]
 """Tasks with default fields that read no file."""
 
 

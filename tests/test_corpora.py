@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from procpre_interp.data.corpus import Corpus, SourceFile, build_corpus, read_documents
+from procpre_interp.data.corpus import Corpus, SourceFile, build_corpus
 from procpre_interp.data.semantic import code
 from procpre_interp.data.semantic.code import Java
 from procpre_interp.data.semantic.mathematics import theorems
 from procpre_interp.data.semantic.prose import ServiceDocs, without_tags
 from tests.archives import make_wheel
+from tests.documents import read_all
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +147,7 @@ def test_python_packages_without_tests_and_copies(tmp_path, monkeypatch):
     corpus = build_corpus("python-packages")
     assert [file.name for file in corpus.files()] == ["a/__init__.py", "transformers/d.py"]
     assert corpus.versions()["torch"]
-    assert sorted(read_documents(corpus).files) == ["a/__init__.py", "transformers/d.py"]
+    assert sorted(read_all(corpus)[0]) == ["a/__init__.py", "transformers/d.py"]
 
 
 DATABASE = """$( A file. $)

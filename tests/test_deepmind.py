@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from procpre_interp.core import checksums
-from procpre_interp.data.corpus import build_corpus, read_documents
+from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.semantic import deepmind, mathematics
 from procpre_interp.data.semantic.mathematics import DeepMindMath
 from tests.archives import make_wheel
+from tests.documents import read_all
 
 MODULES = """from __future__ import division
 import six
@@ -199,17 +200,16 @@ def test_a_question_that_stalls_is_left_out(folder, monkeypatch):
 
 def test_questions_are_made_once_by_processes_and_a_larger_corpus_begins_with_a_smaller_one(corpus, capsys):
     assert build_corpus(corpus).state() == "to be fetched"
-    small = read_documents(build_corpus("deepmind-math:5"))
+    small, _ = read_all(build_corpus("deepmind-math:5"))
     assert "making 10 questions by " in capsys.readouterr().err
     assert build_corpus(corpus).state() == "to be made"
     files = build_corpus(corpus).files()
     assert "making 10 questions by " in capsys.readouterr().err, "those that it lacks"
     names = ["algebra__add/00000.txt", "algebra__add/00001.txt", "algebra__long/00000.txt", "algebra__long/00001.txt"]
     assert [file.name for file in files] == names
-    large = read_documents(build_corpus(corpus))
+    large, documents = read_all(build_corpus(corpus))
     assert capsys.readouterr().err == ""
-    assert small.files.items() < large.files.items()
-    documents = [text for texts in large.by_split.values() for text in texts]
+    assert small.items() < large.items()
     assert len(documents) == 20
     assert all(text.count("\n") == 1 for text in documents)
     # Another process, with another order of sets, makes the same ones.

@@ -6,9 +6,10 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from procpre_interp.data.corpus import build_corpus, read_documents
+from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.semantic import huggingface
 from procpre_interp.data.semantic.huggingface import HuggingFace
+from tests.documents import read_all
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def test_a_local_parquet_file_is_streamed_by_the_library(tmp_path):
     assert documents(corpus) == texts
     assert corpus.state() == "in the cache"
     (tmp_path / "rows.parquet").unlink()
-    assert sum(map(len, read_documents(corpus).by_split.values())) == 300
+    assert len(read_all(corpus)[1]) == 300
     assert corpus.versions()["datasets"]
 
 

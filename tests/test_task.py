@@ -21,6 +21,7 @@ NEEDS_A_CORPUS = ["text"]
 
 REQUIRED = {
     "mixture": {"tasks": [{"name": "set"}, {"name": "dyck", "length": 16}, {"name": "addition"}]},
+    "noisy": {"task": {"name": "set"}},
     "shuffled": {"task": {"name": "set"}},
 }
 """Fields of the tasks that cannot be built without."""

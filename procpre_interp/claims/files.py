@@ -45,7 +45,8 @@ def write_claim(store: RunStore, judged: JudgedClaim, table: pd.DataFrame, folde
     store.write_table(table_name(judged), table, found)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        cells = with_run_text(table).round(5).to_csv(index=False)
+        # Enough digits for p-values of small differences to be the same when they are judged from the file.
+        cells = with_run_text(table).round(8).to_csv(index=False)
         # One file names the other, so that a verdict never stands next to the cells of other runs.
         digest = hashlib.sha256(cells.encode()).hexdigest()
         atomic_files.write_json(folder / f"{judged.name}.json", {**found, CELLS_HASH: digest})

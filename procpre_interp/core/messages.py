@@ -31,5 +31,5 @@ def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     close = difflib.get_close_matches(str(name)[:SHOWN], choices, n=1)
     hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
     listed = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
-    known = textwrap.shorten(listed, 300, placeholder=" ...")
+    known = textwrap.shorten(listed, 260, placeholder=" ...")
     return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")
