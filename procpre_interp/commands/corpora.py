@@ -4,14 +4,14 @@ import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 
 from rich.console import Console
 from rich.markup import escape
 
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, build_corpus
+from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, build_corpus, needs_a_name
 from procpre_interp.data.semantic.packages import Package
 
 SAMPLE = 160
@@ -52,11 +52,6 @@ def main(arguments: list[str]) -> int:
         if command.files and isinstance(corpus, Corpus):
             print_files(console, corpus)
     return 0
-
-
-def needs_a_name(name: str) -> bool:
-    """Whether something must follow the colon."""
-    return any(field.default is MISSING for field in fields(CORPORA[name]))
 
 
 def print_corpus(console: Console, corpus: Corpus | str) -> None:

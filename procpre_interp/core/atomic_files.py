@@ -61,6 +61,28 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def rebuilt_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which takes its place when the block ends without an error.
+
+    For folders that are made under a lock, and made anew where they are damaged: what processes that were killed left
+    is removed. What was there gets out of the way by a rename, so that who maps its files goes on with them.
+    """
+    for leftover in folder.parent.glob(f"{folder.name}.*.building"):
+        remove(leftover)
+    stem = f"{folder.name}.{secrets.token_hex(6)}"
+    temporary = folder.with_name(f"{stem}.building")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            remove(folder.rename(folder.with_name(f"{stem}.old.building")))
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        remove(temporary)
+
+
+@contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path`, its files synced, when the block ends without an error.
 

@@ -94,12 +94,24 @@ def build_corpus(spec: str) -> Corpus:
     name, colon, argument = spec.partition(":")
     cls = CORPORA[name]
     fields = dataclasses.fields(cls)
-    if not colon and all(f.default is not dataclasses.MISSING for f in fields):
+    if not colon and not needs_a_name(name):
         return cls()
     if bool(argument) != bool(fields):
         right = ":".join([name, *(f.name.upper() for f in fields)])
         raise ValueError(f"corpus {spec!r}: write {right}")
     return cls(**{f.name: argument for f in fields})
+
+
+def needs_a_name(name: str) -> bool:
+    """Whether something must follow the colon after a corpus's name."""
+    return any(field.default is dataclasses.MISSING for field in dataclasses.fields(CORPORA[name]))
+
+
+def whole_files(contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
+    """Each file's text as one document; those that are not UTF-8 are counted."""
+    for _, content in contents:
+        if (text := decode(content, skipped)) is not None:
+            yield text
 
 
 def walk(root: Path, suffixes: Container[str], *, prefix: str = "", without: Container[str] = ()) -> list[SourceFile]:

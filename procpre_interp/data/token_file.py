@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -134,8 +133,8 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
         # Trained on the training split alone: merges learnt from held-out text would leak it.
         sample = documents.by_split["train"].sample(SAMPLE_BYTES)
         trained = shared or train_tokenizer(tokenizer, (piece for text in sample for piece in pieces(text)))
-        with cache_errors(corpus):
-            _write(folder, corpus, documents, tokenizer, trained)
+        with cache_errors(corpus), atomic_files.rebuilt_folder(folder) as temporary:
+            _fill(temporary, corpus, documents, tokenizer, trained)
     return _read(folder, corpus_hash, tokenizer)
 
 
@@ -189,23 +188,6 @@ def _check_splits(corpus: Corpus, documents: Documents) -> None:
             n,
             documents.cut,
         )
-
-
-def _write(folder: Path, corpus: Corpus, documents: Documents, spec: str, tokenizer: Tokenizer) -> None:
-    for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
-        atomic_files.remove(leftover)
-    temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(6)}.building")
-    temporary.mkdir()
-    try:
-        _fill(temporary, corpus, documents, spec, tokenizer)
-        if folder.exists():  # a damaged one, out of the way by a rename: who maps it goes on with what is there
-            atomic_files.remove(
-                folder.rename(folder.with_name(f"{temporary.name.removesuffix('.building')}.old.building"))
-            )
-        temporary.rename(folder)
-        atomic_files.sync_folder(folder.parent)
-    finally:
-        atomic_files.remove(temporary)
 
 
 def _fill(folder: Path, corpus: Corpus, documents: Documents, spec: str, tokenizer: Tokenizer) -> None:

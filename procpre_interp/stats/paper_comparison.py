@@ -123,21 +123,11 @@ def compare_gains(
     """
     accuracy = replicate_matrix(table, "accuracy")
     gains = accuracy.sub(accuracy.get(baseline, math.nan), axis=0)
-    limits = {"accuracy": Limits(low=0, high=1), "gain": Limits(low=-1, high=1)}
-    measures = {
-        name: replicate_bootstrap(values)
-        if rule.interval == IntervalMethod.BOOTSTRAP
-        else pd.DataFrame(
-            {
-                each: asdict(sequence_interval(values[each].dropna().to_numpy(dtype=float), limits[name]))
-                for each in values
-            }
-        ).T
-        for name, values in {"accuracy": accuracy, "gain": gains}.items()
-    }
+    accuracies = _bounds(accuracy, rule, Limits(low=0, high=1))
+    measured = _bounds(gains, rule, Limits(low=-1, high=1))
     rows = []
     for condition in map(str, accuracy):
-        reached, gain = (bounds.loc[condition] for bounds in measures.values())
+        reached, gain = accuracies.loc[condition], measured.loc[condition]
         number, of_baseline = claimed.get(condition, math.nan), condition == baseline
         mean, low, high = (math.nan if of_baseline else float(gain[key]) for key in ("estimate", "low", "high"))
         claimed_gain = math.nan if of_baseline else number - claimed.get(baseline, math.nan)
@@ -162,6 +152,14 @@ def compare_gains(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _bounds(values: pd.DataFrame, rule: ComparisonRule, limits: Limits) -> pd.DataFrame:
+    """Estimate, low, high and n of each column of replicates x conditions, by the rule's kind of interval."""
+    if rule.interval == IntervalMethod.BOOTSTRAP:
+        return replicate_bootstrap(values)
+    found = [asdict(sequence_interval(values[name].dropna().to_numpy(dtype=float), limits)) for name in values]
+    return pd.DataFrame(found, index=values.columns)
 
 
 def compare_tasks(

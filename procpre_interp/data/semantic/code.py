@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from procpre_interp.core.messages import one_line
-from procpre_interp.data.corpus import CORPORA, About, Corpus, SourceFile, State, decode, walk
+from procpre_interp.data.corpus import CORPORA, About, Corpus, SourceFile, State, decode, walk, whole_files
 from procpre_interp.data.semantic.packaged import PackagedCorpus
 from procpre_interp.data.semantic.packages import Deb, Package
 
@@ -46,9 +46,7 @@ class PythonStdlib(Corpus):
         return [file for file in library if not file.name.startswith(GENERATED)]
 
     def documents(self, contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
-        for _, content in contents:
-            if (text := decode(content, skipped)) is not None:
-                yield text
+        return whole_files(contents, skipped)
 
     def versions(self) -> dict[str, str]:
         return {platform.python_implementation(): platform.python_version()}
@@ -83,9 +81,7 @@ class PythonPackages(Corpus):
         return [unique[name] for name in sorted(unique)]
 
     def documents(self, contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
-        for _, content in contents:
-            if (text := decode(content, skipped)) is not None:
-                yield text
+        return whole_files(contents, skipped)
 
     def versions(self) -> dict[str, str]:
         # Of a distribution whose metadata is broken there is no name.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, State, build_corpus
+from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, State, build_corpus, needs_a_name
 from procpre_interp.data.semantic.packages import FetchError, Package
 
 
@@ -39,7 +39,7 @@ def cannot_be_fetched(corpus: Corpus, why: str) -> FetchError:
 
 def here() -> list[str]:
     """Names of the corpora that need no network now, and how to write one's own files."""
-    whole = [name for name in CORPORA if name not in ("files", "huggingface")]
+    whole = [name for name in CORPORA if not needs_a_name(name)]
     return [*(name for name in whole if build_corpus(name).state() != "to be fetched"), "files:PATH"]
 
 

