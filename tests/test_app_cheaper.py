@@ -17,9 +17,9 @@ PAGE = "questions/can_anything_cheaper.py"
 def test_shares_of_the_packages_claims(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert len(charts(app)) == 1
-    assert app.info[1].value.startswith("Closed form")
-    assert "of the gain of the real transfer, n = 10" in said(app)
-    assert title(app, 0).endswith(" - undecided")
+    assert app.success[0].value.startswith("Closed form")
+    assert "of the gain of the real transfer, n = 12" in said(app)
+    assert title(app, 0).endswith(" - refuted")
     assert "From results that come with the package" in said(app)
     first = title(app, 0)
     check(app.selectbox(key="recipes").set_value("needed_only_early").run())

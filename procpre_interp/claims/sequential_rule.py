@@ -74,7 +74,8 @@ def judge_contrast(
     if reason:
         return replace(row, verdict=Verdict.UNDECIDED, reason=reason)
     verdict = Verdict.SUPPORTED if inside else Verdict.REFUTED if outside else Verdict.UNDECIDED
-    return replace(row, verdict=verdict, reason=explain(verdict, contrast))
+    level = "95 %" if verdict == Verdict.REFUTED else ""  # of what is within, too: see `_tested`
+    return replace(row, verdict=verdict, reason=explain(verdict, contrast, level=level))
 
 
 def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> tuple[ContrastResult, bool, bool]:

@@ -197,7 +197,7 @@ def detectable(row: ContrastResult) -> str:
 def why(row: ContrastResult, *, quick: bool = False) -> str:
     """Why a contrast has its verdict, in the unit of its estimate. What was stored as the reason has that of the cells,
     and is shown where it names no margin."""
-    level = "90 %" if row.predicted == "within" else "95 %"
+    level = interval_level(row)
     side = f"{predicted(row)} {row.about.unit}".strip()
     if row.verdict == Verdict.SUPPORTED:
         return f"the {level} interval lies wholly {side}"

@@ -35,10 +35,10 @@ def unjudged(
     )
 
 
-def explain(verdict: Verdict, contrast: Contrast) -> str:
-    """Why, in words."""
+def explain(verdict: Verdict, contrast: Contrast, *, level: str = "") -> str:
+    """Why, in words. `level`: of the interval, where it is not the 90 % of equivalence, or else 95 %."""
     assert contrast.predicted is not None  # what is not predicted has no verdict
-    level = "90 %" if contrast.predicted == "within" else "95 %"
+    level = level or ("90 %" if contrast.predicted == "within" else "95 %")
     side = {
         "above": f"above {contrast.margin:+.3g}",
         "below": f"below {contrast.margin:+.3g}",

@@ -35,8 +35,8 @@ from procpre_interp.study.claim_tables import Extra, no_tables
 from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.study.smoke_test import shortened
-from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, looks_at, tell_look
-from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED, Condition, Sweep
+from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, Needs, looks_at, tell_look
+from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 
@@ -141,9 +141,13 @@ def compute(
 def judge_computed(
     experiment: Experiment, computed: Computed, store: RunStore, *, quick: bool = False, with_tables: bool = True
 ) -> JudgedClaim:
-    """The claim as judged on what was computed, with its further tables unless told."""
+    """The claim as judged on what was computed, with its further tables unless told.
+
+    These are made of what there is, once it holds no pretraining and whatever the primary contrast needs.
+    """
     sweep, table = computed.planned.sweep, computed.table
-    complete = _conditions(sweep) <= _finished(table)
+    needed = Needs(sweep=sweep, observation=experiment.observation).of(experiment.claim.primary)
+    complete = needed | {BASELINE} <= _finished(table)
     return dataclasses.replace(
         judge(experiment.claim, table, planned=computed.cells, quick=quick),
         version=experiment.claim.version,
