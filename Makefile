@@ -20,7 +20,7 @@ findings: $(READY)  ## the tables of experiments/README.md, made anew from the s
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(READY)  ## what takes minutes
+test-slow: $(VENV)/.evaluation  ## what takes minutes; lm-eval among it
 	$(BIN)/python -m pytest -m slow
 
 test-cuda: $(READY)  ## what a GPU must do as the CPU does
@@ -50,6 +50,10 @@ $(VENV)/.browser: $(READY)
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	    || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	    || { echo "install chromium first: make test-app drives it" >&2; exit 1; }
+	touch $@
+
+$(VENV)/.evaluation: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation]'
 	touch $@
 
 clean:

@@ -24,7 +24,7 @@ def write_pretrained(model: HookedTransformer, tokenizer: TokenizerFiles, card: 
     """Write model and tokenizer, and the card as README.md.
 
     `AutoModelForCausalLM` and `AutoTokenizer` open the folder, and so does whatever is built on them. Where lm-eval is
-    installed, its tasks run on an exported model as on any other:
+    installed (`pip install "procpre_interp[evaluation]"`), its tasks run on an exported model as on any other:
 
         lm_eval --model hf --model_args pretrained=FOLDER,tokenizer=FOLDER --tasks wikitext --device cpu
 
