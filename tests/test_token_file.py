@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -156,3 +157,45 @@ def test_a_tokenizer_of_a_large_corpus_learns_from_a_sample(tmp_path, monkeypatc
     monkeypatch.setattr(token_file, "SAMPLE_BYTES", limit)
     found = build_corpus(corpus)
     assert build_token_file(found, corpus_hash(found), "bpe:400").tokenizer_hash == expected
+
+
+def test_a_large_file_is_hashed_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_file, "LARGE_BYTES", 100)
+    hashed: list[str] = []
+
+    def new_process() -> None:
+        token_file._sha256.cache_clear()
+        hashed.clear()
+
+    def sha256(path: str) -> str:
+        hashed.append(Path(path).name)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    monkeypatch.setattr(token_file.checksums, "sha256", sha256)
+    corpus = build_corpus(write("jsonl", tmp_path))
+    key = corpus_hash(corpus)
+    folder = build_token_file(corpus, key, "byte").folder
+    large = {path.name for path in folder.iterdir() if path.stat().st_size > 100} - {"manifest.json"}
+    assert "train.bin" in large
+    # What was written just now could change within the same tick of the clock.
+    assert not (folder / token_file.CHECKED).exists()
+    for path in folder.iterdir():
+        os.utime(path, (1e9, 1e9))
+    for expected in (large, set[str]()):
+        new_process()
+        assert token_file.find_token_file(key, "byte") is not None
+        assert large & set(hashed) == expected
+    content = (folder / "train.bin").read_bytes()
+    (folder / "train.bin").write_bytes(content[:-1] + b"?")
+    new_process()
+    assert token_file.find_token_file(key, "byte") is None
+    (folder / "train.bin").write_bytes(content)
+    new_process()
+    assert token_file.find_token_file(key, "byte") is not None
+    assert "train.bin" in hashed
+    # A note that is none is worth nothing.
+    for note in (b"", b"[]", b'{"train.bin": 1}', b'{"train.bin": {"stamp": 1}}', b"\xff"):
+        (folder / token_file.CHECKED).write_bytes(note)
+        new_process()
+        assert token_file.find_token_file(key, "byte") is not None
+        assert large <= set(hashed)

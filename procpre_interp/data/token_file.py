@@ -3,7 +3,8 @@
 A folder for each pair of (content of the corpus's files, tokenizer) holds train.bin, validation.bin and
 test.bin (little-endian ids, each document followed by its end), tokenizer.json, meta.json, sources.json, and
 a manifest of sizes and hashes. It is whole or absent, and built once however many processes ask at once. Each
-process compares the contents with their hashes once, at its first use of a folder.
+process compares the contents with their hashes once, at its first use of a folder; a large file only where it has
+changed since a process did so.
 """
 
 import functools
@@ -12,8 +13,9 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,6 +42,14 @@ FORMAT = 1
 
 WINDOWS_AT_ONCE = 1024
 """Windows copied from one mapping of a file. The system maps up to 64 KB around each that it has in memory."""
+
+LARGE_BYTES = 2**26
+"""A file beyond this is hashed when it is new or has changed: a gigabyte takes two seconds, for which a run would
+wait."""
+SETTLED_SECONDS = 2.0
+"""A file that was written less than this ago could change again without a new time of change."""
+CHECKED = "checked.json"
+"""Inode, size, time of change and hash of the large files, as they were when they were hashed."""
 
 DOCUMENTS_AT_ONCE = 256
 CHARACTERS_AT_ONCE = 2**21
@@ -154,8 +164,21 @@ def _read(folder: Path, corpus_hash: str, tokenizer: str) -> TokenFile:
 
 @functools.lru_cache(maxsize=256)
 def _sha256(path: str, inode: int, size: int, modified: int) -> str:
-    """The hash of a file, computed once in a process: every batch asks, and a gigabyte takes a second or two."""
-    return checksums.sha256(path)
+    """The hash of a file, computed once in a process, since every batch asks, and of a large one once at all."""
+    if size <= LARGE_BYTES:
+        return checksums.sha256(path)
+    kept, name, stamp = Path(path).with_name(CHECKED), Path(path).name, [inode, size, modified]
+    try:
+        checked = dict(json.loads(regular_files.read_regular(kept)))
+        if name in checked and checked[name]["stamp"] == stamp:
+            return checked[name]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):  # no note, or one that is none
+        checked = {}
+    found = checksums.sha256(path)
+    if time.time() - modified / 1e9 > SETTLED_SECONDS:
+        with suppress(OSError):  # a cache that cannot be written
+            atomic_files.write_json(kept, checked | {name: {"stamp": stamp, "sha256": found}})
+    return found
 
 
 def _folder(corpus_hash: str, tokenizer: str, tokenizer_hash: str) -> Path:
