@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer, ModelConfig
-from procpre_interp.model.flops import forward_flops, training_flops
+from procpre_interp.model.flops import forward_flops, parameter_count, training_flops
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import execute, fresh_model
 from procpre_interp.store.outcomes import cost_of, scores
@@ -63,3 +63,10 @@ def test_the_scale_of_fresh_weights_is_part_of_a_run():
     assert torch.allclose(5 * small, large)
     with pytest.raises(ValueError, match="init_std=0.0; init_std must be above 0"):
         dataclasses.replace(plain, model=Architecture(init_std=0.0))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("d_mlp", [None, 5])
+def test_parameters_are_those_of_the_model(tied: bool, d_mlp: int | None):
+    shape = ModelConfig(n_layers=3, n_heads=2, d_model=8, d_mlp=d_mlp, n_ctx=16, d_vocab=11, tied=tied)
+    assert parameter_count(shape) == HookedTransformer.from_seed(shape, 0).flat.numel()

@@ -27,6 +27,9 @@ ID_LENGTH = 16
 """Hexadecimal digits of a content hash that name a run: 64 bits."""
 
 
+LARGEST_INTEGER = 2**63 - 1
+"""Of what counts or measures: sizes, steps and symbols are numbers of 64 bits wherever they are computed with."""
+
 ORIGIN = frozenset({"version", "plugin"})
 """Keys of a plain config that say where its class comes from, and are no fields of it."""
 
@@ -84,6 +87,18 @@ def coerce(value: Any, declared: Any, where: str = "value") -> Any:
     raise ValueError(
         f"{where}: {shown(value)} is not {'a' if declared in (str, bool) else 'of type'} {_type_name(declared)}"
     )
+
+
+def check_integers(config: Any, where: str = "") -> None:
+    """Raise `ValueError` naming a field of the config, or of one within it, that is beyond `LARGEST_INTEGER`."""
+    if dataclasses.is_dataclass(config):
+        for field in dataclasses.fields(config):
+            check_integers(getattr(config, field.name), f"{where}.{field.name}".lstrip("."))
+    elif isinstance(config, tuple):
+        for index, value in enumerate(config):
+            check_integers(value, f"{where}[{index}]")
+    elif isinstance(config, int) and abs(config) > LARGEST_INTEGER:
+        raise ValueError(f"{where}: {config} is too large; at most {LARGEST_INTEGER} (2^63 - 1)")
 
 
 def _type_name(declared: Any) -> str:

@@ -1,6 +1,14 @@
-"""Compute of training, counted from the shape of the model."""
+"""Compute of training, and size, counted from the shape of the model."""
 
 from procpre_interp.model.hooked_transformer import ModelConfig
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Number of parameters: embeddings, positions and (unless tied) unembedding, blocks, and the last LayerNorm."""
+    d, hidden = config.d_model, config.d_hidden
+    of_block = 4 * (d * d + d) + 2 * d * hidden + hidden + d + 4 * d
+    n_embeddings = 1 if config.tied else 2
+    return (n_embeddings * config.d_vocab + config.n_ctx) * d + config.n_layers * of_block + 2 * d
 
 
 def forward_flops(config: ModelConfig, length: int) -> int:

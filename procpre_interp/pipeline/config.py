@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from procpre_interp.ablate import Ablation
-from procpre_interp.core.config import content_hash, unhashed
+from procpre_interp.core.config import check_integers, content_hash, unhashed
 from procpre_interp.core.selectors import canonical_selector
 from procpre_interp.data import Task
 from procpre_interp.model import ModelConfig
@@ -102,6 +102,8 @@ class RunConfig:
         if self.imported is not None and self.parents:
             raise ValueError("an imported model has no parents: its weights are those of its files")
         # Checked here so that a bad shape is one line before any work is done.
+        for name in ("task", "model", "train", "parents"):
+            check_integers(getattr(self, name), name)
         config = model_config(self)
         if config.n_ctx < self.task.n_ctx:
             raise ValueError(

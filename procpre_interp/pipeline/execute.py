@@ -22,6 +22,7 @@ from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.model import HookedTransformer, load_weights, save_weights, select, torch_defaults
 from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
+from procpre_interp.pipeline.memory import check_memory
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
@@ -109,6 +110,7 @@ def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = Non
     Raises `ValueError` for a parent that is missing, damaged or does not fit, and for whatever else cannot be done.
     """
     check_device(config.train.device)
+    check_memory(config)
     config.train.refuse(model_config(config))
     model = fresh_model(config)
     if config.train.freeze is not None:

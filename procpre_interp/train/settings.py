@@ -13,6 +13,8 @@ from procpre_interp.train import native
 from procpre_interp.train.interventions import Intervention
 from procpre_interp.train.optimiser import Schedule
 
+MOST_CHECKPOINTS = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
@@ -92,6 +94,8 @@ class TrainConfig:
         for name in ("stop_after", "micro_batch_tokens", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must be at least 1, or none")
+        if self.checkpoints > MOST_CHECKPOINTS:
+            raise ValueError(f"checkpoints={self.checkpoints}; at most {MOST_CHECKPOINTS:,} steps can be kept")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must be in [0, 1)")

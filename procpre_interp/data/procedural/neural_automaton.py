@@ -13,6 +13,7 @@ from procpre_interp.data.procedural.automata import DIGITS, Automaton
 from procpre_interp.data.task import TASKS
 
 LARGEST_WEIGHT = 127
+MOST_HIDDEN = 2**16
 LARGEST_TABLE = 2**20
 """Most neighbourhoods, over all rules, that are tabulated."""
 
@@ -97,6 +98,8 @@ class NeuralAutomaton(Automaton):
         for name in ("radius", "group", "hidden", "rules"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must be at least 1")
+        if self.hidden > MOST_HIDDEN:
+            raise ValueError(f"hidden={self.hidden}; at most {MOST_HIDDEN:,}")
         if self.group > 14 or self.states**self.group > 2**14:
             raise ValueError(f"states={self.states} and group={self.group} give more than {2**14} symbols; take fewer")
         if self.radius > 9 or self.rules * self.states ** (2 * self.radius + 1) > LARGEST_TABLE:

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig, parameter_names
+from procpre_interp.model.flops import parameter_count
 from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build, is_built
 
 WIDTHS = (16, 32, 64, 128, 256)
 """d_model that the kernel is written for. It was measured to be faster than torch at all of them; see BENCHMARKS.md."""
+MOST_PARAMETERS = 2**30
+"""Far beyond what it is faster at. No kernel is compiled for a shape that no memory holds."""
 
 
 def why_not(config: ModelConfig, level: Level = "native") -> str | None:
@@ -38,6 +41,8 @@ def _why_not_shape(config: ModelConfig) -> str | None:
         return f"d_model={config.d_model} (the native kernel is for {', '.join(map(str, WIDTHS))})"
     if config.d_hidden % 16:
         return f"d_mlp={config.d_hidden} (the native kernel is for multiples of 16)"
+    if (n_parameters := parameter_count(config)) > MOST_PARAMETERS:
+        return f"{n_parameters:,} parameters (the native kernel is for at most {MOST_PARAMETERS:,})"
     return None
 
 

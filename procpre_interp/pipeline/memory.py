@@ -1,0 +1,43 @@
+"""Whether a run fits into memory, told before anything of it is made."""
+
+import os
+
+import torch
+
+from procpre_interp.model.flops import parameter_count
+from procpre_interp.pipeline.config import RunConfig, model_config
+
+BYTES_PER_PARAMETER = 16
+"""Weight, gradient, and AdamW's two moments, in float32; in bfloat16 the weight has a copy in float32, too."""
+BYTES_PER_TOKEN = 8
+
+
+def check_memory(config: RunConfig) -> None:
+    """Raise `ValueError` where the device has less memory than the least that the run needs.
+
+    Activations are not counted, so what passes may still be too large.
+    """
+    n_parameters, length = parameter_count(model_config(config)), config.task.n_ctx
+    sequences = max(config.train.batch_size, config.train.evaluate_examples)
+    needed = n_parameters * BYTES_PER_PARAMETER + sequences * length * BYTES_PER_TOKEN
+    there = memory_of(config.train.device)
+    if there is not None and needed > there:
+        raise ValueError(
+            f"the run needs more than {_gigabytes(needed)} GB of memory, for a model of {n_parameters:,} parameters "
+            f"and {sequences:,} sequences of {length:,} tokens at once (batch_size or evaluate_examples); "
+            f"{config.train.device} has {_gigabytes(there)} GB"
+        )
+
+
+def memory_of(device: str) -> int | None:
+    """Bytes of the device's memory; None where nothing tells."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f}"
