@@ -79,9 +79,22 @@ def ask() -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True)
 
 
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    for name in ("PROCPRE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    usual = Path("/home/somebody/.cache/procpre_interp")
+    assert cache_folder() == usual
+    for caches, expected in (("", usual), ("not/absolute", usual), ("/var/cache", Path("/var/cache/procpre_interp"))):
+        monkeypatch.setenv("XDG_CACHE_HOME", caches)
+        assert cache_folder() == expected
+    monkeypatch.setenv("PROCPRE_CACHE", "~/own")
+    assert cache_folder() == Path("/home/somebody/own")
+
+
 def test_without_a_home_folder_auto_is_torch_and_says_what_to_set(a_compiler, monkeypatch, tmp_path, capsys):
     """As in a service or a container, whose user has no entry among the passwords."""
-    for name in ("HOME", "PROCPRE_CACHE"):
+    for name in ("HOME", "PROCPRE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])

@@ -16,11 +16,14 @@ LEFTOVER_SECONDS = 3600.0
 
 
 def cache_folder() -> Path:
-    """Where token files and compiled code are kept: $PROCPRE_CACHE, or ~/.cache/procpre_interp.
+    """Where token files and compiled code are kept: $PROCPRE_CACHE, or procpre_interp in $XDG_CACHE_HOME or ~/.cache.
 
     Raises `FileNotFoundError` where that is in a home folder that is not known, as in some services and containers.
     """
-    folder = Path(os.environ.get("PROCPRE_CACHE") or "~/.cache/procpre_interp")
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # As the XDG specification wants it, a relative path counts as none.
+    beneath = (caches if caches.is_absolute() else Path("~/.cache")) / "procpre_interp"
+    folder = Path(os.environ.get("PROCPRE_CACHE") or beneath)
     try:
         return folder.expanduser()
     except RuntimeError:
