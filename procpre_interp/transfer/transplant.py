@@ -8,6 +8,7 @@ from typing import Literal
 from procpre_interp.core.selectors import NOTHING
 from procpre_interp.model import ModelConfig, Weights, WeightSlice, overlap, select
 from procpre_interp.transfer.embedding import EmbeddingStrategy, transfer_positions, transfer_rows
+from procpre_interp.transfer.reshape import LayerStrategy, WidthStrategy, reshaped
 
 EMBEDDINGS = "embed + pos + unembed"
 """What the strategies of `TransferConfig` govern, and selectors therefore do not."""
@@ -29,6 +30,10 @@ class TransferConfig:
     """Which parent gives embeddings and positions, counted from 0."""
     overlap: Literal["refuse", "later_wins"] = "refuse"
     """Weights that the selectors of several parents share: refused, or the later parent's stand."""
+    layers: LayerStrategy = "same"
+    """Which layers of a parent with another number of them become which of the model: see `transfer.LAYERS`."""
+    width: WidthStrategy = "same"
+    """How a narrower parent becomes as wide as the model: see `transfer.WIDTHS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,15 @@ def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], tra
     weight, and `none` no other. Transferring everything with `retain` and `carry` to a model of the same shape gives
     the donor itself.
 
+    Donors of another shape are brought into the model's first, where `transfer` says how, and selectors then speak of
+    the model's layers and heads.
+
     Raises `ValueError` when a selector takes nothing but embeddings, selectors overlap and no order was asked for, or a
     donor's weights do not fit.
     """
     weights = {name: tensor.clone() for name, tensor in fresh.items()}
+    if (transfer.layers, transfer.width) != ("same", "same"):
+        donors = [_reshaped(donor, fresh, config, transfer) for donor in donors]
     given = [components(donor.config, donor.selector) for donor in donors]
     for donor, pieces in zip(donors, given):
         _check_fit(weights, donor.weights, pieces)
@@ -64,9 +74,20 @@ def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], tra
     for donor, pieces in zip(donors, given):
         for piece in pieces:
             weights[piece.parameter][piece.index] = donor.weights[piece.parameter][piece.index]
-    if donors:
+    if donors and transfer.width != "corner":  # whose embeddings are fresh
         _transfer_embeddings(weights, config, donors, transfer)
     return weights
+
+
+def _reshaped(donor: Donor, fresh: Weights, config: ModelConfig, transfer: TransferConfig) -> Donor:
+    strategies = (transfer.token_embedding, transfer.unembedding, transfer.positions)
+    if transfer.width == "corner" and strategies != ("fresh", "fresh", "fresh"):
+        raise ValueError(
+            "width=corner has no embeddings of the model's width: set token_embedding, unembedding and positions to "
+            "fresh"
+        )
+    weights, shape = reshaped(donor.weights, donor.config, fresh, config, layers=transfer.layers, width=transfer.width)
+    return Donor(weights, shape, donor.selector)
 
 
 def components(config: ModelConfig, selector: str) -> list[WeightSlice]:
@@ -94,7 +115,8 @@ def _check_fit(weights: Weights, parent: Weights, pieces: Sequence[WeightSlice])
             here = "missing" if target is None else f"of shape {tuple(target.shape)}"
             raise ValueError(
                 f"{piece.parameter} is of shape {tuple(source.shape)} in the parent and {here} in the model; "
-                "give both the same n_layers, n_heads, d_model and d_mlp, or select other components"
+                "give both the same n_layers, n_heads, d_model and d_mlp, say with the transfer's layers and width how "
+                "one becomes the other, or select other components"
             )
 
 
