@@ -1,4 +1,5 @@
-"""What text costs: packing and reading as a share of a training step, memory against size of the corpus, and start-up.
+"""What text costs: packing and reading as a share of a training step, memory against size of the corpus, start-up, and
+whole training beside Hugging Face.
 
     python experiments/bench_text.py [--repeats 15] [--gigabytes 0.1 2] [--record]
 
@@ -6,9 +7,12 @@ Packing python-stdlib and reading windows of it take turns with training steps o
 the machine hits all alike; seconds are the processor's, and medians count. Packing is set against one pass: what a
 token costs to be packed over what it costs to be trained on. Memory is the peak of a process that packs a corpus made
 on the fly, and of another that trains on it, above what each had after its imports. Start-up is what a fresh process
-takes from the config to the first batch, its imports not counted. `--record` writes the table into BENCHMARKS.md.
+takes from the config to the first batch, its imports not counted. Whole training is steps with their data and an
+evaluation, ours and that of GPT2LMHeadModel with torch's fused AdamW and DataLoader over the same token file, in turns.
+`--record` writes the table into BENCHMARKS.md.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -20,9 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import tyro
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from procpre_interp.core.children import child_environment
 from procpre_interp.data import TASKS
@@ -30,15 +36,19 @@ from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.stream import TaskStream
-from procpre_interp.data.token_file import build_token_file
+from procpre_interp.data.token_file import TokenFile, build_token_file
 from procpre_interp.model import HookedTransformer, ModelConfig
+from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import TrainConfig, Trainer
+from procpre_interp.train.process import run_threads
 from procpre_interp.views.benchmarks import record as record_table
 
 TOKENIZERS = ("byte", "bpe:4096")
 WIDTHS = {"byte": 64, "bpe:4096": 128}
 """d_model of the two settings on text with which BENCHMARKS.md measures a step."""
 BATCH, LENGTH = 16, 128
+STEPS, EXAMPLES = 20, 64
+"""Steps between evaluations of whole training, and the windows that are scored then."""
 PACK_EVERY = 5
 """Turns of which one packs the corpus anew; BPE is trained then, which takes seconds."""
 SHARE_GOAL = 3.0
@@ -94,6 +104,12 @@ class Bench:
     """Write the table into BENCHMARKS.md."""
 
 
+def wall_seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def cpu_seconds(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
@@ -132,6 +148,71 @@ def shares(tokenizer: str, repeats: int, folder: Path) -> tuple[float, float]:
     return percent * statistics.median(packing) * BATCH * LENGTH, percent * statistics.median(reading)
 
 
+class Windows(Dataset[torch.Tensor]):
+    """The token file as Hugging Face's users would read it: one window after another, mapped into memory."""
+
+    def __init__(self, token_file: TokenFile, split: str) -> None:
+        self.tokens = token_file.tokens(split)
+
+    def __len__(self) -> int:
+        return len(self.tokens) // LENGTH
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(self.tokens[index * LENGTH : (index + 1) * LENGTH].astype(np.int64))
+
+
+def ours(task: Text, shape: ModelConfig, threads: int) -> Callable[[], None]:
+    """`STEPS` steps and an evaluation of our trainer."""
+    train = TrainConfig(batch_size=BATCH, evaluate_examples=EXAMPLES, threads=threads, warmup_steps=0)
+    trainer = Trainer(HookedTransformer.from_seed(shape, 0), task, train, seed=0)
+
+    def work() -> None:
+        with run_threads(trainer.torch_threads), trainer.prefetch:
+            for _ in range(STEPS):
+                trainer.take_step()
+            trainer.evaluate()
+
+    return work
+
+
+def theirs(task: Text, shape: ModelConfig, threads: int) -> Callable[[], None]:
+    """The same of Hugging Face's model, as its examples train it: PyTorch's loader and optimiser."""
+    model = to_huggingface(HookedTransformer.from_seed(shape, 0))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    token_file = task._open()
+    batches = itertools.cycle(DataLoader(Windows(token_file, "train"), batch_size=BATCH, shuffle=True, drop_last=True))
+    examples = DataLoader(Subset(Windows(token_file, "validation"), range(EXAMPLES)), batch_size=BATCH)
+
+    def loss(tokens: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=tokens, labels=tokens, use_cache=False).loss
+
+    def work() -> None:
+        with run_threads(threads):
+            for _ in range(STEPS):
+                loss(next(batches)).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                optimiser.zero_grad()
+            with torch.no_grad():
+                statistics.fmean(float(loss(tokens)) for tokens in examples)
+
+    return work
+
+
+def training(tokenizer: str, threads: int, repeats: int) -> str:
+    """Milliseconds a step of both, data and evaluation included, in turns."""
+    task = TASKS.build("text", corpus="python-stdlib", tokenizer=tokenizer, length=LENGTH).resolve()
+    assert isinstance(task, Text)
+    shape = ModelConfig(n_layers=2, n_heads=4, d_model=WIDTHS[tokenizer], n_ctx=LENGTH, d_vocab=task.d_vocab)
+    sides = [side(task, shape, threads) for side in (ours, theirs)]
+    times = [[1000 * wall_seconds(side) / STEPS for side in sides] for _ in range(repeats + 1)][1:]
+    (our, their), (our_least, their_least) = ([f(column) for column in zip(*times)] for f in (statistics.median, min))
+    return (
+        f"{our:.1f} ms a step, Hugging Face {their:.1f}: {their / our:.1f} x; of the least ones "
+        f"{their_least / our_least:.1f} x"
+    )
+
+
 def process(corpus: str, tokenizer: str, cache: Path) -> dict[str, float]:
     """Seconds to the first batch, and peak memory, of a fresh process."""
     command = [sys.executable, "-c", PACK, corpus, tokenizer, str(LENGTH)]
@@ -162,6 +243,9 @@ def main(bench: Bench) -> None:
             turns = [process("python-stdlib", tokenizer, cache)["seconds"] for _ in range(min(bench.repeats, 3))]
             median = f"{statistics.median(turns):.2f} s, least {min(turns):.2f} s"
             enter(f"start-up from the cache, python-stdlib, {tokenizer}", median, "1 s")
+        for tokenizer, threads in itertools.product(TOKENIZERS, (1, 2)):
+            setting = f"{tokenizer}, batch {BATCH} x {LENGTH}, 2 layers, d_model {WIDTHS[tokenizer]}, {threads} threads"
+            enter(f"training, data and evaluation included, {setting}", training(tokenizer, threads, bench.repeats))
         for size in bench.gigabytes:
             packed, opened = (process(f"made-up:{size:g}", "byte", folder / f"{size:g}") for _ in range(2))
             enter(f"memory to pack {size:g} GB, byte", f"{packed['peak_mb']:.0f} MB", "1,000 MB")
