@@ -20,7 +20,7 @@ findings: $(READY)  ## the tables of experiments/README.md, made anew from the s
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(VENV)/.evaluation  ## what takes minutes; lm-eval among it
+test-slow: $(VENV)/.extras  ## what takes minutes; with what lm-eval and trackers make of a run
 	$(BIN)/python -m pytest -m slow
 
 test-cuda: $(READY)  ## what a GPU must do as the CPU does
@@ -52,8 +52,8 @@ $(VENV)/.browser: $(READY)
 	    || { echo "install chromium first: make test-app drives it" >&2; exit 1; }
 	touch $@
 
-$(VENV)/.evaluation: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation]'
+$(VENV)/.extras: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation,tracking]'
 	touch $@
 
 clean:

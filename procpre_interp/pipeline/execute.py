@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.config import content_hash, from_dict, to_yaml
+from procpre_interp.core.config import content_hash, from_dict, to_dict, to_yaml
 from procpre_interp.core.plugins import loaded
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import Split, Task
@@ -23,6 +23,7 @@ from procpre_interp.model import HookedTransformer, load_weights, save_weights, 
 from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
 from procpre_interp.pipeline.memory import check_memory
+from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
@@ -99,8 +100,9 @@ def _execute(
     with store.claim(run_id, waiting=waiting) as partial:
         if partial is None:
             return store.open(run_id)
-        trainer = begin(start, partial, on_step=on_step, should_stop=should_stop, on_note=on_note)
-        trainer.run()
+        with tracked(on_step, run_id, to_dict(resolved), store.path) as entered:
+            trainer = begin(start, partial, on_step=entered, should_stop=should_stop, on_note=on_note)
+            trainer.run()
         return finish(start, partial, trainer)
 
 
@@ -111,6 +113,7 @@ def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = Non
     """
     check_device(config.train.device)
     check_memory(config)
+    check_tracker()
     config.train.refuse(model_config(config))
     model = fresh_model(config)
     if config.train.freeze is not None:
