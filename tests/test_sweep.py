@@ -23,6 +23,7 @@ from procpre_interp.store.outcomes import cost_of, scores
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproduction
 from procpre_interp.study.smoke_test import shortened
+from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import (
     Condition,
     Grid,
@@ -33,7 +34,7 @@ from procpre_interp.sweep.config import (
     map_conditions,
 )
 from procpre_interp.sweep.maps import Map
-from procpre_interp.sweep.plan import map_table, plan, pretraining_run, results, run_sweep
+from procpre_interp.sweep.plan import map_table, plan, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 

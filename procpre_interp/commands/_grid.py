@@ -14,7 +14,6 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import time_limit
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.stacks import STACK
-from procpre_interp.pipeline.execute import check_device
 from procpre_interp.stats.coalitions import coverage
 from procpre_interp.stats.interactions import are_known, interaction_table
 from procpre_interp.stats.rows import named_rows
@@ -28,6 +27,7 @@ from procpre_interp.sweep.plan import Plan, map_table, plan, results, run_sweep
 from procpre_interp.sweep.size import describe_size
 from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.process import check_device
 from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.html_report import conditions_report
 

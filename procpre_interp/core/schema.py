@@ -29,6 +29,7 @@ class ConfigFields(TypedDict):
     model: NotRequired[ClassFields]
     train: NotRequired[ClassFields]
     transfer: NotRequired[ClassFields]
+    optimiser: NotRequired[str]
     seed: NotRequired[int]
     parents: NotRequired[list[ParentFields]]
     imported: NotRequired[ClassFields]
@@ -123,7 +124,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a config without the outline of a run's config: task, model, training, seed, parents."""
     parts = dict.fromkeys(("task", "model", "train", "transfer", "imported"), dict)
-    check_fields(config, parts | {"seed": int, "parents": list})
+    check_fields(config, parts | {"seed": int, "parents": list, "optimiser": str})
     for name in parts:
         if name in config and config[name] is None:
             raise ValueError(f"{name} is null")

@@ -1,7 +1,7 @@
 """The run store: one folder per run, named by the hash of its config, written once and checked when read.
 
     STORE/runs/<run id>/     config.yaml  environment.json  history.parquet  examples.parquet (optional)
-                             tokenizer.json (of an imported model)
+                             tokenizer.json (of an imported model)  optimiser.safetensors (where it was kept)
                              summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
     STORE/partial/<run id>/  a run being written, with resume.safetensors; the process at work holds
                              <run id>.lock beside it

@@ -3,6 +3,7 @@
 import dataclasses
 
 from procpre_interp.sweep.config import Sweep
+from procpre_interp.sweep.phases import Phase
 from procpre_interp.train import TrainConfig
 
 
@@ -16,12 +17,20 @@ def stacked_sweep(sweep: Sweep, device: str | None = None) -> Sweep:
             return given
         return dataclasses.replace(given, kernel="stacked", device=given.device if device is None else device)
 
+    def phases(given: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        return tuple(dataclasses.replace(each, train=train(each.train)) for each in given)
+
     return dataclasses.replace(
         sweep,
         phase1=tuple(dataclasses.replace(each, train=train(each.train)) for each in sweep.phase1),
         train=train(sweep.train),
+        then=phases(sweep.then),
         conditions=tuple(
-            each if each.train is None else dataclasses.replace(each, train=train(each.train))
+            dataclasses.replace(
+                each,
+                train=None if each.train is None else train(each.train),
+                then=None if each.then is None else phases(each.then),
+            )
             for each in sweep.conditions
         ),
     )
