@@ -3,15 +3,20 @@
 import dataclasses
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
 from procpre_interp.ablate import Noise
+from procpre_interp.analysis.over_training import over_training
 from procpre_interp.data import TASKS
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.continuation import PARTS, carried_moments, kept_state
 from procpre_interp.pipeline.execute import execute, fresh_model, load_model
-from procpre_interp.store.store import RunStore
+from procpre_interp.pipeline.lineage import at_stage, kept_steps, moments
+from procpre_interp.store.differences import lineage
+from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted, TrainConfig
 from procpre_interp.train.closed_form import TensorScale
 from procpre_interp.train.interventions import Rate, Rewind
@@ -255,3 +260,50 @@ def test_a_file_of_another_origin_is_no_state(store, tmp_path):
         opened = partial.finish(run.summary)
     with pytest.raises(ValueError, match=r"optimiser.safetensors is no state of an optimiser"):
         kept_state(opened)
+
+
+def test_the_moments_of_a_chain_are_those_of_all_its_phases(store):
+    run = store.open(after_insertion().run_id)
+    first, phase1 = (store.open(each.run_id) for each in (first_part(), inserted()))
+    found = kept_steps(run, store)
+    assert found == moments(run, store)  # it kept the step from which it went on
+    places = [(1, first.id, step) for step in first.steps] + [(2, phase1.id, step) for step in phase1.steps]
+    places += [(3, run.id, step) for step in run.steps]
+    assert [(each.phase, each.source.id, each.step) for each in found] == places
+    for each in found:
+        assert torch.equal(each.model(store).flat, load_model(each.source, each.step).flat)
+    stage = {name: at_stage(run, store, name) for name in ("phase1", "transplanted", "finished")}
+    assert torch.equal(stage["phase1"].model(store).flat, load_model(phase1).flat)
+    assert torch.equal(stage["transplanted"].model(store).flat, load_model(run, 5).flat)
+    assert [each.when for each in stage.values()] == ["after phase 2", "before phase 3, transplanted", "after phase 3"]
+
+
+def test_all_phases_of_a_chain_are_on_one_axis(store):
+    run = store.open(after_insertion().run_id)
+    table = over_training([run], store, lambda model, batch, task: pd.DataFrame({"value": [0.0]}), label="x")
+    ends = table.groupby("phase")["axis_step"].agg(["min", "max"])
+    # Five steps of phase 2, three of phase 1, and three of phase 2.
+    assert ends.to_numpy().tolist() == [[0, 5], [5, 8], [8, 11]]
+
+
+def test_a_chain_with_a_cycle_is_damage(store, tmp_path):
+    run, other = store.open(inserted().run_id), RunStore(tmp_path)
+    for name, parent in ((run.id, "b" * 16), ("b" * 16, run.id)):
+        with other.claim(name) as partial:
+            assert partial is not None
+            partial.write_config(yaml.safe_dump({**run.config, "parents": [{"run": parent}]}))
+            partial.write_json("environment.json", {})
+            partial.write_table("history", run.history())
+            partial.finish(run.summary)
+    with pytest.raises(DamagedRun, match=f"its parents lead back to run {run.id}"):
+        kept_steps(other.open(run.id), other)
+
+
+def test_the_lineage_says_whose_state_it_is_and_from_where_it_goes_on(store):
+    runs = [store.open(config.run_id) for config in (after_insertion(), WHOLE)]
+    table = lineage(runs)
+    assert table["goes on from step"].tolist() == ["5", "5", ""]
+    assert table["optimiser"].tolist() == ["carried", "carried", "fresh"]
+    assert {"optimiser", "goes on from step"}.isdisjoint(lineage(runs[1:]))
+    assert "goes on from step 5 of the first of them" in str(runs[0])
+    assert "with their optimiser's state" in str(runs[0])
