@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from procpre_interp.ablate import Noise
+from procpre_interp.claims.text import conditions_table
+from procpre_interp.cli import main
 from procpre_interp.core.config import from_dict, from_yaml, to_dict, to_yaml
 from procpre_interp.data import TASKS
 from procpre_interp.engine.time_left import work_of
 from procpre_interp.pipeline.config import Architecture, Parent
 from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.stats.summary import mean_curve
 from procpre_interp.store.cells import with_run_lists, with_run_text
 from procpre_interp.store.outcomes import cost_of
-from procpre_interp.store.store import RunStore
+from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.sweep.config import Condition, Grid, Pretraining, Source, Sweep
 from procpre_interp.sweep.phases import Insertion, Phase
 from procpre_interp.sweep.plan import plan, results, run_sweep
@@ -24,6 +27,7 @@ from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import Interrupted, TrainConfig
 from procpre_interp.train.interventions import Rewind
 from procpre_interp.transfer import TransferConfig
+from procpre_interp.views.exhibits.results import load_results
 
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8, n_ctx=64)
 TRAIN = TrainConfig(steps=8, batch_size=4, learning_rate=1e-2, warmup_steps=2, evaluate_every=2, evaluate_examples=16)
@@ -320,3 +324,48 @@ def test_damage_done_to_an_inserted_phase():
     planned = plan(tiny(conditions=(Condition(name="a", sources=noisy, insert=Insertion(at=0.5, optimiser="fresh")),)))
     rest = planned.configs[planned.cells.set_index("condition").loc["a", "run"]]
     assert [parent.ablation for parent in rest.parents] == [None, Noise(noise_std=1.0)]
+
+
+def test_the_report_has_every_phase(inserted, tmp_path, capsys, monkeypatch):
+    planned, store = inserted
+    file = tmp_path / "tiny.yaml"
+    file.write_text(to_yaml(planned.sweep))
+    assert main(["sweep", str(file), "--out", str(store.path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "phase 2 with phase 1 in the middle counts as one" in said
+    assert "Phase 3: haystack, 2 steps of batch 4" in said
+    found = load_results(store, planned.table_name)
+    shown = conditions_table(found.summary, found.about).set_index("Condition")
+    middle = found.table.set_index("condition").loc["middle"]
+    assert shown.loc["middle", "After phase 2, %"] == f"{100 * middle['phase2_accuracy']:.1f}"
+    assert shown.loc["middle", "Million tokens, all phases"] == f"{middle['total_tokens'] / 1e6:,.3g}"
+    assert (store.path / "tiny.html").is_file()
+
+
+def test_curves_of_a_phase_in_parts_are_whole(inserted):
+    planned, store = inserted
+    table = results(plan(dataclasses.replace(planned.sweep, then=())), store)
+    histories, problems = load_histories(store, table)
+    assert not problems
+    seen = histories.query("split == 'validation'").groupby("condition")["step"].agg(list)
+    assert seen["middle"] == seen["none"] == [0, 2, 4, 6, 8]
+    curve = mean_curve(histories).query("condition == 'interrupted'")
+    assert curve["mean"].tolist() == mean_curve(histories).query("condition == 'none'")["mean"].tolist()
+    rows = histories.query("split == 'validation' and step >= 4").set_index(["condition", "step"])
+    rest = store.open(table.set_index("condition").loc["middle", "run"]).history().query("split == 'validation'")
+    assert rows.loc[("middle", 4), "loss_nats"] == rest["loss_nats"].iloc[0]  # after the insertion, not before
+    assert rows.loc[("interrupted", 8), "tokens"] == rows.loc[("none", 8), "tokens"]
+
+
+def test_a_training_goes_on_from_the_command_line(inserted, capsys):
+    planned, store = inserted
+    run = planned.cells.set_index("condition").loc["interrupted", "phase2_run"]
+    config = store.path / "runs" / run / "config.yaml"
+    assert main(["transfer", "--config", str(config), "--store", str(store.path)]) == 0
+    assert f"run {run} " in capsys.readouterr().out
+    arguments = ["transfer", "--config", str(config), "--store", str(store.path), "--optimiser", "fresh"]
+    assert main(arguments) == 0
+    fresh = planned.cells.set_index("condition").loc["reset", "phase2_run"]
+    assert f"run {fresh} " in capsys.readouterr().out
+    assert main([*arguments, "--train.start-at", "3"]) == 2
+    assert "start_at=3, but run" in capsys.readouterr().err

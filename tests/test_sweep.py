@@ -425,6 +425,8 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path):
     assert "37 of 256 coalitions of 8 players" in said["head_map"]
     assert "79 of 4,096 coalitions of 12 players" in said["matrix_map"]
     assert "36 cells are counted once their parents are finished" in said["heads"]
+    assert "42 runs of phase 1, 72 of phase 2 and 54 of phase 3" in said["phases"]
+    assert "To do in phase 2: 72 runs, at most 210,000 steps." in said["phases"]
 
 
 @pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
@@ -475,7 +477,7 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert main(["sweep", "componets"]) == 2
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, head_map, heads, "
-        "layer_components, matrix_map" in capsys.readouterr().err
+        "layer_components, matrix_map, phases" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err

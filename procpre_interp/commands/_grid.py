@@ -31,6 +31,11 @@ from procpre_interp.train.process import check_device
 from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.html_report import conditions_report
 
+CHAINS = (
+    "Accuracy, gain and breakthrough are those of the last phase; a phase 2 with phase 1 in the middle counts as one. "
+    "All phases: every run of the chain, each once."
+)
+
 
 def run(command: SweepCommand, path: Path) -> int:
     """Run what is missing of the sweep in `path`, print tables, write the report.
@@ -87,9 +92,11 @@ def metadata(planned: Plan, store: RunStore) -> About:
     """What a reader of the table must know."""
     sweep = planned.sweep
     phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
+    later = [f"Phase {i}: {each.task.name}, {training(each.train)}." for i, each in enumerate((sweep, *sweep.then), 2)]
     return dataclasses.replace(
         sweep.about,
-        protocol=" ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
+        protocol=" ".join([*phases, *later]),
+        note=CHAINS if "chain" in planned.cells else "",
         config=to_yaml(sweep),
         cost=cost_of(planned.configs, store),
     )

@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history
 from procpre_interp.store.store import RunStore
 
 
@@ -29,22 +29,11 @@ def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, st
         elif all(run in whole for run in runs):
             outcome, *parents = (whole[run] for run in (cell["run"], *cell["phase1_run"]))
             chain = [whole[run] for run in cell.get("chain", ())]
-            found = scores(outcome, parents, before=parts_before(outcome, chain))
+            found = scores(outcome, parents, before=store.parts_of(outcome)[:-1])
             if chain:
                 found |= chain_scores(chain, whole.get(cell["phase2_run"]))
             rows.append({**cell, **found, "problem": ""})
     return pd.DataFrame(rows)
-
-
-def parts_before(outcome: Run, chain: Sequence[Run]) -> list[Run]:
-    """The runs of a chain that trained the first parts of what `outcome` is the rest of, the first one first."""
-    by_id = {run.id: run for run in chain}
-    parts: list[Run] = []
-    run = outcome
-    while run.first_step:
-        run = by_id[run.config["parents"][0]["run"]]
-        parts.insert(0, run)
-    return parts
 
 
 def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) -> dict[str, object]:
@@ -57,7 +46,8 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
     """
     summary, parts = outcome.summary, [run.summary for run in (*before, outcome)]
     finished = summary["status"] == "finished"
-    seen = _validation([*before, outcome])
+    history = joined_history([*before, outcome])
+    seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
     step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
     broke = next((part["breakthrough_step"] for part in parts if part["breakthrough_step"] is not None), None)
     epochs = [part["epochs"] for part in parts if "epochs" in part]
@@ -80,17 +70,6 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
     }
-
-
-def _validation(parts: Sequence[Run]) -> pd.DataFrame:
-    """The evaluations of a training in parts, each row with the tokens that it had seen from the first part on."""
-    histories, tokens = [], 0
-    for run in parts:
-        history = run.history()
-        seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
-        histories.append(seen.assign(tokens=seen["tokens"] + tokens))
-        tokens += run.summary["tokens"]
-    return pd.concat(histories, ignore_index=True) if len(parts) > 1 else histories[0]
 
 
 def chain_scores(chain: Sequence[Run], phase2: Run | None) -> dict[str, object]:

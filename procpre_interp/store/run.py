@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +175,19 @@ def load_run(run: Run | str | Path) -> Run:
 def load_history(run: Run | str | Path) -> pd.DataFrame:
     """The evaluations of a run, given as a `Run` or as its folder; one row per observation."""
     return load_run(run).history()
+
+
+def joined_history(parts: Sequence[Run]) -> pd.DataFrame:
+    """The evaluations of a training that was done in parts, the first one first; tokens and seconds count from there.
+
+    Where one part ended and the next began there are two: before what was done in between, and after it.
+    """
+    histories, tokens, seconds = [], 0, 0.0
+    for run in parts:
+        history = run.history()
+        histories.append(history.assign(tokens=history["tokens"] + tokens, seconds=history["seconds"] + seconds))
+        tokens, seconds = tokens + run.summary["tokens"], seconds + run.summary["seconds"]
+    return pd.concat(histories, ignore_index=True) if len(histories) > 1 else parts[0].history()
 
 
 def read_run(folder: Path, *, verify: bool) -> Run:
