@@ -1,6 +1,7 @@
 """Sweeps whose phase 2 is followed by another, or has phase 1 in the middle: which runs they are, and their table."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator
 
@@ -8,13 +9,16 @@ import pytest
 import torch
 
 from procpre_interp.ablate import Noise
+from procpre_interp.analysis.diagnosis import diagnose_all
 from procpre_interp.claims.text import conditions_table
 from procpre_interp.cli import main
 from procpre_interp.core.config import from_dict, from_yaml, to_dict, to_yaml
 from procpre_interp.data import TASKS
+from procpre_interp.data.tokens import same_vocabulary
 from procpre_interp.engine.time_left import work_of
 from procpre_interp.pipeline.config import Architecture, Parent
 from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.pipeline.lineage import at_stage
 from procpre_interp.stats.summary import mean_curve
 from procpre_interp.store.cells import with_run_lists, with_run_text
 from procpre_interp.store.outcomes import cost_of
@@ -28,6 +32,8 @@ from procpre_interp.train import Interrupted, TrainConfig
 from procpre_interp.train.interventions import Rewind
 from procpre_interp.transfer import TransferConfig
 from procpre_interp.views.exhibits.results import load_results
+from procpre_interp.views.exhibits.run_progress import Writing
+from procpre_interp.views.model_card import model_card
 
 SHAPE = Architecture(n_layers=2, n_heads=2, d_model=8, n_ctx=64)
 TRAIN = TrainConfig(steps=8, batch_size=4, learning_rate=1e-2, warmup_steps=2, evaluate_every=2, evaluate_examples=16)
@@ -261,7 +267,9 @@ def test_a_sweep_with_phases_is_yaml_and_back_and_can_be_stacked():
     sweep = tiny(conditions=CONDITIONS, then=(FINE_TUNING,))
     assert from_yaml(Sweep, to_yaml(sweep)) == sweep
     stacked = stacked_sweep(dataclasses.replace(sweep, conditions=(Condition(name="a", then=(FINE_TUNING,)),)))
-    assert stacked.then[0].train.kernel == stacked.conditions[0].then[0].train.kernel == "stacked"
+    for phases in (stacked.then, stacked.conditions[0].then):
+        assert phases is not None
+        assert [phase.train.kernel for phase in phases] == ["stacked"]
 
 
 @pytest.mark.parametrize(
@@ -362,10 +370,97 @@ def test_a_training_goes_on_from_the_command_line(inserted, capsys):
     run = planned.cells.set_index("condition").loc["interrupted", "phase2_run"]
     config = store.path / "runs" / run / "config.yaml"
     assert main(["transfer", "--config", str(config), "--store", str(store.path)]) == 0
-    assert f"run {run} " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"run {run} " in said
+    assert "finished after 4 steps from step 4 on" in said
     arguments = ["transfer", "--config", str(config), "--store", str(store.path), "--optimiser", "fresh"]
     assert main(arguments) == 0
     fresh = planned.cells.set_index("condition").loc["reset", "phase2_run"]
     assert f"run {fresh} " in capsys.readouterr().out
     assert main([*arguments, "--train.start-at", "3"]) == 2
     assert "start_at=3, but run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def corpora(tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    found = []
+    for name, text in (
+        ("numbers", "Document {} has its number in it: {}."),
+        ("squares", "The square of {} is not {}."),
+    ):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": text.format(i, i)}) + "\n" for i in range(200)))
+        found.append(f"files:{path}")
+    return found
+
+
+def test_text_goes_on_where_it_stopped_and_is_followed_by_another_corpus(corpora, tmp_path, runs_here):
+    one, other = (TASKS.build("text", corpus=corpus, length=16) for corpus in corpora)
+    shape = dataclasses.replace(SHAPE, n_ctx=None)
+    sweep = tiny(
+        phase1=(Pretraining(name="sort", task=TASKS.build("sort", vocab=20, length=6), model=shape, train=DYCK.train),),
+        model=shape,
+        task=one,
+        conditions=(
+            Condition(name="interrupted", insert=Insertion(at=0.5)),
+            Condition(name="sort", sources=(Source(phase1="sort"),), insert=Insertion(at=0.5)),
+        ),
+        then=(Phase(task=other, train=dataclasses.replace(TRAIN, steps=2), optimiser="carried"),),
+    )
+    store = RunStore(tmp_path / "store")
+    planned, problems = run_sweep(sweep, store)
+    assert not problems
+    table = results(planned, store).set_index("condition")
+    first, second = (load_model(store.open(table.loc[name, "run"])) for name in ("none", "interrupted"))
+    assert torch.equal(first.flat, second.flat)
+    # The windows of both parts are those of one walk through the text.
+    halves = [store.open(run).summary["epochs"] for run in table.loc["interrupted", "chain"][:2]]
+    assert sum(halves) == pytest.approx(store.open(table.loc["none", "phase2_run"]).summary["epochs"])
+    after = planned.configs[table.loc["sort", "run"]]
+    assert (after.transfer.token_embedding, after.optimiser, after.model.n_ctx) == ("retain", "carried", 16)
+    assert table["phase2_loss_nats"].notna().all()
+
+
+@pytest.mark.parametrize(("tokenizer", "same"), [("byte", True), ("bpe:270", False), ("characters", True)])
+def test_ids_of_two_corpora_stand_for_the_same_where_their_tokenizer_is_one(corpora, tokenizer, same):
+    one, other = (TASKS.build("text", corpus=corpus, tokenizer=tokenizer, length=16) for corpus in corpora)
+    assert same_vocabulary(one, other) is same
+    noisy = TASKS.build("noisy", task=one, share=0.1)
+    assert same_vocabulary(one, noisy)
+    assert same_vocabulary(noisy, other) is same
+
+
+def test_ids_of_other_tasks_stand_for_the_same_where_their_names_are():
+    short, sort = TASKS.build("haystack"), TASKS.build("sort")
+    assert same_vocabulary(short, TASKS.build("haystack", max_pairs=4))
+    assert same_vocabulary(sort, TASKS.build("reverse"))
+    assert not same_vocabulary(short, sort)
+
+
+def test_the_list_of_runs_says_from_where_one_goes_on(inserted, capsys, monkeypatch):
+    planned, store = inserted
+    run = planned.cells.set_index("condition").loc["middle", "phase2_run"]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["runs", "--store", str(store.path), "--where", "start_at=4"]) == 0
+    said = capsys.readouterr().out
+    assert run in said
+    assert "start_at" in said
+    assert said.count("haystack") == len(store.query(start_at=4)) >= 4
+
+
+def test_chains_can_be_diagnosed_and_have_a_model_card(inserted):
+    planned, store = inserted
+    chain = [store.open(run) for run in planned.cells.set_index("condition").loc["middle", "chain"]]
+    assert {finding.run for finding in diagnose_all(chain, store)} == {run.id for run in chain}
+    found = at_stage(chain[-1], store, "finished")
+    card = model_card(found, found.model(store), store)
+    assert all(run.id in card for run in chain)
+    assert f"all of {chain[0].id}; all of {chain[1].id}, with the optimiser's state" in card
+    assert "4 from step 4 on" in card
+
+
+def test_a_run_being_written_is_as_far_as_its_own_steps():
+    writing = Writing("a", "haystack", saved=6, steps=8, seconds=1.0, first=4)
+    assert (writing.share, writing.seconds_left) == (0.5, 1.0)
+    assert Writing("a", "haystack", saved=0, steps=8, first=4).share == 0

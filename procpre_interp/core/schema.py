@@ -57,6 +57,9 @@ class Summary(TypedDict):
     d_model: int
     n_parameters: int
     steps: int
+    """The step at which it ended."""
+    start_at: NotRequired[int]
+    """The step of its first parent's training from which it went on; of a training of its own it is left out."""
     tokens: int
     teraflops: NotRequired[float]
     """Compute of training, 10^12 floating-point operations; older runs lack it."""
@@ -80,7 +83,7 @@ class Summary(TypedDict):
 
 
 _NUMBERS = (
-    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "epochs", "teraflops"),
+    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "start_at", "tokens", "epochs", "teraflops"),
     *("seconds", "threads"),
     *("loss_nats", "accuracy", "exact_match", "perplexity", "bits_per_byte", "prompt_overlap"),
     *("breakthrough_step", "breakthrough_limit"),

@@ -272,6 +272,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "d_model": config.model.d_model,
             "n_parameters": model.flat.numel(),
             "steps": state.step,
+            **({"start_at": train.start_at} if train.start_at else {}),
             **scores,
             "breakthrough_step": broke_through,
             # A run that broke through was seen to the end, however soon it was ended then.

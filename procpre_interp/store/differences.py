@@ -42,7 +42,7 @@ def lineage(runs: Sequence[Run]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows)
     plain = {"goes on from step": "", "optimiser": "fresh"}
-    return table.drop(columns=[name for name, value in plain.items() if set(table.get(name, ())) <= {value}])
+    return table.drop(columns=[name for name, value in plain.items() if name in table and set(table[name]) <= {value}])
 
 
 def _without_parents(run: Run) -> dict[str, str]:
