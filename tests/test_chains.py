@@ -23,6 +23,7 @@ from procpre_interp.stats.summary import mean_curve
 from procpre_interp.store.cells import with_run_lists, with_run_text
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore, load_histories
+from procpre_interp.study.smoke_test import shortened
 from procpre_interp.sweep.config import Condition, Grid, Pretraining, Source, Sweep
 from procpre_interp.sweep.phases import Insertion, Phase
 from procpre_interp.sweep.plan import plan, results, run_sweep
@@ -270,6 +271,7 @@ def test_a_sweep_with_phases_is_yaml_and_back_and_can_be_stacked():
     for phases in (stacked.then, stacked.conditions[0].then):
         assert phases is not None
         assert [phase.train.kernel for phase in phases] == ["stacked"]
+    assert [phase.train.steps for phase in shortened(sweep).then] == [20]
 
 
 @pytest.mark.parametrize(

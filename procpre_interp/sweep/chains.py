@@ -1,13 +1,13 @@
 """The runs of one condition in one replicate: phase 1, phase 2 in one part or two, and the phases that follow."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from procpre_interp.data.tokens import same_vocabulary
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.sweep.config import Condition, Pretraining, Sweep
-from procpre_interp.sweep.phases import context_of, inserted_shape
+from procpre_interp.sweep.phases import Phase, context_of, inserted_shape
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 
@@ -146,3 +146,26 @@ def later_runs(sweep: Sweep, condition: Condition, phase2: RunConfig) -> dict[st
             )
         )
     return {run.run_id: run for run in runs}
+
+
+def with_training(sweep: Sweep, change: Callable[[TrainConfig], TrainConfig]) -> Sweep:
+    """The sweep with the training of every phase changed."""
+
+    def phases(given: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        return tuple(dataclasses.replace(each, train=change(each.train)) for each in given)
+
+    conditions = (
+        dataclasses.replace(
+            each,
+            train=None if each.train is None else change(each.train),
+            then=None if each.then is None else phases(each.then),
+        )
+        for each in sweep.conditions
+    )
+    return dataclasses.replace(
+        sweep,
+        phase1=tuple(dataclasses.replace(each, train=change(each.train)) for each in sweep.phase1),
+        train=change(sweep.train),
+        then=phases(sweep.then),
+        conditions=tuple(conditions),
+    )

@@ -160,11 +160,12 @@ class Sweep:
             # Which heads a ranked term names is known when its parent is finished: `plan` looks at these.
             if not any(orders_of(source.selector) for source in condition.sources):
                 refuse_shared(condition, [source.selector for source in condition.sources], self.model)
-        for condition in self.of_replicate(self.first_seed):
+        planned = self.of_replicate(self.first_seed)
+        for condition in planned:
             self.refuse_insertion(condition)
         for what, twice in (
             ("pretraining", names),
-            ("condition", [each.name for each in self.of_replicate(self.first_seed)]),
+            ("condition", [each.name for each in planned]),
         ):
             if repeated := {name for name in twice if twice.count(name) > 1}:
                 raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
