@@ -178,7 +178,7 @@ def test_progress_and_size_say_which_phase_a_run_is(inserted):
     chain = planned.cells.set_index("condition").loc["middle", "chain"]
     assert [planned.labels[run] for run in chain] == [
         "seed 1000 phase 2: up to step 4",
-        "seed 1000 phase 1: dyck at step 4",
+        "seed 1000 phase 1: dyck at step 4, optimiser carried",
         "seed 1000 phase 2: middle",
         "seed 1000 phase 3: middle",
     ]

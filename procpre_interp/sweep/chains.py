@@ -17,6 +17,14 @@ WHOLE_MODEL = TransferConfig(token_embedding="retain", unembedding="retain")
 """Every weight of the parent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a run is in a sweep."""
+
+    phase: int
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beginning:
     """What comes before the last part of phase 2: a part of phase 2 before an insertion, and phase 1."""
@@ -39,6 +47,16 @@ class Beginning:
         """All of them by id, in the order in which they are trained."""
         first = {} if self.first_part is None else {self.first_id: self.first_part}
         return first | {self.ids[name]: config for name, config in self.phase1.items()}
+
+    def role(self, run: str) -> Role:
+        """What one of them is."""
+        if self.first_part is None:
+            return Role(1, self.runs[run].task.name)
+        step = f"step {self.first_part.train.last_step:,}"
+        if run == self.first_id:
+            return Role(2, f"up to {step}")
+        config = self.runs[run]
+        return Role(1, f"{config.task.name} at {step}, optimiser {config.optimiser}")
 
 
 def pretraining_run(each: Pretraining, seed: int) -> RunConfig:

@@ -16,7 +16,7 @@ from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.chains import Beginning, beginning, last_part, later_runs
+from procpre_interp.sweep.chains import Beginning, Role, beginning, last_part, later_runs
 from procpre_interp.sweep.config import Condition, Source, Sweep, map_conditions, refuse_shared
 from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.ranked_heads import HeadOrders, ordered_heads
@@ -39,14 +39,6 @@ class Cell:
     """Ids of the runs of all phases, in the order in which they are trained."""
     problem: str = ""
     """Why it cannot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What a run is in a sweep."""
-
-    phase: int
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,10 +94,8 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
         known: dict[Hashable, Beginning] = {}
         for condition in sweep.of_replicate(seed):
             before = _beginning(sweep, condition, seed, known)
-            at = "" if before.first_part is None else f" at step {before.first_part.train.last_step:,}"
             for run, config in before.runs.items():
-                is_first = run == before.first_id
-                enter(run, config, Role(2, f"up to{at[3:]}") if is_first else Role(1, f"{config.task.name}{at}"))
+                enter(run, config, before.role(run))
             label = condition.label or condition.name
             phase1 = tuple(before.ids[source.phase1] for source in condition.sources)
             cell = Cell(condition=condition.name, label=label, replicate=seed, phase1_run=phase1)
