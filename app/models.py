@@ -40,7 +40,7 @@ class Shown:
 
 
 def choose_moment(run: Run, store: RunStore, key: str = "at", *, start: Literal["first", "last"] = "last") -> Shown:
-    """The model at a kept step of either phase, by a slider whose label is part of the URL. At first the last one, or
+    """The model at a kept step of any phase, by a slider whose label is part of the URL. At first the last one, or
     the first of the run's own steps."""
     found = {each.label: each for each in moments(run, store)}
     if len(found) == 1:
@@ -51,7 +51,7 @@ def choose_moment(run: Run, store: RunStore, key: str = "at", *, start: Literal[
     wanted, usual = st.query_params.get(key), own[0 if start == "first" else -1]
     if st.session_state.get(key) not in found:  # another run's
         st.session_state[key] = wanted if wanted in found else usual
-    label = st.select_slider("Moment, over both phases", list(found), key=key)
+    label = st.select_slider("Moment, over all phases", list(found), key=key)
     st.query_params[key] = label
     return show(found[label], store)
 

@@ -28,8 +28,9 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.study.initialisation_lab import SCALES, Lab, fit_options, write_lab
 from procpre_interp.study.protocols import PROCEDURAL, PROTOCOLS, haystack_sweep
 from procpre_interp.study.smoke_test import few_steps
+from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.live_table import live_table
-from procpre_interp.sweep.plan import pretraining_run, results, run_sweep
+from procpre_interp.sweep.plan import results, run_sweep
 
 FITTED = range(6)
 """Seeds of the phase-1 models that the numbers are means over."""

@@ -94,3 +94,48 @@ def test_schedules_by_hand():
     assert factor(6, "cosine") == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
     assert factor(12, "linear") == factor(12, "cosine") == 0.0
     assert schedule_factor(0, schedule="cosine", warmup_steps=0, steps=1) == 1.0
+
+
+def test_moments_of_different_ages_are_each_corrected_for_their_own():
+    """Two of torch's optimisers, one of which begins when the other has taken five steps."""
+    start = torch.randn(20, generator=stream(0, "start"))
+    older = torch.arange(20) % 7 < 3
+    old, young = torch.nn.Parameter(start[older].clone()), torch.nn.Parameter(start[~older].clone())
+    references = {p: torch.optim.AdamW([p], lr=1e-2, weight_decay=0.1) for p in (old, young)}
+
+    def flat_optimiser(flat):
+        grad = torch.zeros_like(flat)
+        decay = torch.ones_like(flat, dtype=torch.bool)
+        return grad, FlatAdamW(flat, grad, weight_decay=0.1, decay=decay, clip_norm=None)
+
+    flat = start.clone()
+    grad, mine = flat_optimiser(flat)
+    for step, g in enumerate(gradients(20, 12)):
+        if step == 5:
+            age = torch.where(older, 5.0, 0.0)
+            moments = {name: torch.zeros(20) for name in ("exp_avg", "exp_avg_sq")}
+            for name, moment in moments.items():
+                moment[older] = references[old].state[old][name]
+            flat[older] = old.detach()
+            mine.load_state({**moments, "step": age})
+        if step == 9:  # and an interruption changes nothing
+            state = mine.state()
+            assert torch.equal(state["step"], torch.where(older, 9.0, 4.0))
+            grad, mine = flat_optimiser(flat)
+            mine.load_state(state)
+        old.grad = g[older].clone()
+        references[old].step()
+        if step >= 5:
+            young.grad = g[~older].clone()
+            references[young].step()
+            grad += g
+            mine.step(1e-2)
+    torch.testing.assert_close(flat[older], old.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(flat[~older], young.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_equal_numbers_of_steps_are_one():
+    flat, grad = torch.zeros(4), torch.zeros(4)
+    mine = FlatAdamW(flat, grad, weight_decay=0.0, decay=torch.zeros(4, dtype=torch.bool))
+    mine.load_state({"exp_avg": torch.zeros(4), "exp_avg_sq": torch.zeros(4), "step": torch.full((4,), 3.0)})
+    assert mine.state()["step"].ndim == 0

@@ -23,6 +23,7 @@ from procpre_interp.store.outcomes import cost_of, scores
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import PROTOCOLS, haystack_sweep, reproduction
 from procpre_interp.study.smoke_test import shortened
+from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import (
     Condition,
     Grid,
@@ -33,7 +34,7 @@ from procpre_interp.sweep.config import (
     map_conditions,
 )
 from procpre_interp.sweep.maps import Map
-from procpre_interp.sweep.plan import map_table, plan, pretraining_run, results, run_sweep
+from procpre_interp.sweep.plan import map_table, plan, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 
@@ -424,6 +425,8 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path):
     assert "37 of 256 coalitions of 8 players" in said["head_map"]
     assert "79 of 4,096 coalitions of 12 players" in said["matrix_map"]
     assert "36 cells are counted once their parents are finished" in said["heads"]
+    assert "42 runs of phase 1, 72 of phase 2 and 54 of phase 3" in said["phases"]
+    assert "To do in phase 2: 72 runs, at most 210,000 steps." in said["phases"]
 
 
 @pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
@@ -474,7 +477,7 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert main(["sweep", "componets"]) == 2
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, head_map, heads, "
-        "layer_components, matrix_map" in capsys.readouterr().err
+        "layer_components, matrix_map, phases" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err

@@ -21,12 +21,13 @@ Measure = Callable[[HookedTransformer, Batch, Task], pd.DataFrame]
 def over_training(
     runs: Iterable[Run], store: RunStore, measure: Measure, *, label: str, n_sequences: int = 128
 ) -> pd.DataFrame:
-    """What `measure` gives at every kept checkpoint of each run and of its parent, behind the columns of `PLACE`.
+    """What `measure` gives at every kept checkpoint of each run and of the phases before it, behind the columns of
+    `PLACE`.
 
-    Phase 1 is the run's first parent up to the checkpoint that it gave, as it was before any damage, and bears the id
-    of the run itself; what that parent had of parents is not shown. A run without parents is phase 1 alone. `replicate`
-    is the run's seed, `step` that of the phase, and `axis_step` puts both phases on one axis, where phase 2 starts at
-    phase 1's last step: that step occurs twice, before and after the transfer.
+    A phase before it is shown up to the checkpoint that it gave, as it was before any damage, and bears the id of the
+    run itself. A run without parents is phase 1 alone. `replicate` is the run's seed, `step` that of the phase, and
+    `axis_step` puts all phases on one axis, where each starts at the last step of the one before: that step occurs
+    twice, before and after the transfer.
 
     Each phase is measured on `n_sequences` fresh sequences of its own task, drawn from the stream `label`, the same at
     all its checkpoints and in every condition of a replicate. A shared parent is measured once.
@@ -53,9 +54,10 @@ def over_training(
                 measured[known] = pd.concat(parts, ignore_index=True)
             table = measured[known]
             labels = {"run": run.id, "replicate": replicate, "phase": phase}
+            start -= found[0].source.first_step
             table = table.assign(**labels, axis_step=table["step"] + start)
             tables.append(table[[*PLACE, *table.columns.drop(PLACE)]])
-            start = found[-1].step or 0
+            start += found[-1].step or 0
     if not tables:
         raise ValueError("no runs to measure over training; give at least one")
     return pd.concat(tables, ignore_index=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -48,10 +49,24 @@ def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
             "Broke through": f"{broke} of {row.n} {within}",
             "Steps to breakthrough": bounds_text(row.time_mean, row.time_low, row.time_high, 1, ",.0f"),
             **({"Epochs of text": f"{row.epochs:.3g}"} if "epochs" in summary else {}),
-            "Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}",
+            **chain_columns(row, summary),
         }
         rows.append(line | ({"Diverged": str(row.diverged)} if diverged else {}))
     return pd.DataFrame(rows)
+
+
+def chain_columns(row: Any, summary: pd.DataFrame) -> dict[str, str]:
+    """What a condition took: seconds of phase 1 and phase 2; of longer chains of phases accuracy at the
+    end of phase 2, and tokens, compute and seconds of all phases together."""
+    if "total_tokens" not in summary:
+        return {"Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}"}
+    followed = summary["phase2_accuracy"].notna().to_numpy().any()
+    return {
+        **({"After phase 2, %": bounds_text(row.phase2_accuracy, math.nan, math.nan, 100, ".1f")} if followed else {}),
+        "Million tokens, all phases": f"{row.total_tokens / 1e6:,.3g}",
+        "TeraFLOPs, all phases": number(row.total_teraflops, ",.3g"),
+        "Seconds, all phases": f"{row.total_seconds:,.0f}",
+    }
 
 
 def explain_columns(about: About) -> str:
@@ -62,7 +77,7 @@ def explain_columns(about: About) -> str:
         "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
         f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "
         f"Steps to breakthrough: mean, a run without one counted as {limit} (restricted mean). "
-        "Seconds: phase 1 + phase 2, a run."
+        "Seconds: phase 1 + phase 2, or all phases together, a run."
     )
 
 

@@ -14,7 +14,6 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import time_limit
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.engine.stacks import STACK
-from procpre_interp.pipeline.execute import check_device
 from procpre_interp.stats.coalitions import coverage
 from procpre_interp.stats.interactions import are_known, interaction_table
 from procpre_interp.stats.rows import named_rows
@@ -28,8 +27,14 @@ from procpre_interp.sweep.plan import Plan, map_table, plan, results, run_sweep
 from procpre_interp.sweep.size import describe_size
 from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.process import check_device
 from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.html_report import conditions_report
+
+CHAINS = (
+    "Accuracy, gain and breakthrough are those of the last phase; a phase 2 with phase 1 in the middle counts as one. "
+    "All phases: every run of the chain, each once."
+)
 
 
 def run(command: SweepCommand, path: Path) -> int:
@@ -87,9 +92,11 @@ def metadata(planned: Plan, store: RunStore) -> About:
     """What a reader of the table must know."""
     sweep = planned.sweep
     phases = [f"Phase 1, {each.name}: {each.task.name}, {training(each.train)}." for each in sweep.phase1]
+    later = [f"Phase {i}: {each.task.name}, {training(each.train)}." for i, each in enumerate((sweep, *sweep.then), 2)]
     return dataclasses.replace(
         sweep.about,
-        protocol=" ".join([*phases, f"Phase 2: {sweep.task.name}, {training(sweep.train)}."]),
+        protocol=" ".join([*phases, *later]),
+        note=CHAINS if "chain" in planned.cells else "",
         config=to_yaml(sweep),
         cost=cost_of(planned.configs, store),
     )

@@ -172,7 +172,9 @@ def print_outcome(run: Run) -> None:
     """The run's id, what came out, and where it is, on stdout."""
     summary = run.summary
     print(f"run {run.id} ({run.folder})")
-    print(f"  {summary['status']} after {summary['steps']} steps, {summary['seconds']:.1f} s: {summary['stop_reason']}")
+    taken = summary["steps"] - run.first_step
+    part = f" from step {run.first_step} on" if run.first_step else ""
+    print(f"  {summary['status']} after {taken} steps{part}, {summary['seconds']:.1f} s: {summary['stop_reason']}")
     if summary["status"] == "finished":
         print(
             f"  test: accuracy {summary['accuracy']:.1%}, exact match {summary['exact_match']:.1%}, "

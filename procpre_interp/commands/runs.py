@@ -19,6 +19,7 @@ COLUMNS = (
     "seed",
     "parents",
     "components",
+    "start_at",
     "steps",
     "accuracy",
     "loss_nats",
@@ -29,7 +30,7 @@ COLUMNS = (
 """What the table shows, where any run has it; CSV and JSON have every column."""
 
 ALWAYS = ("run", "status")
-OPTIONAL = ("seconds", "parents", "loss_nats", "components")
+OPTIONAL = ("seconds", "start_at", "parents", "loss_nats", "components")
 """What a narrow terminal has no room for, the first of them first."""
 
 

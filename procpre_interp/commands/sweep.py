@@ -23,10 +23,11 @@ class SweepCommand:
     """Run every condition of a sweep over its replicates, and report.
 
     CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
-    grids and transfer maps. A name is a sweep that comes with the package, such as components; --show prints it, to be
-    copied and changed. `plugins: [my.py]` in the file loads tasks and controls of your own. Runs that the store
-    already holds are not repeated, so the same command resumes after Ctrl-C, and a larger grid computes only what is
-    new. A failed cell is shown and counted; the others continue.
+    grids and transfer maps. Phases after phase 2 stand under `then`, of the sweep or of a condition; `insert` puts
+    phase 1 in the middle of phase 2 (--show phases has both). A name is a sweep that comes with the package, such as
+    components; --show prints it, to be copied and changed. `plugins: [my.py]` in the file loads tasks and controls of
+    your own. Runs that the store already holds are not repeated, so the same command resumes after Ctrl-C, and a larger
+    grid computes only what is new. A failed cell is shown and counted; the others continue.
     """
 
     config: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
@@ -27,6 +27,10 @@ class Transfer(Training):
     --task NAME chooses the task (haystack where neither it nor --config is given), whose own options then appear as
     --task.OPTION. --config FILE takes defaults from YAML with the same names, parents as {parents: [{run, selector}]}:
     the config.yaml of a stored run is such a file.
+
+    A third phase takes over a whole model: --components all --transfer.token-embedding retain --transfer.unembedding
+    retain. A training that was stopped (--train.stop-after 500) goes on with --train.start-at 500, everything else as
+    before, and, where it kept its optimiser's state, with --optimiser carried, as if it had never stopped.
     """
 
     parent: Annotated[tuple[str, ...], several("RUN")] = ()
@@ -36,20 +40,24 @@ class Transfer(Training):
     options."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
+    optimiser: Literal["fresh", "carried"] = "fresh"
+    """State of the optimiser at the start: fresh, or carried from the parents along with the weights. They must have
+    kept it (--train.keep-optimiser)."""
 
 
 def main(arguments: list[str]) -> int:
     """Transplant, train, and print what came out."""
     asks_help = any(flag in arguments for flag in HELP_FLAGS)
     fields, arguments = defaults(["--task=haystack", *arguments] if _needs_task(arguments) else arguments, "transfer")
-    default = as_default(Transfer, {key: fields[key] for key in fields if key not in ("parents", "transfer")})
-    parents = from_dict(RunConfig, {key: fields[key] for key in fields if key != "store"}).parents
+    whole = from_dict(RunConfig, {key: fields[key] for key in fields if key != "store"})
+    default, parents = as_default(Transfer, dict(fields)), whole.parents
     options = fields.get("transfer")  # which the line above has checked
     default = dataclasses.replace(
         default,
         parent=tuple(parent.run if parent.step is None else f"{parent.run}@{parent.step}" for parent in parents),
         components=tuple(parent.selector for parent in parents) or ("all",),
         transfer=from_dict(TransferConfig, options if isinstance(options, dict) else {}),
+        optimiser=whole.optimiser,
     )
     command = parse(Transfer, "transfer", arguments, default)
     if not command.parent and not asks_help:
@@ -64,6 +72,7 @@ def main(arguments: list[str]) -> int:
         train=command.train,
         parents=resolve_parents(command, RunStore(command.store), ablations),
         transfer=command.transfer,
+        optimiser=command.optimiser,
     )
     run_one(config, command.store)
     return 0

@@ -29,6 +29,7 @@ class ConfigFields(TypedDict):
     model: NotRequired[ClassFields]
     train: NotRequired[ClassFields]
     transfer: NotRequired[ClassFields]
+    optimiser: NotRequired[str]
     seed: NotRequired[int]
     parents: NotRequired[list[ParentFields]]
     imported: NotRequired[ClassFields]
@@ -56,6 +57,9 @@ class Summary(TypedDict):
     d_model: int
     n_parameters: int
     steps: int
+    """The step at which it ended."""
+    start_at: NotRequired[int]
+    """The step of its first parent's training from which it went on; of a training of its own it is left out."""
     tokens: int
     teraflops: NotRequired[float]
     """Compute of training, 10^12 floating-point operations; older runs lack it."""
@@ -79,7 +83,7 @@ class Summary(TypedDict):
 
 
 _NUMBERS = (
-    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "tokens", "epochs", "teraflops"),
+    *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "start_at", "tokens", "epochs", "teraflops"),
     *("seconds", "threads"),
     *("loss_nats", "accuracy", "exact_match", "perplexity", "bits_per_byte", "prompt_overlap"),
     *("breakthrough_step", "breakthrough_limit"),
@@ -123,7 +127,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a config without the outline of a run's config: task, model, training, seed, parents."""
     parts = dict.fromkeys(("task", "model", "train", "transfer", "imported"), dict)
-    check_fields(config, parts | {"seed": int, "parents": list})
+    check_fields(config, parts | {"seed": int, "parents": list, "optimiser": str})
     for name in parts:
         if name in config and config[name] is None:
             raise ValueError(f"{name} is null")

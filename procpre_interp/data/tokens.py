@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from procpre_interp.data.derived import Derived
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.data.vocab import Token
 
@@ -19,6 +20,19 @@ def tokens_of(task: Task) -> tuple[Token, ...]:
     """Every id of a task in order: its name and role, or its number where the task gives it no name."""
     named = task.named_tokens
     return tuple(named.get(token, Token(str(token), "token")) for token in range(task.d_vocab))
+
+
+def same_vocabulary(one: Task, other: Task) -> bool:
+    """Whether the ids of two tasks stand for the same: as many, with the same names, and on text of one tokenizer."""
+    first, second = (_tokenizer(task) for task in (one, other))
+    return (one.d_vocab, first, one.named_tokens) == (other.d_vocab, second, other.named_tokens)
+
+
+def _tokenizer(task: Task) -> str | None:
+    """Hash of the tokenizer of a task on text, or of the text that it is made of."""
+    if isinstance(task, Derived):
+        return _tokenizer(task.task)
+    return getattr(task.resolve(), "tokenizer_hash", None)
 
 
 def token_names(task: Task, tokens: Sequence[int] | Int[Tensor, " pos"]) -> list[str]:

@@ -19,8 +19,14 @@ class Work:
     """Tokens of a step, by which the rate of one kind is guessed from those of others."""
     parents: tuple[str, ...] = ()
     """Runs that come before it."""
+    first: int = 0
+    """Step that it starts from."""
     may_end_early: bool = False
     """Whether it may end before its last step."""
+
+    def done(self, step: int) -> int:
+        """Steps that it has taken when it stands at this one."""
+        return max(0, min(self.steps, step) - self.first)
 
 
 def work_of(config: RunConfig) -> Work:
@@ -28,6 +34,7 @@ def work_of(config: RunConfig) -> Work:
     train = config.train
     return Work(
         steps=train.last_step,
+        first=train.start_at,
         kind=f"{config.task} {config.model} {train.batch_size} {train.kernel} {train.device} {train.interventions}",
         tokens=train.batch_size * config.task.n_ctx,
         parents=tuple(parent.run for parent in config.parents),
@@ -98,7 +105,7 @@ class Rates:
 
     def _seconds(self, run: str, step: int, rate: Mapping[str, float]) -> float:
         work = self.work[run]
-        return max(0, work.steps - step) * rate[work.kind]
+        return (work.steps - work.first - work.done(step)) * rate[work.kind]
 
 
 def time_left(seconds: float, *, at_most: bool) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 from procpre_interp.ablate import Ablation
 from procpre_interp.core.config import check_integers, content_hash, unhashed
@@ -95,12 +96,25 @@ class RunConfig:
     """Runs that give components; several make an assembly, to which each gives others (see `transfer.overlap`)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions. Without parents it has no effect."""
+    optimiser: Literal["fresh", "carried"] = "fresh"
+    """State of the optimiser at the start: fresh, or carried from the parents along with the weights, whose moments go
+    wherever those go. Moments of weights that are not carried, or that are averaged or frozen, are fresh."""
     imported: Imported | None = None
     """The files that the model was imported from. Default: it is trained here."""
 
     def __post_init__(self) -> None:
         if self.imported is not None and self.parents:
             raise ValueError("an imported model has no parents: its weights are those of its files")
+        if self.train.start_at and not self.parents:
+            raise ValueError(f"start_at={self.train.start_at} without parents; it goes on with what the first one did")
+        if self.optimiser == "carried":
+            for parent in self.parents:
+                if parent.ablation is not None or parent.step is not None:
+                    what = "damaged weights" if parent.ablation is not None else f"the weights of step {parent.step}"
+                    raise ValueError(
+                        f"optimiser=carried with {what} of run {parent.run}: the state that is kept belongs to its "
+                        "final weights; give optimiser fresh"
+                    )
         # Checked here so that a bad shape is one line before any work is done.
         for name in ("task", "model", "train", "parents"):
             check_integers(getattr(self, name), name)
@@ -128,7 +142,17 @@ class RunConfig:
         transfer = self.transfer if parents else TransferConfig()
         if len(parents) < 2:
             transfer = dataclasses.replace(transfer, overlap="refuse")
-        return dataclasses.replace(self, task=task, model=shape, train=train, parents=parents, transfer=transfer)
+        if transfer.positions_parent == transfer.embedding_parent:
+            transfer = dataclasses.replace(transfer, positions_parent=None)
+        return dataclasses.replace(
+            self,
+            task=task,
+            model=shape,
+            train=train,
+            parents=parents,
+            transfer=transfer,
+            optimiser=self.optimiser if parents else "fresh",
+        )
 
     @property
     def kernel_note(self) -> str | None:

@@ -22,11 +22,13 @@ from procpre_interp.data.task import is_separable, prompt_overlap
 from procpre_interp.model import HookedTransformer, load_weights, save_weights, select, torch_defaults
 from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
+from procpre_interp.pipeline.continuation import carried_moments, optimiser_file, refuse_gaps
 from procpre_interp.pipeline.memory import check_memory
 from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
+from procpre_interp.train.process import check_device
 from procpre_interp.transfer import Donor, Weights, positions_carried, transplant
 
 TEST_EXAMPLES = 4000
@@ -81,6 +83,8 @@ class Start:
     """Its parameters before the transfer."""
     carried: bool
     """Whether the parents' positions are carried."""
+    moments: dict[str, Tensor]
+    """The optimiser's state; empty for a fresh one."""
 
 
 def _execute(
@@ -115,14 +119,16 @@ def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = Non
     check_memory(config)
     check_tracker()
     config.train.refuse(model_config(config))
+    refuse_gaps(config, store)
     model = fresh_model(config)
     if config.train.freeze is not None:
         select(model.config, config.train.freeze)
     fresh = model.flat.detach().clone()
     carried = transplant_into(model, config, store)
+    moments = carried_moments(config, model, store)
     config.task.prepare()
     model = model.to(config.train.device)
-    return Start(config=config, kernel_note=kernel_note, model=model, fresh=fresh, carried=carried)
+    return Start(config=config, kernel_note=kernel_note, model=model, fresh=fresh, carried=carried, moments=moments)
 
 
 def begin(
@@ -149,6 +155,7 @@ def begin(
         config.train,
         seed=config.seed,
         fresh=start.fresh,
+        moments=start.moments,
         state_path=partial.resume_path,
         on_step=lambda state: on_step(state, config.train),
         should_stop=should_stop,
@@ -156,14 +163,6 @@ def begin(
         check_kept=partial.check_weights,
         on_note=on_note,
     )
-
-
-def check_device(device: str) -> None:
-    """Raise `ValueError` where torch cannot use the device."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        raise ValueError(f"device {device!r} cannot be used: {str(problem).splitlines()[0]}") from None
 
 
 def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
@@ -251,6 +250,8 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
     history = state.table()
     diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
     partial.write_table("history", history)
+    if train.keep_optimiser:
+        partial.write_optimiser(optimiser_file(model, trainer.optimiser))
     scores: dict[str, float] = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
     if state.status == "finished":
         batch = held_out(task, "test", seed=config.seed, n=TEST_EXAMPLES).to(train.device)
@@ -276,6 +277,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "d_model": config.model.d_model,
             "n_parameters": model.flat.numel(),
             "steps": state.step,
+            **({"start_at": train.start_at} if train.start_at else {}),
             **scores,
             "breakthrough_step": broke_through,
             # A run that broke through was seen to the end, however soon it was ended then.

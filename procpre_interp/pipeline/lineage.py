@@ -10,11 +10,11 @@ from typing import Literal
 
 import pandas as pd
 
-from procpre_interp.core.schema import ParentFields
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
+from procpre_interp.pipeline.ancestry import Link, chain_of, parent_before, parents_of, phase_before
 from procpre_interp.pipeline.execute import fresh_model, load_model, load_task, run_config, transplant_into
-from procpre_interp.store.store import DamagedRun, Run, RunStore, UnknownRun
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.interventions.apply import change_initial_weights
 
 StageName = Literal["phase1_fresh", "phase1", "fresh", "transplanted", "finished"]
@@ -25,9 +25,9 @@ STAGES: dict[StageName, str] = {
     "transplanted": "before phase 2, transplanted",
     "finished": "after phase 2",
 }
-"""Stage -> description, in the order in which the models come about."""
+"""Stage -> description for a run of phase 2, in the order in which the models come about."""
 OF_PHASE1: tuple[StageName, ...] = ("phase1_fresh", "phase1")
-"""Stages of a run's first parent."""
+"""Stages of the phase before a run's own: of its first parent, or of the phase 1 that was inserted before it."""
 WITHOUT_PARENTS: tuple[StageName, ...] = ("fresh", "finished")
 """Stages of a run from scratch."""
 
@@ -47,20 +47,18 @@ class Moment:
     run: Run
     """The run that comes of it."""
     source: Run
-    """Whose config and weights make the model: those of the first parent in phase 1, otherwise of the run itself."""
+    """Whose config and weights make the model: those of an ancestor, or of the run itself."""
     stage: StageName
     """Stage; that of a kept step is the end of its training, `phase1` or `finished`."""
     step: int | None = None
     """Kept step of `source`. Default: what the stage itself stands for."""
-
-    @property
-    def phase(self) -> int:
-        """1 or 2; a run without parents is phase 1 alone."""
-        return 1 if self.stage in OF_PHASE1 or not _parents(self.run) else 2
+    phase: int = 1
+    """Which of the phases that led to the run it belongs to, in the order in which they were trained, from 1. A run
+    without parents is phase 1 alone; a phase 2 that goes on after an insertion is the third."""
 
     @property
     def task(self) -> Task:
-        """What the model does or is about to do: phase 1's task up to `phase1`, phase 2's from `fresh` on."""
+        """What the model does or is about to do: the task of `source`."""
         return load_task(self.source)
 
     @property
@@ -73,13 +71,20 @@ class Moment:
         """The stage or the step in words, such as "after phase 2"."""
         if self.step is not None:
             return f"step {self.step}"
-        return STAGES[self.stage] if _parents(self.run) or self.stage != "finished" else "after training"
+        return self._in_words if parents_of(self.run) or self.stage != "finished" else "after training"
 
     @property
     def title(self) -> str:
         """What people read where there are several runs: "run 1234abcd after 595 steps"."""
-        when = STAGES[self.stage] if self.step is None else f"after {self.step:,} steps"
+        when = self._in_words if self.step is None else f"after {self.step:,} steps"
         return f"run {self.source.id[:8]} {when}"
+
+    @property
+    def _in_words(self) -> str:
+        """The stage in words, with its own phase in place of the usual one."""
+        before, _, after = STAGES[self.stage].partition("phase ")
+        phase = self.phase if self.stage in OF_PHASE1 else max(2, self.phase)
+        return f"{before}phase {phase}{after[1:]}"
 
     @property
     def untrained(self) -> "Moment":
@@ -90,12 +95,12 @@ class Moment:
     @property
     def start(self) -> "Moment":
         """What the training that it belongs to began with: the transplanted model where there is a transfer."""
-        return dataclasses.replace(self, stage="transplanted", step=None) if self.phase == 2 else self.untrained
+        return dataclasses.replace(self, stage="transplanted", step=None) if parents_of(self.source) else self.untrained
 
     def model(self, store: RunStore) -> HookedTransformer:
         """The model. Raises `ValueError` for a parent that is missing or damaged, and for weights that are not kept."""
         if self.stage in ("phase1", "finished"):
-            given = _parents(self.run)[0].get("step") if self.stage == "phase1" else None
+            given = parent_before(self.run).get("step") if self.stage == "phase1" else None
             return load_model(self.source, given if self.step is None else self.step)
         config = run_config(self.source)
         model = fresh_model(config)
@@ -149,51 +154,58 @@ def moment_named(name: str, store: RunStore, *, stage: StageName = "finished") -
 
 def at_stage(run: Run, store: RunStore, stage: StageName) -> Moment:
     """A run's moment at a stage. Raises `ValueError` for one that it does not have, and for a parent that is gone."""
-    if not _parents(run) and stage not in WITHOUT_PARENTS:
+    if not parents_of(run) and stage not in WITHOUT_PARENTS:
         there = ", ".join(WITHOUT_PARENTS)
         raise ValueError(f"run {run.id} has no parents, so no stage {stage!r}; there are: {there}")
-    source = _first_parent(run, store) if stage in OF_PHASE1 else run
+    source = phase_before(run, store) if stage in OF_PHASE1 else run
     if not _is_known(source, stage):
         raise ValueError(f"run {source.id} was imported: only its weights are known, so no stage {stage!r}")
-    return Moment(run=run, source=source, stage=stage)
+    own = chain_of(run, store, whole=False)[-1].phase
+    return Moment(run=run, source=source, stage=stage, phase=own - 1 if stage in OF_PHASE1 else own)
 
 
 def stages(run: Run, store: RunStore) -> dict[StageName, Moment]:
     """The stages of a run; without parents there is neither a phase 1 nor a transplant.
 
-    Of several parents the first is phase 1; of an imported model nothing is known before its weights. Raises
+    Of several parents the first is phase 1, unless the run goes on with its training after another phase, which is the
+    second then; of an imported model nothing is known before its weights. Raises
     `ValueError` for a parent that is missing or damaged.
     """
-    first = _first_parent(run, store) if _parents(run) else None
+    first = phase_before(run, store) if parents_of(run) else None
     sources = {stage: first if stage in OF_PHASE1 else run for stage in STAGES}
     there = STAGES if first else WITHOUT_PARENTS
     return {stage: at_stage(run, store, stage) for stage in there if _is_known(sources[stage] or run, stage)}
 
 
 def kept_steps(run: Run, store: RunStore) -> list[Moment]:
-    """The kept steps of a run's model in order: those of its first parent up to the one that it gave, then its own.
+    """The kept steps of a run's model in order: those of all phases that led to it, each up to the step that it gave,
+    then its own.
 
-    As they were before any damage; what that parent had of parents is not shown. Raises `ValueError` for a parent that
-    is missing or damaged, and where either keeps no weights.
+    As they were before any damage. Raises `ValueError` for a parent that is missing or damaged, and where any keeps no
+    weights.
     """
-    first = _steps_of_phase1(run, store) if _parents(run) else []
-    return first + _own_steps(run)
+    return [moment for each in chain_of(run, store) for moment in _kept(each, run)]
 
 
 def moments(run: Run, store: RunStore) -> list[Moment]:
-    """What can be looked at of a run's model in order: its kept steps, and the transplanted model.
+    """What can be looked at of a run's model in order: the kept steps of all phases, and the transplanted model.
 
-    That stands between the phases where the run's step 0, the same model, was not kept. What cannot be had (a parent
-    that is gone, or keeps no weights) is left out. Raises `ValueError` for a run that keeps no weights itself.
+    That stands before the run's own steps where the first of these, the same model, was not kept. What cannot be had (a
+    parent that is gone, or keeps no weights) is left out. Raises `ValueError` for a run that keeps no weights itself.
     """
-    own = _own_steps(run)
-    if not _parents(run):
+    *earlier, last = chain_of(run, store, whole=False)
+    own = _kept(last, run)
+    if not parents_of(run) or not earlier:
         return own
-    try:
-        first = _steps_of_phase1(run, store)
-    except (UnknownRun, DamagedRun, NoWeights):
+    found: list[Moment] = []
+    for each in reversed(earlier):
+        try:
+            found = _kept(each, run) + found
+        except NoWeights:
+            break
+    if not found:
         return own
-    return first + ([] if 0 in run.steps else [at_stage(run, store, "transplanted")]) + own
+    return found + ([] if run.first_step in run.steps else [at_stage(run, store, "transplanted")]) + own
 
 
 def table_of(subjects: Iterable[Subject], measure: Callable[[Subject], pd.DataFrame]) -> pd.DataFrame:
@@ -241,33 +253,15 @@ def starting_model(run: Run, store: RunStore) -> HookedTransformer:
     return model
 
 
-def _parents(run: Run) -> list[ParentFields]:
-    """The run's parents as its config has them: read without the task, whose plugin may not be loaded."""
-    return run.config.get("parents") or []
-
-
 def _is_known(source: Run, stage: StageName) -> bool:
     """Whether there is such a model: none but the imported weights where these were not made here."""
     return "imported" not in source.config or stage in ("finished", "phase1")
 
 
-def _first_parent(run: Run, store: RunStore) -> Run:
-    return store.open(_parents(run)[0]["run"], verify=False)
-
-
-def _own_steps(run: Run) -> list[Moment]:
-    return [Moment(run=run, source=run, stage="finished", step=step) for step in _steps(run, None)]
-
-
-def _steps_of_phase1(run: Run, store: RunStore) -> list[Moment]:
-    parent = _first_parent(run, store)
-    steps = _steps(parent, _parents(run)[0].get("step"))
-    return [Moment(run=run, source=parent, stage="phase1", step=step) for step in steps]
-
-
-def _steps(run: Run, last: int | None) -> list[int]:
-    """The kept steps up to `last`, by default all."""
-    steps = [step for step in run.steps if last is None or step <= last]
+def _kept(link: Link, run: Run) -> list[Moment]:
+    """Kept steps of a phase that led to the run. Raises `NoWeights` for none."""
+    stage: StageName = "finished" if link.source is run else "phase1"
+    steps = [step for step in link.source.steps if link.last is None or step <= link.last]
     if not steps:
-        raise NoWeights(f"run {run.id} keeps no weights, so there is no model to look into")
-    return steps
+        raise NoWeights(f"run {link.source.id} keeps no weights, so there is no model to look into")
+    return [Moment(run=run, source=link.source, stage=stage, step=step, phase=link.phase) for step in steps]

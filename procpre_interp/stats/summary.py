@@ -76,6 +76,10 @@ __all__ = [
 ]
 
 
+CHAIN_MEANS = ("phase2_accuracy", "total_tokens", "total_seconds", "total_teraflops")
+"""Columns of tables whose phase 2 is followed by another phase or has phase 1 in the middle, summarised by means."""
+
+
 def mean_curve(
     history: pd.DataFrame, value: str = "accuracy", *, generator: np.random.Generator | None = None
 ) -> pd.DataFrame:
@@ -102,9 +106,10 @@ def summarise_conditions(
 
     Accuracy (share of answer tokens) and its gain over the baseline, paired; share of replicates that broke
     through (exact binomial bounds: a bootstrap of 5 successes in 5 would claim certainty); restricted mean
-    time to breakthrough in steps, and the steps saved against the baseline; mean seconds of a run, and the mean
-    number of epochs of runs on text. Diverged runs have no accuracy: they are counted in `diverged`, and as no
-    breakthrough. Raises `ValueError` for a table without rows.
+    time to breakthrough in steps, and the steps saved against the baseline; mean seconds of a run, and, where the table
+    has them, the mean number of epochs of runs on text and what longer chains of phases took (`CHAIN_MEANS`). Diverged
+    runs have no accuracy: they are counted in `diverged`, and as no breakthrough. Raises `ValueError` for a table
+    without rows.
     """
     if table.empty:
         raise ValueError("the table has no rows: no run of this experiment is finished")
@@ -131,8 +136,9 @@ def summarise_conditions(
     summary["breakthrough_low"], summary["breakthrough_high"] = low, high
     for name in ("seconds", "phase1_seconds"):
         summary[name] = groups[name].mean() if name in table else np.nan
-    if "epochs" in table:
-        summary["epochs"] = groups["epochs"].mean()
+    for name in ("epochs", *CHAIN_MEANS):
+        if name in table:
+            summary[name] = groups[name].mean()
     return summary.reset_index()
 
 

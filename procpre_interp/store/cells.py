@@ -35,7 +35,9 @@ CELLS: dict[str, Column] = {
     "label": Column(Kind.TEXT, "what people read", always=True),
     "replicate": Column(Kind.NUMBER, "seed of both phases", always=True),
     "phase1_run": Column(Kind.RUNS, "ids of the runs that weights come from, in the order of the sources"),
-    "run": Column(Kind.TEXT, "id of the run; empty for a cell that cannot be one", always=True),
+    "run": Column(Kind.TEXT, "id of the run of the last phase; empty for a cell that cannot be one", always=True),
+    "phase2_run": Column(Kind.TEXT, "id of the run that ended phase 2, where another phase follows; otherwise empty"),
+    "chain": Column(Kind.RUNS, "ids of the runs of all phases, in the order in which they were trained"),
     "status": Column(Kind.TEXT, "finished, diverged or failed", always=True),
     "accuracy": Column(Kind.NUMBER, "share of answer tokens on the test set"),
     "exact_match": Column(Kind.NUMBER, "share of test sequences without a wrong token"),
@@ -45,13 +47,18 @@ CELLS: dict[str, Column] = {
     "limit": Column(Kind.NUMBER, "step up to which a breakthrough would have been seen"),
     "tokens_to_target": Column(Kind.NUMBER, "tokens seen at the breakthrough"),
     "token_limit": Column(Kind.NUMBER, "tokens up to which it would have been seen"),
-    "seconds": Column(Kind.NUMBER, "time of phase 2"),
+    "seconds": Column(Kind.NUMBER, "time of the last phase, which is phase 2 unless the table has chains"),
     "phase1_seconds": Column(Kind.NUMBER, "time of phase 1, of all parents together"),
-    "tokens": Column(Kind.NUMBER, "tokens of phase 2"),
-    "teraflops": Column(Kind.NUMBER, "compute of phase 2, 10^12 floating-point operations"),
+    "tokens": Column(Kind.NUMBER, "tokens of the last phase"),
+    "teraflops": Column(Kind.NUMBER, "compute of the last phase, 10^12 floating-point operations"),
     "phase1_teraflops": Column(Kind.NUMBER, "compute of phase 1, of all parents together"),
-    "epochs": Column(Kind.NUMBER, "how often phase 2 went through its text"),
+    "epochs": Column(Kind.NUMBER, "how often the last phase went through its text"),
     "phase1_accuracy": Column(Kind.NUMBER, "the lowest of the parents, share"),
+    "phase2_accuracy": Column(Kind.NUMBER, "accuracy at the end of phase 2, on its own test set, share"),
+    "phase2_loss_nats": Column(Kind.NUMBER, "loss at the end of phase 2, on its own test set, nats"),
+    "total_tokens": Column(Kind.NUMBER, "tokens of all phases together"),
+    "total_seconds": Column(Kind.NUMBER, "time of all phases together"),
+    "total_teraflops": Column(Kind.NUMBER, "compute of all phases together, 10^12 floating-point operations"),
     "positions_carried": Column(Kind.BOOLEAN, "whether position embeddings were transferred"),
     "problem": Column(Kind.TEXT, "why a cell failed"),
 }
@@ -82,21 +89,21 @@ def check_cells(table: pd.DataFrame) -> None:
         raise ValueError(f"a cell has the status {shown(min(unknown))}, none of {', '.join((*STATUSES, 'failed'))}")
 
 
+LISTS = tuple(name for name, column in CELLS.items() if column.kind is Kind.RUNS)
+"""The columns that hold lists of run ids."""
+
+
 def with_run_lists(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `phase1_run` as tuples of ids. CSV files, and tables of older versions, have text with a blank
+    """The table with lists of runs as tuples of ids. CSV files, and tables of older versions, have text with a blank
     between ids; Parquet gives arrays."""
-    if "phase1_run" not in table:
-        return table
-    return table.assign(
-        phase1_run=pd.Series([run_list(each) for each in table["phase1_run"]], table.index, dtype=object)
-    )
+    lists = {name: [run_list(each) for each in table[name]] for name in LISTS if name in table}
+    return table.assign(**{name: pd.Series(each, table.index, dtype=object) for name, each in lists.items()})
 
 
 def with_run_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `phase1_run` as text, a blank between ids: for a CSV file, or for people."""
-    if "phase1_run" not in table:
-        return table
-    return table.assign(phase1_run=[" ".join(map(str, run_list(each))) for each in table["phase1_run"]])
+    """The table with lists of runs as text, a blank between ids: for a CSV file, or for people."""
+    known = [name for name in LISTS if name in table]
+    return table.assign(**{name: [" ".join(map(str, run_list(each))) for each in table[name]] for name in known})
 
 
 def run_list(value: object) -> tuple[object, ...]:

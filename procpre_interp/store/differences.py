@@ -23,7 +23,10 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame
 
 
 def lineage(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where the weights came from: one row per run and parent."""
+    """Where the weights came from: one row per run and parent.
+
+    Where any run goes on with a training, the step from which; where any has its parents' optimiser state, whose it is.
+    """
     rows = [
         {
             "run": run.id,
@@ -31,11 +34,15 @@ def lineage(runs: Sequence[Run]) -> pd.DataFrame:
             "components": parent.get("selector", "all"),
             "step": str(parent.get("step") or "final"),
             "damage": json.dumps(ablation) if (ablation := parent.get("ablation")) else "none",
+            "goes on from step": str(run.config.get("train", {}).get("start_at", "")),
+            "optimiser": run.config.get("optimiser", "fresh"),
         }
         for run in runs
         for parent in run.config.get("parents") or [_without_parents(run)]
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    plain = {"goes on from step": "", "optimiser": "fresh"}
+    return table.drop(columns=[name for name, value in plain.items() if name in table and set(table[name]) <= {value}])
 
 
 def _without_parents(run: Run) -> dict[str, str]:

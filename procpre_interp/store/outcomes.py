@@ -7,17 +7,19 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history
 from procpre_interp.store.store import RunStore
 
 
 def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
-    """One row per cell that is finished, diverged or failed: its own columns, and what came out (`scores`).
+    """One row per cell that is finished, diverged or failed: its own columns, and what came out (`scores`, and, where
+    there are chains, `chain_scores`).
 
     `cells` has columns run, phase1_run (a tuple of ids; may be empty) and, where some cells cannot be runs, problem;
     `problems` are those of runs that failed, by id.
     """
-    ids = [[run, *parents] for run, parents in zip(cells["run"], cells["phase1_run"])]
+    chains = cells["chain"] if "chain" in cells else [()] * len(cells)
+    ids = [[run, *parents, *chain] for run, parents, chain in zip(cells["run"], cells["phase1_run"], chains)]
     whole = whole_runs((run for runs in ids for run in runs if run), store)
     rows = []
     for cell, runs in zip(cells.to_dict("records"), ids):
@@ -25,41 +27,61 @@ def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, st
         if failed:
             rows.append({**cell, "status": "failed", "problem": failed[0]})
         elif all(run in whole for run in runs):
-            outcome, *parents = (whole[run] for run in runs)
-            rows.append({**cell, **scores(outcome, parents), "problem": ""})
+            outcome, *parents = (whole[run] for run in (cell["run"], *cell["phase1_run"]))
+            chain = [whole[run] for run in cell.get("chain", ())]
+            found = scores(outcome, parents, before=store.parts_of(outcome)[:-1])
+            if chain:
+                found |= chain_scores(chain, whole.get(cell["phase2_run"]))
+            rows.append({**cell, **found, "problem": ""})
     return pd.DataFrame(rows)
 
 
-def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
-    """What came out of a cell: of its run, and of the run's parents.
+def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) -> dict[str, object]:
+    """What came out of a cell: of its run, and of the run's parents in phase 1.
 
     Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
     between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
-    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together.
+    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together. Where the run is the
+    rest of a training, `before` are the parts before it: a breakthrough, areas and sums are those of the whole of it.
     """
-    summary = outcome.summary
-    broke, finished = summary["breakthrough_step"], summary["status"] == "finished"
-    history = outcome.history()
+    summary, parts = outcome.summary, [run.summary for run in (*before, outcome)]
+    finished = summary["status"] == "finished"
+    history = joined_history([*before, outcome])
     seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
     step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
+    broke = next((part["breakthrough_step"] for part in parts if part["breakthrough_step"] is not None), None)
+    epochs = [part["epochs"] for part in parts if "epochs" in part]
     return {
         "status": summary["status"],
         "accuracy": summary["accuracy"],
         "exact_match": summary["exact_match"],
         "loss_nats": summary["loss_nats"],
-        "area": float(np.trapezoid(accuracy, step) / np.ptp(step)) if finished and len(step) > 1 else math.nan,
+        "area": float(np.trapezoid(accuracy, step) / np.ptp(step)) if finished and len(set(step)) > 1 else math.nan,
         "breakthrough_step": math.nan if broke is None else float(broke),
         "limit": summary["breakthrough_limit"],
         "tokens_to_target": math.nan if broke is None else float(tokens[step == broke][0]),
-        "token_limit": float(summary["tokens"]),
-        "seconds": summary["seconds"],
+        "token_limit": float(sum(part["tokens"] for part in parts)),
+        "seconds": sum(part["seconds"] for part in parts),
         "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
-        "tokens": summary["tokens"],
-        "teraflops": summary.get("teraflops", math.nan),
+        "tokens": sum(part["tokens"] for part in parts),
+        "teraflops": sum(part.get("teraflops", math.nan) for part in parts),
         "phase1_teraflops": sum((parent.summary.get("teraflops", math.nan) for parent in parents), 0.0),
-        **({"epochs": summary["epochs"]} if "epochs" in summary else {}),
+        **({"epochs": sum(epochs)} if epochs else {}),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
+    }
+
+
+def chain_scores(chain: Sequence[Run], phase2: Run | None) -> dict[str, object]:
+    """What all phases of a chain took together, and how phase 2 ended, where another phase follows it."""
+    each_once = {run.id: run.summary for run in chain}.values()
+    ended = None if phase2 is None else phase2.summary
+    return {
+        "phase2_accuracy": math.nan if ended is None else ended["accuracy"],
+        "phase2_loss_nats": math.nan if ended is None else ended["loss_nats"],
+        "total_tokens": sum(summary["tokens"] for summary in each_once),
+        "total_seconds": sum(summary["seconds"] for summary in each_once),
+        "total_teraflops": sum(summary.get("teraflops", math.nan) for summary in each_once),
     }
 
 

@@ -11,7 +11,7 @@ from procpre_interp.core import atomic_files, checksums, schema
 from procpre_interp.core.environment import now
 from procpre_interp.core.plugins import Plugin
 from procpre_interp.store.reading import REQUIRED
-from procpre_interp.store.run import HISTORY_NUMBERS, OWN_FILES, TOKENIZER, Run, read_run, weights_name
+from procpre_interp.store.run import HISTORY_NUMBERS, OPTIMISER, OWN_FILES, TOKENIZER, Run, read_run, weights_name
 from procpre_interp.store.unfinished import PREVIOUS, RESUME, saved_fields
 
 
@@ -47,6 +47,11 @@ class PartialRun:
         folder = self.folder / "plugins" / plugin.digest
         folder.mkdir(parents=True, exist_ok=True)
         atomic_files.write_text(folder / plugin.name, plugin.text())
+
+    def write_optimiser(self, content: bytes) -> None:
+        """Keep the optimiser's final state, as the bytes of a safetensors file."""
+        with atomic_files.atomic_write(self._own(OPTIMISER)) as temporary:
+            temporary.write_bytes(content)
 
     def write_tokenizer(self, text: str) -> None:
         """Keep the tokenizer of an imported model; it is read for those who ask, and never guides anything here."""

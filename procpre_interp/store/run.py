@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,11 @@ from procpre_interp.store.reading import (
 _STEP = re.compile(r"weights/step_(\d+)\.safetensors")
 TOKENIZER = "tokenizer.json"
 """The tokenizer of a run that was imported."""
+OPTIMISER = "optimiser.safetensors"
+"""The optimiser's final state, where it was kept."""
 OWN_FILES = re.compile(
     rf"(config\.yaml|(environment|summary|tokenizer)\.json|(history|examples)\.parquet|{_STEP.pattern}"
+    rf"|{re.escape(OPTIMISER)}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
 )
 """The files of a run; the system or an editor may leave others in its folder."""
@@ -56,6 +59,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the fresh weights and of the data. (A config leaves it out at its default, 0.)"""
         return int(self.config.get("seed", 0))
+
+    @property
+    def first_step(self) -> int:
+        """Step from which the run went on with the training of its first parent; 0 for a training of its own."""
+        return int(self.config.get("train", {}).get("start_at", 0))
 
     @property
     def steps(self) -> list[int]:
@@ -115,7 +123,10 @@ class Run:
         if isinstance(accuracy := seen.get("accuracy"), float) and isinstance(loss := seen.get("loss_nats"), float):
             lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats per token")
         if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]:
-            lines.append(f"  weights from: {', '.join(parents)}")
+            state = "; with their optimiser's state" if self.config.get("optimiser") == "carried" else ""
+            lines.append(f"  weights from: {', '.join(parents)}{state}")
+        if start := self.first_step:
+            lines.append(f"  goes on from step {start:,} of the first of them")
         if imported := self.config.get("imported"):
             lines.append(f"  imported from: {imported.get('folder')}, {len(imported['files'])} files")
         return "\n".join([*lines, f"  {self.folder}"])
@@ -129,6 +140,10 @@ class Run:
         fields = {"seed": str(self.seed), **{name: self.summary.get(name) for name in seen}}
         parents = [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]
         fields |= {"parents": ", ".join(parents), "kept steps": ", ".join(f"{step:,}" for step in self.steps)}
+        if self.first_step:
+            fields["went on from step"] = f"{self.first_step:,}"
+        if "optimiser" in self.config:
+            fields["optimiser"] = self.config["optimiser"]
         shape = [f"{self.summary[name]} {word}" for name, word in _SHAPE.items() if name in self.summary]
         fields |= {"model": ", ".join(shape), "seconds": self.summary.get("seconds"), "folder": str(self.folder)}
         return fields_html(f"Run {self.id}", fields)
@@ -160,6 +175,19 @@ def load_run(run: Run | str | Path) -> Run:
 def load_history(run: Run | str | Path) -> pd.DataFrame:
     """The evaluations of a run, given as a `Run` or as its folder; one row per observation."""
     return load_run(run).history()
+
+
+def joined_history(parts: Sequence[Run]) -> pd.DataFrame:
+    """The evaluations of a training that was done in parts, the first one first; tokens and seconds count from there.
+
+    Where one part ended and the next began there are two: before what was done in between, and after it.
+    """
+    histories, tokens, seconds = [], 0, 0.0
+    for run in parts:
+        history = run.history()
+        histories.append(history.assign(tokens=history["tokens"] + tokens, seconds=history["seconds"] + seconds))
+        tokens, seconds = tokens + run.summary["tokens"], seconds + run.summary["seconds"]
+    return pd.concat(histories, ignore_index=True) if len(histories) > 1 else parts[0].history()
 
 
 def read_run(folder: Path, *, verify: bool) -> Run:

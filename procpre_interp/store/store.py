@@ -1,7 +1,7 @@
 """The run store: one folder per run, named by the hash of its config, written once and checked when read.
 
     STORE/runs/<run id>/     config.yaml  environment.json  history.parquet  examples.parquet (optional)
-                             tokenizer.json (of an imported model)
+                             tokenizer.json (of an imported model)  optimiser.safetensors (where it was kept)
                              summary.json  weights/step_00000100.safetensors ...  manifest.json (written last)
     STORE/partial/<run id>/  a run being written, with resume.safetensors; the process at work holds
                              <run id>.lock beside it
@@ -30,6 +30,7 @@ from procpre_interp.store.run import (
     DamagedRun,
     Run,
     UnknownRun,
+    joined_history,
     load_history,
     load_run,
     read_manifest,
@@ -110,6 +111,18 @@ class RunStore:
         them now. Raises `UnknownRun`, or `DamagedRun`.
         """
         return read_run(self._finished(self._resolve(self._named(run_id))), verify=verify)
+
+    def parts_of(self, run: Run) -> list[Run]:
+        """The runs whose training a run goes on with, the first part first, and the run itself. Raises `UnknownRun`, or
+        `DamagedRun`."""
+        parts = [run]
+        # A part begins where the one before it ended, so that even a store that was tampered with has an end.
+        while (first := parts[0]).first_step:
+            before = self.open(first.config["parents"][0]["run"], verify=False)  # pyright: ignore[reportTypedDictNotRequiredAccess]
+            if before.first_step >= first.first_step:
+                raise DamagedRun(before.folder, f"it starts at step {before.first_step}, after its end")
+            parts.insert(0, before)
+        return parts
 
     def query(self, /, **equals: Any) -> pd.DataFrame:
         """One row per run, newest first: its summary, its status and, where it is damaged, the problem.
@@ -213,7 +226,8 @@ class RunStore:
 
 
 def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The evaluations of all runs of an experiment's table (columns condition, label, replicate, run).
+    """The evaluations of all runs of an experiment's table (columns condition, label, replicate, run), each with those
+    of the first part of its training, where it is the rest of one; at the step between them, those of the rest.
 
     One row per observation, these columns first; then a line for each run that is missing or damaged.
     """
@@ -221,11 +235,11 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     histories, problems = [], []
     for cell in table[columns].itertuples(index=False, name=None):
         try:
-            history = store.open(cell[3], verify=False).history()
+            history = joined_history(store.parts_of(store.open(cell[3], verify=False)))
         except (UnknownRun, DamagedRun) as problem:
             problems.append(str(problem))
         else:
-            rest = history.drop(columns=columns, errors="ignore")
+            rest = history.drop(columns=columns, errors="ignore").drop_duplicates(["split", "step"], keep="last")
             histories.append(pd.DataFrame(dict(zip(columns, cell)), index=rest.index).join(rest))
     empty = pd.DataFrame(columns=[*columns, "split", "step"])
     return (pd.concat(histories, ignore_index=True) if histories else empty), problems

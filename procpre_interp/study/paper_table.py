@@ -19,9 +19,9 @@ from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.diagnostic_table import DOWNSTREAM, shortened
 from procpre_interp.study.protocols import ARCHITECTURE, PROCEDURAL, PROTOCOLS
+from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import Pretraining
 from procpre_interp.sweep.maps import FRESH_EMBEDDINGS
-from procpre_interp.sweep.plan import pretraining_run
 from procpre_interp.transfer import TransferConfig
 
 FIRST_SEED = 3000

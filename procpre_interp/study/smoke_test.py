@@ -2,19 +2,14 @@
 
 import dataclasses
 
+from procpre_interp.sweep.chains import with_training
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.train import TrainConfig
 
 
 def shortened(sweep: Sweep) -> Sweep:
     """One replicate of a few steps, with a tuning seed."""
-    phase1 = tuple(dataclasses.replace(each, train=few_steps(each.train)) for each in sweep.phase1)
-    own = [
-        each if each.train is None else dataclasses.replace(each, train=few_steps(each.train))
-        for each in sweep.conditions
-    ]
-    train = few_steps(sweep.train)
-    return dataclasses.replace(sweep, phase1=phase1, conditions=tuple(own), train=train, replicates=1, first_seed=0)
+    return dataclasses.replace(with_training(sweep, few_steps), replicates=1, first_seed=0)
 
 
 def few_steps(train: TrainConfig) -> TrainConfig:

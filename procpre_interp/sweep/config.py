@@ -15,6 +15,7 @@ from procpre_interp.pipeline.config import Architecture
 from procpre_interp.stats.transfer_map import Coalition, coalitions, condition_name
 from procpre_interp.store.about import About
 from procpre_interp.sweep.maps import Map, selector_config
+from procpre_interp.sweep.phases import Insertion, Phase, inserted_shape
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import TransferConfig, components, refuse_overlaps
@@ -68,14 +69,32 @@ class Condition:
     """Where weights come from; several make an assembly, to which each gives others (see `transfer.overlap`)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     """What happens to embeddings and positions."""
+    insert: Insertion | None = None
+    """Where in phase 2 the sources' phase 1 comes, and what then happens to embeddings. Default: before phase 2, as
+    `transfer` says."""
     interventions: tuple[Intervention, ...] = ()
     """What is done to its training beside what the sweep's own says: `procpre_interp.train.interventions`."""
     task: Task | None = None
     """What it is trained on. Default: the sweep's task."""
     train: TrainConfig | None = None
     """How it is trained. Default: as the sweep says."""
+    then: tuple[Phase, ...] | None = None
+    """Phases after its phase 2. Default: as the sweep says."""
     replicates: int | None = None
     """Number of replicates that have it, counted from the first. Default: all."""
+
+    def __post_init__(self) -> None:
+        if self.insert is None:
+            return
+        if dataclasses.replace(self.transfer, overlap="refuse") != TransferConfig():
+            raise ValueError(
+                f"condition {self.name!r}: its insert says what happens to embeddings and positions; leave transfer out"
+            )
+        if self.insert.optimiser == "carried" and any(each.ablation or each.step for each in self.sources):
+            raise ValueError(
+                f"condition {self.name!r}: an optimiser's state belongs to final weights without damage; "
+                "give its insert optimiser fresh, or its sources no ablation and no step"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +109,8 @@ class Grid:
     """Which damage; null: none."""
     transfer: tuple[TransferConfig, ...] = (TransferConfig(),)
     """Which treatment of embeddings and positions."""
+    insert: tuple[Insertion | None, ...] = (None,)
+    """Where in phase 2 phase 1 comes, such as [{at: 0}, {at: 0.5}]; null: before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +129,8 @@ class Sweep:
     """Phase 2: their shape."""
     train: TrainConfig
     """Phase 2: how they are trained."""
+    then: tuple[Phase, ...] = ()
+    """Phases after phase 2, one after the other, for all conditions that do not have their own."""
     conditions: tuple[Condition, ...] = ()
     """Conditions one by one; `none`, without phase 1, is always added."""
     grids: tuple[Grid, ...] = ()
@@ -137,12 +160,27 @@ class Sweep:
             # Which heads a ranked term names is known when its parent is finished: `plan` looks at these.
             if not any(orders_of(source.selector) for source in condition.sources):
                 refuse_shared(condition, [source.selector for source in condition.sources], self.model)
+        planned = self.of_replicate(self.first_seed)
+        for condition in planned:
+            self.refuse_insertion(condition)
         for what, twice in (
             ("pretraining", names),
-            ("condition", [each.name for each in self.of_replicate(self.first_seed)]),
+            ("condition", [each.name for each in planned]),
         ):
             if repeated := {name for name in twice if twice.count(name) > 1}:
                 raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
+
+    def refuse_insertion(self, condition: Condition) -> None:
+        """Raise `ValueError` where phase 1 cannot be inserted as a condition says."""
+        if condition.insert is None:
+            return
+        try:
+            condition.insert.step(condition.train or self.train)
+            for each in self.phase1:
+                if each.name in {source.phase1 for source in condition.sources}:
+                    inserted_shape(each.name, each.task, each.model, self.model, condition.task or self.task)
+        except ValueError as problem:
+            raise ValueError(f"condition {condition.name!r}: {problem}") from None
 
     @property
     def filled_maps(self) -> list[Map]:
@@ -152,12 +190,14 @@ class Sweep:
 
     @property
     def about(self) -> About:
-        """What a reader of its table must know of it: title, task, step limit and threshold of breakthrough (share)."""
+        """What a reader of its table must know of it: title, and of the last phase task, step limit and threshold of
+        breakthrough (share)."""
+        last = self.then[-1] if self.then else self
         return About(
             title=self.title or self.name,
-            task=self.task.name,
-            limit=self.train.last_step,
-            threshold=self.task.breakthrough_accuracy,
+            task=last.task.name,
+            limit=last.train.last_step,
+            threshold=last.task.breakthrough_accuracy,
         )
 
     @property
@@ -195,17 +235,18 @@ def refuse_shared(condition: Condition, selectors: Sequence[str], shape: Archite
 def grid_conditions(grid: Grid) -> list[Condition]:
     """The combinations, named by what they are made of."""
     conditions = []
-    for phase1, selector, ablation, transfer in itertools.product(
-        grid.phase1, grid.selector, grid.ablation, grid.transfer
+    for phase1, selector, ablation, transfer, insert in itertools.product(
+        grid.phase1, grid.selector, grid.ablation, grid.transfer, grid.insert
     ):
-        parts = [phase1, selector, *described(ablation), *described(transfer)]
+        parts = [phase1, selector, *described(ablation), *described(transfer), *described(insert)]
         source = Source(phase1=phase1, selector=selector, ablation=ablation)
-        conditions.append(Condition(name=" ".join(parts), sources=(source,), transfer=transfer))
+        name = " ".join(parts)
+        conditions.append(Condition(name=name, sources=(source,), transfer=transfer, insert=insert))
     return conditions
 
 
-def described(part: Ablation | TransferConfig | None) -> list[str]:
-    """An ablation or a transfer in a few words; none where it is the default."""
+def described(part: Ablation | TransferConfig | Insertion | None) -> list[str]:
+    """An ablation, a transfer or an insertion in a few words; none where it is the default."""
     fields = {key: value for key, value in to_dict(part or {}).items() if key not in ORIGIN}
     name = fields.pop("name", None)
     inside = ", ".join(f"{key}={value}" for key, value in fields.items())

@@ -187,9 +187,9 @@ class SweepTable(Output):
         """Share of all work that is done, 0 to 1: by the tokens of all steps if these are known, otherwise by runs."""
         if not self.work:
             return len(self.finished) / max(1, len(self.labels))
-        whole = {run: work.steps * work.tokens for run, work in self.work.items()}
+        whole = {run: (work.steps - work.first) * work.tokens for run, work in self.work.items()}
         done = sum(
-            whole[run] if run in self.finished else min(work.steps, self.saved.get(run, 0)) * work.tokens
+            whole[run] if run in self.finished else work.done(self.saved.get(run, 0)) * work.tokens
             for run, work in self.work.items()
         )
         return done / max(1, sum(whole.values()))

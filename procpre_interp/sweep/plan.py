@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.engine.processes import Event, execute_all
 from procpre_interp.engine.stacks import execute_in_stacks
 from procpre_interp.pipeline.config import Parent, RunConfig
-from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.config import Pretraining, Source, Sweep, map_conditions, refuse_shared
+from procpre_interp.sweep.chains import Beginning, Role, beginning, last_part, later_runs
+from procpre_interp.sweep.config import Condition, Source, Sweep, map_conditions, refuse_shared
 from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.ranked_heads import HeadOrders, ordered_heads
 
@@ -32,7 +32,11 @@ class Cell:
     phase1_run: tuple[str, ...]
     """Ids of the runs that weights come from."""
     run: str = ""
-    """Id; empty for a cell that cannot be a run."""
+    """Id of the run of its last phase; empty for a cell that cannot be a run."""
+    phase2_run: str = ""
+    """Id of the run with which phase 2 ended, where another phase follows."""
+    chain: tuple[str, ...] = ()
+    """Ids of the runs of all phases, in the order in which they are trained."""
     problem: str = ""
     """Why it cannot."""
 
@@ -47,8 +51,11 @@ class Plan:
     cells: pd.DataFrame
     """One row per cell: condition, label, replicate, phase1_run (tuple of ids; may be empty), run, problem.
 
-    A cell that cannot be a run, such as one with more heads than there are, has a problem and no run.
+    A cell that cannot be a run, such as one with more heads than there are, has a problem and no run. Where any cell
+    has more than phase 1 and then phase 2, there are the columns phase2_run and chain, too.
     """
+    roles: dict[str, Role]
+    """Run id -> what it is."""
     deferred: int
     """Cells that are not planned yet, since they name heads by the entropy of a parent that is not finished."""
 
@@ -61,10 +68,9 @@ class Plan:
     @property
     def labels(self) -> dict[str, str]:
         """What to call each run while it works."""
-        names = {run: f"seed {config.seed} phase 1: {config.task.name}" for run, config in self.configs.items()}
-        for cell in named_rows(self.cells.loc[self.cells["run"] != ""]):
-            names[str(cell.run)] = f"seed {cell.replicate} phase 2: {cell.label}"
-        return names
+        return {
+            run: f"seed {self.configs[run].seed} phase {role.phase}: {role.text}" for run, role in self.roles.items()
+        }
 
 
 Show = Callable[[Plan], AbstractContextManager[Callable[[Event], None]]]
@@ -75,58 +81,66 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`."""
     orders = {} if orders is None else orders
     configs: dict[str, RunConfig] = {}
+    roles: dict[str, Role] = {}
     rows: list[Cell] = []
     deferred = 0
+
+    def enter(run: str, config: RunConfig, role: Role) -> None:
+        roles[run] = role
+        if run not in configs or config.train.keep_optimiser:  # which some condition may want and others not
+            configs[run] = config
+
     for seed in sweep.seeds:
-        parents = {each.name: pretraining_run(each, seed) for each in sweep.phase1}
-        ids = {name: config.run_id for name, config in parents.items()}
+        known: dict[Hashable, Beginning] = {}
         for condition in sweep.of_replicate(seed):
-            configs |= {ids[source.phase1]: parents[source.phase1] for source in condition.sources}
-            cell = Cell(
-                condition=condition.name,
-                label=condition.label or condition.name,
-                replicate=seed,
-                phase1_run=tuple(ids[source.phase1] for source in condition.sources),
-            )
+            before = _beginning(sweep, condition, seed, known)
+            for run, config in before.runs.items():
+                enter(run, config, before.role(run))
+            label = condition.label or condition.name
+            phase1 = tuple(before.ids[source.phase1] for source in condition.sources)
+            cell = Cell(condition=condition.name, label=label, replicate=seed, phase1_run=phase1)
             try:
-                taken = [_parent(source, ids[source.phase1], store, orders) for source in condition.sources]
-                if None not in taken:
-                    refuse_shared(condition, [parent.selector for parent in taken if parent is not None], sweep.model)
+                taken = [_parent(source, run, store, orders) for source, run in zip(condition.sources, phase1)]
+                parents = [parent for parent in taken if parent is not None]
+                if len(parents) < len(taken):
+                    deferred += 1
+                    continue
+                refuse_shared(condition, [parent.selector for parent in parents], sweep.model)
+                runs = later_runs(sweep, condition, last_part(sweep, condition, seed, before, parents))
             except ValueError as problem:
                 rows.append(dataclasses.replace(cell, problem=str(problem)))
                 continue
-            if None in taken:
-                deferred += 1
-                continue
-            train = condition.train or sweep.train
-            child = RunConfig(
-                task=condition.task or sweep.task,
-                seed=seed,
-                model=sweep.model,
-                train=dataclasses.replace(train, interventions=train.interventions + condition.interventions),
-                parents=tuple(parent for parent in taken if parent is not None),
-                transfer=condition.transfer,
+            for phase, (run, config) in enumerate(runs.items(), 2):
+                enter(run, config, Role(phase, label))
+            phase2, *rest = runs
+            chain = (*before.runs, *runs)
+            rows.append(
+                dataclasses.replace(cell, run=[phase2, *rest][-1], phase2_run=phase2 if rest else "", chain=chain)
             )
-            run_id = child.run_id
-            configs[run_id] = child
-            rows.append(dataclasses.replace(cell, run=run_id))
-    return Plan(sweep=sweep, configs=configs, cells=cells_frame(rows), deferred=deferred)
+    return Plan(sweep=sweep, configs=configs, cells=cells_frame(rows), roles=roles, deferred=deferred)
+
+
+def _beginning(sweep: Sweep, condition: Condition, seed: int, known: dict[Hashable, Beginning]) -> Beginning:
+    """What comes before the last part of a condition's phase 2; most conditions of a replicate have the same."""
+    names = frozenset(source.phase1 for source in condition.sources)
+    own = (condition.insert, condition.task, condition.train, condition.interventions) if condition.insert else ()
+    if (names, own) not in known:
+        known[names, own] = beginning(sweep, condition, seed)
+    return known[names, own]
 
 
 def cells_frame(cells: Sequence[Cell]) -> pd.DataFrame:
     """Planned cells as a table."""
     columns = [each.name for each in dataclasses.fields(Cell)]
-    return pd.DataFrame([[getattr(cell, name) for name in columns] for cell in cells], columns=columns)
+    table = pd.DataFrame([[getattr(cell, name) for name in columns] for cell in cells], columns=columns)
+    if all(len(cell.chain) <= len({*cell.phase1_run}) + 1 for cell in cells):
+        return table.drop(columns=["phase2_run", "chain"])
+    return table
 
 
 def say_nothing(planned: Plan) -> AbstractContextManager[Callable[[Event], None]]:
     """Shows nothing of a plan's runs."""
     return nullcontext(lambda event: None)
-
-
-def pretraining_run(each: Pretraining, seed: int) -> RunConfig:
-    """The phase-1 run of a replicate."""
-    return RunConfig(task=each.task, seed=seed, model=each.model, train=each.train)
 
 
 def _parent(source: Source, run_id: str, store: RunStore | None, orders: HeadOrders) -> Parent | None:

@@ -11,14 +11,17 @@ def describe_size(planned: Plan, store: RunStore) -> str:
     coalitions; a line each."""
     sweep = planned.sweep
     missing = {run: config for run, config in planned.configs.items() if not is_whole(store, run)}
-    phase2 = set(planned.cells["run"]) - {""}
+    phases = sorted({1, 2, *(role.phase for role in planned.roles.values())})
+    of_phase = {phase: [run for run, role in planned.roles.items() if role.phase == phase] for phase in phases}
+    *counts, last = (f"{len(runs):,} of phase {phase}" for phase, runs in of_phase.items())
     lines = [
-        f"{sweep.name}: {len(sweep.seeds)} replicates, {len(planned.configs) - len(phase2):,} runs of phase 1 and "
-        f"{len(phase2):,} of phase 2; {len(planned.configs) - len(missing):,} of them are finished."
+        f"{sweep.name}: {len(sweep.seeds)} replicates, {', '.join(counts).replace(' of', ' runs of', 1)} and {last}; "
+        f"{len(planned.configs) - len(missing):,} of them are finished."
     ]
-    for name, runs in {"phase 1": set(missing) - phase2, "phase 2": set(missing) & phase2}.items():
-        steps = sum(missing[run].train.last_step for run in runs)
-        lines.append(f"To do in {name}: {len(runs):,} runs, at most {steps:,} steps.")
+    for phase, runs in of_phase.items():
+        todo = [missing[run].train for run in runs if run in missing]
+        steps = sum(train.last_step - train.start_at for train in todo)
+        lines.append(f"To do in phase {phase}: {len(todo):,} runs, at most {steps:,} steps.")
     if planned.deferred:
         lines.append(f"{planned.deferred:,} cells are counted once their parents are finished, which rank their heads.")
     for each in sweep.filled_maps:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from procpre_interp.sweep.chains import with_training
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.train import TrainConfig
 
@@ -16,12 +17,4 @@ def stacked_sweep(sweep: Sweep, device: str | None = None) -> Sweep:
             return given
         return dataclasses.replace(given, kernel="stacked", device=given.device if device is None else device)
 
-    return dataclasses.replace(
-        sweep,
-        phase1=tuple(dataclasses.replace(each, train=train(each.train)) for each in sweep.phase1),
-        train=train(sweep.train),
-        conditions=tuple(
-            each if each.train is None else dataclasses.replace(each, train=train(each.train))
-            for each in sweep.conditions
-        ),
-    )
+    return with_training(sweep, train)

@@ -35,12 +35,12 @@ CURRICULUM_STEP = 2
 class Trainer:
     """Trains `model` in place on `task`, from where `state_path` left off if that exists.
 
-    `fresh` are the weights before any transfer, by default those of `model`, for interventions. `on_step(state)` is
-    called after each step, for progress; `keep(step)` when the weights are to be kept, and returns the SHA-256 of their
-    file, if there is one. `check_kept` raises `ValueError` where kept weights, given as step -> SHA-256, are damaged.
-    Training then goes back to an earlier state, as it does when a saved state is damaged, and tells `on_note`. Raises
-    `Interrupted` on Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state
-    saved.
+    `fresh` are the weights before any transfer, by default those of `model`, for interventions; `moments` is the
+    optimiser's state to begin with (`FlatAdamW.state`), by default a fresh one. `on_step(state)` is called after each
+    step, for progress; `keep(step)` when the weights are to be kept, and returns the SHA-256 of their file, if there is
+    one. `check_kept` raises `ValueError` where kept weights, given as step -> SHA-256, are damaged. Training then goes
+    back to an earlier state, as it does when a saved state is damaged, and tells `on_note`. Raises `Interrupted` on
+    Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state saved.
     """
 
     @torch_defaults()
@@ -52,6 +52,7 @@ class Trainer:
         *,
         seed: int,
         fresh: Float[Tensor, " n_parameters"] | None = None,
+        moments: Mapping[str, Tensor] | None = None,
         state_path: Path | None = None,
         on_step: Callable[["TrainState"], None] = lambda state: None,
         keep: Callable[[int], str | None] = lambda step: None,
@@ -64,7 +65,7 @@ class Trainer:
         self.model, self.full_task, self.seed = model, task, seed
         self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
         self.check_kept, self.on_note = check_kept, on_note
-        self.state = TrainState(length=next_length(task, 0) if config.curriculum else None)
+        self.state = TrainState(step=config.start_at, length=next_length(task, 0) if config.curriculum else None)
         self.optimiser = FlatAdamW(
             model.flat,
             model.flat_grad,
@@ -74,8 +75,9 @@ class Trainer:
             betas=(config.beta1, config.beta2),
             clip_norm=config.clip_norm,
         )
+        self.optimiser.load_state(moments or {})
         self.prefetch = Prefetch(threads=config.threads, end=config.last_step)
-        self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints)
+        self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints, config.start_at)
         model.recompute = config.recompute
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
@@ -102,9 +104,9 @@ class Trainer:
         state, config, last_step = self.state, self.config, self.config.last_step
         last_save = time.monotonic()
         with run_threads(self.torch_threads), deferred_interrupts() as interrupts, self.prefetch:
-            if state.step == 0 and not state.history:
+            if self.is_new:
                 self.evaluate()
-                if 0 in self.kept_steps:
+                if state.step in self.kept_steps or state.status is not None:
                     self.keep_weights()
             while state.status is None:
                 started = time.monotonic()
@@ -129,6 +131,11 @@ class Trainer:
     def torch_threads(self) -> int:
         """CPU threads for torch: one beside the native kernel, since torch's wait actively and steal its time."""
         return 1 if self.native is not None else self.config.threads
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been done yet."""
+        return self.state.step == self.config.start_at and not self.state.history
 
     def is_evaluated(self, step: int) -> bool:
         """Whether validation examples are scored after that many steps."""
@@ -255,7 +262,7 @@ class Trainer:
             self.state = state
             break
         if damage:
-            start = f"goes on from step {self.state.step:,}" if self.state.step else "starts over"
+            start = "starts over" if self.is_new else f"goes on from step {self.state.step:,}"
             self.on_note(f"the saved state cannot be used ({'; '.join(dict.fromkeys(damage))}): the run {start}")
 
 
@@ -269,8 +276,11 @@ def next_length(task: Task, length: int) -> int | None:
     return next((n for n in task.valid_lengths[:-1] if n >= length + CURRICULUM_STEP), None)
 
 
-def checkpoint_steps(steps: int, n: int) -> set[int]:
-    """Step 0 and `n` log-spaced steps from 1 to `steps`, fewer where they coincide; only the last when n is 1."""
+def checkpoint_steps(steps: int, n: int, first: int = 0) -> set[int]:
+    """Step 0 and `n` log-spaced steps from 1 to `steps`, fewer where they coincide; only the last when n is 1.
+
+    Of a training that goes on at step `first`, that one and those after it.
+    """
     if n == 1:
         return {steps}
-    return {0} | {round(steps ** (i / (n - 1))) for i in range(n)}
+    return {first} | {step for step in (round(steps ** (i / (n - 1))) for i in range(n)) if step > first}

@@ -1,7 +1,7 @@
 """AdamW over the model's flat parameter vector, and learning-rate schedules."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -60,6 +60,9 @@ class FlatAdamW:
         self.clip_norm, self.betas, self.eps = clip_norm, betas, eps
         self.moments: dict[str, Tensor] = {}
         """Both moments and the number of steps, by torch's names; empty before the first step."""
+        self.pieces: tuple[int, ...] = ()
+        """Lengths of stretches of the vector whose moments have taken different numbers of steps, which `step` then
+        lists; empty while there is one number for all."""
 
     @torch.no_grad()
     def step(self, learning_rate: float, scales: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None) -> None:
@@ -87,12 +90,12 @@ class FlatAdamW:
             self.moments = {name: torch.zeros_like(self.parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.moments["step"] = self.parameter.new_zeros(())
         adamw(
-            [self.parameter],
-            [self.grad],
-            exp_avgs=[self.moments["exp_avg"]],
-            exp_avg_sqs=[self.moments["exp_avg_sq"]],
+            self._cut(self.parameter),
+            self._cut(self.grad),
+            exp_avgs=self._cut(self.moments["exp_avg"]),
+            exp_avg_sqs=self._cut(self.moments["exp_avg_sq"]),
             max_exp_avg_sqs=[],
-            state_steps=[self.moments["step"]],
+            state_steps=list(self.moments["step"]) if self.pieces else [self.moments["step"]],
             fused=True,
             amsgrad=False,
             beta1=self.betas[0],
@@ -102,6 +105,10 @@ class FlatAdamW:
             eps=self.eps,
             maximize=False,
         )
+
+    def _cut(self, flat: Float[Tensor, " n"]) -> list[Tensor]:
+        """A vector cut into the pieces, or whole."""
+        return list(flat.split(self.pieces)) if self.pieces else [flat]
 
     @torch.no_grad()
     def assign(self, mask: Bool[Tensor, " n"], values: Float[Tensor, " n"]) -> None:
@@ -126,9 +133,22 @@ class FlatAdamW:
         self.moments = moments
 
     def state(self) -> dict[str, Tensor]:
-        """The two moments and the step count; empty before the first step."""
-        return dict(self.moments)
+        """The two moments and the step count, a number or one per element; empty before the first step."""
+        state = dict(self.moments)
+        if self.pieces:
+            lengths = torch.tensor(self.pieces, device=self.parameter.device)
+            state["step"] = state["step"].repeat_interleave(lengths)
+        return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from a `state()`."""
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state()`.
+
+        Where elements have taken different numbers of steps, each moment is corrected for its own number: those that
+        start at zero would otherwise make updates several times too large, as the others' correction has run out.
+        """
         self.moments = {name: tensor.to(self.parameter.device, copy=True) for name, tensor in state.items()}
+        self.pieces = ()
+        if self.moments and self.moments["step"].ndim:
+            steps, lengths = self.moments["step"].unique_consecutive(return_counts=True)
+            self.pieces = tuple(lengths.tolist()) if len(lengths) > 1 else ()
+            self.moments["step"] = steps if self.pieces else steps[0].clone()

@@ -79,3 +79,11 @@ def _handled(
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def check_device(device: str) -> None:
+    """Raise `ValueError` where torch cannot use the device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise ValueError(f"device {device!r} cannot be used: {str(problem).splitlines()[0]}") from None

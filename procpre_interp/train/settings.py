@@ -26,6 +26,9 @@ class TrainConfig:
     """Optimiser steps at most; the learning-rate schedule spans them."""
     stop_after: int | None = None
     """Stop after this many steps, while the schedule still spans `steps`. Default: go on to `steps`."""
+    start_at: int = 0
+    """Steps that the run's first parent has taken of the same training, which this run goes on with: its first batch
+    and its learning rate are those of this step, and steps are counted from here. Default: start from the beginning."""
     batch_size: int = 1000
     """Sequences per step."""
     learning_rate: float = 1e-3
@@ -71,6 +74,8 @@ class TrainConfig:
     """Stop at the first evaluation with at least this token accuracy (share, 0 to 1). Default: never."""
     checkpoints: int = 1
     """Log-spaced steps whose weights are kept, the last step among them."""
+    keep_optimiser: bool = unhashed(False)
+    """Keep the optimiser's final state with the run: twice the size of its weights, for runs that carry it on."""
     freeze: str | None = None
     """Selector of weights that stay at their initial values."""
     interventions: tuple[Intervention, ...] = ()
@@ -103,6 +108,15 @@ class TrainConfig:
             raise ValueError(f"clip_norm={self.clip_norm}; it must be positive, or none")
         if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
             raise ValueError(f"target_accuracy={self.target_accuracy}; it is a share and must be in (0, 1]")
+        if not 0 <= self.start_at < self.last_step:
+            raise ValueError(f"start_at={self.start_at}; it must be from 0 to below the last step, {self.last_step}")
+        if self.start_at and self.curriculum:
+            raise ValueError(f"start_at={self.start_at} with a curriculum, whose length a run does not hand on")
+        if self.start_at and (refused := [each.name for each in self.interventions if each.starts_over]):
+            raise ValueError(
+                f"start_at={self.start_at} with {refused[0]}, which takes the weights at the start of a training; "
+                "the rest of one can have rate and entropy_penalty"
+            )
         try:
             torch.device(self.device)
         except RuntimeError:

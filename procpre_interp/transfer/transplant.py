@@ -28,12 +28,19 @@ class TransferConfig:
     """Rows of W_pos: the parent's when its context is long enough, or fresh."""
     embedding_parent: int = 0
     """Which parent gives embeddings and positions, counted from 0."""
+    positions_parent: int | None = None
+    """Which parent gives positions, counted from 0. Default: that of the embeddings."""
     overlap: Literal["refuse", "later_wins"] = "refuse"
     """Weights that the selectors of several parents share: refused, or the later parent's stand."""
     layers: LayerStrategy = "same"
     """Which layers of a parent with another number of them become which of the model: see `transfer.LAYERS`."""
     width: WidthStrategy = "same"
     """How a narrower parent becomes as wide as the model: see `transfer.WIDTHS`."""
+
+    @property
+    def giver_of_positions(self) -> int:
+        """Which parent gives positions, counted from 0."""
+        return self.embedding_parent if self.positions_parent is None else self.positions_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +140,26 @@ def refuse_overlaps(config: ModelConfig, given: Mapping[str, Sequence[WeightSlic
 def _transfer_embeddings(
     weights: Weights, config: ModelConfig, donors: Sequence[Donor], transfer: TransferConfig
 ) -> None:
-    if not 0 <= transfer.embedding_parent < len(donors):
-        raise ValueError(
-            f"embedding_parent={transfer.embedding_parent}; there are {len(donors)} parents, counted from 0"
-        )
-    donor = donors[transfer.embedding_parent]
+    for name, giver in (
+        ("embedding_parent", transfer.embedding_parent),
+        ("positions_parent", transfer.giver_of_positions),
+    ):
+        if not 0 <= giver < len(donors):
+            raise ValueError(f"{name}={giver}; there are {len(donors)} parents, counted from 0")
+    donor, of_positions = donors[transfer.embedding_parent], donors[transfer.giver_of_positions]
     parent_rows = donor.weights["embed.W_E"]
     # A tied parent has one matrix for both; the paper's parents all are.
     parent_columns = parent_rows if donor.config.tied else donor.weights["unembed.W_U"].T
-    if donor.config.d_model != config.d_model:
+    widths = donor.config.d_model, of_positions.config.d_model
+    if widths != (config.d_model, config.d_model):
         if (transfer.token_embedding, transfer.unembedding, transfer.positions) == (
             "fresh",
             "fresh",
             "fresh",
         ):
             return
-        raise ValueError(f"d_model is {donor.config.d_model} in the parent and {config.d_model} in the model")
+        width = next(width for width in widths if width != config.d_model)
+        raise ValueError(f"d_model is {width} in the parent and {config.d_model} in the model")
     weights["embed.W_E"] = transfer_rows(weights["embed.W_E"], parent_rows, transfer.token_embedding)
     if not config.tied:
         columns = transfer_rows(weights["unembed.W_U"].T, parent_columns, transfer.unembedding)
@@ -159,7 +170,9 @@ def _transfer_embeddings(
             f"unembedding={transfer.unembedding} must be equal"
         )
     if transfer.positions == "carry":
-        weights["pos_embed.W_pos"] = transfer_positions(weights["pos_embed.W_pos"], donor.weights["pos_embed.W_pos"])
+        weights["pos_embed.W_pos"] = transfer_positions(
+            weights["pos_embed.W_pos"], of_positions.weights["pos_embed.W_pos"]
+        )
 
 
 def positions_carried(config: ModelConfig, donors: Sequence[Donor], transfer: TransferConfig) -> bool:
@@ -167,5 +180,5 @@ def positions_carried(config: ModelConfig, donors: Sequence[Donor], transfer: Tr
     return (
         bool(donors)
         and transfer.positions == "carry"
-        and donors[transfer.embedding_parent].config.n_ctx >= config.n_ctx
+        and donors[transfer.giver_of_positions].config.n_ctx >= config.n_ctx
     )

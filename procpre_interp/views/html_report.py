@@ -12,7 +12,7 @@ from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, exp
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, map_effects_table
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.store.about import StoredMap
-from procpre_interp.store.cells import with_run_text
+from procpre_interp.store.cells import LISTS, with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import pairs
@@ -60,9 +60,10 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
 
 
 def _opened(found: exhibits.Results, store: RunStore) -> list[Run]:
-    """One run of each condition and its pretraining, those that the store holds."""
+    """One run of each condition and those of the phases before it, as far as the store holds them."""
     rows = found.table.drop_duplicates("condition")
-    ids = [*rows["run"], *itertools.chain(*(rows["phase1_run"] if "phase1_run" in rows.columns else ()))]
+    before = itertools.chain(*(itertools.chain(*rows[name]) for name in LISTS if name in rows.columns))
+    ids = [*rows["run"], *before]
     runs = []
     for run_id in dict.fromkeys(str(each) for each in ids if each):
         try:

@@ -105,12 +105,20 @@ def _task(run: Run) -> ClassFields:
     return run.config["task"]
 
 
-def _lineage(run: Run, store: RunStore) -> list[Run]:
-    """The ancestors that the store still has, each once and before its children, and then the run."""
+def _lineage(run: Run, store: RunStore, below: frozenset[str] = frozenset()) -> list[Run]:
+    """The ancestors that the store still has, each once and before its children, and then the run.
+
+    Raises `DamagedRun` for parents that lead back to a run, `below` being those that it comes before.
+    """
+    if run.id in below:
+        raise DamagedRun(run.folder, "its parents lead back to it")
     found: dict[str, Run] = {}
     for parent in run.config.get("parents") or []:
+        opened = None
         with suppress(UnknownRun, DamagedRun):
-            found |= {each.id: each for each in _lineage(store.open(parent["run"], verify=False), store)}
+            opened = store.open(parent["run"], verify=False)
+        if opened is not None:
+            found |= {each.id: each for each in _lineage(opened, store, below | {run.id})}
     return [*found.values(), run]
 
 
@@ -129,13 +137,15 @@ def _phase(run: Run, moment: Moment) -> dict[str, str]:
     task = _published(task)
     settings = {**to_dict(TrainConfig(), defaults=True), **config.get("train", {})}
     settings = {name: settings[name] for name in TRAINED_WITH if settings[name] is not None}
+    carries = config.get("optimiser") == "carried"
+    last = moment.step if run is moment.source and moment.step is not None else run.summary["steps"]
     words = {
         "run": run.id,
-        "weights from": "; ".join(given) or "fresh",
+        "weights from": ("; ".join(given) or "fresh") + (", with the optimiser's state" if carries else ""),
         "task": " ".join([str(_task(run)["name"]), *corpora_of(_task(run)), *_pairs(task)]),
         "seed": str(run.seed),
         "training": ", ".join(_pairs(settings)),
-        "steps taken": str(moment.step if run is moment.source and moment.step is not None else run.summary["steps"]),
+        "steps taken": f"{last - run.first_step}" + (f" from step {run.first_step} on" if run.first_step else ""),
         "tokens seen": _number(run.summary.get("tokens")),
     }
     if (origin := config.get("imported")) is not None:

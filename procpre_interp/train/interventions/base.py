@@ -53,6 +53,12 @@ class Intervention(abc.ABC):
     selector: str
     """Which components, as everywhere: attn, mlp, ln, blocks.0.attn.head.2, ..."""
 
+    @property
+    def starts_over(self) -> bool:
+        """Whether it changes or goes back to initial weights, so that the second part of a training cannot have it."""
+        own = type(self)
+        return own.initialise is not Intervention.initialise or own.weights_before is not Intervention.weights_before
+
     def canonical(self) -> "Intervention":
         """The same intervention with its selector in canonical spelling."""
         return dataclasses.replace(self, selector=canonical_selector(self.selector))

@@ -127,11 +127,11 @@ class StackedTrainer:
 
     def begin(self) -> None:
         """Score and keep the initial weights of runs that have not begun."""
-        fresh = [row for row, each in enumerate(self.members) if each.state.step == 0 and not each.state.history]
+        fresh = [row for row, each in enumerate(self.members) if each.is_new]
         self.evaluate(fresh)
         for row in fresh:
             trainer = self.members[row]
-            if 0 in trainer.kept_steps:
+            if trainer.state.step in trainer.kept_steps or trainer.state.status is not None:
                 with self.alone(trainer):
                     trainer.keep_weights()
 

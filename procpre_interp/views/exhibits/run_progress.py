@@ -49,16 +49,19 @@ class Writing:
     """Time spent on the saved steps."""
     history: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
     """Its evaluations up to there."""
+    first: int = 0
+    """The step that it started from."""
 
     @property
     def share(self) -> float:
         """Share of its steps that are saved, 0 to 1."""
-        return min(1.0, self.saved / max(1, self.steps))
+        return min(1.0, max(0, self.saved - self.first) / max(1, self.steps - self.first))
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds left at the speed so far; None before there is one."""
-        return self.seconds / self.saved * max(0, self.steps - self.saved) if self.saved and self.seconds else None
+        taken = self.saved - self.first
+        return self.seconds / taken * max(0, self.steps - self.saved) if taken > 0 and self.seconds else None
 
     @property
     def curve(self) -> Exhibit | None:
@@ -77,11 +80,13 @@ def being_written(runs: pd.DataFrame, store: RunStore) -> list[Writing]:
     for row in (_unfinished(row, store) for row in rows):
         if isinstance(row["of steps"], int):
             run, task, steps = str(row["run"]), str(row["task"]), int(row["of steps"])
-            state = saved_state(store.path / "partial" / run)
+            folder = store.path / "partial" / run
+            config, state = unfinished_config(folder) or {}, saved_state(folder)
+            first = config.get("train", {}).get("start_at", 0)
             if state is None:
-                found.append(Writing(run, task, 0, steps))
+                found.append(Writing(run, task, 0, steps, first=first))
             else:
-                found.append(Writing(run, task, state.step, steps, state.seconds, state.history))
+                found.append(Writing(run, task, state.step, steps, state.seconds, state.history, first))
     return found
 
 
@@ -117,11 +122,12 @@ def estimate(
     ]
     for run_id, seconds, n in alike[["run", "seconds", "steps"]].head(MOST_UNFINISHED).itertuples(index=False):
         try:
-            config = store.open(run_id, verify=False).config
+            run = store.open(run_id, verify=False)
         except (UnknownRun, DamagedRun):
             continue
-        known = (config.get("train") or {}).get("batch_size", DEFAULT_BATCH)
-        return Estimate(float(seconds) / (float(n) * float(known)) * steps * batch_size, run_id)
+        known, taken = (run.config.get("train") or {}).get("batch_size", DEFAULT_BATCH), n - run.first_step
+        if taken > 0:
+            return Estimate(float(seconds) / (float(taken) * float(known)) * steps * batch_size, run_id)
     return None
 
 
