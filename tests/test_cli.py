@@ -398,7 +398,8 @@ def test_the_shells_complete_commands_options_and_tasks(capsys):
     done = subprocess.run(
         ["bash", "-c", "\n".join([scripts["bash"], *lines])], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == ["reproduce report", "--train.steps --train.stop-after", "dyck dyck_shuffle"]
+    options = "--train.steps --train.stop-after --train.start-at"
+    assert done.stdout.splitlines() == ["reproduce report", options, "dyck dyck_shuffle"]
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
