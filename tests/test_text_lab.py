@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from procpre_interp.ablate import ABLATIONS, LADDER
+from procpre_interp.analysis.hidden_progress import half_loss_step, hidden_progress, lead_times
 from procpre_interp.cli import main
 from procpre_interp.commands.ablate import DOSES
 from procpre_interp.commands.patch import WHAT as PATCHES
@@ -145,3 +146,14 @@ def test_ablations_are_listed_with_what_they_keep(capsys):
     assert main(["ablate", "--list"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert all(name in said for name in ABLATIONS)
+
+
+def test_progress_leads_over_half_of_the_fall_of_the_loss(store: RunStore):
+    """Nobody breaks through on text, whose loss falls smoothly."""
+    opened = [store.open(run) for run in store.query(task="text")["run"]]
+    table = hidden_progress(opened, store, n_sequences=16)
+    for run in opened:
+        second = table.loc[(table["run"] == run.id) & (table["phase"] == 2), "breakthrough_step"]
+        assert set(second) == {half_loss_step(run.history())} <= {2.0, 4.0}
+    assert table.loc[table["phase"] == 1, "breakthrough_step"].isna().all()
+    assert set(lead_times(table)["phase"]) == {2}
