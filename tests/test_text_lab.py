@@ -21,6 +21,7 @@ from procpre_interp.probe.linear import linear_probe
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
+from tests.explorer import PAGES, open_page
 
 TRAIN = TrainConfig(
     steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3, kernel="torch"
@@ -157,3 +158,9 @@ def test_progress_leads_over_half_of_the_fall_of_the_loss(store: RunStore):
         assert set(second) == {half_loss_step(run.history())} <= {2.0, 4.0}
     assert table.loc[table["phase"] == 1, "breakthrough_step"].isna().all()
     assert set(lead_times(table)["phase"]) == {2}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_of_the_explorer(page, store: RunStore, monkeypatch):
+    app = open_page(monkeypatch, store.path, page)
+    assert [error.value for error in app.error] == []
