@@ -18,7 +18,7 @@ from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 
 WEIGHT_DECAY = {"language": 0.1, "code": 0.01, "mathematics": 0.01, "any": 0.1}
-"""By the domain of the corpus."""
+"""Default weight decay for each domain of corpora."""
 BFLOAT16_FROM = 256
 """Smallest d_model for which bfloat16 is faster."""
 EMBEDDINGS = ("token_embedding", "unembedding")
