@@ -23,7 +23,9 @@ from procpre_interp.study.protocols import EFFECT_MARGIN, MARGIN_NOTE, dyck
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
-RUNGS = tuple(name for name in LADDER if name not in ("shuffle_neurons", "row_norms_only"))
+LATER = ("row_norms_only", "keys_only", "values_only", "unpair_neurons")
+"""Controls that did not exist when the claim was made."""
+RUNGS = tuple(name for name in LADDER if name not in ("shuffle_neurons", *LATER))
 """Controls, ordered from the least structure kept to the most."""
 
 CLAIM = Claim(

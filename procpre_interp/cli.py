@@ -20,6 +20,7 @@ COMMANDS = {
     "initialise": "Fit closed-form initialisations on phase-1 runs, and print one as YAML.",
     "claims": "Do the claims hold? Verdicts and the numbers behind them.",
     "probe": "What heads attend to, what weights and representations are like, and how they developed.",
+    "ablate": "What damage to their weights finished models survive.",
     "patch": "Which activations, edges and circuits carry an answer.",
     "runs": "List and filter the runs of a store.",
     "import": "Make a run of a GPT-2 in a folder of Hugging Face's.",

@@ -17,9 +17,9 @@ CONFIG = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11)
 TIED = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11, tied=True)
 PER_HEAD = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
 
-DOSES = {"noise": {"noise_std": 0.5}}
+DOSES = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}}
 """Fields without a default."""
-NOTHING_RANDOM = {"signs_only", "flat_spectrum", "reversed_spectrum", "low_rank"}
+NOTHING_RANDOM = {"signs_only", "flat_spectrum", "reversed_spectrum", "low_rank", "low_rank_mlp"}
 
 KEEPS = {
     "layer_norms_only": {"layer_norms"},
@@ -44,6 +44,13 @@ KEEPS = {
         *("layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads", "spectrum", "function"),
     },
     "shuffle_heads": {"layer_norms", "norms", "pooled_values", "tensor_values", "values_over_heads", "function"},
+    "keys_only": {"layer_norms", "values_over_heads"},
+    "values_only": {"layer_norms", "values_over_heads"},
+    "unpair_neurons": {
+        *("layer_norms", "biases", "norms", "pooled_values", "tensor_values", "column_values", "values_over_heads"),
+        "spectrum",
+    },
+    "low_rank_mlp": {"layer_norms", "biases", "singular_vectors", "values_over_heads"},
     "noise": set(),
 }
 """Everything that each keeps. What is not listed, it must destroy."""
@@ -165,13 +172,14 @@ SELECTORS = (
     "ln",
     "ln.w",
 )
+MLP_ONLY = {"shuffle_neurons", "keys_only", "values_only", "unpair_neurons", "low_rank_mlp"}
 REFUSED = {
     "ln": {name for name, what in KEEPS.items() if "layer_norms" in what},
     "blocks.1.mlp": {"shuffle_heads", "shuffle_across_heads"},
-    "attn": {"shuffle_neurons"},
-    "attn.head.0 + attn.head.2": {"shuffle_neurons"},
-    "blocks.1.attn.head.3.W_V": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons"},
-    "mlp.W_out": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons"},
+    "attn": MLP_ONLY,
+    "attn.head.0 + attn.head.2": MLP_ONLY,
+    "blocks.1.attn.head.3.W_V": {"shuffle_heads", "shuffle_across_heads", *MLP_ONLY},
+    "mlp.W_out": {"shuffle_heads", "shuffle_across_heads", "shuffle_neurons", "values_only"},
 }
 REFUSED["ln.w"] = REFUSED["ln"] | {"sign_flips", "magnitudes_only", "row_norms_only"}
 """Selectors with nothing that the ablation can damage, or only a part of what it must move together."""
@@ -226,6 +234,7 @@ def test_yaml_round_trip(name):
     ("name", "fields"),
     [
         *(("noise", {"noise_std": value}) for value in (-0.1, math.inf, math.nan)),
+        *(("low_rank_mlp", {"rank": value}) for value in (0, -1)),
         *(("low_rank", {"share": value}) for value in (0, 1.1, math.nan)),
         *(("sign_flips", {"share": value}) for value in (-0.1, 1.1, math.nan)),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from procpre_interp.analysis.hidden_progress import hidden_progress, lead_times
+from procpre_interp.analysis.hidden_progress import half_loss_step, hidden_progress, lead_times
 from procpre_interp.cli import main
 from procpre_interp.core.seeding import stream
 from procpre_interp.pipeline.execute import load_model, load_task
@@ -50,6 +50,16 @@ def test_a_lead_is_from_the_first_change_to_the_breakthrough():
     assert found.loc[0, "level_before"] == pytest.approx(early[:4].mean())
     assert found.loc[2, ["step", "lead_steps"]].isna().all()
     assert found["measure"].tolist() == ["cosine", "cosine", "commonest"]
+
+
+def test_half_of_the_fall_of_a_loss():
+    losses = [5.0, 4.5, 3.9, 2.0, 3.0, 3.2]  # half way from 5 to 2 is 3.5
+    rows = [{"step": 10 * i, "split": "validation", "loss_nats": loss} for i, loss in enumerate(losses, 1)]
+    history = pd.DataFrame([*rows[::-1], {"step": 5, "split": "train", "loss_nats": 0.1}])
+    assert half_loss_step(history) == 40
+    assert half_loss_step(history.assign(loss_nats=history["loss_nats"].where(history["step"] != 40))) == 30
+    for flat in ([], rows[:1], rows[3:]):
+        assert math.isnan(half_loss_step(pd.DataFrame(flat, columns=["step", "split", "loss_nats"])))
 
 
 def test_the_command_line_has_it(store, capsys):  # noqa: F811

@@ -1,6 +1,7 @@
 """Labels against plain loops; logistic regression at its optimum; probes of labels that were planted."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from procpre_interp.data import TASKS, Batch
 from procpre_interp.data.vocab import HaystackVocab
 from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.probe.labels import LABELS, labels_for, position_labels
-from procpre_interp.probe.linear import fit_logistic_regression, linear_probe
+from procpre_interp.probe.linear import affordable_labels, fit_logistic_regression, linear_probe
 from procpre_interp.probe.representation import residual_sites
 from tests.models import random_model
 
@@ -123,6 +124,28 @@ def test_one_step_is_not_enough():
             model, batch, labels, sites=["resid_pre.0"], generator=stream(0, "probe"), max_iterations=steps
         )
         assert table["converged"].tolist() == [converged]
+
+
+def test_correlated_features_and_rare_classes_take_few_steps():
+    # As on text: directions whose spread differs by powers of ten, and classes as frequent as words are.
+    frequency = 1 / torch.arange(1, 41)
+    y = torch.multinomial(frequency, 1500, replacement=True, generator=stream(0, "y"))
+    x = torch.randn(40, 24, generator=stream(0, "means"))[y] + torch.randn(1500, 24, generator=stream(0, "noise"))
+    x = x * torch.logspace(0, -3, 24) @ torch.linalg.qr(torch.randn(24, 24, generator=stream(0, "turn")))[0]
+    assert fit_logistic_regression(x, y, 40, max_iterations=120).converged
+
+
+def test_labels_of_text_are_cut_to_what_can_be_afforded(monkeypatch):
+    labels = torch.multinomial(1 / torch.arange(1, 31), 600, replacement=True, generator=stream(0, "labels"))
+    labels = labels.view(30, 20) - 1
+    assert torch.equal(affordable_labels(labels, generator=stream(0, "cut")), labels)
+    monkeypatch.setattr("procpre_interp.probe.linear.MOST_CLASSES", 5)
+    monkeypatch.setattr("procpre_interp.probe.linear.MOST_NUMBERS", 1000)
+    few = affordable_labels(labels, generator=stream(0, "cut"))
+    counts = Counter(labels[labels >= 0].tolist())
+    assert sorted(counts[each] for each in few[few >= 0].unique().tolist()) == sorted(counts.values())[-5:]
+    assert (few >= 0).sum() == 200
+    assert torch.equal(few[few >= 0], labels[few >= 0])
 
 
 WIDE = ModelConfig(n_layers=1, n_heads=2, d_model=16, n_ctx=12, d_vocab=193)

@@ -15,6 +15,7 @@ from procpre_interp.commands.sweep import sweep_file
 from procpre_interp.core.config import from_dict, from_yaml, to_yaml
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.data import TASKS
+from procpre_interp.data.semantic.text import Text
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.stats.transfer_map import Grain, transfer_map
@@ -411,7 +412,8 @@ def test_a_map_can_have_all_coalitions_of_more_players_and_interactions():
         dataclasses.replace(each, exact_up_to=0)
 
 
-def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path):
+def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(Text, "resolve", lambda self: self)  # which would read a whole corpus to name the runs
     said = {}
     for path in sorted((beside_package("experiments") / "sweeps").glob("*.yaml")):
         assert main(["sweep", path.stem, "--count", "--out", str(tmp_path / "none")]) == 0
@@ -424,6 +426,7 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path):
     assert "To do in phase 2: 304 runs, at most 1,520,000 steps." in said["head_map"]
     assert "37 of 256 coalitions of 8 players" in said["head_map"]
     assert "79 of 4,096 coalitions of 12 players" in said["matrix_map"]
+    assert "8 replicates, 8 runs of phase 1 and " in said["text_mlp_memory"]
     assert "36 cells are counted once their parents are finished" in said["heads"]
     assert "42 runs of phase 1, 72 of phase 2 and 54 of phase 3" in said["phases"]
     assert "To do in phase 2: 72 runs, at most 210,000 steps." in said["phases"]
@@ -477,7 +480,7 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert main(["sweep", "componets"]) == 2
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, head_map, heads, "
-        "layer_components, matrix_map, phases" in capsys.readouterr().err
+        "layer_components, matrix_map, phases, text_mlp_memory" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err

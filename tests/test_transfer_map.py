@@ -416,6 +416,7 @@ def test_grids_by_hand():
         "blocks.0.mlp.W_in",
         "blocks.0.mlp.W_out",
     ]
+    assert selector_grid("key_value", 1, 2) == ["blocks.0.mlp.keys", "blocks.0.mlp.values"]
     assert selector_grid("head_matrix", 2, 3)[-1] == "blocks.1.attn.head.2.W_O"
     assert len(selector_grid("head_matrix", 2, 3)) == 2 * 3 * 4
     with pytest.raises(ValueError, match="unknown grain 'heads'. Did you mean 'head'?"):
@@ -424,7 +425,9 @@ def test_grids_by_hand():
         selector_grid("head", 2, 0)
 
 
-@pytest.mark.parametrize("grain", ["component", "layer", "layer_component", "head", "matrix", "head_matrix"])
+@pytest.mark.parametrize(
+    "grain", ["component", "layer", "layer_component", "head", "key_value", "matrix", "head_matrix"]
+)
 def test_the_map_knows_every_player_of_a_grid(grain: str):
     from procpre_interp.model import ModelConfig
     from procpre_interp.model.components import select
@@ -435,4 +438,5 @@ def test_the_map_knows_every_player_of_a_grid(grain: str):
         where = place(player)
         assert where.head is None or part.index == (where.head,)
         assert where.layer is None or part.parameter.startswith(f"blocks.{where.layer}.")
-        assert where.matrix is None or part.parameter.endswith(f".{where.matrix}")
+        written = {"keys": "W_in", "values": "W_out"}.get(where.matrix or "", where.matrix)
+        assert where.matrix is None or part.parameter.endswith(f".{written}")

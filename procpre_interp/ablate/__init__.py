@@ -2,6 +2,7 @@
 
 from procpre_interp.ablate.ablation import ABLATIONS, Ablation
 from procpre_interp.ablate.initialisation import LayerNormsOnly, NormsOnly, RowNormsOnly
+from procpre_interp.ablate.key_value import KeysOnly, LowRankMlp, UnpairNeurons, ValuesOnly
 from procpre_interp.ablate.ladder import LADDER
 from procpre_interp.ablate.noise import Gaussian, Noise
 from procpre_interp.ablate.shuffle import (
@@ -22,8 +23,10 @@ __all__ = [
     "Ablation",
     "FlatSpectrum",
     "Gaussian",
+    "KeysOnly",
     "LayerNormsOnly",
     "LowRank",
+    "LowRankMlp",
     "MagnitudesOnly",
     "Noise",
     "NormsOnly",
@@ -39,6 +42,8 @@ __all__ = [
     "ShuffleWithinTensors",
     "SignFlips",
     "SignsOnly",
+    "UnpairNeurons",
+    "ValuesOnly",
     "copy_labels",
     "damaged_copies",
 ]

@@ -28,7 +28,7 @@ class LayerNormsOnly(Ablation):
         pieces = [piece for piece in select(config, self.selector) if piece.parameter not in norms]
         if not pieces:
             raise ValueError(f"selector {self.selector!r} names LayerNorms alone, which stay; add 'attn' or 'mlp', say")
-        fresh = _fresh(config, generator)
+        fresh = fresh_weights(config, generator)
         return edited(weights, pieces, lambda piece, _: fresh[piece.parameter][piece.index].double())
 
 
@@ -45,7 +45,7 @@ class NormsOnly(Ablation):
     destroys: ClassVar[str] = "all else: freshly initialised"
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        fresh = _fresh(config, generator)
+        fresh = fresh_weights(config, generator)
 
         def rescaled(piece: WeightSlice, values: Tensor) -> Tensor:
             direction = _direction(fresh, piece, generator)
@@ -68,7 +68,7 @@ class RowNormsOnly(Ablation):
     destroys: ClassVar[str] = "all else: freshly initialised"
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        fresh = _fresh(config, generator)
+        fresh = fresh_weights(config, generator)
 
         def rescaled(piece: WeightSlice, values: Tensor) -> Tensor:
             direction = _direction(fresh, piece, generator)
@@ -78,7 +78,8 @@ class RowNormsOnly(Ablation):
         return edited(weights, without_gains(config, self.selector), rescaled)
 
 
-def _fresh(config: ModelConfig, generator: Generator) -> Weights:
+def fresh_weights(config: ModelConfig, generator: Generator) -> Weights:
+    """A fresh model's weights."""
     model = HookedTransformer(config, generator=generator)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 

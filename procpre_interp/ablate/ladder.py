@@ -13,9 +13,12 @@ LADDER = (
     "shuffle_across_heads",
     "magnitudes_only",
     "signs_only",
+    "keys_only",
+    "values_only",
     "flat_spectrum",
     "reversed_spectrum",
     "low_rank",
+    "unpair_neurons",
     "sign_flips",
     "shuffle_neurons",
     "shuffle_heads",
@@ -23,7 +26,7 @@ LADDER = (
 """Names of the controls, from the least structure kept to the most.
 
 By how much a matrix still says: nothing; one number; two; one per row; a spectrum; its values as a bag, then as smaller
-bags; a half of each weight; its directions; nearly all; the function. Within such a step neither of two need contain
-the other.
-`noise` is no rung but a dose.
+bags; a half of each weight, or of an MLP's weights; its directions, or its neurons; nearly all; the function. Within
+such a step neither of two need contain the other.
+`noise` and `low_rank_mlp` are no rungs but doses.
 """

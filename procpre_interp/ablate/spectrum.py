@@ -4,7 +4,7 @@ They act on single matrices, each head's in attention (W_Q[h], not the product W
 MLP. Biases and LayerNorms have no spectrum and stay unchanged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,7 +54,9 @@ class FlatSpectrum(Ablation):
     destroys: ClassVar[str] = "singular values: which directions are strong"
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        return _respectred(weights, config, self.selector, lambda s: s.square().mean(-1, True).sqrt().expand(s.shape))
+        return with_spectra(
+            weights, matrices(config, self.selector), lambda s: s.square().mean(-1, True).sqrt().expand(s.shape)
+        )
 
 
 @ABLATIONS.register("reversed_spectrum")
@@ -70,7 +72,7 @@ class ReversedSpectrum(Ablation):
     destroys: ClassVar[str] = "which direction has which singular value: strong and weak trade places"
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        return _respectred(weights, config, self.selector, lambda s: s.flip(-1))
+        return with_spectra(weights, matrices(config, self.selector), lambda s: s.flip(-1))
 
 
 @ABLATIONS.register("low_rank")
@@ -93,16 +95,18 @@ class LowRank(Ablation):
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
         def cut(s: Spectrum) -> Spectrum:
-            rank = max(1, round(self.share * s.shape[-1]))
-            return torch.cat([s[..., :rank], torch.zeros_like(s[..., rank:])], -1)
+            return strongest(s, max(1, round(self.share * s.shape[-1])))
 
-        return _respectred(weights, config, self.selector, cut)
+        return with_spectra(weights, matrices(config, self.selector), cut)
 
 
-def _respectred(
-    weights: Weights, config: ModelConfig, selector: str, change: Callable[[Spectrum], Spectrum]
-) -> Weights:
-    """New weights: every matrix has `change` of its singular values, and its own singular vectors."""
+def strongest(spectrum: Spectrum, rank: int) -> Spectrum:
+    """The first `rank` singular values, and 0 in place of the others."""
+    return torch.cat([spectrum[..., :rank], torch.zeros_like(spectrum[..., rank:])], -1)
+
+
+def with_spectra(weights: Weights, pieces: Iterable[WeightSlice], change: Callable[[Spectrum], Spectrum]) -> Weights:
+    """New weights: each of these matrices has `change` of its singular values, and its own singular vectors."""
 
     def recomposed(_: WeightSlice, values: Tensor) -> Tensor:
         left, s, right = torch.linalg.svd(values, full_matrices=False)
@@ -110,7 +114,7 @@ def _respectred(
         # A spectrum that stays leaves the matrix bit for bit, which its recomposition would round.
         return values if torch.equal(changed, s) else left * changed.unsqueeze(-2) @ right
 
-    return edited(weights, matrices(config, selector), recomposed)
+    return edited(weights, pieces, recomposed)
 
 
 def _random_frame(shape: tuple[int, ...], generator: Generator) -> Float[Tensor, "*head row direction"]:

@@ -8,11 +8,13 @@ import pandas as pd
 from procpre_interp.claims.text import map_effects_table
 from procpre_interp.commands._conditions import print_results
 from procpre_interp.commands._run_one import read_config
+from procpre_interp.commands._text_defaults import with_sweep_defaults
 from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import time_limit
 from procpre_interp.core.text_table import print_table, stdout_console
+from procpre_interp.data.semantic.text import text_of
 from procpre_interp.engine.stacks import STACK
 from procpre_interp.stats.coalitions import coverage
 from procpre_interp.stats.interactions import are_known, interaction_table
@@ -43,12 +45,13 @@ def run(command: SweepCommand, path: Path) -> int:
     Exit code 1 where a run failed or nothing is finished.
     """
     may_start = time_limit(command.minutes)
-    if command.outcome not in OUTCOMES:
+    if command.outcome is not None and command.outcome not in OUTCOMES:
         raise unknown_name("outcome", command.outcome, list(OUTCOMES))
     fields = read_config(path)
     if command.replicates is not None:
         fields["replicates"] = command.replicates
-    sweep = from_dict(Sweep, fields, str(command.config))
+    sweep = with_sweep_defaults(from_dict(Sweep, fields, str(command.config)), fields)
+    outcome = command.outcome or ("accuracy" if text_of(sweep.task) is None else "loss_nats")
     store, stack = RunStore(command.out), None
     if command.engine == "stacked":
         if command.device is not None:
@@ -64,7 +67,7 @@ def run(command: SweepCommand, path: Path) -> int:
         print("no cell is finished; the same command goes on from here")
         return 1
     finished = table.loc[table["status"] != "failed"]
-    about = dataclasses.replace(metadata(planned, store), maps=maps(planned, finished, command.outcome))
+    about = dataclasses.replace(metadata(planned, store), maps=maps(planned, finished, outcome))
     store.write_table(planned.table_name, finished, about.plain())
     report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
     print_results(finished, about)

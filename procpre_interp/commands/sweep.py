@@ -51,8 +51,9 @@ class SweepCommand:
     """Number of replicates. Default: as in the file."""
     minutes: float | None = None
     """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
-    outcome: str = "accuracy"
-    """What the transfer maps explain: accuracy, loss_nats, area, restricted_time_steps, breakthrough_share, ..."""
+    outcome: str | None = None
+    """What the transfer maps explain: accuracy, loss_nats, area, restricted_time_steps, breakthrough_share, ...
+    Default: accuracy, and for text loss_nats."""
 
 
 def main(arguments: list[str]) -> int:

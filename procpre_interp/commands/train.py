@@ -2,6 +2,7 @@
 
 from procpre_interp.commands._options import parse
 from procpre_interp.commands._run_one import Training, as_default, defaults, run_one
+from procpre_interp.commands._text_defaults import given_options, say, with_training_defaults
 from procpre_interp.pipeline.config import RunConfig
 
 
@@ -10,7 +11,10 @@ def main(arguments: list[str]) -> int:
     fields, arguments = defaults(arguments, "train")
     if fields.get("parents"):
         raise ValueError("this config has parents: use `procpre-interp transfer --config FILE`")
+    given = given_options(arguments, fields, "train")
     command = parse(Training, "train", arguments, as_default(Training, fields))
-    config = RunConfig(task=command.task, seed=command.seed, model=command.model, train=command.train)
+    train = with_training_defaults(command.train, command.task, command.model, given=given)
+    say(train, command.train, is_transfer=False)
+    config = RunConfig(task=command.task, seed=command.seed, model=command.model, train=train)
     run_one(config, command.store)
     return 0

@@ -8,6 +8,12 @@ from typing import Annotated, Literal
 
 from procpre_interp.commands._options import parse, several
 from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
+from procpre_interp.commands._text_defaults import (
+    given_options,
+    say,
+    with_training_defaults,
+    with_transfer_defaults,
+)
 from procpre_interp.core.config import from_dict
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.pipeline.lineage import parse_run
@@ -62,6 +68,13 @@ def main(arguments: list[str]) -> int:
     command = parse(Transfer, "transfer", arguments, default)
     if not command.parent and not asks_help:
         raise ValueError("procpre-interp transfer wants --parent RUN; `procpre-interp runs` lists the runs")
+    train = with_training_defaults(
+        command.train, command.task, command.model, given=given_options(arguments, fields, "train")
+    )
+    transfer = with_transfer_defaults(
+        command.transfer, command.task, given=given_options(arguments, fields, "transfer")
+    )
+    say(train, command.train, is_transfer=transfer != command.transfer)
     ablations = [parent.ablation for parent in parents] if len(parents) == len(command.parent) else []
     if command.parent != default.parent and (note := ablations_note(parents, command.parent)):
         print(note, file=sys.stderr)
@@ -69,9 +82,9 @@ def main(arguments: list[str]) -> int:
         task=command.task,
         seed=command.seed,
         model=command.model,
-        train=command.train,
+        train=train,
         parents=resolve_parents(command, RunStore(command.store), ablations),
-        transfer=command.transfer,
+        transfer=transfer,
         optimiser=command.optimiser,
     )
     run_one(config, command.store)

@@ -8,6 +8,7 @@ How terms are joined to selectors is in `core/selectors.py`; what each term sele
 | `embed`, `pos`, `unembed` | embeddings of tokens and positions; unembedding (tied: that of tokens again) |
 | `attn`, `mlp`, `ln1`, `ln2`, `ln_final` | of all layers |
 | `ln` | every LayerNorm, the final one included |
+| `mlp.keys`, `mlp.values` | MLPs as key-value memories: W_in and b_in; W_out and b_out |
 | `attn.W_V`, `mlp.b_in`, `attn.head.2`, `attn.head.2.W_V` | of all layers |
 | `blocks.1.attn`, `blocks.1.ln`, `blocks.1.mlp.W_in`, `blocks.1.attn.head.2.W_V` | of one layer |
 | `embed.W_E`, `pos_embed.W_pos`, `unembed.W_U`, `ln_final.w` | a parameter by name |
@@ -37,6 +38,9 @@ PARTS = {
     "mlp": ("W_in", "b_in", "W_out", "b_out"),
 }
 """The parameters of a block."""
+
+KEYS = ("W_in", "b_in")
+"""The parameters of an MLP that say what its neurons respond to; the others say what is written."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,8 @@ def _names(config: ModelConfig, parameter: str, head: int | None) -> list[str]:
         return ["all", "ln", "ln_final", parameter]
     _, layer, part, leaf = parameter.split(".")
     places = [part, f"{part}.{leaf}"]
+    if part == "mlp":
+        places.append("mlp.keys" if leaf in KEYS else "mlp.values")
     if part.startswith("ln"):
         places += ["ln", f"ln.{leaf}"]
     if head is not None:
@@ -163,7 +169,8 @@ def _unknown_term(config: ModelConfig, term: str, terms: list[str]) -> ValueErro
     close = difflib.get_close_matches(term, terms, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     short = [name for name in terms if "." not in name]
-    parts = ", ".join(f"{part} ({' '.join(leaves)})" for part, leaves in PARTS.items())
+    named = {**PARTS, "mlp": (*PARTS["mlp"], "keys", "values")}
+    parts = ", ".join(f"{part} ({' '.join(leaves)})" for part, leaves in named.items())
     return ValueError(
         f"unknown component {term!r}.{hint} There are: {', '.join(sorted(short))}; blocks.L for L in "
         f"0..{config.n_layers - 1}, and after blocks.L. or alone: {parts}; attn.head.H for H in "

@@ -8,7 +8,7 @@ from procpre_interp.probe.attention import attention_scores
 from procpre_interp.probe.base import PROBES, Probe, Probed
 from procpre_interp.probe.labels import labels_for, position_labels
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
-from procpre_interp.probe.linear import linear_probe
+from procpre_interp.probe.linear import affordable_labels, linear_probe
 from procpre_interp.probe.plateau import plateau_table
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
@@ -67,7 +67,10 @@ class CompositionProbe(Probe):
 
 @PROBES.register("linear")
 class LinearProbe(Probe):
-    """Linear probes of what the task defines, with controls."""
+    """Linear probes of what the task defines, with controls.
+
+    On text they tell the commonest tokens apart, at some of the positions (`affordable_labels`).
+    """
 
     keys = ("label", "site")
     values = ("accuracy", "majority", "control", "selectivity", "untrained")
@@ -81,6 +84,7 @@ class LinearProbe(Probe):
         tables = []
         for name in names:
             labels = position_labels(probed.batch, probed.task, name)
+            labels = affordable_labels(labels, generator=stream(probed.seed, "linear probe", name, "positions"))
             generator = stream(probed.seed, "linear probe", name)
             table = linear_probe(probed.model, probed.batch, labels, generator=generator, untrained=probed.reference)
             tables.append(table.assign(label=name))

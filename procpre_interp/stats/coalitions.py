@@ -17,7 +17,7 @@ from procpre_interp.core.selectors import head_terms
 Coalition = tuple[str, ...]
 """Players that were transferred, in the order of all players."""
 Method = Literal["add_one_in", "leave_one_out", "shapley"]
-Grain = Literal["component", "layer", "layer_component", "head", "matrix", "head_matrix"]
+Grain = Literal["component", "layer", "layer_component", "head", "key_value", "matrix", "head_matrix"]
 
 MAX_EXACT_PLAYERS = 5
 """Players up to which Shapley values are exact by default (32 coalitions)."""
@@ -223,6 +223,7 @@ def selector_grid(grain: str, n_layers: int, n_heads: int) -> list[str]:
         "layer": layers,
         "layer_component": [f"{layer}.{part}" for layer in layers for part in ("attn", "mlp")],
         "head": heads,
+        "key_value": [f"{layer}.mlp.{part}" for layer in layers for part in ("keys", "values")],
         "matrix": [f"{layer}.{matrix}" for layer in layers for matrix in per_layer],
         "head_matrix": [f"{head}.{matrix}" for head in heads for matrix in ("W_Q", "W_K", "W_V", "W_O")],
     }

@@ -26,7 +26,8 @@ class Map:
     players: tuple[str, ...] = ()
     """Selectors such as attn, blocks.1 or blocks.0.attn.head.2, and `pos` and `embed` for what `transfer` governs."""
     grain: str | None = None
-    """All players of a grain, instead of naming them (component, layer, layer_component, head, matrix, head_matrix)."""
+    """All players of a grain, instead of naming them (component, layer, layer_component, head, key_value, matrix,
+    head_matrix)."""
     methods: tuple[Method, ...] = ("add_one_in", "leave_one_out", "shapley")
     """What is computed from them."""
     given: str = ""

@@ -21,7 +21,7 @@ class TransferConfig:
     version = 1
 
     token_embedding: EmbeddingStrategy = "average"
-    """Rows of W_E."""
+    """Rows of W_E. Commands make these, and W_U's columns, fresh for new runs on text, unless one is asked for."""
     unembedding: EmbeddingStrategy = "average"
     """Columns of W_U. A tied model has none of its own, so there it must equal `token_embedding`."""
     positions: Literal["carry", "fresh"] = "carry"

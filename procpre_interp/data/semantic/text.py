@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from procpre_interp.core.messages import shown
 from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.counterfactual import Pairs
+from procpre_interp.data.derived import Derived
 from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
@@ -234,6 +235,13 @@ class CachedText(Text):
 
     def _build(self) -> TokenFile:
         return self._open()
+
+
+def text_of(task: Task) -> Text | None:
+    """The text that a task is, or is made of; None for any other."""
+    while isinstance(task, Derived):
+        task = task.task
+    return task if isinstance(task, Text) else None
 
 
 def second_occurrences(
