@@ -12,7 +12,7 @@ from procpre_interp.views.exhibits import Answer, Exhibit
 
 SHARES = {
     name: st.column_config.NumberColumn(f"{name.replace('_', ' ')}, %", format="percent")
-    for name in ("accuracy", "exact_match", "phase1_accuracy")
+    for name in ("accuracy", "exact_match", "phase1_accuracy", "answers_right")
 }
 """How columns of shares show, so that they have the unit of the figures."""
 

@@ -1,6 +1,6 @@
 """What the page "Run something" says of a job: how long it will take, how far it is, and where its results are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import display
@@ -25,16 +25,34 @@ SIZES = {"steps": "Steps", "batch_size": "Sequences per step", "n_layers": "Laye
 """What the time of a run depends on -> the option that gives it."""
 
 
+def ask_all(options: Sequence[Option], store: RunStore, key: str) -> dict[str, Any]:
+    """Controls for options, in two columns: label -> value."""
+    columns, values = st.columns(2), {}
+    for index, option in enumerate(options):
+        with columns[index % 2]:
+            values[option.label] = ask(option, store, f"{key}_{index}")
+    return values
+
+
 def ask(option: Option, store: RunStore, key: str) -> Any:
     """A control for an option."""
     if option.kind == "switch":
         return st.checkbox(option.label, key=key)
     if option.kind == "choice":
         index = option.choices.index(str(option.default)) if option.default in option.choices else 0
-        return st.selectbox(option.label, option.choices, index=index, key=key, accept_new_options=option.is_open)
+        return st.selectbox(
+            option.label,
+            option.choices,
+            index=index,
+            key=key,
+            format_func=lambda choice: choice or "(default)",
+            accept_new_options=option.is_open,
+        )
+    if option.kind == "parts":
+        return " ".join(st.multiselect(option.label, option.choices, key=key))
     if option.kind == "runs":
         return choose_runs(option.label, store, key)
-    if option.kind in ("word", "pairs"):
+    if option.kind in ("word", "pairs", "folder"):
         return st.text_input(option.label, str(option.default or ""), key=key)
     least, default = (int, float)[option.kind == "float"](option.least), option.default
     shape = {"format": "%g", "step": 1e-4} if option.kind == "float" else {"step": 1}

@@ -1,9 +1,13 @@
 """The page "What was generated?"."""
 
+import json
+
 import pytest
 
 from procpre_interp.data import TASKS
-from tests.explorer import charts, check, open_page, said, seen
+from procpre_interp.data.token_file import packed_texts
+from procpre_interp.views.exhibits.sequences import complexities, fields
+from tests.explorer import charts, check, open_page, said, seen, title
 
 PAGE = "questions/what_was_generated.py"
 FIGURES = {"dyck": 3, "dyck_shuffle": 3, "eca": 3, "neural_ca": 3, "shuffled": 1}
@@ -46,3 +50,43 @@ def test_nonsense_in_the_address(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, task="os.system", seed="x", n="1e9", dyck_k="NaN")
     assert "`os.system`" in said(app)
     assert not app.error
+
+
+def test_the_complexity_of_all_tasks_next_to_one_another(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Complexity of all")
+    assert len(charts(app)) == 1
+    table = complexities().table
+    assert {"queue", "multi_hop", "neural_ca", "linear_rnn"} <= set(table["task"])
+    assert table["loss_area"].is_monotonic_increasing
+    assert table["task"].iloc[-1] in title(app, 0)
+
+
+def test_corpora_that_are_here_have_a_sample_and_others_a_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Corpora of real text", of_corpus="python-stdlib")
+    table = app.dataframe[0].value.set_index("Corpus")
+    assert table.loc["python-stdlib", ["Here", "Licence"]].tolist() == ["in place", "PSF-2.0"]
+    assert table.loc["set-mm", "Here"] == "to be fetched"
+    assert "Licence: PSF-2.0. Source: this Python's standard library" in said(app)
+    assert "feature" in app.code[-1].value
+    check(app.selectbox(key="of_corpus").set_value("set-mm").run())
+    assert app.code[-1].value == "procpre-interp corpora set-mm --fetch"
+
+
+def test_only_corpora_that_are_here_can_be_read_and_no_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    (corpus,) = (field for field in fields("text") if field.name == "corpus")
+    assert corpus.choices[0] == corpus.default == "python-stdlib"
+    assert not {"set-mm", "wikipedia-leads", "deepmind-math", "files"} & set(corpus.choices)
+
+
+def test_what_was_packed_is_listed_by_tokenizer(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path))
+    for number, (corpus, tokens) in enumerate([("a", 10), ("a", 20), ("b", 5)]):
+        folder = tmp_path / "tokens" / str(number)
+        folder.mkdir(parents=True)
+        meta = {"corpus": corpus, "tokenizer": "byte", "splits": {"train": {"tokens": tokens}}}
+        (folder / "meta.json").write_text(json.dumps(meta))
+    (tmp_path / "tokens" / "broken").mkdir()
+    (tmp_path / "tokens" / "broken" / "meta.json").write_text("{")
+    assert [(each.tokenizer, each.tokens) for each in packed_texts("a")] == [("byte", 20)]

@@ -24,7 +24,7 @@ def fill_in(app, **values):
     return app
 
 
-@pytest.mark.parametrize("command", ["Reproduce", "Train", "Transfer", "Sweep", "Claim"])
+@pytest.mark.parametrize("command", ["Reproduce", "Train", "Transfer", "Sweep", "Claim", "Corpora", "Export", "Import"])
 def test_every_form(monkeypatch, tmp_path, command):
     app = open_page(monkeypatch, tmp_path, PAGE, command=command)
     assert "No job yet" in said(app)
@@ -65,6 +65,20 @@ def test_a_run_from_the_form(monkeypatch, tmp_path):
     while repeated.is_running and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not repeated.is_running
+
+
+def test_a_mixture_of_a_task_and_text_from_the_form(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, command="Train")
+    fill_in(app, Task="mixture", Corpus_of_text="docstrings", Tokenizer_of_text="bpe:1024")
+    fill_in(app, **{"Epochs_of_text,_in_place_of_steps": 0.25, "Standard_deviation_of_fresh_weights": 0.1})
+    next(each for each in app.multiselect if each.label.startswith("Parts")).set_value(["dyck", "text"])
+    monkeypatch.setattr(JobStore, "start", lambda self, name, values: self.open(""))
+    app.button[0].click().run()
+    started = (
+        "procpre-interp train --task mixture --part=dyck --part=text --task.tasks.1.corpus docstrings "
+        "--task.tasks.1.tokenizer bpe:1024 --epochs=0.25 --model.init-std=0.1 "
+    )
+    assert any(code.value.startswith(started) for code in app.code), said(app)
 
 
 def test_a_job_that_was_tampered_with_cannot_be_repeated(monkeypatch, tmp_path):

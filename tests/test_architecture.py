@@ -41,6 +41,7 @@ TORCH_FREE = TABLES | {"jobs"}
 EXHIBITS_OF_TABLES = (
     "exhibit",
     "results",
+    "text_results",
     "runs",
     "run_details",
     "run_progress",
@@ -58,6 +59,7 @@ TABLE_VIEWS = {f"views/exhibits/{name}.py" for name in EXHIBITS_OF_TABLES} | {
 PAGES_THAT_RUN_A_MODEL = {
     "models",
     "what_was_generated",
+    "corpus_views",
     "where_does_attention_look",
     "which_circuit",
     "how_do_weights_move",

@@ -139,6 +139,6 @@ def test_the_playground_measures_what_is_not_stored(monkeypatch):
     found, shown = measure_complexity(task), sequences.complexity(task)
     assert shown["Compressed by gzip"] == f"{found.gzip_ratio:.1%}"
     assert shown["Entropy, bits per token"] == f"≤ {found.entropy_bits:.2f}"
-    assert shown["Loss area, of a guess"] == "default fields only"
+    assert shown["Loss area, of a guess"] == "not measured"
     stored = sequences.complexity(TASKS.build("set"))
     assert "±" in stored["Loss area, of a guess"]

@@ -9,14 +9,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procpre_interp.commands._run_one import print_outcome
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch
+from procpre_interp.data.derived import Noisy
+from procpre_interp.data.semantic.language import Files
+from procpre_interp.data.semantic.mathematics import DeepMindMath
 from procpre_interp.data.semantic.questions import question_batch
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.tokenizer_files import opened
 from procpre_interp.model import HookedTransformer, ModelConfig
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.store.outcomes import scores
+from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig, Trainer, decode_greedily, evaluate, greedy_scores
-from procpre_interp.train.greedy import NOTHING
+from procpre_interp.train.greedy import NOTHING, QUESTIONS
 from tests.models import random_model
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=12, d_vocab=5)
@@ -151,7 +159,7 @@ def task(request: pytest.FixtureRequest, documents: list[str], tmp_path_factory:
 
 
 def test_questions_are_documents_of_two_lines(task, documents):
-    batch = question_batch(task, 50, "test", generator=stream(0, "questions"))
+    batch = question_batch(opened(task), 24, 50, "test", generator=stream(0, "questions"))
     token_file = opened(task)
     tokenizer, seen = token_file.tokenizer(), token_file.tokenizer().decode(token_file.tokens("test").tolist())
     end = tokenizer.end_of_document
@@ -167,12 +175,12 @@ def test_questions_are_documents_of_two_lines(task, documents):
         assert tokenizer.decode(given[1:]) == f"{question}\n"
         assert tokenizer.decode(targets[mask].tolist()[:-1]) == answer
         assert targets[mask].tolist()[-1] == end
-    repeated = question_batch(task, 50, "test", generator=stream(0, "questions"))
+    repeated = question_batch(opened(task), 24, 50, "test", generator=stream(0, "questions"))
     assert torch.equal(batch.tokens, repeated.tokens)
 
 
 def test_questions_are_answered_by_greedy_decoding(task):
-    batch = question_batch(task, 40, "validation", generator=stream(0, "questions"))
+    batch = question_batch(opened(task), 24, 40, "validation", generator=stream(0, "questions"))
     check_against_teacher_forcing(random_model(dataclasses.replace(CONFIG, n_ctx=24, d_vocab=task.d_vocab)), batch)
 
 
@@ -181,6 +189,48 @@ def test_text_without_questions_is_refused(task, tmp_path):
     path.write_text("".join(json.dumps({"text": f"a line, and nothing more {n}"}) + "\n" for n in range(200)))
     prose = Text(corpus=f"files:{path}", length=24)
     with pytest.raises(ValueError, match="no document of the test split is a question"):
-        question_batch(prose, 3, "test", generator=stream(0, "questions"))
+        question_batch(opened(prose), 24, 3, "test", generator=stream(0, "questions"))
     with pytest.raises(ValueError, match="of at most 3 tokens"):
-        question_batch(dataclasses.replace(task, length=3), 3, "test", generator=stream(0, "questions"))
+        question_batch(opened(task), 3, 3, "test", generator=stream(0, "questions"))
+
+
+def test_a_run_on_text_that_asks_reports_its_answers(task, tmp_path, capsys):
+    asks = dataclasses.replace(task, answers=True, corpus_hash="", tokenizer_hash="")
+    train = TrainConfig(steps=2, batch_size=4, evaluate_every=2, evaluate_examples=8, kernel="torch")
+    config = RunConfig(task=asks, model=Architecture(d_model=8), train=train)
+    run = execute(config, RunStore(tmp_path))
+    answers = run.answers()
+    assert len(answers) == QUESTIONS
+    assert run.summary["answers_right"] == answers["exact_match"].mean()
+    assert {"perplexity", "bits_per_byte"} <= set(run.summary)
+    cell = scores(run, [])
+    assert (cell["answers_right"], cell["perplexity"]) == (run.summary["answers_right"], run.summary["perplexity"])
+    print_outcome(run)
+    assert "questions answered right, exact match by greedy decoding 0.0%" in capsys.readouterr().out
+    silent = execute(dataclasses.replace(config, task=task), RunStore(tmp_path))
+    assert "answers_right" not in silent.summary
+
+
+def test_questions_of_a_task_and_of_noise(task):
+    asked = dataclasses.replace(task, answers=True)
+    batch = asked.questions(20, "test", generator=stream(0, "asked"))
+    assert batch is not None
+    assert len(batch) == 20
+    assert task.questions(20, "test", generator=stream(0, "asked")) is None
+    noisy = Noisy(task=asked).questions(20, "test", generator=stream(0, "asked"))
+    assert noisy is not None
+    assert torch.equal(noisy.tokens, batch.tokens)
+
+
+def test_answers_are_wanted_of_text_that_has_none(task):
+    with pytest.raises(ValueError, match=r"answers of corpus .* of at most 3 tokens"):
+        dataclasses.replace(task, answers=True, length=3).prepare()
+
+
+def test_a_corpus_of_questions_asks_by_itself_and_where_none_fits_it_does_not(task, monkeypatch):
+    monkeypatch.setattr(Files, "asks", True)
+    generator = stream(0, "asked")
+    assert task.questions(5, "test", generator=generator) is not None
+    assert dataclasses.replace(task, length=3).questions(5, "test", generator=generator) is None
+    assert dataclasses.replace(task, answers=False).questions(5, "test", generator=generator) is None
+    assert DeepMindMath.asks

@@ -16,7 +16,7 @@ from procpre_interp.data.task import (
 )
 from tests.oracles import ORACLES
 
-NEEDS_A_CORPUS = ["text"]
+NEEDS_A_CORPUS = ["metamath", "text"]
 """Tasks that read files; they have a test file of their own."""
 
 REQUIRED = {

@@ -1,4 +1,4 @@
-"""Did transfer help? Accuracy and time to breakthrough by condition, next to the paper's numbers."""
+"""Did transfer help? Accuracy and time to breakthrough by condition, next to the paper's numbers; on text, the loss."""
 
 import display
 import listings
@@ -10,6 +10,7 @@ import streamlit as st
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.views.exhibits import results as exhibits
+from procpre_interp.views.exhibits import text_results
 
 store = stores.open_page("Did transfer help?")
 names = listings.list_results(store.path)
@@ -23,7 +24,7 @@ if found.about.demo:
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
-    display.show_answer(exhibits.answer(found))
+    display.show_answer(text_results.answer(found) if found.on_text else exhibits.answer(found))
 
 if found.about.note:
     st.caption(markup.worded(found.about.note))
@@ -34,7 +35,11 @@ if not shown:
     st.stop()
 kept = found.keep(shown)
 
-TABS = {"accuracy": "Accuracy", "curves": "Learning curves", "survival": "Time to breakthrough", "cost": "Cost"}
+TABS = (
+    {"loss": "Loss", "curves": "Learning curves", "cost": "Cost"}
+    if found.on_text
+    else {"accuracy": "Accuracy", "curves": "Learning curves", "survival": "Time to breakthrough", "cost": "Cost"}
+)
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "accuracy":
@@ -42,13 +47,24 @@ with place:
         st.dataframe(conditions_table(kept.summary, kept.about), hide_index=True, width="stretch")
         note = intervals_note(kept.summary["n"], "under Broke through")
         st.caption(markup.escaped(f"Intervals: {note}. {explain_columns(kept.about)}"))
+    elif tab == "loss":
+        display.show(text_results.losses(found, shown))
+        st.dataframe(text_results.losses_table(found, shown), hide_index=True, width="stretch")
+        st.caption(text_results.EXPLAINED)
     elif tab == "curves":
         for problem in kept.problems:
             st.warning(markup.escaped(f"Left out of the curves: {problem}"))
-        if kept.quantities:
-            display.show(exhibits.learning(kept, selections.choose("Quantity", kept.quantities, "quantity")))
-        else:
+        if not kept.quantities:
             st.info("None of these runs can be read.")
+        elif found.on_text:
+            left, right = st.columns(2)
+            with left:
+                quantity = selections.choose("Quantity", text_results.quantities(kept), "quantity")
+            with right:
+                along = selections.choose("Against", text_results.progress(kept), "along")
+            display.show(text_results.learning(kept, quantity, along))
+        else:
+            display.show(exhibits.learning(kept, selections.choose("Quantity", kept.quantities, "quantity")))
     elif tab == "survival":
         display.show(exhibits.survival(kept))
     else:

@@ -32,10 +32,10 @@ def show_form(name: str) -> None:
     form = FORMS[name]
     st.markdown(form.about)
     with st.container(border=True):
-        values, columns = {}, st.columns(2)
-        for index, option in enumerate(form.options):
-            with columns[index % 2]:
-                values[option.label] = job_views.ask(option, store, f"{name}_{index}")
+        values = job_views.ask_all([option for option in form.options if not option.is_rare], store, name)
+        if rare := [option for option in form.options if option.is_rare]:
+            with st.expander("More about the training"):
+                values |= job_views.ask_all(rare, store, f"{name}_rare")
         busy = [job for job in jobs.all() if job.is_running]
         if name in ("train", "transfer"):
             st.caption(job_views.how_long(values, store))

@@ -1,7 +1,9 @@
-"""What was generated? A playground of every task: tokens by role, what is scored, structure, and the control."""
+"""What was generated? A playground of every task: tokens by role, what is scored, structure, and the control; how
+complex the tasks are, and the corpora of real text."""
 
 from typing import Any
 
+import corpus_views
 import display
 import selections
 import stores
@@ -41,52 +43,65 @@ def measured(task: Task) -> dict[str, str]:
     return sequences.complexity(task)
 
 
+def show_task() -> None:
+    """The playground of one task."""
+    name = selections.choose("Task", sorted(TASKS, key=lambda task: task != "dyck"), "task")
+    st.markdown((TASKS[name].__doc__ or "").splitlines()[0])
+    parts: list[str] = []
+    if name == "mixture":
+        parts = selections.choose_many("Components", {part: part for part in PLAIN}, "parts", start=["dyck", "set"])
+    elif name in sequences.MADE_OF_ONE:
+        parts = [selections.choose("Task that it is made of", PLAIN, "inner")]
+    fields, values = sequences.fields(name), {}
+    for column, field in zip(st.columns(max(1, len(fields))), fields):
+        with column:
+            values[field.name] = ask(name, field)
+    left, right = st.columns(2)
+    with left:
+        seed = selections.choose_number("Seed", 0, 10**6, "seed")
+    with right:
+        n = selections.choose_number("Sequences", 1, 24, "n", start=6)
+
+    task = whole_task(sequences.build(name, parts, **values))
+    if task.n_ctx > 4096:
+        st.error(f"Sequences of {task.n_ctx:,} tokens are more than a page can show; choose a shorter length.")
+        return
+    columns = st.columns(5)
+    for column, (title, value) in zip(columns, sequences.facts(task, seed).items()):
+        column.metric(title, value)
+    for column, (title, value) in zip(st.columns(4), measured(task).items()):
+        column.metric(title, value)
+    st.caption(
+        "gzip at one byte per token (two beyond 256 ids); shuffled tokens keep their counts alone. Entropy is "
+        "estimated from above, by k-grams and repeats. Loss area: mean loss of a small model's first steps, where a "
+        "guess has 100 %; stored for default fields."
+    )
+
+    drawn = sequences.tokens(task, seed, n)
+    display.show_answer(inside.scored(drawn))
+    display.show(drawn)
+    if hasattr(task, "rule_name"):
+        number = selections.choose_number("Sequence that is drawn", 0, n - 1, "example")
+        display.show(sequences.automaton(task, seed, number))
+    if hasattr(task, "p_open"):
+        display.show(sequences.depth(task, seed, n))
+    if name != "shuffled":
+        display.show(sequences.control(task, seed, n))
+    with st.expander("As text", expanded=name == "text"):
+        batch = sequences.draw(task, seed, n)
+        lines = [task.example(row[:length].tolist()) for row, length in zip(batch.tokens, batch.lengths)]
+        st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
 stores.open_page(
     "What was generated?",
     "Phase 1 learns from generated sequences. Change a task and see what a model is given, and what it must predict.",
 )
-name = selections.choose("Task", sorted(TASKS, key=lambda task: task != "dyck"), "task")
-st.markdown((TASKS[name].__doc__ or "").splitlines()[0])
-parts: list[str] = []
-if name == "mixture":
-    parts = selections.choose_many("Components", {part: part for part in PLAIN}, "parts", start=["dyck", "set"])
-elif name in sequences.MADE_OF_ONE:
-    parts = [selections.choose("Task that it is made of", PLAIN, "inner")]
-fields, values = sequences.fields(name), {}
-for column, field in zip(st.columns(max(1, len(fields))), fields):
-    with column:
-        values[field.name] = ask(name, field)
-left, right = st.columns(2)
-with left:
-    seed = selections.choose_number("Seed", 0, 10**6, "seed")
-with right:
-    n = selections.choose_number("Sequences", 1, 24, "n", start=6)
-
-task = whole_task(sequences.build(name, parts, **values))
-if task.n_ctx > 4096:
-    st.error(f"Sequences of {task.n_ctx:,} tokens are more than a page can show; choose a shorter length.")
-    st.stop()
-columns = st.columns(5)
-for column, (title, value) in zip(columns, sequences.facts(task, seed).items()):
-    column.metric(title, value)
-for column, (title, value) in zip(st.columns(4), measured(task).items()):
-    column.metric(title, value)
-st.caption(
-    "gzip at one byte per token (two beyond 256 ids); shuffled tokens keep their counts alone. Entropy is estimated "
-    "from above, by k-grams and repeats. Loss area: mean loss of a small model's first steps; a guess has 100 %."
-)
-
-drawn = sequences.tokens(task, seed, n)
-display.show_answer(inside.scored(drawn))
-display.show(drawn)
-if hasattr(task, "rule_name"):
-    number = selections.choose_number("Sequence that is drawn", 0, n - 1, "example")
-    display.show(sequences.automaton(task, seed, number))
-if hasattr(task, "p_open"):
-    display.show(sequences.depth(task, seed, n))
-if name != "shuffled":
-    display.show(sequences.control(task, seed, n))
-with st.expander("As text"):
-    batch = sequences.draw(task, seed, n)
-    lines = [task.example(row[:length].tolist()) for row, length in zip(batch.tokens, batch.lengths)]
-    st.code("\n".join(lines), language=None, wrap_lines=True)
+tab, place = selections.tabs({"task": "A task", "complexity": "Complexity of all", "corpora": "Corpora of real text"})
+with place:
+    if tab == "task":
+        show_task()
+    elif tab == "complexity":
+        display.show(sequences.complexities())
+    else:
+        corpus_views.show_corpora()

@@ -10,9 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.api.types import is_numeric_dtype
 
+from procpre_interp.commands._options import task_fields
 from procpre_interp.core.config import from_dict
-from procpre_interp.core.messages import shown
-from procpre_interp.core.plain_values import parse_yaml
 from procpre_interp.core.terminal import default_store
 from procpre_interp.core.text_table import GAP, print_table, stdout_console, text_width
 from procpre_interp.data import Task
@@ -116,15 +115,7 @@ def of_stored_runs(names: Sequence[str], what: str) -> None:
 
 def named_task(text: str) -> Task:
     """A task from its name, or from YAML with its fields."""
-    try:
-        fields = parse_yaml(text)
-    except ValueError as problem:
-        raise ValueError(f"--task {shown(text)} is no YAML: {problem}") from None
-    if isinstance(fields, str):
-        fields = {"name": fields}
-    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-        raise ValueError(f"--task {shown(text)}; give a name, or YAML such as '{{name: dyck, k: 4}}'")
-    return from_dict(Task, fields).resolve()
+    return from_dict(Task, task_fields(text, "--task")).resolve()
 
 
 def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:

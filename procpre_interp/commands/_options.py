@@ -14,7 +14,13 @@ import tyro
 from tyro.conf import Positional
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from procpre_interp.core.messages import shown
+from procpre_interp.core.plain_values import parse_yaml
+
 T = TypeVar("T")
+
+Fields = dict[str, object]
+"""Fields of a config as they were typed: checked when a config is made of them."""
 
 HELP_FLAGS = ("-h", "--help")
 NARROWEST = 40
@@ -183,3 +189,16 @@ def take_all(arguments: list[str], flag: str) -> tuple[list[str], list[str]]:
         else:
             rest.append(argument)
     return values, rest
+
+
+def task_fields(text: str, flag: str) -> Fields:
+    """Fields of a task that an option gives as a name, or as YAML. Raises `ValueError` for anything else."""
+    try:
+        fields: object = parse_yaml(text)
+    except ValueError as problem:
+        raise ValueError(f"{flag} {shown(text)} is no YAML: {problem}") from None
+    if isinstance(fields, str):
+        fields = {"name": fields}
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise ValueError(f"{flag} {shown(text)}; give a name, or YAML such as '{{name: dyck, k: 4}}'")
+    return {str(name): value for name, value in fields.items()}

@@ -1,13 +1,16 @@
 """What `train` and `transfer` share: a task chosen by name, defaults from YAML, one run with progress."""
 
+import dataclasses
+import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from procpre_interp.commands._options import take
+from procpre_interp.commands._options import Fields, take, take_all, task_fields
 from procpre_interp.core.config import coerce, from_dict
 from procpre_interp.core.messages import shown
 from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fields
@@ -23,14 +26,14 @@ from procpre_interp.train.interventions import Intervention
 
 HELP_FLAGS = ("-h", "--help")
 
-Fields = dict[str, object]
-"""Fields of a config as they were typed: checked when a config is made of them."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One run: --task NAME chooses the task, whose own options then appear as --task.OPTION (see `-h` with a --task).
 
+    --part NAME says what a mixture is made of, noisy or shuffled, and may be given several times; or YAML with fields,
+    such as --task mixture --part '{name: dyck, k: 8}' --part text. The options of a part are --task.task.OPTION, those
+    of a mixture's first --task.tasks.0.OPTION.
     --import FILE.py registers tasks, controls and interventions of your own, and may be given several times.
     --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
     --intervene 'NAME field=value ...' does something to the run, and may be given several times: entropy_penalty,
@@ -47,6 +50,8 @@ class Training:
     """Shape of the model; n_ctx and d_vocab follow from the task."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
+    epochs: float | None = None
+    """How often training goes through the text, in place of --train.steps, which then follow."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
 
@@ -55,6 +60,7 @@ def defaults(arguments: list[str], command: str) -> tuple[Fields, list[str]]:
     """Fields from --config and --task, and the arguments that are left. Raises `ValueError` without any task."""
     path, arguments = take(arguments, "--config")
     name, arguments = take(arguments, "--task")
+    parts, arguments = take_all(arguments, "--part")
     interventions, arguments = take_interventions(arguments)
     fields: Fields = {}
     if path is not None:
@@ -69,11 +75,46 @@ def defaults(arguments: list[str], command: str) -> tuple[Fields, list[str]]:
         given = fields.get("task")
         keep = given if isinstance(given, dict) and given.get("name") in (None, name) else {}
         fields["task"] = {**keep, "name": name}
+    if parts:
+        task = fields.get("task")
+        if not isinstance(task, dict):
+            raise ValueError(f"--part {shown(parts[0])}: say with --task what is made of it, such as noisy or mixture")
+        fields["task"] = {**task, **made_of(str(task.get("name")), parts)}
     if "task" not in fields:
         if not any(flag in arguments for flag in HELP_FLAGS):
             raise ValueError(f"procpre-interp {command} wants --task NAME. There are: {', '.join(TASKS)}")
         fields["task"] = {"name": "dyck"}
     return fields, arguments
+
+
+def made_of(name: str, parts: Sequence[str]) -> Fields:
+    """The fields of a task that say what it is made of: names, or YAML. Raises `ValueError` for a mistake."""
+    made = [task_fields(part, "--part") for part in parts]
+    declared = {field.name for field in dataclasses.fields(TASKS[name])}
+    if "tasks" in declared:
+        return {"tasks": made}
+    if "task" not in declared:
+        raise ValueError(f"--part {shown(parts[0])}: {name} is not made of other tasks")
+    if len(made) > 1:
+        raise ValueError(f"{len(made)} parts of {name}, which is made of one task")
+    return {"task": made[0]}
+
+
+def trained_on(command: Training) -> TrainConfig:
+    """How the command's run is trained: with as many steps as its epochs take, where it names these.
+
+    Raises `ValueError` for epochs of sequences that are generated, of which there is no end.
+    """
+    train = command.train
+    if command.epochs is None:
+        return train
+    if not (command.epochs > 0 and math.isfinite(command.epochs)):
+        raise ValueError(f"epochs={command.epochs}; it must be a positive number")
+    task = command.task.resolve()
+    tokens = 1000 * train.batch_size * task.n_ctx
+    if (epochs := task.epochs(tokens)) is None:
+        raise ValueError(f"--epochs {command.epochs:g}: {task.name} has no end; give --train.steps")
+    return dataclasses.replace(train, steps=max(1, round(1000 * command.epochs / epochs)))
 
 
 def take_interventions(arguments: list[str]) -> tuple[list[Fields], list[str]]:
@@ -183,6 +224,8 @@ def print_outcome(run: Run) -> None:
         for name in ("perplexity", "bits_per_byte"):
             if (value := summary.get(name)) is not None:
                 print(f"        {name.replace('_', ' ')} {value:.4f}")
+        if (right := summary.get("answers_right")) is not None:
+            print(f"        questions answered right, exact match by greedy decoding {right:.1%}")
     if (epochs := summary.get("epochs")) is not None:
         print(f"  data: {epochs:.3g} epochs of the training split")
     if summary["prompt_overlap"]:

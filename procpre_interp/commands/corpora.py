@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -11,8 +10,9 @@ from rich.markup import escape
 
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, build_corpus, needs_a_name
+from procpre_interp.data.corpus import CORPORA, Corpus, SourceFile, build_corpus, needs_a_name, sample_document
 from procpre_interp.data.semantic.packages import Package
+from procpre_interp.data.token_file import packed_texts
 
 SAMPLE = 160
 """Characters of a sample."""
@@ -63,18 +63,16 @@ def print_corpus(console: Console, corpus: Corpus | str) -> None:
     about = kind.about
     console.print(f"    {about.domain}; {state}; {escape(about.size)}; licence {escape(about.licence)}")
     console.print(f"    {escape(about.source)}")
+    for packed in packed_texts(str(corpus)):
+        console.print(f"    packed: {escape(packed.tokenizer)}, {packed.tokens:,} tokens to train on")
     if state in ("in place", "in the cache", "yours") and isinstance(corpus, Corpus):
         console.print(f"    [italic]{escape(sample(corpus))}[/italic]")
 
 
 def sample(corpus: Corpus) -> str:
     """The beginning of the first document with some text, on a line."""
-    contents = ((file.name, file.path.read_bytes()) for file in corpus.files() if file.path.is_file())
-    for document in corpus.documents(contents, Counter()):
-        words = " ".join(document.split())
-        if len(words) >= SAMPLE // 2:
-            return f"{words[:SAMPLE]} ..."
-    return "(no document of some length)"
+    document = sample_document(corpus, SAMPLE // 2)
+    return "(no document of some length)" if document is None else f"{' '.join(document.split())[:SAMPLE]} ..."
 
 
 def print_files(console: Console, corpus: Corpus) -> None:

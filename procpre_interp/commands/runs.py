@@ -24,13 +24,15 @@ COLUMNS = (
     "accuracy",
     "loss_nats",
     "perplexity",
+    "bits_per_byte",
+    "answers_right",
     "epochs",
     "seconds",
 )
 """What the table shows, where any run has it; CSV and JSON have every column."""
 
 ALWAYS = ("run", "status")
-OPTIONAL = ("seconds", "start_at", "parents", "loss_nats", "components")
+OPTIONAL = ("seconds", "start_at", "parents", "bits_per_byte", "loss_nats", "components")
 """What a narrow terminal has no room for, the first of them first."""
 
 
@@ -103,7 +105,7 @@ def cell(column: str, value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value)
     if isinstance(value, float):
-        if column == "accuracy":
+        if column in ("accuracy", "answers_right"):
             return f"{value:.1%}"
         return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
     return str(value)

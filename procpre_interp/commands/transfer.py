@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from procpre_interp.commands._options import parse, several
-from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one
+from procpre_interp.commands._run_one import HELP_FLAGS, Training, as_default, defaults, run_one, trained_on
 from procpre_interp.commands._text_defaults import (
     given_options,
     say,
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     if not command.parent and not asks_help:
         raise ValueError("procpre-interp transfer wants --parent RUN; `procpre-interp runs` lists the runs")
     train = with_training_defaults(
-        command.train, command.task, command.model, given=given_options(arguments, fields, "train")
+        trained_on(command), command.task, command.model, given=given_options(arguments, fields, "train")
     )
     transfer = with_transfer_defaults(
         command.transfer, command.task, given=given_options(arguments, fields, "transfer")

@@ -71,6 +71,8 @@ class Summary(TypedDict):
     exact_match: float
     perplexity: NotRequired[float]
     bits_per_byte: NotRequired[float]
+    answers_right: NotRequired[float]
+    """Share of test questions whose whole answer the model wrote by itself, by greedy decoding; of text that asks."""
     breakthrough_step: int | None
     breakthrough_limit: int
     prompt_overlap: float
@@ -85,7 +87,7 @@ class Summary(TypedDict):
 _NUMBERS = (
     *("seed", "n_layers", "n_heads", "d_model", "n_parameters", "steps", "start_at", "tokens", "epochs", "teraflops"),
     *("seconds", "threads"),
-    *("loss_nats", "accuracy", "exact_match", "perplexity", "bits_per_byte", "prompt_overlap"),
+    *("loss_nats", "accuracy", "exact_match", "perplexity", "bits_per_byte", "answers_right", "prompt_overlap"),
     *("breakthrough_step", "breakthrough_limit"),
 )
 _SUMMARY: dict[str, type | tuple[type, ...]] = {

@@ -13,6 +13,7 @@ from procpre_interp.data.procedural import (  # noqa: F401
     copying,
     dyck,
     linear_rnn,
+    metamath,
     neural_automaton,
     references,
     sets,

@@ -54,6 +54,8 @@ class Corpus(abc.ABC):
     registry: ClassVar["Registry[Corpus]"]
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    asks: ClassVar[bool] = False
+    """Whether its documents are questions, each with its answer on a second line."""
     about: ClassVar[About] = About(domain="any", source="a plugin", licence="not stated", size="not stated")
 
     @abc.abstractmethod
@@ -105,6 +107,16 @@ def build_corpus(spec: str) -> Corpus:
 def needs_a_name(name: str) -> bool:
     """Whether something must follow the colon after a corpus's name."""
     return any(field.default is dataclasses.MISSING for field in dataclasses.fields(CORPORA[name]))
+
+
+def sample_document(corpus: Corpus, least: int) -> str | None:
+    """The first document with this many characters, line ends and other blanks counted once; None where there is none.
+
+    Fetches the corpus where it is not here.
+    """
+    contents = ((file.name, file.path.read_bytes()) for file in corpus.files() if file.path.is_file())
+    documents = corpus.documents(contents, Counter())
+    return next((document for document in documents if len(" ".join(document.split())) >= least), None)
 
 
 def whole_files(contents: Iterable[tuple[str, bytes]], skipped: Counter[str]) -> Iterator[str]:

@@ -160,6 +160,10 @@ class Noisy(Derived):
     def extra_metrics(self, loss_nats: float, split: Split) -> dict[str, float]:
         return self.task.extra_metrics(loss_nats, split)
 
+    def questions(self, n: int, split: Split, *, generator: Generator) -> Batch | None:
+        """Clean ones, whatever the split."""
+        return self.task.questions(n, split, generator=generator)
+
     def example(self, tokens: list[int]) -> str:
         return self.task.example(tokens)
 

@@ -141,6 +141,13 @@ class Task(abc.ABC):
         """
         return self
 
+    def questions(self, n: int, split: Split, *, generator: Generator) -> Batch | None:
+        """`n` sequences that end in an answer which a model is to write by itself, as it reads what it wrote.
+
+        None where there are none, and where whole answers are scored anyway: teacher forcing then says the same.
+        """
+        return None
+
     def epochs(self, tokens: int) -> float | None:
         """How often training on so many tokens goes through the training split; None where sequences are generated."""
         return None

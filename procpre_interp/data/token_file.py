@@ -25,6 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
+from procpre_interp.core.plain_values import parse_json
 from procpre_interp.data.corpus import Corpus
 from procpre_interp.data.documents import SAMPLE_BYTES, SHORTEST_BLOCK, Documents, cache_errors, pieces, read_documents
 from procpre_interp.data.semantic.tokenizers import (
@@ -114,6 +115,29 @@ def find_token_file(corpus_hash: str, tokenizer: str, tokenizer_hash: str = "") 
         return _read(folder, corpus_hash, tokenizer)
     except ValueError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class PackedText:
+    """What the cache holds of a corpus, as its folder says."""
+
+    tokenizer: str
+    tokens: int
+    """Tokens of the training split."""
+
+
+def packed_texts(corpus: str) -> list[PackedText]:
+    """The token files of a corpus by its name, whatever its files held then: largest first, one per tokenizer."""
+    found: dict[str, PackedText] = {}
+    for path in (atomic_files.cache_folder() / "tokens").glob("*/meta.json"):
+        try:
+            meta = parse_json(regular_files.read_regular(path))
+            name, packed = meta["corpus"], PackedText(str(meta["tokenizer"]), int(meta["splits"]["train"]["tokens"]))
+        except (OSError, ValueError, LookupError, TypeError):  # half written, or another program's
+            continue
+        if name == corpus and packed.tokens >= found.get(packed.tokenizer, packed).tokens:
+            found[packed.tokenizer] = packed
+    return sorted(found.values(), key=lambda packed: -packed.tokens)
 
 
 def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenFile:

@@ -6,7 +6,8 @@ stop) and `end.json` (the exit code).
 Nothing here needs torch; the command does, in its own process.
 """
 
-from procpre_interp.jobs.forms import FORMS, Form, Option, Value, command_line
+from procpre_interp.jobs.forms import FORMS, Form, command_line
+from procpre_interp.jobs.option import Option, Value
 from procpre_interp.jobs.store import Job, JobStore
 
 __all__ = ["FORMS", "Form", "Job", "JobStore", "Option", "Value", "command_line"]

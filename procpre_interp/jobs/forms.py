@@ -4,86 +4,18 @@ A form chooses the options and words their labels; type, default and choices are
 them.
 """
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.source import read_field, registered
 from procpre_interp.core.terminal import beside_package
+from procpre_interp.jobs.option import Option, Value
 
-Value = bool | int | float | str | None
-
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+,@-]*")
-"""A run, a selector, a name: no blank, no path, nothing that begins like an option."""
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_TYPES = {
-    "switch": bool,
-    "int": (int, float),
-    "float": (int, float),
-    "choice": str,
-    "word": str,
-    "runs": str,
-    "pairs": str,
-}
-_TYPE_NAMES = {bool: "true or false", (int, float): "a number", str: "text"}
-_PAIR = re.compile(r"(?P<name>[a-z][a-z_]*)=(?P<value>[A-Za-z0-9_.-]+)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Option:
-    """An option of a command."""
-
-    flag: str
-    """Such as --train.steps; empty for words without one (the name of a claim, a parent)."""
-    label: str
-    kind: Literal["int", "float", "switch", "choice", "word", "runs", "pairs"] = "int"
-    """runs: ids of stored runs separated by blanks; pairs: fields of the task, such as `k=8 length=64`."""
-    default: Value = None
-    """Value in the form. Default: left to the command."""
-    choices: tuple[str, ...] = ()
-    is_open: bool = False
-    """Whether a name may be typed that is not among the choices: a task of a plugin, which the command knows."""
-    least: float | int = 1
-    is_required: bool = False
-
-    def arguments(self, value: Value) -> list[str]:
-        """The arguments that give the option this value; none for its default. Raises `ValueError` for a bad one."""
-        if value is None or value == "":
-            if self.is_required:
-                raise ValueError(f"{self.label}: give one")
-            return []
-        expected = _TYPES[self.kind]
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            raise ValueError(f"{self.label} {str(value)[:40]!r}; it must be {_TYPE_NAMES[expected]}")
-        if value == self.default and not self.is_required:
-            return []
-        if self.kind == "switch":
-            return [self.flag]
-        if self.kind == "pairs":
-            return [self._pair(word) for word in str(value).split()]
-        if self.kind in ("int", "float"):
-            number = float(str(value))
-            if not math.isfinite(number) or number < self.least or (self.kind == "int" and number % 1):
-                whole = "a whole number" if self.kind == "int" else "a number"
-                raise ValueError(f"{self.label} {str(value)[:40]}; it must be {whole} from {self.least:g} on")
-            return [f"{self.flag}={int(number) if self.kind == 'int' else number!r}"]
-        if self.kind == "choice" and value not in self.choices and not (self.is_open and _NAME.fullmatch(str(value))):
-            raise unknown_name(self.label.lower(), str(value)[:40], list(self.choices))
-        words = str(value).split() if self.kind in ("word", "runs") else [str(value)]
-        for word in words:
-            if not _WORD.fullmatch(word):
-                raise ValueError(f"{self.label} {word[:40]!r}; use letters, digits and _ . + , @ -")
-        return [self.flag, *words] if self.flag else words
-
-    def _pair(self, word: str) -> str:
-        found = _PAIR.fullmatch(word)
-        if found is None or found["name"] in ("corpus", "name"):
-            raise ValueError(f"{self.label} {word[:40]!r}; write fields of numbers or words, such as k=8 length=64")
-        return f"--task.{found['name'].replace('_', '-')}={found['value']}"
+MODELS = "models"
+"""Folder of the store in which exported models are, and those to be imported are put: a form reaches no other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +27,7 @@ class Form:
     words: tuple[str, ...]
     """How its command line begins."""
     store_flag: str
-    """The option that names the folder of the runs."""
+    """The option that names the folder of the runs; empty for a command that has no store."""
     options: tuple[Option, ...]
     always: tuple[str, ...] = ()
     """Arguments that are always given."""
@@ -123,22 +55,64 @@ def _tasks() -> tuple[str, ...]:
     return tuple(sorted(known, key=lambda name: (name not in _FIRST_TASKS, name)))
 
 
+def _made_of_others() -> tuple[str, ...]:
+    """Tasks that are made of others, which `--part` names."""
+    return tuple(found.name for found in registered("TASKS", "data") if found.needs_field)
+
+
+def _corpora() -> tuple[str, ...]:
+    """Corpora that are known by their name alone: no path, and no data set that anybody could name."""
+    return tuple(found.name for found in registered("CORPORA", "data") if not found.needs_field)
+
+
 _RUN = "commands.train.Training"
 _SAVE_OFTEN = (f"{_flag(_RUN, 'train.save_seconds')}=5",)
 """So that the explorer can show how far a run is; no part of a run's identity."""
 
-_TASK = Option(flag="--task", label="Task", kind="choice", choices=_tasks(), is_open=True, is_required=True)
+_TASK = Option(
+    flag="--task",
+    label="Task",
+    kind="choice",
+    choices=(*_tasks(), *_made_of_others()),
+    is_open=True,
+    is_required=True,
+)
+_UNSAID = ""
+"""The choice that leaves an option to the command."""
+_TEXT = "data.semantic.text.Text"
+_TOKENIZERS = ("byte", "characters", "bpe:1024", "bpe:4096", "bpe:8192", "gpt2")
 _TRAINING = (
     Option(flag="", label="Fields of the task, such as k=8 length=64", kind="pairs"),
+    Option(
+        flag="--part",
+        label=f"Parts, if the task is {', '.join(_made_of_others()[:-1])} or {_made_of_others()[-1]}",
+        kind="parts",
+        choices=_tasks(),
+    ),
+    Option(flag="--task.corpus", label="Corpus of text", kind="choice", choices=(_UNSAID, *_corpora())),
+    Option(flag="--task.tokenizer", label="Tokenizer of text", kind="choice", choices=(_UNSAID, *_TOKENIZERS)),
     _option(_RUN, "train.steps", "Steps"),
+    _option(_RUN, "epochs", "Epochs of text, in place of steps", least=1e-6),
     _option(_RUN, "train.batch_size", "Sequences per step"),
     _option(_RUN, "train.learning_rate", "Peak learning rate", least=1e-9),
-    _option(_RUN, "train.schedule", "Schedule"),
-    _option(_RUN, "train.checkpoints", "Kept steps"),
     _option(_RUN, "model.n_layers", "Layers"),
     _option(_RUN, "model.n_heads", "Heads per layer"),
     _option(_RUN, "model.d_model", "Width"),
     _option(_RUN, "seed", "Seed (from 1000: confirmation)", least=0),
+    _option(_RUN, "train.checkpoints", "Kept steps"),
+    Option(
+        flag="--task.order",
+        label="Order of text",
+        kind="choice",
+        choices=(_UNSAID, *read_field(_TEXT, "order").choices),
+        is_rare=True,
+    ),
+    _option(_RUN, "train.schedule", "Schedule", is_rare=True),
+    _option(_RUN, "train.warmup_steps", "Steps of warm-up", least=0, is_rare=True),
+    _option(_RUN, "train.weight_decay", "Weight decay", least=0, is_rare=True),
+    _option(_RUN, "model.init_std", "Standard deviation of fresh weights", least=0, is_rare=True),
+    _option(_RUN, "train.precision", "Precision", is_rare=True),
+    _option(_RUN, "train.recompute", "Gradient checkpointing, for large models", is_rare=True),
 )
 _WORKERS = "Processes (default: one per core)"
 
@@ -215,6 +189,53 @@ FORMS: Mapping[str, Form] = {
             _option("commands.claims.Claims", "workers", _WORKERS),
         ),
     ),
+    "corpora": Form(
+        title="Corpora",
+        about="Fetches a corpus of real text, or makes it, into the cache, once. The page What was generated? lists "
+        "them with their licences and sizes.",
+        words=("corpora",),
+        store_flag="",
+        options=(
+            _option(
+                "commands.corpora.Corpora",
+                "names",
+                "Corpus",
+                kind="choice",
+                choices=_corpora(),
+                is_required=True,
+            ),
+        ),
+        always=(_flag("commands.corpora.Corpora", "fetch"),),
+    ),
+    "export": Form(
+        title="Export",
+        about=f"A run's model as a folder for Hugging Face's transformers, in the folder `{MODELS}` of the store.",
+        words=("export",),
+        store_flag=_flag("commands.export.Export", "store"),
+        options=(
+            _option("commands.export.Export", "run", "Run", kind="runs"),
+            _option("commands.export.Export", "to", "Name of the new folder", kind="folder"),
+            _option("commands.export.Export", "stage", "Stage"),
+        ),
+    ),
+    "import": Form(
+        title="Import",
+        about=f"A GPT-2 that was put into the folder `{MODELS}` of the store, as `save_pretrained` writes it, becomes "
+        "a run. Nothing else is read, and nothing in it is executed.",
+        words=("import",),
+        store_flag=_flag("commands.import.Import", "store"),
+        options=(
+            _option("commands.import.Import", "folder", "Name of its folder", kind="folder"),
+            _option(
+                "commands.import.Import",
+                "task",
+                "Task that it is measured on",
+                kind="choice",
+                choices=(_UNSAID, *_tasks()),
+                is_open=True,
+            ),
+        ),
+    ),
 }
 
 
@@ -225,7 +246,23 @@ def command_line(form: str, values: Mapping[str, Value], store: Path) -> list[st
     asked = FORMS[form]
     if extra := set(values) - {option.label for option in asked.options}:
         raise ValueError(f"{asked.title} has no {min(extra)[:40]!r}")
-    given = [part for option in asked.options for part in option.arguments(values.get(option.label, option.default))]
+    given = []
+    for option in asked.options:
+        arguments = option.arguments(values.get(option.label, option.default))
+        if option.kind == "folder" and arguments:
+            arguments[-1] = str(store.resolve() / MODELS / arguments[-1])
+        given += arguments
     if form == "sweep":
         given[0] = str(beside_package("experiments") / "sweeps" / f"{given[0]}.yaml")
-    return [*asked.words, *given, *asked.always, asked.store_flag, str(store.resolve())]
+    of_store = [asked.store_flag, str(store.resolve())] if asked.store_flag else []
+    return [*asked.words, *of_parts(given), *asked.always, *of_store]
+
+
+def of_parts(arguments: list[str]) -> list[str]:
+    """The arguments with those on text given to the part that is text, where the task is made of parts."""
+    parts = [argument.partition("=")[2] for argument in arguments if argument.startswith("--part=")]
+    if "text" not in parts:
+        return arguments
+    place = "task." if len(parts) == 1 and "mixture" not in arguments else f"tasks.{parts.index('text')}."
+    flags = {f"--task.{name}": f"--task.{place}{name}" for name in ("corpus", "tokenizer", "order")}
+    return [flags.get(argument, argument) for argument in arguments]

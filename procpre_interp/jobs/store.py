@@ -18,7 +18,8 @@ from procpre_interp.core.locks import is_locked
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.plain_values import parse_json
 from procpre_interp.core.regular_files import SAFELY, open_regular, read_regular
-from procpre_interp.jobs.forms import Value, command_line
+from procpre_interp.jobs.forms import command_line
+from procpre_interp.jobs.option import Value
 
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
 

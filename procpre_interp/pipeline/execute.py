@@ -27,7 +27,7 @@ from procpre_interp.pipeline.memory import check_memory
 from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
-from procpre_interp.train import TrainConfig, Trainer, TrainState, evaluate, summarise
+from procpre_interp.train import TrainConfig, Trainer, TrainState, answered, evaluate, summarise
 from procpre_interp.train.process import check_device
 from procpre_interp.transfer import Donor, Weights, positions_carried, transplant
 
@@ -259,6 +259,9 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
         partial.write_table("examples", examples)
         scores = summarise(examples)
         scores |= task.extra_metrics(scores["loss_nats"], "test")
+        if (answers := answered(model, task, "test", seed=config.seed)) is not None:
+            partial.write_table("answers", answers)
+            scores["answers_right"] = float(answers.exact_match.mean())
     # A curriculum's short sequences have few prompts, even where the whole task has many.
     lengths = sorted(set(history["task_length"].dropna().astype(int)))
     tasks = [task, *(task.at_length(length) for length in lengths)]

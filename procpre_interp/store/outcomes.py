@@ -10,6 +10,9 @@ import pandas as pd
 from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history
 from procpre_interp.store.store import RunStore
 
+OF_TEXT = ("perplexity", "bits_per_byte", "answers_right", "epochs")
+"""What only runs on text have."""
+
 
 def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
     """One row per cell that is finished, diverged or failed: its own columns, and what came out (`scores`, and, where
@@ -66,6 +69,7 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
         "tokens": sum(part["tokens"] for part in parts),
         "teraflops": sum(part.get("teraflops", math.nan) for part in parts),
         "phase1_teraflops": sum((parent.summary.get("teraflops", math.nan) for parent in parents), 0.0),
+        **{name: value for name, value in summary.items() if name in OF_TEXT},
         **({"epochs": sum(epochs)} if epochs else {}),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],

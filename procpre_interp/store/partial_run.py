@@ -58,7 +58,7 @@ class PartialRun:
         atomic_files.write_text(self._own(TOKENIZER), text)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Store a table as parquet: `history`, `examples`."""
+        """Store a table as parquet: `history`, `examples`, `answers`."""
         with atomic_files.atomic_write(self._own(f"{name.removesuffix('.parquet')}.parquet")) as temporary:
             table.to_parquet(temporary, index=False)
 

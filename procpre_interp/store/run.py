@@ -33,7 +33,7 @@ TOKENIZER = "tokenizer.json"
 OPTIMISER = "optimiser.safetensors"
 """The optimiser's final state, where it was kept."""
 OWN_FILES = re.compile(
-    rf"(config\.yaml|(environment|summary|tokenizer)\.json|(history|examples)\.parquet|{_STEP.pattern}"
+    rf"(config\.yaml|(environment|summary|tokenizer)\.json|(history|examples|answers)\.parquet|{_STEP.pattern}"
     rf"|{re.escape(OPTIMISER)}"
     r"|plugins/[0-9a-f]+/[\w.-]+)"
 )
@@ -114,6 +114,10 @@ class Run:
     def examples(self) -> pd.DataFrame:
         """One row per example of the final test, the run and its seed first."""
         return self._table("examples.parquet")
+
+    def answers(self) -> pd.DataFrame:
+        """One row per question of the final test that the model answered by itself, of a run on text that asks."""
+        return self._table("answers.parquet")
 
     def __str__(self) -> str:
         """What it is, how it went, and where it is, in a few lines."""

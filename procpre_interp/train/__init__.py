@@ -5,7 +5,7 @@ One run is trained by `Trainer`, with the kernel of its config; `stacked` trains
 
 from procpre_interp.train.closed_form import Initialisation
 from procpre_interp.train.evaluate import evaluate, evaluate_copies, summarise
-from procpre_interp.train.greedy import decode_greedily, greedy_scores
+from procpre_interp.train.greedy import answered, decode_greedily, greedy_scores
 from procpre_interp.train.loop import Trainer
 from procpre_interp.train.loss import masked_loss
 from procpre_interp.train.process import Interrupted
@@ -20,6 +20,7 @@ __all__ = [
     "TrainConfig",
     "TrainState",
     "Trainer",
+    "answered",
     "decode_greedily",
     "evaluate",
     "evaluate_copies",

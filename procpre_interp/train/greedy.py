@@ -7,11 +7,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from procpre_interp.data.task import Batch
+from procpre_interp.core.seeding import stream
+from procpre_interp.data.task import Batch, Split, Task
 from procpre_interp.model import HookedTransformer, torch_defaults
 from procpre_interp.model.hits import hits
 from procpre_interp.train.evaluate import EVALUATION_TOKENS
 
+QUESTIONS = 500
+"""How many questions a trained model is asked."""
 NOTHING = -1
 """Where a row has no token."""
 
@@ -98,3 +101,11 @@ def greedy_scores(model: HookedTransformer, batch: Batch, *, max_tokens: int = E
     found = {"example": rows, "n_scored": n_scored[rows], "n_written": n_written[rows.cpu()]}
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in found.items()})
     return table.assign(exact_match=table.n_written == table.n_scored)
+
+
+def answered(
+    model: HookedTransformer, task: Task, split: Split, *, seed: int, n: int = QUESTIONS
+) -> pd.DataFrame | None:
+    """`greedy_scores` of `n` of the task's questions, the same ones in every condition; None of a task without any."""
+    questions = task.questions(n, split, generator=stream(seed, task.stream_label, "questions", split))
+    return None if questions is None else greedy_scores(model, questions)

@@ -15,7 +15,7 @@ from procpre_interp.store.about import StoredMap
 from procpre_interp.store.cells import LISTS, with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
 from procpre_interp.store.store import Run, RunStore
-from procpre_interp.views.exhibits import pairs
+from procpre_interp.views.exhibits import pairs, text_results
 from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.exhibits.damage import diagnosis
 from procpre_interp.views.exhibits.run_details import numbers
@@ -88,16 +88,21 @@ def _cells(table: pd.DataFrame) -> list[Block | Caution]:
 
 
 def results_sections(found: exhibits.Results) -> list[Section]:
-    """Accuracy, learning and time to breakthrough by condition."""
+    """Accuracy, learning and time to breakthrough by condition; on text, losses by condition, tokens and compute."""
     n = int(found.summary["n"].to_numpy().min())
     result: list[Block | Caution] = []
     if n < 2:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
     result += [found.about.note] if found.about.note else []
+    learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]
+    if found.on_text:
+        every = list(found.labels)
+        result += [text_results.losses_table(found, every), text_results.EXPLAINED, text_results.losses(found, every)]
+        learning += [text_results.learning(found, along=along) for along in text_results.progress(found)]
+        return [Section(title="Result", blocks=result), Section(title="Learning", blocks=learning)]
     result += [conditions_table(found.summary, found.about)]
     note = intervals_note(found.summary["n"], "under Broke through")
     result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]
-    learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]
     learning += [exhibits.learning(found, name) for name in ("accuracy", "loss_nats") if name in found.histories]
     return [
         Section(title="Result", blocks=result),

@@ -25,6 +25,7 @@ SCORES = {
     "loss_nats": "loss, nats per token",
     "perplexity": "perplexity per token",
     "bits_per_byte": "bits per byte",
+    "answers_right": "questions answered right, exact match by greedy decoding",
     "accuracy": "token accuracy, teacher-forced",
     "exact_match": "exact match of whole answers, teacher-forced",
 }

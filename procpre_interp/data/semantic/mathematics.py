@@ -44,6 +44,7 @@ class DeepMindMath(Corpus):
 
     questions: str = "3000"
 
+    asks: ClassVar[bool] = True
     about = About(
         domain="mathematics",
         source="made by wheel mathematics-dataset 1.0.1, by pip",

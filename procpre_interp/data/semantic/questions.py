@@ -7,19 +7,21 @@ import numpy as np
 import torch
 from torch import Generator
 
-from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.task import Batch, Split
-from procpre_interp.data.tokenizer_files import opened
+from procpre_interp.data.token_file import TokenFile
 
 
-def question_batch(task: Text, n: int, split: Split, *, generator: Generator) -> Batch:
+class NoQuestions(ValueError):
+    """Text without questions that fit."""
+
+
+def question_batch(token_file: TokenFile, longest: int, n: int, split: Split, *, generator: Generator) -> Batch:
     """`n` documents of two lines, drawn with repetition, each behind the end of a document as in the text itself.
 
     The first line is the prompt, its end included; what is scored is the second line and its end, so that an answer
-    that goes on is wrong. Documents of more or fewer lines, and those longer than the task's windows, are left out.
-    Raises `ValueError` where none is left.
+    that goes on is wrong. Documents of more or fewer lines, and those of more than `longest` tokens, are left out.
+    Raises `NoQuestions` where none is left.
     """
-    token_file = opened(task)
     stream, tokenizer = token_file.tokens(split), token_file.tokenizer()
     (line_end,) = tokenizer.encode(["\n"])[0].tolist()
     end = tokenizer.end_of_document
@@ -30,11 +32,11 @@ def question_batch(task: Text, n: int, split: Split, *, generator: Generator) ->
     n_breaks = np.searchsorted(breaks, ends) - first
     at = breaks[np.minimum(first, max(0, len(breaks) - 1))] if len(breaks) else np.zeros_like(starts)
     has_answer = (n_breaks == 1) & (at > starts) & (at < ends - 1)
-    kept = np.flatnonzero(has_answer & (ends - starts + 2 <= task.length))
+    kept = np.flatnonzero(has_answer & (ends - starts + 2 <= longest))
     if not len(kept):
-        raise ValueError(
-            f"corpus {task.corpus}: no document of the {split} split is a question and, on the next line, its answer, "
-            f"of at most {task.length} tokens in all"
+        raise NoQuestions(
+            f"no document of the {split} split is a question and, on the next line, its answer, "
+            f"of at most {longest} tokens in all"
         )
     drawn = kept[torch.randint(len(kept), (n,), generator=generator).numpy()]
     lengths = torch.from_numpy(ends[drawn] - starts[drawn] + 2)

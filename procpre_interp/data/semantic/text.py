@@ -15,12 +15,14 @@ from jaxtyping import Bool, Int, Int64
 from torch import Generator, Tensor
 
 from procpre_interp.core.messages import shown
+from procpre_interp.core.seeding import stream
 from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.counterfactual import Pairs
 from procpre_interp.data.derived import Derived
 from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
+from procpre_interp.data.semantic.questions import NoQuestions, question_batch
 from procpre_interp.data.semantic.tokenizers import CHARACTERS, vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
@@ -56,6 +58,9 @@ class Text(Task):
     """single_pass walks through the training split, cut into windows, in a random order without replacement, and then
     through it again in another order; uniform draws windows that may overlap and recur, as a mixture always does.
     Default: single_pass. A config with `corpus_hash` but no order was resolved as, or before there was, uniform."""
+    answers: bool | None = None
+    """Whether a trained model is asked the questions of the test split, documents of two lines that fit into a window,
+    and writes the second line by itself. Default: where the corpus is made of questions, as deepmind-math is."""
     corpus_hash: str = ""
     """Hash of the names and contents of the corpus's files; `resolve` fills it in."""
     tokenizer_hash: str = ""
@@ -146,6 +151,18 @@ class Text(Task):
     def epochs(self, tokens: int) -> float | None:
         return tokens / self._open().splits["train"].tokens
 
+    def questions(self, n: int, split: Split, *, generator: Generator) -> Batch | None:
+        """Questions with their answers; None of a corpus that has none that fit, unless `answers` asks for them."""
+        asks = build_corpus(self.corpus).asks if self.answers is None else self.answers
+        if not asks:
+            return None
+        try:
+            return question_batch(self._open(), self.length, n, split, generator=generator)
+        except NoQuestions as problem:
+            if self.answers is None:
+                return None
+            raise ValueError(f"answers of corpus {self.corpus}: {problem}") from None
+
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         """Windows of the split itself, so that a mixture or a control never trains on another's."""
         return self.split_batch(n, split, generator=generator)
@@ -168,8 +185,13 @@ class Text(Task):
         return CachedText(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     def prepare(self) -> None:
-        """Build the token file where there is none. Where there is, a stored run opens without its corpus."""
+        """Build the token file where there is none. Where there is, a stored run opens without its corpus.
+
+        Raises `ValueError` where there are no questions whose answers are wanted.
+        """
         self._open()
+        if self.answers:
+            self.questions(1, "test", generator=stream(0, "questions"))
 
     def extra_metrics(self, loss_nats: float, split: Split) -> dict[str, float]:
         """Perplexity a token, and bits per byte: loss / ln 2 x tokens / bytes, to compare across tokenizers.

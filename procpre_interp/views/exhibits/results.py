@@ -17,7 +17,13 @@ from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.plots.curves import accuracy_by_condition, learning_curves, survival_curves
 
-QUANTITIES = {"accuracy": "Accuracy", "exact_match": "Exact match", "loss_nats": "Loss"}
+QUANTITIES = {
+    "accuracy": "Accuracy",
+    "exact_match": "Exact match",
+    "loss_nats": "Loss",
+    "bits_per_byte": "Bits per byte",
+    "perplexity": "Perplexity",
+}
 """What a history may hold: its column, and its name."""
 
 
@@ -45,7 +51,13 @@ class Results:
     @property
     def quantities(self) -> dict[str, str]:
         """What the evaluations hold: column -> what people read."""
-        return {name: title for name, title in QUANTITIES.items() if name in self.histories and len(self.histories)}
+        held = set(self.histories.columns[self.histories.notna().any()])
+        return {name: title for name, title in QUANTITIES.items() if name in held}
+
+    @property
+    def on_text(self) -> bool:
+        """Whether phase 2 was text, where the loss says what accuracy says elsewhere."""
+        return "bits_per_byte" in self.quantities
 
     def keep(self, conditions: Sequence[str]) -> "Results":
         """These conditions alone; the gains stay those over no pretraining."""

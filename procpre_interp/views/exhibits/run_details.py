@@ -17,7 +17,7 @@ from procpre_interp.views.plots.theme import OTHERS
 MOST_COMPARED = len(OTHERS)
 """Runs over one another: as many as there are colours to tell them apart."""
 
-SHARES = ("accuracy", "exact_match", "prompt_overlap")
+SHARES = ("accuracy", "exact_match", "prompt_overlap", "answers_right")
 
 
 def histories(runs: Sequence[Run], store: RunStore) -> tuple[pd.DataFrame, list[str]]:

@@ -11,21 +11,24 @@ from jaxtyping import Int
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Batch, Task
-from procpre_interp.data.complexity import measure_complexity, stored_complexity
+from procpre_interp.data.complexity import measure_complexity, stored_complexities, stored_complexity
 from procpre_interp.data.derived import Derived, Shuffled
 from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.procedural.automata import Automaton
 from procpre_interp.data.procedural.dyck import BracketTask
+from procpre_interp.data.procedural.metamath import BUNDLED
+from procpre_interp.data.semantic.mathematics import SetMm
 from procpre_interp.data.tokens import token_names, token_roles
+from procpre_interp.views.exhibits.corpora import readable
 from procpre_interp.views.exhibits.exhibit import Exhibit
+from procpre_interp.views.plots.measures import measure_dots
 from procpre_interp.views.plots.sequences import automaton_figure, depth_figure, token_grid
 
 MADE_OF_ONE = tuple(name for name in TASKS if issubclass(TASKS[name], Derived))
 """Tasks that are made of another one."""
 MADE_OF_OTHERS = ("mixture", *MADE_OF_ONE)
 """Tasks whose fields are tasks."""
-CHOICES = {"corpus": ("python-stdlib", "docstrings"), "tokenizer": ("byte", "bpe:1024", "bpe:4096")}
-"""Choices of text fields: no path can be given, since a form must not read any file."""
+TOKENIZERS = ("byte", "characters", "bpe:1024", "bpe:4096", "gpt2")
 MOST_POSITIONS = 256
 """Positions that a grid shows."""
 
@@ -44,18 +47,25 @@ class Field:
 def fields(name: str) -> list[Field]:
     """The fields of a task in the order of its class; none of those that are tasks, or that `resolve` fills in."""
     kind, found = TASKS[name], []
+    # No path can be given, since a form must not read any file.
+    choices = {"corpus": readable, "tokenizer": lambda: TOKENIZERS, "database": databases}
     types = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         declared = types[field.name]
         inner = [each for each in get_args(declared) if each is not type(None)] or [declared]
         if get_origin(declared) is Literal:
             found.append(Field(field.name, "choice", field.default, get_args(declared)))
-        elif field.name in CHOICES:
-            found.append(Field(field.name, "choice", field.default, CHOICES[field.name]))
+        elif field.name in choices:
+            found.append(Field(field.name, "choice", field.default, choices[field.name]()))
         elif inner[0] in (int, float):
             optional = type(None) in get_args(declared)
             found.append(Field(field.name, "int" if inner[0] is int else "float", field.default, (), optional))
     return found
+
+
+def databases() -> tuple[str, ...]:
+    """Databases of formal mathematics that can be read at once."""
+    return (BUNDLED, *(name for name in (SetMm.name,) if name in readable()))
 
 
 def build(name: str, parts: list[str] | None = None, **values: Any) -> Task:
@@ -173,10 +183,43 @@ def complexity(task: Task) -> dict[str, str]:
     """
     stored = stored_complexity(task)
     sample = stored.sample if stored else measure_complexity(task)
-    area = f"{stored.mean_loss_area:.1%} ± {stored.loss_area_std:.1%}" if stored else "default fields only"
+    area = f"{stored.mean_loss_area:.1%} ± {stored.loss_area_std:.1%}" if stored else "not measured"
     return {
         "Compressed by gzip": f"{sample.gzip_ratio:.1%}",
         "Compressed, tokens shuffled": f"{sample.shuffled_gzip_ratio:.1%}",
         "Entropy, bits per token": f"≤ {sample.entropy_bits:.2f}",
         "Loss area, of a guess": area,
     }
+
+
+def complexities() -> Exhibit:
+    """How complex the tasks measure next to one another, at their default fields: what is stored with the package."""
+    defaults = [TASKS.build(name) for name in stored_complexities() if name in TASKS]
+    rows = [
+        {
+            "task": task.name,
+            "gzip": found.sample.gzip_ratio,
+            "gzip_shuffled": found.sample.shuffled_gzip_ratio,
+            "entropy": found.sample.entropy_bits / math.log2(task.d_vocab),
+            "loss_area": found.mean_loss_area,
+        }
+        for task in defaults
+        if (found := stored_complexity(task))
+    ]
+    table = pd.DataFrame(rows).sort_values("loss_area", ignore_index=True)
+    hardest = table["task"].iloc[-1]
+    figure = measure_dots(
+        table,
+        ["task"],
+        ["gzip", "gzip_shuffled", "entropy", "loss_area"],
+        x="Share of the bytes (gzip), or of a guess (%)",
+        title=f"Which task is the most complex? By its loss area, {hardest}",
+    )
+    figure.update_xaxes(rangemode="tozero", tickformat=".0%")
+    return Exhibit(
+        name="complexities",
+        figure=figure,
+        reading="A guess holds every token for as likely. The further gzip lies below gzip of shuffled tokens, the "
+        "more order there is beyond counts; the loss area is the mean loss of a small model over its first steps.",
+        table=table,
+    )

@@ -23,43 +23,85 @@ AXES = {
     "accuracy": "Validation accuracy (% of answer tokens)",
     "exact_match": "Validation exact match (% of sequences)",
     "loss_nats": "Validation loss (nats per scored token)",
+    "bits_per_byte": "Validation loss (bits per byte)",
+    "perplexity": "Validation perplexity (per token)",
 }
 """Axis titles of the quantities that a history holds."""
+
+SHARES = ("accuracy", "exact_match")
+"""Quantities from 0 to 1."""
+
+PROGRESS = {
+    "step": "Step",
+    "tokens": "Tokens of phase 2",
+    "teraflops": "Compute of phase 1 and phase 2 (10¹² floating-point operations)",
+}
+"""Columns that learning can be drawn against, and their axis titles."""
+
+LEFT_OUT = 0.2
+"""Share of training whose losses need not fit on the axis, so that the differences at the end can be seen."""
+
+SCORES = {
+    "accuracy": "Test accuracy (% of answer tokens)",
+    "loss_nats": "Test loss (nats per token)",
+    "bits_per_byte": "Test loss (bits per byte)",
+    "perplexity": "Test perplexity (per token)",
+}
+"""Axis titles of scores of finished runs."""
 
 ROW_WIDTH = 24
 """Letters in a line of a row's name."""
 
 
 def learning_curves(
-    history: pd.DataFrame, value: str = "accuracy", *, threshold: float | None = None, title: str = ""
+    history: pd.DataFrame,
+    value: str = "accuracy",
+    *,
+    along: str = "step",
+    threshold: float | None = None,
+    title: str = "",
 ) -> go.Figure:
-    """Mean over replicates against steps, its interval as a band, and a thin line for each replicate.
+    """Mean over replicates against one of `PROGRESS`, its interval as a band, and a thin line for each replicate.
 
-    `history` has one row per evaluation, with columns condition, replicate, split, step and, if wanted, label.
+    `history` has one row per evaluation: columns condition, replicate, split, step, that of `along` and, if wanted,
+    label. Replicates are averaged step by step, and each mean stands at their mean progress.
     """
+    history = history.loc[history["split"] == "validation"]
     curves = mean_curve(history, value)
     colours, counts = condition_colours(history["condition"]), _counts(curves)
     labels = _with_n(_labels(history), counts)
     figure = go.Figure()
     for condition, curve in _groups(curves, "condition"):
-        colour, steps = colours[condition], curve["step"].to_numpy()
+        rows = history.loc[history["condition"] == condition]
+        colour, progress = colours[condition], rows.groupby("step")[along].mean().to_numpy()
         same = {"legendgroup": condition, "name": labels[condition]}
         low, high = curve["low"].to_numpy(), curve["high"].to_numpy()
-        add_band(figure, steps, low, high, colour, **same)
+        add_band(figure, progress, low, high, colour, **same)
         if (curve["n"] > 1).to_numpy().any():
-            x, y = _one_line(history, condition, value)
+            x, y = _one_line(rows, along, value)
             thin = {"color": translucent(colour, 0.35), "width": 1}
             figure.add_scatter(x=x, y=y, mode="lines", line=thin, hoverinfo="skip", showlegend=False, **same)
         line = {"color": colour, "width": 2.5}
-        hover = "step %{x:,}: %{y:.3f}"
-        figure.add_scatter(x=steps, y=curve["mean"].to_numpy(), mode="lines", line=line, hovertemplate=hover, **same)
+        hover = f"{along} %{{x:{',' if along == 'step' else ',.4s'}}}: %{{y:.3f}}"
+        mean = curve["mean"].to_numpy()
+        figure.add_scatter(x=progress, y=mean, mode="lines", line=line, hovertemplate=hover, **same)
     if threshold is not None:
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
     note = intervals_note(counts.values(), "in the legend")
     caption = note if max(counts.values(), default=0) < 2 else f"thick: mean, thin: replicates; {note}"
-    lay_out(figure, title=title or "Learning", caption=caption, x="Step", y=AXES.get(value, value))
-    if value != "loss_nats":
+    lay_out(figure, title=title or "Learning", caption=caption, x=PROGRESS[along], y=AXES.get(value, value))
+    if value in SHARES:
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
+    return figure
+
+
+def from_the_steep_part(figure: go.Figure, history: pd.DataFrame, value: str) -> go.Figure:
+    """The curves of a loss with an axis that begins after the first `LEFT_OUT` of the steps; returns the figure."""
+    later = history.loc[history["step"] >= LEFT_OUT * history["step"].max(), value].dropna().to_numpy(dtype=float)
+    finite = later[np.isfinite(later)]
+    if len(finite):
+        margin = 0.05 * np.ptp(finite) or 0.1
+        figure.update_yaxes(range=[finite.min() - margin, finite.max() + margin])
     return figure
 
 
@@ -117,32 +159,13 @@ def accuracy_by_condition(
     paper: Mapping[str, float] | None = None,
     title: str = "",
 ) -> go.Figure:
-    """Mean accuracy of each condition with its interval, replicates as faint dots, the paper's as diamonds.
+    """`score_by_condition` of the accuracy, with the paper's as diamonds.
 
-    `summary` is that of `stats.summarise_conditions`, `table` what it was made from; `paper` maps a condition
-    to the accuracy that the paper reports, as a share.
+    `summary` is that of `stats.summarise_conditions`; `paper` maps a condition to the accuracy that the paper reports,
+    as a share.
     """
-    known, colours = _labels(summary), condition_colours(summary["condition"])
-    names = with_n((known[name] for name in summary["condition"]), summary["n"])
-    labels = dict(zip(summary["condition"], (wrapped(name, ROW_WIDTH) for name in names)))
-    mean = summary["accuracy_mean"].to_numpy()
-    figure = go.Figure()
-    if table is not None:
-        figure.add_scatter(
-            x=table["accuracy"].to_numpy(),
-            y=[labels[name] for name in table["condition"]],
-            mode="markers",
-            marker={"color": [translucent(colours[name], 0.4) for name in table["condition"]], "size": 7},
-            name="one replicate",
-        )
-    figure.add_scatter(
-        x=mean,
-        y=[labels[name] for name in summary["condition"]],
-        mode="markers",
-        marker={"color": [colours[name] for name in summary["condition"]], "size": 12},
-        error_x=error_bars(mean, summary["accuracy_low"].to_numpy(), summary["accuracy_high"].to_numpy()),
-        name="mean and interval",
-    )
+    figure = score_by_condition(summary, "accuracy", table=table, title=title or "Accuracy")
+    labels = _rows(summary)
     reported = {name: share for name, share in (paper or {}).items() if name in labels}
     if reported:
         figure.add_scatter(
@@ -153,11 +176,47 @@ def accuracy_by_condition(
             name="the paper",
         )
     figure.update_traces(hovertemplate="%{y}: %{x:.1%}")
-    x, height = "Test accuracy (% of answer tokens)", 230 + 40 * len(summary)
-    lay_out(figure, title=title or "Accuracy", caption=intervals_note(summary["n"]), x=x, y="", height=height)
-    figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
-    order = [labels[name] for name in summary["condition"]]
-    return figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
+    return figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
+
+
+def score_by_condition(
+    summary: pd.DataFrame, value: str, *, table: pd.DataFrame | None = None, title: str = ""
+) -> go.Figure:
+    """Mean of one of `SCORES` in each condition with its interval, replicates as faint dots.
+
+    `summary` has one row per condition, with n and the mean, low and high of the score; `table` is what it was made
+    from.
+    """
+    labels, colours = _rows(summary), condition_colours(summary["condition"])
+    mean = summary[f"{value}_mean"].to_numpy()
+    figure = go.Figure()
+    if table is not None:
+        figure.add_scatter(
+            x=table[value].to_numpy(),
+            y=[labels[name] for name in table["condition"]],
+            mode="markers",
+            marker={"color": [translucent(colours[name], 0.4) for name in table["condition"]], "size": 7},
+            name="one replicate",
+        )
+    figure.add_scatter(
+        x=mean,
+        y=[labels[name] for name in summary["condition"]],
+        mode="markers",
+        marker={"color": [colours[name] for name in summary["condition"]], "size": 12},
+        error_x=error_bars(mean, summary[f"{value}_low"].to_numpy(), summary[f"{value}_high"].to_numpy()),
+        name="mean and interval",
+    )
+    figure.update_traces(hovertemplate="%{y}: %{x:.4g}")
+    height = 230 + 40 * len(summary)
+    lay_out(figure, title=title, caption=intervals_note(summary["n"]), x=SCORES[value], y="", height=height)
+    return figure.update_yaxes(categoryorder="array", categoryarray=list(labels.values())[::-1])
+
+
+def _rows(summary: pd.DataFrame) -> dict[str, str]:
+    """Condition -> the name of its row, broken into lines, with its n where these differ."""
+    known = _labels(summary)
+    names = with_n((known[name] for name in summary["condition"]), summary["n"])
+    return dict(zip(summary["condition"], (wrapped(name, ROW_WIDTH) for name in names)))
 
 
 def _labels(table: pd.DataFrame) -> dict[str, str]:
@@ -182,10 +241,9 @@ def _groups(table: pd.DataFrame, column: str) -> Iterator[tuple[Any, pd.DataFram
         yield name, table.loc[table[column] == name]
 
 
-def _one_line(history: pd.DataFrame, condition: str, value: str) -> tuple[np.ndarray, np.ndarray]:
+def _one_line(rows: pd.DataFrame, along: str, value: str) -> tuple[np.ndarray, np.ndarray]:
     """All replicates of a condition as one line with gaps: one trace instead of one per replicate."""
-    rows = history.loc[(history["condition"] == condition) & (history["split"] == "validation")]
     gap = np.full((1, 2), np.nan)
-    parts = [part for _, run in _groups(rows, "replicate") for part in (run[["step", value]].to_numpy(float), gap)]
+    parts = [part for _, run in _groups(rows, "replicate") for part in (run[[along, value]].to_numpy(float), gap)]
     points = np.concatenate(parts)
     return points[:, 0], points[:, 1]
