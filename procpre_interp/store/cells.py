@@ -49,6 +49,7 @@ CELLS: dict[str, Column] = {
     "phase1_seconds": Column(Kind.NUMBER, "time of phase 1, of all parents together"),
     "tokens": Column(Kind.NUMBER, "tokens of phase 2"),
     "teraflops": Column(Kind.NUMBER, "compute of phase 2, 10^12 floating-point operations"),
+    "phase1_tokens": Column(Kind.NUMBER, "tokens of phase 1, of all parents together"),
     "phase1_teraflops": Column(Kind.NUMBER, "compute of phase 1, of all parents together"),
     "epochs": Column(Kind.NUMBER, "how often phase 2 went through its text"),
     "phase1_accuracy": Column(Kind.NUMBER, "the lowest of the parents, share"),

@@ -35,13 +35,15 @@ def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
 
     Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
     between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
-    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together.
+    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds, tokens and compute together; of
+    a parent whose weights were taken at an earlier step, its tokens and compute up to there.
     """
     summary = outcome.summary
     broke, finished = summary["breakthrough_step"], summary["status"] == "finished"
     history = outcome.history()
     seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
     step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
+    shares = _shares_used(outcome, parents)
     return {
         "status": summary["status"],
         "accuracy": summary["accuracy"],
@@ -56,11 +58,26 @@ def scores(outcome: Run, parents: Sequence[Run]) -> dict[str, object]:
         "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
         "tokens": summary["tokens"],
         "teraflops": summary.get("teraflops", math.nan),
-        "phase1_teraflops": sum((parent.summary.get("teraflops", math.nan) for parent in parents), 0.0),
+        "phase1_tokens": sum(
+            (share * parent.summary.get("tokens", math.nan) for parent, share in zip(parents, shares)), 0.0
+        ),
+        "phase1_teraflops": sum(
+            (share * parent.summary.get("teraflops", math.nan) for parent, share in zip(parents, shares)), 0.0
+        ),
         **({"epochs": summary["epochs"]} if "epochs" in summary else {}),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
     }
+
+
+def _shares_used(outcome: Run, parents: Sequence[Run]) -> list[float]:
+    """How much of each parent's training lies behind the weights that the run took from it."""
+    taken = outcome.config.get("parents") or []
+    steps = [each.get("step") for each in taken] if len(taken) == len(parents) else [None] * len(parents)
+    return [
+        1.0 if step is None else step / max(1, parent.summary["steps"])
+        for step, parent in zip(steps, parents, strict=True)
+    ]
 
 
 def is_whole(store: RunStore, run: str) -> bool:
