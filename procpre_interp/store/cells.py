@@ -54,6 +54,11 @@ CELLS: dict[str, Column] = {
     "epochs": Column(Kind.NUMBER, "how often phase 2 went through its text"),
     "phase1_accuracy": Column(Kind.NUMBER, "the lowest of the parents, share"),
     "positions_carried": Column(Kind.BOOLEAN, "whether position embeddings were transferred"),
+    "arm": Column(Kind.TEXT, "in a fair sweep: fresh, transfer, scales, natural text or shuffled sequences"),
+    "control_of": Column(Kind.TEXT, "the transfer that a control belongs to; empty for other arms"),
+    "learning_rate": Column(Kind.NUMBER, "peak learning rate that the arm was tuned to"),
+    "initial_scale": Column(Kind.NUMBER, "factor on initial weights that the arm was tuned to"),
+    "phase1_learnt": Column(Kind.BOOLEAN, "whether all parents with a gate passed it"),
     "problem": Column(Kind.TEXT, "why a cell failed"),
 }
 """Columns that other modules rely on; what a claim observes of its runs is in further ones."""

@@ -13,8 +13,19 @@ def shortened(sweep: Sweep) -> Sweep:
         each if each.train is None else dataclasses.replace(each, train=few_steps(each.train))
         for each in sweep.conditions
     ]
-    train = few_steps(sweep.train)
-    return dataclasses.replace(sweep, phase1=phase1, conditions=tuple(own), train=train, replicates=1, first_seed=0)
+    fair = sweep.fair
+    if fair is not None:  # one trial, on another seed
+        one = {"learning_rates": fair.learning_rates[:1], "initial_scales": fair.initial_scales[:1]}
+        fair = dataclasses.replace(fair, **one, tuning_replicates=1, first_tuning_seed=1)
+    return dataclasses.replace(
+        sweep,
+        phase1=phase1,
+        conditions=tuple(own),
+        train=few_steps(sweep.train),
+        replicates=1,
+        first_seed=0,
+        fair=fair,
+    )
 
 
 def few_steps(train: TrainConfig) -> TrainConfig:

@@ -96,7 +96,7 @@ def as_text(found: Savings) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _of(row: object, name: str, scale: float, form: str) -> str:
+def _of(row: object, name: str, scale: float | int, form: str) -> str:
     mean, low, high = (float(getattr(row, f"{name}_{part}")) for part in ("mean", "low", "high"))
     return bounds_text(mean, low, high, scale, form)
 
