@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
     """Print the table and write the report."""
     command = parse(SavingsCommand, "savings", arguments)
     store = RunStore(command.store)
-    found = exhibits.load_results(store, next(iter(store.tables(command.name)), command.name))
+    # Tables of claims are no results of a catalogue, and are named in full.
+    named = [name for name in exhibits.catalogue(store) if name.startswith(command.name)]
+    found = exhibits.load_results(store, next(iter(named), command.name))
     # What older tables do not say, such as the tokens of phase 1, their runs do.
     cells = ["condition", "label", "replicate", "phase1_run", "run"]
     fresh = cell_results(found.table.reindex(columns=cells), store, {})

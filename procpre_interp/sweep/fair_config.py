@@ -39,7 +39,7 @@ class Fair:
     first_tuning_seed: int = 0
     """Seed of the first of these; none of them may be one that the sweep confirms on."""
     gates: tuple[Gate, ...]
-    """For every pretraining of a transfer, when it counts as learnt."""
+    """When each pretraining counts as learnt; every one that a transfer takes weights from needs its gate."""
     natural_text: Task | None = None
     """The text that stands in for phase 1 in the arm of that name. Default: that of phase 2, in the order that phase 2
     has not (random windows where that walks through its text, or the other way round)."""
