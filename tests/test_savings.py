@@ -109,6 +109,9 @@ def test_what_never_reaches_the_loss_saves_nothing_and_is_counted():
     # Three that are alike say little of others.
     assert alike["semantic_saved_low"] < -0.5
     assert alike["semantic_saved_high"] > 0.5
+    spent = summarise_savings(found.iloc[:3].assign(tokens_saved=-0.2, phase1_tokens_share=0.2)).iloc[0]
+    for bound in ("low", "high"):
+        assert spent[f"tokens_saved_{bound}"] == pytest.approx(alike[f"semantic_saved_{bound}"] - 0.2)
 
 
 def test_a_baseline_saves_nothing_against_itself():

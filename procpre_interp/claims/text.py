@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -45,13 +46,21 @@ def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
             "Accuracy %": bounds_text(row.accuracy_mean, row.accuracy_low, row.accuracy_high, 100, ".1f"),
             **({"Paper %": "" if reported is None else f"{100 * reported:.1f}"} if about.paper else {}),
             "Gain, points": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 100, "+.1f"),
+            **(_losses(row) if "loss_mean" in summary else {}),
             "Broke through": f"{broke} of {row.n} {within}",
             "Steps to breakthrough": bounds_text(row.time_mean, row.time_low, row.time_high, 1, ",.0f"),
             **({"Epochs of text": f"{row.epochs:.3g}"} if "epochs" in summary else {}),
             "Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}",
+            **({"TeraFLOPs": f"{row.phase1_teraflops:.3g} + {row.teraflops:.3g}"} if "teraflops" in summary else {}),
         }
         rows.append(line | ({"Diverged": str(row.diverged)} if diverged else {}))
     return pd.DataFrame(rows)
+
+
+def _losses(row: Any) -> dict[str, str]:
+    """The test loss of a condition on text, and what it changes."""
+    change = bounds_text(row.loss_change_mean, row.loss_change_low, row.loss_change_high, 1, "+.4f")
+    return {"Loss, nats": bounds_text(row.loss_mean, row.loss_low, row.loss_high, 1, ".4f"), "Change, nats": change}
 
 
 def explain_columns(about: About) -> str:
@@ -62,7 +71,7 @@ def explain_columns(about: About) -> str:
         "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
         f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "
         f"Steps to breakthrough: mean, a run without one counted as {limit} (restricted mean). "
-        "Seconds: phase 1 + phase 2, a run."
+        "Seconds, and teraFLOPs where they are counted: phase 1 + phase 2, a run."
     )
 
 

@@ -33,6 +33,8 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix
 from procpre_interp.stats.rows import named_rows
 
+SPENT = {"tokens_saved": "phase1_tokens_share", "compute_saved": "phase1_compute_share"}
+"""What of phase 1 is counted against a share."""
 SHARES = {
     "semantic_saved": "tokens of phase 2",
     "tokens_saved": "tokens of both phases",
@@ -56,6 +58,8 @@ def tokens_to_loss(
     if after == 0:
         return float(tokens[0])
     (start, end), (high, low) = tokens[after - 1 : after + 1], loss_nats[after - 1 : after + 1]
+    if low == target:  # which a power would miss by a rounding error
+        return float(end)
     share = float((high - target) / (high - low))
     return float(start + share * (end - start) if start <= 0 else start * (end / start) ** share)
 
@@ -120,18 +124,20 @@ def summarise_savings(savings: pd.DataFrame) -> pd.DataFrame:
         matrix = replicate_matrix(savings, name)
         bounds = replicate_bootstrap(matrix) if len(matrix) else pd.DataFrame(columns=["estimate", "low", "high"])
         if name in SHARES:
-            bounds = _with_constant_bounds(bounds, matrix)
+            spent = replicate_matrix(savings, SPENT[name]) if name in SPENT else 0.0 * matrix
+            bounds = _with_constant_bounds(bounds, matrix, spent)
         for column, source in (("mean", "estimate"), ("low", "low"), ("high", "high")):
             summary[f"{name}_{column}"] = bounds[source]
     return summary.reset_index()
 
 
-def _with_constant_bounds(bounds: pd.DataFrame, matrix: pd.DataFrame) -> pd.DataFrame:
-    """The bounds, where all replicates are alike, as when none reached the loss, those of `constant_bounds`: others may
-    save, or lose, the whole of a budget."""
+def _with_constant_bounds(bounds: pd.DataFrame, matrix: pd.DataFrame, spent: pd.DataFrame) -> pd.DataFrame:
+    """The bounds; where all replicates are alike, as when none reached the loss, those of `constant_bounds`: others may
+    save, or lose, a whole budget, apart from what all of them `spent` on phase 1."""
     changed = bounds.astype({"low": float, "high": float})
     for name in matrix:
-        values = matrix[name].dropna().to_numpy(dtype=float)
-        if len(values) > 1 and np.ptp(values) <= 1e-12:
-            changed.loc[name, ["low", "high"]] = constant_bounds(float(values[0]), len(values), 1.0)
+        saved = (matrix[name] + spent[name]).dropna().to_numpy(dtype=float)
+        if len(saved) > 1 and np.ptp(saved) <= 1e-9:
+            limits = np.array(constant_bounds(float(saved[0]), len(saved), 1.0))
+            changed.loc[name, ["low", "high"]] = limits - float(spent[name].mean())
     return changed
