@@ -139,6 +139,23 @@ def test_all_arms_have_the_same_trials_on_tuning_seeds_alone(sweep):
     assert counts.to_dict() == dict.fromkeys([arm.condition.name for arm in arms_of(sweep).arms], 4)
 
 
+def test_runs_are_those_that_a_plain_sweep_has(sweep):
+    """Its text is opened by its hash, which changes no run."""
+    for name, condition in {"none, lr 0.01, scale 1": None, "attention, lr 0.01, scale 1": ATTENTION}.items():
+        one = dataclasses.replace(FAIR, learning_rates=(1e-2,), initial_scales=(1.0,))
+        planned = plan(tuning_sweep(dataclasses.replace(sweep, fair=one)))
+        plain = dataclasses.replace(
+            sweep,
+            train=dataclasses.replace(TRAIN, learning_rate=1e-2),
+            conditions=(condition,) if condition else (),
+            replicates=1,
+            first_seed=0,
+            fair=None,
+        )
+        (run,) = planned.cells.loc[planned.cells["condition"] == name, "run"]
+        assert run == plan(plain).cells["run"].iloc[-1]
+
+
 def test_a_scale_comes_behind_what_the_condition_does_itself(sweep):
     own = dataclasses.replace(ATTENTION, interventions=(EntropyPenalty(),))
     trials = trials_of(dataclasses.replace(sweep, conditions=(own,)))

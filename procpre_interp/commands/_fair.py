@@ -48,6 +48,6 @@ def print_tuning(tuned: Tuned) -> None:
     }
     title = "What each arm was tuned to, on seeds of tuning alone"
     print_table(stdout_console(), {name: list(column) for name, column in text.items()}, title, left=["Arm"])
-    if (chosen["at_edge"] != "").any():
+    if any(chosen["at_edge"]):
         print("At the edge: the smallest or largest value that was tried, so that a better one may lie beyond.")
     print(f"trials: {tuned.table_name}\n")

@@ -139,5 +139,5 @@ def _with_constant_bounds(bounds: pd.DataFrame, matrix: pd.DataFrame, spent: pd.
         saved = (matrix[name] + spent[name]).dropna().to_numpy(dtype=float)
         if len(saved) > 1 and np.ptp(saved) <= 1e-9:
             limits = np.array(constant_bounds(float(saved[0]), len(saved), 1.0))
-            changed.loc[name, ["low", "high"]] = limits - float(spent[name].mean())
+            changed.loc[name, ["low", "high"]] = limits - float(spent[name].to_numpy(dtype=float).mean())
     return changed

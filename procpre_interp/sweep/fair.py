@@ -8,16 +8,17 @@ the store, NAME-tuning-HASH. Everything is a run, so that the same call goes on 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from procpre_interp.data import Task
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.config import BASELINE, Condition, Sweep
+from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Sweep
 from procpre_interp.sweep.fair_arms import Arm, arms_of
 from procpre_interp.sweep.plan import Plan, Show, pretraining_run, results, run_sweep, say_nothing
 from procpre_interp.train.interventions import Scaled
@@ -43,6 +44,7 @@ class Trial:
             condition,
             name=name,
             label=label,
+            task=None,  # that of the sweep, which opens its text sooner
             train=dataclasses.replace(condition.train or sweep.train, learning_rate=self.learning_rate),
             # Without a scale it is the run that other sweeps have.
             interventions=condition.interventions + (scaled if self.initial_scale != 1 else ()),
@@ -132,10 +134,9 @@ def tuning_sweep(sweep: Sweep) -> Sweep:
     # `none` is a condition of every sweep, and its trials have names of their own.
     untuned = Condition(name=BASELINE, replicates=0)
     return dataclasses.replace(
-        sweep,
+        with_packed_text(sweep, arms_of(sweep).phase1),
         name=f"{sweep.name}-tuning",
         title=f"Tuning of {sweep.title or sweep.name}",
-        phase1=arms_of(sweep).phase1,
         conditions=(untuned, *conditions),
         grids=(),
         replicates=sweep.fair.tuning_replicates,
@@ -179,16 +180,19 @@ def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str
     if len(trials) < len(planned.cells) or planned.deferred:
         untold = trials.assign(chosen=False)
         return Tuned(sweep=sweep, planned=planned, trials=untold, problems=dict(problems), confirming=None)
-    means = trials.groupby("label", sort=False)["validation_loss_nats"].mean()
+    losses = {
+        str(label): rows["validation_loss_nats"].to_numpy() for label, rows in trials.groupby("label", sort=False)
+    }
+    means = {label: float(each.mean()) for label, each in losses.items()}
     best: dict[str, str] = {}
     for label, loss in means.items():
-        arm = named[str(label)].arm.condition.name
+        arm = named[label].arm.condition.name
         if arm not in best or loss < means[best[arm]]:
-            best[arm] = str(label)
+            best[arm] = label
     for arm, label in best.items():
         if math.isinf(means[label]):
             raise ValueError(f"fair: every trial of {arm!r} diverged; give smaller learning_rates or initial_scales")
-    trials = trials.assign(chosen=trials["label"].isin(best.values()))
+    trials = trials.assign(chosen=trials["label"].isin(list(best.values())))
     confirming = confirming_sweep(sweep, {arm: named[label] for arm, label in best.items()})
     return Tuned(sweep=sweep, planned=planned, trials=trials, problems=dict(problems), confirming=confirming)
 
@@ -208,7 +212,19 @@ def confirming_sweep(sweep: Sweep, chosen: Mapping[str, Trial]) -> Sweep:
         for arm in found.arms
         for name in [arm.condition.name]
     )
-    return dataclasses.replace(sweep, phase1=found.phase1, conditions=conditions, grids=(), fair=None)
+    packed = with_packed_text(sweep, found.phase1)
+    return dataclasses.replace(packed, conditions=conditions, grids=(), fair=None)
+
+
+def with_packed_text(sweep: Sweep, phase1: Sequence[Pretraining]) -> Sweep:
+    """The sweep with these pretrainings, its corpora read once: otherwise every one of its many runs would do that to
+    find its id, which is the same either way."""
+
+    def packed(task: Task) -> Task:
+        return task.resolve().from_cache()
+
+    recipes = tuple(dataclasses.replace(each, task=packed(each.task)) for each in phase1)
+    return dataclasses.replace(sweep, task=packed(sweep.task), phase1=recipes)
 
 
 def choices(trials: pd.DataFrame) -> pd.DataFrame:
