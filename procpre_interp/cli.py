@@ -17,6 +17,7 @@ COMMANDS = {
     "transfer": "Take components of finished runs and train on another task: phase 2.",
     "reproduce": "The paper's headline: Dyck pretraining and needle in a haystack.",
     "sweep": "A grid of transfers over replicates, from one YAML file.",
+    "savings": "Tokens and compute that phase 1 saves, by the table of a sweep.",
     "initialise": "Fit closed-form initialisations on phase-1 runs, and print one as YAML.",
     "claims": "Do the claims hold? Verdicts and the numbers behind them.",
     "probe": "What heads attend to, what weights and representations are like, and how they developed.",

@@ -22,7 +22,7 @@ from procpre_interp.claims.text import contrast_estimate, predicted
 from procpre_interp.cli import main
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import load_experiment, scripts
+from procpre_interp.study.scripts import load_experiment, scripts
 from procpre_interp.study.smoke_test import shortened
 from procpre_interp.sweep.plan import plan
 from tests.judged import ABOVE, CLAIM_FIELDS, MANY, NAN, SMALL

@@ -7,9 +7,9 @@ from procpre_interp.ablate import Noise, ShuffleHeads, ShuffleWithinTensors, cop
 from procpre_interp.analysis.damaged_models import damage_table
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from procpre_interp.model import HookedTransformer, ModelConfig
+from procpre_interp.model import HookedTransformer, ModelConfig, with_weights
 from procpre_interp.pipeline.config import Architecture, RunConfig
-from procpre_interp.pipeline.execute import execute, held_out, load_model, with_weights
+from procpre_interp.pipeline.execute import execute, held_out, load_model
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig, evaluate, summarise
 

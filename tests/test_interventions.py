@@ -16,7 +16,15 @@ from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.plan import plan
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
 from procpre_interp.train.closed_form import TensorScale
-from procpre_interp.train.interventions import INTERVENTIONS, EntropyPenalty, MatchedEntropy, Rate, Rescaled, Rewind
+from procpre_interp.train.interventions import (
+    INTERVENTIONS,
+    EntropyPenalty,
+    MatchedEntropy,
+    Rate,
+    Rescaled,
+    Rewind,
+    Scaled,
+)
 from procpre_interp.train.sharpness import heads_of, relative_entropy
 from tests.models import TINY, random_model
 
@@ -246,6 +254,28 @@ def test_a_scale_with_the_step_kept_is_the_training_of_the_smaller_weights(decay
     assert (small.flat - at_start).abs().max() > 0.05
 
 
+def start_of(model: HookedTransformer, *interventions, **kwargs) -> torch.Tensor:
+    """The weights that training begins with."""
+    trainer = Trainer(model, TASK, dataclasses.replace(SHORT, interventions=interventions), seed=0, **kwargs)
+    return trainer.model.flat.detach().clone()
+
+
+def test_a_fresh_model_scaled_is_that_of_another_initial_spread():
+    config = ModelConfig(n_layers=2, n_heads=2, d_model=16, n_ctx=TASK.n_ctx, d_vocab=TASK.d_vocab)
+    wanted = HookedTransformer.from_seed(dataclasses.replace(config, init_std=3 * config.init_std), 0).flat.detach()
+    found = start_of(HookedTransformer.from_seed(config, 0), Scaled(factor=3.0))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_scale_is_on_the_sizes_that_an_earlier_intervention_gave():
+    before, mlp = fresh(1, std=0.2).flat.detach(), flat_mask(fresh(), "mlp.W_in")
+    sizes = Rescaled(selector="all", relative_step="transferred")
+    plain = start_of(fresh(2, std=0.6), sizes, fresh=before)
+    found = start_of(fresh(2, std=0.6), sizes, Scaled(selector="mlp.W_in", factor=0.5), fresh=before)
+    torch.testing.assert_close(found[mlp], plain[mlp] / 2)
+    assert torch.equal(found[~mlp], plain[~mlp])
+
+
 def test_decay_of_a_component():
     config = dataclasses.replace(SHORT, steps=1, warmup_steps=0, weight_decay=0.5, decay="all")
     start, mlp = fresh().flat.detach(), flat_mask(fresh(), "mlp")
@@ -261,6 +291,7 @@ EVERY = (
     Rate(selector="ln", learning_rate_factor=0.3, from_step=2, to_step=8),
     TensorScale(rms=(("blocks.0.attn.W_O", 0.1), ("blocks.1.ln1.w", 0.5))),
     Rescaled(selector="mlp", direction="transferred", scale="fresh", per="row"),
+    Scaled(factor=1.5),
 )
 
 
@@ -313,6 +344,8 @@ def test_identity():
         (Rewind(selector="mlp", steps=(3, 3)), "distinct steps from 0 on"),
         (MatchedEntropy(selector="ln"), "names no head"),
         (Rescaled(selector="atn"), "Did you mean"),
+        (Scaled(selector="atn", factor=2.0), "Did you mean"),
+        (Scaled(factor=0.0), "positive"),
         (Rescaled(selector="attn"), "nothing of 'attn' was transferred"),
         (
             Rescaled(selector="attn", direction="transferred", relative_step="transferred"),

@@ -25,7 +25,7 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.study.observation import Observation, entropy_observation, observe
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.closed_form import Initialisation, TensorScale
-from procpre_interp.train.interventions import INTERVENTIONS, Intervention, MatchedEntropy, Rate, Rescaled
+from procpre_interp.train.interventions import INTERVENTIONS, Intervention, MatchedEntropy, Rate, Rescaled, Scaled
 
 TRAIN = TrainConfig(steps=4, batch_size=8, warmup_steps=1, evaluate_every=2, evaluate_examples=8, checkpoints=3)
 
@@ -207,6 +207,8 @@ def intervention_of(name: str, parent) -> Intervention:
         return kind.fit([load_model(parent)])
     if kind is Rescaled:
         return Rescaled(selector="attn", per="row")
+    if kind is Scaled:
+        return Scaled(factor=2.0)
     assert kind is MatchedEntropy
     return MatchedEntropy(selector="blocks.0.attn.head.0", pattern="transferred", entropy="fresh")
 

@@ -209,6 +209,17 @@ def test_conditions_as_text():
     assert dyck["Diverged"] == "1"
 
 
+def test_conditions_on_text_show_losses_and_what_they_cost():
+    table = reproduce_table(loss_nats=[2.0, 1.5, 2.1, 1.7, 2.2, 1.9], teraflops=2.0, phase1_teraflops=[0.0, 0.5] * 3)
+    shown = conditions_table(summarise_conditions(table), About()).set_index("Condition")
+    assert "Loss, nats" not in shown
+    none, dyck = shown["TeraFLOPs"]
+    assert (none, dyck) == ("0 + 2", "0.5 + 2")
+    shown = conditions_table(summarise_conditions(table.assign(epochs=0.5)), About()).set_index("Condition")
+    assert shown["Loss, nats"].tolist() == ["2.1000 [2.0000, 2.2000]", "1.7000 [1.5000, 1.9000]"]
+    assert shown["Change, nats"].tolist() == ["", "-0.4000 [-0.5000, -0.3000]"]
+
+
 def test_config_differences_and_cost():
     configs = {
         "a": {"task": {"name": "haystack"}, "seed": 1},

@@ -9,9 +9,9 @@ from einops import rearrange
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
-from procpre_interp.model import HookedTransformer, ModelConfig
+from procpre_interp.model import HookedTransformer, ModelConfig, with_weights
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
-from procpre_interp.pipeline.execute import execute, load_model, with_weights
+from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import LAYERS, WIDTHS, Donor, TransferConfig, transplant

@@ -26,8 +26,8 @@ from procpre_interp.core.selectors import (
     with_all_heads,
 )
 from procpre_interp.model import ModelConfig, select
-from procpre_interp.study.experiment import load_experiment, scripts
 from procpre_interp.study.protocols import FRESH_SEED
+from procpre_interp.study.scripts import load_experiment, scripts
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.plan import plan
 from procpre_interp.train import native

@@ -325,6 +325,7 @@ def intervention_of(name: str) -> Intervention:
         "rewind": {"selector": "mlp", "steps": (0, 4, 11)},
         "entropy_penalty": {"target": 0.4, "n_sequences": 8, "from_step": 2},
         "rescaled": {"selector": "mlp", "scale": "fresh", "relative_step": "transferred"},
+        "scaled": {"selector": "mlp", "factor": 1.5},
         "matched_entropy": {"pattern": "transferred", "entropy": "fresh"},
     }
     return kind(**fields.get(name, {}))  # pyright: ignore[reportCallIssue]

@@ -425,6 +425,9 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path, mon
     assert "All 16 coalitions of 4 players" in said["layer_components"]
     assert "To do in phase 2: 304 runs, at most 1,520,000 steps." in said["head_map"]
     assert "37 of 256 coalitions of 8 players" in said["head_map"]
+    assert "5 arms: none, sort attention, sort attention scales," in said["fair_text"]
+    assert "2 replicates, 6 runs of phase 1 and 60 of phase 2; 0 of them are finished." in said["fair_text"]
+    assert "8 replicates, 24 runs of phase 1 and 40 of phase 2; 0 of them are finished." in said["fair_text"]
     assert "79 of 4,096 coalitions of 12 players" in said["matrix_map"]
     assert "8 replicates, 8 runs of phase 1 and " in said["text_mlp_memory"]
     assert "36 cells are counted once their parents are finished" in said["heads"]
@@ -479,7 +482,7 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert sweep_file(Path("components")) == Path("components"), "a file of that name comes first"
     assert main(["sweep", "componets"]) == 2
     assert (
-        "unknown sweep 'componets'. Did you mean 'components'? There are: components, head_map, heads, "
+        "unknown sweep 'componets'. Did you mean 'components'? There are: components, fair_text, head_map, heads, "
         "layer_components, matrix_map, phases, text_mlp_memory" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1

@@ -13,10 +13,10 @@ import pandas as pd
 
 from procpre_interp.core.seeding import stream
 from procpre_interp.core.selectors import NOTHING, head_term
-from procpre_interp.model import HookedTransformer
+from procpre_interp.model import HookedTransformer, with_weights
 from procpre_interp.patch import head_strengths
 from procpre_interp.pipeline.config import model_config
-from procpre_interp.pipeline.execute import load_donor, load_model, load_task, run_config, with_weights
+from procpre_interp.pipeline.execute import load_donor, load_model, load_task, run_config
 from procpre_interp.probe import attention_scores
 from procpre_interp.probe.targets import TARGETS, targets_of
 from procpre_interp.store.store import Run, RunStore

@@ -21,6 +21,6 @@ def judged_again(claim: Claim, stored: StoredClaim) -> JudgedClaim:
             f"{claim.name} is declared anew, as version {claim.version}, and its cells are of version "
             f"{stored.version}: --run computes those that it needs"
         )
-    judged = judge(claim, stored.cells, quick=stored.quick)
+    judged = judge(claim, stored.cells, quick=stored.quick, task=stored.task)
     kept = {name: getattr(stored, name) for name in KEPT}
     return dataclasses.replace(judged, **kept, earlier=past(stored, stored.protocol).earlier)

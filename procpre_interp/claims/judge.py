@@ -15,6 +15,7 @@ import pandas as pd
 from procpre_interp.claims import bootstrap_rule, sequential_rule
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.compared import trained
+from procpre_interp.claims.fairness import hold_back
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim, LogRank
 from procpre_interp.core.environment import now
 from procpre_interp.stats.decisions import Decision, decision_text
@@ -36,14 +37,20 @@ RULE = 2
 
 
 def judge(
-    claim: Claim, table: pd.DataFrame, *, planned: pd.DataFrame | None = None, quick: bool = False
+    claim: Claim,
+    table: pd.DataFrame,
+    *,
+    planned: pd.DataFrame | None = None,
+    quick: bool = False,
+    task: str | None = None,
 ) -> JudgedClaim:
     """The claim with its verdict and every number behind it.
 
     `table` has one row per condition and replicate, as `sweep.results` gives it; `planned` the cells that there should
     be (condition, replicate): with one of a contrast's missing, its verdict is undecided. Default: those of the table.
+    `task` is the name of phase 2's: on text, what lacks its controls is undecided too (`fairness`).
     """
-    contrasts = judge_contrasts(claim, table, planned=planned, quick=quick)
+    contrasts = hold_back(judge_contrasts(claim, table, planned=planned, quick=quick), table, task)
     there = trained(table.loc[table["status"] != "failed"])
     compared = {"none"} < set(there["condition"])
     first = contrasts[0]

@@ -46,6 +46,7 @@ def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
             "Accuracy %": bounds_text(row.accuracy_mean, row.accuracy_low, row.accuracy_high, 100, ".1f"),
             **({"Paper %": "" if reported is None else f"{100 * reported:.1f}"} if about.paper else {}),
             "Gain, points": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 100, "+.1f"),
+            **(_losses(row) if "loss_mean" in summary else {}),
             "Broke through": f"{broke} of {row.n} {within}",
             "Steps to breakthrough": bounds_text(row.time_mean, row.time_low, row.time_high, 1, ",.0f"),
             **({"Epochs of text": f"{row.epochs:.3g}"} if "epochs" in summary else {}),
@@ -56,10 +57,11 @@ def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
 
 
 def chain_columns(row: Any, summary: pd.DataFrame) -> dict[str, str]:
-    """What a condition took: seconds of phase 1 and phase 2; of longer chains of phases accuracy at the
-    end of phase 2, and tokens, compute and seconds of all phases together."""
+    """What a condition took: seconds, and compute where it was counted, of both phases; of longer chains of phases
+    accuracy at the end of phase 2, and tokens, compute and seconds of all phases together."""
     if "total_tokens" not in summary:
-        return {"Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}"}
+        compute = {"TeraFLOPs": f"{row.phase1_teraflops:.3g} + {row.teraflops:.3g}"} if "teraflops" in summary else {}
+        return {"Seconds": f"{row.phase1_seconds:.0f} + {row.seconds:.0f}", **compute}
     followed = summary["phase2_accuracy"].notna().to_numpy().any()
     return {
         **({"After phase 2, %": bounds_text(row.phase2_accuracy, math.nan, math.nan, 100, ".1f")} if followed else {}),
@@ -67,6 +69,12 @@ def chain_columns(row: Any, summary: pd.DataFrame) -> dict[str, str]:
         "TeraFLOPs, all phases": number(row.total_teraflops, ",.3g"),
         "Seconds, all phases": f"{row.total_seconds:,.0f}",
     }
+
+
+def _losses(row: Any) -> dict[str, str]:
+    """The test loss of a condition on text, and what it changes."""
+    change = bounds_text(row.loss_change_mean, row.loss_change_low, row.loss_change_high, 1, "+.4f")
+    return {"Loss, nats": bounds_text(row.loss_mean, row.loss_low, row.loss_high, 1, ".4f"), "Change, nats": change}
 
 
 def explain_columns(about: About) -> str:
@@ -77,7 +85,7 @@ def explain_columns(about: About) -> str:
         "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
         f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "
         f"Steps to breakthrough: mean, a run without one counted as {limit} (restricted mean). "
-        "Seconds: phase 1 + phase 2, or all phases together, a run."
+        "Seconds, and teraFLOPs where they are counted: phase 1 + phase 2, or all phases together, a run."
     )
 
 

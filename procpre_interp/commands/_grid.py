@@ -7,6 +7,7 @@ import pandas as pd
 
 from procpre_interp.claims.text import map_effects_table
 from procpre_interp.commands._conditions import print_results
+from procpre_interp.commands._fair import describe_fair_size, print_tuning
 from procpre_interp.commands._run_one import read_config
 from procpre_interp.commands._text_defaults import with_sweep_defaults
 from procpre_interp.commands.sweep import SweepCommand
@@ -24,6 +25,7 @@ from procpre_interp.store.about import About, StoredMap
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Sweep
+from procpre_interp.sweep.fair import Tuned, run_fair
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Plan, map_table, plan, results, run_sweep
 from procpre_interp.sweep.size import describe_size
@@ -58,16 +60,26 @@ def run(command: SweepCommand, path: Path) -> int:
             check_device(command.device)
         sweep, stack = stacked_sweep(sweep, command.device), command.stack or STACK
     if command.count:
-        print(describe_size(plan(sweep, store), store))
+        print(describe_size(plan(sweep, store), store) if sweep.fair is None else describe_fair_size(sweep, store))
         return 0
     show = live_table(store, stack or command.workers)
-    planned, problems = run_sweep(sweep, store, workers=command.workers, stack=stack, show=show, may_start=may_start)
-    table = results(planned, store, problems)
+    given = {"workers": command.workers, "stack": stack, "show": show, "may_start": may_start}
+    if sweep.fair is None:
+        planned, problems = run_sweep(sweep, store, **given)
+        table, tuned = results(planned, store, problems), None
+    else:
+        found = run_fair(sweep, store, **given)
+        print_tuning(found.tuned)
+        if found.planned is None:
+            return 1
+        planned, problems, table, tuned = found.planned, found.problems, found.table, found.tuned
     if table.empty or "finished" not in set(table["status"]):
         print("no cell is finished; the same command goes on from here")
         return 1
     finished = table.loc[table["status"] != "failed"]
     about = dataclasses.replace(metadata(planned, store), maps=maps(planned, finished, outcome))
+    if tuned is not None:
+        about = with_tuning(about, sweep, tuned, finished, store)
     store.write_table(planned.table_name, finished, about.plain())
     report = conditions_report(store, planned.table_name, command.out / f"{sweep.name}.html")
     print_results(finished, about)
@@ -103,6 +115,33 @@ def metadata(planned: Plan, store: RunStore) -> About:
         config=to_yaml(sweep),
         cost=cost_of(planned.configs, store),
     )
+
+
+def with_tuning(about: About, sweep: Sweep, tuned: Tuned, table: pd.DataFrame, store: RunStore) -> About:
+    """The metadata of a fair sweep's table: its own file, how arms were tuned, which phase 1 was not learnt, and the
+    cost of all its runs."""
+    assert sweep.fair is not None
+    seeds, missed = sweep.fair.tuning_seeds, table.loc[~table["phase1_learnt"].astype(bool)]
+    protocol = (
+        f"Each arm was tuned over {sweep.fair.n_trials} trials of learning rate and initial scale on seeds {seeds[0]} "
+        f"to {seeds[-1]}, by validation loss (table {tuned.table_name})."
+    )
+    said = [
+        f"Phase 1 missed its gate in {len(rows)} runs of {label}, which therefore say little of it."
+        for label, rows in missed.groupby("label", sort=False)
+    ]
+    return dataclasses.replace(
+        about,
+        protocol=f"{about.protocol} {protocol}",
+        config=to_yaml(sweep),
+        note=" ".join(said),
+        cost=cost_of({*tuned.planned.configs, *runs_of(table)}, store),
+    )
+
+
+def runs_of(table: pd.DataFrame) -> set[str]:
+    """The runs of a table of cells, and their parents."""
+    return {*table["run"], *(run for runs in table["phase1_run"] for run in runs)}
 
 
 def training(train: TrainConfig) -> str:

@@ -37,7 +37,7 @@ class Training:
     --import FILE.py registers tasks, controls and interventions of your own, and may be given several times.
     --config FILE takes defaults from YAML with the same names, such as {task: {name: dyck}, train: {steps: 500}}.
     --intervene 'NAME field=value ...' does something to the run, and may be given several times: entropy_penalty,
-    matched_entropy, rewind or rate, such as --intervene 'rewind selector=mlp steps=[0,500]', or a closed-form
+    matched_entropy, rewind, rate or scaled, such as --intervene 'rewind selector=mlp steps=[0,500]', or a closed-form
     initialisation: tensor_scale, spectrum_law, mimetic, mimetic_paper, low_rank_identity, mean_embedding,
     position_code.
     """

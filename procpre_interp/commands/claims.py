@@ -143,7 +143,8 @@ def run(command: Claims) -> int:
         "there. Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )
     with quick_imports():
-        from procpre_interp.study.experiment import Options, load_experiment, run_all, scripts
+        from procpre_interp.study.experiment import Options, run_all
+        from procpre_interp.study.scripts import load_experiment, scripts
 
     paths = named(scripts(beside_package("experiments")), command.names)
     options = Options(
@@ -161,7 +162,7 @@ def run(command: Claims) -> int:
 
 def judge_again(command: Claims, claims: Sequence[StoredClaim]) -> int:
     """Judge by the newest rule what an earlier one had judged, on the same cells, and store the verdicts."""
-    from procpre_interp.study.experiment import load_experiment, scripts
+    from procpre_interp.study.scripts import load_experiment, scripts
 
     if not command.names:
         raise ValueError("--judge-again wants the names of claims")

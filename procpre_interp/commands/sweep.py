@@ -28,6 +28,10 @@ class SweepCommand:
     components; --show prints it, to be copied and changed. `plugins: [my.py]` in the file loads tasks and controls of
     your own. Runs that the store already holds are not repeated, so the same command resumes after Ctrl-C, and a larger
     grid computes only what is new. A failed cell is shown and counted; the others continue.
+
+    With a block `fair`, every transfer gets its control arms (fresh with its scales, natural text, shuffled sequences),
+    and every arm the same number of trials over learning rate and initial scale, on seeds of their own: see
+    --show fair_text.
     """
 
     config: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]

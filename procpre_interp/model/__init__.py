@@ -1,7 +1,14 @@
 """The model, the map from its components to its weights, and its files."""
 
 from procpre_interp.model.bridge import to_bridge
-from procpre_interp.model.checkpoint import Weights, load_weights, read_metadata, read_weights, save_weights
+from procpre_interp.model.checkpoint import (
+    Weights,
+    load_weights,
+    read_metadata,
+    read_weights,
+    save_weights,
+    with_weights,
+)
 from procpre_interp.model.components import (
     WeightSlice,
     flat_mask,
@@ -33,4 +40,5 @@ __all__ = [
     "to_bridge",
     "to_huggingface",
     "torch_defaults",
+    "with_weights",
 ]

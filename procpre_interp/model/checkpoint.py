@@ -63,6 +63,14 @@ def read_weights(path: str | Path) -> Weights:
         raise ValueError(f"{path}: damaged, or no safetensors file ({one_line(problem)})") from None
 
 
+def with_weights(model: HookedTransformer, weights: Mapping[str, Tensor]) -> HookedTransformer:
+    """`model` with these parameters."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The header's own entries: what was passed to `save_weights` as `metadata`, and the config."""
     refuse_pipes(path)

@@ -19,7 +19,7 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.data import Split, Task
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import is_separable, prompt_overlap
-from procpre_interp.model import HookedTransformer, load_weights, save_weights, select, torch_defaults
+from procpre_interp.model import HookedTransformer, load_weights, save_weights, select, torch_defaults, with_weights
 from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
 from procpre_interp.pipeline.continuation import carried_moments, optimiser_file, refuse_gaps
@@ -203,14 +203,6 @@ def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore
     transfer = dataclasses.replace(config.transfer, overlap="later_wins") if stored else config.transfer
     with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, transfer))
     return positions_carried(model.config, donors, config.transfer)
-
-
-def with_weights(model: HookedTransformer, weights: Weights) -> HookedTransformer:
-    """`model` with these parameters."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
-    return model
 
 
 def run_config(run: Run) -> RunConfig:

@@ -106,10 +106,10 @@ def summarise_conditions(
 
     Accuracy (share of answer tokens) and its gain over the baseline, paired; share of replicates that broke
     through (exact binomial bounds: a bootstrap of 5 successes in 5 would claim certainty); restricted mean
-    time to breakthrough in steps, and the steps saved against the baseline; mean seconds of a run, and, where the table
-    has them, the mean number of epochs of runs on text and what longer chains of phases took (`CHAIN_MEANS`). Diverged
-    runs have no accuracy: they are counted in `diverged`, and as no breakthrough. Raises `ValueError` for a table
-    without rows.
+    time to breakthrough in steps, and the steps saved against the baseline; mean seconds and, where it was counted,
+    mean compute of a run, and what longer chains of phases took (`CHAIN_MEANS`). Of runs on text, the mean number of
+    epochs, the test loss, and its change against the baseline, paired. Diverged runs have no accuracy: they are counted
+    in `diverged`, and as no breakthrough. Raises `ValueError` for a table without rows.
     """
     if table.empty:
         raise ValueError("the table has no rows: no run of this experiment is finished")
@@ -121,14 +121,20 @@ def summarise_conditions(
     if baseline in conditions:
         measures["gain"] = accuracy.sub(accuracy[baseline], axis=0)
         measures["saved"] = -times.sub(times[baseline], axis=0)
+    on_text = "epochs" in table and "loss_nats" in table
+    if on_text:
+        measures["loss"] = replicate_matrix(table, "loss_nats")
+        if baseline in conditions:
+            measures["loss_change"] = measures["loss"].sub(measures["loss"][baseline], axis=0)
     groups = table.groupby("condition", sort=False)
     summary = pd.DataFrame({"label": groups["label"].first(), "n": groups.size()}).loc[conditions]
     summary["diverged"] = (table["status"] == "diverged").groupby(table["condition"]).sum()
-    for name in ("accuracy", "gain", "time", "saved"):
+    for name in ("accuracy", "gain", "time", "saved", *(["loss", "loss_change"] if on_text else [])):
         bounds = replicate_bootstrap(measures[name], generator=generator) if name in measures else None
         for column, source in (("mean", "estimate"), ("low", "low"), ("high", "high")):
             summary[f"{name}_{column}"] = np.nan if bounds is None else bounds[source]
-    of_gains = [f"{name}_{bound}" for name in ("gain", "saved") for bound in ("mean", "low", "high")]
+    paired = ("gain", "saved", *(["loss_change"] if on_text else []))
+    of_gains = [f"{name}_{bound}" for name in paired for bound in ("mean", "low", "high")]
     summary.loc[summary.index == baseline, of_gains] = np.nan
     broke = groups["breakthrough_step"].count().loc[conditions]
     summary["breakthrough_share"] = broke / summary["n"]
@@ -136,6 +142,9 @@ def summarise_conditions(
     summary["breakthrough_low"], summary["breakthrough_high"] = low, high
     for name in ("seconds", "phase1_seconds"):
         summary[name] = groups[name].mean() if name in table else np.nan
+    if "teraflops" in table and table["teraflops"].notna().to_numpy().any():
+        for name in ("teraflops", "phase1_teraflops"):
+            summary[name] = groups[name].mean() if name in table else np.nan
     for name in ("epochs", *CHAIN_MEANS):
         if name in table:
             summary[name] = groups[name].mean()

@@ -54,6 +54,7 @@ CELLS: dict[str, Column] = {
     "phase1_seconds": Column(Kind.NUMBER, "time of phase 1, of all parents together"),
     "tokens": Column(Kind.NUMBER, "tokens of the last phase"),
     "teraflops": Column(Kind.NUMBER, "compute of the last phase, 10^12 floating-point operations"),
+    "phase1_tokens": Column(Kind.NUMBER, "tokens of phase 1, of all parents together"),
     "phase1_teraflops": Column(Kind.NUMBER, "compute of phase 1, of all parents together"),
     "epochs": Column(Kind.NUMBER, "how often the last phase went through its text"),
     "phase1_accuracy": Column(Kind.NUMBER, "the lowest of the parents, share"),
@@ -63,6 +64,11 @@ CELLS: dict[str, Column] = {
     "total_seconds": Column(Kind.NUMBER, "time of all phases together"),
     "total_teraflops": Column(Kind.NUMBER, "compute of all phases together, 10^12 floating-point operations"),
     "positions_carried": Column(Kind.BOOLEAN, "whether position embeddings were transferred"),
+    "arm": Column(Kind.TEXT, "in a fair sweep: fresh, transfer, scales, natural text or shuffled sequences"),
+    "control_of": Column(Kind.TEXT, "the transfer that a control belongs to; empty for other arms"),
+    "learning_rate": Column(Kind.NUMBER, "peak learning rate that the arm was tuned to"),
+    "initial_scale": Column(Kind.NUMBER, "factor on initial weights that the arm was tuned to"),
+    "phase1_learnt": Column(Kind.BOOLEAN, "whether all parents with a gate passed it"),
     "problem": Column(Kind.TEXT, "why a cell failed"),
 }
 """Columns that other modules rely on; what a claim observes of its runs is in further ones."""

@@ -44,8 +44,9 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
 
     Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
     between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
-    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds together. Where the run is the
-    rest of a training, `before` are the parts before it: a breakthrough, areas and sums are those of the whole of it.
+    `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds, tokens and compute together; of
+    a parent whose weights were taken at an earlier step, its tokens and compute up to there. Where the run is the rest
+    of a training, `before` are the parts before it: a breakthrough, areas and sums are those of the whole of it.
     """
     summary, parts = outcome.summary, [run.summary for run in (*before, outcome)]
     finished = summary["status"] == "finished"
@@ -54,6 +55,7 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
     step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
     broke = next((part["breakthrough_step"] for part in parts if part["breakthrough_step"] is not None), None)
     epochs = [part["epochs"] for part in parts if "epochs" in part]
+    shares = _shares_used(outcome, parents)
     return {
         "status": summary["status"],
         "accuracy": summary["accuracy"],
@@ -68,7 +70,12 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
         "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
         "tokens": sum(part["tokens"] for part in parts),
         "teraflops": sum(part.get("teraflops", math.nan) for part in parts),
-        "phase1_teraflops": sum((parent.summary.get("teraflops", math.nan) for parent in parents), 0.0),
+        "phase1_tokens": sum(
+            (share * parent.summary.get("tokens", math.nan) for parent, share in zip(parents, shares)), 0.0
+        ),
+        "phase1_teraflops": sum(
+            (share * parent.summary.get("teraflops", math.nan) for parent, share in zip(parents, shares)), 0.0
+        ),
         **{name: value for name, value in summary.items() if name in OF_TEXT},
         **({"epochs": sum(epochs)} if epochs else {}),
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
@@ -87,6 +94,16 @@ def chain_scores(chain: Sequence[Run], phase2: Run | None) -> dict[str, object]:
         "total_seconds": sum(summary["seconds"] for summary in each_once),
         "total_teraflops": sum(summary.get("teraflops", math.nan) for summary in each_once),
     }
+
+
+def _shares_used(outcome: Run, parents: Sequence[Run]) -> list[float]:
+    """How much of each parent's training lies behind the weights that the run took from it."""
+    taken = outcome.config.get("parents") or []
+    steps = [each.get("step") for each in taken] if len(taken) == len(parents) else [None] * len(parents)
+    return [
+        1.0 if step is None else step / max(1, parent.summary["steps"])
+        for step, parent in zip(steps, parents, strict=True)
+    ]
 
 
 def is_whole(store: RunStore, run: str) -> bool:

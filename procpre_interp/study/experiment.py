@@ -1,7 +1,6 @@
 """Scripts of claims: run a sweep, judge the claim, keep table and verdict, draw the figure."""
 
 import dataclasses
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import plotly.graph_objects as go
 import tyro
 
 from procpre_interp.claims.claim import Claim
+from procpre_interp.claims.fairness import hold_back
 from procpre_interp.claims.files import find_claims, table_name, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim
@@ -37,6 +37,7 @@ from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, hayst
 from procpre_interp.study.smoke_test import shortened
 from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, Needs, looks_at, tell_look
 from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
+from procpre_interp.sweep.fair import Tuned, tune, with_arms
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 
@@ -53,6 +54,8 @@ class Experiment:
     observation: Observation | None = None
     """What is measured on the models of its runs, if anything."""
     extra: Extra = no_tables
+    tuned: Tuned | None = None
+    """How the arms of a fair sweep were tuned. Default: it is no fair one, or not tuned yet (`tuned_experiment`)."""
 
 
 def run(
@@ -68,8 +71,10 @@ def run(
 
     Raises `ValueError` while no cell is finished.
     """
-    sweep = shortened(experiment.sweep) if quick else experiment.sweep
-    computed = compute(experiment, sweep, store, workers=workers, show=show, may_start=may_start)
+    if quick:
+        experiment = dataclasses.replace(experiment, sweep=shortened(experiment.sweep))
+    experiment = tuned_experiment(experiment, store, workers=workers, show=show, may_start=may_start)
+    computed = compute(experiment, experiment.sweep, store, workers=workers, show=show, may_start=may_start)
     judged = judge_computed(experiment, computed, store, quick=quick)
     if quick:
         return computed.table, judged
@@ -96,6 +101,7 @@ def run_until_decided(
     """
     observation = None if experiment.observation is None else remembered(experiment.observation)
     experiment = dataclasses.replace(experiment, observation=observation)
+    experiment = tuned_experiment(experiment, store, workers=workers, show=show, may_start=may_start)
     past, last = past_of(experiment, store), None
     looks = past.looks
     for last in looks_at(
@@ -107,7 +113,8 @@ def run_until_decided(
         workers=workers,
         primary_only=primary_only,
     ):
-        before, looks = len(looks), with_looks(looks, last.contrasts, now())
+        contrasts = hold_back(last.contrasts, last.computed.table, experiment.sweep.about.task)
+        before, looks = len(looks), with_looks(looks, contrasts, now())
         if len(looks) > before:
             judged = judge_computed(experiment, last.computed, store, with_tables=False)
             judged = dataclasses.replace(judged, looks=looks, earlier=past.earlier)
@@ -117,6 +124,21 @@ def run_until_decided(
         raise ValueError("no replicate is complete; the same command goes on from here")
     judged = judge_computed(experiment, last.computed, store)
     return last.computed.table, dataclasses.replace(judged, looks=looks, earlier=past.earlier)
+
+
+def tuned_experiment(
+    experiment: Experiment, store: RunStore, *, workers: int, show: Show, may_start: Callable[[], bool]
+) -> Experiment:
+    """The experiment with the arms of its fair sweep as they were tuned; another one as it is.
+
+    Raises `ValueError` while a trial is missing.
+    """
+    if experiment.sweep.fair is None:
+        return experiment
+    tuned = tune(experiment.sweep, store, workers=workers, show=show, may_start=may_start)
+    if tuned.confirming is None:
+        raise ValueError(f"tuning: {tuned.progress}; the same command goes on from here")
+    return dataclasses.replace(experiment, sweep=tuned.confirming, tuned=tuned)
 
 
 def compute(
@@ -131,6 +153,8 @@ def compute(
     """Compute what is missing of a sweep of the experiment. Raises `ValueError` while no cell is finished."""
     planned, problems = run_sweep(sweep, store, workers=workers, show=show, may_start=may_start)
     table, cells = results(planned, store, problems), planned.cells
+    if experiment.tuned is not None:
+        table = with_arms(table, experiment.tuned, store)
     if table.empty or "finished" not in set(table["status"]):
         raise ValueError("no run is finished; the same command goes on from here")
     if experiment.observation is not None:
@@ -145,17 +169,17 @@ def judge_computed(
 
     These are made of what there is, once it holds no pretraining and whatever the primary contrast needs.
     """
-    sweep, table = computed.planned.sweep, computed.table
+    sweep, table, tuned = computed.planned.sweep, computed.table, experiment.tuned
     needed = Needs(sweep=sweep, observation=experiment.observation).of(experiment.claim.primary)
     complete = needed | {BASELINE} <= _finished(table)
     return dataclasses.replace(
-        judge(experiment.claim, table, planned=computed.cells, quick=quick),
+        judge(experiment.claim, table, planned=computed.cells, quick=quick, task=sweep.about.task),
         version=experiment.claim.version,
         task=sweep.about.task,
         limit=sweep.about.limit,
         threshold=sweep.about.threshold,
         protocol=experiment.protocol,
-        cost=cost_of(computed.planned.configs, store),
+        cost=cost_of({*computed.planned.configs, *(tuned.planned.configs if tuned is not None else ())}, store),
         tables=experiment.extra(table, store) if complete and with_tables else {},
     )
 
@@ -223,22 +247,6 @@ def haystack_experiment(
     sweep = haystack_sweep(claim.name, tuple(chosen), protocol=protocol, replicates=replicates, first_seed=first_seed)
     text = f"{protocol.text} {seen}"
     return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=text, observation=observation, extra=extra)
-
-
-def load_experiment(path: Path) -> Experiment:
-    """The `EXPERIMENT` of a claim's script."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.EXPERIMENT
-
-
-def scripts(folder: Path) -> dict[str, Path]:
-    """The claims' scripts in a folder, by name."""
-    found = [path for path in sorted(folder.glob("*.py")) if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
-    return {path.stem: path for path in found}
 
 
 def _purpose(experiments: Sequence[Experiment]) -> str:

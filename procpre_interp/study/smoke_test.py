@@ -9,7 +9,11 @@ from procpre_interp.train import TrainConfig
 
 def shortened(sweep: Sweep) -> Sweep:
     """One replicate of a few steps, with a tuning seed."""
-    return dataclasses.replace(with_training(sweep, few_steps), replicates=1, first_seed=0)
+    fair = sweep.fair
+    if fair is not None:  # one trial, on another seed
+        one = {"learning_rates": fair.learning_rates[:1], "initial_scales": fair.initial_scales[:1]}
+        fair = dataclasses.replace(fair, **one, tuning_replicates=1, first_tuning_seed=1)
+    return dataclasses.replace(with_training(sweep, few_steps), replicates=1, first_seed=0, fair=fair)
 
 
 def few_steps(train: TrainConfig) -> TrainConfig:

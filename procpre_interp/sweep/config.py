@@ -14,6 +14,7 @@ from procpre_interp.data import Task
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.stats.transfer_map import Coalition, coalitions, condition_name
 from procpre_interp.store.about import About
+from procpre_interp.sweep.fair_config import Fair
 from procpre_interp.sweep.maps import Map, selector_config
 from procpre_interp.sweep.phases import Insertion, Phase, inserted_shape
 from procpre_interp.train import TrainConfig
@@ -105,6 +106,8 @@ class Grid:
     """Names of pretrainings."""
     selector: tuple[str, ...] = ("all",)
     """Which components."""
+    step: tuple[int | None, ...] = (None,)
+    """Steps of checkpoints, which is a sweep over phase 1's tokens; null: the final weights."""
     ablation: tuple[Ablation | None, ...] = (None,)
     """Which damage; null: none."""
     transfer: tuple[TransferConfig, ...] = (TransferConfig(),)
@@ -141,6 +144,8 @@ class Sweep:
     """Number of replicates."""
     first_seed: int = FIRST_CONFIRMATION_SEED
     """Seed of the first; 0-99 for tuning, from 1000 for confirmation."""
+    fair: Fair | None = None
+    """Control arms of every transfer, and the same tuning for all of them (`sweep.fair`). Default: neither."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -235,13 +240,13 @@ def refuse_shared(condition: Condition, selectors: Sequence[str], shape: Archite
 def grid_conditions(grid: Grid) -> list[Condition]:
     """The combinations, named by what they are made of."""
     conditions = []
-    for phase1, selector, ablation, transfer, insert in itertools.product(
-        grid.phase1, grid.selector, grid.ablation, grid.transfer, grid.insert
+    for phase1, selector, step, ablation, transfer, insert in itertools.product(
+        grid.phase1, grid.selector, grid.step, grid.ablation, grid.transfer, grid.insert
     ):
-        parts = [phase1, selector, *described(ablation), *described(transfer), *described(insert)]
-        source = Source(phase1=phase1, selector=selector, ablation=ablation)
-        name = " ".join(parts)
-        conditions.append(Condition(name=name, sources=(source,), transfer=transfer, insert=insert))
+        at_step = [] if step is None else [f"step {step}"]
+        parts = [phase1, selector, *at_step, *described(ablation), *described(transfer), *described(insert)]
+        source = Source(phase1=phase1, selector=selector, step=step, ablation=ablation)
+        conditions.append(Condition(name=" ".join(parts), sources=(source,), transfer=transfer, insert=insert))
     return conditions
 
 

@@ -78,7 +78,12 @@ Show = Callable[[Plan], AbstractContextManager[Callable[[Event], None]]]
 
 
 def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None = None) -> Plan:
-    """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`."""
+    """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`.
+
+    Raises `ValueError` for a fair sweep, whose arms are not known before they were tuned (`sweep.fair`).
+    """
+    if sweep.fair is not None:
+        raise ValueError(f"sweep {sweep.name!r} is fair, so its arms are tuned first; use sweep.fair.run_fair")
     orders = {} if orders is None else orders
     configs: dict[str, RunConfig] = {}
     roles: dict[str, Role] = {}

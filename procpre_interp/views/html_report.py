@@ -19,10 +19,14 @@ from procpre_interp.views.exhibits import pairs, text_results
 from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.exhibits.damage import diagnosis
 from procpre_interp.views.exhibits.run_details import numbers
+from procpre_interp.views.exhibits.savings import against_spent, as_text, by_condition, savings
 from procpre_interp.views.glossary import SETTING, glossary
 from procpre_interp.views.html_page import Block, Caution, Section, cell_text, write_report
 from procpre_interp.views.plots.curves import learning_curves
 from procpre_interp.views.plots.heatmaps import transfer_bars, transfer_heatmap
+
+TEXT = "text"
+"""Name of the task that predicts real text."""
 
 
 def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Path:
@@ -35,6 +39,7 @@ def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Pat
     sections = [
         introduction(found, store),
         *results_sections(found),
+        *savings_sections(found),
         *(Section(title=each.title, blocks=_map_blocks(each)) for each in found.about.maps),
         Section(title="Diagnosis", blocks=_condition_diagnosis(found, store)),
         Section(title="Protocol", blocks=[found.about.protocol]),
@@ -109,6 +114,18 @@ def results_sections(found: exhibits.Results) -> list[Section]:
         Section(title="Learning", blocks=learning),
         Section(title="Time to breakthrough", blocks=[exhibits.survival(found)]),
     ]
+
+
+def savings_sections(found: exhibits.Results) -> list[Section]:
+    """What phase 1 saves, for results on text: there the loss falls smoothly, and so is reached with fewer tokens."""
+    if found.about.task != TEXT or "phase1_tokens" not in found.table:
+        return []
+    try:
+        saved = savings(found)
+    except ValueError:  # no pair of runs yet, or none that the store holds
+        return []
+    blocks: list[Block | Caution] = [as_text(saved), saved.note, by_condition(saved), against_spent(saved)]
+    return [Section(title="Budgets", blocks=blocks)]
 
 
 def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:

@@ -5,6 +5,7 @@ from procpre_interp.train.interventions.entropy import EntropyPenalty, MatchedEn
 from procpre_interp.train.interventions.rate import Rate
 from procpre_interp.train.interventions.rescaled import Rescaled
 from procpre_interp.train.interventions.rewind import Rewind
+from procpre_interp.train.interventions.scaled import Scaled
 
 __all__ = [
     "INTERVENTIONS",
@@ -15,4 +16,5 @@ __all__ = [
     "Rate",
     "Rescaled",
     "Rewind",
+    "Scaled",
 ]

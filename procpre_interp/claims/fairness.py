@@ -1,0 +1,62 @@
+"""What a claim on text needs before it is decided: the control arms of a fair sweep, and a phase 1 that was learnt.
+
+On text a gain is soon had: from the sizes of the weights, from any further text, or from a learning rate that suited
+one arm better. So a contrast with a transfer is left undecided, whatever its interval says, unless each of its
+transfers stands beside a fresh model, a fresh one of its scales, natural text of its budget and its own sequences
+shuffled, all of them tuned alike (`sweep.fair`), and its phase 1 passed its gate in every replicate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.judged import ContrastResult
+
+TEXT = "text"
+"""Name of the task that predicts real text."""
+FRESH, TRANSFER = "fresh", "transfer"
+CONTROLS = ("scales", "natural text", "shuffled sequences")
+"""Arms that belong to a transfer, as the column `arm` has them."""
+
+
+def is_on_text(task: str | None, table: pd.DataFrame) -> bool:
+    """Whether runs were trained on real text: by the name of their task, or, where that is made of text (noisy, a
+    mixture), by the epochs that only runs on text have."""
+    return task == TEXT or ("epochs" in table and bool(table["epochs"].notna().to_numpy().any()))
+
+
+def hold_back(contrasts: Sequence[ContrastResult], table: pd.DataFrame, task: str | None) -> tuple[ContrastResult, ...]:
+    """The contrasts of a claim, those on text undecided that lack what they need."""
+    if not is_on_text(task, table):
+        return tuple(contrasts)
+    held = []
+    for row in contrasts:
+        lacking = what_it_lacks(list(row.weights), table) if row.is_decided else ""
+        held.append(replace(row, verdict=Verdict.UNDECIDED, reason=lacking) if lacking else row)
+    return tuple(held)
+
+
+def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
+    """Why a contrast of these conditions cannot be decided on this table of a text; "" if it can."""
+    if "arm" not in table or "phase1_learnt" not in table:
+        return f"on text it needs the arms of a fair sweep ({', '.join((FRESH, *CONTROLS))}), and its sweep has none"
+    finished = table.loc[table["status"] == "finished"]
+    named = table.loc[table["condition"].isin(list(conditions))]
+    transfers = [
+        *named.loc[named["arm"] == TRANSFER, "condition"],
+        *named.loc[named["control_of"].fillna("") != "", "control_of"],
+    ]
+    for transfer in dict.fromkeys(transfers):
+        rows = finished.loc[finished["condition"] == transfer]
+        of_it = finished.loc[finished["control_of"] == transfer]
+        arms = {FRESH: finished.loc[finished["arm"] == FRESH]}
+        arms |= {arm: of_it.loc[of_it["arm"] == arm] for arm in CONTROLS}
+        for arm, there in arms.items():
+            if missing := set(rows["replicate"]) - set(there["replicate"]):
+                n = len(set(rows["replicate"]))
+                return f"the arm {arm!r} of {transfer!r} is missing in {len(missing)} of {n} replicates"
+        if missed := int((~rows["phase1_learnt"].eq(True)).sum()):
+            return f"phase 1 of {transfer!r} missed its gate in {missed} of {len(rows)} replicates"
+    return ""

@@ -1,0 +1,22 @@
+"""The scripts of claims, and the experiments in them."""
+
+import importlib.util
+from pathlib import Path
+
+from procpre_interp.study.experiment import Experiment
+
+
+def load_experiment(path: Path) -> Experiment:
+    """The `EXPERIMENT` of a claim's script."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EXPERIMENT
+
+
+def scripts(folder: Path) -> dict[str, Path]:
+    """The claims' scripts in a folder, by name."""
+    found = [path for path in sorted(folder.glob("*.py")) if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
+    return {path.stem: path for path in found}

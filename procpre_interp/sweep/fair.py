@@ -1,0 +1,271 @@
+"""Fair sweeps: every arm is tuned with the same trials on seeds of their own, and confirmed on others.
+
+A trial is a learning rate and a factor on the initial weights. An arm takes the trial whose validation loss at the end
+of training, averaged over the tuning seeds, is lowest; test data are not looked at. Trials and choices are a table of
+the store, NAME-tuning-HASH. Everything is a run, so that the same call goes on after an interruption.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from procpre_interp.data import Task
+from procpre_interp.stats.rows import named_rows
+from procpre_interp.store.outcomes import whole_runs
+from procpre_interp.store.run import Run
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Sweep
+from procpre_interp.sweep.fair_arms import Arm, arms_of
+from procpre_interp.sweep.plan import Plan, Show, pretraining_run, results, run_sweep, say_nothing
+from procpre_interp.train.interventions import Scaled
+
+TRIAL_COLUMNS = (
+    *("arm", "label", "replicate", "run", "status", "learning_rate", "initial_scale", "validation_loss_nats"),
+)
+"""Columns of a table of trials, which gets `chosen` beside them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One way to train an arm."""
+
+    arm: Arm
+    learning_rate: float
+    initial_scale: float
+
+    def condition(self, sweep: Sweep, name: str, label: str) -> Condition:
+        """The arm, trained in this way."""
+        condition, scaled = self.arm.condition, (Scaled(factor=self.initial_scale),)
+        return dataclasses.replace(
+            condition,
+            name=name,
+            label=label,
+            task=None,  # that of the sweep, which opens its text sooner
+            train=dataclasses.replace(condition.train or sweep.train, learning_rate=self.learning_rate),
+            # Without a scale it is the run that other sweeps have.
+            interventions=condition.interventions + (scaled if self.initial_scale != 1 else ()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """What tuning a fair sweep gave."""
+
+    sweep: Sweep
+    """The fair sweep."""
+    planned: Plan
+    """The runs of the trials."""
+    trials: pd.DataFrame
+    """One row per arm, trial and tuning seed that is finished: arm, label, replicate, run, status, learning_rate,
+    initial_scale, validation_loss_nats (infinite for a diverged run) and chosen, whether the arm goes on with it."""
+    problems: dict[str, str]
+    """Those of runs that failed, by id."""
+    confirming: Sweep | None
+    """The sweep of all arms as they were tuned; None while a trial is missing."""
+
+    @property
+    def table_name(self) -> str:
+        """Name of the table of trials."""
+        return self.planned.table_name
+
+    @property
+    def progress(self) -> str:
+        """How many trials are finished, in a line."""
+        return f"{len(self.trials)} of {len(self.planned.cells) + self.planned.deferred} trials are finished"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FairResults:
+    """What a fair sweep gave."""
+
+    tuned: Tuned
+    planned: Plan | None = None
+    """The runs that confirm; None while a trial is missing."""
+    table: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    """`with_arms` of their cells."""
+    problems: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def run_fair(
+    sweep: Sweep,
+    store: RunStore,
+    *,
+    workers: int = 1,
+    stack: int | None = None,
+    show: Show = say_nothing,
+    may_start: Callable[[], bool] = lambda: True,
+) -> FairResults:
+    """Tune what is not tuned yet, keep the choices, and confirm; as `run_sweep` does it."""
+    tuned = tune(sweep, store, workers=workers, stack=stack, show=show, may_start=may_start)
+    if tuned.confirming is None:
+        return FairResults(tuned=tuned)
+    planned, problems = run_sweep(tuned.confirming, store, workers=workers, stack=stack, show=show, may_start=may_start)
+    table = with_arms(results(planned, store, problems), tuned, store)
+    return FairResults(tuned=tuned, planned=planned, table=table, problems=problems)
+
+
+def tune(
+    sweep: Sweep,
+    store: RunStore,
+    *,
+    workers: int = 1,
+    stack: int | None = None,
+    show: Show = say_nothing,
+    may_start: Callable[[], bool] = lambda: True,
+) -> Tuned:
+    """Compute the trials that are missing, and choose; with all of them there, the table of trials is kept."""
+    planned, problems = run_sweep(
+        tuning_sweep(sweep), store, workers=workers, stack=stack, show=show, may_start=may_start
+    )
+    tuned = tuned_by(sweep, planned, store, problems)
+    if tuned.confirming is not None:
+        store.write_table(tuned.table_name, tuned.trials, {"title": f"Tuning of {sweep.title or sweep.name}"})
+    return tuned
+
+
+def tuning_sweep(sweep: Sweep) -> Sweep:
+    """All trials of all arms, on the tuning seeds."""
+    assert sweep.fair is not None
+    conditions = tuple(trial.condition(sweep, name, name) for name, trial in trials_of(sweep).items())
+    # `none` is a condition of every sweep, and its trials have names of their own.
+    untuned = Condition(name=BASELINE, replicates=0)
+    return dataclasses.replace(
+        with_packed_text(sweep, arms_of(sweep).phase1),
+        name=f"{sweep.name}-tuning",
+        title=f"Tuning of {sweep.title or sweep.name}",
+        conditions=(untuned, *conditions),
+        grids=(),
+        replicates=sweep.fair.tuning_replicates,
+        first_seed=sweep.fair.first_tuning_seed,
+        fair=None,
+    )
+
+
+def trials_of(sweep: Sweep) -> dict[str, Trial]:
+    """Every trial of every arm, by its name."""
+    fair = sweep.fair
+    assert fair is not None
+    trials = itertools.product(arms_of(sweep).arms, fair.learning_rates, fair.initial_scales)
+    return {
+        f"{arm.condition.name}, lr {rate:g}, scale {scale:g}": Trial(arm=arm, learning_rate=rate, initial_scale=scale)
+        for arm, rate, scale in trials
+    }
+
+
+def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str, str]) -> Tuned:
+    """What the trials that are finished say.
+
+    Raises `ValueError` where all trials of an arm diverged.
+    """
+    named, whole = trials_of(sweep), whole_runs(planned.cells["run"], store)
+    rows = [
+        {
+            "arm": named[cell.condition].arm.condition.name,
+            "label": cell.condition,
+            "replicate": cell.replicate,
+            "run": cell.run,
+            "status": whole[cell.run].summary["status"],
+            "learning_rate": named[cell.condition].learning_rate,
+            "initial_scale": named[cell.condition].initial_scale,
+            "validation_loss_nats": final_validation_loss(whole[cell.run]),
+        }
+        for cell in named_rows(planned.cells)
+        if cell.run in whole
+    ]
+    trials = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS])
+    if len(trials) < len(planned.cells) or planned.deferred:
+        untold = trials.assign(chosen=False)
+        return Tuned(sweep=sweep, planned=planned, trials=untold, problems=dict(problems), confirming=None)
+    losses = {
+        str(label): rows["validation_loss_nats"].to_numpy() for label, rows in trials.groupby("label", sort=False)
+    }
+    means = {label: float(each.mean()) for label, each in losses.items()}
+    best: dict[str, str] = {}
+    for label, loss in means.items():
+        arm = named[label].arm.condition.name
+        if arm not in best or loss < means[best[arm]]:
+            best[arm] = label
+    for arm, label in best.items():
+        if math.isinf(means[label]):
+            raise ValueError(f"fair: every trial of {arm!r} diverged; give smaller learning_rates or initial_scales")
+    trials = trials.assign(chosen=trials["label"].isin(list(best.values())))
+    confirming = confirming_sweep(sweep, {arm: named[label] for arm, label in best.items()})
+    return Tuned(sweep=sweep, planned=planned, trials=trials, problems=dict(problems), confirming=confirming)
+
+
+def final_validation_loss(run: Run) -> float:
+    """The last validation loss of a run, nats; infinite where it diverged."""
+    history = run.history()
+    losses = history.loc[history["split"] == "validation", "loss_nats"].to_numpy(dtype=float)
+    return float(losses[-1]) if run.summary["status"] == "finished" else math.inf
+
+
+def confirming_sweep(sweep: Sweep, chosen: Mapping[str, Trial]) -> Sweep:
+    """All arms, each trained as its trial was, on the sweep's own seeds."""
+    found = arms_of(sweep)
+    conditions = tuple(
+        chosen[name].condition(sweep, name, arm.condition.label or name)
+        for arm in found.arms
+        for name in [arm.condition.name]
+    )
+    packed = with_packed_text(sweep, found.phase1)
+    return dataclasses.replace(packed, conditions=conditions, grids=(), fair=None)
+
+
+def with_packed_text(sweep: Sweep, phase1: Sequence[Pretraining]) -> Sweep:
+    """The sweep with these pretrainings, its corpora read once: otherwise every one of its many runs would do that to
+    find its id, which is the same either way."""
+
+    def packed(task: Task) -> Task:
+        return task.resolve().from_cache()
+
+    recipes = tuple(dataclasses.replace(each, task=packed(each.task)) for each in phase1)
+    return dataclasses.replace(sweep, task=packed(sweep.task), phase1=recipes)
+
+
+def choices(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm: learning_rate, initial_scale, validation_loss_nats (mean), the number of trials, and at_edge,
+    which numbers are the smallest or the largest that were tried, so that a better one may lie beyond."""
+    rows = []
+    for arm, of_arm in trials.groupby("arm", sort=False):
+        chosen = of_arm.loc[of_arm["chosen"]]
+        tried = {name: sorted(set(of_arm[name])) for name in ("learning_rate", "initial_scale")}
+        value = {name: float(chosen[name].iloc[0]) for name in tried}
+        edges = [name for name in tried if len(tried[name]) > 1 and value[name] in (tried[name][0], tried[name][-1])]
+        loss, n = float(chosen["validation_loss_nats"].mean()), of_arm["label"].nunique()
+        rows.append({"arm": arm, **value, "validation_loss_nats": loss, "trials": n, "at_edge": " ".join(edges)})
+    return pd.DataFrame(rows)
+
+
+def with_arms(table: pd.DataFrame, tuned: Tuned, store: RunStore) -> pd.DataFrame:
+    """A table of cells of the confirming sweep with what each arm is, how it was tuned, and whether phase 1 was learnt.
+
+    A pretraining without a gate, which natural text and shuffled sequences have none of, counts as learnt.
+    """
+    if table.empty:
+        return table
+    arms = {each.condition.name: each for each in arms_of(tuned.sweep).arms}
+    chosen = choices(tuned.trials).set_index("arm")
+    learnt = learnt_runs(tuned.sweep, table["replicate"], store)
+    return table.assign(
+        arm=[str(arms[name].kind) for name in table["condition"]],
+        control_of=[arms[name].control_of for name in table["condition"]],
+        learning_rate=chosen["learning_rate"].reindex(table["condition"]).to_numpy(),
+        initial_scale=chosen["initial_scale"].reindex(table["condition"]).to_numpy(),
+        phase1_learnt=[all(learnt.get(run, True) for run in runs) for runs in table["phase1_run"]],
+    )
+
+
+def learnt_runs(sweep: Sweep, seeds: Iterable[int], store: RunStore) -> dict[str, bool]:
+    """Run of a pretraining with a gate -> whether its test accuracy passed it; of those that are finished."""
+    assert sweep.fair is not None
+    recipes, gates = {each.name: each for each in sweep.phase1}, sweep.fair.gates
+    wanted = {
+        pretraining_run(recipes[gate.phase1], seed).run_id: gate.accuracy for gate in gates for seed in set(seeds)
+    }
+    whole = whole_runs(wanted, store)
+    return {run: float(opened.summary["accuracy"]) >= wanted[run] for run, opened in whole.items()}

@@ -1,0 +1,378 @@
+"""Fair sweeps: their arms, that all of them are tuned alike and on seeds of their own, and the command."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.fairness import what_it_lacks
+from procpre_interp.cli import main
+from procpre_interp.core.config import from_dict, from_yaml, to_yaml
+from procpre_interp.data import TASKS
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.store.about import about_table
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.claim_figures import measure_figure
+from procpre_interp.study.experiment import Experiment, run
+from procpre_interp.sweep.config import Condition, Grid, Pretraining, Source, Sweep
+from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trials_of, tuned_by, tuning_sweep
+from procpre_interp.sweep.fair_arms import Kind, arms_of
+from procpre_interp.sweep.fair_config import Fair, Gate
+from procpre_interp.sweep.maps import Map
+from procpre_interp.sweep.plan import plan, pretraining_run, results, run_sweep
+from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions import EntropyPenalty, Rescaled, Scaled
+from procpre_interp.transfer import TransferConfig
+from tests.judged import CLAIM_FIELDS
+from tests.serial import execute_here
+
+SHAPE = Architecture(n_layers=1, n_heads=2, d_model=8)
+TRAIN = TrainConfig(
+    steps=4, batch_size=4, learning_rate=5e-3, warmup_steps=1, evaluate_every=2, evaluate_examples=8, kernel="torch"
+)
+SORT = Pretraining(name="sort", task=TASKS.build("sort", length=8), model=SHAPE, train=TRAIN)
+FRESH = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")
+ATTENTION = Condition(
+    name="attention", label="sort, attention", sources=(Source(phase1="sort", selector="attn"),), transfer=FRESH
+)
+FAIR = Fair(
+    learning_rates=(1e-3, 1e-2),
+    initial_scales=(3.0,),
+    tuning_replicates=1,
+    gates=(Gate(phase1="sort", accuracy=1.0),),
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A few documents of this project's own source."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for i in range(60):
+        lines = [f"def f{i}_{j}(x):\n    return x + {i * j}\n" for j in range(20)]
+        (folder / f"{i}.py").write_text("\n".join(lines))
+    return f"files:{folder}"
+
+
+@pytest.fixture(scope="module")
+def sweep(corpus) -> Sweep:
+    task = TASKS.build("text", corpus=corpus, length=24)
+    return Sweep(
+        name="tiny",
+        title="Does sorting help?",
+        phase1=(SORT,),
+        task=task,
+        model=SHAPE,
+        train=TRAIN,
+        conditions=(ATTENTION,),
+        replicates=2,
+        fair=FAIR,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(sweep, tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("fair") / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
+        return store, run_fair(sweep, store)
+
+
+def test_every_transfer_has_its_controls(sweep):
+    found = arms_of(dataclasses.replace(sweep, grids=(Grid(phase1=("sort",), selector=("mlp",), step=(None, 2)),)))
+    kinds = [Kind.TRANSFER, Kind.SCALES, Kind.NATURAL_TEXT, Kind.SHUFFLED]
+    assert [arm.kind for arm in found.arms] == [Kind.FRESH, *3 * kinds]
+    assert [arm.control_of for arm in found.arms[1:5]] == ["", *3 * ["attention"]]
+    assert found.arms[9].condition.name == "sort mlp step 2"
+    _, transfer, scales, natural, shuffled = (arm.condition for arm in found.arms[:5])
+    assert transfer == ATTENTION
+    assert scales.sources == ATTENTION.sources
+    assert scales.interventions == (Rescaled(selector="all", relative_step="transferred"),)
+    recipes = {each.name: each for each in found.phase1}
+    for each, task in ((natural, "text"), (shuffled, "shuffled")):
+        assert each.transfer == FRESH
+        (source,) = each.sources
+        assert source.selector == "attn"
+        assert recipes[source.phase1].task.name == task
+        assert recipes[source.phase1].model == SHAPE
+        assert recipes[source.phase1].train.steps == TRAIN.steps
+
+
+@pytest.mark.parametrize(("length", "batch_size", "windows"), [(8, 4, (3, 23)), (2, 2, (1, 10)), (64, 4, (22, 23))])
+def test_natural_text_has_the_budget_of_phase_1(sweep, length, batch_size, windows):
+    """As many steps, and in each about as many tokens, in windows that are no longer than those of phase 2."""
+    recipe = dataclasses.replace(
+        SORT, task=TASKS.build("sort", length=length), train=dataclasses.replace(TRAIN, batch_size=batch_size)
+    )
+    recipes = arms_of(dataclasses.replace(sweep, phase1=(recipe,))).phase1
+    found = next(each for each in recipes if each.name == "sort natural text")
+    assert (found.train.batch_size, found.task.n_ctx) == windows
+    tokens = batch_size * recipe.task.n_ctx  # all of its sequences are as long
+    assert found.train.batch_size * found.task.n_ctx == pytest.approx(tokens, rel=0.05)
+    assert found.train.steps == recipe.train.steps
+
+
+def test_natural_text_is_in_the_order_that_phase_2_has_not(sweep):
+    def order(task):
+        return arms_of(dataclasses.replace(sweep, task=task)).phase1[1].task.walks
+
+    assert sweep.task.walks
+    assert not order(sweep.task)
+    assert order(dataclasses.replace(sweep.task, order="uniform"))
+    other = dataclasses.replace(FAIR, natural_text=TASKS.build("text", corpus="python-stdlib", length=16))
+    haystack = dataclasses.replace(sweep, task=TASKS.build("haystack"), fair=other)
+    assert arms_of(haystack).phase1[1].task.corpus == "python-stdlib"
+
+
+def test_all_arms_have_the_same_trials_on_tuning_seeds_alone(sweep):
+    sweep = dataclasses.replace(sweep, fair=dataclasses.replace(FAIR, initial_scales=(1.0, 3.0)))
+    planned = plan(tuning_sweep(sweep))
+    assert len(planned.cells) == 5 * 4
+    assert set(planned.cells["replicate"]) == {0}
+    for name, trial in trials_of(sweep).items():
+        (run,) = planned.cells.loc[planned.cells["condition"] == name, "run"]
+        train = planned.configs[run].train
+        assert train.learning_rate == trial.learning_rate
+        scales = [each.factor for each in train.interventions if isinstance(each, Scaled)]
+        assert scales == ([] if trial.initial_scale == 1 else [trial.initial_scale])
+    counts = pd.Series([trial.arm.condition.name for trial in trials_of(sweep).values()]).value_counts()
+    assert counts.to_dict() == dict.fromkeys([arm.condition.name for arm in arms_of(sweep).arms], 4)
+
+
+def test_runs_are_those_that_a_plain_sweep_has(sweep):
+    """Its text is opened by its hash, which changes no run."""
+    for name, condition in {"none, lr 0.01, scale 1": None, "attention, lr 0.01, scale 1": ATTENTION}.items():
+        one = dataclasses.replace(FAIR, learning_rates=(1e-2,), initial_scales=(1.0,))
+        planned = plan(tuning_sweep(dataclasses.replace(sweep, fair=one)))
+        plain = dataclasses.replace(
+            sweep,
+            train=dataclasses.replace(TRAIN, learning_rate=1e-2),
+            conditions=(condition,) if condition else (),
+            replicates=1,
+            first_seed=0,
+            fair=None,
+        )
+        (run,) = planned.cells.loc[planned.cells["condition"] == name, "run"]
+        assert run == plan(plain).cells["run"].iloc[-1]
+
+
+def test_a_scale_comes_behind_what_the_condition_does_itself(sweep):
+    own = dataclasses.replace(ATTENTION, interventions=(EntropyPenalty(),))
+    trials = trials_of(dataclasses.replace(sweep, conditions=(own,)))
+    trial = trials["attention scales, lr 0.01, scale 3"]
+    rescaled, penalty, scaled = trial.condition(sweep, "a", "a").interventions
+    assert [type(each) for each in (rescaled, penalty, scaled)] == [Rescaled, EntropyPenalty, Scaled]
+
+
+def test_arms_go_on_with_the_lowest_validation_loss(sweep, done):
+    store, found = done
+    trials = found.tuned.trials
+    assert len(trials) == 10
+    assert trials.groupby("arm")["chosen"].sum().to_dict() == dict.fromkeys(trials["arm"], 1)
+    for _, of_arm in trials.groupby("arm"):
+        best = of_arm.loc[of_arm["validation_loss_nats"].idxmin()]
+        assert best["chosen"]
+        history = store.open(best["run"]).history()
+        assert best["validation_loss_nats"] == history.loc[history["split"] == "validation", "loss_nats"].iloc[-1]
+    chosen = choices(trials).set_index("arm")
+    for cell in found.planned.cells.to_dict("records"):
+        train = found.planned.configs[cell["run"]].train
+        assert cell["replicate"] in (1000, 1001)
+        assert train.learning_rate == chosen.loc[cell["condition"], "learning_rate"]
+        factor = next((each.factor for each in train.interventions if isinstance(each, Scaled)), 1)
+        assert factor == chosen.loc[cell["condition"], "initial_scale"]
+    # Of two, both are at the edge; the one scale was not searched.
+    assert set(chosen["at_edge"]) == {"learning_rate"}
+    assert store.read_table(found.tuned.table_name).frame["chosen"].sum() == 5
+
+
+def test_the_mean_over_tuning_seeds_decides(sweep, done):
+    """And a diverged run is never chosen, whatever its other seeds gave."""
+    store, found = done
+    assert found.tuned.confirming == confirming_sweep(sweep, chosen_trials(sweep, found.tuned.trials))
+    two = dataclasses.replace(sweep, fair=dataclasses.replace(FAIR, tuning_replicates=2))
+    tuned = tuned_by(two, plan(tuning_sweep(two)), store, {})
+    assert tuned.confirming is None
+    assert len(tuned.trials) == 10
+    assert not tuned.trials["chosen"].any()
+
+
+def chosen_trials(sweep, trials):
+    labels = trials.loc[trials["chosen"], ["arm", "label"]].itertuples(index=False, name=None)
+    return {arm: trials_of(sweep)[label] for arm, label in labels}
+
+
+def test_the_table_has_all_arms_and_their_gate(sweep, done):
+    store, found = done
+    table = found.table
+    assert set(table["arm"]) == {str(kind) for kind in Kind}
+    assert table.groupby("arm")["control_of"].first()["scales"] == "attention"
+    # Sorting is not learnt in four steps; shuffled sequences and natural text have no gate.
+    learnt = table.groupby("condition")["phase1_learnt"].all().to_dict()
+    assert learnt == {
+        "none": True,
+        "attention": False,
+        "attention scales": False,
+        "attention natural text": True,
+        "attention shuffled sequences": True,
+    }
+    run = pretraining_run(SORT, 1000).run_id
+    assert store.open(run).summary["accuracy"] < 1
+
+
+def test_a_second_call_computes_nothing(sweep, done, runs_here):
+    store, found = done
+    before = len(store.query())
+    again = run_fair(sweep, store, may_start=lambda: False)
+    assert len(store.query()) == before
+    pd.testing.assert_frame_equal(again.table, found.table)
+
+
+def test_without_all_trials_nothing_is_confirmed(sweep, tmp_path, runs_here):
+    found = run_fair(sweep, RunStore(tmp_path / "runs"), may_start=lambda: False)
+    assert found.planned is None
+    assert found.table.empty
+
+
+def test_the_command_tunes_confirms_and_reports(sweep, done, capsys, tmp_path, runs_here):
+    store, _ = done
+    path = tmp_path / "fair.yaml"
+    path.write_text(to_yaml(sweep))
+    assert from_yaml(Sweep, path.read_text()) == sweep
+    assert main(["sweep", str(path), "--count", "--out", str(tmp_path / "none")]) == 0
+    said = capsys.readouterr().out
+    assert "Each has 2 trials on each of 1 tuning seeds." in said
+    assert "tiny-tuning: 1 replicates, 3 runs of phase 1 and 10 of phase 2; 0 of them are finished." in said
+    assert "tiny: 2 replicates, 6 runs of phase 1 and 10 of phase 2; 0 of them are finished." in said
+    assert main(["sweep", str(path), "--out", str(tmp_path / "none"), "--minutes", "0"]) == 1
+    assert "tuning: 0 of 10 trials are finished; the same command goes on from here" in capsys.readouterr().out
+    assert main(["sweep", str(path), "--out", str(store.path), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "What each arm was tuned to" in said
+    assert "Phase 1 missed its gate in 2 runs of sort, attention" in said
+    (name,) = [name for name in store.tables("tiny-") if "tuning" not in name]
+    about = about_table(store.read_table(name).metadata)
+    assert from_yaml(Sweep, about.config) == sweep
+    assert about.cost["runs"] == 6 + 10 + 3 + 10
+    html = (store.path / "tiny.html").read_text()
+    assert "Budgets" in html
+    assert "tokens of both phases" in html
+    assert main(["sweep", str(path), "--count", "--out", str(store.path)]) == 0
+    assert (
+        "tiny: 2 replicates, 6 runs of phase 1 and 10 of phase 2; 16 of them are finished." in capsys.readouterr().out
+    )
+
+
+def test_the_savings_of_a_table(done, capsys):
+    store, found = done
+    assert main(["sweep", "tiny.yaml", "--out", str(store.path)]) == 1  # no such file
+    capsys.readouterr()
+    store.write_table(found.planned.table_name, found.table, {"title": "Does sorting help?"})
+    assert main(["savings", "tiny", "--store", str(store.path)]) == 0
+    said = capsys.readouterr().out
+    assert "What phase 1 saves: Does sorting help?" in said
+    assert "sort, attention" in said
+    assert "bootstrap interval" in said
+    assert (store.path / f"savings-{found.planned.table_name}.html").is_file()
+    assert main(["savings", "tiny", "--store", str(store.path), "--baseline", "non"]) == 2
+    assert "Did you mean 'none'" in capsys.readouterr().err
+    assert main(["savings", "other", "--store", str(store.path)]) == 2
+
+
+def test_tokens_and_compute_of_phase_1_up_to_a_checkpoint(sweep, tmp_path, runs_here):
+    store = RunStore(tmp_path / "runs")
+    recipe = dataclasses.replace(SORT, train=dataclasses.replace(TRAIN, checkpoints=3))
+    grid = Grid(phase1=("sort",), selector=("attn",), step=(2, None), transfer=(FRESH,))
+    one = dataclasses.replace(sweep, phase1=(recipe,), conditions=(), grids=(grid,), replicates=1, fair=None)
+    planned, problems = run_sweep(one, store)
+    assert problems == {}
+    table = results(planned, store)
+    table.index = pd.Index(["none", "early", "whole"])
+    early, whole = table.loc["early"], table.loc["whole"]
+    assert "step 2" in early["condition"]
+    assert whole["phase1_tokens"] == TRAIN.steps * TRAIN.batch_size * SORT.task.n_ctx
+    assert early["phase1_tokens"] == whole["phase1_tokens"] / 2
+    assert early["phase1_teraflops"] == pytest.approx(whole["phase1_teraflops"] / 2)
+    assert table.loc["none", "phase1_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"first_seed": 0}, "seed 0 is to tune .* and to confirm too"),
+        ({"conditions": ()}, "no condition takes weights from a phase 1"),
+        ({"maps": (Map(phase1="sort", players=("attn", "mlp")),)}, "transfer maps are not tuned"),
+        (
+            {"conditions": (dataclasses.replace(ATTENTION, task=TASKS.build("haystack")),)},
+            "condition 'attention' has a task of its own",
+        ),
+        ({"task": TASKS.build("haystack")}, "phase 2 is 'haystack', no text of its own"),
+        (
+            {"phase1": (dataclasses.replace(SORT, train=dataclasses.replace(TRAIN, patience=3)),)},
+            "phase 1 'sort' may end early",
+        ),
+        ({"fair": dataclasses.replace(FAIR, gates=(Gate(phase1="stort", accuracy=0.5),))}, "Did you mean 'sort'"),
+        (
+            {
+                "phase1": (SORT, dataclasses.replace(SORT, name="set")),
+                "fair": dataclasses.replace(FAIR, gates=(Gate(phase1="set", accuracy=0.5),)),
+            },
+            "phase 1 'sort' has no gate; say from which accuracy on it is learnt",
+        ),
+        ({"fair": dataclasses.replace(FAIR, natural_text=TASKS.build("sort"))}, "natural_text is the task 'sort'"),
+    ],
+)
+def test_what_cannot_be_fair_is_one_line(sweep, fields, said):
+    with pytest.raises(ValueError, match=said) as problem:
+        arms_of(dataclasses.replace(sweep, **fields))
+    assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"learning_rates": []}, "learning_rates is empty"),
+        ({"learning_rates": [1e-3, 1e-3]}, "one entry twice"),
+        ({"initial_scales": [0]}, "each must be a positive number"),
+        ({"tuning_replicates": 0}, "tuning_replicates=0"),
+        ({"gates": [{"phase1": "sort"}]}, r"fair.gates\[0\]: missing accuracy"),
+        ({"gates": [{"phase1": "sort", "accuracy": 90}]}, "it is a share"),
+        ({"gates": []}, "gates is empty"),
+    ],
+)
+def test_a_mistake_in_the_block_is_named(fields, said):
+    known = {"learning_rates": [1e-3], "initial_scales": [1], "tuning_replicates": 1}
+    known["gates"] = [{"phase1": "sort", "accuracy": 0.9}]
+    with pytest.raises(ValueError, match=said):
+        from_dict(Fair, known | fields, "fair")
+
+
+def test_a_fair_sweep_is_not_planned_as_if_it_were_none(sweep):
+    with pytest.raises(ValueError, match="its arms are tuned first"):
+        plan(sweep)
+
+
+def test_where_every_trial_diverges_no_arm_is_chosen(sweep, tmp_path, runs_here):
+    wild = dataclasses.replace(FAIR, learning_rates=(1e30,), initial_scales=(1.0,))
+    unclipped = dataclasses.replace(TRAIN, clip_norm=None)
+    with pytest.raises(ValueError, match="every trial of 'none' diverged"):
+        run_fair(dataclasses.replace(sweep, fair=wild, train=unclipped), RunStore(tmp_path / "runs"))
+
+
+def test_a_claim_with_a_fair_sweep_is_tuned_and_judged(sweep, tmp_path, runs_here):
+    """And left undecided, since phase 1 missed its gate."""
+    claim = Claim(
+        **CLAIM_FIELDS,
+        primary=Contrast(
+            name="loss", weights={"attention": 1, "none": -1}, predicted="below", margin=-1e-9, measure="loss_nats"
+        ),
+    )
+    experiment = Experiment(claim=claim, sweep=sweep, figure=measure_figure("loss_nats", "loss"), protocol="tiny")
+    store = RunStore(tmp_path / "runs")
+    with pytest.raises(ValueError, match="tuning: 0 of 10 trials are finished"):
+        run(experiment, store, workers=1, may_start=lambda: False)
+    table, judged = run(experiment, store, workers=1, quick=True)
+    assert set(table["arm"]) == {str(kind) for kind in Kind}
+    assert judged.task == "text"
+    assert judged.cost["runs"] == 3 + 5 + 3 + 5
+    assert what_it_lacks(["attention"], table) == "phase 1 of 'attention' missed its gate in 1 of 1 replicates"

@@ -1,0 +1,97 @@
+"""A claim on text is decided only beside its control arms, and where phase 1 was learnt."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from procpre_interp.claims.again import judged_again
+from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.fairness import CONTROLS, is_on_text, what_it_lacks
+from procpre_interp.claims.judge import judge
+from procpre_interp.claims.text import why
+from procpre_interp.sweep.fair_arms import Kind
+from tests.judged import CLAIM_FIELDS, NAN, stored_claim
+
+LOSS = Contrast(name="loss", weights={"a": 1, "none": -1}, predicted="below", margin=-0.05, measure="loss_nats")
+SECOND = dataclasses.replace(LOSS, name="against text", weights={"a": 1, "a natural text": -1})
+CLAIM = Claim(**CLAIM_FIELDS, primary=LOSS, secondary=(SECOND,))
+ARMS = {"none": "fresh", "a": "transfer", **{f"a {arm}": arm for arm in CONTROLS}}
+
+
+def text_table(gain: float = -0.2, n: int = 10, **columns) -> pd.DataFrame:
+    """Losses of all arms on text, in which `a` is better than the others by about this."""
+    rows = [
+        {"condition": name, "label": name, "replicate": 1000 + i, "arm": arm, "control_of": "a" if " " in name else ""}
+        | {"loss_nats": 2 + 0.01 * i + (gain + 0.02 * np.sin(7 * i) if name == "a" else 0.0)}
+        for i in range(n)
+        for name, arm in ARMS.items()
+    ]
+    fixed = {"status": "finished", "accuracy": 0.5, "breakthrough_step": NAN, "limit": 100, "seconds": 1.0}
+    return pd.DataFrame(rows).assign(**(fixed | {"phase1_learnt": True, "phase1_seconds": 0.0} | columns))
+
+
+def test_the_names_of_arms_are_those_of_a_fair_sweep():
+    assert set(ARMS.values()) == {str(kind) for kind in Kind}
+
+
+def test_with_all_arms_a_claim_on_text_is_decided():
+    judged = judge(CLAIM, text_table(), task="text")
+    assert (judged.verdict, judged.contrasts[1].verdict) == ("supported", "supported")
+    assert judge(CLAIM, text_table(0.2), task="text").verdict == "refuted"
+
+
+def test_without_a_fair_sweep_it_is_not():
+    plain = text_table().drop(columns=["arm", "control_of", "phase1_learnt"])
+    for gain in (-0.2, 0.2):
+        judged = judge(CLAIM, plain.assign(loss_nats=text_table(gain)["loss_nats"]), task="text")
+        assert {row.verdict for row in judged.contrasts} == {"undecided"}
+        assert judged.reason == (
+            "on text it needs the arms of a fair sweep (fresh, scales, natural text, shuffled sequences), "
+            "and its sweep has none"
+        )
+        assert why(judged.primary) == judged.reason
+    # Elsewhere nothing changes.
+    assert judge(CLAIM, plain, task="haystack").verdict == "supported"
+    assert judge(CLAIM, plain).verdict == "supported"
+
+
+@pytest.mark.parametrize("arm", ["fresh", *CONTROLS])
+def test_an_arm_that_is_missing_is_named(arm):
+    table = text_table()
+    without = table.loc[(table["arm"] != arm) | (table["replicate"] > 1002)]
+    assert what_it_lacks(["a"], without) == f"the arm '{arm}' of 'a' is missing in 3 of 10 replicates"
+    failed = table.assign(status=np.where((table["arm"] == arm) & (table["replicate"] == 1000), "failed", "finished"))
+    assert what_it_lacks(["a"], failed) == f"the arm '{arm}' of 'a' is missing in 1 of 10 replicates"
+    # A contrast of controls alone is one on their transfer.
+    assert "of 'a' is missing" in what_it_lacks(["a scales", "a natural text"], without)
+    assert what_it_lacks(["none"], without) == ""
+
+
+def test_a_gate_that_was_missed_leaves_it_open():
+    table = text_table()
+    table.loc[(table["condition"] == "a") & (table["replicate"] < 1002), "phase1_learnt"] = False
+    judged = judge(CLAIM, table, task="text")
+    assert judged.verdict == "undecided"
+    assert judged.reason == "phase 1 of 'a' missed its gate in 2 of 10 replicates"
+
+
+def test_what_is_undecided_keeps_its_own_reason():
+    judged = judge(CLAIM, text_table(n=4).drop(columns="arm"), task="text")
+    assert "n = 4" in judged.reason
+
+
+def test_a_task_made_of_text_is_known_by_its_epochs():
+    table = text_table()
+    assert is_on_text("text", table)
+    assert is_on_text("noisy", table.assign(epochs=0.5))
+    assert not is_on_text("haystack", table.assign(epochs=NAN))
+    assert judge(CLAIM, table.drop(columns="arm").assign(epochs=0.5), task="noisy").verdict == "undecided"
+
+
+def test_a_stored_claim_judged_again_is_held_to_it():
+    plain = text_table().drop(columns="arm")
+    stored = stored_claim(plain, task="text", name=CLAIM.name)
+    assert judged_again(CLAIM, stored).verdict == "undecided"
+    assert judged_again(CLAIM, dataclasses.replace(stored, task="haystack")).verdict == "supported"
