@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, answered, evaluate, summarise
 from procpre_interp.train.process import check_device
-from procpre_interp.transfer import Donor, Weights, positions_carried, transplant
+from procpre_interp.transfer import Donor, positions_carried, transplant
 
 TEST_EXAMPLES = 4000
 """Sequences of the final test."""
