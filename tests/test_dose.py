@@ -189,8 +189,8 @@ TABLE = measured({"attn": 0.5}, replicates=2)
     [
         (TABLE.head(0), "0 rows"),
         (TABLE.drop(columns="baseline"), "give component, noise_std, replicate, value, baseline"),
-        (TABLE[TABLE["noise_std"] > 0], "give 0 .undamaged. and two or more above it"),
-        (TABLE[TABLE["noise_std"] < 0.2], "attn: doses .0.0, 0.1.; give 0"),
+        (TABLE[TABLE["noise_std"] > 0], "give 0 .undamaged. and others above it"),
+        (TABLE[TABLE["noise_std"] == 0], "attn: doses .0.0.; give 0"),
         (TABLE.assign(noise_std=TABLE["noise_std"] - 1), "noise_std -1.0; a dose is 0 or more"),
         (pd.concat([TABLE, TABLE]), "more than one row"),
         (TABLE.assign(baseline=TABLE["noise_std"]), "a replicate with two baselines"),
@@ -200,3 +200,12 @@ def test_tables_without_a_dose_response_are_refused(table: pd.DataFrame, message
     for function in (half_dose, dose_means):
         with pytest.raises(ValueError, match=message):
             function(table)
+
+
+def test_a_single_dose_has_a_mean_and_no_half_dose():
+    table = TABLE[TABLE["noise_std"] < 0.2]
+    assert sorted(table["noise_std"].unique()) == [0.0, 0.1]
+    (row,) = half_dose(table).to_dict("records")
+    assert (row["problem"], row["n"]) == ("a single dose, of which there is no curve", 2)
+    assert np.isnan([row[name] for name in ("half_dose", "low", "high", "slope")]).all()
+    assert dose_means(table)["noise_std"].tolist() == [0.0, 0.1]

@@ -62,11 +62,11 @@ def half_dose(
     The 95 % interval resamples whole replicates, the same for all components: all distinct resamples up to n = 8, so
     that no seed moves it. A resample without a gain could have any half dose: it counts as the lower bound of the fit
     for `low` and as the upper one for `high`. `unbounded` is the probability of a resample without a gain, or whose fit
-    is at a bound. `beyond` marks an estimate that lies outside of the doses measured. Without a gain in the means, the
-    half dose is NaN and `problem` says why.
+    is at a bound. `beyond` marks an estimate that lies outside of the doses measured. Without a gain in the means, or
+    with a single dose above 0, the half dose is NaN and `problem` says why.
 
     Replicates that miss a dose of a component are left out of its row; n counts the rest. Raises `ValueError` for a
-    component without dose 0 or with fewer than two doses above it, and for a replicate with two baselines.
+    component without dose 0 or without any above it, and for a replicate with two baselines.
     """
     values = _matrix(table)
     components = list(dict.fromkeys(table["component"]))
@@ -84,6 +84,9 @@ def half_dose(
         found = HalfDose(component=component, n=int((~missing).sum()))
         if found.n == 0:
             rows.append(dataclasses.replace(found, problem="no replicate with all doses and a baseline"))
+            continue
+        if complete.shape[1] < 4:  # the baseline, dose 0 and one above it
+            rows.append(dataclasses.replace(found, problem="a single dose, of which there is no curve"))
             continue
         baseline, intact, *damaged = drawn_means(weights, complete.to_numpy(dtype=float)).T
         # Drawn without a single complete replicate: no resample of this component.
@@ -189,8 +192,8 @@ def _matrix(table: pd.DataFrame) -> pd.DataFrame:
     for component in dict.fromkeys(table["component"]):
         part = table.loc[table["component"] == component].pivot(index="replicate", columns="noise_std", values="value")
         doses = part.columns.to_numpy(dtype=float)
-        if doses[0] != 0 or len(doses) < 3:
-            raise ValueError(f"{component}: doses {doses.tolist()}; give 0 (undamaged) and two or more above it")
+        if doses[0] != 0 or len(doses) < 2:
+            raise ValueError(f"{component}: doses {doses.tolist()}; give 0 (undamaged) and others above it")
         part.insert(0, -1.0, baselines.first())
         parts[component] = part
     return pd.concat(parts, axis=1).sort_index()

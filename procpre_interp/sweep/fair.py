@@ -18,9 +18,10 @@ from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Sweep
 from procpre_interp.sweep.fair_arms import Arm, arms_of
-from procpre_interp.sweep.plan import Plan, Show, pretraining_run, results, run_sweep, say_nothing
+from procpre_interp.sweep.plan import Plan, Show, results, run_sweep, say_nothing
 from procpre_interp.train.interventions import Scaled
 
 TRIAL_COLUMNS = (
