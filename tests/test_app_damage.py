@@ -1,5 +1,6 @@
 """The page "What survives damage?" on the demo and on a store whose claim is damaged."""
 
+from procpre_interp.ablate import ABLATIONS
 from procpre_interp.store.store import RunStore
 from tests.explorer import charts, check, open_page, said, title
 from tests.results import TABLE, fill
@@ -11,16 +12,17 @@ def test_the_ladder_of_the_package_shows_where_there_is_no_other(monkeypatch, tm
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert len(charts(app)) == 1
     assert "From results that come with the package" in said(app)
-    assert title(app, 0) == "Claim: Shuffling the weights of each layer destroys the gain - undecided"
+    assert title(app, 0) == "Claim: Shuffling the weights of each layer destroys the gain - supported"
     assert "Margin: the smallest gain that counts" in said(app)
     (kept,) = app.table
-    assert kept.value.loc["shuffle within rows", "Keeps"].startswith("values of each row")
+    assert kept.value.loc["shuffle within layers", "Keeps"] == ABLATIONS["shuffle_within_layers"].keeps
 
 
 def test_noise_before_and_after(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Noise")
     assert len(charts(app)) == 2
-    assert title(app, 0).endswith("Attention + LN: 1.1; attention: 1; LN: above 2")
+    assert title(app, 0).endswith("Attention + LN: a single dose, of which there is no curve")
+    assert title(app, 1).endswith("Finished model: 0.064")
 
 
 def test_failures_by_condition(monkeypatch, tmp_path):

@@ -86,12 +86,12 @@ def test_what_comes_with_the_package():
     (noised,), (controls,) = damage.noise_claims(known).values(), damage.damage_claims(known).values()
     assert (controls.name, noised.name) == ("shuffling_weights_destroys_it", "noise_dose_response")
     assert damage.origin(noised).startswith("From results that come with the package")
-    assert set(damage.noise(noised).table["component"]) == {"attention + LN", "attention", "LN"}
+    assert set(damage.noise(noised).table["component"]) == {"attention + LN"}
     assert set(damage.noise_on_finished(noised).table["component"]) == {"finished model"}
     # The claim file says what each control keeps, as the controls themselves do, so that a page needs no torch for it.
     said = controls.tables["controls"].itertuples(index=False, name=None)
     assert all((ABLATIONS[name].keeps, ABLATIONS[name].destroys) == tuple(rest) for name, *rest in said)
-    assert damage.kept(controls)["Control"].tolist()[:2] == ["layer norms only", "norms only"]
+    assert damage.kept(controls)["Control"].tolist() == ["shuffle within layers"]
     assert damage.kept(judged({"none": 0.1})).empty
     rungs = damage.controls(controls).table["condition"].tolist()
     assert "shuffle_within_layers" in rungs

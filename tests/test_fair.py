@@ -15,12 +15,13 @@ from procpre_interp.store.about import about_table
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import Experiment, run
+from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import Condition, Grid, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trials_of, tuned_by, tuning_sweep
 from procpre_interp.sweep.fair_arms import Kind, arms_of
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.sweep.maps import Map
-from procpre_interp.sweep.plan import plan, pretraining_run, results, run_sweep
+from procpre_interp.sweep.plan import plan, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import EntropyPenalty, Rescaled, Scaled
 from procpre_interp.transfer import TransferConfig
@@ -29,7 +30,14 @@ from tests.serial import execute_here
 
 SHAPE = Architecture(n_layers=1, n_heads=2, d_model=8)
 TRAIN = TrainConfig(
-    steps=4, batch_size=4, learning_rate=5e-3, warmup_steps=1, evaluate_every=2, evaluate_examples=8, kernel="torch"
+    steps=4,
+    batch_size=4,
+    learning_rate=5e-3,
+    warmup_steps=1,
+    weight_decay=0.1,
+    evaluate_every=2,
+    evaluate_examples=8,
+    kernel="torch",
 )
 SORT = Pretraining(name="sort", task=TASKS.build("sort", length=8), model=SHAPE, train=TRAIN)
 FRESH = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")

@@ -134,12 +134,10 @@ def tracked_by(name: str, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_tensorboard_reads_the_losses(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    events_of = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
     history = tracked_by("tensorboard", tmp_path)
     (folder,) = (tmp_path / "tracking" / "tensorboard").iterdir()
-    events = EventAccumulator(str(folder)).Reload().Scalars("validation/loss_nats")
+    events = events_of(str(folder)).Reload().Scalars("validation/loss_nats")
     expected = [(row["step"], row["loss_nats"]) for row in history if row["split"] == "validation"]
     assert [(event.step, pytest.approx(event.value, rel=1e-6)) for event in events] == expected
 

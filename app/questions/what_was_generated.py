@@ -14,7 +14,7 @@ from procpre_interp.data import TASKS, Task
 from procpre_interp.views.exhibits import inside, sequences
 
 load_named()
-PLAIN = [name for name in TASKS if name not in (*sequences.MADE_OF_OTHERS, "text")]
+PLAIN = [name for name in TASKS if name not in (*sequences.MADE_OF_OTHERS, "text", "metamath")]
 MOST = {"int": 10_000, "float": 1.0}
 
 

@@ -16,7 +16,6 @@ from procpre_interp.data.derived import Derived, Shuffled
 from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.procedural.automata import Automaton
 from procpre_interp.data.procedural.dyck import BracketTask
-from procpre_interp.data.procedural.metamath import BUNDLED
 from procpre_interp.data.semantic.mathematics import SetMm
 from procpre_interp.data.tokens import token_names, token_roles
 from procpre_interp.views.exhibits.corpora import readable
@@ -64,15 +63,19 @@ def fields(name: str) -> list[Field]:
 
 
 def databases() -> tuple[str, ...]:
-    """Databases of formal mathematics that can be read at once."""
-    return (BUNDLED, *(name for name in (SetMm.name,) if name in readable()))
+    """Databases of formal mathematics that come by themselves."""
+    return (SetMm.name,)
 
 
 def build(name: str, parts: list[str] | None = None, **values: Any) -> Task:
     """A task of these fields; `parts` are the components of a mixture, or the one that it is made of, at defaults.
 
-    Raises `ValueError` for a value that does not fit, and where what is made of others has no parts.
+    Raises `ValueError` for a value that does not fit, where what is made of others has no parts, and where a database
+    is not on this machine: no page fetches one.
     """
+    if values.get("database") in databases() and values["database"] not in readable():
+        name = values["database"]
+        raise ValueError(f"{name} is not on this machine: `procpre-interp corpora {name} --fetch` brings it")
     if name in MADE_OF_OTHERS:
         if not parts:
             raise ValueError(f"{name} is made of other tasks: choose {'some' if name == 'mixture' else 'one'}")
