@@ -127,7 +127,12 @@ def fill_text(store: RunStore, replicates: int = 2) -> None:
             scores |= {"accuracy": 0.3, "exact_match": 0.0, "epochs": 0.1, "tokens": 400_000, "teraflops": 8.0}
             summary = {"status": "finished", "task": "text", "seed": replicate, "steps": 400, "seconds": 9.0}
             history = {"step": steps, "tokens": steps * 1000, "split": "validation", "accuracy": 0.3, "loss_nats": loss}
-            history |= {"exact_match": 0.0, "perplexity": np.exp(loss), "bits_per_byte": loss / np.log(2)}
+            history |= {
+                "seconds": steps * 0.02,
+                "exact_match": 0.0,
+                "perplexity": np.exp(loss),
+                "bits_per_byte": loss / np.log(2),
+            }
             with store.claim(run_id) as partial:
                 assert partial is not None
                 partial.write_config(f"task: {{name: text, version: 1, corpus: python-stdlib}}\nseed: {replicate}\n")

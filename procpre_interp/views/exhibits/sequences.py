@@ -75,7 +75,7 @@ def build(name: str, parts: list[str] | None = None, **values: Any) -> Task:
     """
     if values.get("database") in databases() and values["database"] not in readable():
         name = values["database"]
-        raise ValueError(f"{name} is not on this machine: `procpre-interp corpora {name} --fetch` brings it")
+        raise ValueError(f"{name} is not on this machine: procpre-interp corpora {name} --fetch brings it")
     if name in MADE_OF_OTHERS:
         if not parts:
             raise ValueError(f"{name} is made of other tasks: choose {'some' if name == 'mixture' else 'one'}")
