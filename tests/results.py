@@ -142,7 +142,15 @@ def fill_text(store: RunStore, replicates: int = 2) -> None:
                 partial.finish({**summary, **scores, "parents": "", "breakthrough_step": None, "threads": 1})
             cell = {"condition": condition, "label": label, "replicate": replicate, "run": run_id, **scores}
             cell |= {"status": "finished", "breakthrough_step": NAN, "limit": 400, "seconds": 9.0}
-            rows.append(cell | {"phase1_run": None, "phase1_seconds": 0.0, "phase1_teraflops": 2.0 * index})
+            rows.append(
+                cell
+                | {
+                    "phase1_run": None,
+                    "phase1_seconds": 0.0,
+                    "phase1_teraflops": 2.0 * index,
+                    "phase1_tokens": 9000.0 * index,
+                }
+            )
     store.write_table("text-1234abcd", pd.DataFrame(rows), {"title": "Sort & text", "task": "text"})
 
 

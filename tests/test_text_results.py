@@ -134,7 +134,7 @@ def test_the_page_shows_losses(monkeypatch, store: Path):
     app = open_page(monkeypatch, store, PAGE)
     assert "lowered the loss in 1 of 1 conditions" in title(app, 0)
     assert "Lower loss than no pretraining: Sort" in said(app)
-    assert [tab.label for tab in app.tabs] == ["Loss", "Learning curves", "Cost"]
+    assert [tab.label for tab in app.tabs] == ["Loss", "Learning curves", "Savings", "Cost"]
     assert "Broke through" not in app.dataframe[0].value
 
 
@@ -146,3 +146,12 @@ def test_the_page_shows_curves_over_tokens_and_compute(monkeypatch, store: Path)
     assert not app.exception
     app.selectbox(key="quantity").set_value("perplexity").run()
     assert title(app, 0) == "Perplexity over training, by condition"
+
+
+def test_the_page_shows_what_is_saved(monkeypatch, store: Path):
+    app = open_page(monkeypatch, store, PAGE, tab="Savings")
+    assert not app.exception
+    assert len(charts(app)) == 2
+    (table,) = app.dataframe
+    assert table.value["Condition"].tolist() == ["Sort"]
+    assert "phase 1" in said(app)

@@ -10,7 +10,7 @@ import streamlit as st
 from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.views.exhibits import results as exhibits
-from procpre_interp.views.exhibits import text_results
+from procpre_interp.views.exhibits import savings, text_results
 
 store = stores.open_page("Did transfer help?")
 names = listings.list_results(store.path)
@@ -36,7 +36,7 @@ if not shown:
 kept = found.keep(shown)
 
 TABS = (
-    {"loss": "Loss", "curves": "Learning curves", "cost": "Cost"}
+    {"loss": "Loss", "curves": "Learning curves", "savings": "Savings", "cost": "Cost"}
     if found.on_text
     else {"accuracy": "Accuracy", "curves": "Learning curves", "survival": "Time to breakthrough", "cost": "Cost"}
 )
@@ -65,6 +65,16 @@ with place:
             display.show(text_results.learning(kept, quantity, along))
         else:
             display.show(exhibits.learning(kept, selections.choose("Quantity", kept.quantities, "quantity")))
+    elif tab == "savings":
+        try:
+            saved = savings.savings(kept)
+        except ValueError as problem:  # such as a table from before the tokens of phase 1 were counted
+            st.info(markup.escaped(f"{problem}. The command procpre-interp savings counts what an older table lacks."))
+            st.stop()
+        display.show(savings.by_condition(saved))
+        st.dataframe(savings.as_text(saved), hide_index=True, width="stretch")
+        st.caption(markup.escaped(saved.note))
+        display.show(savings.against_spent(saved))
     elif tab == "survival":
         display.show(exhibits.survival(kept))
     else:
