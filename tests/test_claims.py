@@ -229,6 +229,7 @@ def as_before(stored: dict) -> dict:
 @pytest.mark.parametrize("name", ["noise_dose_response", "retrieval_head_forms"])
 def test_a_claim_file_of_an_older_version_says_the_same(name: str, tmp_path: Path):
     stored = json.loads((STORED / f"{name}.json").read_bytes())
+    stored.pop("cells_sha256", None)  # of the file beside it, which whoever writes both adds
     new = claim_from_json(stored)
     old = claim_from_json(as_before(stored))
     assert (old.page, old.primary.about.unit) == ("do_the_claims_hold", measure_of(old.primary.measure).unit)
