@@ -11,12 +11,12 @@ from procpre_interp.analysis.hidden_progress import half_loss_step, hidden_progr
 from procpre_interp.cli import main
 from procpre_interp.commands.ablate import DOSES
 from procpre_interp.commands.patch import WHAT as PATCHES
+from procpre_interp.commands.probe import PROBES
 from procpre_interp.data import TASKS
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.patch.pruning import head_test
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute
-from procpre_interp.probe import PROBES
 from procpre_interp.probe.linear import linear_probe
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig

@@ -65,9 +65,16 @@ def main(arguments: list[str]) -> int:
             table = probe.measure_runs([store.open(name) for name in command.runs], store, sequences=command.sequences)
             probe.check(table)
             title = probe.summary()
-    figures = figures_of(kind, table) if command.html is not None else []
+    figures = figures_of(kind, _by_run(table)) if command.html is not None else []
     show(table, Columns(kind.keys, kind.values, kind.spread), command, figures, title)
     return 0
+
+
+def _by_run(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for figures of means over the runs, as in the printed one, where a replicate has several of them."""
+    if "replicate" not in table or table.groupby("replicate")["run"].nunique().max() == 1:
+        return table
+    return table.drop(columns="replicate")
 
 
 def _options() -> type[Options]:

@@ -28,7 +28,7 @@ ID_LENGTH = 16
 
 
 LARGEST_INTEGER = 2**63 - 1
-"""Of what counts or measures: sizes, steps and symbols are numbers of 64 bits wherever they are computed with."""
+"""The largest size, step or symbol: these are numbers of 64 bits wherever they are computed with."""
 
 ORIGIN = frozenset({"version", "plugin"})
 """Keys of a plain config that say where its class comes from, and are no fields of it."""

@@ -186,12 +186,14 @@ def joined_history(parts: Sequence[Run]) -> pd.DataFrame:
 
     Where one part ended and the next began there are two: before what was done in between, and after it.
     """
+    if len(parts) == 1:
+        return parts[0].history()
     histories, tokens, seconds = [], 0, 0.0
     for run in parts:
         history = run.history()
         histories.append(history.assign(tokens=history["tokens"] + tokens, seconds=history["seconds"] + seconds))
         tokens, seconds = tokens + run.summary["tokens"], seconds + run.summary["seconds"]
-    return pd.concat(histories, ignore_index=True) if len(histories) > 1 else parts[0].history()
+    return pd.concat(histories, ignore_index=True)
 
 
 def read_run(folder: Path, *, verify: bool) -> Run:

@@ -13,7 +13,7 @@ from procpre_interp.store.run import DamagedRun, Run, UnknownRun
 from procpre_interp.store.store import RunStore
 
 DEFAULTS = {"token_embedding": "average", "unembedding": "average", "positions": "carry", "embedding_parent": 0}
-DEFAULTS |= {"overlap": "refuse", "layers": "same", "width": "same"}
+DEFAULTS |= {"positions_parent": None, "overlap": "refuse", "layers": "same", "width": "same"}
 """Options of a transfer at their defaults, which stored configs leave out."""
 
 SAME_RESULT = ("kernel", "kernel_version", "threads", "device")
