@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 def _by_run(table: pd.DataFrame) -> pd.DataFrame:
     """The table for figures of means over the runs, as in the printed one, where a replicate has several of them."""
-    if "replicate" not in table or table.groupby("replicate")["run"].nunique().max() == 1:
+    if "replicate" not in table or table.groupby("replicate")["run"].nunique().to_numpy().max() == 1:
         return table
     return table.drop(columns="replicate")
 
