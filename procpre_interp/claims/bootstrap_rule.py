@@ -26,7 +26,7 @@ from procpre_interp.claims.claim import Contrast, Verdict
 from procpre_interp.claims.compared import contrast_limits, contrast_values, missing_replicates
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.measures import Measure
-from procpre_interp.claims.unjudged import explain, unjudged
+from procpre_interp.claims.unjudged import explained, unjudged
 from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.decisions import EquivalenceDecision
 from procpre_interp.stats.power import detectable_effect
@@ -78,7 +78,7 @@ def judge_contrast(
         reason = f"all replicates are alike, and with n = {n} {unseen}"
     else:
         verdict = Verdict.SUPPORTED if inside else Verdict.REFUTED if outside else Verdict.UNDECIDED
-        return replace(row, verdict=verdict, reason=explain(verdict, contrast))
+        return explained(row, contrast, verdict)
     return replace(row, verdict=Verdict.UNDECIDED, reason=reason)
 
 

@@ -174,3 +174,8 @@ class StoredClaim(JudgedClaim):
     source: Place
     cells: pd.DataFrame
     """The rows that it was judged on."""
+
+
+def interval_level(row: ContrastResult) -> str:
+    """Level of the interval that a contrast has: two one-sided tests belong to the 90 % one."""
+    return "90 %" if row.predicted == "within" and row.verdict != Verdict.REFUTED else "95 %"

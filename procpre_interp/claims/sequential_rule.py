@@ -25,7 +25,7 @@ from procpre_interp.claims.claim import Contrast, Verdict
 from procpre_interp.claims.compared import compared_values, contrast_limits, contrast_values, missing_replicates
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.measures import Measure
-from procpre_interp.claims.unjudged import explain, unjudged
+from procpre_interp.claims.unjudged import explained, unjudged
 from procpre_interp.stats.breakthroughs import boschloo_p, count_breakthroughs
 from procpre_interp.stats.confidence_sequence import (
     FEWEST,
@@ -74,8 +74,7 @@ def judge_contrast(
     if reason:
         return replace(row, verdict=Verdict.UNDECIDED, reason=reason)
     verdict = Verdict.SUPPORTED if inside else Verdict.REFUTED if outside else Verdict.UNDECIDED
-    level = "95 %" if verdict == Verdict.REFUTED else ""  # of what is within, too: see `_tested`
-    return replace(row, verdict=verdict, reason=explain(verdict, contrast, level=level))
+    return explained(row, contrast, verdict)
 
 
 def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> tuple[ContrastResult, bool, bool]:

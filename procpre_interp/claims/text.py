@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.claims.claim import Verdict
-from procpre_interp.claims.judged import ContrastResult, JudgedClaim
+from procpre_interp.claims.judged import ContrastResult, JudgedClaim, interval_level
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.stats.decisions import decision_text
 from procpre_interp.stats.resampling import IntervalMethod
@@ -162,11 +162,6 @@ def contrasts_table(claim: JudgedClaim) -> pd.DataFrame:
 def interval_kind(row: ContrastResult) -> str:
     """Level and method of the interval of a contrast: "95 % betting"."""
     return f"{interval_level(row)} {row.interval}"
-
-
-def interval_level(row: ContrastResult) -> str:
-    """Level of the interval that a contrast has: two one-sided tests belong to the 90 % one."""
-    return "90 %" if row.predicted == "within" and row.verdict != Verdict.REFUTED else "95 %"
 
 
 def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,10 @@
 """A contrast as measured, before its verdict, and the sentence that says why it has one: the same for every rule."""
 
 import math
+from dataclasses import replace
 
 from procpre_interp.claims.claim import Contrast, Verdict, formula
-from procpre_interp.claims.judged import ContrastResult
+from procpre_interp.claims.judged import ContrastResult, interval_level
 from procpre_interp.claims.measures import Measure, measure_of
 from procpre_interp.stats.resampling import Interval, IntervalMethod
 
@@ -35,17 +36,19 @@ def unjudged(
     )
 
 
-def explain(verdict: Verdict, contrast: Contrast, *, level: str = "") -> str:
-    """Why, in words. `level`: of the interval, where it is not the 90 % of equivalence, or else 95 %."""
+def explained(row: ContrastResult, contrast: Contrast, verdict: Verdict) -> ContrastResult:
+    """The contrast with its verdict, and why, in words."""
     assert contrast.predicted is not None  # what is not predicted has no verdict
-    level = level or ("90 %" if contrast.predicted == "within" else "95 %")
+    row = replace(row, verdict=verdict)
+    level = interval_level(row)
     side = {
         "above": f"above {contrast.margin:+.3g}",
         "below": f"below {contrast.margin:+.3g}",
         "within": f"within +-{contrast.margin:.3g}",
     }[contrast.predicted]
-    return {
+    reason = {
         Verdict.SUPPORTED: f"the {level} interval lies wholly {side}",
         Verdict.REFUTED: f"the {level} interval lies wholly outside of what was predicted ({side})",
         Verdict.UNDECIDED: f"the {level} interval crosses the margin (predicted: {side})",
     }[verdict]
+    return replace(row, reason=reason)

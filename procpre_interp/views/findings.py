@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from procpre_interp.claims.judged import JudgedClaim
+from procpre_interp.claims.judged import JudgedClaim, interval_level
 from procpre_interp.claims.text import (
     bounds_text,
     claims_table,
     conditions_table,
     contrast_estimate,
-    interval_level,
     predicted,
 )
 from procpre_interp.core.messages import unknown_name
