@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from procpre_interp.core.schema import ParentFields
+from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import DamagedRun, Run, RunStore, UnknownRun
 
 
@@ -15,11 +16,6 @@ class Link:
     """Its number in the order in which they were trained, from 1."""
     last: int | None
     """The step that the next phase began with; None for its last one."""
-
-
-def parents_of(run: Run) -> list[ParentFields]:
-    """The run's parents as its config has them."""
-    return run.config.get("parents") or []
 
 
 def parent_before(run: Run) -> ParentFields:

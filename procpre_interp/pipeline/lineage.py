@@ -12,8 +12,9 @@ import pandas as pd
 
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
-from procpre_interp.pipeline.ancestry import Link, chain_of, parent_before, parents_of, phase_before
+from procpre_interp.pipeline.ancestry import Link, chain_of, parent_before, phase_before
 from procpre_interp.pipeline.execute import fresh_model, load_model, load_task, run_config, transplant_into
+from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.interventions.apply import change_initial_weights
 

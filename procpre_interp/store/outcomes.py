@@ -7,11 +7,11 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history, parents_of
 from procpre_interp.store.store import RunStore
 
-OF_TEXT = ("perplexity", "bits_per_byte", "answers_right", "epochs")
-"""What only runs on text have."""
+OF_TEXT = ("perplexity", "bits_per_byte", "answers_right")
+"""Scores that only runs on text have."""
 
 
 def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, str]) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def chain_scores(chain: Sequence[Run], phase2: Run | None) -> dict[str, object]:
 
 def _shares_used(outcome: Run, parents: Sequence[Run]) -> list[float]:
     """How much of each parent's training lies behind the weights that the run took from it."""
-    taken = outcome.config.get("parents") or []
+    taken = parents_of(outcome)
     steps = [each.get("step") for each in taken] if len(taken) == len(parents) else [None] * len(parents)
     return [
         1.0 if step is None else step / max(1, parent.summary["steps"])

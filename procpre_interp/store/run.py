@@ -16,7 +16,7 @@ from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plain_values import parse_json, parse_yaml
-from procpre_interp.core.schema import ConfigFields, Summary, check_config, check_summary
+from procpre_interp.core.schema import ConfigFields, ParentFields, Summary, check_config, check_summary
 from procpre_interp.store.reading import (
     REQUIRED,
     DamagedRun,
@@ -126,7 +126,7 @@ class Run:
         lines = [f"Run {self.id}: {seen.get('task')}, seed {self.seed}, {how} ({seen.get('stop_reason')})"]
         if isinstance(accuracy := seen.get("accuracy"), float) and isinstance(loss := seen.get("loss_nats"), float):
             lines.append(f"  test: accuracy {accuracy:.1%}, loss {loss:.4f} nats per token")
-        if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]:
+        if parents := [f"{each['run']} ({each.get('selector', 'all')})" for each in parents_of(self)]:
             state = "; with their optimiser's state" if self.config.get("optimiser") == "carried" else ""
             lines.append(f"  weights from: {', '.join(parents)}{state}")
         if start := self.first_step:
@@ -142,7 +142,7 @@ class Run:
         """What it is, how it went, and where its weights came from, as a notebook shows it."""
         seen = ("status", "stop_reason", "task", "steps", "accuracy", "exact_match", "loss_nats", "breakthrough_step")
         fields = {"seed": str(self.seed), **{name: self.summary.get(name) for name in seen}}
-        parents = [f"{each['run']} ({each.get('selector', 'all')})" for each in self.config.get("parents") or []]
+        parents = [f"{each['run']} ({each.get('selector', 'all')})" for each in parents_of(self)]
         fields |= {"parents": ", ".join(parents), "kept steps": ", ".join(f"{step:,}" for step in self.steps)}
         if self.first_step:
             fields["went on from step"] = f"{self.first_step:,}"
@@ -179,6 +179,11 @@ def load_run(run: Run | str | Path) -> Run:
 def load_history(run: Run | str | Path) -> pd.DataFrame:
     """The evaluations of a run, given as a `Run` or as its folder; one row per observation."""
     return load_run(run).history()
+
+
+def parents_of(run: Run) -> list[ParentFields]:
+    """The run's parents as its config has them."""
+    return run.config.get("parents") or []
 
 
 def joined_history(parts: Sequence[Run]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from procpre_interp.stats.summary import intervals_note
 from procpre_interp.store.about import StoredMap
 from procpre_interp.store.cells import LISTS, with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
+from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import pairs, text_results
 from procpre_interp.views.exhibits import results as exhibits
@@ -210,7 +211,7 @@ def describe_runs(runs: Sequence[Run], store: RunStore) -> dict[str, str]:
 
 def _what_it_is(run: Run, store: RunStore) -> str:
     parts = []
-    for entry in run.config.get("parents") or []:
+    for entry in parents_of(run):
         try:
             task = store.open(entry["run"], verify=False).config["task"]["name"]
         except ValueError:  # the parent is gone, or damaged

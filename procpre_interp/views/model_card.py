@@ -16,6 +16,7 @@ from procpre_interp.data.semantic.text import Text
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.lineage import Moment
 from procpre_interp.store.cells import is_missing
+from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import DamagedRun, Run, RunStore, UnknownRun
 from procpre_interp.train import TrainConfig
 from procpre_interp.views.glossary import SETTING
@@ -114,7 +115,7 @@ def _lineage(run: Run, store: RunStore, below: frozenset[str] = frozenset()) -> 
     if run.id in below:
         raise DamagedRun(run.folder, "its parents lead back to it")
     found: dict[str, Run] = {}
-    for parent in run.config.get("parents") or []:
+    for parent in parents_of(run):
         opened = None
         with suppress(UnknownRun, DamagedRun):
             opened = store.open(parent["run"], verify=False)
@@ -125,7 +126,7 @@ def _lineage(run: Run, store: RunStore, below: frozenset[str] = frozenset()) -> 
 
 def _gone(run: Run, known: Iterable[Run]) -> str:
     """The parents of a run that the store has no more, as a paragraph."""
-    parents = {parent["run"] for parent in run.config.get("parents") or []}
+    parents = {parent["run"] for parent in parents_of(run)}
     gone = sorted(parents - {each.id for each in known})
     return f"Of run {run.id} the parents {', '.join(gone)} are no longer in the store.\n" if gone else ""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from procpre_interp.analysis.diagnosis.evidence import Evidence, parents_of, score_name, score_of
+from procpre_interp.analysis.diagnosis.evidence import Evidence, score_name, score_of
 from procpre_interp.analysis.diagnosis.reasons import reasons, token_ratio
 from procpre_interp.analysis.diagnosis.signatures import (
     Finding,
@@ -25,7 +25,7 @@ from procpre_interp.analysis.diagnosis.signatures import (
 )
 from procpre_interp.core.config import ORIGIN
 from procpre_interp.store.differences import flatten
-from procpre_interp.store.run import Run
+from procpre_interp.store.run import Run, parents_of
 from procpre_interp.store.store import RunStore
 
 NO_SIGNATURE = "no failure signature"

@@ -7,9 +7,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from procpre_interp.core.config import ORIGIN
-from procpre_interp.core.schema import ParentFields
 from procpre_interp.stats.transfer_map import OUTCOMES
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, parents_of
 from procpre_interp.store.store import RunStore
 
 DEFAULTS = {"token_embedding": "average", "unembedding": "average", "positions": "carry", "embedding_parent": 0}
@@ -146,11 +145,6 @@ class Evidence:
                 factors |= {"sequences"} if parents[0].config.get("task") != parents[1].config.get("task") else set()
             factors |= {"step"} if self.step(a) != self.step(b) else set()
         return frozenset(factors)
-
-
-def parents_of(run: Run) -> list[ParentFields]:
-    """The entries of the run's config that name its parents, nearest lineage only."""
-    return run.config.get("parents") or []
 
 
 def selector_of(run: Run) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from procpre_interp.analysis.diagnosis.evidence import Evidence, factor, parents_of, selector_of
+from procpre_interp.analysis.diagnosis.evidence import Evidence, factor, selector_of
 from procpre_interp.analysis.diagnosis.signatures import (
     Finding,
     Numbers,
@@ -18,7 +18,7 @@ from procpre_interp.analysis.diagnosis.signatures import (
     terms_of,
 )
 from procpre_interp.core.regular_files import open_regular
-from procpre_interp.store.run import Run
+from procpre_interp.store.run import Run, parents_of
 
 DYCK_ACCURACY = 0.41
 """Next-token accuracy that 16-Dyck had to reach in phase 1 before haystack gained, as measured with this toolkit."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, parents_of
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.exhibits.results import QUANTITIES
@@ -64,7 +64,7 @@ def ancestry(runs: Sequence[Run], store: RunStore) -> tuple[list[Run], list[str]
     found, problems = {run.id: run for run in runs}, []
     waiting = list(runs)
     while waiting:
-        for entry in waiting.pop(0).config.get("parents") or []:
+        for entry in parents_of(waiting.pop(0)):
             if entry["run"] not in found:
                 try:
                     parent = store.open(entry["run"], verify=False)
