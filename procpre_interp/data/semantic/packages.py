@@ -249,32 +249,34 @@ def _run(command: list[str], folder: Path, name: str, megabytes: float) -> str |
     log = folder / "log.txt"
     # pip collects what it downloads in a temporary folder, which is to count for the bar.
     environment = child_environment(TMPDIR=str(folder.absolute()), LC_ALL="C.UTF-8")
-    try:
-        with log.open("wb") as output, progress_bar(name, megabytes, "MB") as move:
+    with log.open("wb") as output, progress_bar(name, megabytes, "MB") as move:
+        try:
             process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-            try:
-                while True:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(timeout=0.2)
-                        break
-                    move(_bytes_below(folder) / 1e6)
-            finally:
-                process.kill()  # after Ctrl-C; nothing otherwise
-                process.wait()
-    except FileNotFoundError:
-        return f"{tool} is not installed here"
+        except FileNotFoundError:
+            return f"{tool} is not installed here"
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+                    break
+                move(bytes_below(folder) / 1e6)
+        finally:
+            process.kill()  # after Ctrl-C; nothing otherwise
+            process.wait()
     if process.returncode == 0:
         return None
     return f"{tool}: {_last_line(log.read_text(errors='replace')) or f'exit code {process.returncode}'}"
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files below a folder that another process changes: what is gone since counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # gone since
-            total += path.lstat().st_size
+    for parent, _, names in os.walk(folder):  # passes over a folder that is gone; Path.rglob raises
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total
 
 
