@@ -106,6 +106,47 @@ def test_every_transfer_has_its_controls(sweep):
         assert recipes[source.phase1].train.steps == TRAIN.steps
 
 
+@pytest.fixture(scope="module")
+def two_texts(sweep) -> Sweep:
+    """The same transfer on a second text, of shorter windows."""
+    own = {"task": dataclasses.replace(sweep.task, length=20)}
+    second = (
+        Condition(name="none, second", **own),
+        dataclasses.replace(ATTENTION, name="attention, second", **own),
+    )
+    return dataclasses.replace(sweep, conditions=(ATTENTION, *second), replicates=1)
+
+
+def test_each_text_has_its_own_fresh_arm_and_its_own_natural_text(two_texts, tmp_path, runs_here):
+    second = two_texts.conditions[1].task
+    found = arms_of(two_texts)
+    by_name = {arm.condition.name: arm for arm in found.arms}
+    assert len(by_name) == 2 * 5
+    assert {name: arm.fresh for name, arm in by_name.items() if arm.kind == Kind.TRANSFER} == {
+        "attention": "none",
+        "attention, second": "none, second",
+    }
+    natural = by_name["attention, second natural text"]
+    assert (natural.fresh, natural.condition.task) == ("none, second", second)
+    (source,) = natural.condition.sources
+    assert source.phase1 == f"sort natural text, {second.corpus}" != "sort natural text"
+    recipes = {each.name: each.task for each in found.phase1}
+    assert recipes[source.phase1].order == recipes["sort natural text"].order == "uniform"
+    assert len(recipes) == 4  # its shuffled sequences are the same ones
+
+    store = RunStore(tmp_path / "runs")
+    table = run_fair(two_texts, store).table.set_index("condition")
+    lengths = {name: store.open(run).config["task"]["length"] for name, run in table["run"].items()}
+    assert lengths == {name: 20 if "second" in name else 24 for name in by_name}
+    learnt = table.reset_index().assign(phase1_learnt=True)
+    assert what_it_lacks(["attention", "attention, second"], learnt) == ""
+    without = learnt.loc[learnt["condition"] != "none, second"]
+    assert what_it_lacks(["attention"], without) == ""
+    assert what_it_lacks(["attention, second"], without) == (
+        "the arm 'fresh' of 'attention, second' is missing in 1 of 1 replicates"
+    )
+
+
 @pytest.mark.parametrize(("length", "batch_size", "windows"), [(8, 4, (3, 23)), (2, 2, (1, 10)), (64, 4, (22, 23))])
 def test_natural_text_has_the_budget_of_phase_1(sweep, length, batch_size, windows):
     """As many steps, and in each about as many tokens, in windows that are no longer than those of phase 2."""
@@ -312,7 +353,7 @@ def test_tokens_and_compute_of_phase_1_up_to_a_checkpoint(sweep, tmp_path, runs_
         ({"maps": (Map(phase1="sort", players=("attn", "mlp")),)}, "transfer maps are not tuned"),
         (
             {"conditions": (dataclasses.replace(ATTENTION, task=TASKS.build("haystack")),)},
-            "condition 'attention' has a task of its own",
+            "condition 'attention' has a task of its own, and no fresh model is trained on that",
         ),
         ({"task": TASKS.build("haystack")}, "phase 2 is 'haystack', no text of its own"),
         (

@@ -52,6 +52,8 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
         rows = finished.loc[finished["condition"] == transfer]
         of_it = finished.loc[finished["control_of"] == transfer]
         arms = {FRESH: finished.loc[finished["arm"] == FRESH]}
+        if "fresh_arm" in table:  # not so in tables of sweeps on one text, before there were others
+            arms = {FRESH: finished.loc[finished["condition"].isin(set(rows["fresh_arm"]))]}
         arms |= {arm: of_it.loc[of_it["arm"] == arm] for arm in CONTROLS}
         for arm, there in arms.items():
             if missing := set(rows["replicate"]) - set(there["replicate"]):

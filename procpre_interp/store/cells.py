@@ -66,6 +66,7 @@ CELLS: dict[str, Column] = {
     "positions_carried": Column(Kind.BOOLEAN, "whether position embeddings were transferred"),
     "arm": Column(Kind.TEXT, "in a fair sweep: fresh, transfer, scales, natural text or shuffled sequences"),
     "control_of": Column(Kind.TEXT, "the transfer that a control belongs to; empty for other arms"),
+    "fresh_arm": Column(Kind.TEXT, "the arm without phase 1 that is trained on the same text"),
     "learning_rate": Column(Kind.NUMBER, "peak learning rate that the arm was tuned to"),
     "initial_scale": Column(Kind.NUMBER, "factor on initial weights that the arm was tuned to"),
     "phase1_learnt": Column(Kind.BOOLEAN, "whether all parents with a gate passed it"),

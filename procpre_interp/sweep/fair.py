@@ -8,18 +8,17 @@ the store, NAME-tuning-HASH. Everything is a run, so that the same call goes on 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.data import Task
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.chains import pretraining_run
-from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Sweep
+from procpre_interp.sweep.config import BASELINE, Condition, Sweep
 from procpre_interp.sweep.fair_arms import Arm, arms_of
 from procpre_interp.sweep.plan import Plan, Show, results, run_sweep, say_nothing
 from procpre_interp.train.interventions import Scaled
@@ -45,7 +44,7 @@ class Trial:
             condition,
             name=name,
             label=label,
-            task=None,  # that of the sweep, which opens its text sooner
+            task=None if condition.task == sweep.task else condition.task,
             train=dataclasses.replace(condition.train or sweep.train, learning_rate=self.learning_rate),
             # Without a scale it is the run that other sweeps have.
             interventions=condition.interventions + (scaled if self.initial_scale != 1 else ()),
@@ -134,15 +133,13 @@ def tuning_sweep(sweep: Sweep) -> Sweep:
     conditions = tuple(trial.condition(sweep, name, name) for name, trial in trials_of(sweep).items())
     # `none` is a condition of every sweep, and its trials have names of their own.
     untuned = Condition(name=BASELINE, replicates=0)
+    trials = _with_arms_as(sweep, (untuned, *conditions))
     return dataclasses.replace(
-        with_packed_text(sweep, arms_of(sweep).phase1),
+        trials,
         name=f"{sweep.name}-tuning",
         title=f"Tuning of {sweep.title or sweep.name}",
-        conditions=(untuned, *conditions),
-        grids=(),
         replicates=sweep.fair.tuning_replicates,
         first_seed=sweep.fair.first_tuning_seed,
-        fair=None,
     )
 
 
@@ -207,25 +204,28 @@ def final_validation_loss(run: Run) -> float:
 
 def confirming_sweep(sweep: Sweep, chosen: Mapping[str, Trial]) -> Sweep:
     """All arms, each trained as its trial was, on the sweep's own seeds."""
-    found = arms_of(sweep)
-    conditions = tuple(
-        chosen[name].condition(sweep, name, arm.condition.label or name)
-        for arm in found.arms
-        for name in [arm.condition.name]
+    arms = [arm.condition for arm in arms_of(sweep).arms]
+    return _with_arms_as(
+        sweep, tuple(chosen[each.name].condition(sweep, each.name, each.label or each.name) for each in arms)
     )
-    packed = with_packed_text(sweep, found.phase1)
-    return dataclasses.replace(packed, conditions=conditions, grids=(), fair=None)
 
 
-def with_packed_text(sweep: Sweep, phase1: Sequence[Pretraining]) -> Sweep:
-    """The sweep with these pretrainings, its corpora read once: otherwise every one of its many runs would do that to
-    find its id, which is the same either way."""
-
-    def packed(task: Task) -> Task:
-        return task.resolve().from_cache()
-
-    recipes = tuple(dataclasses.replace(each, task=packed(each.task)) for each in phase1)
-    return dataclasses.replace(sweep, task=packed(sweep.task), phase1=recipes)
+def _with_arms_as(sweep: Sweep, conditions: tuple[Condition, ...]) -> Sweep:
+    """A sweep of these conditions with the pretrainings of all arms, its corpora read once: otherwise every one of its
+    many runs would do that to find its id, which is the same either way."""
+    phase1 = arms_of(sweep).phase1
+    own = {each.task for each in (*phase1, *conditions) if each.task is not None}
+    packed = {task: task.resolve().from_cache() for task in {sweep.task, *own}}
+    return dataclasses.replace(
+        sweep,
+        task=packed[sweep.task],
+        phase1=tuple(dataclasses.replace(each, task=packed[each.task]) for each in phase1),
+        conditions=tuple(
+            each if each.task is None else dataclasses.replace(each, task=packed[each.task]) for each in conditions
+        ),
+        grids=(),
+        fair=None,
+    )
 
 
 def choices(trials: pd.DataFrame) -> pd.DataFrame:
@@ -255,6 +255,7 @@ def with_arms(table: pd.DataFrame, tuned: Tuned, store: RunStore) -> pd.DataFram
     return table.assign(
         arm=[str(arms[name].kind) for name in table["condition"]],
         control_of=[arms[name].control_of for name in table["condition"]],
+        fresh_arm=[arms[name].fresh for name in table["condition"]],
         learning_rate=chosen["learning_rate"].reindex(table["condition"]).to_numpy(),
         initial_scale=chosen["initial_scale"].reindex(table["condition"]).to_numpy(),
         phase1_learnt=[all(learnt.get(run, True) for run in runs) for runs in table["phase1_run"]],

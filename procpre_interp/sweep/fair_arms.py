@@ -40,6 +40,8 @@ class Arm:
 
     condition: Condition
     kind: Kind
+    fresh: str
+    """Name of the fresh arm that is trained on the same text: the first, where there are several."""
     control_of: str = ""
     """Name of the transfer that it belongs to; empty for transfers and fresh models."""
 
@@ -62,34 +64,43 @@ def arms_of(sweep: Sweep) -> Arms:
     transfers = [each for each in listed if each.sources]
     recipes = {each.name: each for each in sweep.phase1}
     _check(sweep, fair, listed, transfers, recipes)
-    used = dict.fromkeys(source.phase1 for each in transfers for source in each.sources)
-    controls = [
-        control
-        for name in used
-        for control in (_natural_text(sweep, fair, recipes[name]), _shuffled_sequences(recipes[name]))
+    fresh: dict[Task, str] = {}
+    for each in listed:
+        if not each.sources:
+            fresh.setdefault(each.task or sweep.task, each.name)
+    controls: dict[Pretraining, None] = {}
+    for each in transfers:
+        for recipe in (recipes[source.phase1] for source in each.sources):
+            controls[_natural_text(sweep, recipe, each.task)] = None
+            controls[_shuffled_sequences(recipe)] = None
+    arms = [
+        arm
+        for each in sorted(listed, key=lambda each: bool(each.sources))
+        for arm in _with_controls(sweep, each, fresh[each.task or sweep.task])
     ]
-    fresh = [Arm(condition=each, kind=Kind.FRESH) for each in listed if not each.sources]
-    transferred = [arm for each in transfers for arm in (Arm(condition=each, kind=Kind.TRANSFER), *_controls(each))]
-    return Arms(arms=(*fresh, *transferred), phase1=(*sweep.phase1, *controls))
+    return Arms(arms=tuple(arms), phase1=(*sweep.phase1, *controls))
 
 
-def _controls(transfer: Condition) -> tuple[Arm, ...]:
-    """The controls of a transfer: trained as it is, from other weights."""
-    label = transfer.label or transfer.name
+def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm, ...]:
+    """A condition as an arm, and where it is a transfer its controls: trained as it is, from other weights."""
+    if not condition.sources:
+        return (Arm(condition=condition, kind=Kind.FRESH, fresh=fresh),)
+    label = condition.label or condition.name
     # It comes first, since it makes weights of the two models alone, whatever was done to them before.
-    scales = (Rescaled(selector="all", relative_step="transferred"), *transfer.interventions)
+    scales = (Rescaled(selector="all", relative_step="transferred"), *condition.interventions)
+    natural = _renamed(condition, _natural_ending(sweep, condition.task))
     made = (
         (Kind.SCALES, "fresh, with the scales of", {"interventions": scales}),
-        (Kind.NATURAL_TEXT, "natural text in place of", {"sources": _renamed(transfer, NATURAL)}),
-        (Kind.SHUFFLED, "shuffled sequences in place of", {"sources": _renamed(transfer, SHUFFLED)}),
+        (Kind.NATURAL_TEXT, "natural text in place of", {"sources": natural}),
+        (Kind.SHUFFLED, "shuffled sequences in place of", {"sources": _renamed(condition, SHUFFLED)}),
     )
-    return tuple(
-        Arm(
-            condition=dataclasses.replace(transfer, name=f"{transfer.name} {kind}", label=f"{said} {label}", **changed),
-            kind=kind,
-            control_of=transfer.name,
-        )
+    controls = (
+        (dataclasses.replace(condition, name=f"{condition.name} {kind}", label=f"{said} {label}", **changed), kind)
         for kind, said, changed in made
+    )
+    return (
+        Arm(condition=condition, kind=Kind.TRANSFER, fresh=fresh),
+        *(Arm(condition=each, kind=kind, fresh=fresh, control_of=condition.name) for each, kind in controls),
     )
 
 
@@ -97,14 +108,22 @@ def _renamed(transfer: Condition, ending: str) -> tuple[Source, ...]:
     return tuple(dataclasses.replace(each, phase1=f"{each.phase1} {ending}") for each in transfer.sources)
 
 
+def _natural_ending(sweep: Sweep, task: Task | None) -> str:
+    """What a pretraining on natural text is named by, for a condition with this task of its own, if any."""
+    own = isinstance(task, Text) and task != sweep.task and sweep.fair is not None and sweep.fair.natural_text is None
+    return f"{NATURAL}, {task.corpus}" if own else NATURAL
+
+
 def _shuffled_sequences(recipe: Pretraining) -> Pretraining:
     task = TASKS.build("shuffled", task=recipe.task)
     return dataclasses.replace(recipe, name=f"{recipe.name} {SHUFFLED}", task=task)
 
 
-def _natural_text(sweep: Sweep, fair: Fair, recipe: Pretraining) -> Pretraining:
-    """Natural text for as many steps and, a step, about as many tokens as the recipe."""
-    text = fair.natural_text or _in_another_order(sweep.task)
+def _natural_text(sweep: Sweep, recipe: Pretraining, task: Task | None) -> Pretraining:
+    """Natural text for as many steps and, a step, about as many tokens as the recipe, for a condition with this task of
+    its own, if any."""
+    assert sweep.fair is not None
+    text = sweep.fair.natural_text or _in_another_order(task or sweep.task)
     if not isinstance(text, Text):
         raise ValueError(f"fair: natural_text is the task {text.name!r}; give a task text, such as {{name: text}}")
     per_step = recipe.train.batch_size * mean_length(recipe.task)
@@ -113,7 +132,7 @@ def _natural_text(sweep: Sweep, fair: Fair, recipe: Pretraining) -> Pretraining:
     text = dataclasses.replace(text, length=max(2, round(per_step / batch_size)))
     n_ctx = None if recipe.model.n_ctx is None else max(recipe.model.n_ctx, text.n_ctx)
     return Pretraining(
-        name=f"{recipe.name} {NATURAL}",
+        name=f"{recipe.name} {_natural_ending(sweep, task)}",
         task=text,
         model=dataclasses.replace(recipe.model, n_ctx=n_ctx),
         train=dataclasses.replace(recipe.train, batch_size=batch_size),
@@ -147,9 +166,13 @@ def _check(
         raise ValueError("fair: no condition takes weights from a phase 1, so there is nothing to control for")
     if sweep.maps:
         raise ValueError("fair: transfer maps are not tuned arm by arm; leave out maps, or list their conditions")
-    for each in listed:
-        if each.task is not None and each.task != sweep.task:
-            raise ValueError(f"fair: condition {each.name!r} has a task of its own; make it a sweep of its own")
+    of_fresh = [each.task or sweep.task for each in listed if not each.sources]
+    for each in transfers:
+        if (each.task or sweep.task) not in of_fresh:
+            raise ValueError(
+                f"fair: condition {each.name!r} has a task of its own, and no fresh model is trained on that; add a "
+                "condition with that task and without sources"
+            )
     gated = [gate.phase1 for gate in fair.gates]
     for name in gated:
         if name not in recipes:
