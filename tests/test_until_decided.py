@@ -23,6 +23,7 @@ from procpre_interp.study.experiment import Experiment, Options, run, run_all, r
 from procpre_interp.study.observation import Observation, remembered
 from procpre_interp.study.until_decided import Computed, Needs, looks_at, with_counts
 from procpre_interp.sweep.config import Condition, Sweep
+from procpre_interp.sweep.fair_arms import Arm, Kind
 from procpre_interp.sweep.plan import plan, say_nothing
 from procpre_interp.train import Interrupted, TrainConfig
 from tests.judged import CLAIM_FIELDS, MANY, NAN
@@ -151,6 +152,24 @@ def test_what_is_measured_needs_the_runs_that_it_is_measured_on():
     assert needs.of(dataclasses.replace(OPEN, measure="grip")) == {"open", "none", "full"}
     assert needs.of(Contrast(name="x", weights={"before": 1})) == {"none", "full"}
     assert needs.of(dataclasses.replace(OPEN, measure="restricted_time_steps")) == {"open", "none"}
+
+
+def test_a_transfer_on_text_needs_its_controls_and_the_fresh_arm_of_its_text():
+    kinds = {"none": Kind.FRESH, "fresh code": Kind.FRESH, "full": Kind.TRANSFER, "soon": Kind.SCALES}
+    arms = tuple(
+        Arm(
+            condition=Condition(name=name),
+            kind=kind,
+            fresh="fresh code" if name == "open" else "none",
+            control_of="full" if kind == Kind.SCALES else "",
+        )
+        for name, kind in (kinds | {"open": Kind.TRANSFER}).items()
+    )
+    needs = Needs(sweep=SWEEP, arms=arms)
+    assert needs.of(Contrast(name="x", weights={"full": 1})) == {"full", "soon", "none"}
+    assert needs.of(Contrast(name="x", weights={"soon": 1})) == {"full", "soon", "none"}
+    assert needs.of(Contrast(name="x", weights={"open": 1})) == {"open"}  # the other is no condition of this sweep
+    assert needs.of(Contrast(name="x", weights={"none": 1})) == {"none"}
 
 
 def test_runs_are_measured_once(tmp_path):

@@ -38,6 +38,7 @@ from procpre_interp.study.smoke_test import shortened
 from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, Needs, looks_at, tell_look
 from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.fair import Tuned, tune, with_arms
+from procpre_interp.sweep.fair_arms import arms_of
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, results, run_sweep, say_nothing
 
@@ -56,6 +57,12 @@ class Experiment:
     extra: Extra = no_tables
     tuned: Tuned | None = None
     """How the arms of a fair sweep were tuned. Default: it is no fair one, or not tuned yet (`tuned_experiment`)."""
+
+    @property
+    def needs(self) -> Needs:
+        """Which conditions are trained for which contrasts."""
+        arms = () if self.tuned is None else arms_of(self.tuned.sweep).arms
+        return Needs(sweep=self.sweep, observation=self.observation, arms=arms)
 
 
 def run(
@@ -99,8 +106,8 @@ def run_until_decided(
     Every new look is kept in the store with the verdict that it gave, and told to `on_look`, so that the same call goes
     on after an interruption. Raises `ValueError` while no replicate is complete.
     """
-    observation = None if experiment.observation is None else remembered(experiment.observation)
-    experiment = dataclasses.replace(experiment, observation=observation)
+    if experiment.observation is not None:
+        experiment = dataclasses.replace(experiment, observation=remembered(experiment.observation))
     experiment = tuned_experiment(experiment, store, workers=workers, show=show, may_start=may_start)
     past, last = past_of(experiment, store), None
     looks = past.looks
@@ -108,7 +115,7 @@ def run_until_decided(
         experiment.claim,
         experiment.sweep,
         lambda sweep: compute(experiment, sweep, store, workers=workers, show=show, may_start=may_start),
-        observation=observation,
+        needs=experiment.needs,
         most_replicates=most_replicates,
         workers=workers,
         primary_only=primary_only,
@@ -170,8 +177,7 @@ def judge_computed(
     These are made of what there is, once it holds no pretraining and whatever the primary contrast needs.
     """
     sweep, table, tuned = computed.planned.sweep, computed.table, experiment.tuned
-    needed = Needs(sweep=sweep, observation=experiment.observation).of(experiment.claim.primary)
-    complete = needed | {BASELINE} <= _finished(table)
+    complete = experiment.needs.of(experiment.claim.primary) | {BASELINE} <= _finished(table)
     return dataclasses.replace(
         judge(experiment.claim, table, planned=computed.cells, quick=quick, task=sweep.about.task),
         version=experiment.claim.version,
@@ -217,11 +223,8 @@ class Options:
 def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> int:
     """The command line of a claim's script, or of several. Exit code 1 where a run failed or nothing is finished."""
     name = experiments[0].claim.name if len(experiments) == 1 else "claims"
-
-    def work() -> int:
-        return run_all(experiments, tyro.cli(Options, prog=name, args=arguments, description=_purpose(experiments)))
-
-    return run_script(name, work)
+    options = {"prog": name, "args": arguments, "description": _purpose(experiments)}
+    return run_script(name, lambda: run_all(experiments, tyro.cli(Options, **options)))
 
 
 def haystack_experiment(

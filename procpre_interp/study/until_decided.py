@@ -19,6 +19,7 @@ from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.store.cells import CELLS
 from procpre_interp.study.observation import Observation
 from procpre_interp.sweep.config import BASELINE, Condition, Sweep
+from procpre_interp.sweep.fair_arms import Arm, Kind
 from procpre_interp.sweep.plan import Plan
 
 MOST_REPLICATES = 40
@@ -57,7 +58,9 @@ class Needs:
     """Which conditions of a sweep are trained for which contrasts."""
 
     sweep: Sweep
-    observation: Observation | None
+    observation: Observation | None = None
+    arms: tuple[Arm, ...] = ()
+    """Those of a fair sweep: of a transfer all its controls are needed, and the fresh arm of its text."""
 
     def of(self, contrast: Contrast) -> set[str]:
         """The conditions that a contrast needs runs of."""
@@ -66,6 +69,10 @@ class Needs:
         of_runs = contrast.measure in CELLS or contrast.measure == "restricted_time_steps"
         if self.observation is not None and not (of_runs and names <= trained):
             names |= set(self.observation.needs)
+        named = {arm.control_of or arm.condition.name for arm in self.arms if arm.condition.name in names}
+        for arm in self.arms:
+            if arm.kind != Kind.FRESH and (arm.control_of or arm.condition.name) in named:
+                names |= {arm.condition.name, arm.fresh}
         return names & trained
 
 
@@ -74,22 +81,22 @@ def looks_at(
     sweep: Sweep,
     compute: Callable[[Sweep], Computed],
     *,
-    observation: Observation | None = None,
+    needs: Needs | None = None,
     most_replicates: int = MOST_REPLICATES,
     workers: int = 1,
     primary_only: bool = False,
 ) -> Iterator[Look]:
     """A look after each seed, until the primary contrast is decided or there are `most_replicates`.
 
-    `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions of the
-    primary contrast are in all seeds, and so are those of predicted secondary ones until these are decided; with
-    `primary_only`, or where nothing is predicted, a condition has no more replicates than the sweep says. The looks end
-    early where a seed is not complete, or a run that the primary contrast needs failed or diverged, since nothing can
-    be decided then.
+    `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions that the
+    primary contrast `needs` (default: those that it names) are in all seeds, and so are those of predicted secondary
+    ones until these are decided; with `primary_only`, or where nothing is predicted, a condition has no more replicates
+    than the sweep says. The looks end early where a seed is not complete, or a run that the primary contrast needs
+    failed or diverged, since nothing can be decided then.
     """
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
-    needs = Needs(sweep=sweep, observation=observation)
+    needs = needs or Needs(sweep=sweep)
     of_primary, undecided = needs.of(claim.primary), {row.name: row for row in claim.secondary if row.predicted}
     counts: dict[str, int] = {}
     goal = looked = 0
