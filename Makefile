@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 OUT ?= runs
 READY := $(VENV)/.ready
 
-.PHONY: reproduce claims findings test test-slow test-cuda test-app app lint clean
+.PHONY: reproduce claims first-experiments findings test test-slow test-cuda test-app app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
 
 claims: $(READY)  ## every claim: the runs that it still needs, its verdict, experiments/results/claims
 	$(BIN)/procpre-interp claims --run --store $(OUT) --results experiments/results/claims
+
+first-experiments: $(READY)  ## union and real text: what the paper suggests to try first
+	$(BIN)/python experiments/first_experiments.py --out $(OUT)
 
 findings: $(READY)  ## the tables of experiments/README.md, made anew from the stored results
 	$(BIN)/procpre-interp claims --format markdown --update experiments/README.md

@@ -10,7 +10,7 @@ from procpre_interp.claims.measures import Measure, measure_of
 from procpre_interp.stats.confidence_sequence import Limits
 
 Predicted = Literal["above", "below", "within"]
-Page = Literal["do_the_claims_hold", "what_survives_damage", "can_anything_cheaper"]
+Page = Literal["do_the_claims_hold", "what_survives_damage", "can_anything_cheaper", "does_it_help_on_real_text"]
 """Page of the explorer, by the name of its script."""
 
 

@@ -1,0 +1,169 @@
+"""Claims on real text: what they declare, that their verdicts can come out either way, and one of them whole."""
+
+import dataclasses
+import functools
+
+import pandas as pd
+import pytest
+
+from procpre_interp.claims.fairness import what_it_lacks
+from procpre_interp.claims.judge import judge_contrasts
+from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.data.semantic.text import Text
+from procpre_interp.store.store import RunStore
+from procpre_interp.study.experiment import run
+from procpre_interp.study.protocols import FRESH_SEED
+from procpre_interp.study.text_protocol import LEARNING_RATES, MODEL
+from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
+from tests.test_experiments import check_statement, script, without_secondary
+
+NAMES = (
+    "attention_for_code_mlp_for_language",
+    "gain_survives_finetuning",
+    "mixtures_beat_single",
+    "noisier_text_gains_more",
+    "procedural_beats_natural_warmup",
+    "procedural_tokens_save_data",
+    "scale_decides_on_text",
+    "stack_not_queue",
+    "structure_not_statistics",
+    "union_helps_language",
+)
+N = 40
+
+
+@pytest.fixture(params=NAMES)
+def experiment(request):
+    return script(request.param).EXPERIMENT
+
+
+@functools.cache
+def arms(name: str) -> dict[str, Arm]:
+    """The arms of a claim's sweep, by name."""
+    return {arm.condition.name: arm for arm in arms_of(script(name).EXPERIMENT.sweep).arms}
+
+
+def made_up(experiment, shift) -> pd.DataFrame:
+    """A table of all arms, and of what is observed, that differ from 0 by what `shift` gives for each, and a bit by
+    replicate, in the measure of the primary contrast."""
+    draws = numpy_stream(5, "made up losses")
+    known = {
+        name: {"label": name, "arm": str(arm.kind), "control_of": arm.control_of, "fresh_arm": arm.fresh}
+        for name, arm in arms(experiment.claim.name).items()
+    }
+    observed = experiment.observation.conditions if experiment.observation else {}
+    known |= {name: {"label": label, "control_of": ""} for name, label in observed.items()}
+    rows = [
+        {"condition": name, "replicate": FRESH_SEED + i}
+        | about
+        | {experiment.claim.primary.measure: shift(name) + 0.005 * draws.standard_normal()}
+        for i in range(N)
+        for name, about in known.items()
+    ]
+    return pd.DataFrame(rows).assign(status="finished", phase1_learnt=True, accuracy=0.5, epochs=0.5)
+
+
+def test_what_they_declare(experiment):
+    claim, sweep = experiment.claim, experiment.sweep
+    own = arms(claim.name)
+    of_runs = set(own) | set(experiment.observation.conditions if experiment.observation else ())
+    assert {name for contrast in claim.contrasts for name in contrast.weights} <= of_runs
+    check_statement(claim)
+    assert claim.name == sweep.name
+    assert claim.page == "does_it_help_on_real_text"
+    assert sweep.first_seed == FRESH_SEED
+    assert sweep.model == MODEL
+    assert sweep.fair.learning_rates == LEARNING_RATES
+    assert {gate.phase1 for gate in sweep.fair.gates} == {each.name for each in sweep.phase1}
+    for arm in own.values():
+        if arm.kind == Kind.TRANSFER:
+            assert own[arm.fresh].condition.task in (arm.condition.task, None)
+    for gate in sweep.fair.gates:
+        assert f"{gate.phase1} {gate.accuracy:.0%}" in experiment.protocol
+
+
+def test_their_verdicts_can_come_out_either_way(experiment):
+    """Losses that are as the primary contrast predicts, or the other way round, decide it."""
+    primary = experiment.claim.primary
+    size = max(0.2, 4 * primary.margin) / sum(weight**2 for weight in primary.weights.values())
+
+    def verdict(sign: float) -> str:
+        table = made_up(experiment, lambda name: sign * size * primary.weights.get(name, 0))
+        assert what_it_lacks(list(primary.weights), table) == ""
+        return judge_contrasts(without_secondary(experiment.claim), table)[0].verdict
+
+    if primary.predicted == "within":
+        assert [verdict(sign) for sign in (0, 1, -1)] == ["supported", "refuted", "refuted"]
+    else:
+        below = primary.predicted == "below"
+        assert [verdict(sign) for sign in (-1, 1)] == (["supported", "refuted"] if below else ["refuted", "supported"])
+
+
+def test_they_share_their_arms(experiment):
+    """What has one name is one arm, so that no claim trains what another has."""
+    others = [
+        *("union_helps_language", "attention_for_code_mlp_for_language", "scale_decides_on_text", "stack_not_queue"),
+    ]
+    for name, arm in arms(experiment.claim.name).items():
+        for known in (arms(other).get(name) for other in others):
+            if known is not None and arm.condition.task == known.condition.task:
+                assert dataclasses.replace(arm.condition, label="") == dataclasses.replace(known.condition, label="")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for i in range(60):
+        (folder / f"{i}.txt").write_text("\n".join(f"Line {i * j} of document {i}, and no more." for j in range(30)))
+    return f"files:{folder}"
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """The first experiment as a smoke test, on another text."""
+    store = RunStore(tmp_path_factory.mktemp("text claims") / "runs")
+    experiment = script("union_helps_language").experiment(phase1_steps=30, text=Text(corpus=corpus, length=32))
+    tiny = dataclasses.replace(MODEL, d_model=8)
+    phase1 = tuple(dataclasses.replace(each, model=tiny) for each in experiment.sweep.phase1)
+    sweep = dataclasses.replace(experiment.sweep, model=tiny, phase1=phase1)
+    experiment = dataclasses.replace(experiment, sweep=sweep)
+    with pytest.MonkeyPatch.context() as patch:
+        from tests.serial import execute_here
+
+        patch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
+        return store, *run(experiment, store, workers=1, quick=True)
+
+
+def test_one_of_them_whole(whole, corpus):
+    store, table, judged = whole
+    assert set(table["arm"]) == {str(kind) for kind in Kind}
+    assert set(table["status"]) == {"finished"}
+    assert {store.open(run).config["task"]["corpus"] for run in table["run"]} == {corpus}
+    assert judged.verdict == "undecided"
+    assert len(judged.contrasts) == 4
+    losses = table.set_index("condition")["loss_nats"]
+    assert judged.primary.estimate == pytest.approx(losses["union full"] - losses["none"])
+
+
+def test_savings_are_measured_on_runs(whole):
+    store, table, _ = whole
+    runs = table.set_index("condition")["run"]
+    module = script("procedural_tokens_save_data")
+    observation = module.EXPERIMENT.observation
+    opened = {name: store.open(runs["none" if name.startswith("none") else "union full"]) for name in observation.needs}
+    found = observation.measure(opened, store)
+    assert set(found) == {name for name in observation.needs if not name.startswith("none")}
+    first = found["sort full"]
+    assert all(value == first for value in found.values())  # the same two runs under every name
+    assert first["tokens_saved"] < first["semantic_saved"] <= 1  # phase 1 is counted
+
+
+def test_the_lead_of_a_mixture_is_the_smaller_one(whole):
+    store, table, _ = whole
+    runs = table.set_index("condition")["run"]
+    module = script("mixtures_beat_single")
+    names = {"set full": "none", "union full": "union full scales", "set + union full": "union full"}
+    opened = {name: store.open(runs[arm]) for name, arm in names.items()}
+    loss = {name: each.summary["loss_nats"] for name, each in opened.items()}
+    lead = module.measure(opened, store)[module.LEAST]["lead_nats"]
+    assert lead == min(loss["set full"], loss["union full"]) - loss["set + union full"]
