@@ -38,7 +38,7 @@ def full(task: str, domain: Domain) -> str:
     return name_in(domain, f"{task} full")
 
 
-TRANSFERS = (
+TRANSFERS: tuple[tuple[str, Domain], ...] = (
     *((task, domain) for task in ("sort", "union") for domain in DOMAINS),
     *((task, DOMAINS[0]) for task in ("set", "dyck", "stack")),
 )

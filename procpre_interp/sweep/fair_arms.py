@@ -110,8 +110,10 @@ def _renamed(transfer: Condition, ending: str) -> tuple[Source, ...]:
 
 def _natural_ending(sweep: Sweep, task: Task | None) -> str:
     """What a pretraining on natural text is named by, for a condition with this task of its own, if any."""
-    own = isinstance(task, Text) and task != sweep.task and sweep.fair is not None and sweep.fair.natural_text is None
-    return f"{NATURAL}, {task.corpus}" if own else NATURAL
+    assert sweep.fair is not None
+    if sweep.fair.natural_text is not None or not isinstance(task, Text) or task == sweep.task:
+        return NATURAL
+    return f"{NATURAL}, {task.corpus}"
 
 
 def _shuffled_sequences(recipe: Pretraining) -> Pretraining:
