@@ -18,6 +18,7 @@ PAGES = {
         st.Page("questions/where_does_it_live.py", title="Where does it live?"),
         st.Page("questions/what_survives_damage.py", title="What survives damage?"),
         st.Page("questions/can_anything_cheaper.py", title="Can anything cheaper do the same?"),
+        st.Page("questions/does_it_help_on_real_text.py", title="Does it help on real text?"),
         st.Page("questions/do_the_claims_hold.py", title="Do the claims hold?"),
     ],
     "Inside the model": [

@@ -27,6 +27,7 @@ TABS = {
     "where_does_it_live": ["Map", "All methods", "Table"],
     "what_survives_damage": ["Shuffled weights", "Noise", "Why transfers fail"],
     "can_anything_cheaper": ["Share of the gain", "Entropy and breakthrough", "The search"],
+    "does_it_help_on_real_text": ["Claims", "Fair sweeps"],
     "do_the_claims_hold": ["Contrasts", "Replicates", "Runs"],
     "run_something": ["20260101-000000-train-00ff", "20260101-000001-train-00ff"],
     "runs": ["Curves", "Numbers", "Config", "Lineage", "Environment", "Diagnosis", "Files"],

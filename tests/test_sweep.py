@@ -433,6 +433,8 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path, mon
     assert "36 cells are counted once their parents are finished" in said["heads"]
     assert "42 runs of phase 1, 72 of phase 2 and 54 of phase 3" in said["phases"]
     assert "To do in phase 2: 72 runs, at most 210,000 steps." in said["phases"]
+    assert "8 replicates, 8 runs of phase 1 and 48 of phase 2" in said["text_budgets"]
+    assert "24 runs of phase 1, 56 of phase 2 and 40 of phase 3" in said["text_phases"]
 
 
 @pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
@@ -483,7 +485,8 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert main(["sweep", "componets"]) == 2
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, fair_text, head_map, heads, "
-        "layer_components, matrix_map, phases, text_mlp_memory" in capsys.readouterr().err
+        "layer_components, matrix_map, phases, text_budgets, text_mlp_memory, text_phases, timeline"
+        in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err

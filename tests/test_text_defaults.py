@@ -96,6 +96,20 @@ def test_a_sweep_on_text(capsys):
     )
 
 
+def test_an_insertion_on_text_says_itself_what_happens_to_embeddings():
+    fields = {
+        "name": "when",
+        "phase1": [{"name": "set", "task": {"name": "set", "length": 8}, "train": {"steps": 5}}],
+        "task": {"name": "text", "length": 32},
+        "train": {"steps": 6},
+        "conditions": [{"name": "middle", "sources": [{"phase1": "set"}], "insert": {"at": 0.5}}],
+        "grids": [{"phase1": ["set"], "insert": [None, {"at": 0}, {"at": 0.75}]}],
+    }
+    sweep = with_sweep_defaults(from_dict(Sweep, fields), fields)
+    transfers = {each.insert.at if each.insert else None: each.transfer for each in sweep.of_replicate(0)[1:]}
+    assert transfers == {0.5: TransferConfig(), None: FRESH, 0: TransferConfig(), 0.75: TransferConfig()}
+
+
 def test_a_sweep_on_another_task_and_one_that_was_stored_stay(capsys):
     for task in ({"name": "haystack"}, {"name": "text", "corpus_hash": "0" * 16}):
         fields = sweep_fields(task)

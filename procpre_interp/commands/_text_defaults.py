@@ -5,6 +5,7 @@ A config whose text has its hashes is that of a stored run, and is left as it is
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Collection, Mapping, Sequence
 
@@ -64,12 +65,16 @@ def with_sweep_defaults(sweep: Sweep, fields: Mapping[str, object]) -> Sweep:
         task, train, transfer = each.task or sweep.task, each.train, each.transfer
         if train is not None:
             train = with_training_defaults(train, task, sweep.model, given=_names(_part(raw, "train")))
-        if each.sources:
+        if each.sources and each.insert is None:  # which says itself what happens to embeddings
             transfer = with_transfer_defaults(transfer, task, given=_names(_part(raw, "transfer")))
         return dataclasses.replace(each, train=train, transfer=transfer)
 
-    def grid(each: Grid, raw: object) -> Grid:
-        return each if fresh is None or "transfer" in _names(raw) else dataclasses.replace(each, transfer=(fresh,))
+    def grid(each: Grid, raw: object) -> list[Grid]:
+        if fresh is None or "transfer" in _names(raw):
+            return [each]
+        inserted = tuple(insert for insert in each.insert if insert is not None)
+        plain = [dataclasses.replace(each, insert=(None,), transfer=(fresh,))] if None in each.insert else []
+        return plain + ([dataclasses.replace(each, insert=inserted)] if inserted else [])
 
     is_new = (text := text_of(sweep.task)) is not None and not text.corpus_hash
     fresh = FRESH_EMBEDDINGS if is_new else None
@@ -78,7 +83,7 @@ def with_sweep_defaults(sweep: Sweep, fields: Mapping[str, object]) -> Sweep:
         phase1=tuple(map(pretraining, sweep.phase1, _list(fields, "phase1"))),
         train=with_training_defaults(sweep.train, sweep.task, sweep.model, given=_names(fields.get("train"))),
         conditions=tuple(map(condition, sweep.conditions, _list(fields, "conditions"))),
-        grids=tuple(map(grid, sweep.grids, _list(fields, "grids"))),
+        grids=tuple(itertools.chain(*map(grid, sweep.grids, _list(fields, "grids")))),
         maps=tuple(dataclasses.replace(each, transfer=each.transfer or fresh) for each in sweep.maps),
     )
     if filled != sweep:

@@ -15,6 +15,7 @@ PAGES = {
     "Where does it live?": "where_does_it_live",
     "What survives damage?": "what_survives_damage",
     "Can anything cheaper do the same?": "can_anything_cheaper",
+    "Does it help on real text?": "does_it_help_on_real_text",
     "Do the claims hold?": "do_the_claims_hold",
     "Where does attention look?": "where_does_attention_look",
     "Which circuit?": "which_circuit",
@@ -23,7 +24,7 @@ PAGES = {
     "Run something": "run_something",
     "Runs": "runs",
 }
-NO_FIGURE = ("Run something", "Runs")
+NO_FIGURE = ("Does it help on real text?", "Run something", "Runs")
 
 
 def test_no_page_asks_another_host_for_anything(explorer: Explorer):

@@ -82,8 +82,11 @@ class Results:
 COLUMNS = {"condition", "label", "replicate", "run", "breakthrough_step"}
 """What a table of conditions has at least."""
 
-Kind = Literal["conditions", "maps", "damage"]
-"""A table of conditions; one with transfer maps; one whose conditions damage weights."""
+ARMS = {"arm", "control_of"}
+"""What a table of a fair sweep has beside that."""
+
+Kind = Literal["conditions", "maps", "damage", "fair"]
+"""A table of conditions; one with transfer maps; one whose conditions damage weights; one of a fair sweep."""
 
 
 def catalogue(store: RunStore) -> dict[str, set[Kind]]:
@@ -104,6 +107,8 @@ def catalogue(store: RunStore) -> dict[str, set[Kind]]:
                 found[name].add("maps")
             if "ablation:" in about.config:
                 found[name].add("damage")
+            if set(stored.frame) >= ARMS:
+                found[name].add("fair")
     return found
 
 

@@ -1,0 +1,102 @@
+"""Does it help on real text? Every arm of a fair sweep against the fresh model of its text, and how it was tuned."""
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from procpre_interp.claims.claim import Page
+from procpre_interp.claims.compared import trained
+from procpre_interp.claims.judged import StoredClaim
+from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
+from procpre_interp.stats.resampling import replicate_bootstrap, replicate_matrix
+from procpre_interp.views.exhibits.claims import of_page
+from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
+from procpre_interp.views.exhibits.results import ARMS, Results
+from procpre_interp.views.plots.ladder import ladder
+
+PAGE: Page = "does_it_help_on_real_text"
+CHANGE = "loss_change_nats"
+TUNED = {"label": "Arm", "learning_rate": "Learning rate", "initial_scale": "Initial scale"}
+
+
+def text_claims(known: Mapping[str, StoredClaim]) -> dict[str, StoredClaim]:
+    """Those of the claims that are on real text, by name."""
+    return of_page(known, PAGE)
+
+
+def is_fair(cells: pd.DataFrame) -> bool:
+    """Whether a table is that of a fair sweep."""
+    return set(cells) >= ARMS
+
+
+def answer(judged: StoredClaim) -> Answer:
+    """The verdict, what the primary contrast measured, and what these replicates could have shown."""
+    row = judged.primary
+    text = f"{claim_title(judged)}. Measured: {row.contrast}, {contrast_estimate(row)}, n = {row.n}; "
+    text += f"{why(row, quick=judged.quick)}."
+    if not math.isnan(row.detectable):
+        size, unit = row.about.scale * row.detectable, row.about.unit
+        text += f" As many replicates find an effect in 80 % of studies if it is {size:.2g} {unit} beyond the margin."
+    return Answer(text, decided=judged.is_decided)
+
+
+def arms(judged: StoredClaim) -> Exhibit:
+    """The loss of every arm of a claim against the fresh one of its text."""
+    return _arms(trained(judged.cells), claim_title(judged))
+
+
+def arms_of_results(results: Results) -> Exhibit:
+    """The same of a stored fair sweep."""
+    found = _changes(results.table)
+    better = found.groupby("label", sort=False)[CHANGE].mean()
+    verdict = f"Lowest by its mean: {better.idxmin()}" if len(better) else "Nothing to compare yet"
+    return _arms(results.table, question_title(results.title, verdict))
+
+
+def tuned(cells: pd.DataFrame) -> pd.DataFrame:
+    """What each arm was tuned to, as text, one row per arm."""
+    shown = cells.drop_duplicates("condition").reindex(columns=list(TUNED)).rename(columns=TUNED)
+    return shown.assign(**{name: [f"{value:g}" for value in shown[name]] for name in list(TUNED.values())[1:]})
+
+
+def _arms(cells: pd.DataFrame, title: str) -> Exhibit:
+    found = _changes(cells)
+    labels = dict(zip(found["condition"], found["label"]))
+    means = replicate_bootstrap(replicate_matrix(found, CHANGE)).reindex(list(labels))
+    return Exhibit(
+        name="arms",
+        figure=ladder(
+            means.assign(label=list(labels.values())).reset_index(drop=True),
+            dots=found[["label"]].assign(value=found[CHANGE]),
+            references={"fresh model": 0.0},
+            x="Test loss less that of the fresh model (nats per token)",
+            title=title,
+        ),
+        reading="Left of the line an arm is better than a fresh model on the same text, both tuned alike; a transfer "
+        "has gained by what it learnt only as far as it lies left of its own controls.",
+        table=found,
+        notes=(
+            "Controls of a transfer: fresh weights of its scales, natural text for as many tokens as its phase 1, and "
+            "its own sequences, shuffled.",
+        ),
+    )
+
+
+def _changes(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm with pretraining and replicate: its test loss less that of the fresh arm of its text, nats.
+
+    Raises `ValueError` for a table of another kind.
+    """
+    if not is_fair(cells):
+        raise ValueError(
+            f"the arms of a fair sweep are in columns {' and '.join(sorted(ARMS))}, which this table lacks"
+        )
+    done = cells.loc[cells["status"] == "finished"]
+    # Tables from when a fair sweep had one text alone have one fresh arm.
+    first = done.loc[done["arm"] == "fresh", "condition"].head(1)
+    fresh = done["fresh_arm"] if "fresh_arm" in done else pd.Series(first.squeeze(), done.index)
+    losses = done.set_index(["condition", "replicate"])["loss_nats"]
+    base = losses.reindex(pd.MultiIndex.from_arrays([fresh, done["replicate"]])).to_numpy()
+    rows = done.assign(**{CHANGE: done["loss_nats"] - base}).loc[done["arm"] != "fresh"]
+    return rows.loc[rows[CHANGE].notna(), ["condition", "label", "replicate", "arm", "control_of", CHANGE]]

@@ -1,0 +1,69 @@
+"""The page "Does it help on real text?": claims on text by their arms, and fair sweeps of a store."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from procpre_interp.claims.claim import Claim
+from procpre_interp.claims.files import write_claim
+from procpre_interp.claims.judge import judge
+from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import real_text
+from tests.explorer import charts, check, open_page, said, title
+from tests.judged import stored_claim
+from tests.test_fairness import CLAIM, text_table
+
+PAGE = "questions/does_it_help_on_real_text.py"
+CELLS = text_table().assign(
+    phase1_run=[() for _ in range(len(text_table()))], run="", learning_rate=2e-3, initial_scale=1.0
+)
+
+
+def judged(cells=CELLS):
+    claim: Claim = dataclasses.replace(CLAIM, page="does_it_help_on_real_text")
+    return dataclasses.replace(judge(claim, cells, task="text"), task="text", limit=100, threshold=0.5)
+
+
+def test_a_claim_by_its_arms(monkeypatch, tmp_path):
+    write_claim(RunStore(tmp_path), judged(), CELLS)
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert "supported" in app.success[0].value
+    assert len(charts(app)) == 2
+    assert title(app, 0).endswith(" - supported")
+    assert app.dataframe[0].value["Learning rate"].tolist() == ["0.002"] * 5
+
+
+def test_a_fair_sweep(monkeypatch, tmp_path):
+    store = RunStore(tmp_path)
+    store.write_table("fair-1", CELLS.assign(label=CELLS["condition"]), {"title": "Does a help?"})
+    store.write_table("plain-1", CELLS.drop(columns=["arm"]), {"title": "Plain"})
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Fair sweeps")
+    assert app.selectbox(key="sweep").options == ["fair-1"]
+    assert title(app, 0) == "Does a help? Lowest by its mean: a"
+    check(app)
+
+
+def test_what_is_not_there_is_said(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE)
+    assert "No claims on real text here yet" in said(app)
+    app = open_page(monkeypatch, tmp_path, PAGE, tab="Fair sweeps")
+    assert "procpre-interp sweep fair_text" in [code.value for code in app.code]
+
+
+def test_arms_are_compared_with_the_fresh_arm_of_their_text():
+    second = CELLS.assign(
+        condition=CELLS["condition"] + ", second", control_of=np.where(CELLS["control_of"] == "a", "a, second", "")
+    )
+    both = [
+        cells.assign(loss_nats=cells["loss_nats"] + shift, fresh_arm=fresh)
+        for cells, shift, fresh in ((CELLS, 0, "none"), (second, 3, "none, second"))
+    ]
+    exhibit = real_text.arms(stored_claim(pd.concat(both, ignore_index=True)))
+    means = exhibit.table.groupby("condition")["loss_change_nats"].mean()
+    assert means["a"] == pytest.approx(means["a, second"])
+    assert means["a"] == pytest.approx(-0.2, abs=0.01)
+    assert means["a scales"] == pytest.approx(0)
+    with pytest.raises(ValueError, match="columns arm and control_of, which this table lacks"):
+        real_text.arms(stored_claim(CELLS.drop(columns="arm")))
