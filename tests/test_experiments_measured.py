@@ -8,14 +8,13 @@ import pytest
 from experiments.retrieval_head_forms import order_of_formation
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.core.seeding import numpy_stream, stream
-from procpre_interp.data import TASKS
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.experiment import Experiment, main
+from procpre_interp.study.experiment import main
 from procpre_interp.study.smoke_test import few_steps
 from procpre_interp.sweep.plan import plan
 from tests.test_experiments import check_statement, made_up, script, with_many_replicates, without_secondary
 
-NAMES = ("chained_primitives", "no_single_best_task", "length_matters")
+NAMES = ("chained_primitives", "no_single_best_task")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,18 +33,9 @@ def test_a_claim_says_what_it_must(name):
     assert {condition for contrast in claim.secondary for condition in contrast.weights} <= conditions
 
 
-def with_a_task_that_needs_no_text(experiment: Experiment) -> Experiment:
-    """The package's docstrings take a while to read."""
-    own = dataclasses.replace(experiment.sweep, task=TASKS.build("haystack", max_pairs=5))
-    return dataclasses.replace(experiment, sweep=own)
-
-
-@pytest.mark.parametrize("name", [*NAMES, pytest.param("length_matters, on text", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_verdict_follows_from_what_was_measured(name):
-    experiment = script(name.removesuffix(", on text")).EXPERIMENT
-    if name == "length_matters":
-        experiment = with_a_task_that_needs_no_text(experiment)
-    experiment = with_many_replicates(experiment)
+    experiment = with_many_replicates(script(name).EXPERIMENT)
     primary, alone = experiment.claim.primary, without_secondary(experiment.claim)
     toward = 1 if primary.predicted == "above" else -1
     table = made_up(experiment, lambda condition: 0.5)
@@ -69,11 +59,9 @@ def test_the_verdict_follows_from_what_was_measured(name):
         assert judge_contrasts(alone, table)[0].verdict == verdict
 
 
-@pytest.mark.parametrize("name", [*NAMES[:2], pytest.param(NAMES[2], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_claim_runs_whole(name, tmp_path, monkeypatch, capsys, runs_here):
     experiment = script(name).EXPERIMENT
-    if name == "length_matters":
-        experiment = with_a_task_that_needs_no_text(experiment)
     few = few_steps(experiment.sweep.train)
     monkeypatch.setattr("procpre_interp.study.smoke_test.few_steps", lambda train: dataclasses.replace(few, steps=4))
     assert main(experiment, arguments=["--quick", "--workers", "1", "--out", str(tmp_path)]) == 0

@@ -20,6 +20,7 @@ from tests.test_experiments import check_statement, script, without_secondary
 NAMES = (
     "attention_for_code_mlp_for_language",
     "gain_survives_finetuning",
+    "length_matters",
     "mixtures_beat_single",
     "noisier_text_gains_more",
     "procedural_beats_natural_warmup",
