@@ -20,6 +20,7 @@ import tyro
 from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import check_workers, default_store, run_script, usable_cores
 from procpre_interp.core.text_table import stdout_console
+from procpre_interp.engine.engines import Processes
 from procpre_interp.stats.successive_halving import successive_halving
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
@@ -73,7 +74,9 @@ def search(asked: SearchOptions) -> int:
         conditions = tuple(options[label].condition(label, train) for label in labels)
         budget = dataclasses.replace(protocol, phase2=train)
         sweep = haystack_sweep("baseline", conditions, protocol=budget, replicates=rung.seeds, first_seed=0)
-        planned, problems = run_sweep(sweep, store, workers=asked.workers, show=live_table(store, asked.workers))
+        planned, problems = run_sweep(
+            sweep, store, engine=Processes(asked.workers), show=live_table(store, asked.workers)
+        )
         if problems:
             raise ValueError(f"a run failed: {next(iter(problems.values()))}")
         cells = planned.cells.loc[planned.cells["condition"].isin(labels)]

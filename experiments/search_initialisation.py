@@ -19,6 +19,7 @@ import tyro
 from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import check_workers, default_store, run_script, usable_cores
 from procpre_interp.core.text_table import stdout_console
+from procpre_interp.engine.engines import Processes
 from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.execute import load_model
 from procpre_interp.stats.greedy_search import FILE, Recipe, greedy_search, recipe_name
@@ -78,7 +79,9 @@ def search_recipes(options: SearchOptions) -> int:
     def score(recipes: Sequence[Recipe]) -> list[float]:
         conditions = tuple(lab.condition(recipe_name(recipe), recipe) for recipe in recipes if recipe)
         sweep = haystack_sweep("search", conditions, protocol=protocol, replicates=len(tuned), first_seed=tuned[0])
-        planned, failed = run_sweep(sweep, store, workers=options.workers, show=live_table(store, options.workers))
+        planned, failed = run_sweep(
+            sweep, store, engine=Processes(options.workers), show=live_table(store, options.workers)
+        )
         runs.update(planned.configs)
         # A run that diverged, or could not be made, is as bad as one that never learnt anything.
         area = replicate_matrix(results(planned, store, failed), "area").fillna(0.0).mean().to_dict()

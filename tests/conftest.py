@@ -86,7 +86,7 @@ def runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps execute their runs in this process."""
     from tests.serial import execute_here
 
-    monkeypatch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
+    monkeypatch.setattr("procpre_interp.engine.engines.execute_all", execute_here)
     monkeypatch.setattr("procpre_interp.engine.processes.execute_all", execute_here)
 
 

@@ -69,7 +69,7 @@ def inserted(tmp_path_factory) -> Iterator[tuple]:
         patch.setattr("procpre_interp.pipeline.execute.TEST_EXAMPLES", 50)
         from tests.serial import execute_here
 
-        patch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
+        patch.setattr("procpre_interp.engine.engines.execute_all", execute_here)
         store = RunStore(tmp_path_factory.mktemp("inserted"))
         planned, problems = run_sweep(tiny(conditions=CONDITIONS, then=(FINE_TUNING,)), store)
         assert not problems
@@ -205,7 +205,7 @@ def test_a_sweep_goes_on_in_the_middle_of_an_inserted_phase(inserted, tmp_path, 
             )
         return {}
 
-    monkeypatch.setattr("procpre_interp.sweep.plan.execute_all", interrupted)
+    monkeypatch.setattr("procpre_interp.engine.engines.execute_all", interrupted)
     with pytest.raises(Interrupted):
         run_sweep(sweep, other)
     assert steps[-1] == ("dyck", 2)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -147,15 +146,9 @@ def test_a_worker_reports_that_a_damaged_run_starts_over(tmp_path):
 
 
 def worker_events(folder: Path) -> list[Event]:
-    """What a worker sends of one run, executed here."""
-    ours, theirs = multiprocessing.Pipe()
-    engine._execute(PHASE1.run_id, PHASE1, folder, theirs)
-    theirs.close()
+    """What a worker tells of one run, executed here."""
     events: list[Event] = []
-    with suppress(EOFError):
-        while True:
-            events.append(ours.recv())
-    ours.close()
+    engine.perform(PHASE1.run_id, PHASE1, folder, events.append)
     return events
 
 

@@ -10,6 +10,7 @@ from procpre_interp.claims.fairness import what_it_lacks
 from procpre_interp.cli import main
 from procpre_interp.core.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
+from procpre_interp.engine.engines import Processes
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.store.about import about_table
 from procpre_interp.store.store import RunStore
@@ -82,7 +83,7 @@ def sweep(corpus) -> Sweep:
 def done(sweep, tmp_path_factory):
     store = RunStore(tmp_path_factory.mktemp("fair") / "runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
+        patch.setattr("procpre_interp.engine.engines.execute_all", execute_here)
         return store, run_fair(sweep, store)
 
 
@@ -419,8 +420,8 @@ def test_a_claim_with_a_fair_sweep_is_tuned_and_judged(sweep, tmp_path, runs_her
     experiment = Experiment(claim=claim, sweep=sweep, figure=measure_figure("loss_nats", "loss"), protocol="tiny")
     store = RunStore(tmp_path / "runs")
     with pytest.raises(ValueError, match="tuning: 0 of 10 trials are finished"):
-        run(experiment, store, workers=1, may_start=lambda: False)
-    table, judged = run(experiment, store, workers=1, quick=True)
+        run(experiment, store, engine=Processes(), may_start=lambda: False)
+    table, judged = run(experiment, store, engine=Processes(), quick=True)
     assert set(table["arm"]) == {str(kind) for kind in Kind}
     assert judged.task == "text"
     assert judged.cost["runs"] == 3 + 5 + 3 + 5

@@ -168,7 +168,7 @@ def test_every_condition_and_a_fixed_number_of_replicates(tmp_path, tiny, capsys
 
 def test_the_command_says_once_why_it_has_no_native_kernel(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "cheap", TINY)
-    monkeypatch.setattr("procpre_interp.sweep.plan.execute_all", lambda *args, **kwargs: {})
+    monkeypatch.setattr("procpre_interp.engine.engines.execute_all", lambda *args, **kwargs: {})
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert main(["reproduce", "--out", str(tmp_path / "runs")]) == 1  # no table without runs
     said = [line for line in capsys.readouterr().err.splitlines() if "kernel: " in line]

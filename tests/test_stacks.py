@@ -16,6 +16,7 @@ from procpre_interp.core.config import to_yaml
 from procpre_interp.core.locks import locked
 from procpre_interp.data import TASKS
 from procpre_interp.engine import stacks
+from procpre_interp.engine.engines import Stacked
 from procpre_interp.engine.processes import Event
 from procpre_interp.engine.stacks import execute_in_stacks
 from procpre_interp.pipeline import stacked as pipeline
@@ -223,7 +224,7 @@ def test_a_stacked_sweep_is_other_runs_except_where_a_kernel_is_named():
 
 
 def test_a_sweep_in_stacks_groups_by_itself(tmp_path, groups):
-    planned, problems = run_sweep(stacked_sweep(SWEEP), RunStore(tmp_path), stack=2)
+    planned, problems = run_sweep(stacked_sweep(SWEEP), RunStore(tmp_path), engine=Stacked(2))
     assert problems == {}
     assert set(planned.configs) == {path.name for path in (tmp_path / "runs").iterdir()}
     assert [len(group) for group in groups] == [2, 1, 2, 2, 2]

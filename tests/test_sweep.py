@@ -16,6 +16,7 @@ from procpre_interp.core.config import from_dict, from_yaml, to_yaml
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.data import TASKS
 from procpre_interp.data.semantic.text import Text
+from procpre_interp.engine.engines import Processes
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.stats.transfer_map import Grain, transfer_map
@@ -223,7 +224,7 @@ def swept(tmp_path_factory):
             Condition(name="broken", sources=(Source(phase1="dyck", selector="blocks.7.attn"),)),
         ),
     )
-    planned, problems = run_sweep(sweep, store, workers=2)
+    planned, problems = run_sweep(sweep, store, engine=Processes(2))
     return sweep, store, planned, problems
 
 
@@ -261,7 +262,7 @@ def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path, runs_here)
     # A model that predicts the padding-free answer of `ww` soon: any accuracy reaches a threshold of nothing.
     store = RunStore(tmp_path)
     sweep = tiny(phase1=(), replicates=1, train=dataclasses.replace(TRAIN, steps=2, evaluate_every=1))
-    planned, _ = run_sweep(sweep, store, workers=1)
+    planned, _ = run_sweep(sweep, store, engine=Processes(1))
     run = store.open(planned.cells["run"].iloc[0])
     history = run.history()
     summary = {**run.summary, "breakthrough_step": 1}
@@ -285,7 +286,7 @@ def test_heads_by_entropy_are_planned_when_their_parent_is_there(swept):
 def test_nothing_is_computed_twice(swept, runs_here):
     sweep, store, planned, _problems = swept
     before = store.query().set_index("run")["created"]
-    again, _ = run_sweep(sweep, store, workers=1)
+    again, _ = run_sweep(sweep, store, engine=Processes(1))
     assert again.table_name == planned.table_name
     assert store.query().set_index("run")["created"].equals(before)
 
@@ -454,7 +455,7 @@ def test_more_heads_than_there_are_is_a_failed_cell_and_no_more(swept):
     _, store, _, _ = swept
     source = Source(phase1="dyck", selector="sharpest.9")
     sweep = tiny(conditions=(Condition(name="many", sources=(source,)),))
-    planned, problems = run_sweep(sweep, store, workers=1)
+    planned, problems = run_sweep(sweep, store, engine=Processes(1))
     table = results(planned, store, problems).set_index(["condition", "replicate"])
     assert table.loc[("many", 1000), "problem"] == "sharpest.9: there are 4 heads; give a number from 1 to 4"
     assert set(table.loc["none", "status"]) == {"finished"}

@@ -10,6 +10,7 @@ from procpre_interp.claims.fairness import what_it_lacks
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.data.semantic.text import Text
+from procpre_interp.engine.engines import Processes
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import run
 from procpre_interp.study.protocols import FRESH_SEED
@@ -131,8 +132,8 @@ def whole(corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         from tests.serial import execute_here
 
-        patch.setattr("procpre_interp.sweep.plan.execute_all", execute_here)
-        return store, *run(experiment, store, workers=1, quick=True)
+        patch.setattr("procpre_interp.engine.engines.execute_all", execute_here)
+        return store, *run(experiment, store, engine=Processes(), quick=True)
 
 
 def test_one_of_them_whole(whole, corpus):

@@ -15,6 +15,7 @@ from procpre_interp.claims.judge import judge
 from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
 from procpre_interp.cli import main
 from procpre_interp.data import TASKS
+from procpre_interp.engine.engines import Processes
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.store.store import Run, RunStore
@@ -260,7 +261,7 @@ def test_a_claim_is_decided_by_real_runs_after_an_interruption(experiment, tmp_p
         return say_nothing(planned)
 
     with pytest.raises(Interrupted):
-        run_until_decided(experiment, store, workers=1, show=show)
+        run_until_decided(experiment, store, engine=Processes(), show=show)
     half = find_claims(store, None)[0]["small"]
     assert half.verdict == "undecided"
     assert half.looks.groupby("contrast").size().to_dict() == {"full over none": 6, "soon over none": 6}
@@ -284,19 +285,19 @@ def test_a_claim_is_decided_by_real_runs_after_an_interruption(experiment, tmp_p
     assert "Looks" in report
     # All is there: nothing is run, looked at or decided anew.
     before = len(claim.looks)
-    _, again = run_until_decided(experiment, store, workers=1)
+    _, again = run_until_decided(experiment, store, engine=Processes())
     assert (len(again.looks), again.verdict, again.primary) == (before, "refuted", claim.primary)
     # The same seeds judged at once say the same, and keep the looks.
     sweep = with_counts(experiment.sweep, {"none": n, "full": n, "soon": n})
     fixed = dataclasses.replace(experiment, sweep=sweep)
-    _, at_once = run(fixed, store, workers=1)
+    _, at_once = run(fixed, store, engine=Processes())
     assert at_once.primary.low == pytest.approx(claim.primary.low)
     assert len(at_once.looks) >= before
 
 
 def test_no_time_leaves_what_is_there(experiment, tmp_path, runs_here):
     with pytest.raises(ValueError, match="no run is finished; the same command goes on from here"):
-        run_until_decided(experiment, RunStore(tmp_path), workers=1, may_start=lambda: False)
+        run_until_decided(experiment, RunStore(tmp_path), engine=Processes(), may_start=lambda: False)
 
 
 def test_options_that_contradict_one_another_are_refused(tmp_path, capsys):

@@ -16,6 +16,7 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import time_limit
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.data.semantic.text import text_of
+from procpre_interp.engine.engines import Stacked, chosen_engine
 from procpre_interp.engine.stacks import STACK
 from procpre_interp.stats.coalitions import coverage
 from procpre_interp.stats.interactions import are_known, interaction_table
@@ -54,16 +55,17 @@ def run(command: SweepCommand, path: Path) -> int:
         fields["replicates"] = command.replicates
     sweep = with_sweep_defaults(from_dict(Sweep, fields, str(command.config)), fields)
     outcome = command.outcome or ("accuracy" if text_of(sweep.task) is None else "loss_nats")
-    store, stack = RunStore(command.out), None
-    if command.engine == "stacked":
+    store = RunStore(command.out)
+    if command.engine != "stacked":
+        engine = chosen_engine(command)
+    else:
         if command.device is not None:
             check_device(command.device)
-        sweep, stack = stacked_sweep(sweep, command.device), command.stack or STACK
+        sweep, engine = stacked_sweep(sweep, command.device), Stacked(command.stack or STACK)
     if command.count:
         print(describe_size(plan(sweep, store), store) if sweep.fair is None else describe_fair_size(sweep, store))
         return 0
-    show = live_table(store, stack or command.workers)
-    given = {"workers": command.workers, "stack": stack, "show": show, "may_start": may_start}
+    given = {"engine": engine, "show": live_table(store, engine.at_once), "may_start": may_start}
     if sweep.fair is None:
         planned, problems = run_sweep(sweep, store, **given)
         table, tuned = results(planned, store, problems), None

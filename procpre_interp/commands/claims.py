@@ -17,13 +17,9 @@ from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
-from procpre_interp.core.terminal import (
-    beside_package,
-    check_workers,
-    default_store,
-    usable_cores,
-)
+from procpre_interp.core.terminal import beside_package, default_store
 from procpre_interp.core.text_table import fitting, print_table, stdout_console
+from procpre_interp.engine.options import EngineOptions
 from procpre_interp.store.about import About
 from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.store import RunStore
@@ -33,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claims:
+class Claims(EngineOptions):
     """Do the claims hold? Verdicts as computed, from the store and from the results that come with the package.
 
     With names of claims: all their contrasts, and the runs behind them.
@@ -52,8 +48,6 @@ class Claims:
     """First compute what the claims (those named, or all) still need, and judge them."""
     quick: bool = False
     """A smoke test for --run: one replicate of a few steps, always undecided."""
-    workers: int = field(default_factory=usable_cores)
-    """Processes of one thread each for --run. Does not change the numbers."""
     minutes: float | None = None
     """Stop starting runs after this many minutes (--run). Default: no limit."""
     until_decided: bool = False
@@ -131,7 +125,7 @@ def update(page: Path, output_format: str) -> int:
 
 def run(command: Claims) -> int:
     """Run and judge the claims named, or all. Exit code 1 where a run failed."""
-    check_workers(command.workers)
+    command.check()
     if command.quick and command.until_decided:
         raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     takes = "" if command.names or command.quick else ", about ten hours from scratch on two cores"
@@ -150,6 +144,8 @@ def run(command: Claims) -> int:
     options = Options(
         out=command.store,
         workers=command.workers,
+        engine=command.engine,
+        address=command.address,
         minutes=command.minutes,
         quick=command.quick,
         until_decided=command.until_decided,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from procpre_interp.commands._options import parse
-from procpre_interp.core.environment import check_workers, default_store, usable_cores
+from procpre_interp.core.environment import default_store, usable_cores
 from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
+from procpre_interp.engine.options import EngineOptions
 
 Kind = Literal["quick", "headline", "all"]
 """Which conditions: four of one seed, no pretraining and Dyck, or all six."""
@@ -26,7 +27,7 @@ USUAL_REPLICATES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce:
+class Reproduce(EngineOptions):
     """Does pretraining on Dyck brackets teach a tiny transformer to find a needle in a haystack?
 
     A replicate is a fresh seed of both phases, carried through all conditions. In the paper's phase 2, no pretraining
@@ -54,8 +55,6 @@ class Reproduce:
     to_the_end: bool = False
     """Train runs that broke through to the last step, so that accuracies can be compared with the paper's. Default:
     they end at an accuracy of 90 %, in a fifth of the time; those of --protocol cheap are always trained to the end."""
-    workers: int = field(default_factory=usable_cores)
-    """Processes of one thread each. Does not change the numbers."""
     first_seed: int | None = None
     """Seed of the first replicate; 0-99 were used for tuning, from 1000 on they confirm. Default: 3000, 1000 with
     --protocol cheap, 2000 with --quick."""
@@ -74,7 +73,7 @@ class Reproduce:
 def main(arguments: list[str]) -> int:
     """Run what is missing, print the table, write the report. Exit code 1 where a run failed."""
     command = parse(Reproduce, "reproduce", arguments)
-    check_workers(command.workers)
+    command.check()
     for given, flag in ((command.protocol, "protocol"), (command.every_condition, "every-condition")):
         if command.quick and given:
             raise ValueError(f"--quick has a protocol and conditions of its own; leave out --{flag}, or --quick")
@@ -89,14 +88,16 @@ def opening(command: Reproduce) -> str:
     """What will be done, in how many runs, how long it takes about, and where it goes."""
     fixed = command.fixed_replicates
     replicates = fixed or USUAL_REPLICATES
-    minutes = math.ceil(CPU_MINUTES[command.kind] * replicates / min(command.workers, usable_cores()))
+    here = {"processes": command.workers, "serial": 1}.get(command.engine)
+    minutes = math.ceil(CPU_MINUTES[command.kind] * replicates / min(here or 1, usable_cores()))
     takes = f"{minutes} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    cores = f"on {here} core{'s' if here > 1 else ''}" if here else "of one core, on a cluster"
     seeds = "one seed" if fixed == 1 else f"{replicates} seeds" if fixed else f"{replicates} seeds decide as a rule"
     conditions = {"quick": "four conditions", "headline": "two conditions", "all": "six conditions"}[command.kind]
     return (
         "Does pretraining on Dyck brackets teach a tiny transformer to find a needle in a haystack? "
-        f"{RUNS[command.kind] * replicates} runs ({seeds}, {conditions}), about {takes} on {command.workers} "
-        f"core{'s' if command.workers > 1 else ''}; runs that are in {command.out} already are not repeated. "
+        f"{RUNS[command.kind] * replicates} runs ({seeds}, {conditions}), about {takes} {cores}; "
+        f"runs that are in {command.out} already are not repeated. "
         f"The report will be {command.out / 'reproduce.html'}. "
         "Ctrl-C saves everything, and the same command goes on from there. "
         "Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
@@ -107,6 +108,7 @@ def run(command: Reproduce) -> int:
     """The same, after the first sentence."""
     with quick_imports():
         from procpre_interp.commands._conditions import print_results
+        from procpre_interp.engine.engines import chosen_engine
         from procpre_interp.store.outcomes import cost_of
         from procpre_interp.store.store import RunStore
         from procpre_interp.study import headline
@@ -131,11 +133,12 @@ def run(command: Reproduce) -> int:
     first = plan(dataclasses.replace(sweep, replicates=1))
     if (note := next(iter(first.configs.values())).kernel_note) is not None:
         print(note, file=sys.stderr)
-    shown, finding = live_table(store, command.workers), ""
+    engine, finding = chosen_engine(command), ""
+    shown = live_table(store, engine.at_once)
     if command.fixed_replicates:
-        computed = headline.compute(sweep, store, workers=command.workers, show=shown)
+        computed = headline.compute(sweep, store, engine=engine, show=shown)
     else:
-        last = headline.compute_until_decided(sweep, store, workers=command.workers, show=shown)
+        last = headline.compute_until_decided(sweep, store, engine=engine, show=shown)
         if last is None:
             return 1
         computed, finding = last.computed, headline.headline_finding(last.contrasts[0])

@@ -5,21 +5,22 @@ What is slow to import is imported after the first sentence.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
 
 from procpre_interp.commands._options import parse
-from procpre_interp.core.environment import check_workers, default_store, usable_cores
+from procpre_interp.core.environment import default_store
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package
+from procpre_interp.engine.options import EngineOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepCommand:
+class SweepCommand(EngineOptions):
     """Run every condition of a sweep over its replicates, and report.
 
     CONFIG is a YAML file: pretrainings (phase1), the task and training of phase 2, and the conditions, one by one or as
@@ -42,11 +43,6 @@ class SweepCommand:
     """Print how many runs it takes, and how many of these the store has, and run nothing."""
     out: Path = field(default_factory=default_store)
     """Folder of the runs, and of NAME.html."""
-    workers: int = field(default_factory=usable_cores)
-    """Processes of one thread each. Does not change the numbers."""
-    engine: Literal["processes", "stacked"] = "processes"
-    """processes: each run in one of the worker processes. stacked: runs of one shape as one computation in one process,
-    which is for a GPU. These have kernel stacked, so they are other runs; those whose file names a kernel keep it."""
     device: str | None = None
     """Device of stacked runs, such as cuda. Default: as in the file."""
     stack: int | None = None
@@ -63,8 +59,8 @@ class SweepCommand:
 def main(arguments: list[str]) -> int:
     """Run what is missing, print tables, write the report. Exit code 1 where a run failed or nothing is finished."""
     command = parse(SweepCommand, "sweep", arguments)
-    check_workers(command.workers)
-    if command.engine == "processes" and (command.device, command.stack) != (None, None):
+    command.check()
+    if command.engine != "stacked" and (command.device, command.stack) != (None, None):
         raise ValueError("--device and --stack are for --engine stacked; give that too")
     if command.stack is not None and command.stack < 1:
         raise ValueError(f"--stack {command.stack}; a stack has at least 1 run")

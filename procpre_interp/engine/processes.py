@@ -69,12 +69,7 @@ def execute_all(
     else, and so does one whose worker was killed. Raises `Interrupted` after Ctrl-C, once every worker has saved its
     state.
     """
-    done, problems = known_runs(configs, store)
-    for run in configs:
-        if run in done:
-            on_event(Event(run, "finished"))
-        elif run in problems:
-            on_event(Event(run, "failed", problem=problems[run]))
+    done, problems = known_runs(configs, store, on_event)
     waiting = [run for run in configs if run not in done and run not in problems]
     team: list[_Worker] = []
     try:
@@ -107,15 +102,19 @@ def execute_all(
     return problems
 
 
-def known_runs(configs: Mapping[str, RunConfig], store: RunStore) -> tuple[set[str], dict[str, str]]:
-    """The runs that are finished, and the problems of those that are there but damaged."""
+def known_runs(
+    configs: Mapping[str, RunConfig], store: RunStore, on_event: Callable[[Event], None]
+) -> tuple[set[str], dict[str, str]]:
+    """The runs that are finished, and the problems of those that are there but damaged, which is told."""
     done, problems = set(), {}
     for run in configs:
         try:
             if store.is_finished(run):
                 done.add(run)
+                on_event(Event(run, "finished"))
         except DamagedRun as damage:
             problems[run] = str(damage)
+            on_event(Event(run, "failed", problem=problems[run]))
     return done, problems
 
 
@@ -218,31 +217,30 @@ def work(connection: Connection, store_path: Path, needed: tuple[plugins.Plugin,
     `needed` are the plugins of the main process: without them a config in the pipe could not be read.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the main process could not have it inherited
+
+    def tell(event: Event) -> None:
+        with suppress(OSError):  # the main process is gone; the pipe's end tells
+            connection.send(event)
+
     while True:
         try:
             if (run := connection.recv()) == "stop":
                 return
-            problem = _plugin_problem(needed)
+            problem = plugin_problem(needed)
             config: Any = connection.recv() if problem is None else connection.recv_bytes()
         except EOFError:
             return
-        try:
-            if problem is not None:
-                raise problem
-            # Data and tests too: threads of several workers on the same cores mostly wait for one another.
-            with run_threads(1):
-                _execute(run, config, store_path, connection)
-            outcome = Event(run, "finished")
-        except Interrupted:
-            return
-        except Exception as error:
-            known = isinstance(error, (ValueError, OSError))
-            outcome = Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}")
-        with suppress(OSError):  # the main process is gone; the pipe's end tells
-            connection.send(outcome)
+        if problem is not None:
+            outcome = failure(run, problem)
+        else:
+            try:
+                outcome = perform(run, config, store_path, tell, asked_to_stop=connection.poll)
+            except Interrupted:
+                return
+        tell(outcome)
 
 
-def _plugin_problem(needed: tuple[plugins.Plugin, ...]) -> Exception | None:
+def plugin_problem(needed: tuple[plugins.Plugin, ...]) -> Exception | None:
     """Load the plugins, and say what is wrong with one."""
     try:
         for plugin in needed:
@@ -252,25 +250,47 @@ def _plugin_problem(needed: tuple[plugins.Plugin, ...]) -> Exception | None:
     return None
 
 
-def _execute(run: str, config: RunConfig, store_path: Path, connection: Connection) -> None:
-    """One run in this worker, with reports on its progress. Whatever comes through the pipe meanwhile means: stop."""
+def perform(
+    run: str,
+    config: RunConfig,
+    store_path: Path,
+    tell: Callable[[Event], None],
+    *,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+    pause_seconds: float = PROGRESS_SECONDS,
+) -> Event:
+    """Execute one run here, telling its progress at most once per `pause_seconds`; the event that ends it.
+
+    Raises `Interrupted` once `asked_to_stop()` is true, with the state saved.
+    """
     last = 0.0
 
     def report(state: TrainState, train: TrainConfig) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS or state.step == 1 or state.status is not None:
-            with suppress(OSError):  # the main process is gone, and `should_stop` says so
-                connection.send(progress_event(run, state, train))
+        if time.monotonic() - last > pause_seconds or state.step == 1 or state.status is not None:
+            tell(progress_event(run, state, train))
             last = time.monotonic()
 
     def waiting(seconds: float) -> None:
-        if connection.poll():
+        if asked_to_stop():
             raise Interrupted
 
     def note(text: str) -> None:
-        with suppress(OSError):
-            connection.send(Event(run, "note", problem=text))
+        tell(Event(run, "note", problem=text))
 
     saved = saved_step(store_path / "partial" / run) or 0
-    connection.send(Event(run, "started", saved, config.train.last_step))
-    execute(config, RunStore(store_path), on_step=report, should_stop=connection.poll, waiting=waiting, on_note=note)
+    tell(Event(run, "started", saved, config.train.last_step))
+    try:
+        # Data and tests too: threads of several workers on the same cores mostly wait for one another.
+        with run_threads(1):
+            store = RunStore(store_path)
+            execute(config, store, on_step=report, should_stop=asked_to_stop, waiting=waiting, on_note=note)
+    except Exception as error:
+        return failure(run, error)
+    return Event(run, "finished")
+
+
+def failure(run: str, error: Exception) -> Event:
+    """The event of a run that failed, with what a user reads of the error."""
+    known = isinstance(error, (ValueError, OSError))
+    return Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from procpre_interp.engine.processes import PROGRESS_SECONDS, Event, known_runs, progress_event, ready_runs
+from procpre_interp.engine.processes import PROGRESS_SECONDS, Event, failure, known_runs, progress_event, ready_runs
 from procpre_interp.pipeline.config import RunConfig, model_config
 from procpre_interp.pipeline.stacked import Listener, execute_alone, execute_stacked
 from procpre_interp.store.store import RunStore
@@ -29,12 +29,7 @@ def execute_in_stacks(
     after the other. Returns the problems of those that failed, by id. Raises `Interrupted` after Ctrl-C, with all
     states saved.
     """
-    done, problems = known_runs(configs, store)
-    for run in configs:
-        if run in done:
-            on_event(Event(run, "finished"))
-        elif run in problems:
-            on_event(Event(run, "failed", problem=problems[run]))
+    done, problems = known_runs(configs, store, on_event)
     waiting = [run for run in configs if run not in done and run not in problems]
     keys = {run: _key(run, configs[run]) for run in waiting}
 
@@ -98,8 +93,7 @@ def _execute(configs: Mapping[str, RunConfig], store: RunStore, tell: Callable[[
 
     def failed(run: str, error: Exception) -> None:
         at_work.discard(run)
-        known = isinstance(error, (ValueError, OSError))
-        tell(Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}"))
+        tell(failure(run, error))
 
     for run, config in configs.items():
         saved = saved_step(store.path / "partial" / run) or 0

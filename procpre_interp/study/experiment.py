@@ -20,13 +20,13 @@ from procpre_interp.claims.text import describe_claim, describe_cost
 from procpre_interp.core.environment import now
 from procpre_interp.core.terminal import (
     beside_package,
-    check_workers,
     default_store,
     run_script,
     time_limit,
-    usable_cores,
 )
 from procpre_interp.core.text_table import stdout_console
+from procpre_interp.engine.engines import Engine, chosen_engine
+from procpre_interp.engine.options import EngineOptions
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import Figure
@@ -69,7 +69,7 @@ def run(
     experiment: Experiment,
     store: RunStore,
     *,
-    workers: int,
+    engine: Engine,
     quick: bool = False,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
@@ -80,8 +80,8 @@ def run(
     """
     if quick:
         experiment = dataclasses.replace(experiment, sweep=shortened(experiment.sweep))
-    experiment = tuned_experiment(experiment, store, workers=workers, show=show, may_start=may_start)
-    computed = compute(experiment, experiment.sweep, store, workers=workers, show=show, may_start=may_start)
+    experiment = tuned_experiment(experiment, store, engine=engine, show=show, may_start=may_start)
+    computed = compute(experiment, experiment.sweep, store, engine=engine, show=show, may_start=may_start)
     judged = judge_computed(experiment, computed, store, quick=quick)
     if quick:
         return computed.table, judged
@@ -94,7 +94,7 @@ def run_until_decided(
     experiment: Experiment,
     store: RunStore,
     *,
-    workers: int,
+    engine: Engine,
     most_replicates: int = MOST_REPLICATES,
     primary_only: bool = False,
     show: Show = say_nothing,
@@ -108,16 +108,16 @@ def run_until_decided(
     """
     if experiment.observation is not None:
         experiment = dataclasses.replace(experiment, observation=remembered(experiment.observation))
-    experiment = tuned_experiment(experiment, store, workers=workers, show=show, may_start=may_start)
+    experiment = tuned_experiment(experiment, store, engine=engine, show=show, may_start=may_start)
     past, last = past_of(experiment, store), None
     looks = past.looks
     for last in looks_at(
         experiment.claim,
         experiment.sweep,
-        lambda sweep: compute(experiment, sweep, store, workers=workers, show=show, may_start=may_start),
+        lambda sweep: compute(experiment, sweep, store, engine=engine, show=show, may_start=may_start),
         needs=experiment.needs,
         most_replicates=most_replicates,
-        workers=workers,
+        workers=engine.at_once,
         primary_only=primary_only,
     ):
         contrasts = hold_back(last.contrasts, last.computed.table, experiment.sweep.about.task)
@@ -134,7 +134,7 @@ def run_until_decided(
 
 
 def tuned_experiment(
-    experiment: Experiment, store: RunStore, *, workers: int, show: Show, may_start: Callable[[], bool]
+    experiment: Experiment, store: RunStore, *, engine: Engine, show: Show, may_start: Callable[[], bool]
 ) -> Experiment:
     """The experiment with the arms of its fair sweep as they were tuned; another one as it is.
 
@@ -142,7 +142,7 @@ def tuned_experiment(
     """
     if experiment.sweep.fair is None:
         return experiment
-    tuned = tune(experiment.sweep, store, workers=workers, show=show, may_start=may_start)
+    tuned = tune(experiment.sweep, store, engine=engine, show=show, may_start=may_start)
     if tuned.confirming is None:
         raise ValueError(f"tuning: {tuned.progress}; the same command goes on from here")
     return dataclasses.replace(experiment, sweep=tuned.confirming, tuned=tuned)
@@ -153,12 +153,12 @@ def compute(
     sweep: Sweep,
     store: RunStore,
     *,
-    workers: int,
+    engine: Engine,
     show: Show,
     may_start: Callable[[], bool],
 ) -> Computed:
     """Compute what is missing of a sweep of the experiment. Raises `ValueError` while no cell is finished."""
-    planned, problems = run_sweep(sweep, store, workers=workers, show=show, may_start=may_start)
+    planned, problems = run_sweep(sweep, store, engine=engine, show=show, may_start=may_start)
     table, cells = results(planned, store, problems), planned.cells
     if experiment.tuned is not None:
         table = with_arms(table, experiment.tuned, store)
@@ -197,13 +197,11 @@ def past_of(experiment: Experiment, store: RunStore) -> Past:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(EngineOptions):
     """Run what is missing, judge the claim, and write its table and figure."""
 
     out: Path = field(default_factory=default_store)
     """Folder of the runs, and of the report claim-NAME.html."""
-    workers: int = field(default_factory=usable_cores)
-    """Processes of one thread each. Does not change the numbers."""
     minutes: float | None = None
     """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
     quick: bool = False
@@ -258,13 +256,13 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
-    check_workers(options.workers)
+    engine = chosen_engine(options)
     if options.quick and options.until_decided:
         raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     may_start, store = time_limit(options.minutes), RunStore(options.out)
     console, code = stdout_console(), 0
     for each in experiments:
-        given = {"workers": options.workers, "show": live_table(store, options.workers), "may_start": may_start}
+        given = {"engine": engine, "show": live_table(store, engine.at_once), "may_start": may_start}
         try:
             if options.until_decided:
                 most, primary_only = options.most_replicates, options.primary_only

@@ -5,6 +5,7 @@ from typing import Literal
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.text import contrast_estimate
+from procpre_interp.engine.engines import Engine
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import (
     EFFECT_MARGIN,
@@ -42,22 +43,22 @@ def chosen_protocol(name: Literal["cheap", "paper"], *, quick: bool, to_the_end:
     return protocol if to_the_end or name == "cheap" else until_breakthrough(protocol)
 
 
-def compute(sweep: Sweep, store: RunStore, *, workers: int, show: Show) -> Computed:
+def compute(sweep: Sweep, store: RunStore, *, engine: Engine, show: Show) -> Computed:
     """A sweep whose missing runs were computed; without any that is finished, its table is empty."""
-    planned, problems = run_sweep(sweep, store, workers=workers, show=show)
+    planned, problems = run_sweep(sweep, store, engine=engine, show=show)
     return Computed(planned=planned, cells=planned.cells, table=results(planned, store, problems))
 
 
-def compute_until_decided(sweep: Sweep, store: RunStore, *, workers: int, show: Show) -> Look | None:
+def compute_until_decided(sweep: Sweep, store: RunStore, *, engine: Engine, show: Show) -> Look | None:
     """Add replicates, at most those of the sweep, until the headline is decided, and tell each look; the last one, if
     there was any."""
     last = None
     for last in looks_at(
         HEADLINE,
         sweep,
-        lambda part: compute(part, store, workers=workers, show=show),
+        lambda part: compute(part, store, engine=engine, show=show),
         most_replicates=sweep.replicates,
-        workers=workers,
+        workers=engine.at_once,
     ):
         tell_look(last.contrasts[0])
     return last

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from procpre_interp.engine.engines import ONE_WORKER, Engine
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import Run
@@ -94,16 +95,15 @@ def run_fair(
     sweep: Sweep,
     store: RunStore,
     *,
-    workers: int = 1,
-    stack: int | None = None,
+    engine: Engine = ONE_WORKER,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
 ) -> FairResults:
     """Tune what is not tuned yet, keep the choices, and confirm; as `run_sweep` does it."""
-    tuned = tune(sweep, store, workers=workers, stack=stack, show=show, may_start=may_start)
+    tuned = tune(sweep, store, engine=engine, show=show, may_start=may_start)
     if tuned.confirming is None:
         return FairResults(tuned=tuned)
-    planned, problems = run_sweep(tuned.confirming, store, workers=workers, stack=stack, show=show, may_start=may_start)
+    planned, problems = run_sweep(tuned.confirming, store, engine=engine, show=show, may_start=may_start)
     table = with_arms(results(planned, store, problems), tuned, store)
     return FairResults(tuned=tuned, planned=planned, table=table, problems=problems)
 
@@ -112,15 +112,12 @@ def tune(
     sweep: Sweep,
     store: RunStore,
     *,
-    workers: int = 1,
-    stack: int | None = None,
+    engine: Engine = ONE_WORKER,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
 ) -> Tuned:
     """Compute the trials that are missing, and choose; with all of them there, the table of trials is kept."""
-    planned, problems = run_sweep(
-        tuning_sweep(sweep), store, workers=workers, stack=stack, show=show, may_start=may_start
-    )
+    planned, problems = run_sweep(tuning_sweep(sweep), store, engine=engine, show=show, may_start=may_start)
     tuned = tuned_by(sweep, planned, store, problems)
     if tuned.confirming is not None:
         store.write_table(tuned.table_name, tuned.trials, {"title": f"Tuning of {sweep.title or sweep.name}"})

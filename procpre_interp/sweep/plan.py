@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.core.selectors import name_heads, orders_of
-from procpre_interp.engine.processes import Event, execute_all
-from procpre_interp.engine.stacks import execute_in_stacks
+from procpre_interp.engine.engines import ONE_WORKER, Engine
+from procpre_interp.engine.processes import Event
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
@@ -165,15 +165,12 @@ def run_sweep(
     sweep: Sweep,
     store: RunStore,
     *,
-    workers: int = 1,
-    stack: int | None = None,
+    engine: Engine = ONE_WORKER,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
 ) -> tuple[Plan, dict[str, str]]:
     """Compute what is missing; the plan, and the problems of runs that failed, by id.
 
-    Runs are executed by `workers` processes or, with `stack`, in this one, where up to that many of one shape and of
-    kernel stacked (`sweep.stacked.stacked_sweep`) are one computation.
     `show(plan)` gives what is told the events. Cells that name heads by entropy are planned once their parents are
     finished, so that it may be called twice.
     """
@@ -183,10 +180,7 @@ def run_sweep(
     while True:
         todo = {run: config for run, config in planned.configs.items() if run not in problems}
         with show(planned) as on_event:
-            if stack is None:
-                problems |= execute_all(todo, store, workers=workers, on_event=on_event, may_start=may_start)
-            else:
-                problems |= execute_in_stacks(todo, store, stack=stack, on_event=on_event, may_start=may_start)
+            problems |= engine.execute(todo, store, on_event=on_event, may_start=may_start)
         before = planned.deferred
         if before:
             planned = plan(sweep, store, orders)

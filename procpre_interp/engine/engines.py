@@ -1,0 +1,167 @@
+"""The engines: each computes the same runs into the same store, and differs in where and how many at once."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from procpre_interp.engine.options import EngineOptions
+from procpre_interp.engine.processes import Event, execute_all
+from procpre_interp.engine.ray_tasks import execute_on_ray, ray_cpus
+from procpre_interp.engine.slurm_jobs import execute_on_slurm
+from procpre_interp.engine.stacks import STACK, execute_in_stacks
+from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.store.store import RunStore
+from procpre_interp.train.process import run_threads
+
+
+class Engine(ABC):
+    """Computes runs."""
+
+    @property
+    @abstractmethod
+    def at_once(self) -> int:
+        """Runs that are computed at the same time, as far as that is known before."""
+
+    @abstractmethod
+    def execute(
+        self,
+        configs: Mapping[str, RunConfig],
+        store: RunStore,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> dict[str, str]:
+        """Execute runs, given by id, parents before their children, and return the problems of those that failed.
+
+        Runs that are finished in the store are not repeated, a failed run fails its descendants alone, and none starts
+        once `may_start()` is false. Raises `Interrupted` after Ctrl-C, with all states saved.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Processes(Engine):
+    """Single-thread worker processes of this machine."""
+
+    workers: int = 1
+
+    @property
+    def at_once(self) -> int:
+        return self.workers
+
+    def execute(
+        self,
+        configs: Mapping[str, RunConfig],
+        store: RunStore,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> dict[str, str]:
+        return execute_all(configs, store, workers=self.workers, on_event=on_event, may_start=may_start)
+
+
+ONE_WORKER = Processes()
+"""The engine where none is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serial(Engine):
+    """One run after the other in this process, on one thread: to debug, and to profile."""
+
+    @property
+    def at_once(self) -> int:
+        return 1
+
+    def execute(
+        self,
+        configs: Mapping[str, RunConfig],
+        store: RunStore,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> dict[str, str]:
+        with run_threads(1):  # as in a worker process, so that the bits of a run are the same
+            return execute_in_stacks(configs, store, stack=1, on_event=on_event, may_start=may_start)
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked(Engine):
+    """This process, where up to `stack` runs of one shape and of kernel stacked are one computation."""
+
+    stack: int = STACK
+
+    @property
+    def at_once(self) -> int:
+        return self.stack
+
+    def execute(
+        self,
+        configs: Mapping[str, RunConfig],
+        store: RunStore,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> dict[str, str]:
+        return execute_in_stacks(configs, store, stack=self.stack, on_event=on_event, may_start=may_start)
+
+
+@dataclass(frozen=True, slots=True)
+class Ray(Engine):
+    """Tasks of a Ray cluster; `workers` are the CPUs of a Ray that is started here, where there is no address."""
+
+    address: str | None = None
+    workers: int = 1
+
+    @property
+    def at_once(self) -> int:
+        return ray_cpus(self.address, self.workers)
+
+    def execute(
+        self,
+        configs: Mapping[str, RunConfig],
+        store: RunStore,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> dict[str, str]:
+        return execute_on_ray(configs, store, self.address, self.workers, on_event=on_event, may_start=may_start)
+
+
+@dataclass(frozen=True, slots=True)
+class Slurm(Engine):
+    """Jobs of a Slurm cluster, `jobs` of them at once. `cluster` is submitit's name for where they go."""
+
+    jobs: int = 1
+    cluster: str = "slurm"
+
+    @property
+    def at_once(self) -> int:
+        return self.jobs
+
+    def execute(
+        self,
+        configs: Mapping[str, RunConfig],
+        store: RunStore,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> dict[str, str]:
+        return execute_on_slurm(configs, store, self.jobs, self.cluster, on_event=on_event, may_start=may_start)
+
+
+def chosen_engine(options: EngineOptions) -> Engine:
+    """The engine that was asked for, of those that leave runs as they are.
+
+    Raises `ValueError` for stacked, whose runs are others (`sweep.stacked.stacked_sweep`).
+    """
+    options.check()
+    match options.engine:
+        case "processes":
+            return Processes(options.workers)
+        case "serial":
+            return Serial()
+        case "ray":
+            return Ray(options.address, options.workers)
+        case "slurm":
+            return Slurm(options.workers)
+        case "stacked":
+            raise ValueError("--engine stacked is for sweep: its runs have a kernel of their own, so they are others")
