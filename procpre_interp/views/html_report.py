@@ -26,9 +26,6 @@ from procpre_interp.views.html_page import Block, Caution, Section, cell_text, w
 from procpre_interp.views.plots.curves import learning_curves
 from procpre_interp.views.plots.heatmaps import transfer_bars, transfer_heatmap
 
-TEXT = "text"
-"""Name of the task that predicts real text."""
-
 
 def conditions_report(store: RunStore, table_name: str, path: str | Path) -> Path:
     """The report on a stored table of `reproduce` or a sweep: results beside the paper's, curves, protocol and cost.
@@ -119,7 +116,7 @@ def results_sections(found: exhibits.Results) -> list[Section]:
 
 def savings_sections(found: exhibits.Results) -> list[Section]:
     """What phase 1 saves, for results on text: there the loss falls smoothly, and so is reached with fewer tokens."""
-    if found.about.task != TEXT or "phase1_tokens" not in found.table:
+    if not found.on_text or "phase1_tokens" not in found.table:
         return []
     try:
         saved = savings(found)
