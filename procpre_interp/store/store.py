@@ -114,6 +114,10 @@ class RunStore:
             try_to_remove_leftovers(self.path, run_id)
         return True
 
+    def is_begun(self, run_id: str) -> bool:
+        """Whether the run is there unfinished: a process is at it, or it can be resumed."""
+        return self._partial(run_id).is_dir()
+
     def open(self, run_id: str | Path, *, verify: bool = True) -> Run:
         """The finished run with this id, the unique beginning of one, the path of its folder, or the newest for
         "latest".
