@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.core.atomic_files import atomic_write, cache_folder, write_text
+from procpre_interp.core.atomic_files import atomic_write, cache_folder, remove_leftovers_of, write_text
 from procpre_interp.core.locks import locked
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.places import check_folder
@@ -123,7 +123,9 @@ def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folders: 
         try:
             if folder == temporary_folder():
                 make_private(folder)
-            if not _is_whole(library):
+            if _is_whole(library):
+                remove_leftovers_of(library, library.with_suffix(".lock"))
+            else:
                 _compile_once(shape, level, library)
                 if problems:
                     log.warning("%s: the native kernel is compiled in %s, until that is cleared", problems[0], folder)
