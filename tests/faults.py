@@ -95,7 +95,7 @@ def seal(store: Path) -> None:
 
 def pack(corpus: Path) -> None:
     """The token file of a corpus, with a tokenizer of its own, in the cache."""
-    TASKS.build("text", corpus=str(corpus), tokenizer="bpe:300", length=16).resolve()
+    TASKS.build("text", corpus=f"files:{corpus}", tokenizer="bpe:300", length=16).resolve()
 
 
 def export(folder: Path) -> None:
@@ -154,7 +154,7 @@ class Killer:
 
     def kill(self, work: Callable[..., None], *arguments: Any) -> bool:
         """Whether the work was killed, before it had ended."""
-        by_change = self.random.random() < 0.5
+        by_change = self.changes > 0 and self.random.random() < 0.5  # a driver of workers changes no files
         process, ours = self._start(work, arguments, self.random.randint(1, self.changes) if by_change else 0)
         if not by_change:
             ours.poll(self.random.uniform(0, self.seconds))
@@ -195,14 +195,15 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def results(store: RunStore) -> dict[str, object]:
-    """All that is in the finished runs of a store, but for times."""
+    """All that is in the finished runs of a store, but for when and where: by run and file, column or field."""
     found: dict[str, object] = {}
     for run_id in store.query()["run"]:
         run = store.open(run_id)
-        content = files(run.folder)
-        for name in ("manifest.json", "summary.json", "history.parquet"):
+        content: dict[str, object] = dict(files(run.folder))
+        for name in ("manifest.json", "summary.json", "history.parquet", "environment.json"):
             del content[name]
-        summary = {key: value for key, value in run.summary.items() if key not in ("created", "seconds")}
-        history = run.history().drop(columns="seconds", errors="ignore").to_json(double_precision=15)
-        found[run_id] = content, summary, history
+        history = run.history()
+        content |= {column: history[column].tolist() for column in history if column != "seconds"}
+        content |= {key: value for key, value in run.summary.items() if key not in ("created", "seconds")}
+        found |= {f"{run_id} {name}": str(value) for name, value in content.items()}
     return found

@@ -24,6 +24,7 @@ from procpre_interp.data.semantic.tokenizers import vocabulary_size
 from procpre_interp.jobs import FORMS, Job, JobStore, command_line
 from procpre_interp.jobs.forms import names
 from procpre_interp.jobs.option import Option
+from procpre_interp.jobs.orphans import is_orphan
 from procpre_interp.store.store import RunStore
 
 PYTHON = (sys.executable, "-c")
@@ -102,6 +103,10 @@ def kill_guard(job: Job) -> None:
     ]
     assert len(guards) == 1
     os.kill(guards[0], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not is_orphan(job.folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_orphan(job.folder)
 
 
 finds_guard = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the guard in /proc")
