@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= runs
 READY := $(VENV)/.ready
 
-.PHONY: reproduce claims first-experiments findings test test-slow test-cuda test-app app lint clean
+.PHONY: reproduce claims first-experiments findings test test-slow test-faults test-cuda test-app app lint clean
 
 reproduce: $(READY)  ## the main job: Dyck pretraining and needle in a haystack
 	$(BIN)/procpre-interp reproduce --out $(OUT)
@@ -25,6 +25,11 @@ test: $(READY)  ## the fast suite
 
 test-slow: $(VENV)/.extras  ## what takes minutes; with what lm-eval and trackers make of a run
 	$(BIN)/python -m pytest -m slow
+
+KILLS ?= 50
+
+test-faults: $(READY)  ## kill -9 at many moments of each kind of work (KILLS=50); minutes
+	PROCPRE_KILLS=$(KILLS) $(BIN)/python -m pytest -m faults
 
 test-cuda: $(READY)  ## what a GPU must do as the CPU does
 	$(BIN)/python -m pytest -m cuda -rs tests/test_cuda*.py

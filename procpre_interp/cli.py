@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from procpre_interp.core.messages import one_line, unknown_name
+from procpre_interp.core.places import unreadable
 from procpre_interp.core.streams import flush_stdout, open_streams
 
 COMMANDS = {
@@ -126,6 +128,10 @@ def _os_problem(problem: OSError) -> str:
     text = f"{where}{problem.strerror or problem}"
     if problem.errno == errno.ENOSPC:
         return f"{text}; make room and repeat the command, it goes on where it was"
+    if problem.errno in (errno.EACCES, errno.EPERM) and problem.filename is not None:
+        kept = unreadable(Path(os.fsdecode(problem.filename)))
+        if kept is not None:
+            return f"{text}; you may not read {kept}: change its permissions, or name another file or folder"
     if problem.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{text}; choose a folder that you may write to with --store or --out"
     return text

@@ -24,6 +24,7 @@ from procpre_interp.data.semantic.tokenizers import vocabulary_size
 from procpre_interp.jobs import FORMS, Job, JobStore, command_line
 from procpre_interp.jobs.forms import names
 from procpre_interp.jobs.option import Option
+from procpre_interp.jobs.orphans import is_orphan
 from procpre_interp.store.store import RunStore
 
 PYTHON = (sys.executable, "-c")
@@ -94,10 +95,7 @@ def test_what_ignores_ctrl_c_is_killed_when_asked_again(tmp_path):
     assert job.exit_code == -signal.SIGKILL
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the guard in /proc")
-def test_a_killed_guard_leaves_a_job_that_runs_on_and_then_has_died(tmp_path):
-    job = start(tmp_path, "import time; print('ready', flush=True); time.sleep(2)")
-    wait_until_ready(job)
+def kill_guard(job: Job) -> None:
     guards = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
@@ -105,9 +103,74 @@ def test_a_killed_guard_leaves_a_job_that_runs_on_and_then_has_died(tmp_path):
     ]
     assert len(guards) == 1
     os.kill(guards[0], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not is_orphan(job.folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_orphan(job.folder)
+
+
+finds_guard = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the guard in /proc")
+
+
+@finds_guard
+def test_a_killed_guard_leaves_a_job_that_runs_on_and_then_has_died(tmp_path):
+    job = start(tmp_path, "import time; print('ready', flush=True); time.sleep(2)")
+    wait_until_ready(job)
+    kill_guard(job)
     assert job.is_running
     assert wait_for(job, "died") == "died"
     assert job.exit_code is None
+
+
+@finds_guard
+@pytest.mark.parametrize("ignores", [False, True])
+def test_a_job_whose_guard_was_killed_can_be_cancelled_and_forgotten(tmp_path, ignores):
+    handler = "lambda number, frame: (print('saved', flush=True), sys.exit(130))"
+    code = f"""
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, {"signal.SIG_IGN" if ignores else handler})
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(worker.pid, "ready", flush=True)
+time.sleep(60)
+"""
+    job = start(tmp_path, code)
+    wait_until_ready(job)
+    kill_guard(job)
+    job.cancel()
+    if ignores:
+        time.sleep(0.3)
+        assert job.state == "stopping"
+        job.cancel()
+    assert wait_for(job, "cancelled") == "cancelled"
+    assert ("saved" in job.log()) != ignores
+    worker = Path("/proc") / job.log().split()[0]
+    deadline = time.monotonic() + 10
+    while worker.exists() and (worker / "cmdline").read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not worker.exists() or not (worker / "cmdline").read_bytes(), "its worker lives on"
+    JobStore(tmp_path).delete(job.id)
+    assert JobStore(tmp_path).all() == []
+
+
+@finds_guard
+def test_no_process_is_signalled_that_is_not_the_jobs(tmp_path):
+    job = start(tmp_path, "import time; print('ready', flush=True); time.sleep(60)")
+    wait_until_ready(job)
+    kill_guard(job)
+    command = json.loads((job.folder / "command.json").read_text())
+    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        (job.folder / "command.json").write_text(json.dumps({"group": bystander.pid}))
+        with pytest.raises(ProcessLookupError, match="stop it where it runs"):
+            job.cancel()
+        assert bystander.poll() is None
+        assert job.state == "running"
+    finally:
+        bystander.kill()
+        bystander.wait()
+    (job.folder / "command.json").write_text(json.dumps(command))
+    job.cancel()
+    wait_for(job, "cancelled")
 
 
 def test_a_running_job_cannot_be_forgotten_and_others_can(tmp_path):

@@ -18,7 +18,9 @@ from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.data import TASKS
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.config import Architecture, RunConfig, model_config
-from procpre_interp.train import TrainConfig
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.store.store import RunStore
+from procpre_interp.train import Interrupted, TrainConfig
 from procpre_interp.train.native import NativeStep, why_not
 from procpre_interp.train.native import build as module
 from procpre_interp.train.native.build import (
@@ -29,6 +31,7 @@ from procpre_interp.train.native.build import (
     build,
     compile_kernel,
     compiler,
+    is_built,
     level_flags,
 )
 
@@ -92,12 +95,19 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == Path("/home/somebody/own")
 
 
-def test_without_a_home_folder_auto_is_torch_and_says_what_to_set(a_compiler, monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def no_home(monkeypatch) -> None:
     """As in a service or a container, whose user has no entry among the passwords."""
     for name in ("HOME", "PROCPRE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_and_temporary_files_auto_is_torch_and_says_what_to_set(
+    monkeypatch, tmp_path, capsys, no_temporary_files
+):
     config = RunConfig(task=TASKS.build("haystack"))
     assert config.resolve().train.kernel == "torch"
     assert "kernel: torch, since" in str(config.kernel_note)
@@ -110,6 +120,90 @@ def test_without_a_home_folder_auto_is_torch_and_says_what_to_set(a_compiler, mo
     assert "set PROCPRE_CACHE" in capsys.readouterr().err
     assert main(["train", "--task", "haystack", "--train.kernel", "native"]) == 2
     assert "set PROCPRE_CACHE" in capsys.readouterr().err
+
+
+@pytest.fixture
+def temporary_files(tmp_path, monkeypatch) -> Path:
+    """The system's folder for temporary files, empty."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+@pytest.fixture
+def no_temporary_files(tmp_path, monkeypatch) -> None:
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no folder"))
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_the_kernel_is_compiled_among_temporary_files(calls, temporary_files):
+    assert build(SHAPE).parent.parent == temporary_files
+    assert calls.read_text() == "compiled\n"
+
+
+def test_where_the_cache_cannot_be_written_the_kernel_is_compiled_once_among_temporary_files(
+    tmp_path, monkeypatch, calls, temporary_files, caplog
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "file"))
+    assert not is_built(SHAPE)
+    library = build(SHAPE)
+    assert library.parent.parent == temporary_files
+    assert library.parent.stat().st_mode & 0o777 == 0o700
+    assert is_built(SHAPE)
+    ctypes.CDLL(str(library))
+    assert "Not a directory: the native kernel is compiled in" in caplog.text
+    module._build.cache_clear()  # another process
+    assert build(SHAPE) == library
+    assert calls.read_text() == "compiled\n"
+    assert caplog.text.count("is compiled in") == 1
+
+
+@pytest.mark.parametrize("harm", ["open to all", "a link", "a file"])
+def test_no_library_is_taken_from_where_others_could_put_one(harm, tmp_path, monkeypatch, calls, temporary_files):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "file"))
+    library = build(SHAPE)
+    module._build.cache_clear()
+    match harm:
+        case "open to all":
+            library.parent.chmod(0o777)
+        case "a link":
+            library.parent.rename(tmp_path / "elsewhere")
+            library.parent.symlink_to(tmp_path / "elsewhere")
+        case _:
+            shutil.rmtree(library.parent)
+            library.parent.write_text("")
+    with pytest.raises(KernelUnavailable, match="set PROCPRE_CACHE"):
+        build(SHAPE)
+
+
+def test_a_run_of_the_native_kernel_goes_on_where_its_cache_is_read_only(tmp_path, monkeypatch, temporary_files):
+    store, steps = RunStore(tmp_path / "store"), []
+    train = TrainConfig(steps=6, batch_size=2, evaluate_examples=4, warmup_steps=0)
+    config = RunConfig(task=TASKS.build("haystack"), model=Architecture(n_layers=1, n_heads=2, d_model=16), train=train)
+    with pytest.raises(Interrupted):
+        execute(config, store, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 3)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "file"))
+    run = execute(config, store, on_step=lambda s, t: steps.append(s.step))
+    assert run.summary["kernel"] == "native"
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_is_not_gone_on_with_is_said(tmp_path, monkeypatch, no_temporary_files):
+    store, steps, notes = RunStore(tmp_path / "store"), [], []
+    train = TrainConfig(steps=6, batch_size=2, evaluate_examples=4, warmup_steps=0)
+    config = RunConfig(task=TASKS.build("haystack"), model=Architecture(n_layers=1, n_heads=2, d_model=16), train=train)
+    with pytest.raises(Interrupted):
+        execute(config, store, on_step=lambda s, t: steps.append(s.step), should_stop=lambda: len(steps) == 3)
+    begun = config.run_id
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "file"))
+    assert execute(config, store, on_note=notes.append).summary["kernel"] == "torch"
+    assert [note for note in notes if begun in note] == notes
+    assert "set PROCPRE_CACHE to a folder that can be written" in notes[0]
 
 
 def test_several_processes_build_once(cache, calls):
@@ -281,7 +375,7 @@ def test_an_unknown_processor(cache, monkeypatch):
         build(SHAPE)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, no_temporary_files):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "file"))
     with pytest.raises(KernelUnavailable, match="set PROCPRE_CACHE"):

@@ -94,6 +94,7 @@ def test_a_sweep_is_yaml_and_back():
         ({"conditions": [{"name": "a"}, {"name": "a", "label": "b"}]}, "two conditions are named 'a'"),
         ({"replicates": 0}, "replicates=0; there must be at least 1"),
         ({"name": "a/b"}, "name='a/b'; it names a table and a file"),
+        ({"name": "n" * 300}, "has 300 characters; it names a table and a file: at most 150"),
         ({"grids": [{"phase1": ["dyck"], "ablation": [{"name": "nose", "noise_std": 1}]}]}, "Did you mean 'noise'"),
         ({"conditions": [{"name": "a", "selector": "all"}]}, "unknown field of Condition 'selector'"),
     ],

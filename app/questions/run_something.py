@@ -61,6 +61,13 @@ def ask_and_delete(job: Job) -> None:
         st.rerun()
 
 
+def cancel(job: Job) -> None:
+    try:
+        job.cancel()
+    except OSError as problem:  # nothing above this catches it
+        st.session_state["not_cancelled"] = str(problem)
+
+
 @st.fragment(run_every=REFRESH_SECONDS)
 def show_jobs() -> None:
     """Every job, and one in full; runs by itself, so that the forms above keep what is typed."""
@@ -89,7 +96,9 @@ def show_jobs() -> None:
     buttons = st.container(horizontal=True)
     if now in ("running", "stopping"):
         label = "Cancel: saves its state" if now == "running" else "Kill: loses what was not saved"
-        buttons.button(label, key="cancel_job", on_click=job.cancel)
+        buttons.button(label, key="cancel_job", on_click=cancel, args=(job,))
+        if "not_cancelled" in st.session_state:
+            st.error(markup.quoted(st.session_state.pop("not_cancelled"), 500))
         job_views.show_progress(job, store)
     else:
         if not job.problem:

@@ -12,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 
 from procpre_interp.commands._options import task_fields
 from procpre_interp.core.config import from_dict
+from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import default_store
 from procpre_interp.core.text_table import GAP, print_table, stdout_console, text_width
 from procpre_interp.data import Task
@@ -44,6 +45,10 @@ class Look:
     """table for people (means over runs), csv and json for programs (every row)."""
     html: Path | None = None
     """Also write one HTML file with the figures and the whole table."""
+
+    def __post_init__(self) -> None:
+        if self.html is not None:
+            check_file(self.html)
 
 
 def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from procpre_interp.commands._options import Runs, parse
+from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import beside_package, default_store
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.full_report import answers_report
@@ -36,6 +37,7 @@ class Report:
 def main(arguments: list[str]) -> int:
     """Write the report and print where it is."""
     command = parse(Report, "report", arguments)
+    check_file(command.out)
     store = RunStore(beside_package("app") / "demo" if command.demo else command.store)
     if command.runs:
         path = runs_report(store, [store.open(run) for run in command.runs], command.out)

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from procpre_interp.commands._options import parse
+from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import default_store
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.store.outcomes import cell_results
@@ -40,6 +41,8 @@ class SavingsCommand:
 def main(arguments: list[str]) -> int:
     """Print the table and write the report."""
     command = parse(SavingsCommand, "savings", arguments)
+    if command.out is not None:
+        check_file(command.out)
     store = RunStore(command.store)
     # Tables of claims are no results of a catalogue, and are named in full.
     named = [name for name in exhibits.catalogue(store) if name.startswith(command.name)]

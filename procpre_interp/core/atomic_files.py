@@ -1,6 +1,7 @@
 """Files and folders that are whole or absent: written under another name, synced, and renamed."""
 
 import errno
+import glob
 import json
 import math
 import os
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from procpre_interp.core.locks import locked
 
 LEFTOVER_SECONDS = 3600.0
 """Age at which a temporary file counts as left behind by a writer that was killed."""
@@ -70,8 +73,7 @@ def rebuilt_folder(folder: Path) -> Iterator[Path]:
     For folders that are made under a lock, and made anew where they are damaged: what processes that were killed left
     is removed. What was there gets out of the way by a rename, so that who maps its files goes on with them.
     """
-    for leftover in folder.parent.glob(f"{folder.name}.*.building"):
-        remove(leftover)
+    _remove_building(folder)
     stem = f"{folder.name}.{secrets.token_hex(6)}"
     temporary = folder.with_name(f"{stem}.building")
     temporary.mkdir()
@@ -83,6 +85,20 @@ def rebuilt_folder(folder: Path) -> Iterator[Path]:
         sync_folder(folder.parent)
     finally:
         remove(temporary)
+
+
+def remove_leftovers_of(made: Path, lock: Path) -> None:
+    """Remove what a process left that was killed just after it had made a file or folder under a lock: the lock, and
+    what it had replaced. Nothing is removed while a living process holds the lock, or where nothing may be."""
+    if os.path.lexists(lock):
+        with suppress(OSError), locked(lock, timeout_seconds=0):
+            _remove_building(made)
+
+
+def _remove_building(folder: Path) -> None:
+    """Remove what processes that were killed left of a folder that they made; its lock is ours."""
+    for leftover in folder.parent.glob(f"{glob.escape(folder.name)}.*.building"):
+        remove(leftover)
 
 
 @contextmanager
@@ -111,10 +127,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         remove(temporary)
+    _remove_leftovers(path)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files left behind by writers of `path` that were killed long ago."""
+    """Remove temporary files and folders left behind by writers of `path` that were killed long ago."""
     with suppress(OSError):
         now = path.stat().st_mtime  # by the clock of the file system, which may be another computer's
         for name in os.listdir(path.parent):
@@ -122,7 +139,7 @@ def _remove_leftovers(path: Path) -> None:
                 leftover = path.with_name(name)
                 with suppress(FileNotFoundError):
                     if now - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
-                        leftover.unlink()
+                        remove(leftover)
 
 
 def write_text(path: str | Path, text: str) -> None:

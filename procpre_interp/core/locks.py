@@ -5,15 +5,32 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from procpre_interp.core.regular_files import SAFELY, check_regular, open_regular
 
 
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock file that this process holds."""
+
+    path: Path
+    handle: int
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the file is still there, so that nobody else can hold another one of its name."""
+        try:
+            return os.path.samestat(os.fstat(self.handle), self.path.stat())
+        except OSError:
+            return False
+
+
 @contextmanager
 def locked(
     path: Path, *, timeout_seconds: float | int | None = None, waiting: Callable[[float], None] | None = None
-) -> Iterator[None]:
+) -> Iterator[Lock]:
     """Hold the lock file `path`, which the kernel releases when the process dies, whatever kills it.
 
     While another holder has it, `waiting(seconds waited so far)` is called before each new attempt. Raises
@@ -28,11 +45,13 @@ def locked(
             waiting(waited)
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
+    lock = Lock(path, handle)
     try:
-        yield
+        yield lock
     finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
+        if lock.is_held:  # else it was removed, and what has its name now is another process's
+            with suppress(FileNotFoundError):
+                path.unlink()
         os.close(handle)
 
 
@@ -42,7 +61,7 @@ def _try_lock(path: Path) -> int | None:
         check_regular(handle, path)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed the file between open and flock: then this lock guards nothing.
-        if os.fstat(handle).st_ino == path.stat().st_ino:
+        if os.path.samestat(os.fstat(handle), path.stat()):
             return handle
     except (BlockingIOError, FileNotFoundError):
         pass

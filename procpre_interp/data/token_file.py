@@ -149,6 +149,7 @@ def build_token_file(corpus: Corpus, corpus_hash: str, tokenizer: str) -> TokenF
     shared = shared_tokenizer(tokenizer) if parse_tokenizer(tokenizer).corpora else None
     folder = _folder(corpus_hash, tokenizer, shared.hash if shared else "")
     if found := find_token_file(corpus_hash, tokenizer, shared.hash if shared else ""):
+        atomic_files.remove_leftovers_of(folder, folder.with_suffix(".lock"))
         return found
     with ExitStack() as stack:
         with cache_errors(corpus):

@@ -3,10 +3,12 @@
     python -m procpre_interp.jobs.guard FOLDER LOCK COMMAND ...
 
 FOLDER is the job's, LOCK the number of an open, locked file that both inherit, so that the lock is held while either
-lives. The command comes from whoever starts the job, never from a file of the store. Only this process signals it,
-which has not yet waited for it: no other process can have its number.
+lives. The command comes from whoever starts the job, never from a file of the store. While this process lives, it
+alone signals the command, for which it has not yet waited: no other process can have its number. What is done where it
+was killed is in `orphans`.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -18,13 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from procpre_interp.core.atomic_files import write_json
-from procpre_interp.core.regular_files import read_regular
+from procpre_interp.core.regular_files import SAFELY, read_regular
+from procpre_interp.jobs.orphans import COMMAND, GUARD
 
 POLL_SECONDS = 0.2
 
 
 def main(folder: Path, lock: int, command: Sequence[str]) -> int:
     """Run the command to its end; its exit code. The process that calls this must have no other threads."""
+    hold_own_lock(folder)
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
             command,
@@ -35,6 +39,7 @@ def main(folder: Path, lock: int, command: Sequence[str]) -> int:
             start_new_session=True,  # so that a signal reaches its workers, and none of ours reaches it
             env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "120"},
         )
+    write_json(folder / COMMAND, {"group": child.pid})  # the leader of a session leads a process group, too
     passed_on = 0
     while child.poll() is None:
         time.sleep(POLL_SECONDS)
@@ -47,6 +52,14 @@ def main(folder: Path, lock: int, command: Sequence[str]) -> int:
     ended = {"exit_code": child.returncode, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(folder / "end.json", ended)
     return child.returncode
+
+
+def hold_own_lock(folder: Path) -> None:
+    """Lock a file for as long as this process lives, which no child inherits; it is never there unlocked before."""
+    temporary = folder / f"{GUARD}.new"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | SAFELY, 0o644)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    temporary.rename(folder / GUARD)
 
 
 def _lines(path: Path) -> int:

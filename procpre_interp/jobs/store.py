@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from procpre_interp.core.plain_values import parse_json
 from procpre_interp.core.regular_files import SAFELY, open_regular, read_regular
 from procpre_interp.jobs.forms import command_line
 from procpre_interp.jobs.option import Value
+from procpre_interp.jobs.orphans import is_orphan, stop_orphan
 
 State = Literal["running", "stopping", "finished", "cancelled", "failed", "died"]
 
@@ -70,8 +72,8 @@ class Job:
         if self.is_running:
             return "stopping" if asked else "running"
         code = self.exit_code
-        if code is None:
-            return "died"
+        if code is None:  # the guard was killed, and could not write it down
+            return "cancelled" if asked else "died"
         if code == 0:
             return "finished"
         return "cancelled" if code == _STOPPED or asked else "failed"
@@ -104,7 +106,13 @@ class Job:
         return _ESCAPES.sub("", "\n".join(lines[size > at_most :])).strip()
 
     def cancel(self) -> None:
-        """Ask it to stop, as Ctrl-C does: it saves its state. Asked again, it is killed."""
+        """Ask it to stop, as Ctrl-C does: it saves its state. Asked again, it is killed.
+
+        Raises `OSError` where it cannot be: its guard was killed, and its processes are another user's or machine's.
+        """
+        if is_orphan(self.folder) and self.is_running:
+            asked = (self.folder / "cancel").exists()
+            stop_orphan(self.folder, signal.SIGKILL if asked else signal.SIGINT)
         handle = os.open(self.folder / "cancel", os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFELY, 0o644)
         try:
             os.write(handle, b"stop\n")

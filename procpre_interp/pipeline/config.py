@@ -161,6 +161,13 @@ class RunConfig:
         return reason and f"kernel: torch, since {reason}"
 
     @property
+    def native_id(self) -> str | None:
+        """Name of the run that this would be with the native kernel, where `kernel: auto` falls back to torch."""
+        if self.kernel_note is None:
+            return None
+        return dataclasses.replace(self, train=dataclasses.replace(self.train, kernel="native")).run_id
+
+    @property
     def compile_note(self) -> str | None:
         """One line where `resolve` will first compile the native kernel; None where it is there, or is not used."""
         if self.train.kernel not in ("auto", "native") or not self.train.needs_compiling(model_config(self)):

@@ -100,6 +100,8 @@ def _execute(
         return store.open(run_id)
     # What can be refused is refused before the store knows of the run.
     start = prepare(resolved, store, kernel_note=config.kernel_note)
+    if (native := config.native_id) is not None and store.is_begun(native):
+        on_note(f"run {native}, begun with the native kernel, is not gone on with: {config.kernel_note}")
     with store.claim(run_id, waiting=waiting) as partial:
         if partial is None:
             return store.open(run_id)

@@ -56,15 +56,18 @@ def execute_stacked(
         try:
             finish(own.start, own.partial, trainer)
         except DamagedWeights:
+            if own.partial.removed() is not None:
+                raise
             alone.append(own.run)
         else:
             listener.on_finished(own.run)
-        finally:
-            own.held.close()
+        own.held.close()
 
     def fail(trainer: Trainer, error: Exception) -> None:
-        claimed[trainer].held.close()
-        listener.on_failed(claimed[trainer].run, error)
+        own = claimed[trainer]
+        error = own.partial.removed() or error  # as long as the lock is held
+        own.held.close()
+        listener.on_failed(own.run, error)
 
     try:
         for run, config in configs.items():

@@ -1,5 +1,6 @@
 """A run being written: its files, the state that it saved last, and the move among the finished ones."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 
 from procpre_interp.core import atomic_files, checksums, schema
 from procpre_interp.core.environment import now
+from procpre_interp.core.locks import Lock
 from procpre_interp.core.plugins import Plugin
 from procpre_interp.store.reading import REQUIRED
 from procpre_interp.store.run import HISTORY_NUMBERS, OPTIMISER, OWN_FILES, TOKENIZER, Run, read_run, weights_name
@@ -22,6 +24,7 @@ class PartialRun:
     id: str
     folder: Path
     finished_folder: Path = field(repr=False)
+    lock: Lock = field(repr=False)
 
     @property
     def resume_path(self) -> Path:
@@ -73,6 +76,20 @@ class PartialRun:
             if found != digest:
                 raise ValueError(f"{name} has changed since it was written")
 
+    def removed(self) -> FileNotFoundError | None:
+        """An error that says so, where the folder or its lock was removed while the run was computed; otherwise None.
+
+        Without the lock another process may be writing a run of this name there.
+        """
+        if self.finished_folder.is_dir() or (self.folder.is_dir() and self.lock.is_held):
+            return None
+        what = "its folder" if not self.folder.is_dir() else f"the lock {self.lock.path.name}"
+        return FileNotFoundError(
+            errno.ENOENT,
+            f"{what} was removed while the run was computed, so nothing of it is kept; repeat the command",
+            str(self.folder),
+        )
+
     def finish(self, summary: Mapping[str, Any], *, created: str | None = None) -> Run:
         """Seal the folder and move it among the finished runs; `summary` is its row in the list of runs.
 
@@ -81,10 +98,14 @@ class PartialRun:
         """
         row = atomic_files.plain({"run": self.id, "status": "finished", **summary, "created": created or now()})
         schema.check_summary(row)
+        if (removed := self.removed()) is not None:
+            raise removed
         self.write_json("summary.json", row)
         if missing := [name for name in REQUIRED if not (self.folder / name).is_file()]:
             raise FileNotFoundError(f"{self.folder / missing[0]} was deleted while the run was computed; repeat it")
         checksums.seal(self.folder, OWN_FILES)
+        # What was removed this moment is in no manifest, so that nobody would miss it later.
+        checksums.read_manifest(self.folder, REQUIRED)
         self.finished_folder.parent.mkdir(exist_ok=True)
         self.folder.rename(self.finished_folder)
         # Only now: a process killed a moment earlier would have lost the whole run.

@@ -8,6 +8,7 @@ from typing import Any, cast
 from procpre_interp.core import checksums, schema
 from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.places import unreadable
 from procpre_interp.core.plain_values import parse_json
 from procpre_interp.core.schema import ClassFields, Summary
 
@@ -22,15 +23,25 @@ class DamagedRun(ValueError):
     """A finished run whose files are not those that were written, or hold what no run writes."""
 
     def __init__(self, folder: Path, problem: str) -> None:
-        super().__init__(
-            f"run {folder.name} is damaged: {problem}. Remove {folder} and repeat its command: it is computed again."
-        )
+        super().__init__(f"run {folder.name} {self._said(folder, problem)}")
         self.folder, self.problem = folder, problem
+
+    @staticmethod
+    def _said(folder: Path, problem: str) -> str:
+        return f"is damaged: {problem}. Remove {folder} and repeat its command: it is computed again."
 
     def __reduce__(
         self,
     ) -> tuple[Any, ...]:  # an error of a worker process must reach the one that waits for it
         return type(self), (self.folder, self.problem)
+
+
+class UnreadableRun(DamagedRun):
+    """A finished run that may be whole, with a file that this user may not read."""
+
+    @staticmethod
+    def _said(folder: Path, problem: str) -> str:
+        return f"cannot be read: {problem}. Change the permissions in {folder}; nothing else need be wrong with it."
 
 
 def read_summary(folder: Path) -> Summary:
@@ -70,7 +81,10 @@ def reading(folder: Path) -> Iterator[None]:
 def _told(folder: Path, problem: Exception) -> Exception:
     if not folder.is_dir():
         return UnknownRun(f"run {folder.name} was deleted while it was read")
-    return problem if isinstance(problem, DamagedRun) else DamagedRun(folder, one_line(problem))
+    if isinstance(problem, DamagedRun):
+        return problem
+    may_all_be_read = all(unreadable(path) is None for path in (folder, *folder.rglob("*")))
+    return (DamagedRun if may_all_be_read else UnreadableRun)(folder, one_line(problem))
 
 
 def read_fields(

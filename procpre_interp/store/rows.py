@@ -1,7 +1,5 @@
 """The list of a store's runs as plain rows: without pandas, which loads as slowly as thousands of runs."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +9,11 @@ from procpre_interp.core import locks
 from procpre_interp.core.environment import now
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.schema import STATUSES
+from procpre_interp.store.leftovers import remove_all_leftovers
+from procpre_interp.store.names import folders, lock_file
 from procpre_interp.store.reading import DamagedRun, UnknownRun, read_summary
 from procpre_interp.store.unfinished import unfinished_fields
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""How runs and tables may be called."""
 FIRST_COLUMNS = ("run", "status", "created", "problem")
 """What every row has."""
 
@@ -25,6 +23,7 @@ Row = dict[str, Any]
 
 def read_rows(store: Path) -> list[Row]:
     """One row per run of the store in this folder, newest first; see `RunStore.query`."""
+    remove_all_leftovers(store)
     partial = folders(store / "partial")  # first: a run that moves meanwhile is met twice, not never
     found = (_summary_row(folder) for folder in folders(store / "runs"))
     rows = [row for row in found if row is not None]
@@ -88,23 +87,6 @@ def _summary_row(folder: Path) -> Row | None:
         return None
     except DamagedRun as damage:
         return {"run": folder.name, "status": "damaged", "created": _modified(folder), "problem": damage.problem}
-
-
-def lock_file(store: Path, run_id: str) -> Path:
-    """What the process holds that writes the run.
-
-    Beside the run's folder, not in it: so it is held through the rename, and never ends up in a finished run.
-    """
-    return store / "partial" / f"{run_id}.lock"
-
-
-def folders(parent: Path) -> list[Path]:
-    """The folders of runs in `parent`; none where there is no such folder."""
-    try:
-        with os.scandir(parent) as entries:
-            return [parent / entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _modified(folder: Path) -> str:

@@ -13,6 +13,7 @@ tables only: nothing here needs torch.
 """
 
 import difflib
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,8 +25,10 @@ import pandas as pd
 from procpre_interp.core import atomic_files, locks
 from procpre_interp.core.environment import environment
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.store.leftovers import hidden_folder, remove_leftovers, try_to_remove_leftovers
+from procpre_interp.store.names import NAME, check_new_name, folders, lock_file
 from procpre_interp.store.partial_run import PartialRun
-from procpre_interp.store.rows import NAME, columns_of, folders, lock_file, matching, read_rows
+from procpre_interp.store.rows import columns_of, matching, read_rows
 from procpre_interp.store.run import (
     DamagedRun,
     Run,
@@ -74,20 +77,27 @@ class RunStore:
         """Take a run to compute it, or None when it is finished.
 
         While another process is at it, this waits and calls `waiting` with the seconds waited. Left before
-        `finish`, the folder stays as it is, to be resumed. Raises `TimeoutError` after `timeout_seconds`, and
-        `DamagedRun`.
+        `finish`, the folder stays as it is, to be resumed. Raises `TimeoutError` after `timeout_seconds`, `DamagedRun`,
+        and `FileNotFoundError` where the folder was removed meanwhile, whatever error that led to.
         """
         if self.is_finished(run_id):
             yield None
             return
         folder = self._partial(run_id)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locks.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting):
-            if self.is_finished(run_id):  # by whom we waited for
+        with locks.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting) as lock:
+            if self.is_finished(run_id):  # by whom we waited for, who may have been killed then
+                remove_leftovers(self.path, run_id)
                 yield None
                 return
-            folder.mkdir(exist_ok=True)
-            yield PartialRun(id=run_id, folder=folder, finished_folder=self._finished(run_id))
+            _make_folder(folder)
+            partial = PartialRun(id=run_id, folder=folder, finished_folder=self._finished(run_id), lock=lock)
+            try:
+                yield partial
+            except Exception as problem:
+                if (removed := partial.removed()) is not None:
+                    raise removed from problem
+                raise
 
     def is_finished(self, run_id: str) -> bool:
         """Whether the run is there. Raises `DamagedRun` when it is, but not as it was written."""
@@ -100,7 +110,13 @@ class RunStore:
             read_manifest(folder)
         except UnknownRun:  # deleted this moment
             return False
+        if os.path.lexists(self._lock(run_id)):
+            try_to_remove_leftovers(self.path, run_id)
         return True
+
+    def is_begun(self, run_id: str) -> bool:
+        """Whether the run is there unfinished: a process is at it, or it can be resumed."""
+        return self._partial(run_id).is_dir()
 
     def open(self, run_id: str | Path, *, verify: bool = True) -> Run:
         """The finished run with this id, the unique beginning of one, the path of its folder, or the newest for
@@ -143,7 +159,7 @@ class RunStore:
         places = [self._finished(run_id), self._partial(run_id)]
         if not any(os.path.lexists(place) for place in places):
             raise self._unknown(run_id)
-        hidden = self.path / "partial" / f".{run_id}.deleted"
+        hidden = hidden_folder(self.path, run_id)
         hidden.parent.mkdir(exist_ok=True)
         try:
             with locks.locked(self._lock(run_id), timeout_seconds=0):
@@ -157,11 +173,12 @@ class RunStore:
     def write_table(self, name: str, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
         """Store a tidy table of an experiment, and what is to be known about it: one file, whole or absent.
 
-        Raises `ValueError` where a column of `cells.CELLS` holds anything else.
+        Raises `ValueError` where a column of `cells.CELLS` holds anything else, and for a name that no file can have.
         """
         folder = self.path / "tables"
+        check_new_name(name)
         folder.mkdir(parents=True, exist_ok=True)
-        write_table(folder / f"{_checked(name)}.parquet", table, metadata)
+        write_table(folder / f"{name}.parquet", table, metadata)
         (folder / f"{name}.json").unlink(missing_ok=True)  # of a version that wrote the metadata there
 
     def read_table(self, name: str) -> Table:
@@ -223,6 +240,14 @@ class RunStore:
         close = difflib.get_close_matches(run_id, ids, n=3)
         hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
         return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a run to be written, unless it is there. Raises `FileExistsError` for anything else there."""
+    if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
+        # Through a link the run would be written wherever that leads.
+        raise FileExistsError(errno.EEXIST, "no folder, but in the place of one; remove it", str(folder))
+    folder.mkdir(exist_ok=True)
 
 
 def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -18,6 +18,7 @@ from procpre_interp.claims.judged import ContrastResult, JudgedClaim
 from procpre_interp.claims.looks import Past, past, with_looks
 from procpre_interp.claims.text import describe_claim, describe_cost
 from procpre_interp.core.environment import now
+from procpre_interp.core.places import check_folder
 from procpre_interp.core.terminal import (
     beside_package,
     default_store,
@@ -257,6 +258,8 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
     engine = chosen_engine(options)
+    if options.results is not None:
+        check_folder(options.results)
     if options.quick and options.until_decided:
         raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     may_start, store = time_limit(options.minutes), RunStore(options.out)

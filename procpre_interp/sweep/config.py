@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from procpre_interp.data import Task
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.stats.transfer_map import Coalition, coalitions, condition_name
 from procpre_interp.store.about import About
+from procpre_interp.store.names import check_new_name
 from procpre_interp.sweep.fair_config import Fair
 from procpre_interp.sweep.maps import Map, selector_config
 from procpre_interp.sweep.phases import Insertion, Phase, inserted_shape
@@ -148,8 +148,7 @@ class Sweep:
     """Control arms of every transfer, and the same tuning for all of them (`sweep.fair`). Default: neither."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ValueError(f"name={self.name!r}; it names a table and a file: letters, digits, '.', '_' and '-'")
+        check_new_name(self.name)
         if self.replicates < 1:
             raise ValueError(f"replicates={self.replicates}; there must be at least 1")
         names = [each.name for each in self.phase1]

@@ -21,6 +21,7 @@ from procpre_interp.train.loss import backward
 from procpre_interp.train.native import NativeStep
 from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
 from procpre_interp.train.process import Interrupted, deferred_interrupts, run_threads
+from procpre_interp.train.saturation import saturation_note
 from procpre_interp.train.settings import TrainConfig
 from procpre_interp.train.state import Evaluation, TrainState, previous_state, read_state, write_state
 
@@ -39,8 +40,9 @@ class Trainer:
     optimiser's state to begin with (`FlatAdamW.state`), by default a fresh one. `on_step(state)` is called after each
     step, for progress; `keep(step)` when the weights are to be kept, and returns the SHA-256 of their file, if there is
     one. `check_kept` raises `ValueError` where kept weights, given as step -> SHA-256, are damaged. Training then goes
-    back to an earlier state, as it does when a saved state is damaged, and tells `on_note`. Raises `Interrupted` on
-    Ctrl-C or SIGTERM, or when `should_stop()` turned true: after the step under way, with the state saved.
+    back to an earlier state, as it does when a saved state is damaged, and tells `on_note`. That is also told, once,
+    where attention is so saturated that gradients cannot be trusted (`saturation`). Raises `Interrupted` on Ctrl-C or
+    SIGTERM, or when `should_stop()` turned true: after the step under way, with the state saved.
     """
 
     @torch_defaults()
@@ -64,7 +66,7 @@ class Trainer:
         config.refuse(model.config)
         self.model, self.full_task, self.seed = model, task, seed
         self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
-        self.check_kept, self.on_note = check_kept, on_note
+        self.check_kept, self.on_note, self.is_warned = check_kept, on_note, False
         self.state = TrainState(step=config.start_at, length=next_length(task, 0) if config.curriculum else None)
         self.optimiser = FlatAdamW(
             model.flat,
@@ -202,6 +204,9 @@ class Trainer:
             enter("train", {"loss_nats": train_loss, "learning_rate": rate})
         extra = self.full_task.extra_metrics(scores["loss_nats"], "validation")
         enter("validation", {**scores, **extra})
+        if not self.is_warned and (note := saturation_note(self.model, self.validation.tokens)) is not None:
+            self.is_warned = True
+            self.on_note(note)
         state.train_loss, state.train_steps = 0.0, 0
         state.since_best = 0 if scores["loss_nats"] < state.best_loss else state.since_best + 1
         state.best_loss = min(state.best_loss, scores["loss_nats"])

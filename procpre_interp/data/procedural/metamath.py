@@ -147,7 +147,9 @@ class Metamath(Task):
                 "back, or leave out database_hash to take what there is"
             )
         folder = self._folder(found)
-        if (opened := _read(folder)) is None:
+        if (opened := _read(folder)) is not None:
+            atomic_files.remove_leftovers_of(folder, folder.with_suffix(".lock"))
+        else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with locks.locked(folder.with_suffix(".lock")):
                 if (opened := _read(folder)) is None:

@@ -70,6 +70,8 @@ class HuggingFace(Corpus):
                 if (found := self._found()) is None:
                     self._fetch()
                     found = self._found()
+        else:
+            atomic_files.remove_leftovers_of(self._folder(), self._folder() / "lock")
         if found is None:
             raise OSError(f"{self._folder()} was damaged while it was written; try again")
         return found

@@ -82,11 +82,13 @@ class Package(abc.ABC):
 
         Raises `FetchError`, and `OSError` where the cache cannot be written.
         """
-        if (found := self.find()) is not None:
-            return found
         folder = self.folder
+        lock = folder.with_name(f"{folder.name}.lock")
+        if (found := self.find()) is not None:
+            atomic_files.remove_leftovers_of(folder, lock)
+            return found
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locks.locked(folder.with_name(f"{folder.name}.lock")):
+        with locks.locked(lock):
             if (found := self.find()) is None:  # else another process fetched it while this one waited
                 archive = self._download(folder.with_name(f"{folder.name}.download"))
                 self._unpack(archive)

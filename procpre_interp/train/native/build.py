@@ -8,6 +8,7 @@ home folder on another machine asks for a new one.
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from procpre_interp.core.atomic_files import atomic_write, cache_folder, write_text
+from procpre_interp.core.atomic_files import atomic_write, cache_folder, remove_leftovers_of, write_text
 from procpre_interp.core.locks import locked
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.places import check_folder
+from procpre_interp.train.native.temporary import make_private, temporary_folder
 
 Level = Literal["native", "avx512", "avx2", "plain"]
 """Which instructions: all that this processor has, or a generation's; plain is what every one of its kind has."""
@@ -48,6 +51,8 @@ COMPILE_SECONDS = 300
 """A compiler that takes longer is taken for one that hangs."""
 LEFTOVER_SECONDS = 6 * 3600
 """Temporary files that are older were left by a build that was killed."""
+
+log = logging.getLogger(__name__)
 
 
 class KernelUnavailable(ValueError):
@@ -76,22 +81,34 @@ def build(shape: KernelShape, level: Level = "native") -> Path:
     Several processes may ask at once; one compiles and the others wait. Raises `KernelUnavailable`.
     """
     # The environment is part of the key: another $CXX or cache folder is another question.
-    return _build(shape, level, compiler(), str(_folder()))
+    return _build(shape, level, compiler(), _folders())
 
 
 def is_built(shape: KernelShape, level: Level = "native") -> bool:
-    """Whether the library for this shape lies in the cache, or cannot be had at all: `build` then answers at once."""
+    """Whether the library for this shape has been compiled, or cannot be had at all: `build` then answers at once."""
     try:
-        return _is_whole(_library(shape, level, compiler(), _folder()))
+        command, folders = compiler(), _folders()
+        if any(_is_whole(_library(shape, level, command, folder)) for folder in folders):
+            return True
     except KernelUnavailable:
         return True
+    return not any(_can_be_written(folder) for folder in folders)
 
 
-def _folder() -> Path:
+def _can_be_written(folder: Path) -> bool:
     try:
-        return cache_folder() / "native"
-    except FileNotFoundError as problem:
-        raise KernelUnavailable(str(problem)) from None
+        check_folder(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _folders() -> tuple[Path, ...]:
+    """Where libraries may lie: in the cache and, where that cannot be had or written, among temporary files."""
+    try:
+        return cache_folder() / "native", temporary_folder()
+    except FileNotFoundError:  # the home folder is not known
+        return (temporary_folder(),)
 
 
 def _library(shape: KernelShape, level: Level, command: tuple[str, ...], folder: Path) -> Path:
@@ -99,30 +116,36 @@ def _library(shape: KernelShape, level: Level, command: tuple[str, ...], folder:
 
 
 @functools.cache
-def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folder_name: str) -> Path:
-    library = _library(shape, level, command, Path(folder_name))
-    if not _is_whole(library):
-        _compile_once(shape, level, library)
-    _check_loads(library)
-    return library
+def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folders: tuple[Path, ...]) -> Path:
+    problems = []
+    for folder in folders:
+        library = _library(shape, level, command, folder)
+        try:
+            if folder == temporary_folder():
+                make_private(folder)
+            if _is_whole(library):
+                remove_leftovers_of(library, library.with_suffix(".lock"))
+            else:
+                _compile_once(shape, level, library)
+                if problems:
+                    log.warning("%s: the native kernel is compiled in %s, until that is cleared", problems[0], folder)
+        except OSError as problem:
+            problems.append(f"{problem.filename or folder}: {problem.strerror or problem}")
+        else:
+            _check_loads(library)
+            return library
+    raise KernelUnavailable(f"{problems[0]}; set PROCPRE_CACHE to a folder that can be written")
 
 
 def _compile_once(shape: KernelShape, level: Level, library: Path) -> None:
     """Compile the library unless another process does."""
-    folder = library.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(library.with_suffix(".lock")):
-            if not _is_whole(library):  # else another process compiled it while this one waited
-                _remove_leftovers(library)
-                with atomic_write(library) as temporary:
-                    compile_kernel(shape, temporary, level=level)
-                write_text(_checksum(library), hashlib.sha256(library.read_bytes()).hexdigest())
-    except OSError as problem:
-        raise KernelUnavailable(
-            f"{problem.filename or folder}: {problem.strerror or problem}; set PROCPRE_CACHE to a folder that can be "
-            "written"
-        ) from None
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with locked(library.with_suffix(".lock")):
+        if not _is_whole(library):  # else another process compiled it while this one waited
+            _remove_leftovers(library)
+            with atomic_write(library) as temporary:
+                compile_kernel(shape, temporary, level=level)
+            write_text(_checksum(library), hashlib.sha256(library.read_bytes()).hexdigest())
 
 
 def _check_loads(library: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import math
 import weakref
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, ModelConfig, parameter_names
 from procpre_interp.model.flops import parameter_count
 from procpre_interp.train.native.build import KernelShape, KernelUnavailable, Level, build, is_built
+from procpre_interp.train.native.overflow import may_overflow, overflows
 
 WIDTHS = (16, 32, 64, 128, 256)
 """d_model that the kernel is written for. It was measured to be faster than torch at all of them; see BENCHMARKS.md."""
@@ -85,23 +87,30 @@ class NativeStep:
     def backward(self, batch: Batch) -> float:
         """Mean loss over the batch's scored tokens, in nats; its gradient is added to `model.flat_grad`.
 
+        The loss is NaN where activations overflow, as torch's is; the gradient has no meaning then.
+
         Raises:
             ValueError: a sequence is longer than n_ctx, or a token id is out of range.
         """
         batch = self._checked(batch)
-        return self.library.kernel_step(
+        flat = self.model.flat
+        loss = self.library.kernel_step(
             self.handle,
-            self.model.flat.data_ptr(),
+            flat.data_ptr(),
             self.model.flat_grad.data_ptr(),
             *_pointers(batch),
             1.0 / max(1, int(batch.loss_mask.sum())),
         )
+        if may_overflow(flat) and bool(overflows(self.model, flat, batch).any()):
+            return math.nan
+        return loss
 
     def score(
         self, batch: Batch, flat: Float[Tensor, " n_parameters"] | None = None
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
         """Summed loss in nats, and number of targets that are `hits`, of each sequence; no gradient is made.
 
+        A sequence on which activations overflow has loss NaN and no hits, as torch has it.
         With `flat`, of these parameters instead of the model's: perturbed copies need no model of their own. Raises
         `ValueError` as `backward` does, and for parameters that are not float32 or of another number.
         """
@@ -116,6 +125,9 @@ class NativeStep:
         loss = torch.empty(len(batch), dtype=torch.float64)
         correct = torch.empty(len(batch), dtype=torch.int64)
         self.library.kernel_score(self.handle, flat.data_ptr(), *_pointers(batch), loss.data_ptr(), correct.data_ptr())
+        if may_overflow(flat):
+            overflown = overflows(self.model, flat, batch)
+            loss[overflown], correct[overflown] = math.nan, 0
         return loss, correct
 
     def _checked(self, batch: Batch) -> Batch:

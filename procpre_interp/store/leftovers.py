@@ -1,0 +1,47 @@
+"""What processes left in a store that were killed just after a run was finished, or while one was deleted."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from procpre_interp.core import atomic_files, locks
+from procpre_interp.core.checksums import MANIFEST
+from procpre_interp.store.names import LOCK, NAME, lock_file
+from procpre_interp.store.unfinished import PREVIOUS, RESUME
+
+_DELETED = ".deleted"
+
+
+def hidden_folder(store: Path, run_id: str) -> Path:
+    """Where a run's folder is moved to be deleted."""
+    return store / "partial" / f".{run_id}{_DELETED}"
+
+
+def remove_all_leftovers(store: Path) -> None:
+    """Remove the leftovers of every run of the store in this folder that no process is at."""
+    try:
+        names = set(os.listdir(store / "partial"))
+    except OSError:
+        return
+    locked = {name.removesuffix(LOCK) for name in names if name.endswith(LOCK)}
+    deleted = {name[1:].removesuffix(_DELETED) for name in names if name.endswith(_DELETED)}
+    # A run with a folder here is being written, or will be resumed, which needs the lock.
+    for run_id in (locked | deleted) - names:
+        if NAME.fullmatch(run_id):
+            try_to_remove_leftovers(store, run_id)
+
+
+def try_to_remove_leftovers(store: Path, run_id: str) -> None:
+    """Remove the leftovers of a run, its lock too, unless a living process holds that, or the store is read-only."""
+    with suppress(OSError), locks.locked(lock_file(store, run_id), timeout_seconds=0):
+        remove_leftovers(store, run_id)
+
+
+def remove_leftovers(store: Path, run_id: str) -> None:
+    """Remove the leftovers of a run whose lock is ours: states to resume from in a finished run, and what was hidden to
+    be deleted."""
+    folder = store / "runs" / run_id
+    if not folder.is_symlink() and (folder / MANIFEST).is_file():
+        for name in (RESUME, PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
+    atomic_files.remove(hidden_folder(store, run_id))

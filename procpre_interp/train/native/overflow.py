@@ -1,0 +1,39 @@
+"""Sequences on which activations overflow: the kernel's LayerNorm gives zeros there, and a finite loss, torch NaN."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from procpre_interp.data.task import Batch
+from procpre_interp.model import HookedTransformer
+
+LARGEST_WEIGHT = 1e3
+"""With parameters up to this size, activations of the kernel's widths stay below 1e17, and their squares are finite."""
+ROWS = 64
+"""Sequences that torch is given at a time."""
+
+
+def may_overflow(flat: Float[Tensor, " n_parameters"]) -> bool:
+    """Whether parameters are so large that activations could overflow: never in a training that goes well."""
+    low, high = flat.aminmax()
+    return bool(torch.maximum(-low, high) > LARGEST_WEIGHT)
+
+
+@torch.no_grad()
+def overflows(model: HookedTransformer, flat: Float[Tensor, " n_parameters"], batch: Batch) -> Bool[Tensor, " batch"]:
+    """Whether torch's loss of each sequence, with these parameters, is not finite."""
+    if flat.data_ptr() != model.flat.data_ptr():
+        model = copy.deepcopy(model)
+        model.flat.copy_(flat)
+    width = min(batch.tokens.shape[1], model.config.n_ctx)
+    found = torch.zeros(len(batch), dtype=torch.bool)
+    for start in range(0, len(batch), ROWS):
+        rows = slice(start, start + ROWS)
+        mask = batch.loss_mask[rows, :width]
+        logits = model(batch.tokens[rows, :width]).transpose(1, 2)
+        loss = F.cross_entropy(logits, batch.targets[rows, :width].where(mask, 0), reduction="none")
+        found[rows] = ~loss.where(mask, 0.0).sum(1).isfinite()
+    return found
