@@ -1,0 +1,45 @@
+"""`procpre-interp store`: runs sent to an object store, or fetched from one. Needs no torch."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from procpre_interp.commands._options import parse
+from procpre_interp.core.environment import default_store
+from procpre_interp.store.remote_copy import RemoteCopy
+from procpre_interp.store.store import RunStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """Send the finished runs and tables of a store to a URL (push), or fetch those that are there (pull).
+
+    For example: procpre-interp store push s3://bucket/runs
+
+    What the other side has already is not sent again, so the same command goes on after an interruption. Runs are
+    checked when they are fetched, and listed once they are whole. A table that differs stays as it is on both sides.
+    """
+
+    action: Annotated[Positional[Literal["push", "pull"]], tyro.conf.arg(help_behavior_hint="")]
+    """push: from the store to the URL. pull: from the URL to the store."""
+    url: Annotated[Positional[str], tyro.conf.arg(metavar="URL", help_behavior_hint="")]
+    """Anything that fsspec opens: s3://bucket/folder, or a folder."""
+    store: Path = field(default_factory=default_store)
+    """Folder of the runs."""
+
+
+def main(arguments: list[str]) -> int:
+    """Copy, and say what was copied. Exit code 1 where something was left."""
+    command = parse(Store, "store", arguments)
+    if command.action == "push" and not command.store.is_dir():
+        raise FileNotFoundError(f"no store {command.store}")
+    copy, store = RemoteCopy(command.url), RunStore(command.store)
+    done = (copy.push if command.action == "push" else copy.pull)(store, lambda run: print(f"run {run}", flush=True))
+    for problem in done.problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(done.runs)} runs and {len(done.tables)} tables copied, {len(done.problems)} left")
+    return int(bool(done.problems))

@@ -1,0 +1,173 @@
+"""A copy of a store in an object store such as S3 (any URL of fsspec): runs go there and come back whole or not at all.
+
+    URL/runs/<run id>/...    as in a store's folder; the manifest is written last, and a run without one is not there
+    URL/tables/<name>.parquet
+
+Runs are named by their content, so that one that is there already is the same one. Tables are not: one that differs
+from the other side's stays as it is, on both sides, and is named.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from procpre_interp.core import atomic_files
+from procpre_interp.core.checksums import MANIFEST
+from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import parse_json
+from procpre_interp.store.rows import NAME, folders
+from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, read_run
+from procpre_interp.store.store import RunStore
+
+
+@dataclass(kw_only=True)
+class Copied:
+    """What was copied, and what was not."""
+
+    runs: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """A line for each run or table that was left, and why."""
+
+
+class DamagedCopy(ValueError):
+    """A run whose copy is not what was sent."""
+
+
+class RemoteCopy:
+    """The copy of a store at a URL."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            fsspec = importlib.import_module("fsspec")
+            self.files, self.root = fsspec.core.url_to_fs(url)
+        except ImportError as problem:
+            raise ValueError(f"{url}: pip install 'procpre-interp[s3]' ({one_line(problem)})") from None
+        self.url = url
+
+    def push(self, store: RunStore, told: Callable[[str], None] = lambda run: None) -> Copied:
+        """Send the finished runs and the tables that are not there. A damaged run is not sent."""
+        done = Copied()
+        there = self._runs()
+        for folder in folders(store.path / "runs"):
+            if folder.name in there:
+                continue
+            try:
+                manifest = read_run(folder, verify=True).manifest
+            except (DamagedRun, UnknownRun) as problem:
+                done.problems.append(str(problem))
+                continue
+            with self._told():
+                for name in (*manifest, MANIFEST):  # which comes last, and says that all is there
+                    self._send(folder / name, f"{self.root}/runs/{folder.name}/{name}")
+            done.runs.append(folder.name)
+            told(folder.name)
+        for name in store.tables():
+            path = store.path / "tables" / f"{name}.parquet"
+            with self._told():
+                place = f"{self.root}/tables/{name}.parquet"
+                if not self.files.exists(place):
+                    self._send(path, place)
+                    done.tables.append(name)
+                elif self.files.cat_file(place) != path.read_bytes():
+                    done.problems.append(f"table {name} differs at {self.url}; it stays there as it is")
+        return done
+
+    def pull(self, store: RunStore, told: Callable[[str], None] = lambda run: None) -> Copied:
+        """Fetch the runs and tables that are not here. Each run is checked before it is listed."""
+        done = Copied()
+        for run in sorted(self._runs()):
+            try:
+                with store.claim(run, timeout_seconds=0) as partial:
+                    if partial is None:
+                        continue
+                    try:
+                        self._fetch(run, partial.folder.with_name(f".{run}.pulled"), partial.finished_folder)
+                        atomic_files.remove(partial.folder)  # with what an interrupted run had saved
+                    finally:
+                        with suppress(OSError):  # it is gone, or holds what was computed here
+                            partial.folder.rmdir()
+            except TimeoutError:
+                done.problems.append(f"run {run} is being computed here")
+                continue
+            except (DamagedRun, DamagedCopy) as problem:  # here, or there
+                done.problems.append(str(problem))
+                continue
+            done.runs.append(run)
+            told(run)
+        for name in self._names("tables"):
+            stem = name.removesuffix(".parquet")
+            if stem == name or not NAME.fullmatch(stem):
+                continue
+            path, place = store.path / "tables" / name, f"{self.root}/tables/{name}"
+            if not path.exists():
+                self._save(place, path)
+                done.tables.append(stem)
+                continue
+            with self._told():
+                differs = self.files.cat_file(place) != path.read_bytes()
+            if differs:
+                done.problems.append(f"table {stem} differs at {self.url}; it stays here as it is")
+        return done
+
+    def _fetch(self, run: str, hidden: Path, finished: Path) -> None:
+        """One run, out of sight until it is whole and checked. Raises `DamagedRun`."""
+        atomic_files.remove(hidden)
+        hidden.mkdir()
+        try:
+            place = f"{self.root}/runs/{run}"
+            self._save(f"{place}/{MANIFEST}", hidden / MANIFEST)
+            try:
+                for name in _names_in(hidden):
+                    self._save(f"{place}/{name}", hidden / name)
+                read_run(hidden, verify=True)
+            except (DamagedRun, FileNotFoundError) as problem:
+                raise DamagedCopy(f"{place}: {getattr(problem, 'problem', problem)}; it was not fetched") from None
+            finished.parent.mkdir(exist_ok=True)
+            hidden.rename(finished)
+            atomic_files.sync_folder(finished.parent)
+        finally:
+            atomic_files.remove(hidden)
+
+    def _send(self, path: Path, place: str) -> None:
+        self.files.makedirs(place.rpartition("/")[0], exist_ok=True)
+        self.files.put_file(str(path), place)
+
+    def _save(self, place: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_files.atomic_write(path) as temporary, self._told():
+            self.files.get_file(place, str(temporary))
+
+    def _runs(self) -> set[str]:
+        """Runs whose manifest is there."""
+        with self._told():
+            found: Iterable[str] = self.files.glob(f"{self.root}/runs/*/{MANIFEST}")
+        return {name for path in found if NAME.fullmatch(name := path.split("/")[-2])}
+
+    def _names(self, folder: str) -> list[str]:
+        with self._told():
+            if not self.files.exists(f"{self.root}/{folder}"):
+                return []
+            return sorted(path.split("/")[-1] for path in self.files.ls(f"{self.root}/{folder}", detail=False))
+
+    @contextmanager
+    def _told(self) -> Iterator[Any]:
+        """Errors of the other side, which are of many kinds, as `OSError`."""
+        try:
+            yield
+        except FileNotFoundError as problem:
+            raise FileNotFoundError(f"{problem} is missing") from None
+        except Exception as problem:
+            raise OSError(f"{self.url}: {type(problem).__name__}: {one_line(problem)}") from None
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The files that the manifest in a folder names, those of a run alone: a name may lead anywhere."""
+    try:
+        manifest = parse_json((folder / MANIFEST).read_bytes())
+    except ValueError as problem:
+        raise DamagedRun(folder, one_line(problem)) from None
+    return [name for name in manifest if OWN_FILES.fullmatch(name)] if isinstance(manifest, dict) else []

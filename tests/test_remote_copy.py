@@ -1,0 +1,150 @@
+"""Stores that are sent to an object store and fetched again: a folder in the fast suite, S3 (moto's server) in the slow
+one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("fsspec", reason="pip install 'procpre-interp[s3]'")
+
+from procpre_interp.cli import main
+from procpre_interp.core import locks
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.store.remote_copy import RemoteCopy
+from procpre_interp.store.store import RunStore
+from procpre_interp.train import Interrupted
+from tests.test_pipeline import PHASE1, child
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> RunStore:
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    execute(PHASE1, store)
+    execute(child(), store)
+    store.write_table("results", pd.DataFrame({"run": [PHASE1.run_id]}), {"title": "mine"})
+    return store
+
+
+@pytest.fixture
+def there(tmp_path, store) -> Path:
+    folder = tmp_path / "there"
+    RemoteCopy(str(folder)).push(store)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_there_and_back(tmp_path, store, there):
+    fetched = RunStore(tmp_path / "fetched")
+    copy = RemoteCopy(str(there))
+    done = copy.pull(fetched)
+    assert sorted(done.runs) == sorted([PHASE1.run_id, child().run_id])
+    assert done.tables == ["results"]
+    assert done.problems == []
+    for part in ("runs", "tables"):
+        assert files(fetched.path / part) == files(store.path / part)
+    assert list((fetched.path / "partial").iterdir()) == []
+    for again in (copy.pull(fetched), copy.push(fetched)):
+        assert (again.runs, again.tables, again.problems) == ([], [], [])
+    assert execute(child(), fetched).id == child().run_id
+
+
+def test_a_run_that_is_half_there_is_not_listed_and_is_sent_again(tmp_path, store, there):
+    (there / "runs" / PHASE1.run_id / "manifest.json").unlink()
+    copy, fetched = RemoteCopy(str(there)), RunStore(tmp_path / "fetched")
+    assert copy.pull(fetched).runs == [child().run_id]
+    assert copy.push(store).runs == [PHASE1.run_id]
+    assert copy.pull(fetched).runs == [PHASE1.run_id]
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing", "no manifest", "leads out"])
+def test_what_is_damaged_is_not_fetched(tmp_path, there, harm):
+    folder = there / "runs" / PHASE1.run_id
+    history, manifest = folder / "history.parquet", folder / "manifest.json"
+    if harm == "changed":
+        history.write_bytes(history.read_bytes()[:-1] + b"?")
+    elif harm == "missing":
+        history.unlink()
+    elif harm == "no manifest":
+        manifest.write_text("nonsense")
+    else:
+        (folder.parent / "stolen").write_text("there")
+        entries = json.loads(manifest.read_text()) | {"../stolen": {"bytes": 5, "sha256": "0"}}
+        del entries["manifest.json"]  # as older versions wrote it, which is not checked
+        manifest.write_text(json.dumps(entries))
+    fetched = RunStore(tmp_path / "fetched")
+    done = RemoteCopy(str(there)).pull(fetched)
+    assert done.runs == [child().run_id]
+    (problem,) = done.problems
+    assert PHASE1.run_id in problem
+    assert "it was not fetched" in problem
+    assert fetched.query()["run"].tolist() == [child().run_id]
+    assert not list(fetched.path.rglob("stolen"))
+    assert list((fetched.path / "partial").iterdir()) == []
+
+
+def test_a_damaged_run_is_not_sent_and_a_run_at_work_is_left(tmp_path, store, there):
+    ours = RunStore(tmp_path / "ours")
+    execute(PHASE1, ours).weights_path().write_bytes(b"damaged")
+    elsewhere = RemoteCopy(str(tmp_path / "elsewhere"))
+    done = elsewhere.push(ours)
+    assert (done.runs, len(done.problems)) == ([], 1)
+    with pytest.raises(Interrupted):
+        execute(child(), ours, should_stop=lambda: ours.query()["run"].size < 0 or True)
+    with locks.locked(ours.path / "partial" / f"{child().run_id}.lock"):
+        left = RemoteCopy(str(there)).pull(ours).problems
+    assert any("is being computed here" in problem for problem in left)
+    RemoteCopy(str(there)).pull(ours)
+    assert ours.is_finished(child().run_id)  # what had been saved of it is not needed any more
+
+
+def test_a_table_that_differs_stays_on_both_sides(tmp_path, there):
+    ours = RunStore(tmp_path / "ours")
+    ours.write_table("results", pd.DataFrame({"run": ["other"]}), {})
+    copy, before = RemoteCopy(str(there)), files(there)
+    for done in (copy.push(ours), copy.pull(ours)):
+        assert [problem for problem in done.problems if "table results differs" in problem]
+    assert ours.read_table("results").table["run"].tolist() == ["other"]
+    assert files(there) == before
+
+
+def test_the_command(tmp_path, store, there, capsys):
+    out = tmp_path / "out"
+    assert main(["store", "pull", str(there), "--store", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs and 1 tables copied, 0 left"
+    assert main(["store", "push", str(there), "--store", str(out)]) == 0
+    assert main(["store", "push", str(there), "--store", str(tmp_path / "nowhere")]) == 1
+    assert main(["store", "push", "nonsense://there", "--store", str(out)]) == 2
+    assert "nonsense" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[str]:
+    server = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    running = server.ThreadedMotoServer(port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    for name, value in (("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("ENDPOINT_URL", f"http://{host}:{port}")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield "s3://bucket/runs"
+    running.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_s3(tmp_path, store, bucket):
+    copy, fetched = RemoteCopy(bucket), RunStore(tmp_path / "fetched")
+    assert copy.pull(fetched).runs == []
+    assert len(copy.push(store).runs) == 2
+    assert RemoteCopy(bucket).push(store).runs == []
+    done = RemoteCopy(bucket).pull(fetched)
+    assert (len(done.runs), done.tables, done.problems) == (2, ["results"], [])
+    assert files(fetched.path / "runs") == files(store.path / "runs")
