@@ -20,7 +20,7 @@ from procpre_interp.pipeline.config import Architecture
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.protocols import CONSTANT, FRESH_SEED
-from procpre_interp.study.text_protocol import LEARNING_RATES
+from procpre_interp.study.text_protocol import INITIAL_SCALES, LEARNING_RATES
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.transfer import TransferConfig
@@ -51,10 +51,11 @@ GATES = {
 PROTOCOL = (
     "2 layers, 4 heads, d_model 64. Phase 1: vocabulary 100, 1,000 steps of batch 16 at lr 1e-3, constant, no warm-up, "
     "decay .1, untied, as the paper's for large models but for the batch of 64. Phase 2: 1,000 steps of 16 windows of "
-    "128 bytes, cosine after 100 warm-up steps, decay .1; every arm has the best of the peak rates 2e-3, 4e-3 and 8e-3 "
-    f"on seed 0. Gates: {', '.join(f'{name} {accuracy:.0%}' for name, accuracy in GATES.items())}. Seeds from "
-    f"{FRESH_SEED}, of which no run had been seen. Version 1, with one learning rate, no controls and eight seeds from "
-    "1000, had shown +0.054 [-0.056, 0.153] nats, and the accuracies of phase 1 from which the gates come."
+    "128 bytes, cosine after 100 warm-up steps, decay .1; every arm has the best of the peak rates 4e-3, 8e-3 and "
+    "1.6e-2 with its initial weights as they are or doubled, on seed 0. Gates: "
+    f"{', '.join(f'{name} {accuracy:.0%}' for name, accuracy in GATES.items())}. Seeds from {FRESH_SEED}, of which no "
+    "run had been seen. Version 1, with one learning rate, no controls and eight seeds from 1000, had shown +0.054 "
+    "[-0.056, 0.153] nats, and the accuracies of phase 1 from which the gates come."
 )
 
 CLAIM = Claim(
@@ -123,7 +124,7 @@ EXPERIMENT = Experiment(
         first_seed=FRESH_SEED,
         fair=Fair(
             learning_rates=LEARNING_RATES,
-            initial_scales=(1.0,),
+            initial_scales=INITIAL_SCALES,
             tuning_replicates=1,
             gates=tuple(Gate(phase1=name, accuracy=accuracy) for name, accuracy in GATES.items()),
         ),

@@ -18,7 +18,7 @@ from procpre_interp.core import atomic_files
 from procpre_interp.core.checksums import MANIFEST
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.plain_values import parse_json
-from procpre_interp.store.rows import NAME, folders
+from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, read_run
 from procpre_interp.store.store import RunStore
 
