@@ -41,7 +41,7 @@ def test_a_fair_sweep(monkeypatch, tmp_path):
     store.write_table("plain-1", CELLS.drop(columns=["arm"]), {"title": "Plain"})
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Fair sweeps")
     assert app.selectbox(key="sweep").options == ["fair-1"]
-    assert title(app, 0) == "Does a help? Lowest by its mean: a"
+    assert title(app, 0) == "Does a help? Below the fresh model: a"
     check(app)
 
 

@@ -48,7 +48,9 @@ def show_claim(judged: StoredClaim) -> None:
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "claims":
-        stores.stop_when_empty(found, "claims on real text", "make first-experiments")
+        stores.stop_when_empty(
+            found, "claims on real text", "procpre-interp claims union_helps_language --run --until-decided"
+        )
         offered = {name: claim_title(claim) for name, claim in found.items()}
         show_claim(found[selections.choose("Claim", offered, "claim")])
     else:

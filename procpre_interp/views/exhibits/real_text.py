@@ -49,8 +49,10 @@ def arms(judged: StoredClaim) -> Exhibit:
 def arms_of_results(results: Results) -> Exhibit:
     """The same of a stored fair sweep."""
     found = _changes(results.table)
-    better = found.groupby("label", sort=False)[CHANGE].mean()
-    verdict = f"Lowest by its mean: {better.idxmin()}" if len(better) else "Nothing to compare yet"
+    bounds = replicate_bootstrap(replicate_matrix(found, CHANGE))
+    labels = dict(zip(found["condition"], found["label"]))
+    below = [labels[name] for name, high in bounds["high"].items() if high < 0]
+    verdict = f"Below the fresh model: {', '.join(below)}" if below else "No interval lies below the fresh model"
     return _arms(results.table, question_title(results.title, verdict))
 
 
