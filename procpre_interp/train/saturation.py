@@ -53,7 +53,7 @@ def score_bound(model: HookedTransformer) -> float:
             constant = einsum(bias, weight, "d_model, head d_model d_head -> head d_head") + shift
             norms.append(math.sqrt(len(gain)) * scaled.flatten(1).norm(dim=1) + constant.norm(dim=1))
         sizes.append((norms[0] * norms[1]).amax() * (config.d_model // config.n_heads) ** -0.5)
-    return float(torch.stack(sizes).amax())
+    return float(torch.stack(sizes).amax()) if sizes else 0.0
 
 
 @torch.no_grad()
