@@ -87,13 +87,16 @@ def test_a_sweep_goes_on_after_its_worker_was_killed(tmp_path: Path):
     killer, whole = Killer(tmp_path / "cache", seed=2), RunStore(tmp_path / "whole")
     killer.run(faults.sweep, whole.path)
     expected = results(whole)
-    for n in range(KILLS):
-        store = RunStore(tmp_path / f"store{n}")
-        killer.run(faults.sweep, store.path, killer.random.randint(1, 250))
+    killed = attempt = 0
+    while killed < KILLS:
+        store, attempt = RunStore(tmp_path / f"store{attempt}"), attempt + 1
+        killer.run(faults.sweep, store.path, killer.random.randint(1, 300))
         check_listed(store.path)
+        killed += len(store.query(status="finished")) < 3
         killer.run(faults.sweep, store.path)
         check_clean(store.path)
         assert_same(results(store), expected)
+    assert attempt < 2 * KILLS + 10
 
 
 def test_a_corpus_that_was_killed_while_it_was_packed(tmp_path: Path):

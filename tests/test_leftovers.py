@@ -119,7 +119,7 @@ def test_no_run_is_written_through_a_link(store: RunStore, tmp_path: Path):
     assert os.listdir(tmp_path / "outside") == []
 
 
-REMOVED: dict[str, Callable[[RunStore], None]] = {
+REMOVED: dict[str, Callable[[RunStore], object]] = {
     "the store": lambda store: shutil.rmtree(store.path),
     "the run's folder": lambda store: shutil.rmtree(store.path / "partial" / SAVING.run_id),
     "the lock": lambda store: lock_file(store.path, SAVING.run_id).unlink(),

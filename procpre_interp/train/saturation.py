@@ -7,6 +7,7 @@ gradient is off by up to 2 % of its size at scores of 1e5, by 1 to 100 % at 1e7,
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from einops import einsum
@@ -41,16 +42,17 @@ def saturation_note(model: HookedTransformer, tokens: Int[Tensor, "batch pos"]) 
 @torch.no_grad()
 def score_bound(model: HookedTransformer) -> float:
     """A size that no attention score of the model exceeds, whatever it reads: from its weights alone."""
-    sizes = []
-    for block in model.blocks:
-        attn, gain, bias = block.attn, block.ln1.w, block.ln1.b
+    weights, config, sizes = dict(model.named_parameters()), model.config, []
+    for layer in range(config.n_layers):
+        gain, bias = weights[f"blocks.{layer}.ln1.w"], weights[f"blocks.{layer}.ln1.b"]
         norms = []
-        for weight, shift in ((attn.W_Q, attn.b_Q), (attn.W_K, attn.b_K)):
+        for letter in "QK":
+            weight, shift = weights[f"blocks.{layer}.attn.W_{letter}"], weights[f"blocks.{layer}.attn.b_{letter}"]
             # LayerNorm's output before gain and bias is at most sqrt(d_model) long.
             scaled = einsum(gain, weight, "d_model, head d_model d_head -> head d_model d_head")
             constant = einsum(bias, weight, "d_model, head d_model d_head -> head d_head") + shift
             norms.append(math.sqrt(len(gain)) * scaled.flatten(1).norm(dim=1) + constant.norm(dim=1))
-        sizes.append((norms[0] * norms[1]).amax() / math.sqrt(attn.W_Q.shape[2]))
+        sizes.append((norms[0] * norms[1]).amax() * (config.d_model // config.n_heads) ** -0.5)
     return float(torch.stack(sizes).amax()) if sizes else 0.0
 
 
@@ -63,6 +65,8 @@ def largest_score(model: HookedTransformer, tokens: Int[Tensor, "batch pos"]) ->
         sizes = scores.float().abs()
         largest.append(float(sizes.masked_fill(~sizes.isfinite(), 0.0).amax()))
 
-    points = [(f"blocks.{layer}.attn.hook_attn_scores", look) for layer in range(model.config.n_layers)]
+    points: list[tuple[str | Callable, Callable]] = [
+        (f"blocks.{layer}.attn.hook_attn_scores", look) for layer in range(model.config.n_layers)
+    ]
     model.run_with_hooks(tokens, fwd_hooks=points)
     return max(largest)

@@ -25,7 +25,7 @@ from procpre_interp.core.atomic_files import atomic_write, cache_folder, remove_
 from procpre_interp.core.locks import locked
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.places import check_folder
-from procpre_interp.train.native.temporary import make_private, temporary_folder
+from procpre_interp.train.native.temporary import make_private, temporary_folder, temporary_folder_name
 
 Level = Literal["native", "avx512", "avx2", "plain"]
 """Which instructions: all that this processor has, or a generation's; plain is what every one of its kind has."""
@@ -105,10 +105,12 @@ def _can_be_written(folder: Path) -> bool:
 
 def _folders() -> tuple[Path, ...]:
     """Where libraries may lie: in the cache and, where that cannot be had or written, among temporary files."""
-    try:
-        return cache_folder() / "native", temporary_folder()
-    except FileNotFoundError:  # the home folder is not known
-        return (temporary_folder(),)
+    found = []
+    with suppress(FileNotFoundError):  # the home folder is not known
+        found.append(cache_folder() / "native")
+    with suppress(FileNotFoundError):  # the system has no temporary files
+        found.append(temporary_folder())
+    return tuple(found)
 
 
 def _library(shape: KernelShape, level: Level, command: tuple[str, ...], folder: Path) -> Path:
@@ -121,7 +123,7 @@ def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folders: 
     for folder in folders:
         library = _library(shape, level, command, folder)
         try:
-            if folder == temporary_folder():
+            if folder.name == temporary_folder_name():
                 make_private(folder)
             if _is_whole(library):
                 remove_leftovers_of(library, library.with_suffix(".lock"))
@@ -134,7 +136,8 @@ def _build(shape: KernelShape, level: Level, command: tuple[str, ...], folders: 
         else:
             _check_loads(library)
             return library
-    raise KernelUnavailable(f"{problems[0]}; set PROCPRE_CACHE to a folder that can be written")
+    reason = problems[0] if problems else "no cache, nor a folder for temporary files"
+    raise KernelUnavailable(f"{reason}; set PROCPRE_CACHE to a folder that can be written")
 
 
 def _compile_once(shape: KernelShape, level: Level, library: Path) -> None:

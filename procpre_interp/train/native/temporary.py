@@ -9,8 +9,16 @@ from pathlib import Path
 
 
 def temporary_folder() -> Path:
-    """Its place, the same for all processes of a user, so that a kernel is compiled once. It need not be there yet."""
-    return Path(tempfile.gettempdir()) / f"procpre_interp-{os.geteuid()}"
+    """Its place, the same for all processes of a user, so that a kernel is compiled once. It need not be there yet.
+
+    Raises `FileNotFoundError` where the system has no folder for temporary files.
+    """
+    return Path(tempfile.gettempdir()) / temporary_folder_name()
+
+
+def temporary_folder_name() -> str:
+    """The folder's name, which no other folder of libraries has."""
+    return f"procpre_interp-{os.geteuid()}"
 
 
 def make_private(folder: Path) -> None:
