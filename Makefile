@@ -20,7 +20,7 @@ findings: $(READY)  ## the tables of experiments/README.md, made anew from the s
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(VENV)/.extras  ## what takes minutes; with what lm-eval and trackers make of a run
+test-slow: $(VENV)/.extras  ## what takes minutes; with lm-eval, trackers, a Ray of two nodes, and S3
 	$(BIN)/python -m pytest -m slow
 
 test-cuda: $(READY)  ## what a GPU must do as the CPU does
@@ -53,7 +53,7 @@ $(VENV)/.browser: $(READY)
 	touch $@
 
 $(VENV)/.extras: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation,tracking]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation,tracking,ray,slurm,s3]' 'moto[server]'
 	touch $@
 
 clean:
