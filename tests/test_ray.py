@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="pip install 'procpre-interp[ray]'")
+pytest.importorskip("ray", reason="pip install 'procpre-interp[ray]'")
 
 from procpre_interp.core.config import to_yaml
 from procpre_interp.core.locks import is_locked
@@ -40,7 +40,7 @@ SMALL = {"object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes of one CPU each, with processes of their own; the second one can be killed."""
-    cluster_utils = importlib.import_module("ray.cluster_utils")
+    ray, cluster_utils = map(importlib.import_module, ("ray", "ray.cluster_utils"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")
