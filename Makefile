@@ -23,7 +23,7 @@ findings: $(READY)  ## the tables of experiments/README.md, made anew from the s
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(VENV)/.extras  ## what takes minutes; with what lm-eval and trackers make of a run
+test-slow: $(VENV)/.extras  ## what takes minutes; with lm-eval, trackers, a Ray of two nodes, and S3
 	$(BIN)/python -m pytest -m slow
 
 KILLS ?= 50
@@ -61,7 +61,7 @@ $(VENV)/.browser: $(READY)
 	touch $@
 
 $(VENV)/.extras: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation,tracking]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,evaluation,tracking,ray,slurm,s3]' 'moto[server]'
 	touch $@
 
 clean:

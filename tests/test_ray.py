@@ -1,6 +1,7 @@
 """The engine on a real Ray cluster of two nodes on this machine: what it computes, and what it survives."""
 
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
@@ -39,14 +40,12 @@ SMALL = {"object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes of one CPU each, with processes of their own; the second one can be killed."""
-    import ray
-    from ray.cluster_utils import Cluster
-
+    ray, cluster_utils = map(importlib.import_module, ("ray", "ray.cluster_utils"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("PYTHONPATH", str(ROOT))
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **SMALL})
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **SMALL})
         made.second = made.add_node(num_cpus=1, **SMALL)
         yield made
         ray.shutdown()

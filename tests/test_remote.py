@@ -2,12 +2,20 @@
 
 import dataclasses
 import importlib.util
+import re
+import shlex
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from procpre_interp.cli import main
+from procpre_interp.commands._options import parse
+from procpre_interp.commands.store import Store
+from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.plugins import Plugin
 from procpre_interp.engine import remote
 from procpre_interp.engine.engines import Processes, Ray, Serial, Slurm, chosen_engine
@@ -234,3 +242,28 @@ def test_a_package_that_is_not_there_is_named(engine, package, tmp_path, capsys)
         pytest.skip(f"{package} is installed")
     assert main(["reproduce", "--quick", "--engine", engine, "--out", str(tmp_path)]) == 2
     assert f"pip install 'procpre-interp[{engine}]'" in capsys.readouterr().err.splitlines()[-1]
+
+
+README = (Path(remote.__file__).parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_readme_parse():
+    lines = re.findall(r"procpre-interp (sweep|store) (.*)", README)
+    assert {name for name, _ in lines} == {"sweep", "store"}
+    for name, options in lines:
+        words = shlex.split(options.replace("$head", "HEAD:6379"))
+        if name == "store":
+            parse(Store, name, words)
+        else:
+            chosen = parse(SweepCommand, name, words)
+            chosen.check()
+            assert chosen.engine in ("ray", "slurm")
+
+
+def test_the_kubernetes_example_has_two_groups_of_one_template():
+    text = README.split("## Kubernetes")[1].split("## ")[0]
+    job = yaml.safe_load(textwrap.dedent("\n".join(line for line in text.splitlines() if line.startswith("    "))))
+    groups = job["spec"]["rayClusterSpec"]
+    (workers,) = groups["workerGroupSpecs"]
+    assert workers["template"] == groups["headGroupSpec"]["template"]
+    assert workers["groupName"] == "cells"

@@ -88,19 +88,23 @@ def test_what_is_damaged_is_not_fetched(tmp_path, there, harm):
     assert list((fetched.path / "partial").iterdir()) == []
 
 
-def test_a_damaged_run_is_not_sent_and_a_run_at_work_is_left(tmp_path, store, there):
+def test_a_damaged_run_is_not_sent(tmp_path):
     ours = RunStore(tmp_path / "ours")
     execute(PHASE1, ours).weights_path().write_bytes(b"damaged")
     elsewhere = RemoteCopy(str(tmp_path / "elsewhere"))
     done = elsewhere.push(ours)
     assert (done.runs, len(done.problems)) == ([], 1)
+
+
+def test_a_run_at_work_is_left_and_what_was_saved_of_one_gives_way(tmp_path, there):
+    ours = RunStore(tmp_path / "ours")
     with pytest.raises(Interrupted):
-        execute(child(), ours, should_stop=lambda: ours.query()["run"].size < 0 or True)
-    with locks.locked(ours.path / "partial" / f"{child().run_id}.lock"):
-        left = RemoteCopy(str(there)).pull(ours).problems
-    assert any("is being computed here" in problem for problem in left)
-    RemoteCopy(str(there)).pull(ours)
-    assert ours.is_finished(child().run_id)  # what had been saved of it is not needed any more
+        execute(PHASE1, ours, should_stop=lambda: True)
+    with locks.locked(ours.path / "partial" / f"{PHASE1.run_id}.lock"):
+        (left,) = RemoteCopy(str(there)).pull(ours).problems
+    assert left == f"run {PHASE1.run_id} is being computed here"
+    assert RemoteCopy(str(there)).pull(ours).runs == [PHASE1.run_id]
+    assert list((ours.path / "partial").iterdir()) == []
 
 
 def test_a_table_that_differs_stays_on_both_sides(tmp_path, there):
@@ -109,7 +113,7 @@ def test_a_table_that_differs_stays_on_both_sides(tmp_path, there):
     copy, before = RemoteCopy(str(there)), files(there)
     for done in (copy.push(ours), copy.pull(ours)):
         assert [problem for problem in done.problems if "table results differs" in problem]
-    assert ours.read_table("results").table["run"].tolist() == ["other"]
+    assert ours.read_table("results").frame["run"].tolist() == ["other"]
     assert files(there) == before
 
 

@@ -69,6 +69,8 @@ class _Tasks:
         place = needed("ray.util.scheduling_strategies", "ray").NodeAffinitySchedulingStrategy(here, soft=True)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": place}
         self.mailbox = ray.remote(Mailbox).options(**options).remote()
+        self.asked = self.mailbox.take.remote()
+        """Reference to the letters that were asked for last, which may take their time: the actor has to start."""
         self.compute = ray.remote(_compute)
 
     def room(self) -> int:
@@ -82,8 +84,10 @@ class _Tasks:
 
     def events(self, seconds: float) -> Iterator[Event | Lost]:
         ended = self.ray.wait(list(self.runs), timeout=seconds)[0] if self.runs else []
-        for letter in self.ray.get(self.mailbox.take.remote()):
-            yield pickle.loads(letter)
+        if self.ray.wait([self.asked], timeout=0)[0]:
+            letters, self.asked = self.ray.get(self.asked), self.mailbox.take.remote()
+            for letter in letters:
+                yield pickle.loads(letter)
         for reference in ended:
             if (run := self.runs.pop(reference, None)) is not None:  # else it was recalled meanwhile
                 yield self._outcome(run, reference)
