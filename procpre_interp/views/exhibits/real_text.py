@@ -51,7 +51,7 @@ def arms_of_results(results: Results) -> Exhibit:
     found = _changes(results.table)
     bounds = replicate_bootstrap(replicate_matrix(found, CHANGE))
     labels = dict(zip(found["condition"], found["label"]))
-    below = [labels[name] for name, high in bounds["high"].items() if high < 0]
+    below = [labels[name] for name in bounds.index[bounds["high"].to_numpy() < 0]]
     verdict = f"Below the fresh model: {', '.join(below)}" if below else "No interval lies below the fresh model"
     return _arms(results.table, question_title(results.title, verdict))
 
