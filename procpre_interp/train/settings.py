@@ -56,8 +56,8 @@ class TrainConfig:
     is available, otherwise torch. stacked trains many runs of one shape as one computation (`sweep --engine stacked`),
     which is for GPUs; the last bits of a run then depend on how many share its stack. Those of the kernels differ, so
     what auto became, and the version, are part of the run's identity. Where attention is saturated (scores from 1e5 on,
-    which a run says once), trust the loss of any kernel and the gradient of none: it is off by percents, and at 1e7 by
-    its own size, in float32."""
+    which a run says once), trust any kernel's loss and no kernel's gradient, which in float32 is off by percents, and
+    at 1e7 by its own size."""
     kernel_version: int | None = None
     """Version of the kernel, whose numbers may change from one to the next. Default: the one there is; version 1, the
     first of each kernel, is none."""

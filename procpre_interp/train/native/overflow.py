@@ -11,7 +11,7 @@ from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
 
 LARGEST_WEIGHT = 1e3
-"""With parameters up to this size, activations of the kernel's widths stay below 1e17, and their squares are finite."""
+"""Size of parameters up to which activations of the kernel's widths stay below 1e17, and their squares are finite."""
 ROWS = 64
 """Sequences that torch is given at a time."""
 
