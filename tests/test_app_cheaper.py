@@ -30,7 +30,7 @@ def test_shares_of_the_packages_claims(monkeypatch, tmp_path):
 def test_entropy_and_breakthrough(monkeypatch, tmp_path):
     query = {"tab": "Entropy and breakthrough"}
     app = open_page(monkeypatch, tmp_path, PAGE, **query)
-    assert title(app, 0) == "How sharp, and how soon? The claim is undecided"
+    assert title(app, 0) == "How sharp, and how soon? The claim is refuted"
     # Only claims whose attention was measured can be chosen; the other tab's choice in the address does no harm.
     offered = app.selectbox(key="measured").options
     assert len(offered) == 2

@@ -156,8 +156,9 @@ def test_what_comes_with_the_package():
         assert np.isfinite(table["estimate"]).all()
     measured = [name for name, claim in claims.items() if cheaper.has_entropies(claim)]
     assert measured == ["init_plus_entropy_replicates", "sharpness_is_not_enough"]
-    for name in measured:
-        assert (cheaper.entropy_and_breakthrough(claims[name]).table["n"] == 10).all()
+    for name, n in zip(measured, (3, 10)):  # of the penalty alone there are three runs under the present kernel
+        table = cheaper.entropy_and_breakthrough(claims[name]).table
+        assert set(table.loc[table["panel"].str.startswith("Attention entropy"), "n"]) == {n}
     search = cheaper.load_search()
     assert search is not None
     assert recipe_name(search.search.best) in set(cheaper.search(search).table["recipe"])
