@@ -47,7 +47,7 @@ def test_a_fair_sweep(monkeypatch, tmp_path):
 
 def test_what_is_not_there_is_said(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
-    assert "No claims on real text here yet" in said(app)
+    assert "No claim on real text is judged yet" in said(app)
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Fair sweeps")
     assert "procpre-interp sweep fair_text" in [code.value for code in app.code]
 

@@ -78,7 +78,7 @@ WRONG = {
     "cut off": ("bad $p |- ph $= ( wi $.", "cut off"),
     "a letter": ("bad $p |- ph $= ( ) a $.", "'a' in its proof"),
     "more than one": ("bad $p |- ph $= wph wph $.", "its proof ends with wff ph ; wff ph"),
-    "not distinct": ("bad $p |- ( A. x ph -> A. x A. x ph ) $= wph vx wal vx ax-5 $.", "x and (x|ph) to be distinct"),
+    "not distinct": ("bad $p |- ( A. x ph -> A. x A. x ph ) $= wph vx wal vx ax-5 $.", "ph and x to be distinct"),
     "not said to be": ("bad $p |- ( ps -> A. y ps ) $= wps vy ax-5 $.", "needs (y and ps|ps and y) to be distinct"),
 }
 

@@ -48,9 +48,12 @@ def show_claim(judged: StoredClaim) -> None:
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "claims":
-        stores.stop_when_empty(
-            found, "claims on real text", "procpre-interp claims union_helps_language --run --until-decided"
-        )
+        if not found:
+            st.info("No claim on real text is judged yet, here or among the results of the package. This judges one.")
+            st.code(
+                "procpre-interp claims union_helps_language --run --until-decided", language="bash", wrap_lines=True
+            )
+            st.stop()
         offered = {name: claim_title(claim) for name, claim in found.items()}
         show_claim(found[selections.choose("Claim", offered, "claim")])
     else:

@@ -68,7 +68,7 @@ class Job:
 
     @property
     def state(self) -> State:
-        asked = (self.folder / "cancel").exists()
+        asked = (self.folder / "cancel").is_file()
         if self.is_running:
             return "stopping" if asked else "running"
         code = self.exit_code

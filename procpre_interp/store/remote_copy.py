@@ -81,15 +81,8 @@ class RemoteCopy:
         done = Copied()
         for run in sorted(self._runs()):
             try:
-                with store.claim(run, timeout_seconds=0) as partial:
-                    if partial is None:
-                        continue
-                    try:
-                        self._fetch(run, partial.folder.with_name(f".{run}.pulled"), partial.finished_folder)
-                        atomic_files.remove(partial.folder)  # with what an interrupted run had saved
-                    finally:
-                        with suppress(OSError):  # it is gone, or holds what was computed here
-                            partial.folder.rmdir()
+                if not self._fetch_claimed(run, store):
+                    continue
             except TimeoutError:
                 done.problems.append(f"run {run} is being computed here")
                 continue
@@ -112,6 +105,24 @@ class RemoteCopy:
             if differs:
                 done.problems.append(f"table {stem} differs at {self.url}; it stays here as it is")
         return done
+
+    def _fetch_claimed(self, run: str, store: RunStore) -> bool:
+        """Fetch one run under its lock; False where it is here already."""
+        failed: Exception | None = None
+        with store.claim(run, timeout_seconds=0) as partial:
+            if partial is None:
+                return False
+            try:
+                self._fetch(run, partial.folder.with_name(f".{run}.pulled"), partial.finished_folder)
+                atomic_files.remove(partial.folder)  # with what an interrupted run had saved
+            except Exception as problem:  # raised below, since a claim whose folder is gone would say that instead
+                failed = problem
+            finally:
+                with suppress(OSError):  # it is gone, or holds what was computed here
+                    partial.folder.rmdir()
+        if failed is not None:
+            raise failed
+        return True
 
     def _fetch(self, run: str, hidden: Path, finished: Path) -> None:
         """One run, out of sight until it is whole and checked. Raises `DamagedRun`."""

@@ -222,8 +222,8 @@ def _apply(known: Assertion, stack: list[Formula], theorem: Assertion, variables
             if formula[0] != kind:
                 raise WrongProof(f"{theorem.label}: {known.label} needs a {kind} for {variable}, not a {formula[0]}")
             substitute[variable] = formula[1:]
-    for x, y in known.distinct:
-        ours = [variables.intersection(substitute[each]) for each in (x, y)]
+    for x, y in sorted(known.distinct):
+        ours = [sorted(variables.intersection(substitute[each])) for each in (x, y)]
         for pair in itertools.product(*ours):
             if pair not in theorem.may_be_taken_as_distinct:
                 raise WrongProof(f"{theorem.label}: {known.label} needs {' and '.join(pair)} to be distinct")

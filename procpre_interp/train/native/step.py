@@ -101,7 +101,7 @@ class NativeStep:
             *_pointers(batch),
             1.0 / max(1, int(batch.loss_mask.sum())),
         )
-        if may_overflow(flat) and bool(overflows(self.model, flat, batch).any()):
+        if may_overflow(flat) and bool(overflows(self.model, flat, batch)[0].any()):
             return math.nan
         return loss
 
@@ -110,7 +110,7 @@ class NativeStep:
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
         """Summed loss in nats, and number of targets that are `hits`, of each sequence; no gradient is made.
 
-        A sequence on which activations overflow has loss NaN and no hits, as torch has it.
+        A sequence on which activations overflow has loss NaN, and the hits that torch finds.
         With `flat`, of these parameters instead of the model's: perturbed copies need no model of their own. Raises
         `ValueError` as `backward` does, and for parameters that are not float32 or of another number.
         """
@@ -126,8 +126,8 @@ class NativeStep:
         correct = torch.empty(len(batch), dtype=torch.int64)
         self.library.kernel_score(self.handle, flat.data_ptr(), *_pointers(batch), loss.data_ptr(), correct.data_ptr())
         if may_overflow(flat):
-            overflown = overflows(self.model, flat, batch)
-            loss[overflown], correct[overflown] = math.nan, 0
+            overflown, hit = overflows(self.model, flat, batch)
+            loss[overflown], correct[overflown] = math.nan, hit[overflown]
         return loss, correct
 
     def _checked(self, batch: Batch) -> Batch:
