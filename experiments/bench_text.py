@@ -58,6 +58,7 @@ PACK = """
 import json, resource, sys, time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from procpre_interp.data.corpus import CORPORA, Corpus
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.data.stream import TaskStream
@@ -78,7 +79,11 @@ class MadeUp(Corpus):
             yield f"{i} {words[start : start + 4000]}"
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if not Path("/proc/self/status").exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # ru_maxrss counts what the process that started this one held, too, so that nothing would be seen to grow.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 corpus, tokenizer, length = sys.argv[1:]
 before, started = peak(), time.perf_counter()
