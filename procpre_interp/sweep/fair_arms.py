@@ -68,11 +68,12 @@ def arms_of(sweep: Sweep) -> Arms:
     for each in listed:
         if not each.sources:
             fresh.setdefault(each.task or sweep.task, each.name)
-    controls: dict[Pretraining, None] = {}
-    for each in transfers:
-        for recipe in (recipes[source.phase1] for source in each.sources):
-            controls[_natural_text(sweep, recipe, each.task)] = None
-            controls[_shuffled_sequences(recipe)] = None
+    used = dict.fromkeys((source.phase1, each.task or sweep.task) for each in transfers for source in each.sources)
+    controls = dict.fromkeys(
+        control
+        for name, task in used
+        for control in (_natural_text(sweep, recipes[name], task), _shuffled_sequences(recipes[name]))
+    )
     arms = [
         arm
         for each in sorted(listed, key=lambda each: bool(each.sources))
@@ -88,7 +89,7 @@ def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm,
     label = condition.label or condition.name
     # It comes first, since it makes weights of the two models alone, whatever was done to them before.
     scales = (Rescaled(selector="all", relative_step="transferred"), *condition.interventions)
-    natural = _renamed(condition, _natural_ending(sweep, condition.task))
+    natural = _renamed(condition, _natural_ending(sweep, condition.task or sweep.task))
     made = (
         (Kind.SCALES, "fresh, with the scales of", {"interventions": scales}),
         (Kind.NATURAL_TEXT, "natural text in place of", {"sources": natural}),
@@ -108,8 +109,8 @@ def _renamed(transfer: Condition, ending: str) -> tuple[Source, ...]:
     return tuple(dataclasses.replace(each, phase1=f"{each.phase1} {ending}") for each in transfer.sources)
 
 
-def _natural_ending(sweep: Sweep, task: Task | None) -> str:
-    """What a pretraining on natural text is named by, for a condition with this task of its own, if any."""
+def _natural_ending(sweep: Sweep, task: Task) -> str:
+    """What a pretraining on natural text is named by, for a condition with this task."""
     assert sweep.fair is not None
     if sweep.fair.natural_text is not None or not isinstance(task, Text) or task == sweep.task:
         return NATURAL
@@ -121,11 +122,10 @@ def _shuffled_sequences(recipe: Pretraining) -> Pretraining:
     return dataclasses.replace(recipe, name=f"{recipe.name} {SHUFFLED}", task=task)
 
 
-def _natural_text(sweep: Sweep, recipe: Pretraining, task: Task | None) -> Pretraining:
-    """Natural text for as many steps and, a step, about as many tokens as the recipe, for a condition with this task of
-    its own, if any."""
+def _natural_text(sweep: Sweep, recipe: Pretraining, task: Task) -> Pretraining:
+    """Natural text for as many steps and, a step, about as many tokens as the recipe, before this task."""
     assert sweep.fair is not None
-    text = sweep.fair.natural_text or _in_another_order(task or sweep.task)
+    text = sweep.fair.natural_text or _in_another_order(task)
     if not isinstance(text, Text):
         raise ValueError(f"fair: natural_text is the task {text.name!r}; give a task text, such as {{name: text}}")
     per_step = recipe.train.batch_size * mean_length(recipe.task)
