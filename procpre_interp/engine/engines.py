@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from procpre_interp.engine.options import EngineOptions
 from procpre_interp.engine.processes import Event, execute_all
@@ -14,6 +15,13 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.train.process import run_threads
 
 
+class Told(TypedDict, total=False):
+    """What every engine is told beside its runs."""
+
+    on_event: Callable[[Event], None]
+    may_start: Callable[[], bool]
+
+
 class Engine(ABC):
     """Computes runs."""
 
@@ -23,18 +31,12 @@ class Engine(ABC):
         """Runs that are computed at the same time, as far as that is known before."""
 
     @abstractmethod
-    def execute(
-        self,
-        configs: Mapping[str, RunConfig],
-        store: RunStore,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        may_start: Callable[[], bool] = lambda: True,
-    ) -> dict[str, str]:
+    def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
         """Execute runs, given by id, parents before their children, and return the problems of those that failed.
 
         Runs that are finished in the store are not repeated, a failed run fails its descendants alone, and none starts
-        once `may_start()` is false. Raises `Interrupted` after Ctrl-C, with all states saved.
+        once `may_start()` is false (default: all do); `on_event` is told what happens. Raises `Interrupted` after
+        Ctrl-C, with all states saved.
         """
 
 
@@ -48,15 +50,8 @@ class Processes(Engine):
     def at_once(self) -> int:
         return self.workers
 
-    def execute(
-        self,
-        configs: Mapping[str, RunConfig],
-        store: RunStore,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        may_start: Callable[[], bool] = lambda: True,
-    ) -> dict[str, str]:
-        return execute_all(configs, store, workers=self.workers, on_event=on_event, may_start=may_start)
+    def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
+        return execute_all(configs, store, workers=self.workers, **told)
 
 
 ONE_WORKER = Processes()
@@ -71,16 +66,9 @@ class Serial(Engine):
     def at_once(self) -> int:
         return 1
 
-    def execute(
-        self,
-        configs: Mapping[str, RunConfig],
-        store: RunStore,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        may_start: Callable[[], bool] = lambda: True,
-    ) -> dict[str, str]:
+    def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
         with run_threads(1):  # as in a worker process, so that the bits of a run are the same
-            return execute_in_stacks(configs, store, stack=1, on_event=on_event, may_start=may_start)
+            return execute_in_stacks(configs, store, stack=1, **told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +81,8 @@ class Stacked(Engine):
     def at_once(self) -> int:
         return self.stack
 
-    def execute(
-        self,
-        configs: Mapping[str, RunConfig],
-        store: RunStore,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        may_start: Callable[[], bool] = lambda: True,
-    ) -> dict[str, str]:
-        return execute_in_stacks(configs, store, stack=self.stack, on_event=on_event, may_start=may_start)
+    def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
+        return execute_in_stacks(configs, store, stack=self.stack, **told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +96,8 @@ class Ray(Engine):
     def at_once(self) -> int:
         return ray_cpus(self.address, self.workers)
 
-    def execute(
-        self,
-        configs: Mapping[str, RunConfig],
-        store: RunStore,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        may_start: Callable[[], bool] = lambda: True,
-    ) -> dict[str, str]:
-        return execute_on_ray(configs, store, self.address, self.workers, on_event=on_event, may_start=may_start)
+    def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
+        return execute_on_ray(configs, store, self.address, self.workers, **told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +111,8 @@ class Slurm(Engine):
     def at_once(self) -> int:
         return self.jobs
 
-    def execute(
-        self,
-        configs: Mapping[str, RunConfig],
-        store: RunStore,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        may_start: Callable[[], bool] = lambda: True,
-    ) -> dict[str, str]:
-        return execute_on_slurm(configs, store, self.jobs, self.cluster, on_event=on_event, may_start=may_start)
+    def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
+        return execute_on_slurm(configs, store, self.jobs, self.cluster, **told)
 
 
 def chosen_engine(options: EngineOptions) -> Engine:
