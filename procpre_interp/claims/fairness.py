@@ -51,9 +51,10 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
     for transfer in dict.fromkeys(transfers):
         rows = finished.loc[finished["condition"] == transfer]
         of_it = finished.loc[finished["control_of"] == transfer]
-        arms = {FRESH: finished.loc[finished["arm"] == FRESH]}
+        fresh = finished["arm"] == FRESH
         if "fresh_arm" in table:  # not so in tables of sweeps on one text, before there were others
-            arms = {FRESH: finished.loc[finished["condition"].isin(set(rows["fresh_arm"]))]}
+            fresh = finished["condition"].isin(set(rows["fresh_arm"]))
+        arms = {FRESH: finished.loc[fresh]}
         arms |= {arm: of_it.loc[of_it["arm"] == arm] for arm in CONTROLS}
         for arm, there in arms.items():
             if missing := set(rows["replicate"]) - set(there["replicate"]):

@@ -8,8 +8,9 @@ import pandas as pd
 from procpre_interp.claims.claim import Page
 from procpre_interp.claims.compared import trained
 from procpre_interp.claims.judged import StoredClaim
-from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
+from procpre_interp.claims.text import claim_title, question_title
 from procpre_interp.stats.resampling import replicate_bootstrap, replicate_matrix
+from procpre_interp.views.exhibits import damage
 from procpre_interp.views.exhibits.claims import of_page
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import ARMS, Results
@@ -32,9 +33,7 @@ def is_fair(cells: pd.DataFrame) -> bool:
 
 def answer(judged: StoredClaim) -> Answer:
     """The verdict, what the primary contrast measured, and what these replicates could have shown."""
-    row = judged.primary
-    text = f"{claim_title(judged)}. Measured: {row.contrast}, {contrast_estimate(row)}, n = {row.n}; "
-    text += f"{why(row, quick=judged.quick)}."
+    row, text = judged.primary, damage.answer(judged).text
     if not math.isnan(row.detectable):
         size, unit = row.about.scale * row.detectable, row.about.unit
         text += f" As many replicates find an effect in 80 % of studies if it is {size:.2g} {unit} beyond the margin."
@@ -43,17 +42,17 @@ def answer(judged: StoredClaim) -> Answer:
 
 def arms(judged: StoredClaim) -> Exhibit:
     """The loss of every arm of a claim against the fresh one of its text."""
-    return _arms(trained(judged.cells), claim_title(judged))
+    found = _changes(trained(judged.cells))
+    return _arms(found, _means(found), claim_title(judged))
 
 
 def arms_of_results(results: Results) -> Exhibit:
     """The same of a stored fair sweep."""
     found = _changes(results.table)
-    bounds = replicate_bootstrap(replicate_matrix(found, CHANGE))
-    labels = dict(zip(found["condition"], found["label"]))
-    below = [labels[name] for name in bounds.index[bounds["high"].to_numpy() < 0]]
-    verdict = f"Below the fresh model: {', '.join(below)}" if below else "No interval lies below the fresh model"
-    return _arms(results.table, question_title(results.title, verdict))
+    means = _means(found)
+    below = means.loc[means["high"] < 0, "label"]
+    verdict = f"Below the fresh model: {', '.join(below)}" if len(below) else "No interval lies below the fresh model"
+    return _arms(found, means, question_title(results.title, verdict))
 
 
 def tuned(cells: pd.DataFrame) -> pd.DataFrame:
@@ -62,14 +61,18 @@ def tuned(cells: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(**{name: [f"{value:g}" for value in shown[name]] for name in list(TUNED.values())[1:]})
 
 
-def _arms(cells: pd.DataFrame, title: str) -> Exhibit:
-    found = _changes(cells)
+def _means(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean change of each arm with its interval, in the order of `_changes`: label, estimate, low, high, n."""
     labels = dict(zip(found["condition"], found["label"]))
     means = replicate_bootstrap(replicate_matrix(found, CHANGE)).reindex(list(labels))
+    return means.assign(label=list(labels.values())).reset_index(drop=True)
+
+
+def _arms(found: pd.DataFrame, means: pd.DataFrame, title: str) -> Exhibit:
     return Exhibit(
         name="arms",
         figure=ladder(
-            means.assign(label=list(labels.values())).reset_index(drop=True),
+            means,
             dots=found[["label"]].assign(value=found[CHANGE]),
             references={"fresh model": 0.0},
             x="Test loss less that of the fresh model (nats per token)",
