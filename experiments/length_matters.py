@@ -16,21 +16,16 @@ import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
-from procpre_interp.pipeline.config import Architecture
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import Experiment, main, run
 from procpre_interp.study.protocols import CONSTANT, FRESH_SEED
-from procpre_interp.study.text_protocol import INITIAL_SCALES, LEARNING_RATES
+from procpre_interp.study.text_protocol import FRESH, MARGIN, MODEL, tuned_alike
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
-from procpre_interp.sweep.fair_config import Fair, Gate
-from procpre_interp.transfer import TransferConfig
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
 SHORT, LONG = 8, 64
 PRIMITIVES = ("set", "sort", "union")
-MARGIN = 0.02
-MODEL = Architecture(n_layers=2, n_heads=4, d_model=64)
 PHASE1 = dataclasses.replace(
     CONSTANT,
     steps=1_000,
@@ -41,7 +36,6 @@ PHASE1 = dataclasses.replace(
     evaluate_examples=200,
 )
 PHASE2 = dataclasses.replace(PHASE1, learning_rate=2e-3, schedule="cosine", warmup_steps=100, evaluate_every=100)
-FRESH = TransferConfig(token_embedding="fresh", unembedding="fresh", positions="fresh")
 GATES = {
     f"{name} {length}": 0.3 if (length, name) in ((LONG, "set"), (LONG, "union")) else 0.8
     for name in PRIMITIVES
@@ -122,12 +116,7 @@ EXPERIMENT = Experiment(
         ),
         replicates=8,
         first_seed=FRESH_SEED,
-        fair=Fair(
-            learning_rates=LEARNING_RATES,
-            initial_scales=INITIAL_SCALES,
-            tuning_replicates=1,
-            gates=tuple(Gate(phase1=name, accuracy=accuracy) for name, accuracy in GATES.items()),
-        ),
+        fair=tuned_alike(GATES),
     ),
     figure=figure,
     protocol=PROTOCOL,

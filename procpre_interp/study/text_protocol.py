@@ -5,7 +5,7 @@ little, and every arm is tuned over the same learning rates, on a seed of its ow
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from procpre_interp.ablate import Ablation
@@ -121,6 +121,17 @@ def _trained_on(domain: Domain, **fields: Any) -> Condition:
     return Condition(**({"task": TEXTS[domain], "train": train} | fields))
 
 
+def tuned_alike(gates: Mapping[str, float], *, natural_text: Task | None = None) -> Fair:
+    """The trials of every arm, on one seed, with the accuracy from which on each pretraining counts as learnt."""
+    return Fair(
+        learning_rates=LEARNING_RATES,
+        initial_scales=INITIAL_SCALES,
+        tuning_replicates=1,
+        gates=tuple(Gate(phase1=name, accuracy=accuracy) for name, accuracy in gates.items()),
+        natural_text=natural_text,
+    )
+
+
 def text_experiment(
     claim: Claim,
     conditions: Sequence[Condition],
@@ -151,13 +162,7 @@ def text_experiment(
         conditions=tuple(conditions),
         replicates=replicates,
         first_seed=FRESH_SEED,
-        fair=Fair(
-            learning_rates=LEARNING_RATES,
-            initial_scales=INITIAL_SCALES,
-            tuning_replicates=1,
-            gates=tuple(Gate(phase1=name, accuracy=_RECIPES[name][1]) for name in names),
-            natural_text=natural_text,
-        ),
+        fair=tuned_alike({name: _RECIPES[name][1] for name in names}, natural_text=natural_text),
         **fields,
     )
     gates = ", ".join(f"{name} {_RECIPES[name][1]:.0%}" for name in names)
