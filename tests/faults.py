@@ -1,18 +1,20 @@
-"""Processes that are killed as by kill -9, at moments of a seed: the work that they do, and who kills them.
+"""Processes to which something happens at moments of a seed: the work that they do, and who kills or harms them.
 
 They are forked from a server that has loaded the package already, so that a kill costs a fraction of a second.
 """
 
 import dataclasses
+import errno
 import hashlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokenizer_files import TokenizerFiles
@@ -28,14 +31,18 @@ from procpre_interp.model import HookedTransformer, ModelConfig
 from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.pipeline.pretrained_folder import write_pretrained
+from procpre_interp.pipeline.stacked import Listener, execute_stacked
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.native.build import KernelShape, build
 from tests.small_draws import SMALL, set_draws
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get("PROCPRE_KILLS", "3"))
 """Kills of each kind; `make test-faults` has 50."""
-_CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "fcntl.flock"}
+_MAKES = {"os.rename", "os.link", "os.mkdir"}
+CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-5}
+_CHANGES = {*_MAKES, "os.remove", "os.rmdir", "fcntl.flock"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 _TRAIN = TrainConfig(
@@ -69,7 +76,7 @@ def sweep(store: Path, worker_dies_at: int | None = None) -> None:
                 if int(name) != connection.fileno() and stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                     os.close(int(name))
         if worker_dies_at is not None:
-            die_at(worker_dies_at)
+            at_change(worker_dies_at, die)
         processes.work(connection, rest[0], rest[1])
 
     # In place of spawned ones, which load everything anew.
@@ -79,9 +86,20 @@ def sweep(store: Path, worker_dies_at: int | None = None) -> None:
     processes.execute_all(configs, RunStore(store), workers=1)
 
 
-def seal(store: Path) -> None:
+def stack(store: Path) -> None:
+    """The parent, and its children as one computation."""
+
+    def fail(run: str, error: Exception) -> None:
+        raise error
+
+    execute(PARENT, RunStore(store))
+    stacked = [dataclasses.replace(child, train=dataclasses.replace(_TRAIN, kernel="stacked")) for child in CHILDREN]
+    execute_stacked({run.run_id: run for run in stacked}, RunStore(store), listener=Listener(on_failed=fail))
+
+
+def seal(store: Path, run: str = "sealed") -> None:
     """A run of many files that take no time to compute."""
-    with RunStore(store).claim("sealed") as partial:
+    with RunStore(store).claim(run) as partial:
         if partial is None:
             return
         partial.write_config("seed: 1")
@@ -93,9 +111,25 @@ def seal(store: Path) -> None:
         partial.finish({"accuracy": 1.0})
 
 
+def write_tables(store: Path, writer: int, times: int) -> None:
+    """A table again and again, by a process of which others have the id; what is there is read each time."""
+    os.getpid = lambda: 4321
+    table = pd.DataFrame({"writer": 1000 * [writer]})
+    for _ in range(times):
+        RunStore(store).write_table("shared", table, {"writer": writer})
+        read = RunStore(store).read_table("shared")
+        assert set(read.frame["writer"]) == {read.metadata["writer"]}
+
+
 def pack(corpus: Path) -> None:
     """The token file of a corpus, with a tokenizer of its own, in the cache."""
     TASKS.build("text", corpus=f"files:{corpus}", tokenizer="bpe:300", length=16).resolve()
+
+
+def compile_kernel(compiler: Path) -> None:
+    """The library of the native kernel, in the cache."""
+    os.environ["CXX"] = str(compiler)
+    build(KernelShape(n_heads=2, d_model=16, d_mlp=64, tokens=256), "plain")
 
 
 def export(folder: Path) -> None:
@@ -105,32 +139,107 @@ def export(folder: Path) -> None:
         write_pretrained(HookedTransformer.from_seed(config, 1, "faults"), TokenizerFiles(texts={}), "A card.", folder)
 
 
-# Kills
+# Harm
 
 
-def die_at(change: int) -> Callable[[], int]:
-    """Kill this process just before it changes files for the n-th time; the number of changes so far."""
-    changes = 0
+def at_change(change: int, act: Callable[[str], None]) -> Callable[[], int]:
+    """Act just before this process changes files for the n-th time, and before each change from then on, of which it is
+    given the event; the number of changes so far."""
+    changes, acting = 0, False
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal changes
+        nonlocal changes, acting
+        if acting:  # what it changes itself
+            return
         if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES):
             changes += 1
-            if changes == change:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if 0 < change <= changes:
+                acting = True
+                try:
+                    act(event)
+                finally:
+                    acting = False
 
     sys.addaudithook(count)
     return lambda: changes
 
 
-def _child(connection: Connection, cache: Path, change: int, work: Callable[..., None], arguments: tuple) -> None:
+def die(event: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_full(event: str) -> None:
+    """No room for a new name."""
+    if event in _MAKES or event == "open":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def be_read_only(event: str) -> None:
+    if event != "fcntl.flock":
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+class Once:
+    """What happens to a folder, once."""
+
+    def __init__(self, harm: Callable[[Path], None], folder: Path) -> None:
+        self.harm, self.folder, self.done = harm, folder, False
+
+    def __call__(self, event: str) -> None:
+        if not self.done:
+            self.done = True
+            self.harm(self.folder)
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def jump_ahead(folder: Path) -> None:
+    _jump(folder, 1e8)
+
+
+def jump_back(folder: Path) -> None:
+    _jump(folder, -1e8)
+
+
+def _jump(folder: Path, seconds: float) -> None:
+    """Three years pass, or are taken back: for this process, and for what is there by the clock of a file server."""
+    real = time.time
+    time.time = lambda: real() + seconds
+    for path in folder.rglob("*"):
+        os.utime(path, (path.stat().st_mtime + seconds,) * 2)
+
+
+HARM: dict[str, Callable[[str], None]] = {
+    "nothing": lambda event: None,
+    "killed": die,
+    "full": be_full,
+    "read-only": be_read_only,
+}
+HARM_ONCE: dict[str, Callable[[Path], None]] = {
+    "removed": remove,
+    "clock ahead": jump_ahead,
+    "clock back": jump_back,
+}
+
+
+def _child(
+    connection: Connection, cache: Path, change: int, harm: str, work: Callable[..., None], arguments: tuple
+) -> None:
     os.setsid()
     os.environ["PROCPRE_CACHE"] = str(cache)
     torch.set_num_threads(1)
     set_draws(*SMALL)
     connection.send("ready")
-    changes = die_at(change)
-    work(*arguments)
+    changes = at_change(change, HARM[harm] if harm in HARM else Once(HARM_ONCE[harm], arguments[0]))
+    try:
+        work(*arguments)
+    except Exception as problem:
+        connection.send(problem)
+        if isinstance(problem, OSError):
+            return
+        raise
     connection.send(changes())
 
 
@@ -146,9 +255,11 @@ class Killer:
 
     def run(self, work: Callable[..., None], *arguments: Any) -> None:
         """The work to its end, which tells how long it takes and how often it changes files."""
-        process, ours = self._start(work, arguments, 0)
+        process, ours = self._start(work, arguments)
         started = time.monotonic()
         changes = ours.recv()
+        if isinstance(changes, Exception):
+            raise changes
         self.seconds, self.changes = max(self.seconds, time.monotonic() - started), max(self.changes, changes)
         self._end(process)
         assert process.exitcode == 0
@@ -156,7 +267,7 @@ class Killer:
     def kill(self, work: Callable[..., None], *arguments: Any) -> bool:
         """Whether the work was killed, before it had ended."""
         by_change = self.changes > 0 and self.random.random() < 0.5  # a driver of workers changes no files
-        process, ours = self._start(work, arguments, self.random.randint(1, self.changes) if by_change else 0)
+        process, ours = self._start(work, arguments, change=self.random.randint(1, self.changes) if by_change else 0)
         if not by_change:
             ours.poll(self.random.uniform(0, self.seconds))
             process.kill()
@@ -164,11 +275,35 @@ class Killer:
         assert process.exitcode in (0, -signal.SIGKILL), f"exit code {process.exitcode}"
         return process.exitcode != 0
 
-    def _start(self, work: Callable[..., None], arguments: tuple, change: int) -> tuple[Any, Connection]:
+    def run_all(self, works: Sequence[tuple[Callable[..., None], tuple]]) -> None:
+        """All works to their ends, at once."""
+        begun = [self._start(work, arguments) for work, arguments in works]
+        problems = [ours.recv() for _, ours in begun]
+        for process, _ in begun:
+            self._end(process)
+        assert [problem for problem in problems if not isinstance(problem, int)] == []
+
+    def harm(self, harm: str, change: int, work: Callable[..., None], *arguments: Any) -> OSError | None:
+        """What the work says where this happens to it before the n-th change of files; None if it ended all the same.
+
+        Raises whatever is no error of files.
+        """
+        process, ours = self._start(work, arguments, change=change, harm=harm)
+        found = ours.recv()
+        self._end(process)
+        if isinstance(found, OSError):
+            return found
+        if isinstance(found, Exception):
+            raise found
+        return None
+
+    def _start(
+        self, work: Callable[..., None], arguments: tuple, *, change: int = 0, harm: str = "killed"
+    ) -> tuple[Any, Connection]:
         ours, theirs = self.context.Pipe()
         path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path or ''}"  # for the server, which this may start
-        process = self.context.Process(target=_child, args=(theirs, self.cache, change, work, arguments))
+        process = self.context.Process(target=_child, args=(theirs, self.cache, change, harm, work, arguments))
         process.start()
         os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
         theirs.close()
@@ -208,3 +343,48 @@ def results(store: RunStore) -> dict[str, object]:
         content |= {key: value for key, value in run.summary.items() if key not in ("created", "seconds")}
         found |= {f"{run_id} {name}": str(value) for name, value in content.items()}
     return found
+
+
+# What must hold
+
+
+def check_listed(where: Path) -> None:
+    """What is listed as finished is whole, and the rest is not listed so."""
+    store = RunStore(where)
+    table = store.query()
+    assert set(table["status"]) <= {"finished", "interrupted"}, table[["run", "status", "problem"]].to_dict("records")
+    for run in table["run"][table["status"] == "finished"]:
+        store.open(run)
+
+
+def check_clean(where: Path) -> None:
+    """No lock, no state, no temporary file."""
+    store = RunStore(where)
+    assert set(store.query()["status"]) == {"finished"}
+    assert os.listdir(where / "partial") == []
+    for run in store.query()["run"]:
+        opened = store.open(run)
+        assert set(files(opened.folder)) == {*opened.manifest, "manifest.json"}
+    assert sorted(os.listdir(where / "runs")) == sorted(store.query()["run"])
+
+
+def assert_same(found: RunStore, expected: RunStore) -> None:
+    """The same runs, bit for bit."""
+    was, is_now = results(expected), results(found)
+    differ = {name: (was.get(name), is_now.get(name)) for name in was.keys() | is_now.keys()}
+    differ = {name: values for name, values in differ.items() if values[0] != values[1]}
+    assert not differ, differ
+
+
+def assert_close(found: RunStore, expected: RunStore) -> None:
+    """The same runs, but for the last bits of their weights and losses."""
+    assert set(found.query()["run"]) == set(expected.query()["run"])
+    for was in map(expected.open, expected.query()["run"]):
+        is_now = found.open(was.id)
+        assert is_now.config == was.config
+        assert is_now.manifest.keys() == was.manifest.keys()
+        columns = ["step", "split", "loss_nats", "accuracy"]
+        pd.testing.assert_frame_equal(is_now.history()[columns], was.history()[columns], rtol=1e-5)
+        for name in was.manifest:
+            if name.startswith("weights/"):
+                torch.testing.assert_close(load_file(is_now.folder / name), load_file(was.folder / name), **CLOSE)
