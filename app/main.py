@@ -7,6 +7,8 @@ import stores
 import streamlit as st
 from markup import escaped
 
+from procpre_interp.core.messages import cut
+
 # A file of our own: the icons that Streamlit knows by name are fetched from another host.
 ICON = Path(__file__).with_name("icon.svg")
 
@@ -41,4 +43,4 @@ except (ValueError, LookupError, OSError, RuntimeError, MemoryError) as problem:
     # The explorer's counterpart of the command line's last resort: what went wrong in one line, no traceback.
     if os.environ.get("PROCPRE_TRACEBACK"):
         raise
-    st.error(escaped(str(problem)) or type(problem).__name__)
+    st.error(escaped(cut(str(problem))) or type(problem).__name__)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from procpre_interp.core.messages import one_line, unknown_name
+from procpre_interp.core.messages import cut, one_line, unknown_name
 from procpre_interp.core.places import unreadable
 from procpre_interp.core.streams import flush_stdout, open_streams
 
@@ -140,7 +140,7 @@ def _os_problem(problem: OSError) -> str:
 
 def _complain(text: str, code: int) -> int:
     with suppress(OSError):  # stderr is full, or nobody reads it
-        print(f"procpre-interp: {text}", file=sys.stderr)
+        print(f"procpre-interp: {cut(text)}", file=sys.stderr)
     return code
 
 

@@ -92,6 +92,29 @@ def test_a_bad_file_is_one_clear_line(content, model, tmp_path, monkeypatch):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize(
+    ("described", "says"),
+    [
+        ("[1]", "holds no fields"),
+        ("5", "holds no fields"),
+        ("[" * 100_000, "levels deep"),
+        ('{"n_layers": 1', "is damaged"),
+        ({"n_ctx": 2**31}, r"parameters, but it holds [\d,]+ numbers"),
+        ({"n_layers": 2**40}, r"parameters, but it holds [\d,]+ numbers"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_header_of_another_shape_is_refused_before_a_model_is_made(model, tmp_path, described, says):
+    path = tmp_path / "model.safetensors"
+    if isinstance(described, dict):
+        described = json.dumps(dataclasses.asdict(model.config) | described)
+    save_file({name: p.detach().clone() for name, p in model.named_parameters()}, path, {"model_config": described})
+    with pytest.raises(ValueError, match=says) as error:
+        load_weights(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 def read_metadata_of(model) -> dict[str, str]:
     return {"model_config": json.dumps(dataclasses.asdict(model.config))}
 

@@ -154,6 +154,7 @@ def test_tasks_lists_every_task_with_an_example(capsys):
         (["runs", "--stroe", "x"], "Unrecognized options: --stroe, x. Did you mean --store? `procpre-interp runs -h`"),
         (["sweep", "a.yaml", "b"], "Unrecognized options: b."),
         (["sweep"], "CONFIG"),
+        (["sweep", "a.yaml", "--replicates", "x"], "Error parsing --replicates: 'x' is not a whole number, such as"),
         (["runs", "--format"], "Missing value for argument '--format'"),
         (
             ["train", "--task", "dyck", "--train.kernel", "natif"],
@@ -226,8 +227,16 @@ def test_a_training_run_says_why_it_has_no_native_kernel(tmp_path, monkeypatch, 
     assert "use kernel=auto or torch" in complaint(capsys)
 
 
+def test_a_message_about_a_huge_value_is_cut_in_its_middle(capsys):
+    assert main(["transfer", "--parent", "a" * 50_000]) == 2
+    said = complaint(capsys)
+    assert len(said) < 2_100
+    assert said.startswith("procpre-interp: 'aaa")
+    assert said.endswith("`procpre-interp runs` lists them)\n")
+
+
 def test_strange_yaml_is_explained(tmp_path, capsys):
-    for text in ("task: dyck\n", "task: {name: 5}\n", "1: 2\ntask: {name: dyck}\n", "- a\n", "a: [\n"):
+    for text in ("task: dyck\n", "task: {name: 5}\n", "1: 2\ntask: {name: dyck}\n", "- a\n", "a: [\n", ""):
         Path("strange.yaml").write_text(text)
         assert main(["train", "--config", "strange.yaml"]) == 2
         complaint(capsys)

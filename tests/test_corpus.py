@@ -586,6 +586,7 @@ def test_documents_that_fill_every_split_stay_whole(tmp_path, read):
             r"too short: even cut into 1 pieces none is in the .* split.* about 100 pieces of 200 characters are",
         ),
         ("a.jsonl", b'{"text": "x"}\n{"text"\n', "a.jsonl, line 2: not JSON: "),
+        ("a.jsonl", b'{"text": "x"}\n' + b"[" * 100_000, "a.jsonl, line 2: not JSON: "),
         ("a.jsonl", b'{"body": "x"}\n', "a.jsonl, line 1: expected an object with a string text or content"),
         ("a.jsonl", b'{"text": 3}\n', "line 1: expected an object with a string"),
         ("a.jsonl", b"[1]\n", "line 1: expected an object with a string"),

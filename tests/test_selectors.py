@@ -51,6 +51,15 @@ def test_terms_from_left_to_right():
     assert removed_terms("attn+mlp-blocks.0") == {"blocks.0"}
 
 
+def test_a_number_of_thousands_of_digits_is_no_place():
+    digits = "9" * 5_000
+    for selector in (f"blocks.{digits}", f"attn.head.{digits}", f"sharpest.{digits}"):
+        assert place(selector).layer is place(selector).head is None
+        with pytest.raises(ValueError, match="unknown component") as raised:
+            select(CONFIG, name_heads(selector, lambda _: head_terms(2, 3)))
+        assert len(str(raised.value)) < 600
+
+
 @pytest.mark.parametrize("selector", ["", "+", "attn+", "-attn", "attn,,mlp"])
 def test_a_missing_term_is_refused(selector: str):
     with pytest.raises(ValueError, match="lacks a term"):

@@ -117,6 +117,10 @@ def _encodable(text: str, encoding: str | None) -> str:
         return text.translate(str.maketrans("│─╭╮╰╯", "|-++++")).encode("ascii", "replace").decode()
 
 
+_NO_TYPE = re.compile(r"no type matching .*? Got errors: .* - <class '\w+'>: (.*)", re.DOTALL)
+"""What tyro says of an option that may be left out: a line per type, None among them. The last is that of a value."""
+
+
 def _one_line(box: str) -> str:
     """What tyro says of a mistake in a box, whose parts are divided by rules: the first part, and what it suggests."""
     parts: list[list[str]] = [[]]
@@ -127,7 +131,7 @@ def _one_line(box: str) -> str:
             parts.append([])
         else:
             parts[-1].append(found[1].strip())
-    said = " ".join(parts[0]).rstrip(".") + "."
+    said = _NO_TYPE.sub(r"\1", " ".join(parts[0])).rstrip(".") + "."
     similar = [
         line.split()[0] for part in parts[1:] if part[0].startswith("Perhaps") for line in part if line[:2] == "--"
     ]

@@ -7,6 +7,8 @@ from typing import Any
 
 SHOWN = 100
 """Characters of a value that a message has."""
+LONGEST = 2_000
+"""Characters of a message, about a screen: what is larger quotes a value that somebody made large."""
 
 
 def shown(value: Any, at_most: int = SHOWN) -> str:
@@ -24,6 +26,12 @@ def shown(value: Any, at_most: int = SHOWN) -> str:
 def one_line(text: object) -> str:
     """A text, or what an error says, without line breaks."""
     return " ".join(str(text).split())
+
+
+def cut(text: str) -> str:
+    """A message of at most `LONGEST` characters: its middle is left out, since the remedy stands at the end."""
+    half = LONGEST // 2 - 3
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:

@@ -80,7 +80,8 @@ def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, object]:
     except ValueError as problem:
         raise ValueError(f"{where}: not YAML: {problem}") from None
     if not isinstance(data, dict):
-        raise ValueError(f"{where}: expected fields and values, such as 'seed: 1', found {type(data).__name__}")
+        kind = "nothing" if data is None else type(data).__name__
+        raise ValueError(f"{where}: expected fields and values, such as 'seed: 1', found {kind}")
     return data
 
 

@@ -130,10 +130,14 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a config without the outline of a run's config: task, model, training, seed, parents."""
     parts = dict.fromkeys(("task", "model", "train", "transfer", "imported"), dict)
     check_fields(config, parts | {"seed": int, "parents": list, "optimiser": str})
-    for name in parts:
+    for name in (*parts, "seed"):
         if name in config and config[name] is None:
             raise ValueError(f"{name} is null")
     check_fields(config.get("task", {}), {"name": str})
+    if type(start := config.get("train", {}).get("start_at", 0)) is not int:
+        raise ValueError(f"train.start_at is {shown(start)}")
+    if "imported" in config and not isinstance(files := config["imported"].get("files"), list):
+        raise ValueError(f"imported.files is {shown(files)}")
     for parent in config.get("parents") or []:
         if not isinstance(parent, dict) or not isinstance(parent.get("run"), str):
             raise ValueError(f"parents has {shown(parent)}, which names no run")

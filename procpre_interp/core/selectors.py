@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from procpre_interp.core.messages import shown
+
 NOTHING = "none"
 """Selector of a parent that gives no component: embeddings and positions alone, as `TransferConfig` says."""
 
@@ -40,7 +42,9 @@ def parse_selector(selector: str) -> list[Term]:
     pairs = [("+", first), *zip(rest[::2], rest[1::2])]
     terms = [Term("-" if sign == "-" else "+", name.strip()) for sign, name in pairs]
     if not all(term.name for term in terms):
-        raise ValueError(f"selector {selector!r} lacks a term before or after a sign; write for example 'all - pos'")
+        raise ValueError(
+            f"selector {shown(selector)} lacks a term before or after a sign; write for example 'all - pos'"
+        )
     return terms
 
 
@@ -95,7 +99,7 @@ class Place(NamedTuple):
 
 
 _PLACE = re.compile(
-    r"(?:blocks\.(?P<layer>\d+)(?:\.|$))?(?P<component>[a-z]\w*)?(?:\.head\.(?P<head>\d+))?(?:\.(?P<matrix>\w+))?"
+    r"(?:blocks\.(?P<layer>\d{1,9})(?:\.|$))?(?P<component>[a-z]\w*)?(?:\.head\.(?P<head>\d{1,9}))?(?:\.(?P<matrix>\w+))?"
 )
 
 
@@ -141,7 +145,7 @@ RANKED: dict[str, tuple[Order, Literal[1, -1]]] = {
 
 _MEASURED = [word for word, (order, _) in RANKED.items() if order != "random"]
 _RANKED = re.compile(
-    rf"(?:(?P<like>random_like)\.(?P<matched>{'|'.join(_MEASURED)})|(?P<word>{'|'.join(RANKED)}))\.(?P<k>\d+)"
+    rf"(?:(?P<like>random_like)\.(?P<matched>{'|'.join(_MEASURED)})|(?P<word>{'|'.join(RANKED)}))\.(?P<k>\d{1, 9})"
 )
 
 
@@ -194,7 +198,7 @@ def name_heads(selector: str, order_of: Callable[[str], Sequence[str]]) -> str:
         if not 1 <= found.k <= len(order):
             raise ValueError(f"{name}: there are {len(order)} heads; give a number from 1 to {len(order)}")
         if sign == "-":
-            raise ValueError(f"selector {selector!r} takes {name} away; add the heads that are to stay instead")
+            raise ValueError(f"selector {shown(selector)} takes {name} away; add the heads that are to stay instead")
         parts.append("+" + "+".join(sorted(order[: found.k])))
     return "".join(parts).removeprefix("+")
 

@@ -47,7 +47,7 @@ def shared_tokenizer(spec: str) -> Tokenizer:
 
 def _read(path: Path, spec: str) -> Tokenizer | None:
     """The tokenizer in a file; None where there is none, or it is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         kept = json.loads(regular_files.read_regular(path))
         tokenizer = load_tokenizer(spec, kept["tokenizer"])
         if tokenizer.hash == kept["hash"]:

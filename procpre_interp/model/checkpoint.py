@@ -14,7 +14,9 @@ from torch import Tensor
 from procpre_interp.core.atomic_files import atomic_write
 from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import parse_json
 from procpre_interp.model.defaults import torch_defaults
+from procpre_interp.model.flops import parameter_count
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
 CONFIG_KEY = "model_config"
@@ -44,9 +46,12 @@ def load_weights(path: str | Path) -> HookedTransformer:
     Raises:
         ValueError: the file is damaged, or of another origin.
     """
-    config = _read_config(path)
+    config, weights = _read_config(path), read_weights(path)
+    held, needed = sum(tensor.numel() for tensor in weights.values()), parameter_count(config)
+    if held < needed:  # said before a model is made, which could be of any size
+        raise ValueError(f"{path}: its config is of a model of {needed:,} parameters, but it holds {held:,} numbers")
     model = HookedTransformer(config, generator=torch.Generator())
-    fill_parameters(model, read_weights(path), where=str(path))
+    fill_parameters(model, weights, where=str(path))
     return model
 
 
@@ -92,9 +97,12 @@ def _read_config(path: str | Path) -> ModelConfig:
     if CONFIG_KEY not in metadata:
         raise ValueError(f"{path}: no {CONFIG_KEY} in its header; read a file of other origin with from_huggingface")
     try:
-        return from_dict(ModelConfig, json.loads(metadata[CONFIG_KEY]), where=str(path))
-    except json.JSONDecodeError as problem:
+        described = parse_json(metadata[CONFIG_KEY].encode())
+    except ValueError as problem:
         raise ValueError(f"{path}: the {CONFIG_KEY} in its header is damaged ({one_line(problem)})") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"{path}: the {CONFIG_KEY} in its header holds no fields")
+    return from_dict(ModelConfig, described, where=str(path))
 
 
 @torch.no_grad()

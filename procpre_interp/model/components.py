@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from procpre_interp.core.messages import SHOWN, shown
 from procpre_interp.core.selectors import parse_selector
 from procpre_interp.model.hooked_transformer import HookedTransformer, ModelConfig
 
@@ -73,7 +74,7 @@ def select(config: ModelConfig, selector: str) -> list[WeightSlice]:
             raise _unknown_term(config, term, list(terms))
         chosen = chosen - terms[term] if sign == "-" else chosen | terms[term]
     if not chosen:
-        raise ValueError(f"selector {selector!r} selects nothing: its differences take away all that it adds")
+        raise ValueError(f"selector {shown(selector)} selects nothing: its differences take away all that it adds")
     slices = []
     for parameter in parameter_names(config):
         heads = sorted(atom.head for atom in chosen if atom.parameter == parameter and atom.head is not None)
@@ -166,13 +167,13 @@ def _names(config: ModelConfig, parameter: str, head: int | None) -> list[str]:
 
 def _unknown_term(config: ModelConfig, term: str, terms: list[str]) -> ValueError:
     """All terms would fill a page: the error lists those without a number, and the numbers that there are."""
-    close = difflib.get_close_matches(term, terms, n=1)
+    close = difflib.get_close_matches(term[:SHOWN], terms, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     short = [name for name in terms if "." not in name]
     named = {**PARTS, "mlp": (*PARTS["mlp"], "keys", "values")}
     parts = ", ".join(f"{part} ({' '.join(leaves)})" for part, leaves in named.items())
     return ValueError(
-        f"unknown component {term!r}.{hint} There are: {', '.join(sorted(short))}; blocks.L for L in "
+        f"unknown component {shown(term)}.{hint} There are: {', '.join(sorted(short))}; blocks.L for L in "
         f"0..{config.n_layers - 1}, and after blocks.L. or alone: {parts}; attn.head.H for H in "
         f"0..{config.n_heads - 1}"
     )

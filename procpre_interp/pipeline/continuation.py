@@ -60,7 +60,7 @@ def kept_state(run: Run) -> tuple[dict[str, Weights], ModelConfig]:
             parts[part][name] = tensor
         if steps is not None:
             parts["step"] = {name: steps.expand(tensor.shape).clone() for name, tensor in parts["exp_avg"].items()}
-    except (SafetensorError, LookupError, TypeError, ValueError) as problem:
+    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(f"run {run.id}: {OPTIMISER} is no state of an optimiser ({one_line(problem)})") from None
     return parts, config
 

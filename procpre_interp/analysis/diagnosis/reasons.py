@@ -216,7 +216,7 @@ def _context(run: Run) -> int | None:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, LARGEST_HEADER)))
         return int(header["pos_embed.W_pos"]["shape"][0])
-    except (ValueError, LookupError):  # damaged, of another format, or no weights kept
+    except (ValueError, LookupError, TypeError):  # damaged, of another format, or no weights kept
         return None
 
 

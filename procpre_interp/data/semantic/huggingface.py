@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from procpre_interp.core import atomic_files, locks, regular_files
-from procpre_interp.core.messages import one_line
+from procpre_interp.core.messages import one_line, shown
 from procpre_interp.core.plain_values import parse_json
 from procpre_interp.core.progress_bar import progress_bar
 from procpre_interp.core.streams import announce
@@ -85,9 +85,12 @@ class HuggingFace(Corpus):
                 continue
             for number, line in enumerate(filter(None, text.split("\n")), 1):
                 try:
-                    yield json.loads(line)["text"]
-                except (ValueError, TypeError, KeyError) as problem:
+                    document = json.loads(line)["text"]
+                except (ValueError, TypeError, KeyError, RecursionError) as problem:
                     raise ValueError(f"corpus {self}, {name}, line {number}: damaged: {one_line(problem)}") from None
+                if not isinstance(document, str):
+                    raise ValueError(f"corpus {self}, {name}, line {number}: damaged: its text is {shown(document)}")
+                yield document
 
     def versions(self) -> dict[str, str]:
         return {"datasets": metadata.version("datasets")} if _installed() else {}

@@ -175,8 +175,8 @@ def _jsonl_documents(where: str, text: str, first_line: int) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as problem:
-            raise ValueError(f"{where}, line {number}: not JSON: {problem}") from None
+        except (ValueError, RecursionError) as problem:
+            raise ValueError(f"{where}, line {number}: not JSON: {one_line(problem)[:200]}") from None
         document = next((row[f] for f in FIELDS if f in row), None) if isinstance(row, dict) else None
         if not isinstance(document, str):
             raise ValueError(f"{where}, line {number}: expected an object with a string {' or '.join(FIELDS)}")
