@@ -145,7 +145,7 @@ RANKED: dict[str, tuple[Order, Literal[1, -1]]] = {
 
 _MEASURED = [word for word, (order, _) in RANKED.items() if order != "random"]
 _RANKED = re.compile(
-    rf"(?:(?P<like>random_like)\.(?P<matched>{'|'.join(_MEASURED)})|(?P<word>{'|'.join(RANKED)}))\.(?P<k>\d{1, 9})"
+    rf"(?:(?P<like>random_like)\.(?P<matched>{'|'.join(_MEASURED)})|(?P<word>{'|'.join(RANKED)}))\.(?P<k>\d{{1,9}})"
 )
 
 
