@@ -110,8 +110,13 @@ def _run(name: str, arguments: list[str]) -> int:
         raise unknown_name("command", name, list(COMMANDS))
     from procpre_interp.commands._options import take_all
     from procpre_interp.core import plugins
+    from procpre_interp.core.launch import launched
     from procpre_interp.core.startup import quick_imports
 
+    if name not in ("train", "transfer") and (launch := launched()) is not None:
+        if launch.rank:
+            return 2
+        raise ValueError(f"{name} is for one process, not {launch.size}; torchrun starts train and transfer alone")
     own, arguments = take_all(arguments, "--import")
     try:
         with plugins.named(own):

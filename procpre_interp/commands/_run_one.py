@@ -5,6 +5,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from procpre_interp.commands._options import Fields, take, take_all, task_fields
 from procpre_interp.core.config import coerce, from_dict
+from procpre_interp.core.launch import Launch, launched
 from procpre_interp.core.messages import shown
 from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fields
 from procpre_interp.core.plugins import load_plugin, locate
@@ -19,9 +21,12 @@ from procpre_interp.core.terminal import default_store
 from procpre_interp.data import TASKS, Task
 from procpre_interp.engine.progress import RunProgress
 from procpre_interp.engine.watched import execute_shown
+from procpre_interp.pipeline import execute as pipeline
 from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.distributed import execute_distributed
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.distributed import FailedElsewhere
 from procpre_interp.train.interventions import Intervention
 
 HELP_FLAGS = ("-h", "--help")
@@ -188,9 +193,13 @@ def as_default(command: type, fields: Fields) -> Any:
     return command(**values)
 
 
-def run_one(config: RunConfig, store_path: Path) -> Run:
-    """Execute a run with progress on stderr, and print its outcome."""
-    store = RunStore(store_path)
+def run_one(config: RunConfig, store_path: Path) -> None:
+    """Execute a run with progress on stderr, and print its outcome: alone, or as one of the processes that `torchrun`
+    or `accelerate launch` started together, the first of which speaks."""
+    store, launch = RunStore(store_path), launched()
+    if launch is not None and launch.rank:
+        take_part(config, store, launch)
+        return
     console = Console(stderr=True)
     if (note := config.compile_note) is not None:
         console.print(note, markup=False, highlight=False)
@@ -203,10 +212,20 @@ def run_one(config: RunConfig, store_path: Path) -> Run:
         if seconds == 0:
             console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
 
+    execute = pipeline.execute if launch is None else partial(execute_distributed, launch=launch)
     with RunProgress(label, console) as progress:
-        run = execute_shown(config, store, progress, waiting=waiting)
+        run = execute_shown(config, store, progress, waiting=waiting, execute=execute)
     print_outcome(run)
-    return run
+
+
+def take_part(config: RunConfig, store: RunStore, launch: Launch) -> None:
+    """Compute this process's share of a run, in silence. Leaves with an exit code where the run stops or fails."""
+    try:
+        execute_distributed(config, store, launch)
+    except FailedElsewhere:
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def print_outcome(run: Run) -> None:

@@ -49,8 +49,9 @@ def execute_shown(
     on_step: Callable[[TrainState, TrainConfig], None] = lambda state, train: None,
     should_stop: Callable[[], bool] = lambda: False,
     waiting: Callable[[float], None] | None = None,
+    execute: Callable[..., Run] = pipeline.execute,
 ) -> Run:
-    """`pipeline.execute`, whose steps, notes and end go to `shown`."""
+    """`pipeline.execute`, or a function like it, whose steps, notes and end go to `shown`."""
     run_id = config.run_id
     # Said at the first step: a run that is refused is one line, and one that finished before has its kernel already.
     unsaid = [note] if (note := config.kernel_note) is not None else []
@@ -65,7 +66,7 @@ def execute_shown(
     def tell(text: str) -> None:
         shown(Event(run_id, "note", problem=text))
 
-    run = pipeline.execute(config, store, on_step=show, should_stop=should_stop, waiting=waiting, on_note=tell)
+    run = execute(config, store, on_step=show, should_stop=should_stop, waiting=waiting, on_note=tell)
     shown(Event(run_id, "finished"))
     return run
 

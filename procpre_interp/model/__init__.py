@@ -6,6 +6,7 @@ from procpre_interp.model.checkpoint import (
     load_weights,
     read_metadata,
     read_weights,
+    save_parameters,
     save_weights,
     with_weights,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "read_metadata",
     "read_weights",
     "save_huggingface",
+    "save_parameters",
     "save_weights",
     "select",
     "to_bridge",

@@ -31,9 +31,15 @@ def save_weights(model: HookedTransformer, path: str | Path, metadata: Mapping[s
 
     It is complete or absent, whenever the process dies.
     """
-    header = {**(metadata or {}), CONFIG_KEY: json.dumps(to_dict(model.config, defaults=True))}
     weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
-    content = save(weights, header)
+    return save_parameters(weights, model.config, path, metadata)
+
+
+def save_parameters(
+    weights: Weights, config: ModelConfig, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> str:
+    """`save_weights` of a model that is nowhere whole."""
+    content = save(weights, {**(metadata or {}), CONFIG_KEY: json.dumps(to_dict(config, defaults=True))})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()

@@ -62,6 +62,10 @@ class FlatParameters(nn.Module):
             offset += p.numel()
         self._flat, self._flat_grad, self._owners = flat, flat_grad, owners
 
+    def release(self) -> None:
+        """Forget the vectors, where something else has taken over the parameters; `flat` is then an error."""
+        self._flat = self._flat_grad = self._owners = None
+
     @property
     def slices(self) -> dict[str, tuple[int, torch.Size]]:
         """Offset and shape of each parameter within `flat`."""

@@ -12,8 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.config import content_hash, from_dict, to_dict, to_yaml
-from procpre_interp.core.plugins import loaded
+from procpre_interp.core.config import content_hash, from_dict, to_dict
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import Split, Task
 from procpre_interp.data.stream import TaskStream
@@ -22,10 +21,11 @@ from procpre_interp.model import HookedTransformer, load_weights, save_weights, 
 from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
 from procpre_interp.pipeline.continuation import carried_moments, optimiser_file, refuse_gaps
+from procpre_interp.pipeline.identity import write_identity
 from procpre_interp.pipeline.memory import check_memory
 from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.stats.summary import time_to_breakthrough
-from procpre_interp.store.store import PartialRun, Run, RunStore, environment, load_run
+from procpre_interp.store.store import PartialRun, Run, RunStore, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, answered, evaluate, summarise
 from procpre_interp.train.process import check_device
 from procpre_interp.transfer import Donor, positions_carried, transplant
@@ -111,13 +111,13 @@ def _execute(
         return finish(start, partial, trainer)
 
 
-def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = None) -> Start:
-    """What the run of a resolved config starts from.
+def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = None, shares: int = 1) -> Start:
+    """What the run of a resolved config starts from; `shares` processes share the weights.
 
     Raises `ValueError` for a parent that is missing, damaged or does not fit, and for whatever else cannot be done.
     """
     check_device(config.train.device)
-    check_memory(config)
+    check_memory(config, shares=shares)
     check_tracker()
     config.train.refuse(model_config(config))
     refuse_gaps(config, store)
@@ -142,14 +142,7 @@ def begin(
 ) -> Trainer:
     """Write what identifies a run into its folder, and return its trainer, which stands where the run was left."""
     config, model = start.config, start.model
-    partial.write_config(to_yaml(config))
-    kernel = {"kernel": config.train.kernel, "kernel_note": start.kernel_note}
-    plugins = loaded()
-    marks = {"plugins": [plugin.mark for plugin in plugins]} if plugins else {}
-    partial.write_json("environment.json", environment(threads=config.train.threads) | kernel | marks)
-    for plugin in plugins:
-        if plugin.is_file:
-            partial.write_plugin(plugin)
+    write_identity(config, partial, start.kernel_note)
     return Trainer(
         model,
         config.task,
@@ -238,7 +231,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
         partial.check_weights(state.kept)
     except ValueError as damage:
         raise DamagedWeights(str(damage)) from None
-    config, model = start.config, start.model
+    config, model = start.config, trainer.model
     task, train = config.task, config.train
     history = state.table()
     diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)

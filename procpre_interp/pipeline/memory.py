@@ -12,14 +12,15 @@ BYTES_PER_PARAMETER = 16
 BYTES_PER_TOKEN = 8
 
 
-def check_memory(config: RunConfig) -> None:
-    """Raise `ValueError` where the device has less memory than the least that the run needs.
+def check_memory(config: RunConfig, *, shares: int = 1) -> None:
+    """Raise `ValueError` where the device has less memory than the least that the run needs, or where that is sharded
+    among processes, this part of it.
 
     Activations are not counted, so what passes may still be too large.
     """
     n_parameters, length = parameter_count(model_config(config)), config.task.n_ctx
     sequences = max(config.train.batch_size, config.train.evaluate_examples)
-    needed = n_parameters * BYTES_PER_PARAMETER + sequences * length * BYTES_PER_TOKEN
+    needed = n_parameters * BYTES_PER_PARAMETER // shares + sequences * length * BYTES_PER_TOKEN
     there = memory_of(config.train.device)
     if there is not None and needed > there:
         raise ValueError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from procpre_interp.core import atomic_files, locks
 from procpre_interp.core.checksums import MANIFEST
 from procpre_interp.store.names import LOCK, NAME, lock_file
-from procpre_interp.store.unfinished import PREVIOUS, RESUME
+from procpre_interp.store.unfinished import PREVIOUS, RESUME, SHARDS
 
 _DELETED = ".deleted"
 
@@ -44,4 +44,5 @@ def remove_leftovers(store: Path, run_id: str) -> None:
     if not folder.is_symlink() and (folder / MANIFEST).is_file():
         for name in (RESUME, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
+        atomic_files.remove(folder / SHARDS)
     atomic_files.remove(hidden_folder(store, run_id))

@@ -14,7 +14,7 @@ from procpre_interp.core.locks import Lock
 from procpre_interp.core.plugins import Plugin
 from procpre_interp.store.reading import REQUIRED
 from procpre_interp.store.run import HISTORY_NUMBERS, OPTIMISER, OWN_FILES, TOKENIZER, Run, read_run, weights_name
-from procpre_interp.store.unfinished import PREVIOUS, RESUME, saved_fields
+from procpre_interp.store.unfinished import PREVIOUS, RESUME, SHARDS, saved_fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +111,7 @@ class PartialRun:
         # Only now: a process killed a moment earlier would have lost the whole run.
         for name in (RESUME, PREVIOUS):
             (self.finished_folder / name).unlink(missing_ok=True)
+        atomic_files.remove(self.finished_folder / SHARDS)
         atomic_files.sync_folder(self.finished_folder.parent)
         atomic_files.sync_folder(self.folder.parent)
         return read_run(self.finished_folder, verify=False)

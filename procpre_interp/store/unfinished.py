@@ -11,6 +11,8 @@ from procpre_interp.core.schema import ConfigFields
 
 RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
 """Where the training state is kept, and the one before it."""
+SHARDS = "shards"
+"""Folder with the tensors of training states that several processes wrote."""
 _LARGEST_HEADER = 100_000_000  # bytes; that of the format
 
 

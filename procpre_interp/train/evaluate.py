@@ -1,7 +1,7 @@
 """Scores of a model on fixed examples: one row per example."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from torch import Tensor
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer, torch_defaults
 from procpre_interp.model.hits import hits
-from procpre_interp.train.loss import UNSCORED, micro_batches
+from procpre_interp.train.loss import UNSCORED, WHOLE, Share, micro_batches
 from procpre_interp.train.native import KernelUnavailable, NativeStep
 
 EVALUATION_TOKENS = 2**14
@@ -29,20 +29,24 @@ def evaluate(
     max_tokens: int = EVALUATION_TOKENS,
     autocast: bool = False,
     native: NativeStep | None = None,
+    share: Share = WHOLE,
+    forward: Callable[..., Tensor] | None = None,
 ) -> pd.DataFrame:
     """One row per example, teacher-forced: what was scored, how well.
 
     Columns: `example` (row of the batch), `length` (tokens), `n_scored` (targets), `loss_nats` (mean over the scored
     targets), `n_correct` (targets that are `hits`: no other logit is as large), `exact_match` (all of them). An example
-    without a scored target has no row. `native`, made of this model, computes it instead of torch, in float32.
+    without a scored target has no row. `native`, made of this model, computes it instead of torch, in float32. Where
+    processes share the work, each has the rows of its `share`, and calls the model through the wrapper `forward`.
     """
     if native is not None:
         return native_scores(native, batch)
-    batch = batch.to(device := model.flat.device)
+    forward = forward or model
+    batch = batch.to(device := model.W_E.device)
     pieces = [torch.zeros(0, 5, dtype=torch.float64)]
-    for micro in micro_batches(batch, max_tokens):
+    for micro in micro_batches(batch, max_tokens * share.size, share):
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            logits = model(micro.tokens, positions=micro.positions)
+            logits = forward(micro.tokens, positions=micro.positions)
         scored = micro.targets != UNSCORED
         loss = F.cross_entropy(
             logits.to(torch.promote_types(logits.dtype, torch.float32)).transpose(1, 2),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.atomic_files import remove
 from procpre_interp.data.prefetch import Prefetch
 from procpre_interp.data.stream import TaskStream
 from procpre_interp.data.task import Batch, Task
@@ -23,7 +22,7 @@ from procpre_interp.train.optimiser import FlatAdamW, schedule_factor
 from procpre_interp.train.process import Interrupted, deferred_interrupts, run_threads
 from procpre_interp.train.saturation import saturation_note
 from procpre_interp.train.settings import TrainConfig
-from procpre_interp.train.state import Evaluation, TrainState, previous_state, read_state, write_state
+from procpre_interp.train.state import Evaluation, TrainState, newest_state, write_state
 
 DIVERGED_FACTOR = 4.0
 """A loss above this many times ln(d_vocab), the loss of a uniform guess, counts as diverged after the warm-up."""
@@ -68,15 +67,7 @@ class Trainer:
         self.state_path, self.on_step, self.keep, self.should_stop = state_path, on_step, keep, should_stop
         self.check_kept, self.on_note, self.is_warned = check_kept, on_note, False
         self.state = TrainState(step=config.start_at, length=next_length(task, 0) if config.curriculum else None)
-        self.optimiser = FlatAdamW(
-            model.flat,
-            model.flat_grad,
-            weight_decay=config.weight_decay,
-            decay=flat_mask(model, "all" if config.decay == "all" else "+".join(matrix_parameters(model.config))),
-            frozen=None if config.freeze is None else flat_mask(model, config.freeze),
-            betas=(config.beta1, config.beta2),
-            clip_norm=config.clip_norm,
-        )
+        self.optimiser = self.make_optimiser()
         self.optimiser.load_state(moments or {})
         self.prefetch = Prefetch(threads=config.threads, end=config.last_step)
         self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints, config.start_at)
@@ -87,6 +78,19 @@ class Trainer:
             self.interventions = Interventions(model, task, config, seed=seed, fresh=fresh)
         self.load()
         self.set_length(self.state.length)
+
+    def make_optimiser(self) -> FlatAdamW:
+        """The optimiser of the model's weights, in a fresh state."""
+        model, config = self.model, self.config
+        return FlatAdamW(
+            model.flat,
+            model.flat_grad,
+            weight_decay=config.weight_decay,
+            decay=flat_mask(model, "all" if config.decay == "all" else "+".join(matrix_parameters(model.config))),
+            frozen=None if config.freeze is None else flat_mask(model, config.freeze),
+            betas=(config.beta1, config.beta2),
+            clip_norm=config.clip_norm,
+        )
 
     def set_length(self, length: int | None) -> None:
         """Move the curriculum, and with it both streams, to `length`."""
@@ -121,13 +125,19 @@ class Trainer:
                 if state.step in self.kept_steps or state.status is not None:
                     self.keep_weights()
                 self.on_step(state)
-                if state.status is None and (interrupts or self.should_stop()):
-                    self.save()
-                    raise Interrupted
-                if state.status is None and time.monotonic() - last_save > config.save_seconds:
-                    self.save()
-                    last_save = time.monotonic()
+                if state.status is None:
+                    is_due = time.monotonic() - last_save > config.save_seconds
+                    stops, is_due = self.agree(bool(interrupts) or self.should_stop(), is_due)
+                    if stops or is_due:
+                        self.save()
+                        last_save = time.monotonic()
+                    if stops:
+                        raise Interrupted
         return state
+
+    def agree(self, stops: bool, is_due: bool) -> tuple[bool, bool]:
+        """Whether the run stops now, and whether its state is saved, where it should, or is due, in this process."""
+        return stops, is_due
 
     @property
     def torch_threads(self) -> int:
@@ -247,25 +257,19 @@ class Trainer:
 
         Raises `ValueError` for the state of another model.
         """
-        damage = []
-        for path in () if self.state_path is None else (self.state_path, previous_state(self.state_path)):
-            try:
-                state, tensors = read_state(path)
-                flat = tensors.pop("flat")
-                self.check_kept(state.kept)
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, LookupError) as problem:
-                damage.append(str(problem))
-                remove(path)  # otherwise the next save would keep it as the previous one
-                continue
+        found, damage = newest_state(self.state_path, self.check_kept)
+        if found is not None:
+            self.state, tensors = found.state, found.tensors
+            flat = tensors.pop("flat")
             if flat.shape != self.model.flat.shape:
-                raise ValueError(f"{path}: the state of another model; delete it to start over")
+                raise ValueError(f"{self.state_path}: the state of another model; delete it to start over")
             with torch.no_grad():
                 self.model.flat.copy_(flat)
             self.optimiser.load_state({name.removeprefix("adam."): tensor for name, tensor in tensors.items()})
-            self.state = state
-            break
+        self.tell_damage(damage)
+
+    def tell_damage(self, damage: Sequence[str]) -> None:
+        """Say which saved states could not be used, if any, and where the run goes on instead."""
         if damage:
             start = "starts over" if self.is_new else f"goes on from step {self.state.step:,}"
             self.on_note(f"the saved state cannot be used ({'; '.join(dict.fromkeys(damage))}): the run {start}")

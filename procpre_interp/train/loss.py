@@ -23,6 +23,21 @@ DENSE_SHARE = 0.5
 """Share of scored positions from which gathering them costs more than computing all."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Every `size`-th row, from row `rank` on: what one of several processes computes."""
+
+    rank: int = 0
+    size: int = 1
+
+    def of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " own"]:
+        """These of the rows, no two processes the same; together they have all."""
+        return rows[self.rank :: self.size]
+
+
+WHOLE = Share()
+
+
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Rows of a batch of about the same length, cropped to the last scored position among them."""
@@ -36,11 +51,13 @@ class MicroBatch:
     """The targets there, `UNSCORED` where nothing is scored."""
 
 
-def micro_batches(batch: Batch, max_tokens: int) -> Iterator[MicroBatch]:
+def micro_batches(batch: Batch, max_tokens: int, share: Share = WHOLE) -> Iterator[MicroBatch]:
     """The batch, sorted by needed length and cut into chunks of at most `max_tokens` tokens (but at least a row).
 
     A row needs its tokens up to the last scored position. Sorting makes chunks of equal length, so little is spent on
-    padding, and a chunk's activations fit the cache. Together the chunks are exactly the batch.
+    padding, and a chunk's activations fit the cache. Together the chunks are exactly the batch. Of each chunk the rows
+    of a `share` are given, so that processes which share a batch have equally many chunks: where one has too few rows,
+    an idle process has a row that it does not score.
     """
     t = torch.arange(1, batch.tokens.shape[1] + 1, device=batch.tokens.device)
     needed, order = (batch.loss_mask * t).amax(1).sort(stable=True)
@@ -48,9 +65,12 @@ def micro_batches(batch: Batch, max_tokens: int) -> Iterator[MicroBatch]:
     end = len(widths)
     while end > 0 and (width := widths[end - 1]) > 0:
         start = max(0, end - max(1, max_tokens // width))
-        rows = order[start:end]
+        rows = share.of(order[start:end])
+        is_idle = len(rows) == 0
+        rows = order[start : start + 1] if is_idle else rows
         end = start
         mask = batch.loss_mask[rows, :width]
+        mask = torch.zeros_like(mask) if is_idle else mask
         targets = batch.targets[rows, :width].masked_fill(~mask, UNSCORED)
         positions = None
         if mask.sum(1).amax() < DENSE_SHARE * width:

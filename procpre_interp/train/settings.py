@@ -64,8 +64,12 @@ class TrainConfig:
     recompute: bool = unhashed(False)
     """Gradient checkpointing of the torch kernel: compute the activations inside of each block again in the backward
     pass. Memory for one block in place of all, a third more time, the same numbers. For large models."""
+    shard: bool = unhashed(False)
+    """Where torchrun has started several processes: each has a part of every weight, gradient and moment (FSDP2), in
+    place of all of them (DDP). For models that one device does not hold. Without effect in one process."""
     micro_batch_tokens: int | None = None
-    """Tokens per micro-batch of the torch kernel; gradients are accumulated. Default: as many as fit in the cache."""
+    """Tokens per micro-batch of the torch kernel, in each of several processes; gradients are accumulated. Default: as
+    many as fit in the cache."""
     curriculum: bool = False
     """Start at length 2 and lengthen by 2 whenever validation accuracy reaches .99, up to the task's own length."""
     evaluate_every: int = 100

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ import safetensors.torch
 from jaxtyping import Float
 from torch import Tensor
 
-from procpre_interp.core.atomic_files import atomic_write
+from procpre_interp.core.atomic_files import atomic_write, remove
 from procpre_interp.core.checksums import CHECKSUM_PLACE, check_checksum, with_checksum
 from procpre_interp.core.regular_files import read_regular
+from procpre_interp.train.shards import check_shards, whole_tensors
 
 Status = Literal["finished", "diverged"]
 
@@ -64,6 +66,8 @@ class TrainState:
     history: list[Evaluation] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the kept weights, by step (as text, since JSON keys are text)."""
+    shards: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that hold the state's tensors, where several processes wrote them (`shards`)."""
 
     def latest(self, column: str, split: str) -> float | None:
         """A number of the last evaluation on a split; None before the first."""
@@ -121,3 +125,49 @@ def read_state(path: Path) -> tuple[TrainState, dict[str, Float[Tensor, "..."]]]
         return state, safetensors.torch.load(content)
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(f"{path.name} is not a training state, or is damaged: {problem}") from None
+
+
+def shards_of(path: Path) -> dict[str, str]:
+    """The shards that the state at `path` names; none where it cannot be read, and so cannot be used."""
+    try:
+        return read_state(path)[0].shards
+    except (OSError, ValueError):
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A saved state."""
+
+    path: Path
+    state: TrainState
+    tensors: dict[str, Float[Tensor, "..."]]
+
+
+def newest_state(
+    path: Path | None, check_kept: Callable[[Mapping[str, str]], None], *, whole: bool = True
+) -> tuple[Saved | None, list[str]]:
+    """The newest of the two saved states that is undamaged and whose kept weights are, and what is wrong with others.
+
+    Damaged states are removed. `check_kept` raises `ValueError` for kept weights that are damaged. Tensors in shards
+    are put together, unless not the `whole` is asked for: then there are none.
+    """
+    damage: list[str] = []
+    for file in () if path is None else (path, previous_state(path)):
+        try:
+            state, tensors = read_state(file)
+            if state.shards:
+                folder = check_shards(file, state.shards)
+                if whole:
+                    tensors, state.shards = whole_tensors(folder), {}
+            elif "flat" not in tensors:
+                raise ValueError(f"{file.name} has no weights")
+            check_kept(state.kept)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as problem:
+            damage.append(str(problem))
+            remove(file)  # otherwise the next save would keep it as the previous one
+            continue
+        return Saved(file, state, tensors), damage
+    return None, damage

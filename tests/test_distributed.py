@@ -1,0 +1,223 @@
+"""One run by several processes: the run that one process computes, whatever their number."""
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from procpre_interp.cli import main
+from procpre_interp.core.launch import Launch, launched
+from procpre_interp.core.seeding import stream
+from procpre_interp.data import TASKS, Batch
+from procpre_interp.model import HookedTransformer
+from procpre_interp.pipeline.config import RunConfig, model_config
+from procpre_interp.pipeline.distributed import execute_distributed
+from procpre_interp.pipeline.execute import execute
+from procpre_interp.store.partial_run import saved_state
+from procpre_interp.store.store import Run, RunStore
+from procpre_interp.train import Interrupted, TrainConfig, evaluate
+from procpre_interp.train.distributed import refuse_distributed
+from procpre_interp.train.interventions.rate import Rate
+from procpre_interp.train.loss import Share, micro_batches
+from tests.test_cli import complaint
+from tests.together import environment, free_port, run_together, run_until
+
+TRAIN = TrainConfig(
+    steps=50,
+    warmup_steps=5,
+    batch_size=33,
+    evaluate_every=10,
+    evaluate_examples=51,
+    checkpoints=3,
+    kernel="torch",
+    micro_batch_tokens=800,
+)
+SHORT = dataclasses.replace(TRAIN, steps=4, batch_size=7, evaluate_every=2, evaluate_examples=9, micro_batch_tokens=200)
+CONFIG = RunConfig(task=TASKS.build("haystack"), train=TRAIN)
+OPTIONS = [
+    *("train", "--task", "haystack", "--train.kernel", "torch", "--train.steps", "50", "--train.warmup-steps", "5"),
+    *("--train.batch-size", "33", "--train.evaluate-every", "10", "--train.evaluate-examples", "51"),
+    *("--train.checkpoints", "3", "--train.micro-batch-tokens", "800"),
+]
+"""The command that computes `CONFIG`."""
+NUMBERS = ["step", "tokens", "loss_nats", "accuracy", "exact_match", "learning_rate"]
+TOLERANCE = 1e-5
+
+
+def assert_same_run(run: Run, alone: Run) -> None:
+    """Same id, same history and same files, but for last bits."""
+    assert run.id == alone.id
+    assert run.manifest.keys() == alone.manifest.keys()
+    ours, theirs = run.history(), alone.history()
+    assert ours["split"].tolist() == theirs["split"].tolist()
+    for column in NUMBERS:
+        assert ours[column].to_numpy() == pytest.approx(theirs[column].to_numpy(), abs=TOLERANCE, nan_ok=True)
+    assert run.summary["loss_nats"] == pytest.approx(alone.summary["loss_nats"], abs=TOLERANCE)
+    assert (run.summary["tokens"], run.summary["teraflops"]) == (alone.summary["tokens"], alone.summary["teraflops"])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return execute(CONFIG, RunStore(tmp_path_factory.mktemp("alone")))
+
+
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """A group of this process alone."""
+    monkeypatch.setattr("procpre_interp.pipeline.execute.TEST_EXAMPLES", 50)
+    for name, value in environment(0, 1, free_port()).items():
+        monkeypatch.setenv(name, value)
+    return Launch(rank=0, size=1, local_rank=0, local_size=1)
+
+
+def batch_of(n: int) -> Batch:
+    return CONFIG.task.batch(n, generator=stream(0, "shares"))
+
+
+@pytest.mark.parametrize(("n", "size"), [(33, 2), (7, 3), (2, 4)])
+def test_shares_of_a_batch_are_disjoint_and_complete(n: int, size: int):
+    batch = batch_of(n)
+    shares = [list(micro_batches(batch, 200, Share(rank=rank, size=size))) for rank in range(size)]
+    # Collectives are made once per micro-batch: their number must be the same everywhere.
+    assert len({len(share) for share in shares}) == 1
+    scored = [row for share in shares for micro in share for row in micro.rows[(micro.targets >= 0).any(1)].tolist()]
+    assert sorted(scored) == list(range(n))
+    targets = sum(int((micro.targets >= 0).sum()) for share in shares for micro in share)
+    assert targets == int(batch.loss_mask.sum())
+
+
+def test_scores_of_shares_are_those_of_the_whole():
+    model, batch = HookedTransformer.from_seed(model_config(CONFIG), 0), batch_of(7)
+    whole = evaluate(model, batch)
+    parts = [evaluate(model, batch, share=Share(rank=rank, size=3)) for rank in range(3)]
+    assert sorted(example for part in parts for example in part.example) == whole.example.tolist()
+    for part in parts:
+        same = whole.set_index("example").loc[part.example]
+        assert part.loss_nats.to_numpy() == pytest.approx(same.loss_nats.to_numpy(), abs=1e-6)
+
+
+def test_a_group_of_one_process_computes_the_run(tmp_path: Path, single: Launch):
+    """What real processes do below, without waiting for them: begun with sharded weights, gone on with whole ones."""
+    config = dataclasses.replace(CONFIG, train=SHORT)
+    sharded = dataclasses.replace(config, train=dataclasses.replace(SHORT, shard=True))
+    assert sharded.run_id == config.run_id
+    store, alone = RunStore(tmp_path / "group"), execute(config, RunStore(tmp_path / "alone"))
+    sitting = itertools.count(1)
+    with pytest.raises(Interrupted):
+        execute_distributed(sharded, store, single, should_stop=lambda: next(sitting) == 2)
+    (folder,) = (tmp_path / "group/partial" / config.run_id / "shards").iterdir()
+    assert folder.name == "step_00000002"
+    assert (saved := saved_state(folder.parents[1])) is not None
+    assert saved.step == 2
+    steps: list[int] = []
+    run = execute_distributed(config, store, single, on_step=lambda state, train: steps.append(state.step))
+    assert_same_run(run, alone)
+    assert steps == [3, 4]
+    assert not (run.folder / "shards").exists()
+    assert execute_distributed(config, store, single).id == run.id  # opened, as it is there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "shard"), [(2, False), (3, False), (2, True)])
+def test_processes_compute_the_run_of_one(size: int, shard: bool, tmp_path: Path, alone: Run):
+    store = RunStore(tmp_path / "runs")
+    options = [*OPTIONS, "--store", str(store.path), *(["--train.shard"] if shard else [])]
+    done = run_together(main, options, size=size, folder=tmp_path / "output")
+    assert [code for code, _ in done] == [0] * size, done
+    assert [bool(text) for _, text in done] == [True] + [False] * (size - 1)  # the first one speaks
+    run = store.open(alone.id)
+    assert_same_run(run, alone)
+    assert (run.environment["processes"], run.environment["parallel"]) == ([size], "FSDP2" if shard else "DDP")
+    assert "processes" not in alone.environment
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_goes_on(tmp_path: Path, alone: Run):
+    """Weights and moments go from shards to more shards, to one process, to shards again and to copies."""
+    sharded = dataclasses.replace(CONFIG, train=dataclasses.replace(TRAIN, shard=True))
+    store = RunStore(tmp_path / "runs")
+
+    def sit(config: RunConfig, size: int, steps: int | None) -> None:
+        done = run_together(run_until, config, store.path, steps, size=size, folder=tmp_path / "output")
+        assert [code for code, _ in done] == [0 if steps is None else 130] * size, done
+
+    sit(sharded, 2, 12)
+    sit(sharded, 3, 12)
+    steps = itertools.count(1)
+    with pytest.raises(Interrupted):
+        execute(CONFIG, store, should_stop=lambda: next(steps) == 6)
+    sit(sharded, 2, 8)
+    sit(CONFIG, 2, None)
+    run = store.open(alone.id)
+    assert_same_run(run, alone)
+    assert run.environment["processes"] == [2, 3, 1, 2]
+
+
+@pytest.mark.slow
+def test_damaged_shards_are_not_used(tmp_path: Path, alone: Run):
+    sharded = dataclasses.replace(CONFIG, train=dataclasses.replace(TRAIN, shard=True, save_seconds=0.0))
+    done = run_together(run_until, sharded, tmp_path / "runs", 3, size=2, folder=tmp_path / "output")
+    assert [code for code, _ in done] == [130, 130], done
+    shards = sorted((tmp_path / "runs/partial" / alone.id / "shards").rglob("*.safetensors"))
+    assert {path.parent.name for path in shards} == {"step_00000002", "step_00000003"}
+    content = bytearray(shards[-1].read_bytes())
+    content[-1] ^= 1
+    shards[-1].write_bytes(content)
+    notes: list[str] = []
+    run = execute(CONFIG, RunStore(tmp_path / "runs"), on_note=notes.append)
+    assert "has changed since it was written" in notes[0]
+    assert "goes on from step 2" in notes[0]
+    assert_same_run(run, alone)
+
+
+@pytest.mark.slow
+def test_one_process_says_what_is_wrong(tmp_path: Path):
+    options = [*OPTIONS, "--train.kernel", "native", "--store", str(tmp_path / "runs")]
+    done = run_together(main, options, size=2, folder=tmp_path / "output")
+    assert [code for code, _ in done] == [2, 1], done
+    said = done[0][1].splitlines()
+    assert len(said) == 1
+    assert "kernel=native with 2 processes; it computes in one: give --train.kernel torch" in said[0]
+    assert done[1][1] == ""
+    assert RunStore(tmp_path / "runs").query().empty
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it(tmp_path: Path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = [*OPTIONS, "--train.steps", "2", "--train.warmup-steps", "1", "--store", str(tmp_path)]
+    subprocess.run([*command, "-m", "procpre_interp.cli", *options], check=True, capture_output=True)
+    (run,) = RunStore(tmp_path).query()["run"]
+    assert RunStore(tmp_path).open(run).environment["processes"] == [2]
+
+
+def test_what_processes_cannot_share_is_refused():
+    shape = model_config(CONFIG)
+    with pytest.raises(ValueError, match="batch_size=2 with 3 processes"):
+        refuse_distributed(dataclasses.replace(TRAIN, batch_size=2), shape, 3)
+    with pytest.raises(ValueError, match="kernel=stacked with 2 processes"):
+        refuse_distributed(dataclasses.replace(TRAIN, kernel="stacked", micro_batch_tokens=None), shape, 2)
+    rate = Rate(selector="mlp", learning_rate_factor=0.5)
+    with pytest.raises(ValueError, match="shard with rate, which wants whole weights"):
+        refuse_distributed(dataclasses.replace(TRAIN, shard=True, interventions=(rate,)), shape, 2)
+    refuse_distributed(TRAIN, shape, 33)
+
+
+def test_the_environment_says_who_was_started_together(monkeypatch: pytest.MonkeyPatch, capsys):
+    assert launched() is None
+    for name, value in environment(0, 2, 1234).items():
+        monkeypatch.setenv(name, value)
+    assert launched() == Launch(rank=0, size=2, local_rank=0, local_size=2)
+    assert main(["sweep", "components"]) == 2
+    assert "sweep is for one process, not 2" in complaint(capsys)
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(ValueError, match="RANK=2 of WORLD_SIZE=2"):
+        launched()
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(ValueError, match="without MASTER_ADDR; start with torchrun"):
+        launched()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched() is None
