@@ -31,4 +31,4 @@ def test_docstrings_read_like_english():
         for what, pattern in PATTERNS.items()
         if re.search(pattern, text)
     ]
-    assert found == []
+    assert found == [], "\n".join(found)

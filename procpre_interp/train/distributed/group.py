@@ -50,7 +50,7 @@ class Group:
         return total.to(x.device)
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag whether one of the processes has it."""
+        """Whether one of the processes has it, for each flag."""
         return [total > 0 for total in self.add(torch.tensor(flags, dtype=torch.float32)).tolist()]
 
     def together(self, act: Callable[[], T]) -> T:

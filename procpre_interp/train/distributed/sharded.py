@@ -59,7 +59,7 @@ class ShardedTrainer(DistributedTrainer):
         )
 
     def run(self) -> TrainState:
-        """As in one process; afterwards the first one has the whole model, and the optimiser's state if it is kept."""
+        """Train as one process does; afterwards the first one has the whole model, and the optimiser's state if it is kept."""
         state = super().run()
         weights, moments = self.weights(), self.optimiser.state() if self.config.keep_optimiser else {}
         if self.group.is_first:
@@ -70,7 +70,7 @@ class ShardedTrainer(DistributedTrainer):
         return state
 
     def evaluate(self) -> None:
-        """As with whole weights."""
+        """Evaluate as with whole weights."""
         super().evaluate()
         # Between forward and backward pass the outermost weights stay whole, and here no backward pass follows.
         cast(FSDPModule, self.module).reshard()

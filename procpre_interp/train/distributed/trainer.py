@@ -38,13 +38,13 @@ class DistributedTrainer(Trainer):
         return DistributedDataParallel(scored)
 
     def backward(self, batch: Batch) -> float:
-        """As in one process, of which this one computes its share."""
+        """Compute this process's share of the gradient, and join the shares."""
         assert self.config.micro_batch_tokens is not None
         batch = batch.to(self.config.device)
         return backward_of_share(self.module, batch, self.group, max_tokens=self.config.micro_batch_tokens)
 
     def evaluate(self) -> None:
-        """As in one process, of which this one computes its share."""
+        """Score this process's share of the validation set, and join the shares."""
         autocast = self.config.precision == "bfloat16"
         own = evaluate(self.model, self.validation, autocast=autocast, share=self.group.share, forward=self.module)
         self.enter_scores(summarise(self.gathered(own)))
