@@ -14,7 +14,9 @@ from typing import Any
 import hypothesis.strategies as st
 
 SECONDS, GIGABYTES = 10, 2
-"""What one input may take."""
+"""What one input may take: seconds of the processor's time, since others may use the machine."""
+WAITING = 120
+"""Seconds after which what does nothing hangs."""
 WORDS_OF_PYTHON = (
     "Traceback",
     "has no attribute",
@@ -53,10 +55,14 @@ class _Watch:
         if event == "open":
             path, mode, flags = arguments
             writes = any(sign in mode for sign in "wax+") if isinstance(mode, str) else bool((flags or 0) & _WRITES)
-            self._see("writes" if writes else "reads", path)
+            follows = not (isinstance(flags, int) and flags & os.O_NOFOLLOW)
+            self._see("writes" if writes else "reads", path, follows=follows)
         elif event in _CHANGES:
-            for path in arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]:
-                self._see(event, path)
+            # A link is written where it stands, whatever it leads to; what is removed is the link, too.
+            paths = {"os.rename": arguments[:2], "os.link": arguments[:2], "os.symlink": arguments[1:2]}
+            for path in paths.get(event, arguments[:1]):
+                if isinstance(path, (str, bytes, os.PathLike)):
+                    self._see(event, Path(os.fsdecode(path)).parent)
         elif event == "exec":
             name = getattr(arguments[0], "co_filename", "")
             if isinstance(name, str) and name.startswith(str(self.folder)):
@@ -71,11 +77,12 @@ class _Watch:
             self.problems.append(f"calls {arguments[1:] if event == 'socket.connect' else arguments[:2]}")
             raise ConnectionRefusedError("no network")
 
-    def _see(self, what: str, path: object) -> None:
+    def _see(self, what: str, path: object, *, follows: bool = True) -> None:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return
         try:
-            real = os.path.realpath(os.fsdecode(path))
+            folder, name = os.path.split(os.fsdecode(path))
+            real = os.path.realpath(os.fsdecode(path)) if follows else os.path.join(os.path.realpath(folder), name)
         except (OSError, ValueError):  # no path at all
             return
         inside = real.startswith((f"{self.folder}/", *self.others, *_ANYWHERE)) or real == str(self.folder)
@@ -109,7 +116,9 @@ def watched(folder: Path, *, typed: bool = False, pickles: bool = False) -> Iter
     def late(*_: object) -> None:
         raise TooLate(f"more than {SECONDS} s")
 
-    limits, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, late)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    clocks = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAITING)}
+    handlers = {number: signal.signal(number, late) for number, _ in clocks.values()}
     before = _memory("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak is counted from here
@@ -118,13 +127,16 @@ def watched(folder: Path, *, typed: bool = False, pickles: bool = False) -> Iter
     _WATCH.problems, _WATCH.typed, _WATCH.pickles = [], typed, pickles
     _WATCH.others = tuple(os.path.realpath(path) for path in (os.environ["PROCPRE_CACHE"],))
     _WATCH.folder = Path(os.path.realpath(folder))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    for clock, (_, seconds) in clocks.items():
+        signal.setitimer(clock, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for clock in clocks:
+            signal.setitimer(clock, 0)
         _WATCH.folder = None
-        signal.signal(signal.SIGALRM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert not _WATCH.problems, _WATCH.problems
     grown = _memory("VmHWM") - before

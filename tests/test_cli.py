@@ -228,11 +228,16 @@ def test_a_training_run_says_why_it_has_no_native_kernel(tmp_path, monkeypatch, 
 
 
 def test_a_message_about_a_huge_value_is_cut_in_its_middle(capsys):
-    assert main(["transfer", "--parent", "a" * 50_000]) == 2
+    assert main(["probe", "x", "--what", "a" * 50_000]) == 2
     said = complaint(capsys)
     assert len(said) < 2_100
-    assert said.startswith("procpre-interp: 'aaa")
-    assert said.endswith("`procpre-interp runs` lists them)\n")
+    assert said.endswith("shows all options.\n")
+
+
+def test_a_name_that_no_file_can_have_is_no_run(capsys):
+    for name in ("a" * 300, "a" * 50_000):
+        assert main(["transfer", "--parent", name]) == 2
+        assert "is no name of a run" in complaint(capsys)
 
 
 def test_strange_yaml_is_explained(tmp_path, capsys):

@@ -17,6 +17,7 @@ from procpre_interp.commands import runs as command
 from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
+from procpre_interp.pipeline.execute import load_task
 from procpre_interp.store import unfinished
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
@@ -192,6 +193,14 @@ def test_the_page_of_runs_shows_the_rest(store: RunStore, monkeypatch: pytest.Mo
     app = open_page(monkeypatch, store.path, "questions/runs.py", run=WHOLE)
     assert "3 runs are damaged and not used" in [each.label for each in app.expander]
     assert not app.error
+
+
+def test_a_config_without_a_task_is_damage_where_the_task_is_asked_for(store: RunStore):
+    text("config.yaml", "seed: 3")(write(store, ODD))
+    opened = store.open(ODD)
+    for ask in (lambda: opened.task, lambda: load_task(opened)):
+        with pytest.raises(DamagedRun, match=r"config.yaml names no task"):
+            ask()
 
 
 def test_configs_in_a_circle_end(store: RunStore):

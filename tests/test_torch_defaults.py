@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pandas as pd
 import pytest
@@ -35,6 +35,7 @@ TRAIN = TrainConfig(
     evaluate_examples=16,
     interventions=RECIPE,
 )
+SHORT = dataclasses.replace(TRAIN, steps=4, evaluate_every=2, evaluate_examples=4)
 CONFIG = RunConfig(
     task=TASKS.build("haystack"),
     seed=5,
@@ -42,33 +43,54 @@ CONFIG = RunConfig(
     train=TRAIN,
 )
 SETTINGS = ("float64", "bfloat16", "float16", "meta", "matmul")
+MODES = ("autocast", "no_grad", "inference", "threads")
+KERNELS = ("torch", "native", "stacked")
 
 
 @contextmanager
 def setting(name: str) -> Iterator[None]:
-    """The caller's torch, with one default changed for good."""
+    """The caller's torch, with one default changed for good, or a mode entered."""
+    stack, threads = ExitStack(), torch.get_num_threads()
     try:
-        if name == "meta":
+        if name == "all at once":
+            for each in ("float64", "autocast", "no_grad", "threads"):
+                stack.enter_context(setting(each))
+        elif name == "nothing":
+            pass
+        elif name == "meta":
             torch.set_default_device("meta")
         elif name == "matmul":
             torch.set_float32_matmul_precision("medium")
+        elif name == "threads":
+            torch.set_num_threads(3)
+        elif name in MODES:
+            modes = {"autocast": lambda: torch.autocast("cpu", torch.bfloat16), "inference": torch.inference_mode}
+            stack.enter_context(modes.get(name, torch.no_grad)())
         else:
             torch.set_default_dtype(getattr(torch, name))
         yield
     finally:
+        stack.close()
+        torch.set_num_threads(threads)
         torch.set_default_device(None)
         torch.set_float32_matmul_precision("highest")
         torch.set_default_dtype(torch.float32)
 
 
-def run_of(kernel: str, folder) -> tuple[str, bytes, pd.DataFrame, pd.DataFrame]:
+def run_of(kernel: str, folder, train: TrainConfig = TRAIN) -> tuple[str, bytes, pd.DataFrame, pd.DataFrame]:
     """Id, stored weights with those that training began with, history and test of a run."""
     store = RunStore(folder)
-    run = execute(dataclasses.replace(CONFIG, train=dataclasses.replace(TRAIN, kernel=kernel)), store)
+    run = execute(dataclasses.replace(CONFIG, train=dataclasses.replace(train, kernel=kernel)), store)
     start = starting_model(run, store).flat.detach()
     assert start.dtype == load_model(run).flat.dtype == torch.float32
     history = run.history().drop(columns="seconds")
     return run.id, run.weights_path().read_bytes() + start.numpy().tobytes(), history, run.examples()
+
+
+def assert_same(found: tuple, expected: tuple) -> None:
+    assert found[:2] == expected[:2]
+    for mine, theirs in zip(found[2:], expected[2:]):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +106,70 @@ def usual(tmp_path_factory):
 def test_a_run_is_the_same_under_any_default(name, kernel, usual, tmp_path):
     with setting(name):
         found = run_of(kernel, tmp_path)
-    assert found[:2] == usual[kernel][:2]
-    for mine, theirs in zip(found[2:], usual[kernel][2:]):
-        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+    assert_same(found, usual[kernel])
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A few steps with every kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "TEST_EXAMPLES", 8)
+        patch.setenv("OMP_SCHEDULE", "static")
+        patch.setenv("SECRET", "not this")
+        folders = {kernel: tmp_path_factory.mktemp(kernel) for kernel in KERNELS}
+        yield {
+            kernel: (run_of(kernel, folder, SHORT), RunStore(folder).open("latest"))
+            for kernel, folder in folders.items()
+        }
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "name", ["all at once", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nothing", "float64", *MODES))]
+)
+def test_a_run_of_every_kernel_repeats_its_bits_whatever_the_caller_has_set(name, kernel, short, tmp_path):
+    with setting(name):
+        found = run_of(kernel, tmp_path, SHORT)
+    assert_same(found, short[kernel][0])
+
+
+def test_whatever_the_caller_has_the_threads_are_the_runs(monkeypatch, tmp_path):
+    """In the initialisation, in training, and in the final test."""
+    seen: dict[str, int] = {}
+
+    def noted(name, function):
+        def note(*arguments, **options):
+            seen[name] = torch.get_num_threads()
+            return function(*arguments, **options)
+
+        return note
+
+    monkeypatch.setattr(pipeline, "TEST_EXAMPLES", 40)
+    monkeypatch.setattr(pipeline, "transplant", noted("transplant", pipeline.transplant))
+    monkeypatch.setattr(pipeline, "evaluate", noted("test", pipeline.evaluate))
+    monkeypatch.setattr(SpectrumLaw, "initialise", noted("initialise", SpectrumLaw.initialise))
+    monkeypatch.setattr("procpre_interp.train.loop.evaluate", noted("validation", evaluate))
+    train = dataclasses.replace(TRAIN, threads=2, steps=2, warmup_steps=1, kernel="torch")
+    with setting("threads"):
+        execute(dataclasses.replace(CONFIG, train=train), RunStore(tmp_path))
+        assert torch.get_num_threads() == 3
+    assert seen == dict.fromkeys(("transplant", "test", "initialise", "validation"), 2)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_environment_says_what_would_change_the_bits(kernel, short):
+    environment = short[kernel][1].environment
+    found = environment["numerics"]
+    assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert found["variables"]["OMP_SCHEDULE"] == "static"
+    assert "SECRET" not in found["variables"]
+    assert not found["denormals_flushed"]
+    assert ("native_library" in found) == (kernel == "native")
+    assert environment["kernel"] == kernel
+    assert {"cpu", "threads", "packages"} <= set(environment)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "autocast", "no_grad", "inference"])
 def test_a_fresh_model_and_what_is_measured_on_it_are_the_same_under_any_default(name):
     config = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=64, d_vocab=CONFIG.task.d_vocab)
     batch = CONFIG.task.batch(6, generator=stream(0, "any"))

@@ -117,7 +117,7 @@ def refuse_gaps(config: RunConfig, store: RunStore) -> None:
         )
     train: Mapping[str, object] = run.config.get("train", {})
     for name, theirs, ours in (
-        ("task", to_dict(from_dict(Task, run.config["task"])), to_dict(config.task)),
+        ("task", to_dict(from_dict(Task, run.task)), to_dict(config.task)),
         ("seed", run.seed, config.seed),
         ("train.batch_size", train.get("batch_size", type(config.train)().batch_size), config.train.batch_size),
     ):

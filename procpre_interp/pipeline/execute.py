@@ -27,7 +27,7 @@ from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, answered, evaluate, summarise
-from procpre_interp.train.process import check_device
+from procpre_interp.train.process import check_device, run_threads
 from procpre_interp.transfer import Donor, positions_carried, transplant
 
 TEST_EXAMPLES = 4000
@@ -193,9 +193,10 @@ def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore
     A `stored` run is made again as it was: of overlapping selectors, which no new run may have unless its config asks
     for it, the later stands. Raises `ValueError` for a parent that is missing, damaged or does not fit.
     """
-    donors = [load_donor(parent, store, config.seed) for parent in config.parents]
-    transfer = dataclasses.replace(config.transfer, overlap="later_wins") if stored else config.transfer
-    with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, transfer))
+    with run_threads(config.train.threads):  # whose number changes the last bits of damage to the parents' spectra
+        donors = [load_donor(parent, store, config.seed) for parent in config.parents]
+        transfer = dataclasses.replace(config.transfer, overlap="later_wins") if stored else config.transfer
+        with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, transfer))
     return positions_carried(model.config, donors, config.transfer)
 
 
@@ -215,7 +216,7 @@ def load_model(run: Run | str | Path, step: int | None = None) -> HookedTransfor
 
 def load_task(run: Run | str | Path) -> Task:
     """The task that a run, given as a `Run` or as its folder, was trained on."""
-    return from_dict(Task, load_run(run).config["task"], "task")
+    return from_dict(Task, load_run(run).task, "task")
 
 
 @torch_defaults()
@@ -231,8 +232,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
         partial.check_weights(state.kept)
     except ValueError as damage:
         raise DamagedWeights(str(damage)) from None
-    config, model = start.config, trainer.model
-    task, train = config.task, config.train
+    config, model, task, train = start.config, trainer.model, start.config.task, start.config.train
     history = state.table()
     diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
     partial.write_table("history", history)
@@ -241,18 +241,19 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
     scores: dict[str, float] = dict.fromkeys(("loss_nats", "accuracy", "exact_match"), math.nan)
     if state.status == "finished":
         batch = held_out(task, "test", seed=config.seed, n=TEST_EXAMPLES).to(train.device)
-        examples = evaluate(model, batch, autocast=train.precision == "bfloat16", native=trainer.native)
+        with run_threads(trainer.torch_threads):  # as in training, however many the caller has
+            examples = evaluate(model, batch, autocast=train.precision == "bfloat16", native=trainer.native)
+            answers = answered(model, task, "test", seed=config.seed)
         partial.write_table("examples", examples)
         scores = summarise(examples)
         scores |= task.extra_metrics(scores["loss_nats"], "test")
-        if (answers := answered(model, task, "test", seed=config.seed)) is not None:
+        if answers is not None:
             partial.write_table("answers", answers)
             scores["answers_right"] = float(answers.exact_match.mean())
     # A curriculum's short sequences have few prompts, even where the whole task has many.
     lengths = sorted(set(history["task_length"].dropna().astype(int)))
     tasks = [task, *(task.at_length(length) for length in lengths)]
     overlaps = [0.0 if is_separable(each) else prompt_overlap(each) for each in tasks]
-    epochs = task.epochs(state.tokens)
     return partial.finish(
         {
             "status": state.status,
@@ -275,7 +276,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "positions_carried": start.carried,
             "tokens": state.tokens,
             "teraflops": training_flops(model.config, task.n_ctx, state.tokens) / 1e12,
-            **({} if epochs is None else {"epochs": epochs}),
+            **({} if (epochs := task.epochs(state.tokens)) is None else {"epochs": epochs}),
             "seconds": state.seconds,
             "kernel": train.kernel,
             "threads": train.threads,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from procpre_interp.core.config import to_yaml
 from procpre_interp.core.plugins import loaded
 from procpre_interp.core.regular_files import read_regular
-from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.pipeline.config import RunConfig, model_config
+from procpre_interp.pipeline.numerics import numerics
 from procpre_interp.store.store import PartialRun, environment
 
 ENVIRONMENT = "environment.json"
@@ -21,15 +22,15 @@ def write_identity(
     not 1, since they change the last bits of sums, and `parallel`, how they share the work.
     """
     partial.write_config(to_yaml(config))
-    kernel: dict[str, object] = {"kernel": config.train.kernel, "kernel_note": kernel_note}
+    computed = {"kernel_note": kernel_note, **numerics(config.train, model_config(config))}
     plugins = loaded()
     if plugins:
-        kernel["plugins"] = [plugin.mark for plugin in plugins]
+        computed["plugins"] = [plugin.mark for plugin in plugins]
     counts = processes_of(partial)
     counts = [*counts, processes] if counts[-1:] != [processes] else counts
     if counts != [1]:
-        kernel |= {"processes": counts, "parallel": parallel}
-    partial.write_json(ENVIRONMENT, environment(threads=config.train.threads) | kernel)
+        computed |= {"processes": counts, "parallel": parallel}
+    partial.write_json(ENVIRONMENT, environment(threads=config.train.threads) | computed)
     for plugin in plugins:
         if plugin.is_file:
             partial.write_plugin(plugin)

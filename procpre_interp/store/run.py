@@ -16,7 +16,7 @@ from procpre_interp.core.checksums import FileEntry
 from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plain_values import parse_json, parse_yaml
-from procpre_interp.core.schema import ConfigFields, ParentFields, Summary, check_config, check_summary
+from procpre_interp.core.schema import ClassFields, ConfigFields, ParentFields, Summary, check_config, check_summary
 from procpre_interp.store.reading import (
     REQUIRED,
     DamagedRun,
@@ -59,6 +59,14 @@ class Run:
     def seed(self) -> int:
         """Seed of the fresh weights and of the data. (A config leaves it out at its default, 0.)"""
         return int(self.config.get("seed", 0))
+
+    @property
+    def task(self) -> ClassFields:
+        """Fields of its task, the name among them. Raises `DamagedRun` for a config that names none."""
+        task = self.config.get("task", {})
+        if "name" not in task:
+            raise DamagedRun(self.folder, "config.yaml names no task")
+        return task
 
     @property
     def first_step(self) -> int:

@@ -24,9 +24,9 @@ import pandas as pd
 
 from procpre_interp.core import atomic_files, locks
 from procpre_interp.core.environment import environment
-from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.messages import shown, unknown_name
 from procpre_interp.store.leftovers import hidden_folder, remove_leftovers, try_to_remove_leftovers
-from procpre_interp.store.names import NAME, check_new_name, folders, lock_file
+from procpre_interp.store.names import LONGEST_FILE_NAME, NAME, check_new_name, folders, lock_file
 from procpre_interp.store.partial_run import PartialRun
 from procpre_interp.store.rows import columns_of, matching, read_rows
 from procpre_interp.store.run import (
@@ -230,7 +230,7 @@ class RunStore:
         if len(matches) == 1:
             return matches[0]
         if matches:
-            raise UnknownRun(f"run {run_id!r} is not unique: {', '.join(sorted(matches)[:8])}")
+            raise UnknownRun(f"run {shown(run_id)} is not unique: {', '.join(sorted(matches)[:8])}")
         raise self._unknown(run_id)
 
     def _unknown(self, run_id: str) -> UnknownRun:
@@ -239,7 +239,7 @@ class RunStore:
         ids = [folder.name for folder in folders(self.path / "runs")]
         close = difflib.get_close_matches(run_id, ids, n=3)
         hint = f"closest: {', '.join(close)}" if close else f"{len(ids)} runs there; `procpre-interp runs` lists them"
-        return UnknownRun(f"no run {run_id!r} in {self.path} ({hint})")
+        return UnknownRun(f"no run {shown(run_id)} in {self.path} ({hint})")
 
 
 def _make_folder(folder: Path) -> None:
@@ -271,6 +271,6 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 
 def _checked(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise UnknownRun(f"{name!r} is no name of a run or table (letters, digits, '.', '_' and '-')")
+    if not NAME.fullmatch(name) or len(name) > LONGEST_FILE_NAME:
+        raise UnknownRun(f"{shown(name)} is no name of a run or table (letters, digits, '.', '_' and '-')")
     return name

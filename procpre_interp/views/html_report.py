@@ -210,7 +210,7 @@ def _what_it_is(run: Run, store: RunStore) -> str:
     parts = []
     for entry in parents_of(run):
         try:
-            task = store.open(entry["run"], verify=False).config["task"]["name"]
+            task = store.open(entry["run"], verify=False).task["name"]
         except ValueError:  # the parent is gone, or damaged
             task = "a parent"
         damage = f", {ablation['name'].replace('_', ' ')}" if (ablation := entry.get("ablation")) else ""

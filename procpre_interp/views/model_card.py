@@ -44,7 +44,7 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
     `without_tokenizer` says why there is none.
     """
     runs = _lineage(moment.source, store)
-    config, corpora = model.config, sorted({spec for run in runs for spec in corpora_of(_task(run))})
+    config, corpora = model.config, sorted({spec for run in runs for spec in corpora_of(run.task)})
     imported = [run for run in runs if "imported" in run.config]
     version = environment()["packages"]["procpre-interp"]  # type: ignore[index]
     header = {
@@ -103,10 +103,6 @@ def _without_path(spec: str) -> str:
     return re.sub("files:.*/", "files:", spec, flags=re.DOTALL)
 
 
-def _task(run: Run) -> ClassFields:
-    return run.config["task"]
-
-
 def _lineage(run: Run, store: RunStore, below: frozenset[str] = frozenset()) -> list[Run]:
     """The ancestors that the store still has, each once and before its children, and then the run.
 
@@ -135,7 +131,7 @@ def _phase(run: Run, moment: Moment) -> dict[str, str]:
     """A row of the table of phases."""
     config = run.config
     given = [f"{each.get('selector', 'all')} of {each['run']}" for each in config.get("parents") or []]
-    task = {name: value for name, value in _task(run).items() if name not in ("name", "version", "corpus")}
+    task = {name: value for name, value in run.task.items() if name not in ("name", "version", "corpus")}
     task = _published(task)
     settings = {**to_dict(TrainConfig(), defaults=True), **config.get("train", {})}
     settings = {name: settings[name] for name in TRAINED_WITH if settings[name] is not None}
@@ -144,7 +140,7 @@ def _phase(run: Run, moment: Moment) -> dict[str, str]:
     words = {
         "run": run.id,
         "weights from": ("; ".join(given) or "fresh") + (", with the optimiser's state" if carries else ""),
-        "task": " ".join([str(_task(run)["name"]), *corpora_of(_task(run)), *_pairs(task)]),
+        "task": " ".join([str(run.task["name"]), *corpora_of(run.task), *_pairs(task)]),
         "seed": str(run.seed),
         "training": ", ".join(_pairs(settings)),
         "steps taken": f"{last - run.first_step}" + (f" from step {run.first_step} on" if run.first_step else ""),

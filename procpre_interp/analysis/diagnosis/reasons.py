@@ -77,13 +77,13 @@ def _under_trained(
     run: Run, entry: Mapping[str, Any], parent: Run, evidence: Evidence, prefix: str
 ) -> Iterator[Finding | str]:
     """Phase 1 below the accuracy that the task needs, where that is known; else a loss that was still falling."""
-    task, signature = parent.config["task"], f"{prefix}: phase 1 under-trained"
+    task, signature = parent.task, f"{prefix}: phase 1 under-trained"
     step, tokens, accuracy = _phase1(entry, parent, evidence)
     numbers: Numbers = {"phase1_run": parent.id, "phase1_step": step, "phase1_tokens": tokens}
     remedy = "Train phase 1 for more steps (--train.steps), then transfer again."
     numbers |= {} if accuracy is None else {"phase1_accuracy": accuracy}
     reached = f"Phase 1 ({task['name']}, {step:,} steps) reached {percent(accuracy)}"
-    if run.config["task"]["name"] == "haystack" and task["name"] == "dyck" and task.get("k", 16) == 16:
+    if run.task["name"] == "haystack" and task["name"] == "dyck" and task.get("k", 16) == 16:
         if accuracy is not None and accuracy < DYCK_ACCURACY:
             sentence = f"{reached} next-token accuracy; haystack gained from about {percent(DYCK_ACCURACY)} on."
             numbers["needed_accuracy"] = DYCK_ACCURACY

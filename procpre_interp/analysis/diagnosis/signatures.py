@@ -89,7 +89,7 @@ def outcome(run: Run, baseline: Run, evidence: Evidence) -> tuple[str, Numbers]:
 
 def copying(run: Run) -> str:
     """A remark on a haystack run that scores no more than copying a random value of the context does."""
-    task = run.config["task"]
+    task = run.task
     if task["name"] != "haystack":
         return ""
     pairs = range(task.get("min_pairs", 1), task.get("max_pairs", 30) + 1)

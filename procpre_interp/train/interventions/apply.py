@@ -12,6 +12,7 @@ from procpre_interp.data.task import Batch, Task
 from procpre_interp.model import HookedTransformer, flat_mask, torch_defaults
 from procpre_interp.train.interventions.base import Factors, Initial, Intervention
 from procpre_interp.train.optimiser import FlatAdamW
+from procpre_interp.train.process import run_threads
 from procpre_interp.train.settings import TrainConfig
 
 
@@ -31,9 +32,10 @@ def change_initial_weights(
     """
 
     initial = before_interventions(model, task, seed=seed, fresh=fresh)
-    for intervention in config.interventions:
-        intervention.check(model, config.last_step)
-        intervention.initialise(model, initial)
+    with run_threads(config.threads):  # whose number changes the last bits of spectra
+        for intervention in config.interventions:
+            intervention.check(model, config.last_step)
+            intervention.initialise(model, initial)
     return dataclasses.replace(initial, start=model.flat.detach().clone())
 
 

@@ -33,6 +33,14 @@ def why_not(config: ModelConfig, level: Level = "native") -> str | None:
     return None
 
 
+def library_name(config: ModelConfig, level: Level = "native") -> str:
+    """Name of the compiled kernel for this model: the hash of its sources, compiler, flags and processor's features.
+
+    Raises `KernelUnavailable`.
+    """
+    return build(kernel_shape(config), level).stem
+
+
 def is_compiled(config: ModelConfig, level: Level = "native") -> bool:
     """Whether `why_not` answers at once: the kernel for this shape is there, or cannot be had."""
     return _why_not_shape(config) is not None or is_built(kernel_shape(config), level)

@@ -1,0 +1,115 @@
+"""Whether a sweep of very many short runs keeps memory, open files and temporary files flat.
+
+    python experiments/bench_long_sweep.py [--runs 300] [--every 30] [--workers 2] [--record]
+
+Runs of two steps: in each replicate a phase 1, a transfer of its attention, and no pretraining. After every `--every`
+runs a row is printed with what the driver and its workers hold: memory (resident, the workers' largest), open file
+descriptors, threads, temporary files, and what is left of unfinished runs. `--record` writes the first row after the
+warm-up and the last one into BENCHMARKS.md.
+"""
+
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import tyro
+
+from procpre_interp.data import TASKS
+from procpre_interp.engine.engines import Processes
+from procpre_interp.engine.processes import Event
+from procpre_interp.pipeline.config import Architecture
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep.plan import Plan, run_sweep
+from procpre_interp.train import TrainConfig
+from procpre_interp.views.benchmarks import record as record_table
+
+RUNS_OF_A_REPLICATE = 3
+WARM_UP = 0.25
+"""Share of the runs after which what is held should stay as it is."""
+
+
+def main(runs: int = 300, every: int = 30, workers: int = 2, record: bool = False) -> None:
+    """Run the sweep, and print a row after every so many runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = measure(Path(folder), runs, every, workers, say=lambda row: print(row, flush=True))
+    print(table.to_string(index=False))
+    if record:
+        warm = table.loc[table["runs"] >= WARM_UP * runs]
+        record_table(__file__, warm.iloc[[0, -1]].astype(str))
+
+
+def measure(
+    folder: Path, runs: int, every: int, workers: int, say: Callable[[dict[str, float]], None] = lambda row: None
+) -> pd.DataFrame:
+    """The rows: what the driver and its workers held after every so many runs."""
+    train = TrainConfig(steps=2, batch_size=8, warmup_steps=1, evaluate_every=1, evaluate_examples=8)
+    dyck, model = TASKS.build("dyck", k=2, length=8), Architecture(n_layers=1, n_heads=2, d_model=16)
+    sweep = Sweep(
+        name="long",
+        phase1=(Pretraining(name="dyck", task=dyck, model=model, train=train),),
+        task=TASKS.build("sort", vocab=16, length=4),
+        model=model,
+        train=train,
+        conditions=(Condition(name="attn", sources=(Source(phase1="dyck", selector="attn"),)),),
+        replicates=-(-runs // RUNS_OF_A_REPLICATE),
+    )
+    store, temporary, rows = RunStore(folder / "runs"), folder / "temporary", []
+    temporary.mkdir()
+    started, done = time.monotonic(), 0
+
+    @contextmanager
+    def show(_: Plan) -> Iterator[Callable[[Event], None]]:
+        def note(event: Event) -> None:
+            nonlocal done
+            done += event.kind == "finished"
+            if event.kind == "finished" and done % every == 0:
+                rows.append({"runs": done, "seconds": round(time.monotonic() - started), **held(store.path, temporary)})
+                say(rows[-1])
+
+        yield note
+
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None  # for the workers, and for this process
+    try:
+        _, problems = run_sweep(sweep, store, engine=Processes(workers), show=show)
+    finally:
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
+        tempfile.tempdir = None
+    if problems:
+        raise RuntimeError(f"{len(problems)} runs failed, such as: {next(iter(problems.values()))}")
+    return pd.DataFrame(rows)
+
+
+def held(store: Path, temporary: Path) -> dict[str, float]:
+    """Memory in MB, open files and threads of this process and of its workers (the most that one of them has), files in
+    the temporary folder, and entries of unfinished runs in the store."""
+    workers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+    found: dict[str, float] = {}
+    for who, pids in (("driver", [os.getpid()]), ("worker", workers)):
+        each = [_of_process(pid) for pid in pids]
+        for name in ("MB", "files", "threads"):
+            found[f"{who}: {name}"] = max((one[name] for one in each), default=0)
+    found["temporary files"] = sum(1 for _ in temporary.rglob("*"))
+    found["unfinished"] = sum(1 for _ in (store / "partial").iterdir())
+    return found
+
+
+def _of_process(pid: int) -> dict[str, float]:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    return {
+        "MB": round(int(fields["VmRSS"].split()[0]) / 1024, 1),
+        "files": len(os.listdir(f"/proc/{pid}/fd")),
+        "threads": int(fields["Threads"]),
+    }
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
