@@ -175,12 +175,12 @@ def test_damaged_shards_are_not_used(tmp_path: Path, alone: Run):
 
 @pytest.mark.slow
 def test_one_process_says_what_is_wrong(tmp_path: Path):
-    options = [*OPTIONS, "--train.kernel", "native", "--store", str(tmp_path / "runs")]
+    options = [*OPTIONS, "--train.batch-size", "1", "--store", str(tmp_path / "runs")]
     done = run_together(main, options, size=2, folder=tmp_path / "output")
     assert [code for code, _ in done] == [2, 1], done
     said = done[0][1].splitlines()
     assert len(said) == 1
-    assert "kernel=native with 2 processes; it computes in one: give --train.kernel torch" in said[0]
+    assert "batch_size=1 with 2 processes; give each a sequence at least, or start fewer" in said[0]
     assert done[1][1] == ""
     assert RunStore(tmp_path / "runs").query().empty
 

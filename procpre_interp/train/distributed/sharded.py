@@ -38,7 +38,6 @@ class ShardedTrainer(DistributedTrainer):
             fully_shard(block, mesh=mesh)
         fully_shard(scored, mesh=mesh)
         model.release()
-        self.is_warned = True
         return scored
 
     def make_optimiser(self) -> ShardedAdamW:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -70,7 +69,8 @@ class ShardedTrainer(DistributedTrainer):
         return state
 
     def evaluate(self) -> None:
-        """Evaluate as with whole weights."""
+        """Evaluate as with whole weights, but for the look at attention."""
+        self.is_warned = True
         super().evaluate()
         # Between forward and backward pass the outermost weights stay whole, and here no backward pass follows.
         cast(FSDPModule, self.module).reshard()
