@@ -44,7 +44,7 @@ SIZES = tuple(
     Architecture(n_layers=n_layers, n_heads=4, d_model=d_model)
     for n_layers, d_model in ((2, 32), (2, 64), (2, 128), (4, 128))
 )
-"""From 42 thousand to 0.9 million parameters. The second is that of the claims on text, whose runs it shares."""
+"""Sizes from 42 thousand to 0.9 million parameters. The second is that of the claims on text, whose runs it shares."""
 TRANSFER = "sort full"
 MEASURES = {BASELINE: "over a fresh model", f"{TRANSFER} scales": "over fresh weights of the same scales"}
 """What the loss of the transfer is compared with."""

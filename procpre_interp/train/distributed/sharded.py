@@ -58,7 +58,7 @@ class ShardedTrainer(DistributedTrainer):
         )
 
     def run(self) -> TrainState:
-        """Train as one process does; then the first one has the whole model, and the optimiser's state if it is kept."""
+        """Train as one process does; then the first has the whole model, and the optimiser's state if it is kept."""
         state = super().run()
         weights, moments = self.weights(), self.optimiser.state() if self.config.keep_optimiser else {}
         if self.group.is_first:
