@@ -3,17 +3,18 @@
     python experiments/bench_long_sweep.py [--runs 300] [--every 30] [--workers 2] [--record]
 
 Runs of two steps: in each replicate a phase 1, a transfer of its attention, and no pretraining. After every `--every`
-runs a row is printed with what the driver and its workers hold: memory (resident, the workers' largest), open file
-descriptors, threads, temporary files, and what is left of unfinished runs. `--record` writes the first row after the
-warm-up and the last one into BENCHMARKS.md.
+runs a row is printed with what the driver and its workers hold: memory (resident; a run draws a million tokens at once,
+so it is the least that was seen since the row before), open file descriptors, threads, temporary files, and what is
+left of unfinished runs; of the workers the one that has most. `--record` writes the first row after the warm-up and the
+last one into BENCHMARKS.md.
 """
 
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -59,7 +60,9 @@ def measure(
         conditions=(Condition(name="attn", sources=(Source(phase1="dyck", selector="attn"),)),),
         replicates=-(-runs // RUNS_OF_A_REPLICATE),
     )
-    store, temporary, rows = RunStore(folder / "runs"), folder / "temporary", []
+    store, temporary = RunStore(folder / "runs"), folder / "temporary"
+    rows: list[dict[str, float]] = []
+    seen: dict[int, list[dict[str, float]]] = {}
     temporary.mkdir()
     started, done = time.monotonic(), 0
 
@@ -67,10 +70,16 @@ def measure(
     def show(_: Plan) -> Iterator[Callable[[Event], None]]:
         def note(event: Event) -> None:
             nonlocal done
+            for pid in pids():
+                with suppress(OSError):  # a worker that has just ended
+                    seen.setdefault(pid, []).append(of_process(pid))
             done += event.kind == "finished"
             if event.kind == "finished" and done % every == 0:
-                rows.append({"runs": done, "seconds": round(time.monotonic() - started), **held(store.path, temporary)})
+                files = {"temporary files": sum(1 for _ in temporary.rglob("*"))}
+                files["unfinished"] = sum(1 for _ in (store.path / "partial").iterdir())
+                rows.append({"runs": done, "seconds": round(time.monotonic() - started), **held(seen), **files})
                 say(rows[-1])
+                seen.clear()
 
         yield note
 
@@ -88,21 +97,23 @@ def measure(
     return pd.DataFrame(rows)
 
 
-def held(store: Path, temporary: Path) -> dict[str, float]:
-    """Memory in MB, open files and threads of this process and of its workers (the most that one of them has), files in
-    the temporary folder, and entries of unfinished runs in the store."""
-    workers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+def pids() -> list[int]:
+    """This process and its workers."""
+    return [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid is not None)]
+
+
+def held(seen: Mapping[int, Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """The least that each process was seen to hold: that of this one, and of its workers the largest."""
     found: dict[str, float] = {}
-    for who, pids in (("driver", [os.getpid()]), ("worker", workers)):
-        each = [_of_process(pid) for pid in pids]
+    for who in ("driver", "worker"):
+        own = [each for pid, each in seen.items() if (pid == os.getpid()) == (who == "driver")]
         for name in ("MB", "files", "threads"):
-            found[f"{who}: {name}"] = max((one[name] for one in each), default=0)
-    found["temporary files"] = sum(1 for _ in temporary.rglob("*"))
-    found["unfinished"] = sum(1 for _ in (store / "partial").iterdir())
+            found[f"{who}: {name}"] = max((min(one[name] for one in each) for each in own if each), default=0)
     return found
 
 
-def _of_process(pid: int) -> dict[str, float]:
+def of_process(pid: int) -> dict[str, float]:
+    """Resident memory in MB, open file descriptors, and threads."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     return {
         "MB": round(int(fields["VmRSS"].split()[0]) / 1024, 1),

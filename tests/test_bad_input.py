@@ -483,14 +483,14 @@ def open_address(case: tuple[str, dict[str, str | list[str]]], folder: Path) -> 
 # ---- All of them -----------------------------------------------------------------------------------------------------
 
 KINDS = {
-    "command lines": Kind(25, 1_500, command_lines(), run_command_line),
+    "command lines": Kind(15, 1_500, command_lines(), run_command_line),
     "run files": Kind(70, 1_500, yaml_texts([RUN, TRANSFER]), read_run_file),
     "sweep files": Kind(40, 1_000, yaml_texts(small_sweeps()), read_sweep_file),
-    "selectors": Kind(250, 3_000, SELECTORS, select_weights),
-    "run folders": Kind(40, 1_000, damages(), open_damaged_run),
-    "corpora": Kind(30, 700, corpora(), read_corpus),
-    "checkpoints": Kind(40, 1_000, checkpoints(), read_checkpoint),
-    "addresses": Kind(5, 300, ADDRESSES, open_address),
+    "selectors": Kind(300, 3_000, SELECTORS, select_weights),
+    "run folders": Kind(22, 1_000, damages(), open_damaged_run),
+    "corpora": Kind(25, 700, corpora(), read_corpus),
+    "checkpoints": Kind(25, 1_000, checkpoints(), read_checkpoint),
+    "addresses": Kind(3, 300, ADDRESSES, open_address),
 }
 TYPED = ("command lines", "run files", "sweep files")
 

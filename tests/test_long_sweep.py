@@ -37,6 +37,6 @@ def test_growth_is_noticed(column: str):
     rows = [{"runs": 10 * i, **dict.fromkeys((*columns, "temporary files", "unfinished"), 5)} for i in range(1, 11)]
     table = pd.DataFrame(rows)
     assert_flat(table, 100)
-    table[column] += range(0, 30, 3)
+    table[column] += list(range(0, 30, 3))
     with pytest.raises(AssertionError):
         assert_flat(table, 100)
