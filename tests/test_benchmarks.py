@@ -57,6 +57,17 @@ def test_without_a_gpu_nothing_is_measured():
 
 
 @pytest.mark.slow
+def test_memory_of_large_models_is_counted_and_that_of_small_ones_measured():
+    said = run_script("bench_large.py", "--measure", "1", "--length", "64")
+    lines = [[cell.strip() for cell in line.split("|")] for line in said.splitlines() if line.startswith("| ")]
+    rows = {cells[1]: cells for cells in lines}
+    counted, found = (float(number) for number in rows["8 layers, d_model 256"][10].split(" / "))
+    assert found == pytest.approx(counted, rel=0.3)
+    assert rows["1.3B"][2] == "1,314"
+    assert rows["1.3B"][10] == ""
+
+
+@pytest.mark.slow
 def test_the_script_for_gpus_runs_on_a_cpu():
     said = run_script("bench_cuda.py", "--device", "cpu", "--quick", "--steps", "1", "--repeats", "1")
     for variant in ("Hugging Face, bfloat16", "one run, float32", "4 runs in a stack", "written by hand"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -23,10 +24,8 @@ from procpre_interp.engine.progress import RunProgress
 from procpre_interp.engine.watched import execute_shown
 from procpre_interp.pipeline import execute as pipeline
 from procpre_interp.pipeline.config import Architecture, RunConfig
-from procpre_interp.pipeline.distributed import execute_distributed
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig
-from procpre_interp.train.distributed import FailedElsewhere
 from procpre_interp.train.interventions import Intervention
 
 HELP_FLAGS = ("-h", "--help")
@@ -212,7 +211,7 @@ def run_one(config: RunConfig, store_path: Path) -> None:
         if seconds == 0:
             console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
 
-    execute = pipeline.execute if launch is None else partial(execute_distributed, launch=launch)
+    execute = pipeline.execute if launch is None else partial(distributed().execute_distributed, launch=launch)
     with RunProgress(label, console) as progress:
         run = execute_shown(config, store, progress, waiting=waiting, execute=execute)
     print_outcome(run)
@@ -221,11 +220,18 @@ def run_one(config: RunConfig, store_path: Path) -> None:
 def take_part(config: RunConfig, store: RunStore, launch: Launch) -> None:
     """Compute this process's share of a run, in silence. Leaves with an exit code where the run stops or fails."""
     try:
-        execute_distributed(config, store, launch)
-    except FailedElsewhere:
+        distributed().execute_distributed(config, store, launch)
+    except distributed().FailedElsewhere:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def distributed() -> ModuleType:
+    """What several processes need, and loads torch's compiler: a second that one process does not wait for."""
+    from procpre_interp.pipeline import distributed
+
+    return distributed
 
 
 def print_outcome(run: Run) -> None:

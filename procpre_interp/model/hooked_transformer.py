@@ -133,6 +133,14 @@ class HookedTransformer(FlatParameters, LensInterface):
         model._initialise(lambda name: stream(seed, *labels, "init", name))
         return model
 
+    def compile_blocks(self) -> None:
+        """Have torch.compile make one function of each block, for forward passes that are differentiated.
+
+        Compiled blocks call no hooks; a forward pass without gradients is as before.
+        """
+        for layer in range(self.config.n_layers):
+            self.block(layer).compiled = torch.compile(self.block(layer).compute)
+
     def block(self, layer: int) -> Block:
         """A layer, typed."""
         return cast(Block, self.blocks[layer])

@@ -5,6 +5,7 @@ observing costs speed (attention pattern, LayerNorm statistics, one result a hea
 fused one, and one that makes the activation; both compute the same function.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -195,6 +196,8 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then MLP; each reads the residual stream through a LayerNorm and adds to it."""
 
+    compiled: Callable[..., Tensor] | None = None
+    """`compute` as torch.compile makes it, for training; it calls no hooks."""
     hook_out_is_single_residual_stream = True
     """Tells the logit lens of TransformerLens that `ln_final` reads `hook_resid_post`."""
 
@@ -217,6 +220,14 @@ class Block(nn.Module):
         positions: Int[Tensor, "batch n_read"] | None = None,
     ) -> Float[Tensor, "batch n_read d_model"]:
         """The residual stream after the layer: at every position, or only at `positions`."""
+        if self.compiled is not None and torch.is_grad_enabled():
+            return self.compiled(resid, positions)
+        return self.compute(resid, positions)
+
+    def compute(
+        self, resid: Float[Tensor, "batch pos d_model"], positions: Int[Tensor, "batch n_read"] | None
+    ) -> Float[Tensor, "batch n_read d_model"]:
+        """What `forward` returns."""
         resid = observed(self.hook_resid_pre, resid)
         attn_out = observed(self.hook_attn_out, self.attn(resid, self.ln1, positions))
         resid = attn_out + (resid if positions is None else at_positions(resid, positions))

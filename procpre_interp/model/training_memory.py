@@ -17,13 +17,17 @@ class TrainingMemory:
     weights: int
     gradients: int
     moments: int
+    decay: int
+    """`FlatAdamW`'s decay of each weight; sharded weights have one for all."""
     activations: int
     """What the backward pass needs of the forward pass, at its end."""
+    unembedding: int
+    """A second gradient of the unembedding, with which the backward pass begins."""
 
     @property
     def total(self) -> int:
         """All of it. The peak of a step is higher by what single operations need, some layers' activations at most."""
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.decay + self.activations + self.unembedding
 
 
 def training_memory(
@@ -47,7 +51,9 @@ def training_memory(
         weights=held // processes + whole // 2,
         gradients=held // processes + whole // 2,
         moments=2 * held // processes,
+        decay=held if processes == 1 else 0,
         activations=activation_bytes(config, rows=rows, length=length, precision=precision, recompute=recompute),
+        unembedding=SINGLE * config.d_model * config.d_vocab,
     )
 
 

@@ -18,7 +18,16 @@ from procpre_interp.pipeline.identity import write_identity
 from procpre_interp.pipeline.tracking import tracked
 from procpre_interp.store.store import PartialRun, Run, RunStore
 from procpre_interp.train import TrainConfig, TrainState
-from procpre_interp.train.distributed import DistributedTrainer, Group, ShardedTrainer, joined, refuse_distributed
+from procpre_interp.train.distributed import (
+    DistributedTrainer,
+    FailedElsewhere,
+    Group,
+    ShardedTrainer,
+    joined,
+    refuse_distributed,
+)
+
+__all__ = ["FailedElsewhere", "execute_distributed"]
 
 LOCK_SECONDS = 60.0
 """How long the processes wait for another one that is at the run."""

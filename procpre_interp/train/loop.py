@@ -72,6 +72,8 @@ class Trainer:
         self.prefetch = Prefetch(threads=config.threads, end=config.last_step)
         self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints, config.start_at)
         model.recompute = config.recompute
+        if config.compile:
+            model.compile_blocks()
         self.native = NativeStep(model, threads=config.threads) if config.kernel == "native" else None
         self.interventions = None
         if config.interventions:

@@ -64,6 +64,9 @@ class TrainConfig:
     recompute: bool = unhashed(False)
     """Gradient checkpointing of the torch kernel: compute the activations inside of each block again in the backward
     pass. Memory for one block in place of all, a third more time, the same numbers. For large models."""
+    compile: bool = False
+    """torch.compile of each block in training: for large models, above all on a GPU. Changes the last bits. Takes a
+    minute at the start."""
     shard: bool = unhashed(False)
     """Where torchrun has started several processes: each has a part of every weight, gradient and moment (FSDP2), in
     place of all of them (DDP). For models that one device does not hold. Without effect in one process."""
@@ -161,11 +164,15 @@ class TrainConfig:
             return f"device={self.device} (the native kernel is for the CPU)"
         if self.precision != "float32":
             return f"precision={self.precision} (the native kernel computes in float32)"
+        if self.compile:
+            return "compile (it is torch that is compiled)"
         return native.why_not(model)
 
     def needs_compiling(self, model: ModelConfig) -> bool:
         """Whether `why_torch` would first compile the native kernel for this shape."""
-        return self.device == "cpu" and self.precision == "float32" and not native.is_compiled(model)
+        return (
+            self.device == "cpu" and self.precision == "float32" and not self.compile and not native.is_compiled(model)
+        )
 
     def refuse(self, model: ModelConfig) -> None:
         """Raise `ValueError` when a kernel, or a version of it, is asked for that cannot be had."""
@@ -174,8 +181,20 @@ class TrainConfig:
                 f"kernel_version={self.kernel_version} of kernel={self.kernel} cannot be had: "
                 f"only the native kernel has versions, and here is {native.VERSION}"
             )
+        if self.compile:
+            self._refuse_to_compile()
         if self.kernel == "native" and (reason := self.why_torch(model)) is not None:
             raise ValueError(f"kernel=native cannot be had: {reason}; use kernel=auto or torch")
+
+    def _refuse_to_compile(self) -> None:
+        if self.kernel == "stacked" or self.interventions:
+            what = self.interventions[0].name if self.interventions else "kernel=stacked"
+            raise ValueError(f"compile with {what}, which reaches into blocks; leave compile out")
+        if torch.device(self.device).type == "cpu":
+            try:
+                native.build.compiler()
+            except native.KernelUnavailable as problem:
+                raise ValueError(f"compile cannot be had: {problem}") from None
 
 
 def cached_tokens(d_model: int) -> int:
