@@ -32,7 +32,7 @@ from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.pipeline.pretrained_folder import write_pretrained
 from procpre_interp.pipeline.stacked import Listener, execute_stacked
-from procpre_interp.store.store import RunStore
+from procpre_interp.store.store import RunStore, UnknownRun
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.native.build import KernelShape, build
 from tests.small_draws import SMALL, set_draws
@@ -40,6 +40,8 @@ from tests.small_draws import SMALL, set_draws
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get("PROCPRE_KILLS", "3"))
 """Kills of each kind; `make test-faults` has 50."""
+REFUSALS = (OSError, UnknownRun)
+"""What is said where files cannot be had: an error of the system, or that a parent is gone."""
 _MAKES = {"os.rename", "os.link", "os.mkdir"}
 CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-5}
 _CHANGES = {*_MAKES, "os.remove", "os.rmdir", "fcntl.flock"}
@@ -237,7 +239,7 @@ def _child(
         work(*arguments)
     except Exception as problem:
         connection.send(problem)
-        if isinstance(problem, OSError):
+        if isinstance(problem, REFUSALS):
             return
         raise
     connection.send(changes())
@@ -283,15 +285,15 @@ class Killer:
             self._end(process)
         assert [problem for problem in problems if not isinstance(problem, int)] == []
 
-    def harm(self, harm: str, change: int, work: Callable[..., None], *arguments: Any) -> OSError | None:
+    def harm(self, harm: str, change: int, work: Callable[..., None], *arguments: Any) -> Exception | None:
         """What the work says where this happens to it before the n-th change of files; None if it ended all the same.
 
-        Raises whatever is no error of files.
+        Raises whatever is none of `REFUSALS`.
         """
         process, ours = self._start(work, arguments, change=change, harm=harm)
         found = ours.recv()
         self._end(process)
-        if isinstance(found, OSError):
+        if isinstance(found, REFUSALS):
             return found
         if isinstance(found, Exception):
             raise found

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,16 +26,17 @@ WORK = {
 }
 MOMENTS = -(-KILLS // 3)
 """Of each harm to each kind of work; `make test-faults` has 17."""
-ERRORS = {
-    "full": {errno.ENOSPC},
-    "read-only": {errno.EROFS},
-    "removed": {errno.ENOENT},
-    "clock ahead": set[int](),
-    "clock back": set[int](),
+SAID = {
+    "full": os.strerror(errno.ENOSPC),
+    "read-only": os.strerror(errno.EROFS),
+    "removed": "was removed while|no run '|" + os.strerror(errno.ENOENT),
+    "clock ahead": None,
+    "clock back": None,
 }
+"""What is said of it; nothing where the work is to end all the same."""
 
 
-@pytest.mark.parametrize("harm", ERRORS)
+@pytest.mark.parametrize("harm", SAID)
 @pytest.mark.parametrize("kind", WORK)
 def test_what_happens_to_a_disk_is_one_clear_error_and_the_work_goes_on(tmp_path: Path, kind: str, harm: str):
     work, assert_equal = WORK[kind]
@@ -43,7 +45,7 @@ def test_what_happens_to_a_disk_is_one_clear_error_and_the_work_goes_on(tmp_path
     for n in range(MOMENTS):
         store = RunStore(tmp_path / f"store{n}")
         said = killer.harm(harm, killer.random.randint(1, killer.changes), work, store.path)
-        assert said is None or said.errno in ERRORS[harm], repr(said)
+        assert said is None or (SAID[harm] is not None and re.search(SAID[harm], str(said))), repr(said)
         check_listed(store.path)
         killer.run(work, store.path)
         check_clean(store.path)
@@ -80,7 +82,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file(tmp_path: Path, kind: str):
         with disk(tmp_path / f"disk{n}", killer.random.randint(8, needed)) as enlarge:
             store = RunStore(tmp_path / f"disk{n}" / "store")
             said = killer.harm("nothing", 0, work, store.path)
-            assert said is None or said.errno == errno.ENOSPC, repr(said)
+            assert said is None or SAID["full"] in str(said), repr(said)
             check_listed(store.path)
             enlarge(10 * needed)
             killer.run(work, store.path)
