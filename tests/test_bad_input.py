@@ -288,7 +288,8 @@ def open_damaged_run(case: Damage, folder: Path) -> None:
 
     def attempt(store: RunStore) -> None:
         opened = store.open(RUNS[0], verify=False)
-        str(opened), opened._repr_html_()
+        assert str(opened)
+        assert opened._repr_html_()
         for read in (opened.history, opened.examples, lambda: load_task(opened), lambda: load_model(opened)):
             tried(read, lambda read: read())
 
@@ -362,7 +363,8 @@ class Checkpoint(NamedTuple):
     """Header of model.safetensors, in JSON."""
     length: int | None
     """What its first eight bytes say of it. Default: what it has."""
-    index: bytes | None
+    shards: bytes | None
+    """The index of shards, where there are any."""
     own: bool
     """Whether the file is also read as one of ours, with a config in its header."""
 
@@ -422,7 +424,7 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         config=as_json(draw(st.just(CONFIG) | changed(CONFIG))),
         header=as_json(header),
         length=draw(st.none() | st.sampled_from((0, 1, 8, 2**20, 2**40, 2**63, 2**64 - 1))),
-        index=draw(st.none() | (index | bad_input.values).map(as_json)),
+        shards=draw(st.none() | (index | bad_input.values).map(as_json)),
         own=own,
     )
 
@@ -433,10 +435,10 @@ def read_checkpoint(case: Checkpoint, folder: Path) -> None:
     (model / "config.json").write_bytes(case.config)
     size = struct.pack("<Q", len(case.header) if case.length is None else case.length)
     content = size + case.header + (OWN_DATA if case.own else DATA)
-    if case.index is None or case.own:
+    if case.shards is None or case.own:
         (model / "model.safetensors").write_bytes(content)
     else:
-        (model / "model.safetensors.index.json").write_bytes(case.index)
+        (model / "model.safetensors.index.json").write_bytes(case.shards)
         (model / "model-1.safetensors").write_bytes(content)
     if case.own:
         tried(model / "model.safetensors", load_weights)

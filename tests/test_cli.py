@@ -228,7 +228,7 @@ def test_a_training_run_says_why_it_has_no_native_kernel(tmp_path, monkeypatch, 
 
 
 def test_a_message_about_a_huge_value_is_cut_in_its_middle(capsys):
-    assert main(["probe", "x", "--what", "a" * 50_000]) == 2
+    assert main(["train", "--task", "dyck", "--train.device", "a" * 50_000]) == 2
     said = complaint(capsys)
     assert len(said) < 2_100
     assert said.endswith("shows all options.\n")

@@ -64,7 +64,7 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
     }
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n",
-        f"# A small GPT-2 of the task {_task(moment.source)['name']}\n",
+        f"# A small GPT-2 of the task {moment.source.task['name']}\n",
         f"The model of run {moment.source.id} {moment.when}, exported by procpre-interp {version}. {SETTING}\n",
         _rows(shape),
         f"Without a tokenizer: {without_tokenizer}.\n" if without_tokenizer else "",
