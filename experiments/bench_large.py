@@ -85,6 +85,7 @@ def measured(config: ModelConfig, length: int) -> Measured:
         every = torch.ones(model.flat.shape, dtype=torch.bool)
         optimiser = FlatAdamW(model.flat, model.flat_grad, weight_decay=0.0, decay=~every)
         batch = every_token(1, length, config.d_vocab)
+        seconds = 0.0
         for _ in range(2):
             started = time.perf_counter()
             backward(model, batch, max_tokens=length)

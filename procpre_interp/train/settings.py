@@ -11,6 +11,7 @@ from procpre_interp.core.config import unhashed
 from procpre_interp.model import ModelConfig
 from procpre_interp.train import native
 from procpre_interp.train.interventions import Intervention
+from procpre_interp.train.native.build import compiler
 from procpre_interp.train.optimiser import Schedule
 
 MOST_CHECKPOINTS = 1_000_000
@@ -192,7 +193,7 @@ class TrainConfig:
             raise ValueError(f"compile with {what}, which reaches into blocks; leave compile out")
         if torch.device(self.device).type == "cpu":
             try:
-                native.build.compiler()
+                compiler()
             except native.KernelUnavailable as problem:
                 raise ValueError(f"compile cannot be had: {problem}") from None
 

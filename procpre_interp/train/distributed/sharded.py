@@ -1,7 +1,8 @@
 """The training loop in one of several processes that share the weights: torch's FSDP2, `fully_shard`."""
 
 import dataclasses
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ class ShardedTrainer(DistributedTrainer):
     def load(self) -> None:
         """Every process reads its part of the newest state that can be used, whoever wrote it."""
 
-        def newest() -> tuple[object, ...]:
+        def newest() -> tuple[tuple[Path, dict[str, Any]] | None, list[str]]:
             found, damage = newest_state(self.state_path, self.check_kept, whole=False)
             return None if found is None else (found.path, dataclasses.asdict(found.state)), damage
 

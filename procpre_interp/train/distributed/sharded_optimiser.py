@@ -1,6 +1,7 @@
 """AdamW over weights of which each process has a part."""
 
 from collections.abc import Collection, Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,7 +36,7 @@ class ShardedAdamW:
         self.group, self.weight_decay, self.decayed = group, weight_decay, frozenset(decayed)
         self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
         self.frozen = {name: self.own_part(name, mask) for name, mask in frozen.items()}
-        self.moments = {part: {name: torch.zeros_like(p) for name, p in self.parameters.items()} for part in MOMENTS}
+        self.moments = {part: {name: _zeros(p) for name, p in self.parameters.items()} for part in MOMENTS}
         self.steps = torch.zeros(1)
 
     def own_part(self, name: str, whole: Tensor) -> Tensor:
@@ -110,3 +111,7 @@ class ShardedAdamW:
         """The whole state on the CPU, as `FlatAdamW.state` has it. All processes of the group must call it."""
         whole = {part: [p.full_tensor().flatten().cpu() for p in self.moments[part].values()] for part in MOMENTS}
         return {**{part: torch.cat(tensors) for part, tensors in whole.items()}, "step": self.steps[0].clone()}
+
+
+def _zeros(like: DTensor) -> DTensor:
+    return cast(DTensor, torch.zeros_like(like))
