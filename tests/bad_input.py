@@ -61,7 +61,8 @@ class _Watch:
             # A link is written where it stands, whatever it leads to; what is removed is the link, too.
             paths = {"os.rename": arguments[:2], "os.link": arguments[:2], "os.symlink": arguments[1:2]}
             for path in paths.get(event, arguments[:1]):
-                if isinstance(path, (str, bytes, os.PathLike)):
+                is_there = event == "os.mkdir" and os.path.isdir(path)  # so that nothing is made
+                if isinstance(path, (str, bytes, os.PathLike)) and not is_there:
                     self._see(event, Path(os.fsdecode(path)).parent)
         elif event == "exec":
             name = getattr(arguments[0], "co_filename", "")

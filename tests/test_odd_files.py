@@ -108,6 +108,7 @@ ODDITIES = {
     "weights lead out": instead("weights", lambda path: path.symlink_to(DEMO / "runs")),
     "an empty manifest": text("manifest.json", "{}"),
     "a manifest of wrong types": text("manifest.json", '{"config.yaml": 5}'),
+    "a manifest of null entries": text("manifest.json", '{"config.yaml": null}'),
     "a manifest without hashes": text("manifest.json", '{"config.yaml": {"bytes": 33}}'),
     "a manifest of other files": text("manifest.json", '{"../../x": {"bytes": 1, "sha256": ""}}'),
     "no status": summary(status=None),

@@ -103,7 +103,9 @@ def read_manifest(folder: Path, required: Collection[str] = ()) -> dict[str, Fil
                 parents.add(parent)
     except FileNotFoundError:
         raise ValueError(f"{MANIFEST} is missing") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(f"{MANIFEST} cannot be read (an entry is not a size and a hash)") from None
+    except (OSError, ValueError) as problem:
         raise ValueError(f"{MANIFEST} cannot be read ({_reason(problem)})") from None
     if never := [name for name in required if name not in entries]:
         raise ValueError(f"{never[0]} was never written")
