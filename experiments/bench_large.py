@@ -45,7 +45,7 @@ SHAPES = {
     "GPT-2 medium, 350M": gpt2(24, 16, 1024),
     "1.3B": gpt2(24, 16, 2048),
 }
-"""From small to large: the first can be measured on a laptop."""
+"""Shapes from small to large: the first can be measured on a laptop."""
 GB = 1e9
 
 
