@@ -113,6 +113,9 @@ def test_tasks_lists_every_task_with_an_example(capsys):
     text = capsys.readouterr().out
     for name in TASKS:
         assert f"{name}  " in text
+    # A list fetches nothing, and takes no minute.
+    assert "is to be fetched, and its proofs to be checked" in text
+    assert "procpre-interp tasks --name metamath" in text
     assert main(["tasks", "--name", "reverse", "--examples", "3"]) == 0
     text = capsys.readouterr().out
     assert text.count("|") >= 3

@@ -146,6 +146,15 @@ def texts(task: Task, n: int, split, seed: int = 0) -> list[list[str]]:
     return [task.example(row[:length].tolist()).split() for row, length in zip(batch.tokens, batch.lengths)]
 
 
+def test_what_is_to_be_made_is_said_and_then_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
+    task = TASKS.build("metamath", database=database(tmp_path), symbols=8, length=64)
+    assert "proofs of file:" in task.to_be_made()
+    task.prepare()
+    assert task.to_be_made() == ""
+    assert "set-mm is to be fetched" in TASKS.build("metamath").to_be_made()
+
+
 def test_every_derivation_is_a_theorem_and_its_proof_is_what_is_scored(tiny: Metamath):
     check_task(tiny)
     known = derived((Path(tiny.database.removeprefix("file:"))).read_text())

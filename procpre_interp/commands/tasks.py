@@ -90,6 +90,9 @@ def print_examples(console: Console, kind: type[Task], command: Tasks) -> None:
         console.print(f"    (needs {escape(', '.join(required))})")
         return
     task = kind()
+    if command.name is None and (awaited := task.to_be_made()):
+        console.print(f"    ({escape(awaited)}: procpre-interp tasks --name {task.name})")
+        return
     batch = task.batch(command.examples, generator=stream(command.seed, "examples", task.name))
     for tokens, length in zip(batch.tokens.tolist(), batch.lengths.tolist()):
         console.print(f"    {escape(task.example(tokens[:length]))}")

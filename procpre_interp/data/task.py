@@ -217,6 +217,10 @@ class Task(abc.ABC):
     def prepare(self) -> None:  # noqa: B027  (a hook, which most tasks do not need)
         """Make what `batch` reads (a token file, say). Called once, before training."""
 
+    def to_be_made(self) -> str:
+        """What `prepare` would first fetch or make that takes a minute or so, in words; empty where there is none."""
+        return ""
+
     def extra_metrics(self, loss_nats: float, split: Split) -> dict[str, float]:
         """What the mean loss a token on `split`, in nats, is in the task's own units (bits per byte, say)."""
         return {}

@@ -133,6 +133,15 @@ class Metamath(Task):
     def prepare(self) -> None:
         self._open()
 
+    def to_be_made(self) -> str:
+        """The database, or the derivations from it."""
+        if self.database == SetMm.name and SetMm().state() == "to be fetched":
+            return f"{self.database} is to be fetched, and its proofs to be checked, which takes a minute or two"
+        found = hashlib.sha256(self._path().read_bytes()).hexdigest()[:ID_LENGTH]
+        return (
+            "" if _read(self._folder(found)) else f"the proofs of {self.database} are to be checked for a minute or two"
+        )
+
     def _open(self) -> "Derivations":
         found = _read(self._folder(self.database_hash)) if self.database_hash else None
         return found or self._build()
