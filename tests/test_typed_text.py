@@ -1,7 +1,9 @@
 """What people type or a file holds, with slips of every kind: read, or refused with one short line."""
 
 import dataclasses
+import json
 import random
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +14,7 @@ from procpre_interp.commands._models import named_task
 from procpre_interp.commands._run_one import take_interventions
 from procpre_interp.core.config import coerce, from_dict, from_yaml, to_yaml
 from procpre_interp.core.messages import shown
-from procpre_interp.core.plain_values import LARGEST_YAML, parse_yaml, yaml_fields
+from procpre_interp.core.plain_values import LARGEST_YAML, load_json, parse_yaml, yaml_fields
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.run import DamagedRun
 from procpre_interp.store.store import RunStore
@@ -123,6 +125,36 @@ def test_what_yaml_may_not_hold(text: str | bytes, said: str):
     with pytest.raises(ValueError, match=said) as refused:
         parse_yaml(text)
     assert len(str(refused.value)) < 250
+
+
+def test_deep_text_is_refused_far_from_the_limit_of_recursion(monkeypatch):
+    """Close to it, finalizers of what is collected meanwhile fail, and what they were to free stays."""
+    depth = deepest = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal depth, deepest
+        depth += {"call": 1, "return": -1}.get(event, 0)
+        deepest = max(deepest, depth)
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(ValueError, match="levels deep"):
+            parse_yaml("[" * 5_000)
+    finally:
+        sys.setprofile(None)
+    assert 64 < deepest < 500
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("parsed"))
+    for deep in ("[" * 65, '{"a":' * 70, '"[" ' + "[" * 65):
+        with pytest.raises(ValueError, match="levels deep"):
+            load_json(deep)
+
+
+def test_json_is_read_as_ever():
+    brackets = json.dumps(["[" * 100, {"{": '\\"['}, *([1] for _ in range(100))])
+    assert load_json(brackets) == json.loads(brackets) == load_json(brackets.encode("utf-16"))
+    assert load_json("[" * 64 + "]" * 64) == json.loads("[" * 64 + "]" * 64)
+    with pytest.raises(TypeError):
+        load_json(5)  # pyright: ignore[reportArgumentType]
 
 
 def test_what_yaml_holds():

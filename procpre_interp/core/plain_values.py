@@ -1,8 +1,9 @@
 """Plain values (what JSON can say) from YAML or JSON that anybody may have written, bounded in depth and size."""
 
 import json
+import re
 from collections import Counter
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Any, ClassVar
 
 import yaml
@@ -20,6 +21,13 @@ LARGEST_YAML = 200_000
 """Bytes, since PyYAML reads some hundred thousand per second; a config has a few hundred to a few thousand."""
 
 
+class TooDeep(ValueError):
+    """What is nested more than `DEEPEST` levels deep."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested more than {DEEPEST} levels deep")
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML for what JSON could say as well: no aliases, which make a small text large, no dates, sets or bytes."""
 
@@ -33,12 +41,20 @@ class _PlainLoader(yaml.SafeLoader):
         if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
     }
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # Not left to Python's limit: close to it, finalizers of whatever is collected meanwhile would fail.
+        if self.depth >= DEEPEST:
+            raise TooDeep
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             said = f"*{event.anchor} is an alias; write out what it stands for"
             raise ComposerError(None, None, said, event.start_mark)
-        return super().compose_node(parent, index)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -58,8 +74,8 @@ def parse_yaml(text: str | bytes) -> Any:
         raise ValueError(f"larger than {LARGEST_YAML:,} bytes")
     try:
         value = yaml.load(text, _PlainLoader)
-    except RecursionError:
-        raise _too_deep() from None
+    except TooDeep:
+        raise
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -85,12 +101,27 @@ def yaml_fields(text: str | bytes, where: str = "config") -> dict[str, object]:
     return data
 
 
+_JSON_TEXT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
+def load_json(content: str | bytes) -> Any:
+    """`json.loads`, but for what is nested too deeply: a `ValueError`, raised before anything is parsed.
+
+    Close to Python's limit of recursion, finalizers of whatever is collected meanwhile would fail.
+    """
+    text = content.decode(json.detect_encoding(content)) if isinstance(content, bytes) else content
+    if not isinstance(text, str):  # a field of something that was read, and may be anything
+        raise TypeError(f"JSON is text, not {type(text).__name__}")
+    if text.count("[") + text.count("{") > DEEPEST:
+        brackets = re.findall(r"[\[\]{}]", _JSON_TEXT.sub("", text))
+        if max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > DEEPEST:
+            raise TooDeep
+    return json.loads(text)
+
+
 def parse_json(content: bytes) -> Any:
     """The value that JSON describes. Raises `ValueError` for anything else, and for what is nested too deeply."""
-    try:
-        value = json.loads(content.decode())  # bytes would be searched for their encoding first
-    except RecursionError:
-        raise _too_deep() from None
+    value = load_json(content.decode())  # bytes would be searched for their encoding first
     if content.count(b"[") + content.count(b"{") > DEEPEST:  # a list of runs reads thousands that are flat
         check_plain(value)
     return value
@@ -114,8 +145,4 @@ def check_plain(value: Any) -> None:
             return
         if len(level) > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values")
-    raise _too_deep()
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"nested more than {DEEPEST} levels deep")
+    raise TooDeep

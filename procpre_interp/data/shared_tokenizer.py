@@ -10,6 +10,7 @@ from pathlib import Path
 
 from procpre_interp.core import atomic_files, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.documents import SAMPLE_BYTES, cache_errors, corpus_hash, pieces, read_documents
 from procpre_interp.data.semantic.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer, train_tokenizer
@@ -47,8 +48,8 @@ def shared_tokenizer(spec: str) -> Tokenizer:
 
 def _read(path: Path, spec: str) -> Tokenizer | None:
     """The tokenizer in a file; None where there is none, or it is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        kept = json.loads(regular_files.read_regular(path))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept = load_json(regular_files.read_regular(path))
         tokenizer = load_tokenizer(spec, kept["tokenizer"])
         if tokenizer.hash == kept["hash"]:
             return tokenizer

@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from procpre_interp.core import atomic_files, checksums, locks, regular_files
 from procpre_interp.core.config import ID_LENGTH
-from procpre_interp.core.plain_values import parse_json
+from procpre_interp.core.plain_values import load_json, parse_json
 from procpre_interp.data.corpus import Corpus
 from procpre_interp.data.documents import SAMPLE_BYTES, SHORTEST_BLOCK, Documents, cache_errors, pieces, read_documents
 from procpre_interp.data.semantic.tokenizers import (
@@ -182,7 +182,7 @@ def _read(folder: Path, corpus_hash: str, tokenizer: str) -> TokenFile:
             raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
         if _sha256(str(folder / name), found.st_ino, found.st_size, found.st_mtime_ns) != entry["sha256"]:
             raise ValueError(f"the content of {name} has changed since it was written")
-    meta = json.loads(regular_files.read_regular(folder / "meta.json"))
+    meta = load_json(regular_files.read_regular(folder / "meta.json"))
     splits = {split: SplitSize(**size) for split, size in meta["splits"].items()}
     return TokenFile(folder, corpus_hash, tokenizer, meta["tokenizer_hash"], splits)
 
@@ -194,7 +194,7 @@ def _sha256(path: str, inode: int, size: int, modified: int) -> str:
         return checksums.sha256(path)
     kept, name, stamp = Path(path).with_name(CHECKED), Path(path).name, [inode, size, modified]
     try:
-        checked = dict(json.loads(regular_files.read_regular(kept)))
+        checked = dict(load_json(regular_files.read_regular(kept)))
         if name in checked and checked[name]["stamp"] == stamp:
             return checked[name]["sha256"]
     except (OSError, ValueError, KeyError, TypeError):  # no note, or one that is none

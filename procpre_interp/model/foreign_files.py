@@ -1,6 +1,5 @@
 """Tensors in files of other origin: torch's and safetensors', whole or in shards. No code of a file runs."""
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.model.checkpoint import Weights, read_weights, refuse_pipes
 
 
@@ -41,9 +41,9 @@ def read_folder(folder: Path) -> Weights:
 def _read_index(path: Path) -> dict[str, str]:
     """Tensor -> file of the same folder that holds it."""
     try:
-        promised = json.loads(path.read_bytes())["weight_map"]
+        promised = load_json(path.read_bytes())["weight_map"]
         files = {str(name): str(file) for name, file in promised.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{path}: damaged, no weight_map from tensors to files") from None
     if outside := [file for file in files.values() if Path(file).name != file]:
         raise ValueError(f"{path}: {outside[0][:100]!r} is no file of the same folder")

@@ -1,10 +1,10 @@
 """The config of Hugging Face's GPT-2, from and to a ModelConfig. Its names for fields occur only here."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.model.checkpoint import refuse_pipes
 from procpre_interp.model.hooked_transformer import ModelConfig
 
@@ -81,10 +81,10 @@ def read_description(path: Path) -> Description:
     """Hugging Face's config.json. Raises `ValueError` where it holds no fields."""
     refuse_pipes(path)
     try:
-        described = json.loads(path.read_bytes())
+        described = load_json(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path.parent}: no config.json and weights as save_pretrained writes them") from None
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise ValueError(f"{path}: not JSON ({one_line(problem)[:100]})") from None
     if not isinstance(described, dict):
         raise ValueError(f"{path}: holds no fields")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer, ModelConfig, Weights, flat_mask
 from procpre_interp.pipeline.config import RunConfig
@@ -51,8 +52,8 @@ def kept_state(run: Run) -> tuple[dict[str, Weights], ModelConfig]:
     content = run.read(OPTIMISER)
     try:
         tensors = safetensors.torch.load(content)
-        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        config = from_dict(ModelConfig, json.loads(metadata[_SHAPE]))
+        metadata = load_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        config = from_dict(ModelConfig, load_json(metadata[_SHAPE]))
         steps = tensors.pop("step", None)
         parts: dict[str, Weights] = {part: {} for part in PARTS}
         for key, tensor in tensors.items():
@@ -60,7 +61,7 @@ def kept_state(run: Run) -> tuple[dict[str, Weights], ModelConfig]:
             parts[part][name] = tensor
         if steps is not None:
             parts["step"] = {name: steps.expand(tensor.shape).clone() for name, tensor in parts["exp_avg"].items()}
-    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as problem:
+    except (SafetensorError, LookupError, TypeError, ValueError) as problem:
         raise ValueError(f"run {run.id}: {OPTIMISER} is no state of an optimiser ({one_line(problem)})") from None
     return parts, config
 

@@ -1,9 +1,9 @@
 """What a run's folder says of its making, written when it is begun and whenever it is gone on with."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from procpre_interp.core.config import to_yaml
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.core.plugins import loaded
 from procpre_interp.core.regular_files import read_regular
 from procpre_interp.pipeline.config import RunConfig, model_config
@@ -39,8 +39,8 @@ def write_identity(
 def processes_of(partial: PartialRun) -> Sequence[int]:
     """The numbers of processes that a run being written was computed with so far; empty for one that is new."""
     try:
-        before = json.loads(read_regular(partial.folder / ENVIRONMENT))
+        before = load_json(read_regular(partial.folder / ENVIRONMENT))
         found = before.get("processes", [1]) if isinstance(before, Mapping) else []
         return [int(count) for count in found]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return []

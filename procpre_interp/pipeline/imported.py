@@ -1,7 +1,6 @@
 """A GPT-2 from elsewhere as a run: its weights at step 0, named by the content of its files."""
 
 import dataclasses
-import json
 import os
 import stat
 from contextlib import suppress
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer as Model
 from procpre_interp.core import checksums
 from procpre_interp.core.config import content_hash, to_yaml
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.core.regular_files import read_regular
 from procpre_interp.data import Task
 from procpre_interp.data.imported import ImportedTask
@@ -129,8 +129,8 @@ def _names(folder: Path) -> list[str]:
 
 def _shards(folder: Path) -> list[str]:
     """Names of the files that the index promises; `from_huggingface` checks them, and what is in them."""
-    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        promised = json.loads(read_regular(folder / INDEX))["weight_map"].values()
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        promised = load_json(read_regular(folder / INDEX))["weight_map"].values()
         return sorted({str(name) for name in promised if Path(str(name)).name == name and (folder / name).exists()})
     return []
 

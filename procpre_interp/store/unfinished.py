@@ -1,12 +1,11 @@
 """What is known of a run being written from its folder, read without its weights and without pandas."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from procpre_interp.core import regular_files, schema
-from procpre_interp.core.plain_values import parse_yaml
+from procpre_interp.core.plain_values import load_json, parse_yaml
 from procpre_interp.core.schema import ConfigFields
 
 RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
@@ -21,10 +20,10 @@ def saved_fields(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for name in (RESUME, PREVIOUS):
         try:
             with regular_files.open_regular(folder / name) as file:
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
-            state = json.loads(header["__metadata__"]["state"])
+                header = load_json(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
+            state = load_json(header["__metadata__"]["state"])
             step = int(state["step"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
             continue
         yield step, state
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from procpre_interp.core.atomic_files import atomic_write, remove
 from procpre_interp.core.checksums import CHECKSUM_PLACE, check_checksum, with_checksum
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.core.regular_files import read_regular
 from procpre_interp.train.shards import check_shards, whole_tensors
 
@@ -118,12 +119,12 @@ def read_state(path: Path) -> tuple[TrainState, dict[str, Float[Tensor, "..."]]]
     """What `write_state` wrote. Raises `ValueError` for any other file, and for a damaged one."""
     content = read_regular(path)
     try:
-        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        metadata = load_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         if "checksum" in metadata:  # older states have none
             check_checksum(content, metadata["checksum"])
-        state = TrainState(**json.loads(metadata["state"]))
+        state = TrainState(**load_json(metadata["state"]))
         return state, safetensors.torch.load(content)
-    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as problem:
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as problem:
         raise ValueError(f"{path.name} is not a training state, or is damaged: {problem}") from None
 
 

@@ -1,6 +1,5 @@
 """Why a transfer brought no gain: the known reasons, each a finding, ruled out, or not to be judged from the store."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from procpre_interp.analysis.diagnosis.signatures import (
     shown_difference,
     terms_of,
 )
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.core.regular_files import open_regular
 from procpre_interp.store.run import Run, parents_of
 
@@ -214,7 +214,7 @@ def _context(run: Run) -> int | None:
     try:
         with run.reading(), open_regular(run.weights_path()) as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, LARGEST_HEADER)))
+            header = load_json(file.read(min(size, LARGEST_HEADER)))
         return int(header["pos_embed.W_pos"]["shape"][0])
     except (ValueError, LookupError, TypeError):  # damaged, of another format, or no weights kept
         return None

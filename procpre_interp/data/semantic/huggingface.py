@@ -17,7 +17,7 @@ from typing import Any
 
 from procpre_interp.core import atomic_files, locks, regular_files
 from procpre_interp.core.messages import one_line, shown
-from procpre_interp.core.plain_values import parse_json
+from procpre_interp.core.plain_values import load_json, parse_json
 from procpre_interp.core.progress_bar import progress_bar
 from procpre_interp.core.streams import announce
 from procpre_interp.data.corpus import CORPORA, About, Corpus, SourceFile, State, decode
@@ -85,8 +85,8 @@ class HuggingFace(Corpus):
                 continue
             for number, line in enumerate(filter(None, text.split("\n")), 1):
                 try:
-                    document = json.loads(line)["text"]
-                except (ValueError, TypeError, KeyError, RecursionError) as problem:
+                    document = load_json(line)["text"]
+                except (ValueError, TypeError, KeyError) as problem:
                     raise ValueError(f"corpus {self}, {name}, line {number}: damaged: {one_line(problem)}") from None
                 if not isinstance(document, str):
                     raise ValueError(f"corpus {self}, {name}, line {number}: damaged: its text is {shown(document)}")

@@ -3,7 +3,6 @@
 import ast
 import gc
 import importlib.util
-import json
 import os
 import warnings
 from collections import Counter
@@ -17,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.data.corpus import CORPORA, END_OF_DOCUMENT, About, Corpus, SourceFile, State, decode, walk
 
 PACKAGES = ("networkx", "numpy", "pandas", "scipy", "sympy", "torch", "transformers")
@@ -174,8 +174,8 @@ def _jsonl_documents(where: str, text: str, first_line: int) -> Iterator[str]:
         if not line or line.isspace():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as problem:
+            row = load_json(line)
+        except ValueError as problem:
             raise ValueError(f"{where}, line {number}: not JSON: {one_line(problem)[:200]}") from None
         document = next((row[f] for f in FIELDS if f in row), None) if isinstance(row, dict) else None
         if not isinstance(document, str):

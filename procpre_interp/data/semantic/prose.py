@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import html
-import json
 import re
 import zlib
 from collections import Counter
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from procpre_interp.core.messages import one_line
+from procpre_interp.core.plain_values import load_json
 from procpre_interp.data.corpus import CORPORA, About, SourceFile, whole_files
 from procpre_interp.data.semantic.packaged import PackagedCorpus
 from procpre_interp.data.semantic.packages import Deb, Package, Wheel
@@ -124,8 +124,8 @@ def unzipped(where: str, content: bytes) -> bytes:
 def parse(where: str, content: bytes) -> dict[str, Any]:
     """A JSON object. Raises `ValueError` for anything else."""
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as problem:  # UnicodeDecodeError is a ValueError
+        value = load_json(content)
+    except ValueError as problem:  # UnicodeDecodeError is a ValueError
         raise ValueError(f"{where}: not JSON, or damaged: {one_line(problem)[:200]}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected a JSON object, not a {type(value).__name__}")
