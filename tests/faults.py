@@ -113,16 +113,6 @@ def seal(store: Path, run: str = "sealed") -> None:
         partial.finish({"accuracy": 1.0})
 
 
-def write_tables(store: Path, writer: int, times: int) -> None:
-    """A table again and again, by a process of which others have the id; what is there is read each time."""
-    os.getpid = lambda: 4321
-    table = pd.DataFrame({"writer": 1000 * [writer]})
-    for _ in range(times):
-        RunStore(store).write_table("shared", table, {"writer": writer})
-        read = RunStore(store).read_table("shared")
-        assert set(read.frame["writer"]) == {read.metadata["writer"]}
-
-
 def pack(corpus: Path) -> None:
     """The token file of a corpus, with a tokenizer of its own, in the cache."""
     TASKS.build("text", corpus=f"files:{corpus}", tokenizer="bpe:300", length=16).resolve()

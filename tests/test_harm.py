@@ -103,13 +103,3 @@ def test_many_writers_at_once_and_many_who_want_one_run(tmp_path: Path):
     assert set(store.query()["run"]) == {"sealed", *(f"run{n}" for n in range(writers))}
     weights = [files(store.open(run).folder / "weights") for run in store.query()["run"]]
     assert all(written == weights[0] for written in weights)
-
-
-def test_writers_of_one_table_with_one_process_id_each_write_a_whole_one(tmp_path: Path):
-    """As in containers, or on two computers that share a folder."""
-    killer, store = Killer(tmp_path / "cache", seed=4), RunStore(tmp_path / "store")
-    killer.run_all([(faults.write_tables, (store.path, writer, 5 * KILLS)) for writer in range(6)])
-    assert store.tables() == ["shared"]
-    (writer,) = set(store.read_table("shared").frame["writer"])
-    assert 0 <= writer < 6
-    assert os.listdir(store.path / "tables") == ["shared.parquet"]
