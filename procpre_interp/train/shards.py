@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from procpre_interp.core import checksums
 from procpre_interp.core.atomic_files import remove
@@ -23,6 +24,8 @@ from procpre_interp.core.messages import one_line
 PARTS = ("flat", "adam.exp_avg", "adam.exp_avg_sq")
 """What a state keeps of each weight, by the names that it has where it is not in shards."""
 STEPS = "adam.step"
+OLDEST_TORCH = TorchVersion("2.9")
+"""The first version whose `torch.distributed.checkpoint` writes each process's safetensors."""
 _NAME = re.compile(r"step_\d+/[\w-]+\.safetensors")
 
 
@@ -34,6 +37,12 @@ def shard_key(part: str, index: int, name: str) -> str:
 def shards_folder(state_path: Path) -> Path:
     """Folder with a folder for each state at `state_path` whose tensors are in shards."""
     return state_path.with_name("shards")
+
+
+def need_shards() -> None:
+    """Raise `RuntimeError` where this torch can neither write nor read shards."""
+    if torch.__version__ < OLDEST_TORCH:
+        raise RuntimeError(f"weights in shards need torch {OLDEST_TORCH} or newer, and this is {torch.__version__}")
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor], own: str) -> dict[str, str]:

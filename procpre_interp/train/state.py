@@ -21,7 +21,7 @@ from procpre_interp.core.atomic_files import atomic_write, remove
 from procpre_interp.core.checksums import CHECKSUM_PLACE, check_checksum, with_checksum
 from procpre_interp.core.plain_values import load_json
 from procpre_interp.core.regular_files import read_regular
-from procpre_interp.train.shards import check_shards, whole_tensors
+from procpre_interp.train.shards import check_shards, need_shards, whole_tensors
 
 Status = Literal["finished", "diverged"]
 
@@ -151,13 +151,15 @@ def newest_state(
     """The newest of the two saved states that is undamaged and whose kept weights are, and what is wrong with others.
 
     Damaged states are removed. `check_kept` raises `ValueError` for kept weights that are damaged. Tensors in shards
-    are put together, unless not the `whole` is asked for: then there are none.
+    are put together, unless not the `whole` is asked for: then there are none. Raises `RuntimeError` where this torch
+    cannot read shards.
     """
     damage: list[str] = []
     for file in () if path is None else (path, previous_state(path)):
         try:
             state, tensors = read_state(file)
             if state.shards:
+                need_shards()
                 folder = check_shards(file, state.shards)
                 if whole:
                     tensors, state.shards = whole_tensors(folder), {}

@@ -17,6 +17,10 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, who may be writing a checkpoint, before it gives up."""
+_last: list[object] = []
+"""Torch's last group, which must outlive whatever computed with it. The end of a group waits for the group's threads;
+they may be waiting for Python's lock, to let go of a tensor. A module of DDP that is the last to hold its group ends it
+while it has that lock, and both wait for ever; a group that Python lets go of ends without it."""
 
 
 class FailedElsewhere(RuntimeError):
@@ -101,6 +105,7 @@ def joined(launch: Launch, device: str) -> Iterator[Group]:
             raise ValueError(f"{launch.local_size} processes, but this machine has {gpus} GPUs; start one per GPU")
         torch.cuda.set_device(launch.local_rank)
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
+    _last[:] = [dist.group.WORLD]
     try:
         yield Group(launch, kind)
     finally:

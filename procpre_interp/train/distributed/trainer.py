@@ -17,6 +17,7 @@ from procpre_interp.train.distributed.scored import Scored, backward_of_share
 from procpre_interp.train.evaluate import evaluate, summarise
 from procpre_interp.train.loop import Trainer
 from procpre_interp.train.settings import TrainConfig
+from procpre_interp.train.shards import need_shards
 from procpre_interp.train.state import TrainState
 
 
@@ -84,7 +85,7 @@ class DistributedTrainer(Trainer):
 
 
 def refuse_distributed(config: TrainConfig, model: ModelConfig, size: int) -> None:
-    """Raise `ValueError` for a training that several processes cannot share."""
+    """Raise `ValueError` for a training that several processes cannot share, `RuntimeError` where torch is too old."""
     kernel = config.resolve(model).kernel
     if kernel != "torch":
         what = f"kernel={config.kernel}" + (f" (here {kernel})" if config.kernel != kernel else "")
@@ -93,5 +94,7 @@ def refuse_distributed(config: TrainConfig, model: ModelConfig, size: int) -> No
         raise ValueError(
             f"batch_size={config.batch_size} with {size} processes; give each a sequence at least, or start fewer"
         )
-    if config.shard and config.interventions:
-        raise ValueError(f"shard with {config.interventions[0].name}, which wants whole weights; leave shard out")
+    if config.shard:
+        need_shards()
+        if config.interventions:
+            raise ValueError(f"shard with {config.interventions[0].name}, which wants whole weights; leave shard out")
