@@ -1,8 +1,12 @@
 """What the caller does to torch's global defaults changes nothing that a run id stands for."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,7 +21,7 @@ from procpre_interp.pipeline import execute as pipeline
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.pipeline.lineage import starting_model
-from procpre_interp.store.store import RunStore
+from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train import TrainConfig, evaluate
 from procpre_interp.train.closed_form import PositionCode, SpectrumLaw, TensorScale
 
@@ -78,9 +82,13 @@ def setting(name: str) -> Iterator[None]:
 
 
 def run_of(kernel: str, folder, train: TrainConfig = TRAIN) -> tuple[str, bytes, pd.DataFrame, pd.DataFrame]:
-    """Id, stored weights with those that training began with, history and test of a run."""
+    """What `outcome` says of a run that is computed here and now."""
     store = RunStore(folder)
-    run = execute(dataclasses.replace(CONFIG, train=dataclasses.replace(train, kernel=kernel)), store)
+    return outcome(execute(dataclasses.replace(CONFIG, train=dataclasses.replace(train, kernel=kernel)), store), store)
+
+
+def outcome(run: Run, store: RunStore) -> tuple[str, bytes, pd.DataFrame, pd.DataFrame]:
+    """Id, stored weights with those that training began with, history and test of a run."""
     start = starting_model(run, store).flat.detach()
     assert start.dtype == load_model(run).flat.dtype == torch.float32
     history = run.history().drop(columns="seconds")
@@ -131,6 +139,29 @@ def test_a_run_of_every_kernel_repeats_its_bits_whatever_the_caller_has_set(name
     with setting(name):
         found = run_of(kernel, tmp_path, SHORT)
     assert_same(found, short[kernel][0])
+
+
+ANOTHER_PROCESS = """
+import sys
+from procpre_interp.pipeline import execute as pipeline
+from tests import small_draws
+from tests.test_torch_defaults import KERNELS, SHORT, run_of
+
+small_draws.set_draws(*small_draws.SMALL)
+pipeline.TEST_EXAMPLES = 8
+for kernel in reversed(KERNELS):
+    run_of(kernel, f"{sys.argv[1]}/{kernel}", SHORT)
+"""
+
+
+def test_another_process_computes_the_same_bits_with_every_kernel(short, tmp_path):
+    """One with another hash seed, other threads, and the kernels in another order."""
+    environment = os.environ | {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "3"}
+    folder = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path)], env=environment, cwd=folder, check=True)
+    for kernel in KERNELS:
+        store = RunStore(tmp_path / kernel)
+        assert_same(outcome(store.open("latest"), store), short[kernel][0])
 
 
 def test_whatever_the_caller_has_the_threads_are_the_runs(monkeypatch, tmp_path):
