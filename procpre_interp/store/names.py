@@ -10,8 +10,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """How runs and tables may be called."""
 LONGEST_NAME = 150
 """Characters of a new name: a file system takes 255 bytes, and prefixes, endings and temporary names need room."""
-LONGEST_FILE_NAME = 240
-"""Characters of a name that a file can have: 255 bytes, with its ending."""
 LOCK = ".lock"
 
 

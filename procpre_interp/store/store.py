@@ -25,8 +25,9 @@ import pandas as pd
 from procpre_interp.core import atomic_files, locks
 from procpre_interp.core.environment import environment
 from procpre_interp.core.messages import shown, unknown_name
+from procpre_interp.core.places import LONGEST_NAME
 from procpre_interp.store.leftovers import hidden_folder, remove_leftovers, try_to_remove_leftovers
-from procpre_interp.store.names import LONGEST_FILE_NAME, NAME, check_new_name, folders, lock_file
+from procpre_interp.store.names import NAME, check_new_name, folders, lock_file
 from procpre_interp.store.partial_run import PartialRun
 from procpre_interp.store.rows import columns_of, matching, read_rows
 from procpre_interp.store.run import (
@@ -271,6 +272,6 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 
 def _checked(name: str) -> str:
-    if not NAME.fullmatch(name) or len(name) > LONGEST_FILE_NAME:
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UnknownRun(f"{shown(name)} is no name of a run or table (letters, digits, '.', '_' and '-')")
     return name
