@@ -8,9 +8,9 @@ import pytest
 
 from procpre_interp.claims.again import judged_again
 from procpre_interp.claims.claim import Claim, Contrast
-from procpre_interp.claims.fairness import CONTROLS, is_on_text, what_it_lacks
+from procpre_interp.claims.fairness import CONTROLS, TUNING, is_on_text, what_it_lacks
 from procpre_interp.claims.judge import judge
-from procpre_interp.claims.text import why
+from procpre_interp.claims.text import describe_evidence, why
 from procpre_interp.sweep.fair_arms import Kind
 from tests.judged import CLAIM_FIELDS, NAN, stored_claim
 
@@ -75,6 +75,24 @@ def test_a_gate_that_was_missed_leaves_it_open():
     judged = judge(CLAIM, table, task="text")
     assert judged.verdict == "undecided"
     assert judged.reason == "phase 1 of 'a' missed its gate in 2 of 10 replicates"
+
+
+def test_what_was_tuned_to_the_edge_is_said():
+    tuning = pd.DataFrame(
+        {"arm": ["none", "a", "a scales"], "learning_rate": [0.008, 0.004, 0.016], "initial_scale": [1.0, 2.0, 1.0]}
+    ).assign(at_edge=["", "learning_rate initial_scale", "learning_rate"])
+    judged = judge(CLAIM, text_table(), task="text")
+    said = describe_evidence(dataclasses.replace(judged, tables={TUNING: tuning})).splitlines()[-1]
+    assert said.endswith("beyond: a (learning rate 0.004, initial scale 2); a scales (learning rate 0.016).")
+    for nothing in ({}, {TUNING: tuning.head(1)}, {TUNING: pd.DataFrame()}):
+        assert "edge" not in describe_evidence(dataclasses.replace(judged, tables=nothing))
+
+
+@pytest.mark.parametrize("step", [NAN, 50.0])
+def test_times_are_compared_where_some_run_broke_through(step):
+    table = text_table()
+    table.loc[table["condition"] == "a", "breakthrough_step"] = step
+    assert ("Log-rank" in describe_evidence(judge(CLAIM, table, task="text"))) == (step == 50)
 
 
 def test_what_is_undecided_keeps_its_own_reason():

@@ -19,6 +19,8 @@ TEXT = "text"
 FRESH, TRANSFER = "fresh", "transfer"
 CONTROLS = ("scales", "natural text", "shuffled sequences")
 """Arms that belong to a transfer, as the column `arm` has them."""
+TUNING = "tuning"
+"""Name of a claim's table of what its arms were tuned to, `sweep.fair.choices`."""
 
 
 def is_on_text(task: str | None, table: pd.DataFrame) -> bool:
@@ -63,3 +65,17 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
         if missed := int((~rows["phase1_learnt"].eq(True)).sum()):
             return f"phase 1 of {transfer!r} missed its gate in {missed} of {len(rows)} replicates"
     return ""
+
+
+def edge_note(tuning: pd.DataFrame) -> str:
+    """Which arms were best at the edge of what was tried for them, in a sentence; "" where none was."""
+    if "at_edge" not in tuning:
+        return ""
+    at_edge = tuning.loc[tuning["at_edge"].fillna("") != ""]
+    found = []
+    for row in at_edge.to_dict("records"):
+        values = ", ".join(f"{name} {row[name]:g}".replace("_", " ") for name in row["at_edge"].split())
+        found.append(f"{row['arm']} ({values})")
+    if not found:
+        return ""
+    return f"Best at the edge of what was tried, so that a better value may lie beyond: {'; '.join(found)}."

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from procpre_interp.claims.fairness import TUNING
 from procpre_interp.core.selectors import added_terms, place
 from procpre_interp.stats.recovered_share import recovered_shares
 from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.fair import Tuned, choices
 
 Tables = Mapping[str, pd.DataFrame]
 """What else is computed from table and runs: name -> table."""
@@ -17,6 +19,11 @@ Extra = Callable[[pd.DataFrame, RunStore], Tables]
 def no_tables(table: pd.DataFrame, store: RunStore) -> Tables:
     """The choice of a claim that needs nothing else."""
     return {}
+
+
+def tuned_to(tuned: Tuned | None) -> Tables:
+    """What each arm of a fair sweep was tuned to; nothing of another sweep."""
+    return {} if tuned is None else {TUNING: choices(tuned.trials)}
 
 
 def recovered(table: pd.DataFrame, store: RunStore) -> Tables:

@@ -32,7 +32,7 @@ from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import Figure
 from procpre_interp.study.claim_report import claim_report
-from procpre_interp.study.claim_tables import Extra, no_tables
+from procpre_interp.study.claim_tables import Extra, no_tables, tuned_to
 from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.study.smoke_test import shortened
@@ -187,7 +187,7 @@ def judge_computed(
         threshold=sweep.about.threshold,
         protocol=experiment.protocol,
         cost=cost_of({*computed.planned.configs, *(tuned.planned.configs if tuned is not None else ())}, store),
-        tables=experiment.extra(table, store) if complete and with_tables else {},
+        tables={**tuned_to(tuned), **(experiment.extra(table, store) if complete and with_tables else {})},
     )
 
 
