@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from procpre_interp.claims.claim import Claim
-from procpre_interp.claims.files import write_claim
+from procpre_interp.claims.fairness import TUNING
+from procpre_interp.claims.files import find_claims, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import claims as verdicts
 from procpre_interp.views.exhibits import real_text
 from tests.explorer import charts, check, open_page, said, title
 from tests.judged import stored_claim
@@ -27,12 +29,14 @@ def judged(cells=CELLS):
 
 
 def test_a_claim_by_its_arms(monkeypatch, tmp_path):
-    write_claim(RunStore(tmp_path), judged(), CELLS)
+    tuning = pd.DataFrame({"arm": ["a"], "learning_rate": [2e-3], "initial_scale": [1.0], "at_edge": ["learning_rate"]})
+    write_claim(RunStore(tmp_path), dataclasses.replace(judged(), tables={TUNING: tuning}), CELLS)
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert "supported" in app.success[0].value
     assert len(charts(app)) == 2
     assert title(app, 0).endswith(" - supported")
     assert app.dataframe[0].value["Learning rate"].tolist() == ["0.002"] * 5
+    assert any("may lie beyond: a (learning rate 0.002" in each.value for each in app.caption)
 
 
 def test_a_fair_sweep(monkeypatch, tmp_path):
@@ -46,6 +50,7 @@ def test_a_fair_sweep(monkeypatch, tmp_path):
 
 
 def test_what_is_not_there_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(verdicts, "find_claims", lambda store, folder, quick: find_claims(store, None, quick=quick))
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert "No claim on real text is judged yet" in said(app)
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Fair sweeps")
