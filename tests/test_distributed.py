@@ -245,12 +245,17 @@ def test_torchrun_starts_it(tmp_path: Path):
     assert RunStore(tmp_path).open(run).environment["processes"] == [2]
 
 
-def test_what_processes_cannot_share_is_refused():
+def test_what_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch):
     shape = model_config(CONFIG)
     with pytest.raises(ValueError, match="batch_size=2 with 3 processes"):
         refuse_distributed(dataclasses.replace(TRAIN, batch_size=2), shape, 3)
     with pytest.raises(ValueError, match="kernel=stacked with 2 processes"):
         refuse_distributed(dataclasses.replace(TRAIN, kernel="stacked", micro_batch_tokens=None), shape, 2)
+    with monkeypatch.context() as patch:  # a kernel is not compiled to be refused
+        patch.setattr("procpre_interp.train.native.step.is_built", lambda shape, level: False)
+        patch.setattr("procpre_interp.train.native.why_not", lambda config: pytest.fail("compiled"))
+        with pytest.raises(ValueError, match=r"kernel=auto \(here native\) with 2 processes"):
+            refuse_distributed(dataclasses.replace(TRAIN, kernel="auto", micro_batch_tokens=None), shape, 2)
     rate = Rate(selector="mlp", learning_rate_factor=0.5)
     with pytest.raises(ValueError, match="shard with rate, which wants whole weights"):
         refuse_distributed(dataclasses.replace(TRAIN, shard=True, interventions=(rate,)), shape, 2)

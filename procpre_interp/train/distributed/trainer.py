@@ -86,7 +86,8 @@ class DistributedTrainer(Trainer):
 
 def refuse_distributed(config: TrainConfig, model: ModelConfig, size: int) -> None:
     """Raise `ValueError` for a training that several processes cannot share, `RuntimeError` where torch is too old."""
-    kernel = config.resolve(model).kernel
+    # Whether the native kernel can be had is known once it is compiled, which one would not do to refuse it.
+    kernel = "native" if config.kernel == "auto" and config.needs_compiling(model) else config.resolve(model).kernel
     if kernel != "torch":
         what = f"kernel={config.kernel}" + (f" (here {kernel})" if config.kernel != kernel else "")
         raise ValueError(f"{what} with {size} processes; it computes in one: give --train.kernel torch")
