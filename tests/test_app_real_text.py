@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import streamlit as st
 
 from procpre_interp.claims.claim import Claim
 from procpre_interp.claims.fairness import TUNING
@@ -49,8 +50,16 @@ def test_a_fair_sweep(monkeypatch, tmp_path):
     check(app)
 
 
-def test_what_is_not_there_is_said(monkeypatch, tmp_path):
+@pytest.fixture
+def no_claims(monkeypatch):
+    """Neither claims that come with the package, nor those that another test's page has remembered of the demo."""
     monkeypatch.setattr(verdicts, "find_claims", lambda store, folder, quick: find_claims(store, None, quick=quick))
+    st.cache_data.clear()
+    yield
+    st.cache_data.clear()
+
+
+def test_what_is_not_there_is_said(monkeypatch, tmp_path, no_claims):
     app = open_page(monkeypatch, tmp_path, PAGE)
     assert "No claim on real text is judged yet" in said(app)
     app = open_page(monkeypatch, tmp_path, PAGE, tab="Fair sweeps")

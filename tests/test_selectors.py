@@ -158,6 +158,9 @@ def test_heads_by_lot_in_the_layers_of_ranked_ones_have_an_order_of_their_own():
 READS_INSTALLED_PACKAGES = {"length_matters"}
 """Claims whose corpus, and so whose run ids, depend on the versions of installed packages."""
 
+HAS_CORPORA = {"structure_not_statistics", "procedural_beats_natural_warmup", "union_helps_language"}
+"""Claims on corpora that have to be fetched; nor are the arms of a fair sweep known before they were tuned."""
+
 
 MADE_ANEW = {"init_plus_entropy_replicates"}
 """Claims whose runs on seeds before 3000 were made anew by the present kernel, until they were decided."""
@@ -192,7 +195,7 @@ def with_any_heads(sweep: Sweep) -> set[str]:
     return possible
 
 
-@pytest.mark.parametrize("name", sorted(JUDGED - READS_INSTALLED_PACKAGES))
+@pytest.mark.parametrize("name", sorted(JUDGED - READS_INSTALLED_PACKAGES - HAS_CORPORA))
 def test_stored_claims_have_the_runs_that_they_plan(monkeypatch, name: str):
     """No run was renamed: by the grammar of selectors, a moved class, or a default that changed.
 
