@@ -88,11 +88,13 @@ def test_what_was_tuned_to_the_edge_is_said():
         assert "edge" not in describe_evidence(dataclasses.replace(judged, tables=nothing))
 
 
-@pytest.mark.parametrize("step", [NAN, 50.0])
-def test_times_are_compared_where_some_run_broke_through(step):
+@pytest.mark.parametrize(
+    ("task", "step", "is_said"), [("haystack", 50.0, True), ("haystack", NAN, False), ("text", 50.0, False)]
+)
+def test_times_are_compared_where_some_run_broke_through_which_none_does_on_text(task, step, is_said):
     table = text_table()
     table.loc[table["condition"] == "a", "breakthrough_step"] = step
-    assert ("Log-rank" in describe_evidence(judge(CLAIM, table, task="text"))) == (step == 50)
+    assert ("Log-rank" in describe_evidence(judge(CLAIM, table, task=task))) == is_said
 
 
 def test_what_is_undecided_keeps_its_own_reason():

@@ -15,7 +15,7 @@ import pandas as pd
 from procpre_interp.claims import bootstrap_rule, sequential_rule
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.compared import trained
-from procpre_interp.claims.fairness import hold_back
+from procpre_interp.claims.fairness import hold_back, is_on_text
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim, LogRank
 from procpre_interp.core.environment import now
 from procpre_interp.stats.decisions import Decision, decision_text
@@ -68,7 +68,8 @@ def judge(
         created=now(),
         seeds=tuple(sorted(int(seed) for seed in (table if planned is None else planned)["replicate"].unique())),
         contrasts=contrasts,
-        log_rank=log_rank(claim.primary, there),
+        # On text no accuracy is a breakthrough.
+        log_rank=None if is_on_text(task, there) else log_rank(claim.primary, there),
         conditions=summarise_conditions(there),
         effects=effect_sizes(there) if compared else pd.DataFrame(),
         rule_version=RULE,
