@@ -26,10 +26,13 @@ from procpre_interp.core.selectors import (
     union,
     with_all_heads,
 )
+from procpre_interp.data.corpus import build_corpus
+from procpre_interp.data.semantic.packages import FetchError
 from procpre_interp.model import ModelConfig, select
 from procpre_interp.study.protocols import FRESH_SEED
 from procpre_interp.study.scripts import load_experiment, scripts
 from procpre_interp.sweep.config import Sweep
+from procpre_interp.sweep.fair import confirming_sweep, trials_of
 from procpre_interp.sweep.plan import plan
 from procpre_interp.train import native
 from tests.earlier_claims import earlier_sweep
@@ -227,3 +230,23 @@ def test_stored_claims_have_the_runs_that_they_plan(monkeypatch, name: str):
         assert set(" ".join(cells["phase1_run"]).split()) <= set(planned.configs)
         return
     assert set(cells.loc[cells["replicate"] == sweep.first_seed, "run"]) <= with_any_heads(sweep)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["structure_not_statistics", "union_helps_language"])
+def test_stored_claims_on_english_have_the_runs_that_they_plan(name: str):
+    """The corpus is fetched, one for all machines; the arms are trained as the stored trials chose."""
+    try:
+        build_corpus("wikipedia-leads").files()
+    except FetchError as problem:
+        pytest.skip(str(problem))
+    stored = json.loads((EXPERIMENTS / "results" / "claims" / f"{name}.json").read_bytes())
+    taken = {(row["arm"], row["learning_rate"], row["initial_scale"]) for row in stored["tables"]["tuning"]}
+    trials = {
+        (each.arm.condition.name, each.learning_rate, each.initial_scale): each
+        for each in trials_of(judged_sweep(name)).values()
+    }
+    confirming = confirming_sweep(judged_sweep(name), {arm: trials[arm, *values] for arm, *values in taken})
+    cells = pd.read_csv(EXPERIMENTS / "results" / "claims" / f"{name}.csv", keep_default_na=False)
+    planned = plan(dataclasses.replace(confirming, replicates=cells["replicate"].nunique()))
+    assert set(cells["run"]) == set(planned.cells["run"])
