@@ -66,9 +66,9 @@ def made_up(experiment, accuracy) -> pd.DataFrame:
 
 
 def without_secondary(claim: Claim) -> Claim:
-    """The primary contrast alone, with what is known of its measure."""
+    """The primary contrast alone, with what is known of its measure, as if its premise held."""
     limits = {name: known for name, known in claim.limits.items() if name == claim.primary.measure}
-    return dataclasses.replace(claim, secondary=(), measures={}, limits=limits)
+    return dataclasses.replace(claim, premise=None, secondary=(), measures={}, limits=limits)
 
 
 def check_statement(claim: Claim) -> None:

@@ -13,6 +13,7 @@ from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
 from procpre_interp.claims.files import find_claims, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
+from procpre_interp.claims.text import why
 from procpre_interp.cli import main
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes
@@ -105,6 +106,31 @@ def test_seeds_are_added_until_the_primary_contrast_is_decided():
 
 def judge_all(computed: Computed):
     return judge(CLAIM, computed.table, planned=computed.cells).contrasts
+
+
+@pytest.mark.parametrize(("premise", "verdict"), [(0.95, "supported"), (0.5, "undecided"), (0.05, "refuted")])
+def test_a_claim_is_decided_where_its_premise_holds(premise: float, verdict: str):
+    """Without it replicates are added as ever, and where it is refuted no more of them."""
+    granted = dataclasses.replace(SHOWN, predicted="above")
+    claim = dataclasses.replace(CLAIM, secondary=(granted,), premise=granted.name)
+    fake = Fake(lambda condition, index: {"none": 0.5, "full": 0.95, "shown": premise}[condition])
+    looks = list(looks_at(claim, small_sweep("full", "shown"), fake, most_replicates=30))
+    primary, found = looks[-1].contrasts
+    assert (found.contrast, found.verdict) == (granted.name, verdict)
+    if verdict == "supported":
+        assert primary.verdict == "supported"
+    else:
+        assert primary.verdict == "undecided"
+        assert (looks[-1].n == 30) == (verdict == "undecided")
+    if verdict == "undecided":  # its interval alone would support it
+        assert primary.low > primary.margin
+        assert why(primary) == primary.reason == "its premise, shown over none, is undecided"
+
+
+def test_a_premise_is_a_secondary_contrast_that_predicts():
+    for name in (SHOWN.name, PRIMARY.name, "another"):
+        with pytest.raises(ValueError, match=f"premise='{name}' is no secondary contrast that predicts"):
+            dataclasses.replace(CLAIM, premise=name)
 
 
 def test_the_limit_leaves_it_undecided():

@@ -65,6 +65,9 @@ class Claim:
     """The one contrast, named before the runs, that gives the verdict."""
     secondary: Sequence[Contrast] = ()
     """Other contrasts, which are decided after an adjustment for their number (Holm)."""
+    premise: str | None = None
+    """Name of a secondary contrast without which the primary one says nothing, as a share of a gain where there is no
+    gain: unless it is supported, the verdict is undecided."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Smallest and largest value of measures that `compared.contrast_limits` does not know, where runs may differ in
     kind (as those that broke through do from others), so that an interval has to allow for any distribution. A measure
@@ -78,6 +81,8 @@ class Claim:
     def __post_init__(self) -> None:
         if self.primary.predicted is None:
             raise ValueError(f"claim {self.name!r}: the primary contrast predicts nothing, so nothing could refute it")
+        if self.premise not in {None, *(each.name for each in self.secondary if each.predicted)}:
+            raise ValueError(f"claim {self.name!r}: premise={self.premise!r} is no secondary contrast that predicts")
         unused = {*self.measures, *self.limits} - {contrast.measure for contrast in self.contrasts}
         if unused:
             raise ValueError(f"claim {self.name!r}: no contrast has the measure {min(unused)!r}; take it out")

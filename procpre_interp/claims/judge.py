@@ -90,7 +90,8 @@ def judge_contrasts(
     those of the 90 % interval that belongs to them. A secondary contrast is decided only where its p, adjusted for the
     number of secondary ones (Holm), is at most 0.05: each is read by itself, so that no error among them is wanted,
     where e-BH bounds only the share of errors. p-values of sequences stay valid at any stopping time of their own, so
-    that Holm holds too where some contrasts were stopped before others.
+    that Holm holds too where some contrasts were stopped before others. The primary one is left undecided where the
+    claim's premise is not supported.
     """
     rows = [
         RULES[rule_version](
@@ -113,6 +114,10 @@ def judge_contrasts(
             )
             significant = adjusted.decision == Decision.SIGNIFICANT
             rows[index] = adjusted if significant or not adjusted.is_decided else _left_open(adjusted)
+    premise = next((row for row in rows if row.contrast == claim.premise), None)
+    if rows[0].is_decided and premise is not None and premise.verdict != Verdict.SUPPORTED:
+        reason = f"its premise, {premise.contrast}, is {premise.verdict}"
+        rows[0] = replace(rows[0], verdict=Verdict.UNDECIDED, reason=reason)
     return tuple(rows)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.text import contrast_estimate
@@ -92,7 +92,7 @@ def looks_at(
     primary contrast `needs` (default: those that it names) are in all seeds, and so are those of predicted secondary
     ones until these are decided; with `primary_only`, or where nothing is predicted, a condition has no more replicates
     than the sweep says. The looks end early where a seed is not complete, or a run that the primary contrast needs
-    failed or diverged, since nothing can be decided then.
+    failed or diverged, or where the claim's premise is refuted, since nothing can be decided then.
     """
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
@@ -125,7 +125,8 @@ def looks_at(
             looked += 1
             contrasts = judge_contrasts(claim, part.table, planned=part.cells)
             yield Look(n=looked, computed=part, contrasts=contrasts)
-            if contrasts[0].is_decided or set(statuses) != {"finished"}:
+            is_moot = any(row.contrast == claim.premise and row.verdict == Verdict.REFUTED for row in contrasts)
+            if contrasts[0].is_decided or is_moot or set(statuses) != {"finished"}:
                 return
             for row in contrasts[1:]:
                 if row.is_decided:
