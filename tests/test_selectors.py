@@ -164,6 +164,7 @@ READS_INSTALLED_PACKAGES = {"length_matters"}
 HAS_CORPORA = {
     "gain_survives_finetuning",
     "procedural_beats_natural_warmup",
+    "scale_decides_on_text",
     "structure_not_statistics",
     "union_helps_language",
 }
