@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ import pytest
 from procpre_interp.claims.claim import Verdict
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.stats.greedy_search import recipe_name
+from procpre_interp.stats.recovered_share import FULL
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
+from procpre_interp.study.scripts import load_experiment, scripts
 from procpre_interp.views.exhibits import cheaper
 from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Results
@@ -142,6 +145,13 @@ def test_the_search_shows_every_recipe(tmp_path):
         cheaper.load_search(path)
 
 
+def test_every_claim_of_the_page_has_a_real_transfer():
+    for name, path in scripts(Path(__file__).parents[1] / "experiments").items():
+        experiment = load_experiment(path)
+        if experiment.claim.page == cheaper.PAGE:
+            assert {FULL, "full"} & {each.name for each in experiment.sweep.conditions}, name
+
+
 def test_what_comes_with_the_package():
     claims = cheaper.cheaper_claims(load_claims()[0])
     assert list(claims) == [
@@ -149,7 +159,11 @@ def test_what_comes_with_the_package():
         "init_plus_entropy_replicates",
         "needed_only_early",
         "sharpness_is_not_enough",
+        "tuned_baseline",
     ]
+    tuned = cheaper.answer(claims["tuned_baseline"]).text
+    assert tuned.startswith("Tuned fresh initialisation")
+    assert "real transfer, n = 14. The claim is supported." in tuned
     for claim in claims.values():
         assert "%" in cheaper.answer(claim).text
         table = cheaper.shares(claim).table

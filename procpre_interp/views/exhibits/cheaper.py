@@ -32,12 +32,19 @@ def cheaper_claims(known: Mapping[str, StoredClaim]) -> dict[str, StoredClaim]:
     return of_page(known, PAGE)
 
 
+def real_transfer(judged: StoredClaim) -> str:
+    """The condition whose gain counts as 100 %: `FULL`, or where the claim has none by that name its full transfer."""
+    return FULL if FULL in set(judged.cells["condition"]) else "full"
+
+
 def answer(judged: StoredClaim) -> Answer:
     """What the claim's own recipe recovers, with its interval, and the verdict."""
     decided, verdict = judged.is_decided, f"The claim is {judged.verdict}."
-    weights = judged.primary.weights
-    shares = recovered_shares(trained(judged.cells)).set_index("condition")
-    chosen = next((name for name, weight in weights.items() if weight > 0 and name in shares.index), None)
+    real, weights = real_transfer(judged), judged.primary.weights
+    shares = recovered_shares(trained(judged.cells), full=real).set_index("condition")
+    # What is predicted to do as well stands first, what the transfer is predicted to beat second.
+    recipes = sorted(weights.keys() & set(shares.index) - {real}, key=lambda name: -weights[name])
+    chosen = recipes[0] if recipes else None
     if chosen is None:
         return Answer(verdict, decided=decided)
     row = shares.loc[chosen]
@@ -50,7 +57,7 @@ def answer(judged: StoredClaim) -> Answer:
 def shares(judged: StoredClaim) -> Exhibit:
     """Share of the transfer's gain that each condition recovers, replicates as dots."""
     note = "Of the recipes that a claim compares, the best looks better than it is: its verdict is on one alone."
-    return _shares(trained(judged.cells), claim_title(judged), FULL, (note,))
+    return _shares(trained(judged.cells), claim_title(judged), real_transfer(judged), (note,))
 
 
 def answer_of(results: Results, full: str) -> Answer:
