@@ -9,7 +9,7 @@ import selections
 import stores
 import streamlit as st
 
-from procpre_interp.claims.fairness import TUNING, edge_note
+from procpre_interp.claims.fairness import edge_note
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import claims as verdicts
@@ -43,7 +43,7 @@ def show_claim(judged: StoredClaim) -> None:
     if real_text.is_fair(judged.cells):
         display.show(computed.cached(real_text.arms, judged))
         show_tuning(judged.cells)
-        if note := edge_note(judged.tables.get(TUNING, pd.DataFrame())):
+        if note := edge_note(judged.tables):
             st.caption(markup.worded(note))
     display.show(verdicts.contrasts(judged))
 

@@ -6,7 +6,7 @@ transfers stands beside a fresh model, a fresh one of its scales, natural text o
 shuffled, all of them tuned alike (`sweep.fair`), and its phase 1 passed its gate in every replicate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -67,9 +67,10 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
     return ""
 
 
-def edge_note(tuning: pd.DataFrame) -> str:
-    """Which arms were best at the edge of what was tried for them, in a sentence; "" where none was."""
-    if "at_edge" not in tuning:
+def edge_note(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Which arms were best at the edge of what was tried, by a claim's tables, in a sentence; "" where none was."""
+    tuning = tables.get(TUNING)
+    if tuning is None or "at_edge" not in tuning:
         return ""
     at_edge = tuning.loc[tuning["at_edge"].fillna("") != ""]
     found = []

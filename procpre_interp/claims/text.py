@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from procpre_interp.claims.claim import Verdict
-from procpre_interp.claims.fairness import TUNING, edge_note
+from procpre_interp.claims.fairness import edge_note
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim, interval_level
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.stats.decisions import decision_text
@@ -278,7 +278,7 @@ def describe_evidence(claim: JudgedClaim) -> str:
             f"Log-rank test of time to breakthrough, {log_rank.sooner} against {log_rank.than}: p = "
             f"{log_rank.p:.3g} (at best {log_rank.smallest_p:.3g})."
         )
-    if note := edge_note(claim.tables.get(TUNING, pd.DataFrame())):
+    if note := edge_note(claim.tables):
         lines.append(note)
     lines += [
         f"Earlier: {each.verdict} by version {each.rule_version} of the rule, n = {each.n}, {each.interval} interval."

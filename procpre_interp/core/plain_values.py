@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from io import BufferedIOBase
 from itertools import accumulate, chain, islice
 from typing import Any, ClassVar
 
@@ -19,6 +20,9 @@ _PLAIN = (dict, list, str, int, float, bool, type(None))
 
 LARGEST_YAML = 200_000
 """Bytes, since PyYAML reads some hundred thousand per second; a config has a few hundred to a few thousand."""
+
+LARGEST_HEADER = 100_000_000
+"""Bytes of the header of a safetensors file, by its format."""
 
 
 class TooDeep(ValueError):
@@ -117,6 +121,11 @@ def load_json(content: str | bytes) -> Any:
         if max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > DEEPEST:
             raise TooDeep
     return json.loads(text)
+
+
+def load_header(file: BufferedIOBase, largest: int = LARGEST_HEADER) -> Any:
+    """What the header of a safetensors file says, of which at most `largest` bytes are read. Errors: `load_json`'s."""
+    return load_json(file.read(min(int.from_bytes(file.read(8), "little"), largest)))
 
 
 def parse_json(content: bytes) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from io import BytesIO
 
 import safetensors.torch
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.core.messages import one_line
-from procpre_interp.core.plain_values import load_json
+from procpre_interp.core.plain_values import load_header, load_json
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer, ModelConfig, Weights, flat_mask
 from procpre_interp.pipeline.config import RunConfig
@@ -52,7 +53,7 @@ def kept_state(run: Run) -> tuple[dict[str, Weights], ModelConfig]:
     content = run.read(OPTIMISER)
     try:
         tensors = safetensors.torch.load(content)
-        metadata = load_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        metadata = load_header(BytesIO(content))["__metadata__"]
         config = from_dict(ModelConfig, load_json(metadata[_SHAPE]))
         steps = tensors.pop("step", None)
         parts: dict[str, Weights] = {part: {} for part in PARTS}

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from procpre_interp.core import regular_files, schema
-from procpre_interp.core.plain_values import load_json, parse_yaml
+from procpre_interp.core.plain_values import load_header, load_json, parse_yaml
 from procpre_interp.core.schema import ConfigFields
 
 RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"
 """Where the training state is kept, and the one before it."""
 SHARDS = "shards"
 """Folder with the tensors of training states that several processes wrote."""
-_LARGEST_HEADER = 100_000_000  # bytes; that of the format
 
 
 def saved_fields(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -20,7 +19,7 @@ def saved_fields(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for name in (RESUME, PREVIOUS):
         try:
             with regular_files.open_regular(folder / name) as file:
-                header = load_json(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
+                header = load_header(file)
             state = load_json(header["__metadata__"]["state"])
             step = int(state["step"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):

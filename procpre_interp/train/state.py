@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from procpre_interp.core.atomic_files import atomic_write, remove
 from procpre_interp.core.checksums import CHECKSUM_PLACE, check_checksum, with_checksum
-from procpre_interp.core.plain_values import load_json
+from procpre_interp.core.plain_values import load_header, load_json
 from procpre_interp.core.regular_files import read_regular
 from procpre_interp.train.shards import check_shards, need_shards, whole_tensors
 
@@ -119,7 +120,7 @@ def read_state(path: Path) -> tuple[TrainState, dict[str, Float[Tensor, "..."]]]
     """What `write_state` wrote. Raises `ValueError` for any other file, and for a damaged one."""
     content = read_regular(path)
     try:
-        metadata = load_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        metadata = load_header(BytesIO(content))["__metadata__"]
         if "checksum" in metadata:  # older states have none
             check_checksum(content, metadata["checksum"])
         state = TrainState(**load_json(metadata["state"]))

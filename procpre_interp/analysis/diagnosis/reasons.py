@@ -16,7 +16,7 @@ from procpre_interp.analysis.diagnosis.signatures import (
     shown_difference,
     terms_of,
 )
-from procpre_interp.core.plain_values import load_json
+from procpre_interp.core.plain_values import load_header
 from procpre_interp.core.regular_files import open_regular
 from procpre_interp.store.run import Run, parents_of
 
@@ -213,8 +213,7 @@ def _context(run: Run) -> int | None:
     """Positions of the run's model, from the header of its weights; None where these cannot be read."""
     try:
         with run.reading(), open_regular(run.weights_path()) as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = load_json(file.read(min(size, LARGEST_HEADER)))
+            header = load_header(file, LARGEST_HEADER)
         return int(header["pos_embed.W_pos"]["shape"][0])
     except (ValueError, LookupError, TypeError):  # damaged, of another format, or no weights kept
         return None

@@ -44,10 +44,9 @@ def answer(judged: StoredClaim) -> Answer:
     shares = recovered_shares(trained(judged.cells), full=real).set_index("condition")
     # What is predicted to do as well stands first, what the transfer is predicted to beat second.
     recipes = sorted(weights.keys() & set(shares.index) - {real}, key=lambda name: -weights[name])
-    chosen = recipes[0] if recipes else None
-    if chosen is None:
+    if not recipes:
         return Answer(verdict, decided=decided)
-    row = shares.loc[chosen]
+    row = shares.loc[recipes[0]]
     share, low, high = (f"{100 * row[key]:z.0f}" for key in ("estimate", "low", "high"))
     bounds = "" if np.isnan(row["low"]) else f" [{low}, {high}]"
     label = f"{row['label'][:1].upper()}{row['label'][1:]}"
