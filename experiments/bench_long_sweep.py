@@ -22,7 +22,7 @@ import tyro
 
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep

@@ -31,7 +31,8 @@ WORKER = """
 if __name__ == "__main__":  # the worker imports this file as well
     import tempfile, time
     from procpre_interp import TASKS, RunConfig, RunStore, TrainConfig
-    from procpre_interp.engine.processes import Event, execute_all
+    from procpre_interp.engine.events import Event
+    from procpre_interp.engine.processes import execute_all
 
     train = TrainConfig(steps=2, batch_size=250, evaluate_every=2, checkpoints=1, threads=1)
     config = RunConfig(task=TASKS.build("haystack"), train=train).resolve()

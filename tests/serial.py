@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import RunStore

@@ -86,6 +86,8 @@ COMMAND_LINES = tuple(
         f"export {RUNS[0]} --to exported --stage finished",
         "import model --task dyck",
         "store push copied --store runs",
+        "store pack packed.tar.xz --store runs",
+        "store unpack packed.tar.xz --store runs",
         f"report {RUNS[0]} --out report.html",
         f"diagnose {RUNS[0]}",
         "savings components-8f8b2195",

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from procpre_interp.engine import processes as engine
-from procpre_interp.engine.processes import Event, execute_all
+from procpre_interp.engine.events import Event
+from procpre_interp.engine.processes import execute_all
 from procpre_interp.pipeline.config import Parent
 from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store.store import RunStore

@@ -17,7 +17,7 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS
 from procpre_interp.data.tokens import token_names
 from procpre_interp.engine import watched
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import load_model, load_task
 from procpre_interp.store.run import UnknownRun, load_history, load_run

@@ -19,7 +19,7 @@ pytest.importorskip("ray", reason="pip install 'procpre-interp[ray]'")
 from procpre_interp.core.config import to_yaml
 from procpre_interp.core.locks import is_locked
 from procpre_interp.engine.engines import Ray
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.store.store import RunStore
 from procpre_interp.store.unfinished import saved_step
 from procpre_interp.sweep.config import Condition, Source, Sweep

@@ -19,8 +19,8 @@ from procpre_interp.commands.sweep import SweepCommand
 from procpre_interp.core.plugins import Plugin
 from procpre_interp.engine import remote
 from procpre_interp.engine.engines import Processes, Ray, Serial, Slurm, chosen_engine
+from procpre_interp.engine.events import Event
 from procpre_interp.engine.options import EngineOptions
-from procpre_interp.engine.processes import Event
 from procpre_interp.engine.remote import Lost, Task, compute, execute_remotely, task_of
 from procpre_interp.pipeline.config import Parent
 from procpre_interp.pipeline.execute import execute, load_model

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("submitit", reason="pip install 'procpre-interp[slurm]'")
 
 from procpre_interp.engine.engines import Serial, Slurm
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Parent
 from procpre_interp.store.store import RunStore
 from tests.test_engine import by_id

@@ -17,7 +17,7 @@ from procpre_interp.core.locks import locked
 from procpre_interp.data import TASKS
 from procpre_interp.engine import stacks
 from procpre_interp.engine.engines import Stacked
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.engine.stacks import execute_in_stacks
 from procpre_interp.pipeline import stacked as pipeline
 from procpre_interp.pipeline.config import Parent, RunConfig

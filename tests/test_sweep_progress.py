@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.engine.progress import RunProgress
 from procpre_interp.engine.time_left import Work
 from procpre_interp.sweep.live_table import SweepTable

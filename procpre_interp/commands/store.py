@@ -1,6 +1,8 @@
-"""`procpre-interp store`: runs sent to an object store, or fetched from one. Needs no torch."""
+"""`procpre-interp store`: runs sent to an object store or fetched from one, or kept in one small file. Needs no
+torch."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,13 +12,15 @@ from tyro.conf import Positional
 
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import default_store
-from procpre_interp.store.remote_copy import RemoteCopy
+from procpre_interp.store.archive import pack, unpack
+from procpre_interp.store.remote_copy import Copied, RemoteCopy
 from procpre_interp.store.store import RunStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Send the finished runs and tables of a store to a URL (push), or fetch those that are there (pull).
+    """Send the finished runs and tables of a store to a URL (push), or fetch those that are there (pull); or add them
+    to one file without their weights (pack), from which a sweep or a claim goes on elsewhere (unpack).
 
     For example: procpre-interp store push s3://bucket/runs
 
@@ -24,10 +28,12 @@ class Store:
     checked when they are fetched, and listed once they are whole. A table that differs stays as it is on both sides.
     """
 
-    action: Annotated[Positional[Literal["push", "pull"]], tyro.conf.arg(help_behavior_hint="")]
-    """push: from the store to the URL. pull: from the URL to the store."""
-    url: Annotated[Positional[str], tyro.conf.arg(metavar="URL", help_behavior_hint="")]
-    """Anything that fsspec opens: s3://bucket/folder, or a folder."""
+    action: Annotated[Positional[Literal["push", "pull", "pack", "unpack"]], tyro.conf.arg(help_behavior_hint="")]
+    """push: from the store to the URL. pull: from the URL to the store. pack: from the store to a file, one or two
+    kilobytes a run; weights and examples are left out, and computed again where another run needs them. unpack: from
+    the file to the store."""
+    place: Annotated[Positional[str], tyro.conf.arg(metavar="PLACE", help_behavior_hint="")]
+    """Anything that fsspec opens: s3://bucket/folder, or a folder. With pack and unpack a file, such as runs.tar.xz."""
     store: Path = field(default_factory=default_store)
     """Folder of the runs."""
 
@@ -35,11 +41,22 @@ class Store:
 def main(arguments: list[str]) -> int:
     """Copy, and say what was copied. Exit code 1 where something was left."""
     command = parse(Store, "store", arguments)
-    if command.action == "push" and not command.store.is_dir():
+    if command.action in ("push", "pack") and not command.store.is_dir():
         raise FileNotFoundError(f"no store {command.store}")
-    copy, store = RemoteCopy(command.url), RunStore(command.store)
-    done = (copy.push if command.action == "push" else copy.pull)(store, lambda run: print(f"run {run}", flush=True))
+    done = _copy(command, RunStore(command.store), lambda run: print(f"run {run}", flush=True))
     for problem in done.problems:
         print(problem, file=sys.stderr)
     print(f"{len(done.runs)} runs and {len(done.tables)} tables copied, {len(done.problems)} left")
     return int(bool(done.problems))
+
+
+def _copy(command: Store, store: RunStore, told: Callable[[str], None]) -> Copied:
+    match command.action:
+        case "push":
+            return RemoteCopy(command.place).push(store, told)
+        case "pull":
+            return RemoteCopy(command.place).pull(store, told)
+        case "pack":
+            return pack(store, Path(command.place), told)
+        case "unpack":
+            return unpack(Path(command.place), store, told)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
+from procpre_interp.engine.events import Event
 from procpre_interp.engine.options import EngineOptions
-from procpre_interp.engine.processes import Event, execute_all
+from procpre_interp.engine.processes import execute_all
 from procpre_interp.engine.ray_tasks import execute_on_ray, ray_cpus
 from procpre_interp.engine.slurm_jobs import execute_on_slurm
 from procpre_interp.engine.stacks import STACK, execute_in_stacks

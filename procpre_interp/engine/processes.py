@@ -6,17 +6,18 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from procpre_interp.core import plugins
 from procpre_interp.core.children import safe_spawn
+from procpre_interp.engine.events import Event, failure, progress_event
+from procpre_interp.engine.known_runs import known_runs, ready_runs
 from procpre_interp.engine.start import start
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
-from procpre_interp.store.store import DamagedRun, RunStore
+from procpre_interp.store.store import RunStore
 from procpre_interp.store.unfinished import saved_step
 from procpre_interp.train import Interrupted, TrainConfig, TrainState
 from procpre_interp.train.process import ignored_interrupts, run_threads
@@ -25,33 +26,6 @@ PROGRESS_SECONDS = 0.25
 """Seconds between two progress messages of a worker."""
 SAVE_SECONDS = 60.0
 """Seconds that a worker has to save its state when it is asked to stop; then it is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What happened to a run of the sweep."""
-
-    run: str
-    kind: Literal["started", "progress", "note", "stopping", "finished", "failed", "skipped"]
-    """note: something to be said of it, in `problem`; stopping: it was asked to save where it is."""
-    step: int = 0
-    steps: int = 0
-    """Largest number of steps."""
-    loss_nats: float | None = None
-    """Training loss since the last evaluation, or up to it."""
-    accuracy: float | None = None
-    """Validation token accuracy at the last evaluation, share."""
-    seconds: float = 0.0
-    problem: str | None = None
-    """Why it failed, or was skipped; what a note says."""
-
-
-def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:
-    """The event that a training state makes."""
-    accuracy, loss = state.latest("accuracy", "validation"), state.mean_train_loss
-    if loss is None:  # just evaluated
-        loss = state.latest("loss_nats", "train")
-    return Event(run, "progress", state.step, train.last_step, loss, accuracy, state.seconds)
 
 
 def execute_all(
@@ -100,36 +74,6 @@ def execute_all(
         for worker in team:
             worker.join()
     return problems
-
-
-def known_runs(
-    configs: Mapping[str, RunConfig], store: RunStore, on_event: Callable[[Event], None]
-) -> tuple[set[str], dict[str, str]]:
-    """The runs that are finished, and the problems of those that are there but damaged, which is told."""
-    done, problems = set(), {}
-    for run in configs:
-        try:
-            if store.is_finished(run):
-                done.add(run)
-                on_event(Event(run, "finished"))
-        except DamagedRun as damage:
-            problems[run] = str(damage)
-            on_event(Event(run, "failed", problem=problems[run]))
-    return done, problems
-
-
-def ready_runs(
-    waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]
-) -> list[str]:
-    """The waiting runs that can start, or that never can, whose problem is then entered."""
-    ready = []
-    for run in waiting:
-        parents = [parent.run for parent in configs[run].parents if parent.run in configs]
-        if failed := [parent for parent in parents if parent in problems]:
-            problems[run] = f"its parent {failed[0]} failed"
-        if failed or all(parent in done for parent in parents):
-            ready.append(run)
-    return ready
 
 
 def _idle(team: list["_Worker"], workers: int, store_path: Path) -> "_Worker | None":
@@ -288,9 +232,3 @@ def perform(
     except Exception as error:
         return failure(run, error)
     return Event(run, "finished")
-
-
-def failure(run: str, error: Exception) -> Event:
-    """The event of a run that failed, with what a user reads of the error."""
-    known = isinstance(error, (ValueError, OSError))
-    return Event(run, "failed", problem=str(error) if known else f"{type(error).__name__}: {error}")

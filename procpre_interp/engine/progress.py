@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.engine.time_left import time_left
 
 PLAIN_SECONDS = 10.0

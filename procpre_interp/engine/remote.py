@@ -16,7 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from procpre_interp.core import plugins
 from procpre_interp.data import prefetch
-from procpre_interp.engine.processes import Event, failure, known_runs, perform, plugin_problem, ready_runs
+from procpre_interp.engine.events import Event, failure
+from procpre_interp.engine.known_runs import known_runs, ready_runs
+from procpre_interp.engine.processes import perform, plugin_problem
 from procpre_interp.pipeline import tracking
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.store import DamagedRun, RunStore

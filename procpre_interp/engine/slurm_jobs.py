@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from procpre_interp.engine.processes import SAVE_SECONDS, Event
+from procpre_interp.engine.events import Event
+from procpre_interp.engine.processes import SAVE_SECONDS
 from procpre_interp.engine.remote import Lost, Task, compute, execute_remotely, needed
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.store.store import RunStore

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from procpre_interp.engine.processes import PROGRESS_SECONDS, Event, failure, known_runs, progress_event, ready_runs
+from procpre_interp.engine.events import Event, failure, progress_event
+from procpre_interp.engine.known_runs import known_runs, ready_runs
+from procpre_interp.engine.processes import PROGRESS_SECONDS
 from procpre_interp.pipeline.config import RunConfig, model_config
 from procpre_interp.pipeline.stacked import Listener, execute_alone, execute_stacked
 from procpre_interp.store.store import RunStore

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from procpre_interp.engine.processes import Event, progress_event
+from procpre_interp.engine.events import Event, progress_event
 from procpre_interp.engine.progress import RunProgress, scores
 from procpre_interp.pipeline import execute as pipeline
 from procpre_interp.pipeline.config import RunConfig

@@ -78,6 +78,11 @@ class Run:
         """Steps whose weights were kept; the last is the final one."""
         return sorted(int(found[1]) for name in self.manifest if (found := _STEP.fullmatch(name)))
 
+    @property
+    def is_light(self) -> bool:
+        """Whether it is a copy that something was left out of."""
+        return "left_out" in self.summary
+
     def file(self, name: str) -> Path:
         """Path of one file, its content checked. Raises `DamagedRun`, or `ValueError` without such a file."""
         self._require(name)
@@ -106,7 +111,9 @@ class Run:
         """The weights after `step` optimiser steps, by default the final ones."""
         steps = self.steps
         if not steps or (step is not None and step not in steps):
-            raise ValueError(f"run {self.id} keeps no weights of step {step}; there are: {steps}")
+            which = "no weights" if step is None else f"no weights of step {step}"
+            hint = f"; remove {self.folder}, and its command computes them again" if self.is_light else ""
+            raise ValueError(f"run {self.id} keeps {which}; there are: {steps}{hint}")
         return self.file(weights_name(steps[-1] if step is None else step))
 
     def history(self) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.engine.progress import REFRESHES_PER_SECOND, Output, bar, run_line, scores
 from procpre_interp.engine.time_left import Rates, Work, time_left, work_of
 from procpre_interp.pipeline.config import RunConfig

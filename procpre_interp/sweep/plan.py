@@ -11,7 +11,7 @@ import pandas as pd
 
 from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.engine.engines import ONE_WORKER, Engine
-from procpre_interp.engine.processes import Event
+from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole

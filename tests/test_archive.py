@@ -1,0 +1,225 @@
+"""Light copies of runs in one file: from there a sweep goes on in another store."""
+
+import dataclasses
+import io
+import lzma
+import shutil
+import tarfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from procpre_interp.cli import main
+from procpre_interp.engine.engines import Serial
+from procpre_interp.engine.events import Event
+from procpre_interp.engine.known_runs import light_parents
+from procpre_interp.engine.stacks import execute_in_stacks
+from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, load_model
+from procpre_interp.store import archive
+from procpre_interp.store.archive import pack, unpack
+from procpre_interp.store.export import export_run
+from procpre_interp.store.store import RunStore
+from procpre_interp.sweep.chains import pretraining_run
+from procpre_interp.sweep.config import Condition, Source, Sweep
+from procpre_interp.sweep.plan import plan, results, run_sweep
+from tests.test_pipeline import PHASE1, child
+from tests.test_sweep import DYCK, tiny
+
+ATTN = Condition(name="attn", sources=(Source(phase1="dyck", selector="attn"),))
+MLP = Condition(name="mlp", sources=(Source(phase1="dyck", selector="mlp"),))
+
+
+def compute(sweep: Sweep, store: RunStore) -> tuple[pd.DataFrame, list[str]]:
+    """What comes out of a sweep, and the runs that were computed for it."""
+    events: list[Event] = []
+
+    @contextmanager
+    def show(planned):
+        yield events.append
+
+    planned, problems = run_sweep(sweep, store, engine=Serial(), show=show)
+    assert problems == {}
+    return results(planned, store), [event.run for event in events if event.kind == "started"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> RunStore:
+    store = RunStore(tmp_path_factory.mktemp("archive") / "store")
+    table, _ = compute(tiny(conditions=(ATTN,)), store)
+    store.write_table("tiny", table.drop(columns="phase1_run"), {"title": "mine"})
+    return store
+
+
+@pytest.fixture
+def packed(tmp_path, store) -> Path:
+    path = tmp_path / "light" / "runs.tar.xz"
+    done = pack(store, path)
+    assert (len(done.runs), done.tables, done.problems) == (6, ["tiny"], [])
+    return path
+
+
+def test_a_sweep_goes_on_from_a_small_file(tmp_path, store, packed):
+    assert packed.stat().st_size < 6 * 5_000
+    elsewhere = RunStore(tmp_path / "elsewhere")
+    done = unpack(packed, elsewhere)
+    assert (len(done.runs), done.tables, done.problems) == (6, ["tiny"], [])
+    assert unpack(packed, elsewhere).runs == []
+    assert elsewhere.read_table("tiny").frame.equals(store.read_table("tiny").frame)
+    first, second = (pretraining_run(DYCK, seed).run_id for seed in tiny().seeds)
+
+    # What is there is not repeated, though nothing has weights.
+    table, computed = compute(tiny(conditions=(ATTN,)), elsewhere)
+    assert computed == []
+    pd.testing.assert_frame_equal(table, compute(tiny(conditions=(ATTN,)), store)[0])
+
+    # Of a condition that is new the parents are computed again, and nothing else is.
+    more = tiny(conditions=(ATTN, MLP), replicates=1)
+    assert light_parents(plan(more).configs, elsewhere) == [first]
+    table, computed = compute(more, elsewhere)
+    assert sorted(computed) == sorted([first, *table.loc[table["condition"] == "mlp", "run"]])
+    assert [elsewhere.open(run).is_light for run in (first, second)] == [False, True]
+    (tmp_path / "copied").mkdir()
+    whole, _ = compute(more, RunStore(shutil.copytree(store.path, tmp_path / "copied" / "store")))
+    seconds = ["seconds", "phase1_seconds"]
+    pd.testing.assert_frame_equal(table.drop(columns=seconds), whole.drop(columns=seconds))
+
+
+def test_what_a_light_parent_comes_of_is_computed_again_too(tmp_path, store):
+    ours = RunStore(tmp_path / "ours")
+    configs = chain_of_three()
+    execute_in_stacks(dict(list(configs.items())[:2]), ours)
+    pack(ours, tmp_path / "runs.tar.xz")
+    light = RunStore(tmp_path / "light")
+    unpack(tmp_path / "runs.tar.xz", light)
+    first, second, _ = configs
+    assert light_parents({first: configs[first], second: configs[second]}, light) == []
+    assert light_parents(configs, light) == [first, second]
+    told: list[Event] = []
+    assert execute_in_stacks(configs, light, on_event=told.append) == {}
+    assert [event.run for event in told if event.kind == "note"] == [first, second]
+    assert not any(light.open(run).is_light for run in configs)
+
+
+def chain_of_three() -> dict[str, RunConfig]:
+    phase2 = child()
+    phase3 = dataclasses.replace(phase2, seed=9, parents=(Parent(run=phase2.run_id, selector="attn"),))
+    return {each.run_id: each for each in (PHASE1, phase2, phase3)}
+
+
+def test_the_optimiser_of_a_light_parent_is_missed_where_it_is_carried(tmp_path):
+    ours, light = RunStore(tmp_path / "ours"), RunStore(tmp_path / "light")
+    parent = dataclasses.replace(PHASE1, train=dataclasses.replace(PHASE1.train, keep_optimiser=True))
+    run = execute(parent, ours)
+    export_run(run, light, steps=run.steps)
+    fresh, carried = (dataclasses.replace(child(), optimiser=how) for how in ("fresh", "carried"))
+    assert light_parents({run.id: parent, fresh.run_id: fresh}, light) == []
+    assert light_parents({run.id: parent, carried.run_id: carried}, light) == [run.id]
+
+
+def test_weights_that_were_left_out_are_told_from_those_that_were_never_kept(tmp_path, store, packed):
+    light = RunStore(tmp_path / "light")
+    unpack(packed, light)
+    run = pretraining_run(DYCK, tiny().first_seed).run_id
+    with pytest.raises(ValueError, match="keeps no weights; there are: \\[\\]; remove .*computes them again"):
+        load_model(light.open(run))
+    with pytest.raises(ValueError, match=r"keeps no weights of step 3; there are: \[0, 1, 4\]$"):
+        load_model(store.open(run), step=3)
+
+
+def test_files_are_added_to_and_the_same_for_the_same_runs(tmp_path, store):
+    runs = sorted(path.name for path in (store.path / "runs").iterdir())
+    paths = [tmp_path / "a.tar.xz", tmp_path / "b.tar.xz"]
+    for path, halves in zip(paths, [(runs[:3], runs), (runs[3:], runs)]):
+        for part in halves:
+            some = RunStore(tmp_path / f"{path.stem}-{len(part)}")
+            for run in part:
+                shutil.copytree(store.path / "runs" / run, some.path / "runs" / run)
+            pack(some, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_damaged_run_and_a_table_that_differs_are_left(tmp_path, store, packed):
+    ours = RunStore(shutil.copytree(store.path, tmp_path / "ours"))
+    ours.write_table("tiny", pd.DataFrame({"run": ["other"]}), {})
+    execute(PHASE1, ours).weights_path().write_bytes(b"damaged")
+    done = pack(ours, packed)
+    assert (done.runs, done.tables) == ([], [])
+    assert [PHASE1.run_id in done.problems[0], "table tiny differs" in done.problems[1]] == [True, True]
+
+
+def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:xz") as tar:
+        for member, data in members:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return content.getvalue()
+
+
+def link(name: str, to: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, to
+    return member
+
+
+def long_header(size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("runs/a/config.yaml")
+    member.pax_headers = {"comment": "x" * size}
+    return member
+
+
+HOSTILE = {
+    "no archive": b"nonsense",
+    "empty": b"",
+    **{f"cut off {n}": tar_of((tarfile.TarInfo("runs/a/config.yaml"), bytes(range(256))))[:-n] for n in (1, 40, 200)},
+    **{
+        f"holds {name}": tar_of((tarfile.TarInfo(name), b"x"))
+        for name in (
+            *("../stolen", "/tmp/stolen", "runs/../stolen", "runs/a/../../../stolen", "runs/a/plugins/ab/.."),
+            *("stolen", "tables/../stolen", "tables/a/b", "runs/.a/config.yaml", "runs/a/code.py", "runs"),
+        )
+    },
+    "holds a link": tar_of((link("runs/a/config.yaml", "/etc/passwd"), b"")),
+    "holds too much": tar_of((tarfile.TarInfo("runs/a/config.yaml"), b"\0" * 200_000)),
+    "has too long a header": tar_of((long_header(200_000), b"")),
+    "goes on after its end": lzma.compress(lzma.decompress(tar_of()) + b"\0" * 200_000),
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE)
+def test_whatever_else_a_file_holds_is_refused_in_one_line(tmp_path, monkeypatch, capsys, harm):
+    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 100_000)
+    path = tmp_path / "runs.tar.xz"
+    path.write_bytes(HOSTILE[harm])
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["store", "unpack", str(path), "--store", str(tmp_path / "store")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_was_changed_in_the_file_is_not_listed(tmp_path, store, packed):
+    content = {}
+    with tarfile.open(packed) as tar:
+        for member in tar:
+            content[member.name] = tar.extractfile(member).read()
+    name = next(name for name in content if name.endswith("history.parquet"))
+    content[name] = content[name][:-1] + b"?"
+    packed.write_bytes(tar_of(*((tarfile.TarInfo(name), data) for name, data in content.items())))
+    done = unpack(packed, RunStore(tmp_path / "light"))
+    assert len(done.runs) == 5
+    assert name.split("/")[1] in done.problems[0]
+
+
+def test_the_command(tmp_path, store, capsys):
+    path, out = str(tmp_path / "runs.tar.xz"), str(tmp_path / "out")
+    assert main(["store", "pack", path, "--store", str(store.path)]) == 0
+    assert main(["store", "unpack", path, "--store", out]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "6 runs and 1 tables copied, 0 left"
+    assert main(["store", "pack", path, "--store", out]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 runs and 0 tables copied, 0 left"
+    assert main(["store", "unpack", str(tmp_path / "none"), "--store", out]) != 0
+    assert main(["store", "pack", path, "--store", str(tmp_path / "nowhere")]) != 0
