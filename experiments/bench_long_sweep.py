@@ -1,6 +1,6 @@
 """Whether a sweep of very many short runs keeps memory, open files and temporary files flat.
 
-    python experiments/bench_long_sweep.py [--runs 300] [--every 30] [--workers 2] [--record]
+    python experiments/bench_long_sweep.py [--runs 300] [--every 30] [--workers 2] [--minutes 120] [--record]
 
 Runs of two steps: in each replicate a phase 1, a transfer of its attention, and no pretraining. After every `--every`
 runs a row is printed with what the driver and its workers hold: memory (resident; a run draws a million tokens at once,
@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
+from procpre_interp.core.terminal import time_limit
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes
 from procpre_interp.engine.events import Event
@@ -35,18 +36,25 @@ WARM_UP = 0.25
 """Share of the runs after which what is held should stay as it is."""
 
 
-def main(runs: int = 300, every: int = 30, workers: int = 2, record: bool = False) -> None:
-    """Run the sweep, and print a row after every so many runs."""
+def main(
+    runs: int = 300, every: int = 30, workers: int = 2, minutes: float | None = None, record: bool = False
+) -> None:
+    """Run the sweep, for so many minutes at most, and print a row after every so many runs."""
     with tempfile.TemporaryDirectory() as folder:
-        table = measure(Path(folder), runs, every, workers, say=lambda row: print(row, flush=True))
+        table = measure(Path(folder), runs, every, workers, minutes, say=lambda row: print(row, flush=True))
     print(table.to_string(index=False))
     if record:
-        warm = table.loc[table["runs"] >= WARM_UP * runs]
+        warm = table.loc[table["runs"] >= WARM_UP * table["runs"].max()]
         record_table(__file__, warm.iloc[[0, -1]].astype(str))
 
 
 def measure(
-    folder: Path, runs: int, every: int, workers: int, say: Callable[[dict[str, float]], None] = lambda row: None
+    folder: Path,
+    runs: int,
+    every: int,
+    workers: int,
+    minutes: float | None = None,
+    say: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> pd.DataFrame:
     """The rows: what the driver and its workers held after every so many runs."""
     train = TrainConfig(steps=2, batch_size=8, warmup_steps=1, evaluate_every=1, evaluate_examples=8)
@@ -54,7 +62,7 @@ def measure(
     sweep = Sweep(
         name="long",
         phase1=(Pretraining(name="dyck", task=dyck, model=model, train=train),),
-        task=TASKS.build("sort", vocab=16, length=4),
+        task=TASKS.build("dyck", k=3, length=8),
         model=model,
         train=train,
         conditions=(Condition(name="attn", sources=(Source(phase1="dyck", selector="attn"),)),),
@@ -86,7 +94,7 @@ def measure(
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None  # for the workers, and for this process
     try:
-        _, problems = run_sweep(sweep, store, engine=Processes(workers), show=show)
+        _, problems = run_sweep(sweep, store, engine=Processes(workers), show=show, may_start=time_limit(minutes))
     finally:
         os.environ.pop("TMPDIR")
         if before is not None:

@@ -52,6 +52,8 @@ def _is_there(run: str, store: RunStore) -> bool:
 def _lacks_weights(parent: Parent, store: RunStore, *, carries: bool) -> bool:
     """Whether a parent is a copy without the weights that are taken from it, or without the optimiser's state."""
     try:
+        if not store.is_finished(parent.run):  # which is told sooner than by a failure to open it
+            return False
         run = store.open(parent.run, verify=False)
     except (UnknownRun, DamagedRun):
         return False
