@@ -39,7 +39,7 @@ WARM_UP = 0.25
 def main(
     runs: int = 300, every: int = 30, workers: int = 2, minutes: float | None = None, record: bool = False
 ) -> None:
-    """Run the sweep, for so many minutes at most, and print a row after every so many runs."""
+    """Run the sweep, at most for the minutes given, and print a row after every so many runs."""
     with tempfile.TemporaryDirectory() as folder:
         table = measure(Path(folder), runs, every, workers, minutes, say=lambda row: print(row, flush=True))
     print(table.to_string(index=False))

@@ -2,13 +2,25 @@
 
 import dataclasses
 
+from procpre_interp.data import TASKS
+from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.study.experiment import Experiment
-from procpre_interp.study.protocols import ENTROPY_PENALTY, TIMELINE, dyck, haystack_sweep
-from procpre_interp.sweep.config import Condition, Sweep
+from procpre_interp.study.protocols import ALGORITHMIC, ENTROPY_PENALTY, PROCEDURAL, TIMELINE, dyck, haystack_sweep
+from procpre_interp.sweep.config import Condition, Source, Sweep
 
 
 def first_six(*conditions):
     return tuple(dataclasses.replace(each, replicates=6) for each in conditions)
+
+
+def on_both_skills():
+    """Dyck and Dyck shuffle in full on haystack and on reversed addition, and no pretraining on the latter."""
+    skills = (("haystack", None, None), ("reversed_addition", TASKS.build("reversed_addition"), ALGORITHMIC))
+    for skill, task, train in skills:
+        if task is not None:
+            yield Condition(name=f"none, {skill}", task=task, train=train)
+        for name in ("dyck", "dyck_shuffle"):
+            yield Condition(name=f"{name}, {skill}", sources=(Source(phase1=name),), task=task, train=train)
 
 
 EARLIER: dict[tuple[str, int], Sweep] = {
@@ -20,11 +32,20 @@ EARLIER: dict[tuple[str, int], Sweep] = {
         ),
         replicates=10,
     ),
+    ("no_single_best_task", 1): haystack_sweep(
+        "no_single_best_task",
+        tuple(on_both_skills()),
+        phase1=(PROCEDURAL["dyck_shuffle"],),
+        replicates=10,
+        first_seed=1003,
+    ),
     ("retrieval_head_forms", 1): haystack_sweep(
         "retrieval_head_forms", (dyck("full"), dyck("attn+ln", "attn+ln")), protocol=TIMELINE, replicates=10
     ),
 }
 """Claim and version -> sweep, of claims whose conditions changed."""
+LIMITS = {("no_single_best_task", 1): {"lead": Limits(low=-1, high=1)}}
+"""Limits of measures that a version had and today's does not."""
 DROPPED = {
     "sharpness_is_not_enough": (
         Condition(name="entropy", label="no pretraining, entropy penalty", interventions=(ENTROPY_PENALTY,)),

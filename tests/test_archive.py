@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
+from procpre_interp.core.config import content_hash
+from procpre_interp.core.terminal import beside_package
 from procpre_interp.engine.engines import Serial
 from procpre_interp.engine.events import Event
 from procpre_interp.engine.known_runs import light_parents
@@ -212,6 +214,17 @@ def test_a_run_that_was_changed_in_the_file_is_not_listed(tmp_path, store, packe
     done = unpack(packed, RunStore(tmp_path / "light"))
     assert len(done.runs) == 5
     assert name.split("/")[1] in done.problems[0]
+
+
+def test_the_runs_that_come_with_the_package_are_whole_and_named_by_their_configs(tmp_path):
+    light = RunStore(tmp_path / "light")
+    done = unpack(beside_package("experiments") / "results" / "runs.tar.xz", light)
+    assert (len(done.runs) > 0, done.problems) == (True, [])
+    for run in done.runs:
+        opened = light.open(run)
+        assert content_hash(opened.config) == run
+        assert opened.steps == []
+        assert opened.is_light
 
 
 def test_the_command(tmp_path, store, capsys):

@@ -22,6 +22,7 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import Experiment, main
 from procpre_interp.study.smoke_test import few_steps, shortened
 from procpre_interp.sweep.plan import plan
+from tests.earlier_claims import LIMITS
 from tests.figures import unbroken
 from tests.judged import stored_claim
 
@@ -288,7 +289,8 @@ def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
     about = {name: stored[name] for name in ("name", "claim", "prediction", "margin", "refuted_by")}
     # Of a claim that was declared anew, measures that the stored version did not have say nothing of it.
     known = {contrast.measure for contrast in contrasts}
-    limits = {name: each for name, each in script(path.stem).EXPERIMENT.claim.limits.items() if name in known}
+    declared = script(path.stem).EXPERIMENT.claim.limits | LIMITS.get((path.stem, stored.get("version", 1)), {})
+    limits = {name: each for name, each in declared.items() if name in known}
     claim = Claim(**about, primary=contrasts[0], secondary=contrasts[1:], limits=limits)
     # Runs of conditions that the verdict does not need may be still to come: planned, and without a cell.
     first = sorted(cells["replicate"].unique())

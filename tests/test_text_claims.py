@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ NAMES = (
     "gain_survives_finetuning",
     "length_matters",
     "mixtures_beat_single",
+    "no_single_best_task",
     "noisier_text_gains_more",
     "procedural_beats_natural_warmup",
     "procedural_tokens_save_data",
@@ -101,6 +103,20 @@ def test_their_verdicts_can_come_out_either_way(experiment):
         assert [verdict(sign) for sign in (-1, 1)] == (["supported", "refuted"] if below else ["refuted", "supported"])
 
 
+def test_what_is_observed_of_several_arms_needs_the_controls_of_all():
+    """A lead is a condition of its own, which says nothing of the transfers that it is measured on."""
+    table = made_up(script("no_single_best_task").EXPERIMENT, lambda name: 0.0)
+    lead = table.loc[table["condition"] == "least lead"]
+    assert lead["arm"].isna().all()
+    for kind in ("scales", "natural text", "shuffled sequences"):
+        rest = table.loc[~((table["control_of"] == "union full, code") & (table["arm"] == kind))]
+        assert f"the arm '{kind}' of 'union full, code' is missing" in what_it_lacks(["least lead"], rest)
+    missed = table["condition"] == "sort full, code"
+    assert "phase 1 of 'sort full, code' missed its gate" in what_it_lacks(
+        ["least lead"], table.assign(phase1_learnt=~missed)
+    )
+
+
 def test_they_share_their_arms(experiment):
     """What has one name is one arm, so that no claim trains what another has."""
     others = [
@@ -169,3 +185,14 @@ def test_the_lead_of_a_mixture_is_the_smaller_one(whole):
     loss = {name: each.summary["loss_nats"] for name, each in opened.items()}
     lead = module.measure(opened, store)[module.LEAST]["lead_nats"]
     assert lead == min(loss["set full"], loss["union full"]) - loss["set + union full"]
+
+
+def test_the_lead_on_two_texts_is_the_smaller_one(whole):
+    store, table, _ = whole
+    opened = [store.open(run) for run in table["run"]]
+    module = script("no_single_best_task")
+    for runs in itertools.permutations(opened, 4):
+        union, sort, sort_code, union_code = (each.summary["loss_nats"] for each in runs)
+        names = ("union full", "sort full", "sort full, code", "union full, code")
+        found = module.measure(dict(zip(names, runs)), store)[module.LEAST]["lead_nats"]
+        assert found == min(union - sort, sort_code - union_code)

@@ -46,6 +46,8 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
         return f"on text it needs the arms of a fair sweep ({', '.join((FRESH, *CONTROLS))}), and its sweep has none"
     finished = table.loc[table["status"] == "finished"]
     named = table.loc[table["condition"].isin(list(conditions))]
+    if named["arm"].isna().any():  # what is observed of several runs, whichever these are
+        named = table
     transfers = [
         *named.loc[named["arm"] == TRANSFER, "condition"],
         *named.loc[named["control_of"].fillna("") != "", "control_of"],
