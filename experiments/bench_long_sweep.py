@@ -43,6 +43,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         table = measure(Path(folder), runs, every, workers, minutes, say=lambda row: print(row, flush=True))
     print(table.to_string(index=False))
+    if table.empty:
+        raise ValueError(f"fewer than {every} runs were finished; give more time, or a smaller --every")
     if record:
         warm = table.loc[table["runs"] >= WARM_UP * table["runs"].max()]
         record_table(__file__, warm.iloc[[0, -1]].astype(str))

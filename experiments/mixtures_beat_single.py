@@ -78,7 +78,12 @@ EXPERIMENT = text_experiment(
             train=PHASE2,
         ),
     ),
-    observation=Observation(needs=(*SINGLE, MIXED), conditions={LEAST: "the smaller of both leads"}, measure=measure),
+    observation=Observation(
+        needs=(*SINGLE, MIXED),
+        conditions={LEAST: "the smaller of both leads"},
+        measure=measure,
+        reads_models=False,
+    ),
 )
 
 if __name__ == "__main__":

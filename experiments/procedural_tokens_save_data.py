@@ -107,6 +107,7 @@ EXPERIMENT = text_experiment(
         needs=(*(name_in(domain, "none") for domain in DOMAINS), *(each.name for each in CONDITIONS)),
         conditions={},
         measure=measure,
+        reads_models=False,
     ),
 )
 

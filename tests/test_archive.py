@@ -23,10 +23,12 @@ from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store import archive
 from procpre_interp.store.archive import pack, unpack
 from procpre_interp.store.export import export_run
+from procpre_interp.store.remote_copy import RemoteCopy
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import Condition, Source, Sweep
 from procpre_interp.sweep.plan import plan, results, run_sweep
+from procpre_interp.train import Interrupted
 from tests.test_pipeline import PHASE1, child
 from tests.test_sweep import DYCK, tiny
 
@@ -34,7 +36,7 @@ ATTN = Condition(name="attn", sources=(Source(phase1="dyck", selector="attn"),))
 MLP = Condition(name="mlp", sources=(Source(phase1="dyck", selector="mlp"),))
 
 
-def compute(sweep: Sweep, store: RunStore) -> tuple[pd.DataFrame, list[str]]:
+def compute(sweep: Sweep, store: RunStore, fails: bool = False, **told) -> tuple[pd.DataFrame, list[str]]:
     """What comes out of a sweep, and the runs that were computed for it."""
     events: list[Event] = []
 
@@ -42,9 +44,9 @@ def compute(sweep: Sweep, store: RunStore) -> tuple[pd.DataFrame, list[str]]:
     def show(planned):
         yield events.append
 
-    planned, problems = run_sweep(sweep, store, engine=Serial(), show=show)
-    assert problems == {}
-    return results(planned, store), [event.run for event in events if event.kind == "started"]
+    planned, problems = run_sweep(sweep, store, engine=Serial(), show=show, **told)
+    assert bool(problems) == fails
+    return results(planned, store, problems), [event.run for event in events if event.kind == "started"]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,97 @@ def test_a_sweep_goes_on_from_a_small_file(tmp_path, store, packed):
     pd.testing.assert_frame_equal(table.drop(columns=seconds), whole.drop(columns=seconds))
 
 
+@pytest.fixture
+def light(tmp_path, packed) -> RunStore:
+    """A store with light copies alone."""
+    light = RunStore(tmp_path / "light store")
+    unpack(packed, light)
+    return light
+
+
+def attn_cells(table: pd.DataFrame) -> list[str]:
+    return table.loc[table["condition"] == "attn", "status"].tolist()
+
+
+def test_results_stay_while_nothing_takes_their_place(light, monkeypatch):
+    """Out of time, or where a parent cannot be computed again."""
+    more = tiny(conditions=(ATTN, MLP))
+    table, computed = compute(more, light, may_start=lambda: False)
+    assert (attn_cells(table), computed) == (["finished"] * 2, [])
+
+    def broken(config, *args, **kwargs):
+        raise ValueError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("procpre_interp.pipeline.stacked.execute", broken)
+        table, _ = compute(more, light, fails=True)
+    assert attn_cells(table) == ["finished"] * 2
+    assert table.loc[table["condition"] == "mlp", "status"].tolist() == ["failed"] * 2
+    assert attn_cells(compute(more, light)[0]) == ["finished"] * 2
+
+
+def test_a_copy_stays_until_the_run_is_whole_and_one_process_at_a_time_computes_it(light, store):
+    run = pretraining_run(DYCK, tiny().first_seed)
+    with pytest.raises(Interrupted):
+        execute(run, light, whole=True, should_stop=lambda: True)
+    assert light.is_begun(run.run_id)
+    assert light.is_finished(run.run_id)
+    assert not light.is_finished(run.run_id, whole=True)
+    history = light.open(run.run_id).history()
+    with light.claim(run.run_id, whole=True):
+        with pytest.raises(TimeoutError), light.claim(run.run_id, whole=True, timeout_seconds=0):
+            pass
+        assert light.query(run=run.run_id)["status"].tolist() == ["finished"]
+    assert execute(run, light).is_light
+    whole = execute(run, light, whole=True)
+    assert not whole.is_light
+    assert whole.weights_path().read_bytes() == store.open(run.run_id).weights_path().read_bytes()
+    pd.testing.assert_frame_equal(whole.history().drop(columns="seconds"), history.drop(columns="seconds"))
+    assert list((light.path / "partial").iterdir()) == []
+
+    def never(state, train):
+        raise AssertionError("computed again")
+
+    assert not execute(run, light, whole=True, on_step=never).is_light
+
+
+def test_a_run_that_was_begun_goes_on_and_is_not_unpacked(tmp_path, packed):
+    ours, run = RunStore(tmp_path / "ours"), pretraining_run(DYCK, tiny().first_seed)
+    with pytest.raises(Interrupted):
+        execute(run, ours, should_stop=lambda: True)
+    done = unpack(packed, ours)
+    assert done.problems == [f"run {run.run_id} is being computed here, or was begun"]
+    assert len(done.runs) == 5
+    assert ours.is_begun(run.run_id)
+    assert not execute(run, ours).is_light
+
+
+def test_whole_runs_are_sent_and_take_the_place_of_light_ones(tmp_path, light, store):
+    url = str(tmp_path / "there")
+    (problem,) = RemoteCopy(url).push(light).problems
+    assert problem.startswith("6 runs are here without their weights")
+    assert len(RemoteCopy(url).push(store).runs) == 6
+    assert len(RemoteCopy(url).pull(light).runs) == 6
+    assert not light.open(pretraining_run(DYCK, tiny().first_seed).run_id).is_light
+    again = RemoteCopy(url).pull(light)
+    assert (again.runs, again.problems) == ([], [])
+
+
+def test_heads_are_ranked_once_their_parent_has_weights_again(light):
+    ranked = Condition(name="ranked", sources=(Source(phase1="dyck", selector="ln+sharpest.1"),))
+    table, computed = compute(tiny(conditions=(ATTN, ranked), replicates=1), light)
+    assert dict(zip(table["condition"], table["status"])) == dict.fromkeys(("none", "attn", "ranked"), "finished")
+    own = table.set_index("condition")["run"]["ranked"]
+    assert computed == [pretraining_run(DYCK, tiny().first_seed).run_id, own]
+
+
+def test_what_is_to_be_looked_into_has_its_weights(light):
+    table, computed = compute(tiny(conditions=(ATTN,), replicates=1), light, whole=("attn",))
+    attn = table.loc[table["condition"] == "attn"].iloc[0]
+    assert computed == [*attn["phase1_run"], attn["run"]]
+    assert load_model(light.open(attn["run"])).config.d_model == 8
+
+
 def test_what_a_light_parent_comes_of_is_computed_again_too(tmp_path, store):
     ours = RunStore(tmp_path / "ours")
     configs = chain_of_three()
@@ -125,7 +218,7 @@ def test_weights_that_were_left_out_are_told_from_those_that_were_never_kept(tmp
     light = RunStore(tmp_path / "light")
     unpack(packed, light)
     run = pretraining_run(DYCK, tiny().first_seed).run_id
-    with pytest.raises(ValueError, match="keeps no weights; there are: \\[\\]; remove .*computes them again"):
+    with pytest.raises(ValueError, match=rf"keeps no weights; .* a copy without them; --config .*{run}/config.yaml"):
         load_model(light.open(run))
     with pytest.raises(ValueError, match=r"keeps no weights of step 3; there are: \[0, 1, 4\]$"):
         load_model(store.open(run), step=3)
@@ -167,6 +260,14 @@ def link(name: str, to: str) -> tarfile.TarInfo:
     return member
 
 
+def sparse(name: str, size: int) -> tarfile.TarInfo:
+    """One hole of this size."""
+    member = tarfile.TarInfo(name)
+    member.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(size)}
+    member.pax_headers |= {"GNU.sparse.map": f"0,0,{size},0", "GNU.sparse.name": name}
+    return member
+
+
 def long_header(size: int) -> tarfile.TarInfo:
     member = tarfile.TarInfo("runs/a/config.yaml")
     member.pax_headers = {"comment": "x" * size}
@@ -185,6 +286,9 @@ HOSTILE = {
         )
     },
     "holds a link": tar_of((link("runs/a/config.yaml", "/etc/passwd"), b"")),
+    "holds a sparse file": tar_of((sparse("runs/a/config.yaml", 2**50), b"")),
+    "holds too many files": tar_of(*((tarfile.TarInfo(f"runs/a{i}/config.yaml"), b"") for i in range(60))),
+    "holds too long a name": tar_of((tarfile.TarInfo(f"runs/{'a' * 300}/config.yaml"), b"x")),
     "holds too much": tar_of((tarfile.TarInfo("runs/a/config.yaml"), b"\0" * 200_000)),
     "has too long a header": tar_of((long_header(200_000), b"")),
     "goes on after its end": lzma.compress(lzma.decompress(tar_of()) + b"\0" * 200_000),
@@ -194,8 +298,11 @@ HOSTILE = {
 @pytest.mark.parametrize("harm", HOSTILE)
 def test_whatever_else_a_file_holds_is_refused_in_one_line(tmp_path, monkeypatch, capsys, harm):
     monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 100_000)
+    monkeypatch.setattr(archive, "MOST_FILES", 50)
     path = tmp_path / "runs.tar.xz"
     path.write_bytes(HOSTILE[harm])
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     before = sorted(tmp_path.rglob("*"))
     assert main(["store", "unpack", str(path), "--store", str(tmp_path / "store")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -231,8 +338,8 @@ def test_the_command(tmp_path, store, capsys):
     path, out = str(tmp_path / "runs.tar.xz"), str(tmp_path / "out")
     assert main(["store", "pack", path, "--store", str(store.path)]) == 0
     assert main(["store", "unpack", path, "--store", out]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "6 runs and 1 tables copied, 0 left"
+    assert capsys.readouterr().out.splitlines()[-1] == "6 runs and 1 tables copied, 0 skipped"
     assert main(["store", "pack", path, "--store", out]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "0 runs and 0 tables copied, 0 left"
+    assert capsys.readouterr().out.splitlines()[-1] == "0 runs and 0 tables copied, 0 skipped"
     assert main(["store", "unpack", str(tmp_path / "none"), "--store", out]) != 0
     assert main(["store", "pack", path, "--store", str(tmp_path / "nowhere")]) != 0

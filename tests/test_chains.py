@@ -195,7 +195,7 @@ def test_a_sweep_goes_on_in_the_middle_of_an_inserted_phase(inserted, tmp_path, 
     steps: list[tuple[str, int]] = []
     other = RunStore(tmp_path)
 
-    def interrupted(configs, store, *, workers, on_event=None, may_start=None):
+    def interrupted(configs, store, *, workers, on_event=None, may_start=None, whole=()):
         for config in configs.values():
             execute(
                 config,

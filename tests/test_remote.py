@@ -126,9 +126,9 @@ def test_a_task_waits_for_its_parents_to_be_seen(tmp_path, monkeypatch):
     store, looks = RunStore(tmp_path), []
     monkeypatch.setattr(remote, "POLL_SECONDS", 0.0)
 
-    def slowly(self: RunStore, run: str) -> bool:
+    def slowly(self: RunStore, run: str, *, whole: bool = False) -> bool:
         looks.append(run)
-        return seen(self, run) and looks.count(run) > 3
+        return seen(self, run, whole=whole) and looks.count(run) > 3
 
     execute(PHASE1, store)
     seen = RunStore.is_finished

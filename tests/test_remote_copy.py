@@ -120,7 +120,7 @@ def test_a_table_that_differs_stays_on_both_sides(tmp_path, there):
 def test_the_command(tmp_path, store, there, capsys):
     out = tmp_path / "out"
     assert main(["store", "pull", str(there), "--store", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "2 runs and 1 tables copied, 0 left"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs and 1 tables copied, 0 skipped"
     assert main(["store", "push", str(there), "--store", str(out)]) == 0
     assert main(["store", "push", str(there), "--store", str(tmp_path / "nowhere")]) == 1
     assert main(["store", "push", "nonsense://there", "--store", str(out)]) == 2

@@ -204,14 +204,18 @@ def run_one(config: RunConfig, store_path: Path) -> None:
         console.print(note, markup=False, highlight=False)
     run_id = config.run_id
     label = f"{config.task.name} {run_id}"
-    if store.is_finished(run_id):
+    if store.is_finished(run_id, whole=True):
         console.print(f"{label}: finished before, nothing to do", markup=False, highlight=False)
 
     def waiting(seconds: float) -> None:
         if seconds == 0:
             console.print(f"{label}: another process is at it; waiting", markup=False, highlight=False)
 
-    execute = pipeline.execute if launch is None else partial(distributed().execute_distributed, launch=launch)
+    execute = (
+        partial(pipeline.execute, whole=True)
+        if launch is None
+        else partial(distributed().execute_distributed, launch=launch)
+    )
     with RunProgress(label, console) as progress:
         run = execute_shown(config, store, progress, waiting=waiting, execute=execute)
     print_outcome(run)

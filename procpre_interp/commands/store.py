@@ -30,8 +30,8 @@ class Store:
 
     action: Annotated[Positional[Literal["push", "pull", "pack", "unpack"]], tyro.conf.arg(help_behavior_hint="")]
     """push: from the store to the URL. pull: from the URL to the store. pack: from the store to a file, one or two
-    kilobytes a run; weights and examples are left out, and computed again where another run needs them. unpack: from
-    the file to the store."""
+    kilobytes a run; weights and examples are left out. unpack: from the file to the store, where sweeps and claims
+    compute again what new runs need the weights of."""
     place: Annotated[Positional[str], tyro.conf.arg(metavar="PLACE", help_behavior_hint="")]
     """Anything that fsspec opens: s3://bucket/folder, or a folder. With pack and unpack a file, such as runs.tar.xz."""
     store: Path = field(default_factory=default_store)
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     done = _copy(command, RunStore(command.store), lambda run: print(f"run {run}", flush=True))
     for problem in done.problems:
         print(problem, file=sys.stderr)
-    print(f"{len(done.runs)} runs and {len(done.tables)} tables copied, {len(done.problems)} left")
+    print(f"{len(done.runs)} runs and {len(done.tables)} tables copied, {len(done.problems)} skipped")
     return int(bool(done.problems))
 
 

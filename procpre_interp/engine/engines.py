@@ -1,7 +1,7 @@
 """The engines: each computes the same runs into the same store, and differs in where and how many at once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -21,6 +21,7 @@ class Told(TypedDict, total=False):
 
     on_event: Callable[[Event], None]
     may_start: Callable[[], bool]
+    whole: Collection[str]
 
 
 class Engine(ABC):
@@ -36,8 +37,9 @@ class Engine(ABC):
         """Execute runs, given by id, parents before their children, and return the problems of those that failed.
 
         Runs that are finished in the store are not repeated, a failed run fails its descendants alone, and none starts
-        once `may_start()` is false (default: all do); `on_event` is told what happens. Raises `Interrupted` after
-        Ctrl-C, with all states saved.
+        once `may_start()` is false (default: all do); `on_event` is told what happens. Copies without weights
+        (`store.archive`) are computed again where another run needs these, or they are in `whole`. Raises
+        `Interrupted` after Ctrl-C, with all states saved.
         """
 
 

@@ -1,6 +1,6 @@
 """Which runs of a plan are there already, which can start, and which never can."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from procpre_interp.engine.events import Event
@@ -10,19 +10,22 @@ from procpre_interp.store.store import DamagedRun, RunStore
 
 
 def known_runs(
-    configs: Mapping[str, RunConfig], store: RunStore, on_event: Callable[[Event], None]
+    configs: Mapping[str, RunConfig],
+    store: RunStore,
+    on_event: Callable[[Event], None],
+    whole: Collection[str] = (),
 ) -> tuple[set[str], dict[str, str]]:
     """The runs that are finished, and the problems of those that are there but damaged, which is told.
 
-    A light copy (`store.archive`) whose weights are needed is removed, and so is to be computed again.
+    A light copy counts as finished, unless its weights are needed (`light_parents`).
     """
-    for run in light_parents(configs, store):
-        on_event(Event(run, "note", problem=f"run {run} is here without its weights, so it is computed again"))
-        store.delete(run)
     done, problems = set(), {}
+    again = set(light_parents(configs, store, whole))
     for run in configs:
         try:
-            if store.is_finished(run):
+            if run in again:
+                on_event(Event(run, "note", problem="here without its weights, which are needed; computed again"))
+            elif store.is_finished(run):
                 done.add(run)
                 on_event(Event(run, "finished"))
         except DamagedRun as damage:
@@ -31,10 +34,13 @@ def known_runs(
     return done, problems
 
 
-def light_parents(configs: Mapping[str, RunConfig], store: RunStore) -> list[str]:
-    """Those of the runs, given parents before children, that are copies without the weights that a run needs which is
-    still to be computed. Where one of them is computed again, so is whatever its own weights come from."""
-    needed: set[str] = set()
+def light_parents(configs: Mapping[str, RunConfig], store: RunStore, whole: Collection[str] = ()) -> list[str]:
+    """The runs of which there is only a copy without weights (`store.archive`), though a run that is not finished takes
+    weights from them, or they are in `whole`; and the ancestors that these in turn take weights from.
+
+    `configs` have parents before their children. A run that diverged has no weights to take, and is left as it is.
+    """
+    needed = {run for run in whole if run in configs and _lacks_weights(Parent(run=run), store)}
     for run, config in reversed(list(configs.items())):
         if run in needed or not _is_there(run, store):
             carries = config.optimiser == "carried"
@@ -49,16 +55,16 @@ def _is_there(run: str, store: RunStore) -> bool:
     return True  # and its damage is told where it is met
 
 
-def _lacks_weights(parent: Parent, store: RunStore, *, carries: bool) -> bool:
+def _lacks_weights(parent: Parent, store: RunStore, *, carries: bool = False) -> bool:
     """Whether a parent is a copy without the weights that are taken from it, or without the optimiser's state."""
+    if not _is_there(parent.run, store):  # quicker to find out than by opening it
+        return False
     try:
-        if not store.is_finished(parent.run):  # which is told sooner than by a failure to open it
-            return False
         run = store.open(parent.run, verify=False)
     except (UnknownRun, DamagedRun):
         return False
-    step = run.summary.get("steps") if parent.step is None else parent.step
-    return run.is_light and (step not in run.steps or (carries and OPTIMISER not in run.manifest))
+    lacks = run.lacks_weights(parent.step) or (carries and run.is_light and OPTIMISER not in run.manifest)
+    return lacks and run.summary["status"] == "finished"
 
 
 def ready_runs(

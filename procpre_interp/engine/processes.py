@@ -4,7 +4,7 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,15 +35,16 @@ def execute_all(
     workers: int,
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
+    whole: Collection[str] = (),
 ) -> dict[str, str]:
     """Execute runs, given by id, and return the problems of those that failed, by id; finished ones are not repeated.
 
-    A run starts when those of its parents that are in the sweep have finished, in the order given. Once `may_start()`
-    is false no further run starts, and those under way are finished. A failed run fails its descendants and nothing
-    else, and so does one whose worker was killed. Raises `Interrupted` after Ctrl-C, once every worker has saved its
-    state.
+    A run starts when those of its parents that are in the sweep have finished, in the order given; of those in `whole`
+    the weights are needed, too (`known_runs`). Once `may_start()` is false no further run starts, and those under way
+    are finished. A failed run fails its descendants and nothing else, and so does one whose worker was killed. Raises
+    `Interrupted` after Ctrl-C, once every worker has saved its state.
     """
-    done, problems = known_runs(configs, store, on_event)
+    done, problems = known_runs(configs, store, on_event, whole)
     waiting = [run for run in configs if run not in done and run not in problems]
     team: list[_Worker] = []
     try:
@@ -228,7 +229,7 @@ def perform(
         # Data and tests too: threads of several workers on the same cores mostly wait for one another.
         with run_threads(1):
             store = RunStore(store_path)
-            execute(config, store, on_step=report, should_stop=asked_to_stop, waiting=waiting, on_note=note)
+            execute(config, store, whole=True, on_step=report, should_stop=asked_to_stop, waiting=waiting, on_note=note)
     except Exception as error:
         return failure(run, error)
     return Event(run, "finished")

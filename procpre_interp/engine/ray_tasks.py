@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,11 +25,12 @@ def execute_on_ray(
     *,
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
+    whole: Collection[str] = (),
 ) -> dict[str, str]:
     """Execute runs as tasks of a Ray cluster, or of a Ray that is started here; see `remote.execute_remotely`."""
     tasks = _Tasks(connected(address, workers))
     try:
-        return execute_remotely(configs, store, tasks, on_event=on_event, may_start=may_start)
+        return execute_remotely(configs, store, tasks, on_event=on_event, may_start=may_start, whole=whole)
     finally:
         tasks.close()
 

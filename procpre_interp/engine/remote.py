@@ -9,7 +9,7 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -93,10 +93,11 @@ def execute_remotely(
     *,
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
+    whole: Collection[str] = (),
 ) -> dict[str, str]:
     """Execute runs as `processes.execute_all` does, on a cluster. One whose worker or node is lost goes on elsewhere
     from the state that it saved last, `RETRIES` times at most."""
-    done, problems = known_runs(configs, store, on_event)
+    done, problems = known_runs(configs, store, on_event, whole)
     waiting = [run for run in configs if run not in done and run not in problems]
     submitted: set[str] = set()
     begun: set[str] = set()
@@ -188,10 +189,10 @@ def compute(task: Task, tell: Callable[[Event], None]) -> Event | None:
         return failure(task.run, error)
 
 
-def is_seen(store: RunStore, run: str) -> bool:
+def is_seen(store: RunStore, run: str, *, whole: bool = False) -> bool:
     """Whether a run is finished in the store as this machine sees it, soon at least. Raises `DamagedRun`."""
     limit = time.monotonic() + SEEN_SECONDS
-    while not (finished := store.is_finished(run)) and time.monotonic() < limit:
+    while not (finished := store.is_finished(run, whole=whole)) and time.monotonic() < limit:
         time.sleep(POLL_SECONDS)
     return finished
 
@@ -199,7 +200,7 @@ def is_seen(store: RunStore, run: str) -> bool:
 def _confirmed(event: Event, store: RunStore) -> Event:
     """The event, if the run has indeed come to the store."""
     try:
-        if is_seen(store, event.run):
+        if is_seen(store, event.run, whole=True):
             return event
     except DamagedRun as damage:
         return failure(event.run, damage)

@@ -4,7 +4,7 @@ Partition, account and time limit are given by Slurm's own variables, such as SB
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from procpre_interp.engine.events import Event
@@ -25,6 +25,7 @@ def execute_on_slurm(
     *,
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
+    whole: Collection[str] = (),
 ) -> dict[str, str]:
     """Execute runs as jobs, so many at once, of `cluster`, submitit's name for it; see `remote.execute_remotely`."""
     submitit = needed("submitit", "slurm")
@@ -32,7 +33,7 @@ def execute_on_slurm(
         executor = submitit.AutoExecutor(store.path.resolve() / FOLDER, cluster=cluster)
     except RuntimeError as problem:
         raise ValueError(f"--engine slurm: {problem}") from None
-    return execute_remotely(configs, store, _Jobs(executor, jobs), on_event=on_event, may_start=may_start)
+    return execute_remotely(configs, store, _Jobs(executor, jobs), on_event=on_event, may_start=may_start, whole=whole)
 
 
 class _Jobs:

@@ -1,7 +1,7 @@
 """Many runs in one process, those of one shape as one computation: what a GPU needs to be busy with tiny models."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from procpre_interp.engine.events import Event, failure, progress_event
 from procpre_interp.engine.known_runs import known_runs, ready_runs
@@ -24,6 +24,7 @@ def execute_in_stacks(
     stack: int = STACK,
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
+    whole: Collection[str] = (),
 ) -> dict[str, str]:
     """Execute runs as `execute_all` does, but here, and up to `stack` runs of kernel stacked and one shape at once.
 
@@ -31,7 +32,7 @@ def execute_in_stacks(
     after the other. Returns the problems of those that failed, by id. Raises `Interrupted` after Ctrl-C, with all
     states saved.
     """
-    done, problems = known_runs(configs, store, on_event)
+    done, problems = known_runs(configs, store, on_event, whole)
     waiting = [run for run in configs if run not in done and run not in problems]
     keys = {run: _key(run, configs[run]) for run in waiting}
 

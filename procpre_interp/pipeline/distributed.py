@@ -56,10 +56,10 @@ def execute_distributed(
 
         def claim() -> bool:
             nonlocal partial
-            partial = held.enter_context(store.claim(run_id, timeout_seconds=LOCK_SECONDS, waiting=waiting))
+            partial = held.enter_context(store.claim(run_id, whole=True, timeout_seconds=LOCK_SECONDS, waiting=waiting))
             return partial is not None
 
-        if not group.first(lambda: store.is_finished(run_id)):
+        if not group.first(lambda: store.is_finished(run_id, whole=True)):
             shares = group.size if config.train.shard else 1
             start = group.together(lambda: prepare(resolved, store, kernel_note=config.kernel_note, shares=shares))
             if group.first(claim):

@@ -42,12 +42,14 @@ def execute(
     config: RunConfig,
     store: RunStore,
     *,
+    whole: bool = False,
     on_step: Callable[[TrainState, TrainConfig], None] = lambda state, train: None,
     should_stop: Callable[[], bool] = lambda: False,
     waiting: Callable[[float], None] | None = None,
     on_note: Callable[[str], None] = log.warning,
 ) -> Run:
-    """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened.
+    """The finished run of `config`: computed now, resumed, awaited while another process is at it, or simply opened;
+    a copy without weights (`store.archive`) is computed again where `whole` is asked for.
 
     Torch's default dtype, device and matmul precision, as the caller may have set them, have no effect. `on_note` is
     told when files of an unfinished run are damaged, and from where it goes on. Raises `ValueError` for a parent that
@@ -56,7 +58,7 @@ def execute(
     """
     for _ in range(ATTEMPTS):
         try:
-            return _execute(config, store, on_step, should_stop, waiting, on_note)
+            return _execute(config, store, whole, on_step, should_stop, waiting, on_note)
         except DamagedWeights as damage:
             on_note(f"{damage}: the run goes back to an earlier state")
     raise OSError(
@@ -89,6 +91,7 @@ class Start:
 def _execute(
     config: RunConfig,
     store: RunStore,
+    whole: bool,
     on_step: Callable[[TrainState, TrainConfig], None],
     should_stop: Callable[[], bool],
     waiting: Callable[[float], None] | None,
@@ -96,13 +99,13 @@ def _execute(
 ) -> Run:
     resolved = config.resolve()
     run_id = content_hash(resolved)
-    if store.is_finished(run_id):
+    if store.is_finished(run_id, whole=whole):
         return store.open(run_id)
     # What can be refused is refused before the store knows of the run.
     start = prepare(resolved, store, kernel_note=config.kernel_note)
     if (native := config.native_id) is not None and store.is_begun(native):
         on_note(f"run {native}, begun with the native kernel, is not gone on with: {config.kernel_note}")
-    with store.claim(run_id, waiting=waiting) as partial:
+    with store.claim(run_id, whole=whole, waiting=waiting) as partial:
         if partial is None:
             return store.open(run_id)
         with tracked(on_step, run_id, to_dict(resolved), store.path) as entered:

@@ -92,11 +92,14 @@ def execute_stacked(
 
 
 def _claim(run: str, config: RunConfig, store: RunStore, held: ExitStack, listener: Listener) -> _Claimed | None:
-    """The run, its lock held; None where it is finished. Raises `TimeoutError` where another process has it."""
-    if store.is_finished(run):
+    """The run, its lock held; None where it is finished, with its weights.
+
+    Raises `TimeoutError` where another process has it.
+    """
+    if store.is_finished(run, whole=True):
         return None
     start = prepare(config.resolve(), store, kernel_note=config.kernel_note)
-    partial = held.enter_context(store.claim(run, timeout_seconds=0))
+    partial = held.enter_context(store.claim(run, whole=True, timeout_seconds=0))
     if partial is None:
         return None
     trainer = begin(
@@ -121,6 +124,7 @@ def execute_alone(
             execute(
                 config,
                 store,
+                whole=True,
                 on_step=lambda state, train, run=run: listener.on_step(run, state, train),
                 on_note=lambda text, run=run: listener.on_note(run, text),
                 should_stop=should_stop,

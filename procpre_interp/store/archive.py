@@ -19,15 +19,19 @@ from pathlib import Path, PurePosixPath
 
 from procpre_interp.core import atomic_files
 from procpre_interp.core.checksums import MANIFEST
+from procpre_interp.core.locks import locked
 from procpre_interp.core.messages import one_line, shown
+from procpre_interp.core.places import LONGEST_NAME
 from procpre_interp.store.export import export_run
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.remote_copy import Copied, RemoteCopy
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun
 from procpre_interp.store.store import RunStore
 
-LARGEST_ARCHIVE = 2**30
-"""Bytes that an archive may hold when it is unpacked: some hundred thousand light runs."""
+LARGEST_ARCHIVE = 2**28
+"""Bytes that an archive may hold when it is unpacked: some ten thousand light runs."""
+MOST_FILES = 100_000
+"""Files that an archive may hold."""
 
 
 def pack(store: RunStore, path: Path, told: Callable[[str], None] = lambda run: None) -> Copied:
@@ -36,14 +40,15 @@ def pack(store: RunStore, path: Path, told: Callable[[str], None] = lambda run: 
     The same runs and tables give the same bytes. A damaged run is not packed, and a table that differs stays in the
     file as it is. Raises `ValueError` for a file that is no such archive.
     """
-    with _unpacked(path) as there:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")), _unpacked(path) as there:
         done = Copied()
         for folder in folders(store.path / "runs"):
-            if there.is_finished(folder.name):
-                continue
             try:
+                if there.is_finished(folder.name):
+                    continue
                 export_run(store.open(folder.name), there)
-            except (DamagedRun, UnknownRun) as problem:
+            except (DamagedRun, UnknownRun, FileNotFoundError) as problem:  # the latter of one deleted this moment
                 done.problems.append(str(problem))
                 continue
             done.runs.append(folder.name)
@@ -69,7 +74,9 @@ def unpack(path: Path, store: RunStore, told: Callable[[str], None] = lambda run
     if not path.exists():
         raise FileNotFoundError(f"no archive {path}")
     with _unpacked(path) as there:
-        return RemoteCopy(str(there.path)).pull(store, told)
+        done = RemoteCopy(str(there.path)).pull(store, told, light=True)
+    done.problems = [problem.replace(str(there.path), str(path)) for problem in done.problems]
+    return done
 
 
 @contextmanager
@@ -84,13 +91,9 @@ def _unpacked(path: Path) -> Iterator[RunStore]:
                         _extract(tar, Path(folder))
                     while bounded.read(2**20):  # to the end, where a file that was cut off is found out
                         pass
-            except (tarfile.TarError, lzma.LZMAError, EOFError, _Refused) as problem:
+            except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as problem:
                 raise ValueError(f"{path} is no archive of runs ({one_line(problem)})") from None
         yield RunStore(folder)
-
-
-class _Refused(ValueError):
-    """What no archive of runs holds."""
 
 
 class _Bounded(io.RawIOBase):
@@ -103,15 +106,18 @@ class _Bounded(io.RawIOBase):
         found = self._content.read(size if size >= 0 else self._left + 1)
         self._left -= len(found)
         if self._left < 0:
-            raise _Refused(f"it holds more than {LARGEST_ARCHIVE:,} bytes")
+            raise ValueError(f"it holds more than {LARGEST_ARCHIVE:,} bytes")
         return found
 
 
 def _extract(tar: tarfile.TarFile, folder: Path) -> None:
-    """Write what may be in an archive, and raise `_Refused` for anything else, since a name may lead anywhere."""
-    for member in tar:
-        if not member.isfile() or not _may_hold(member.name):
-            raise _Refused(f"it holds {shown(member.name)}")
+    """Write what may be in an archive. Raises `ValueError` for anything else, since a name may lead anywhere."""
+    for n, member in enumerate(tar):
+        if n == MOST_FILES:
+            raise ValueError(f"it holds more than {MOST_FILES:,} files")
+        # A sparse file, however small, may stand for more than a disk holds.
+        if not member.isreg() or member.issparse() or not _may_hold(member.name):
+            raise ValueError(f"it holds {shown(member.name)}")
         content = tar.extractfile(member)
         assert content is not None
         place = folder / member.name
@@ -126,16 +132,15 @@ def _may_hold(name: str) -> bool:
         case ("runs", run, *rest):
             file = "/".join(rest)
             own = file == MANIFEST or OWN_FILES.fullmatch(file)
-            return bool(NAME.fullmatch(run) and own and ".." not in rest)
+            return bool(NAME.fullmatch(run) and len(run) <= LONGEST_NAME and own and ".." not in rest)
         case ("tables", table):
-            return bool(NAME.fullmatch(table))
+            return bool(NAME.fullmatch(table) and len(table) <= LONGEST_NAME)
     return False
 
 
 def _write(path: Path, folder: Path) -> None:
     """An archive of a folder, the same for the same content: in order, without times and owners."""
     files = sorted(each for part in ("runs", "tables") for each in (folder / part).rglob("*") if each.is_file())
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_files.atomic_write(path) as temporary, tarfile.open(temporary, mode="w:xz") as tar:
         for each in files:
             member = tarfile.TarInfo(each.relative_to(folder).as_posix())

@@ -17,6 +17,17 @@ def hidden_folder(store: Path, run_id: str) -> Path:
     return store / "partial" / f".{run_id}{_DELETED}"
 
 
+def move_to_place(folder: Path, finished: Path) -> None:
+    """Move the folder of a run, whose lock is ours, among the finished ones, in the place of a copy that is there."""
+    finished.parent.mkdir(exist_ok=True)
+    replaced = hidden_folder(finished.parent.parent, finished.name)
+    if finished.is_dir():
+        atomic_files.remove(replaced)
+        finished.rename(replaced)
+    folder.rename(finished)
+    atomic_files.remove(replaced)
+
+
 def remove_all_leftovers(store: Path) -> None:
     """Remove the leftovers of every run of the store in this folder that no process is at."""
     try:

@@ -26,10 +26,13 @@ def cell_results(cells: pd.DataFrame, store: RunStore, problems: Mapping[str, st
     whole = whole_runs((run for runs in ids for run in runs if run), store)
     rows = []
     for cell, runs in zip(cells.to_dict("records"), ids):
-        failed = [*filter(None, [cell.pop("problem", "")]), *(problems[run] for run in runs if run in problems)]
+        is_there = all(run in whole for run in runs)
+        failed = [*filter(None, [cell.pop("problem", "")])]
+        if not is_there:  # else a copy could not be computed again, which was needed for another cell
+            failed += [problems[run] for run in runs if run in problems]
         if failed:
             rows.append({**cell, "status": "failed", "problem": failed[0]})
-        elif all(run in whole for run in runs):
+        elif is_there:
             outcome, *parents = (whole[run] for run in (cell["run"], *cell["phase1_run"]))
             chain = [whole[run] for run in cell.get("chain", ())]
             found = scores(outcome, parents, before=store.parts_of(outcome)[:-1])

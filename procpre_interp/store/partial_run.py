@@ -12,7 +12,8 @@ from procpre_interp.core import atomic_files, checksums, schema
 from procpre_interp.core.environment import now
 from procpre_interp.core.locks import Lock
 from procpre_interp.core.plugins import Plugin
-from procpre_interp.store.reading import REQUIRED
+from procpre_interp.store.leftovers import move_to_place
+from procpre_interp.store.reading import REQUIRED, is_light
 from procpre_interp.store.run import HISTORY_NUMBERS, OPTIMISER, OWN_FILES, TOKENIZER, Run, read_run, weights_name
 from procpre_interp.store.unfinished import PREVIOUS, RESUME, SHARDS, saved_fields
 
@@ -81,7 +82,8 @@ class PartialRun:
 
         Without the lock another process may be writing a run of this name there.
         """
-        if self.finished_folder.is_dir() or (self.folder.is_dir() and self.lock.is_held):
+        is_moved = self.finished_folder.is_dir() and not is_light(self.finished_folder)
+        if is_moved or (self.folder.is_dir() and self.lock.is_held):
             return None
         what = "its folder" if not self.folder.is_dir() else f"the lock {self.lock.path.name}"
         return FileNotFoundError(
@@ -106,8 +108,7 @@ class PartialRun:
         checksums.seal(self.folder, OWN_FILES)
         # What was removed this moment is in no manifest, so that nobody would miss it later.
         checksums.read_manifest(self.folder, REQUIRED)
-        self.finished_folder.parent.mkdir(exist_ok=True)
-        self.folder.rename(self.finished_folder)
+        move_to_place(self.folder, self.finished_folder)
         # Only now: a process killed a moment earlier would have lost the whole run.
         for name in (RESUME, PREVIOUS):
             (self.finished_folder / name).unlink(missing_ok=True)

@@ -53,6 +53,11 @@ def read_summary(folder: Path) -> Summary:
         raise _told(folder, problem) from None
 
 
+def is_light(folder: Path) -> bool:
+    """Whether the run in `folder` is a copy that something was left out of. Raises as `read_summary` does."""
+    return "left_out" in read_summary(folder)
+
+
 def with_parents(summary: dict[str, Any]) -> Summary:
     """The summary with its parents as a tuple of ids; older versions wrote text, with commas between them, or null."""
     parents = summary.get("parents") or ()

@@ -3,7 +3,8 @@
     URL/runs/<run id>/...    as in a store's folder; the manifest is written last, and a run without one is not there
     URL/tables/<name>.parquet
 
-Runs are named by their content, so that one that is there already is the same one. Tables are not: one that differs
+Runs are named by their content, so that one that is there already is the same one; copies without weights
+(`store.archive`) are not sent, and whole runs take their place. Tables are not: one that differs
 from the other side's stays as it is, on both sides, and is named.
 """
 
@@ -18,6 +19,7 @@ from procpre_interp.core import atomic_files
 from procpre_interp.core.checksums import MANIFEST
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.plain_values import parse_json
+from procpre_interp.store.leftovers import move_to_place
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, read_run
 from procpre_interp.store.store import RunStore
@@ -49,22 +51,30 @@ class RemoteCopy:
         self.url = url
 
     def push(self, store: RunStore, told: Callable[[str], None] = lambda run: None) -> Copied:
-        """Send the finished runs and the tables that are not there. A damaged run is not sent."""
+        """Send the finished runs and the tables that are not there. A damaged run is not sent, nor a light copy."""
         done = Copied()
         there = self._runs()
+        light = 0
         for folder in folders(store.path / "runs"):
             if folder.name in there:
                 continue
             try:
-                manifest = read_run(folder, verify=True).manifest
+                run = read_run(folder, verify=True)
             except (DamagedRun, UnknownRun) as problem:
                 done.problems.append(str(problem))
                 continue
+            if run.is_light:
+                light += 1
+                continue
             with self._told():
-                for name in (*manifest, MANIFEST):  # which comes last, and says that all is there
+                for name in (*run.manifest, MANIFEST):  # which comes last, and says that all is there
                     self._send(folder / name, f"{self.root}/runs/{folder.name}/{name}")
             done.runs.append(folder.name)
             told(folder.name)
+        if light:
+            done.problems.append(
+                f"{light} runs are here without their weights, and were not sent; pack keeps such runs"
+            )
         for name in store.tables():
             path = store.path / "tables" / f"{name}.parquet"
             with self._told():
@@ -76,17 +86,23 @@ class RemoteCopy:
                     done.problems.append(f"table {name} differs at {self.url}; it stays there as it is")
         return done
 
-    def pull(self, store: RunStore, told: Callable[[str], None] = lambda run: None) -> Copied:
-        """Fetch the runs and tables that are not here. Each run is checked before it is listed."""
+    def pull(self, store: RunStore, told: Callable[[str], None] = lambda run: None, *, light: bool = False) -> Copied:
+        """Fetch the runs and tables that are not here. Each run is checked before it is listed.
+
+        Whole runs take the place of light copies; where those that are fetched are `light` themselves, a run that was
+        begun here is left, since it goes on from there.
+        """
         done = Copied()
         for run in sorted(self._runs()):
             try:
-                if not self._fetch_claimed(run, store):
+                if light and store.is_begun(run) and not store.is_finished(run):
+                    raise TimeoutError
+                if not self._fetch_claimed(run, store, light=light):
                     continue
             except TimeoutError:
-                done.problems.append(f"run {run} is being computed here")
+                done.problems.append(f"run {run} is being computed here{', or was begun' if light else ''}")
                 continue
-            except (DamagedRun, DamagedCopy) as problem:  # here, or there
+            except (DamagedRun, DamagedCopy, UnknownRun) as problem:  # here, or there
                 done.problems.append(str(problem))
                 continue
             done.runs.append(run)
@@ -106,10 +122,10 @@ class RemoteCopy:
                 done.problems.append(f"table {stem} differs at {self.url}; it stays here as it is")
         return done
 
-    def _fetch_claimed(self, run: str, store: RunStore) -> bool:
+    def _fetch_claimed(self, run: str, store: RunStore, *, light: bool) -> bool:
         """Fetch one run under its lock; False where it is here already."""
         failed: Exception | None = None
-        with store.claim(run, timeout_seconds=0) as partial:
+        with store.claim(run, whole=not light, timeout_seconds=0) as partial:
             if partial is None:
                 return False
             try:
@@ -137,8 +153,7 @@ class RemoteCopy:
                 read_run(hidden, verify=True)
             except (DamagedRun, FileNotFoundError) as problem:
                 raise DamagedCopy(f"{place}: {getattr(problem, 'problem', problem)}; it was not fetched") from None
-            finished.parent.mkdir(exist_ok=True)
-            hidden.rename(finished)
+            move_to_place(hidden, finished)
             atomic_files.sync_folder(finished.parent)
         finally:
             atomic_files.remove(hidden)

@@ -83,6 +83,10 @@ class Run:
         """Whether it is a copy that something was left out of."""
         return "left_out" in self.summary
 
+    def lacks_weights(self, step: int | None = None) -> bool:
+        """Whether it is a copy without the weights of a step, by default the last one."""
+        return self.is_light and (self.summary.get("steps") if step is None else step) not in self.steps
+
     def file(self, name: str) -> Path:
         """Path of one file, its content checked. Raises `DamagedRun`, or `ValueError` without such a file."""
         self._require(name)
@@ -112,8 +116,11 @@ class Run:
         steps = self.steps
         if not steps or (step is not None and step not in steps):
             which = "no weights" if step is None else f"no weights of step {step}"
-            hint = f"; remove {self.folder}, and its command computes them again" if self.is_light else ""
-            raise ValueError(f"run {self.id} keeps {which}; there are: {steps}{hint}")
+            hint = f". It is a copy without them; --config {self.folder / 'config.yaml'} with the command train, or "
+            hint += "transfer if it has parents, computes them again"
+            raise ValueError(
+                f"run {self.id} keeps {which}; there are: {steps}{hint if self.lacks_weights(step) else ''}"
+            )
         return self.file(weights_name(steps[-1] if step is None else step))
 
     def history(self) -> pd.DataFrame:

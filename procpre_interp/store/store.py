@@ -29,6 +29,7 @@ from procpre_interp.core.places import LONGEST_NAME
 from procpre_interp.store.leftovers import hidden_folder, remove_leftovers, try_to_remove_leftovers
 from procpre_interp.store.names import NAME, check_new_name, folders, lock_file
 from procpre_interp.store.partial_run import PartialRun
+from procpre_interp.store.reading import is_light
 from procpre_interp.store.rows import columns_of, matching, read_rows
 from procpre_interp.store.run import (
     DamagedRun,
@@ -72,22 +73,24 @@ class RunStore:
         self,
         run_id: str,
         *,
+        whole: bool = False,
         timeout_seconds: float | int | None = None,
         waiting: Callable[[float], None] | None = None,
     ) -> Iterator[PartialRun | None]:
-        """Take a run to compute it, or None when it is finished.
+        """Take a run to compute it, or None when it is finished; where `whole` is asked for, a light copy is no
+        finished run, and stays until it is replaced.
 
         While another process is at it, this waits and calls `waiting` with the seconds waited. Left before
         `finish`, the folder stays as it is, to be resumed. Raises `TimeoutError` after `timeout_seconds`, `DamagedRun`,
         and `FileNotFoundError` where the folder was removed meanwhile, whatever error that led to.
         """
-        if self.is_finished(run_id):
+        if self.is_finished(run_id, whole=whole):
             yield None
             return
         folder = self._partial(run_id)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locks.locked(self._lock(run_id), timeout_seconds=timeout_seconds, waiting=waiting) as lock:
-            if self.is_finished(run_id):  # by whom we waited for, who may have been killed then
+            if self.is_finished(run_id, whole=whole):  # by whom we waited for, who may have been killed then
                 remove_leftovers(self.path, run_id)
                 yield None
                 return
@@ -100,8 +103,11 @@ class RunStore:
                     raise removed from problem
                 raise
 
-    def is_finished(self, run_id: str) -> bool:
-        """Whether the run is there. Raises `DamagedRun` when it is, but not as it was written."""
+    def is_finished(self, run_id: str, *, whole: bool = False) -> bool:
+        """Whether the run is there, and if `whole` is asked for, with everything: no light copy (`store.archive`).
+
+        Raises `DamagedRun` when it is there, but not as it was written.
+        """
         folder = self._finished(run_id)
         if not folder.is_dir():
             if os.path.lexists(folder):  # it stands where the run would go
@@ -109,6 +115,8 @@ class RunStore:
             return False
         try:
             read_manifest(folder)
+            if whole and is_light(folder):
+                return False
         except UnknownRun:  # deleted this moment
             return False
         if os.path.lexists(self._lock(run_id)):

@@ -19,12 +19,7 @@ from procpre_interp.claims.looks import Past, past, with_looks
 from procpre_interp.claims.text import describe_claim, describe_cost
 from procpre_interp.core.environment import now
 from procpre_interp.core.places import check_folder
-from procpre_interp.core.terminal import (
-    beside_package,
-    default_store,
-    run_script,
-    time_limit,
-)
+from procpre_interp.core.terminal import beside_package, default_store, run_script, time_limit
 from procpre_interp.core.text_table import stdout_console
 from procpre_interp.engine.engines import Engine, chosen_engine
 from procpre_interp.engine.options import EngineOptions
@@ -159,7 +154,8 @@ def compute(
     may_start: Callable[[], bool],
 ) -> Computed:
     """Compute what is missing of a sweep of the experiment. Raises `ValueError` while no cell is finished."""
-    planned, problems = run_sweep(sweep, store, engine=engine, show=show, may_start=may_start)
+    whole = () if experiment.observation is None else experiment.observation.whole
+    planned, problems = run_sweep(sweep, store, engine=engine, show=show, may_start=may_start, whole=whole)
     table, cells = results(planned, store, problems), planned.cells
     if experiment.tuned is not None:
         table = with_arms(table, experiment.tuned, store)

@@ -29,6 +29,13 @@ class Observation:
     """What is measured but is no run of its own, such as a model before training: name -> what people read."""
     measure: Callable[[Mapping[str, Run], RunStore], Measured]
     """Measures the runs, given by condition: values for `conditions`, and for those of the sweep that it needs."""
+    reads_models: bool = True
+    """Whether it measures models, and not only what came out of the runs, which copies without weights have too."""
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The conditions whose runs it needs with their weights."""
+        return self.needs if self.reads_models else ()
 
 
 def observe(

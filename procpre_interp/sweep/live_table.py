@@ -139,6 +139,7 @@ class SweepTable(Output):
             return
         if event.kind in ("started", "progress"):
             self.running[event.run] = event
+            self.finished.discard(event.run)  # a copy without weights, which is computed again
             self.saved[event.run] = event.step
             if event.kind == "progress":
                 self.rates.note(event.run, event.step, self.clock())

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from procpre_interp.core.selectors import name_heads, orders_of
 from procpre_interp.engine.engines import ONE_WORKER, Engine
 from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
@@ -57,7 +58,9 @@ class Plan:
     roles: dict[str, Role]
     """Run id -> what it is."""
     deferred: int
-    """Cells that are not planned yet, since they name heads by the entropy of a parent that is not finished."""
+    """Cells that are not planned yet, since they rank the heads of a parent that is not finished, or has no weights."""
+    light: frozenset[str] = frozenset()
+    """Those parents that are there, but as copies without weights (`store.archive`)."""
 
     @property
     def table_name(self) -> str:
@@ -88,6 +91,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     configs: dict[str, RunConfig] = {}
     roles: dict[str, Role] = {}
     rows: list[Cell] = []
+    light: set[str] = set()
     deferred = 0
 
     def enter(run: str, config: RunConfig, role: Role) -> None:
@@ -105,7 +109,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
             phase1 = tuple(before.ids[source.phase1] for source in condition.sources)
             cell = Cell(condition=condition.name, label=label, replicate=seed, phase1_run=phase1)
             try:
-                taken = [_parent(source, run, store, orders) for source, run in zip(condition.sources, phase1)]
+                taken = [_parent(source, run, store, orders, light) for source, run in zip(condition.sources, phase1)]
                 parents = [parent for parent in taken if parent is not None]
                 if len(parents) < len(taken):
                     deferred += 1
@@ -122,7 +126,9 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
             rows.append(
                 dataclasses.replace(cell, run=[phase2, *rest][-1], phase2_run=phase2 if rest else "", chain=chain)
             )
-    return Plan(sweep=sweep, configs=configs, cells=cells_frame(rows), roles=roles, deferred=deferred)
+    return Plan(
+        sweep=sweep, configs=configs, cells=cells_frame(rows), roles=roles, deferred=deferred, light=frozenset(light)
+    )
 
 
 def _beginning(sweep: Sweep, condition: Condition, seed: int, known: dict[Hashable, Beginning]) -> Beginning:
@@ -148,13 +154,17 @@ def say_nothing(planned: Plan) -> AbstractContextManager[Callable[[Event], None]
     return nullcontext(lambda event: None)
 
 
-def _parent(source: Source, run_id: str, store: RunStore | None, orders: HeadOrders) -> Parent | None:
-    """The parent of a run; none where its heads are to be ordered and it is not finished."""
+def _parent(source: Source, run_id: str, store: RunStore | None, orders: HeadOrders, light: set[str]) -> Parent | None:
+    """The parent of a run; none where its heads are to be ranked and it is not finished, or a copy without weights,
+    which is added to `light`."""
     missing = {(run_id, source.step, order) for order in orders_of(source.selector)} - set(orders)
     if missing:
         if store is None or not is_whole(store, run_id):
             return None
         run = store.open(run_id)
+        if run.lacks_weights(source.step):
+            light.add(run_id)
+            return None
         for _, step, order in sorted(missing, key=lambda key: key[2]):
             ordered_heads(run, order, step, orders)
     selector = name_heads(source.selector, lambda order: orders[run_id, source.step, order])
@@ -168,11 +178,12 @@ def run_sweep(
     engine: Engine = ONE_WORKER,
     show: Show = say_nothing,
     may_start: Callable[[], bool] = lambda: True,
+    whole: Collection[str] = (),
 ) -> tuple[Plan, dict[str, str]]:
     """Compute what is missing; the plan, and the problems of runs that failed, by id.
 
-    `show(plan)` gives what is told the events. Cells that name heads by entropy are planned once their parents are
-    finished, so that it may be called twice.
+    `show(plan)` gives what is told the events. Cells that rank heads are planned once their parents are finished, so
+    that it may be called twice. Runs of the conditions in `whole`, and their parents, must have their weights.
     """
     problems: dict[str, str] = {}
     orders: HeadOrders = {}
@@ -180,13 +191,20 @@ def run_sweep(
     while True:
         todo = {run: config for run, config in planned.configs.items() if run not in problems}
         with show(planned) as on_event:
-            problems |= engine.execute(todo, store, on_event=on_event, may_start=may_start)
+            needed = planned.light | _runs_of(planned, whole)
+            problems |= engine.execute(todo, store, on_event=on_event, may_start=may_start, whole=needed)
         before = planned.deferred
         if before:
             planned = plan(sweep, store, orders)
         # Deferred cells whose parents failed, or were not started, stay deferred.
         if planned.deferred == before:
             return planned, problems
+
+
+def _runs_of(planned: Plan, conditions: Collection[str]) -> set[str]:
+    """The runs of conditions, and those that their weights come from."""
+    cells = planned.cells.loc[planned.cells["condition"].isin(list(conditions))]
+    return {run for cell in named_rows(cells) for run in (cell.run, *cell.phase1_run) if run}
 
 
 def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None = None) -> pd.DataFrame:
