@@ -1,6 +1,6 @@
 """Which runs of a plan are there already, which can start, and which never can."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 
 from procpre_interp.engine.events import Event
@@ -69,13 +69,12 @@ def _lacks_weights(parent: Parent, store: RunStore, *, carries: bool = False) ->
 
 def ready_runs(
     waiting: list[str], configs: Mapping[str, RunConfig], done: set[str], problems: dict[str, str]
-) -> list[str]:
-    """The waiting runs that can start, or that never can, whose problem is then entered."""
-    ready = []
-    for run in waiting:
+) -> Iterator[str]:
+    """The waiting runs that can start, or that never can, whose problem is then entered; one at a time, since of many
+    thousands only the first few are wanted. What is `waiting` may change meanwhile."""
+    for run in list(waiting):
         parents = [parent.run for parent in configs[run].parents if parent.run in configs]
         if failed := [parent for parent in parents if parent in problems]:
             problems[run] = f"its parent {failed[0]} failed"
         if failed or all(parent in done for parent in parents):
-            ready.append(run)
-    return ready
+            yield run

@@ -55,7 +55,9 @@ def execute_all(
                 if run in problems:
                     waiting.remove(run)
                     on_event(Event(run, "skipped", problem=problems[run]))
-                elif (worker := _idle(team, workers, store.path)) is not None:
+                elif (worker := _idle(team, workers, store.path)) is None:
+                    break
+                else:
                     waiting.remove(run)
                     worker.start(run, configs[run])
             for event in _events(team):

@@ -113,7 +113,9 @@ def execute_remotely(
                 if run in problems:
                     waiting.remove(run)
                     on_event(Event(run, "skipped", problem=problems[run]))
-                elif room > 0:
+                elif room <= 0:
+                    break
+                else:
                     waiting.remove(run)
                     submitted.add(run)
                     cluster.submit(task_of(run, configs[run], store))

@@ -22,7 +22,7 @@ from procpre_interp.core.plain_values import parse_json
 from procpre_interp.store.leftovers import move_to_place
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, read_run
-from procpre_interp.store.store import RunStore
+from procpre_interp.store.store import CLEANING_SECONDS, RunStore
 
 
 @dataclass(kw_only=True)
@@ -125,7 +125,7 @@ class RemoteCopy:
     def _fetch_claimed(self, run: str, store: RunStore, *, light: bool) -> bool:
         """Fetch one run under its lock; False where it is here already."""
         failed: Exception | None = None
-        with store.claim(run, whole=not light, timeout_seconds=0) as partial:
+        with store.claim(run, whole=not light, timeout_seconds=CLEANING_SECONDS) as partial:
             if partial is None:
                 return False
             try:

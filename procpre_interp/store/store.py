@@ -56,6 +56,9 @@ __all__ = [
     "load_run",
 ]
 
+CLEANING_SECONDS = 2.0
+"""How long a run may be locked by one who only looks for leftovers of it; who writes it holds the lock for longer."""
+
 
 class RunStore:
     """The runs and tables below one folder. Nothing is created before something is written."""
@@ -171,7 +174,7 @@ class RunStore:
         hidden = hidden_folder(self.path, run_id)
         hidden.parent.mkdir(exist_ok=True)
         try:
-            with locks.locked(self._lock(run_id), timeout_seconds=0):
+            with locks.locked(self._lock(run_id), timeout_seconds=CLEANING_SECONDS):
                 for place in filter(os.path.lexists, places):
                     # Out of sight by one rename first, so that nobody meets a half-deleted run.
                     atomic_files.remove(hidden)
