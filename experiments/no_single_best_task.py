@@ -18,7 +18,7 @@ from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import main, run
 from procpre_interp.study.observation import Measured, Observation
 from procpre_interp.study.protocols import FRESH_SEED
-from procpre_interp.study.text_protocol import Domain, fresh_on, loss_figure, name_in, on_text, text_experiment
+from procpre_interp.study.text_protocol import Domain, fresh_on, full_name, full_on, loss_figure, text_experiment
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -33,15 +33,10 @@ SEEN = (
 )
 
 
-def full(task: str, domain: Domain) -> str:
-    """Name of the condition with everything transferred."""
-    return name_in(domain, f"{task} full")
-
-
 def lead(domain: Domain) -> dict[str, float]:
     """Weights of what the task that is best on a text is ahead of the other one there, in its loss."""
     (other,) = set(BEST.values()) - {BEST[domain]}
-    return {full(other, domain): 1, full(BEST[domain], domain): -1}
+    return {full_name(other, domain): 1, full_name(BEST[domain], domain): -1}
 
 
 CLAIM = Claim(
@@ -75,11 +70,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     return {LEAST: {"lead_nats": min(leads)}}
 
 
-CONDITIONS = tuple(
-    on_text(full(task, domain), task, label=name_in(domain, f"{task}, full transfer"), domain=domain)
-    for task in BEST.values()
-    for domain in BEST
-)
+CONDITIONS = tuple(full_on(task, domain) for task in BEST.values() for domain in BEST)
 EXPERIMENT = text_experiment(
     CLAIM,
     (fresh_on("code"), *CONDITIONS),

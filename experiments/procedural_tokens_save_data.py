@@ -24,18 +24,13 @@ from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import main, run
 from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.study.text_protocol import Domain, fresh_on, name_in, on_text, text_experiment
+from procpre_interp.study.text_protocol import Domain, fresh_on, full_name, full_on, name_in, text_experiment
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
 DOMAINS: tuple[Domain, ...] = ("language", "code", "mathematics")
 LEAST_SHARE = 0.1
 """Share of the text that is worth saving; the paper saves 14 to 45 %."""
-
-
-def full(task: str, domain: Domain) -> str:
-    """Name of the condition with everything transferred."""
-    return name_in(domain, f"{task} full")
 
 
 TRANSFERS: tuple[tuple[str, Domain], ...] = (
@@ -48,7 +43,7 @@ def saved(task: str, domain: Domain, measure: str, margin: float) -> Contrast:
     """What a transfer saves, as predicted above the margin."""
     return Contrast(
         name=f"{SHARES[measure]} that {task} saves, {domain}",
-        weights={full(task, domain): 1},
+        weights={full_name(task, domain): 1},
         predicted="above",
         margin=margin,
         measure=measure,
@@ -85,7 +80,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     curves = pd.concat(each.history().assign(condition=name, replicate=0) for name, each in runs.items())
     found: dict[str, dict[str, float]] = {}
     for domain in DOMAINS:
-        names = [full(task, text) for task, text in TRANSFERS if text == domain]
+        names = [full_name(task, text) for task, text in TRANSFERS if text == domain]
         baseline = name_in(domain, "none")
         rows = table.loc[table["condition"].isin([baseline, *names])]
         shares = replicate_savings(rows, curves, baseline=baseline).set_index("condition")
@@ -95,10 +90,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     return found
 
 
-CONDITIONS = [
-    on_text(full(task, domain), task, label=name_in(domain, f"{task}, full transfer"), domain=domain)
-    for task, domain in TRANSFERS
-]
+CONDITIONS = [full_on(task, domain) for task, domain in TRANSFERS]
 EXPERIMENT = text_experiment(
     CLAIM,
     (*map(fresh_on, DOMAINS[1:]), *CONDITIONS),

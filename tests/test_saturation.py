@@ -40,7 +40,7 @@ def gradients(made: HookedTransformer) -> Tensor:
 
 @pytest.mark.parametrize("d_head", [4, 16])
 def test_beyond_the_score_that_is_said_gradients_are_off_and_losses_are_not(d_head: int):
-    """Not of every kernel: which of them has the gradient all the same differs from processor to processor."""
+    """Only torch with narrow heads has the gradient all the same, on some processors (`train.saturation`)."""
     errors = {}
     for scale in (10, 300):
         made = model(scale, d_head=d_head)
@@ -57,7 +57,9 @@ def test_beyond_the_score_that_is_said_gradients_are_off_and_losses_are_not(d_he
             errors[scale, kernel] = float(error)
         assert (largest_score(made, BATCH.tokens) > SATURATED_SCORE) == (scale == 300)
     assert max(errors[10, "torch"], errors[10, "native"]) < 1e-3
-    assert max(errors[300, "torch"], errors[300, "native"]) > 0.02, errors
+    assert errors[300, "native"] > 0.02, errors
+    if d_head == 16:
+        assert errors[300, "torch"] > 0.02, errors
 
 
 @pytest.mark.parametrize("part", ["", "W_Q", "ln1.w", "b_"])

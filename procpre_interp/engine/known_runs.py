@@ -1,11 +1,12 @@
 """Which runs of a plan are there already, which can start, and which never can."""
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 
 from procpre_interp.engine.events import Event
-from procpre_interp.pipeline.config import Parent, RunConfig
-from procpre_interp.store.run import OPTIMISER, UnknownRun
+from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.store.run import OPTIMISER, Run, UnknownRun
 from procpre_interp.store.store import DamagedRun, RunStore
 
 
@@ -40,12 +41,25 @@ def light_parents(configs: Mapping[str, RunConfig], store: RunStore, whole: Coll
 
     `configs` have parents before their children. A run that diverged has no weights to take, and is left as it is.
     """
-    needed = {run for run in whole if run in configs and _lacks_weights(Parent(run=run), store)}
+    there = {run for run in configs if _is_there(run, store)}
+
+    @functools.cache
+    def light(run: str) -> Run | None:
+        """The copy of a parent, once for all of its children; None where there is no copy that could be needed."""
+        with suppress(UnknownRun, DamagedRun):
+            found = store.open(run, verify=False) if run in there else None
+            return found if found and found.is_light and found.summary["status"] == "finished" else None
+        return None
+
+    def lacks(run: str, step: int | None = None, *, optimiser: bool = False) -> bool:
+        copy = light(run)
+        return copy is not None and (copy.lacks_weights(step) or (optimiser and OPTIMISER not in copy.manifest))
+
+    needed = {run for run in whole if lacks(run)}
     for run, config in reversed(list(configs.items())):
-        if run in needed or not _is_there(run, store):
+        if run in needed or run not in there:
             carries = config.optimiser == "carried"
-            own = (parent for parent in config.parents if parent.run in configs)
-            needed |= {parent.run for parent in own if _lacks_weights(parent, store, carries=carries)}
+            needed |= {each.run for each in config.parents if lacks(each.run, each.step, optimiser=carries)}
     return [run for run in configs if run in needed]
 
 
@@ -53,18 +67,6 @@ def _is_there(run: str, store: RunStore) -> bool:
     with suppress(DamagedRun):
         return store.is_finished(run)
     return True  # and its damage is told where it is met
-
-
-def _lacks_weights(parent: Parent, store: RunStore, *, carries: bool = False) -> bool:
-    """Whether a parent is a copy without the weights that are taken from it, or without the optimiser's state."""
-    if not _is_there(parent.run, store):  # quicker to find out than by opening it
-        return False
-    try:
-        run = store.open(parent.run, verify=False)
-    except (UnknownRun, DamagedRun):
-        return False
-    lacks = run.lacks_weights(parent.step) or (carries and run.is_light and OPTIMISER not in run.manifest)
-    return lacks and run.summary["status"] == "finished"
 
 
 def ready_runs(

@@ -53,17 +53,9 @@ def pack(store: RunStore, path: Path, told: Callable[[str], None] = lambda run: 
                 continue
             done.runs.append(folder.name)
             told(folder.name)
-        tables = there.path / "tables"
-        tables.mkdir(exist_ok=True)
-        for name in store.tables():
-            own, other = store.path / "tables" / f"{name}.parquet", tables / f"{name}.parquet"
-            if not other.exists():
-                shutil.copyfile(own, other)
-                done.tables.append(name)
-            elif own.read_bytes() != other.read_bytes():
-                done.problems.append(f"table {name} differs in {path}; it stays there as it is")
+        RemoteCopy(str(there.path)).push_tables(store, done)
         _write(path, there.path)
-    return done
+    return _told_of(path, there, done)
 
 
 def unpack(path: Path, store: RunStore, told: Callable[[str], None] = lambda run: None) -> Copied:
@@ -75,6 +67,11 @@ def unpack(path: Path, store: RunStore, told: Callable[[str], None] = lambda run
         raise FileNotFoundError(f"no archive {path}")
     with _unpacked(path) as there:
         done = RemoteCopy(str(there.path)).pull(store, told, light=True)
+    return _told_of(path, there, done)
+
+
+def _told_of(path: Path, there: RunStore, done: Copied) -> Copied:
+    """What was done, told of the file and not of the temporary folder that held its content."""
     done.problems = [problem.replace(str(there.path), str(path)) for problem in done.problems]
     return done
 

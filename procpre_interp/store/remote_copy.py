@@ -75,6 +75,11 @@ class RemoteCopy:
             done.problems.append(
                 f"{light} runs are here without their weights, and were not sent; pack keeps such runs"
             )
+        self.push_tables(store, done)
+        return done
+
+    def push_tables(self, store: RunStore, done: Copied) -> None:
+        """Send the tables that are not there, and enter in `done` which these were, and which differ."""
         for name in store.tables():
             path = store.path / "tables" / f"{name}.parquet"
             with self._told():
@@ -84,7 +89,6 @@ class RemoteCopy:
                     done.tables.append(name)
                 elif self.files.cat_file(place) != path.read_bytes():
                     done.problems.append(f"table {name} differs at {self.url}; it stays there as it is")
-        return done
 
     def pull(self, store: RunStore, told: Callable[[str], None] = lambda run: None, *, light: bool = False) -> Copied:
         """Fetch the runs and tables that are not here. Each run is checked before it is listed.

@@ -117,6 +117,16 @@ def on_text(
     return _trained_on(domain, name=name, label=label, sources=(source,), **({"transfer": FRESH} | fields))
 
 
+def full_name(task: str, domain: Domain) -> str:
+    """Name of the condition with everything transferred from a task."""
+    return name_in(domain, f"{task} full")
+
+
+def full_on(task: str, domain: Domain) -> Condition:
+    """Everything transferred from a task, on the text of a domain."""
+    return on_text(full_name(task, domain), task, label=name_in(domain, f"{task}, full transfer"), domain=domain)
+
+
 def fresh_on(domain: Domain) -> Condition:
     """No pretraining, on a text that is not the sweep's own."""
     return _trained_on(domain, name=name_in(domain, BASELINE), label=f"no pretraining, {domain}")
