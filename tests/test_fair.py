@@ -4,6 +4,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+import torch
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.fairness import what_it_lacks
@@ -12,6 +13,8 @@ from procpre_interp.core.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes
 from procpre_interp.pipeline.config import Architecture
+from procpre_interp.pipeline.execute import load_model, run_config
+from procpre_interp.pipeline.lineage import starting_model
 from procpre_interp.store.about import about_table
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import measure_figure
@@ -22,6 +25,7 @@ from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trial
 from procpre_interp.sweep.fair_arms import Kind, arms_of
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.sweep.maps import Map
+from procpre_interp.sweep.phases import Insertion
 from procpre_interp.sweep.plan import plan, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import EntropyPenalty, Rescaled, Scaled
@@ -146,6 +150,69 @@ def test_each_text_has_its_own_fresh_arm_and_its_own_natural_text(two_texts, tmp
     assert what_it_lacks(["attention, second"], without) == (
         "the arm 'fresh' of 'attention, second' is missing in 1 of 1 replicates"
     )
+
+
+HALF = Insertion(at=0.5, optimiser="fresh", positions="own")
+
+
+@pytest.fixture(scope="module")
+def inserted(sweep) -> Sweep:
+    """Attention before phase 2 and in the middle of it, which a fresh model is interrupted in as well."""
+    conditions = (
+        ATTENTION,
+        Condition(name="interrupted", insert=HALF),
+        Condition(name="at half", sources=ATTENTION.sources, insert=HALF),
+    )
+    return dataclasses.replace(sweep, conditions=conditions, replicates=1)
+
+
+def test_phase_1_in_the_middle_of_phase_2_has_controls_of_its_own(inserted, tmp_path, runs_here):
+    found = {arm.condition.name: arm for arm in arms_of(inserted).arms}
+    assert {name: arm.fresh for name, arm in found.items() if arm.kind == Kind.TRANSFER} == {
+        "attention": "none",
+        "at half": "interrupted",
+    }
+    store = RunStore(tmp_path / "runs")
+    done = run_fair(inserted, store)
+    assert set(done.table["status"]) == {"finished"}
+    table = done.table.set_index("condition")
+    assert set(table.index) == set(found)
+    assert done.tuned.confirming is not None
+    scale = FAIR.initial_scales[0]
+    begun = {}
+    for name in ("interrupted", "at half", "at half scales"):
+        run = store.open(table.loc[name, "run"])
+        config = run_config(run)
+        first = store.open(config.parents[0].run)
+        assert config.train.start_at == 2 == first.summary["steps"]
+        assert [each.factor for each in run_config(first).train.interventions] == [scale]  # once, at the very start
+        assert not [each for each in config.train.interventions if isinstance(each, Scaled)]
+        begun[name] = starting_model(run, store), load_model(first)
+    # The weights that phase 2 had come to, as they were, and each tensor as large as phase 1 left it.
+    assert torch.equal(begun["interrupted"][0].flat, begun["interrupted"][1].flat)
+    starts = {name: dict(start.named_parameters()) for name, (start, _) in begun.items()}
+    scaled, own = starts["at half scales"], dict(begun["at half scales"][1].named_parameters())
+    # Each arm was tuned by itself, so the sizes are those of its own phase 1.
+    run = store.open(table.loc["at half scales", "run"])
+    inside = dict(load_model(store.open(run_config(run).parents[1].run)).named_parameters())
+    weight = "blocks.0.attn.W_Q"
+    torch.testing.assert_close(scaled[weight], own[weight] * inside[weight].norm() / own[weight].norm())
+    assert not torch.equal(scaled[weight], own[weight])
+    assert torch.equal(scaled["embed.W_E"], own["embed.W_E"])
+    assert torch.equal(scaled["pos_embed.W_pos"], own["pos_embed.W_pos"])
+
+
+def test_the_gate_counts_for_phase_1_wherever_it_is(inserted, tmp_path, runs_here):
+    store = RunStore(tmp_path / "runs")
+    table = run_fair(inserted, store).table.set_index("condition")
+    gated = ["attention", "attention scales", "at half", "at half scales"]
+    assert set(table.index[~table["phase1_learnt"]]) == set(gated)
+    passed = dataclasses.replace(FAIR, gates=(Gate(phase1="sort", accuracy=1e-6),))
+    table = run_fair(dataclasses.replace(inserted, fair=passed), store).table
+    assert table["phase1_learnt"].all()
+    assert what_it_lacks(["at half", "interrupted"], table) == ""
+    without = table.loc[table["condition"] != "interrupted"]
+    assert "the arm 'fresh' of 'at half' is missing" in what_it_lacks(["at half", "none"], without)
 
 
 @pytest.mark.parametrize(("length", "batch_size", "windows"), [(8, 4, (3, 23)), (2, 2, (1, 10)), (64, 4, (22, 23))])
@@ -355,6 +422,14 @@ def test_tokens_and_compute_of_phase_1_up_to_a_checkpoint(sweep, tmp_path, runs_
         (
             {"conditions": (dataclasses.replace(ATTENTION, task=TASKS.build("haystack")),)},
             "condition 'attention' has a task of its own, and no fresh model is trained on that",
+        ),
+        (
+            {"conditions": (Condition(name="at half", sources=ATTENTION.sources, insert=HALF),)},
+            "condition 'at half' inserts phase 1, and no fresh model is interrupted alike",
+        ),
+        (
+            {"conditions": (Condition(name="at half", sources=ATTENTION.sources, insert=Insertion(at=0.5)),)},
+            "condition 'at half' inserts phase 1 with its optimiser carried",
         ),
         ({"task": TASKS.build("haystack")}, "phase 2 is 'haystack', no text of its own"),
         (

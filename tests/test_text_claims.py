@@ -22,6 +22,7 @@ from tests.test_experiments import check_statement, script, without_secondary
 NAMES = (
     "attention_for_code_mlp_for_language",
     "gain_survives_finetuning",
+    "insertion_time",
     "length_matters",
     "mixtures_beat_single",
     "no_single_best_task",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
@@ -81,7 +80,7 @@ class Start:
     model: HookedTransformer
     """The model after the transfer, on the device."""
     fresh: Float[Tensor, " n_parameters"]
-    """Its parameters before the transfer."""
+    """Its parameters before the transfer, as `before_transfer` has them."""
     carried: bool
     """Whether the parents' positions are carried."""
     moments: dict[str, Tensor]
@@ -127,7 +126,7 @@ def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = Non
     model = fresh_model(config)
     if config.train.freeze is not None:
         select(model.config, config.train.freeze)
-    fresh = model.flat.detach().clone()
+    fresh = before_transfer(model, config, store)
     carried = transplant_into(model, config, store)
     moments = carried_moments(config, model, store)
     config.task.prepare()
@@ -189,6 +188,18 @@ def fresh_model(config: RunConfig) -> HookedTransformer:
     return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
 
 
+def before_transfer(
+    model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False
+) -> Float[Tensor, " n_parameters"]:
+    """The weights that a run's transfer changes: those of a fresh `model`, or, for the rest of a training, those that
+    its first part ended with, which is its first parent. Raises `ValueError` as `transplant_into` does."""
+    if config.train.start_at:
+        own = dataclasses.replace(config.transfer, embedding_parent=0, positions_parent=None)
+        config = dataclasses.replace(config, parents=config.parents[:1], transfer=own)
+        transplant_into(model := fresh_model(config), config, store, stored=stored)
+    return model.flat.detach().clone()
+
+
 @torch_defaults()
 def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False) -> bool:
     """Give a fresh model what the run's parents give it; whether their positions are carried.
@@ -237,7 +248,8 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
         raise DamagedWeights(str(damage)) from None
     config, model, task, train = start.config, trainer.model, start.config.task, start.config.train
     history = state.table()
-    diverged, broke_through = state.status == "diverged", breakthrough_step(history, task, state)
+    diverged, of_whole_task = state.status == "diverged", history.loc[history["task_length"].isna()]
+    broke_through = None if diverged else time_to_breakthrough(of_whole_task, task.breakthrough_accuracy)
     partial.write_table("history", history)
     if train.keep_optimiser:
         partial.write_optimiser(optimiser_file(model, trainer.optimiser))
@@ -286,10 +298,3 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             "device": train.device,
         }
     )
-
-
-def breakthrough_step(history: pd.DataFrame, task: Task, state: TrainState) -> int | None:
-    """First evaluation of the whole task at or above its threshold; none of a diverged run, nor of short sequences."""
-    if state.status == "diverged":
-        return None
-    return time_to_breakthrough(history.loc[history["task_length"].isna()], task.breakthrough_accuracy)

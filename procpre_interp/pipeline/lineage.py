@@ -13,7 +13,14 @@ import pandas as pd
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.ancestry import Link, chain_of, parent_before, phase_before
-from procpre_interp.pipeline.execute import fresh_model, load_model, load_task, run_config, transplant_into
+from procpre_interp.pipeline.execute import (
+    before_transfer,
+    fresh_model,
+    load_model,
+    load_task,
+    run_config,
+    transplant_into,
+)
 from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.interventions.apply import change_initial_weights
@@ -248,7 +255,7 @@ def starting_model(run: Run, store: RunStore) -> HookedTransformer:
     """
     config = run_config(run)
     model = fresh_model(config)
-    fresh = model.flat.detach().clone()
+    fresh = before_transfer(model, config, store, stored=True)
     transplant_into(model, config, store, stored=True)
     change_initial_weights(model, config.task, config.train, seed=config.seed, fresh=fresh)
     return model

@@ -9,6 +9,7 @@ from procpre_interp.pipeline.config import Parent, RunConfig
 from procpre_interp.sweep.config import Condition, Pretraining, Sweep
 from procpre_interp.sweep.phases import Phase, context_of, inserted_shape
 from procpre_interp.train import TrainConfig
+from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import TransferConfig
 
 FRESH_TOKENS = TransferConfig(token_embedding="fresh", unembedding="fresh")
@@ -81,7 +82,7 @@ def beginning(sweep: Sweep, condition: Condition, seed: int) -> Beginning:
     first_part, step = None, insert.step(training(sweep, condition))
     if step:
         train = dataclasses.replace(
-            training(sweep, condition),
+            _with(training(sweep, condition), lambda each: not each.of_transfer),
             stop_after=step,
             target_accuracy=None,
             patience=None,
@@ -127,7 +128,9 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
         return dataclasses.replace(whole, transfer=transfer, optimiser=insert.optimiser)
     return dataclasses.replace(
         whole,
-        train=dataclasses.replace(whole.train, start_at=insert.step(whole.train)),
+        train=dataclasses.replace(
+            _with(whole.train, lambda each: not each.is_initial), start_at=insert.step(whole.train)
+        ),
         parents=(Parent(run=before.first_id), *taken),
         # What the sources give stands; everything else is as it was where phase 2 stopped.
         transfer=dataclasses.replace(
@@ -137,6 +140,11 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
         ),
         optimiser=insert.optimiser,
     )
+
+
+def _with(train: TrainConfig, wanted: Callable[[Intervention], bool]) -> TrainConfig:
+    """A part of phase 2: that of its interventions which are done to this part."""
+    return dataclasses.replace(train, interventions=tuple(filter(wanted, train.interventions)))
 
 
 def later_runs(sweep: Sweep, condition: Condition, phase2: RunConfig) -> dict[str, RunConfig]:

@@ -2,7 +2,8 @@
 
 What a transfer gains over a fresh model may come from the sizes of its weights, from any pretraining of that budget, or
 from the tokens of its sequences whatever their order. So beside it stand a fresh model of its scales, a phase 1 of as
-much natural text, and a phase 1 on its own sequences, shuffled.
+much natural text, and a phase 1 on its own sequences, shuffled. With phase 1 in the middle of phase 2 the fresh model
+is interrupted alike, and that of its scales goes on with its own weights, each tensor as large as phase 1 left it.
 """
 
 import dataclasses
@@ -16,8 +17,11 @@ from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Source, Sweep, grid_conditions
 from procpre_interp.sweep.fair_config import Fair
+from procpre_interp.sweep.phases import Insertion
 from procpre_interp.train.interventions import Rescaled
 
+Training = tuple[Task, Insertion | None]
+"""What is alike in an arm and its fresh model: the text, and where phase 2 is interrupted."""
 NATURAL, SHUFFLED = "natural text", "shuffled"
 """What the names of the pretrainings of control arms end with."""
 SEQUENCES = 512
@@ -41,7 +45,7 @@ class Arm:
     condition: Condition
     kind: Kind
     fresh: str
-    """Name of the fresh arm that is trained on the same text: the first, where there are several."""
+    """Name of the fresh arm that is trained on the same text, interrupted alike if at all: the first of several."""
     control_of: str = ""
     """Name of the transfer that it belongs to; empty for transfers and fresh models."""
 
@@ -64,10 +68,10 @@ def arms_of(sweep: Sweep) -> Arms:
     transfers = [each for each in listed if each.sources]
     recipes = {each.name: each for each in sweep.phase1}
     _check(sweep, fair, listed, transfers, recipes)
-    fresh: dict[Task, str] = {}
+    fresh: dict[Training, str] = {}
     for each in listed:
         if not each.sources:
-            fresh.setdefault(each.task or sweep.task, each.name)
+            fresh.setdefault(_training(sweep, each), each.name)
     used = dict.fromkeys((source.phase1, each.task or sweep.task) for each in transfers for source in each.sources)
     controls = dict.fromkeys(
         control
@@ -77,9 +81,14 @@ def arms_of(sweep: Sweep) -> Arms:
     arms = [
         arm
         for each in sorted(listed, key=lambda each: bool(each.sources))
-        for arm in _with_controls(sweep, each, fresh[each.task or sweep.task])
+        for arm in _with_controls(sweep, each, fresh[_training(sweep, each)])
     ]
     return Arms(arms=tuple(arms), phase1=(*sweep.phase1, *controls))
+
+
+def _training(sweep: Sweep, condition: Condition) -> Training:
+    insert = condition.insert
+    return condition.task or sweep.task, insert if insert is not None and insert.at else None
 
 
 def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm, ...]:
@@ -168,9 +177,20 @@ def _check(
         raise ValueError("fair: no condition takes weights from a phase 1, so there is nothing to control for")
     if sweep.maps:
         raise ValueError("fair: transfer maps are not tuned arm by arm; leave out maps, or list their conditions")
-    of_fresh = [each.task or sweep.task for each in listed if not each.sources]
+    of_fresh = [_training(sweep, each) for each in listed if not each.sources]
     for each in transfers:
-        if (each.task or sweep.task) not in of_fresh:
+        if each.insert is not None and each.insert.optimiser == "carried":
+            raise ValueError(
+                f"fair: condition {each.name!r} inserts phase 1 with its optimiser carried, whose moments are not "
+                "those of its controls; give its insert optimiser fresh"
+            )
+        trained = _training(sweep, each)
+        if trained not in of_fresh and trained[1] is not None:
+            raise ValueError(
+                f"fair: condition {each.name!r} inserts phase 1, and no fresh model is interrupted alike; add a "
+                "condition with the same insert and task, and without sources"
+            )
+        if trained not in of_fresh:
             raise ValueError(
                 f"fair: condition {each.name!r} has a task of its own, and no fresh model is trained on that; add a "
                 "condition with that task and without sources"

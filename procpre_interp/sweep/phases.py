@@ -38,7 +38,8 @@ class Insertion:
     context; the rest of phase 2, whose batches and learning rates are those that would have come next. It takes from
     phase 1 what the condition's sources select, and everything else from where phase 2 stopped. Without sources phase 2
     is only interrupted, which with a carried optimiser changes nothing. The first part goes on to its end: it has no
-    target accuracy and no patience.
+    target accuracy and no patience. Interventions on initial weights are done to the first part, those that compare
+    weights before and after a transfer to the rest.
     """
 
     at: float

@@ -127,7 +127,7 @@ class TrainConfig:
         if self.start_at and (refused := [each.name for each in self.interventions if each.starts_over]):
             raise ValueError(
                 f"start_at={self.start_at} with {refused[0]}, which takes the weights at the start of a training; "
-                "the rest of one can have rate and entropy_penalty"
+                "the rest of one can have rate, entropy_penalty, rescaled and matched_entropy"
             )
         try:
             torch.device(self.device)

@@ -27,7 +27,7 @@ def change_initial_weights(
 ) -> Initial:
     """Change a model's initial weights in place, as the interventions of a config ask; the weights as they are then.
 
-    `fresh` are the weights before any transfer, by default those of `model`. Raises `ValueError` for an intervention
+    `fresh` are the weights before the transfer, by default those of `model`. Raises `ValueError` for an intervention
     that cannot be done to this run.
     """
 

@@ -29,7 +29,8 @@ class Initial:
     """The weights that a run starts from, before and after the transfer, and data to measure them on."""
 
     fresh: Float[Tensor, " n_parameters"]
-    """Fresh weights, drawn from the seed, before any transfer."""
+    """Weights before the transfer: fresh ones, drawn from the seed, or, where the run is the rest of a training
+    (`start_at`), those that its first part ended with."""
     start: Float[Tensor, " n_parameters"]
     """Weights after the transfer; the same vector where there is none."""
     examples: Callable[[int], Batch]
@@ -49,15 +50,22 @@ class Intervention(abc.ABC):
     registry: ClassVar["Registry[Intervention]"]
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    of_transfer: ClassVar[bool] = False
+    """Whether it compares weights before and after a transfer, and so is done where there is one: with phase 1 in the
+    middle of phase 2, as its second part begins. What else changes initial weights is done before the first part."""
 
     selector: str
     """Which components, as everywhere: attn, mlp, ln, blocks.0.attn.head.2, ..."""
 
     @property
+    def is_initial(self) -> bool:
+        """Whether it changes the weights that a training begins with, whatever they are."""
+        return not self.of_transfer and type(self).initialise is not Intervention.initialise
+
+    @property
     def starts_over(self) -> bool:
         """Whether it changes or goes back to initial weights, so that the second part of a training cannot have it."""
-        own = type(self)
-        return own.initialise is not Intervention.initialise or own.weights_before is not Intervention.weights_before
+        return self.is_initial or type(self).weights_before is not Intervention.weights_before
 
     def canonical(self) -> "Intervention":
         """The same intervention with its selector in canonical spelling."""

@@ -86,6 +86,7 @@ class MatchedEntropy(Intervention):
     """
 
     version: ClassVar[int] = 2
+    of_transfer: ClassVar[bool] = True
 
     selector: str = "attn"
     """Heads: attn, or some such as blocks.1.attn.head.2. What is in it beside heads has no effect."""

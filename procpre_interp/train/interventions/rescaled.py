@@ -1,7 +1,7 @@
 """Scale told apart from structure and from step size: the reparametrisation W = c W'."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,11 @@ class Rescaled(Intervention):
     Changes: initial values of the selected weights, their learning rate and nothing else. Holds fixed: their decay, all
     other weights and rates, data. A fresh bias is zero and has no size: where either size is zero, weights are those of
     the model that `direction` names, at the plain rate. A LayerNorm gain is a row of its own, as of a diagonal matrix.
+
+    With phase 1 in the middle of phase 2, the fresh model is the one that phase 2 had come to.
     """
+
+    of_transfer: ClassVar[bool] = True
 
     direction: Whose = "fresh"
     """Whose weights, up to positive factors."""
