@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
 
-install_import_hook("procpre_interp", "beartype.beartype")
+from tests.annotations import check_annotations
+
+check_annotations("procpre_interp")
 
 import torch  # noqa: E402
 
