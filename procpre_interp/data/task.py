@@ -8,6 +8,7 @@ import abc
 import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -264,6 +265,7 @@ def split_mask(batch: Batch, split: Split) -> Bool[Tensor, " batch"]:
     return (bucket >= members.start) & (bucket < members.stop)
 
 
+@lru_cache(maxsize=32)  # a run asks four times, a sweep for the same task in every run
 def is_separable(task: Task) -> bool:
     """Whether every split has at least `MIN_DISTINCT_PROMPTS` prompts among `PROBE_SIZE` draws."""
     probe = task.batch(PROBE_SIZE, generator=stream(0, "split probe", task.name))
