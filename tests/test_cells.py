@@ -118,3 +118,20 @@ def test_what_is_known_about_a_table_comes_back():
 def test_an_outcome_says_which_way_is_better():
     lower = {name for name, outcome in OUTCOMES.items() if not outcome.higher_is_better}
     assert lower == {"loss_nats", "restricted_time_steps", "tokens_to_target"}
+
+
+def test_arrow_holds_no_file_object_of_pythons(tmp_path, monkeypatch):
+    """A thread of its own that let go of one while Python ends would abort the process."""
+    given = []
+
+    def read(source, read=pq.read_table, **options):
+        given.append(source)
+        return read(source, **options)
+
+    monkeypatch.setattr(pq, "read_table", read)
+    RunStore(tmp_path).write_table("mine", ROWS, {})
+    RunStore(tmp_path).read_table("mine")
+    demo = RunStore(DEMO)
+    demo.open(demo.query()["run"].iloc[0]).history()
+    assert len(given) == 2
+    assert all(isinstance(source, pa.NativeFile) and not isinstance(source, pa.PythonFile) for source in given)

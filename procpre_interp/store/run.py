@@ -1,6 +1,5 @@
 """A finished run: its files, each checked against the manifest when it is read."""
 
-import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from procpre_interp.core.html import fields_html
 from procpre_interp.core.messages import one_line, unknown_name
 from procpre_interp.core.plain_values import parse_json, parse_yaml
 from procpre_interp.core.schema import ClassFields, ConfigFields, ParentFields, Summary, check_config, check_summary
+from procpre_interp.store.parquet import read_parquet
 from procpre_interp.store.reading import (
     REQUIRED,
     DamagedRun,
@@ -177,7 +177,7 @@ class Run:
     def _table(self, name: str) -> pd.DataFrame:
         content = self.read(name)
         try:
-            table = pd.read_parquet(io.BytesIO(content))
+            table = read_parquet(content)
         except (OSError, ValueError, LookupError, pa.ArrowException) as problem:
             raise DamagedRun(self.folder, f"{name} cannot be read ({one_line(problem)})") from None
         labels = {"run": self.id} | ({"seed": self.summary["seed"]} if "seed" in self.summary else {})

@@ -18,6 +18,7 @@ from procpre_interp.core.html import fields_html, table_html
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.plain_values import parse_json
 from procpre_interp.store.cells import check_columns, with_run_lists
+from procpre_interp.store.parquet import read_parquet
 from procpre_interp.store.run import UnknownRun
 
 _FOOTER = b"procpre_interp"
@@ -71,11 +72,11 @@ def read_table(path: Path) -> Table:
 def _read(path: Path) -> tuple[pd.DataFrame, Any]:
     """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
     content = regular_files.read_regular(path)
-    footer = (pq.read_metadata(io.BytesIO(content)).metadata or {}).get(_FOOTER)
+    footer = (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_FOOTER)
     if footer is None:
         metadata = parse_json(regular_files.read_regular(path.with_suffix(".json")))
     else:
         about = parse_json(footer)
         checksums.check_checksum(content, about["checksum"])
         metadata = about["metadata"]
-    return pd.read_parquet(io.BytesIO(content)), metadata
+    return read_parquet(content), metadata
