@@ -86,6 +86,8 @@ EXPERIMENT = text_experiment(
         ),
     ),
     figure=figure,
+    transferred="Blocks and final LayerNorm are transferred. Before English, embeddings and positions are fresh. In "
+    "the middle of it union has fresh ones, English gets its own back, and the optimiser starts afresh both times.",
     seen=f"Seeds from {FRESH_SEED}. When the prediction was written, union before English had been seen on them (it "
     "cost .16 nats), and no run with union in the middle of English, on whatever seed.",
 )

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, install_import_hook
 
 WITH_AXES = jaxtyping.jaxtyped
+PLAIN = beartype(conf=BeartypeConf(violation_type=TypeError))  # which jaxtyping's own error is, too
 
 
 def check_annotations(package: str) -> None:
@@ -22,15 +24,15 @@ def check_annotations(package: str) -> None:
 
 
 def checked(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
-    """Decorate a function or a class as jaxtyping does, or by the type checker alone where it has no arrays."""
+    """Decorate a function or a class as jaxtyping does, or by beartype alone where it has no arrays."""
     if fn is None:
         return lambda fn: checked(fn, typechecker=typechecker)
     if not inspect.isclass(fn):
-        return WITH_AXES(fn, typechecker=typechecker) if _has_arrays(fn) else typechecker(fn)
+        return WITH_AXES(fn, typechecker=typechecker) if _has_arrays(fn) else PLAIN(fn)
     if not dataclasses.is_dataclass(fn) or _has_arrays(fn.__init__):
         return WITH_AXES(fn, typechecker=typechecker)
     if "__init__" in vars(fn):
-        fn.__init__ = typechecker(fn.__init__)
+        fn.__init__ = PLAIN(fn.__init__)
     return fn
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from beartype import beartype
-from beartype.roar import BeartypeCallHintViolation
-from jaxtyping import Float, TypeCheckError
+from jaxtyping import Float
 from torch import Tensor
 
 from procpre_interp.core.seeding import stream
@@ -16,7 +15,6 @@ from procpre_interp.stats.betting import lower_bounds
 from tests.annotations import checked
 
 check = checked(typechecker=beartype)
-WRONG = (TypeCheckError, BeartypeCallHintViolation)
 
 
 @check
@@ -98,7 +96,7 @@ class Later:
     ],
 )
 def test_what_does_not_fit_is_refused(wrong):
-    with pytest.raises(WRONG):
+    with pytest.raises(TypeError, match="violates|Type-check error"):
         wrong()
 
 

@@ -215,6 +215,24 @@ def test_the_gate_counts_for_phase_1_wherever_it_is(inserted, tmp_path, runs_her
     assert "the arm 'fresh' of 'at half' is missing" in what_it_lacks(["at half", "none"], without)
 
 
+def test_a_trial_that_diverges_before_phase_1_loses_and_holds_up_no_other(inserted, tmp_path, runs_here):
+    wild = dataclasses.replace(FAIR, learning_rates=(1e-3, 1e30), initial_scales=(1.0,))
+    unclipped = dataclasses.replace(TRAIN, clip_norm=None)
+    done = run_fair(dataclasses.replace(inserted, fair=wild, train=unclipped), RunStore(tmp_path / "runs"))
+    assert set(choices(done.tuned.trials)["learning_rate"]) == {1e-3}
+    of_half = done.tuned.trials.set_index("label").loc["at half, lr 1e+30, scale 1"]
+    assert (of_half["status"], of_half["validation_loss_nats"]) == ("diverged", float("inf"))
+    assert set(done.table["status"]) == {"finished"}
+
+
+def test_the_gate_counts_for_the_phase_1_of_a_control(inserted, tmp_path, runs_here):
+    passed = dataclasses.replace(FAIR, gates=(Gate(phase1="sort", accuracy=1e-6),))
+    table = run_fair(dataclasses.replace(inserted, fair=passed), RunStore(tmp_path / "runs")).table
+    missed = table.assign(phase1_learnt=table["condition"] != "at half scales")
+    assert "phase 1 of 'at half' missed its gate in 1 of 1" in what_it_lacks(["at half", "interrupted"], missed)
+    assert what_it_lacks(["attention", "none"], missed) == ""
+
+
 @pytest.mark.parametrize(("length", "batch_size", "windows"), [(8, 4, (3, 23)), (2, 2, (1, 10)), (64, 4, (22, 23))])
 def test_natural_text_has_the_budget_of_phase_1(sweep, length, batch_size, windows):
     """As many steps, and in each about as many tokens, in windows that are no longer than those of phase 2."""
@@ -425,6 +443,15 @@ def test_tokens_and_compute_of_phase_1_up_to_a_checkpoint(sweep, tmp_path, runs_
         ),
         (
             {"conditions": (Condition(name="at half", sources=ATTENTION.sources, insert=HALF),)},
+            "condition 'at half' inserts phase 1, and no fresh model is interrupted alike",
+        ),
+        (
+            {
+                "conditions": (
+                    Condition(name="at half", sources=ATTENTION.sources, insert=HALF),
+                    Condition(name="shorter", insert=HALF, train=dataclasses.replace(TRAIN, steps=2)),
+                )
+            },
             "condition 'at half' inserts phase 1, and no fresh model is interrupted alike",
         ),
         (

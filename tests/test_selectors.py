@@ -165,6 +165,7 @@ HAS_CORPORA = {
     "gain_survives_finetuning",
     "procedural_beats_natural_warmup",
     "scale_decides_on_text",
+    "stack_not_queue",
     "structure_not_statistics",
     "union_helps_language",
 }

@@ -64,7 +64,10 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
             if missing := set(rows["replicate"]) - set(there["replicate"]):
                 n = len(set(rows["replicate"]))
                 return f"the arm {arm!r} of {transfer!r} is missing in {len(missing)} of {n} replicates"
-        if missed := int((~rows["phase1_learnt"].eq(True)).sum()):
+        # That of a control, which is a run of its own where phase 1 is in the middle of phase 2, counts as well.
+        with_controls = pd.concat([rows, of_it])
+        missed = with_controls.loc[~with_controls["phase1_learnt"].eq(True), "replicate"].nunique()
+        if missed:
             return f"phase 1 of {transfer!r} missed its gate in {missed} of {len(rows)} replicates"
     return ""
 

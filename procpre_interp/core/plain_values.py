@@ -32,15 +32,20 @@ class TooDeep(ValueError):
         super().__init__(f"nested more than {DEEPEST} levels deep")
 
 
-class _Parsed(Composer, yaml.CSafeLoader):
-    """YAML parsed by libyaml, five times as fast as by PyYAML, and composed in Python, where it can be refused."""
+if yaml.__with_libyaml__:
 
-    def __init__(self, stream: str | bytes) -> None:
-        yaml.CSafeLoader.__init__(self, stream)
-        Composer.__init__(self)
+    class _Loader(Composer, yaml.CSafeLoader):
+        """YAML parsed by libyaml, five times as fast as by PyYAML, and composed in Python, where it can be refused."""
+
+        def __init__(self, stream: str | bytes) -> None:
+            yaml.CSafeLoader.__init__(self, stream)
+            Composer.__init__(self)
+
+else:  # a PyYAML that was built here
+    _Loader = yaml.SafeLoader  # pyright: ignore[reportAssignmentType]
 
 
-class _PlainLoader(_Parsed):
+class _PlainLoader(_Loader):
     """YAML for what JSON could say as well: no aliases, which make a small text large, no dates, sets or bytes."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -192,8 +192,8 @@ def before_transfer(
     model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False
 ) -> Float[Tensor, " n_parameters"]:
     """The weights that a run's transfer changes: those of a fresh `model`, or, for the rest of a training, those that
-    its first part ended with, which is its first parent. Raises `ValueError` as `transplant_into` does."""
-    if config.train.start_at:
+    its first part ended with, if any intervention asks for them. Raises `ValueError` as `transplant_into` does."""
+    if config.train.start_at and any(each.of_transfer for each in config.train.interventions):
         own = dataclasses.replace(config.transfer, embedding_parent=0, positions_parent=None)
         config = dataclasses.replace(config, parents=config.parents[:1], transfer=own)
         transplant_into(model := fresh_model(config), config, store, stored=stored)

@@ -71,6 +71,8 @@ MARGIN_NOTE = (
     "after hundreds of times the text; with 40 replicates nothing much smaller than the margin can be told here."
 )
 """The same in words, for claims."""
+TRANSFERRED_NOTE = "Blocks and final LayerNorm are transferred, embeddings and positions are fresh."
+"""What most claims transfer."""
 SEEN_NOTE = (
     f"Seeds from {FRESH_SEED}, of which no run on text had been seen when the prediction was written; of `sweep "
     "fair_text`, seeds 1000 to 1007, the attention of sort before Python had, which was .077 nats worse than the fresh "
@@ -159,13 +161,14 @@ def text_experiment(
     observation: Observation | None = None,
     replicates: int = 8,
     natural_text: Task | None = None,
+    transferred: str = TRANSFERRED_NOTE,
     seen: str = SEEN_NOTE,
     **fields: Any,
 ) -> Experiment:
     """A claim on the text of a domain (`text` in its place, if given), and on those of its conditions' own.
 
-    Its pretrainings are those that the conditions name, with their gates. `seen` are the seeds, and what had been seen
-    of them when the prediction was written. Raises `ValueError` for an unknown pretraining.
+    Its pretrainings are those that the conditions name, with their gates. `transferred` says what is, `seen` what had
+    been seen of the seeds when the prediction was written. Raises `ValueError` for an unknown pretraining.
     """
     own = text or TEXTS[domain]
     conditions = [dataclasses.replace(each, task=own) if each.task == TEXTS[domain] else each for each in conditions]
@@ -188,7 +191,7 @@ def text_experiment(
         f"2 layers, 4 heads, d_model 64. Phase 1: {phase1_steps:,} steps of batch 16 at lr 1e-3, constant, decay .1; "
         f"gates: {gates}. Phase 2: 1,000 steps of 16 windows of {WINDOW} bytes in a single pass, cosine after 100 "
         "warm-up steps, decay .1 on language and .01 elsewhere; every arm has the best of the peak rates 4e-3, 8e-3 "
-        "and 1.6e-2 with its initial weights as they are or doubled, on seed 0. Blocks and final LayerNorm are "
-        f"transferred, embeddings and positions are fresh. {seen}"
+        "and 1.6e-2 with its initial weights as they are or doubled, on seed 0. "
+        f"{transferred} {seen}"
     )
     return Experiment(claim=claim, sweep=sweep, figure=figure, protocol=protocol, observation=observation)

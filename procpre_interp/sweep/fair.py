@@ -156,20 +156,25 @@ def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str
 
     Raises `ValueError` where all trials of an arm diverged.
     """
-    named, whole = trials_of(sweep), whole_runs(planned.cells["run"], store)
+    named = trials_of(sweep)
+    inserted = {name for name, trial in named.items() if trial.arm.condition.insert is not None}
+    # With phase 1 in the middle of it, a phase 2 that diverges may do so in its first part, and have no other.
+    parts = {cell.run: cell.chain if cell.condition in inserted else (cell.run,) for cell in named_rows(planned.cells)}
+    whole = whole_runs(itertools.chain(*parts.values()), store)
+    ended = {run: _ended([whole[part] for part in chain if part in whole], run) for run, chain in parts.items()}
     rows = [
         {
             "arm": named[cell.condition].arm.condition.name,
             "label": cell.condition,
             "replicate": cell.replicate,
-            "run": cell.run,
-            "status": whole[cell.run].summary["status"],
+            "run": run.id,
+            "status": run.summary["status"],
             "learning_rate": named[cell.condition].learning_rate,
             "initial_scale": named[cell.condition].initial_scale,
-            "validation_loss_nats": final_validation_loss(whole[cell.run]),
+            "validation_loss_nats": final_validation_loss(run),
         }
         for cell in named_rows(planned.cells)
-        if cell.run in whole
+        if (run := ended[cell.run]) is not None
     ]
     trials = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS])
     if len(trials) < len(planned.cells) or planned.deferred:
@@ -190,6 +195,11 @@ def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str
     trials = trials.assign(chosen=trials["label"].isin(list(best.values())))
     confirming = confirming_sweep(sweep, {arm: named[label] for arm, label in best.items()})
     return Tuned(sweep=sweep, planned=planned, trials=trials, problems=dict(problems), confirming=confirming)
+
+
+def _ended(parts: Iterable[Run], last: str) -> Run | None:
+    """The run with which a trial ended: the first that diverged, or the last; None while there is neither."""
+    return next((run for run in parts if run.summary["status"] == "diverged" or run.id == last), None)
 
 
 def final_validation_loss(run: Run) -> float:

@@ -15,13 +15,14 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.text import Text
+from procpre_interp.sweep.chains import training
 from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Source, Sweep, grid_conditions
 from procpre_interp.sweep.fair_config import Fair
 from procpre_interp.sweep.phases import Insertion
 from procpre_interp.train.interventions import Rescaled
 
-Training = tuple[Task, Insertion | None]
-"""What is alike in an arm and its fresh model: the text, and where phase 2 is interrupted."""
+Training = tuple[Task, Insertion | None, int]
+"""What is alike in an arm and its fresh model: the text, and how and at which step phase 2 is interrupted."""
 NATURAL, SHUFFLED = "natural text", "shuffled"
 """What the names of the pretrainings of control arms end with."""
 SEQUENCES = 512
@@ -87,8 +88,10 @@ def arms_of(sweep: Sweep) -> Arms:
 
 
 def _training(sweep: Sweep, condition: Condition) -> Training:
-    insert = condition.insert
-    return condition.task or sweep.task, insert if insert is not None and insert.at else None
+    task, insert = condition.task or sweep.task, condition.insert
+    return (
+        (task, None, 0) if insert is None or not insert.at else (task, insert, insert.step(training(sweep, condition)))
+    )
 
 
 def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm, ...]:

@@ -58,6 +58,13 @@ class Intervention(abc.ABC):
     """Which components, as everywhere: attn, mlp, ln, blocks.0.attn.head.2, ..."""
 
     @property
+    def is_divided(self) -> bool:
+        """Whether it both changes initial weights and does something in training, so that no part of it has both."""
+        own = type(self)
+        acts = own.rate, own.factors, own.penalty
+        return self.is_initial and acts != (Intervention.rate, Intervention.factors, Intervention.penalty)
+
+    @property
     def is_initial(self) -> bool:
         """Whether it changes the weights that a training begins with, whatever they are."""
         return not self.of_transfer and type(self).initialise is not Intervention.initialise
