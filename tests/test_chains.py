@@ -30,7 +30,7 @@ from procpre_interp.sweep.plan import plan, results, run_sweep
 from procpre_interp.sweep.size import describe_size
 from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import Interrupted, TrainConfig
-from procpre_interp.train.interventions import Rewind
+from procpre_interp.train.interventions import Rewind, Scaled
 from procpre_interp.transfer import TransferConfig
 from procpre_interp.views.exhibits.results import load_results
 from procpre_interp.views.exhibits.run_progress import Writing
@@ -320,6 +320,20 @@ def test_a_chain_that_cannot_be_is_a_failed_cell_and_no_more(condition, text):
     cells = plan(tiny(conditions=(condition,))).cells.set_index("condition")
     assert text in cells.loc["a", "problem"]
     assert cells.loc["none", "run"]
+
+
+class Held(Scaled):
+    """Initial weights that are scaled, and then do not move."""
+
+    def rate(self, step: int) -> tuple[float, float]:
+        return 0.0, 1.0
+
+
+def test_an_intervention_that_no_part_of_phase_2_would_have_whole_is_refused():
+    held = (Held(factor=2.0),)
+    with pytest.raises(ValueError, match="condition 'a': scaled changes initial weights and acts in training"):
+        tiny(conditions=(Condition(name="a", insert=Insertion(at=0.5), interventions=held),))
+    tiny(conditions=(Condition(name="a", insert=Insertion(at=0.0), interventions=held),))
 
 
 def test_embeddings_of_another_vocabulary_are_not_retained(tmp_path, runs_here):

@@ -182,8 +182,8 @@ class Sweep:
             train = condition.train or self.train
             condition.insert.step(train)
             for each in train.interventions + condition.interventions:
-                if each.is_divided:
-                    raise ValueError(f"{each.name} changes initial weights and acts in training, which insert divides")
+                if each.is_divided and condition.insert.at:
+                    raise ValueError(f"{each.name} changes initial weights and acts in training, which insert parts")
             for each in self.phase1:
                 if each.name in {source.phase1 for source in condition.sources}:
                     inserted_shape(each.name, each.task, each.model, self.model, condition.task or self.task)
