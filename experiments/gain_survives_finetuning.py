@@ -14,7 +14,7 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.measures import Measure
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import main, run
-from procpre_interp.study.text_protocol import DECAY, PHASE2, TEXTS, on_text, text_experiment
+from procpre_interp.study.text_protocol import DECAY, PHASE2, TEXTS, full_on, text_experiment
 from procpre_interp.sweep.phases import Phase
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -55,7 +55,7 @@ figure = measure_figure("loss_nats", "Test loss on Python after all phases (nats
 
 EXPERIMENT = text_experiment(
     CLAIM,
-    (on_text("union full", "union", label="union, full transfer"),),
+    (full_on("union", "language"),),
     figure=figure,
     then=(FINE_TUNING,),
 )

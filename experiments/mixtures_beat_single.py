@@ -15,7 +15,7 @@ from procpre_interp.claims.measures import Measure
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.experiment import main, run
 from procpre_interp.study.observation import Measured, Observation
-from procpre_interp.study.text_protocol import FRESH, PHASE2, TEXTS, loss_figure, on_text, text_experiment
+from procpre_interp.study.text_protocol import FRESH, PHASE2, TEXTS, full_on, loss_figure, text_experiment
 from procpre_interp.sweep.config import Condition, Source
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -65,10 +65,7 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
 EXPERIMENT = text_experiment(
     CLAIM,
     (
-        *(
-            on_text(f"{phase1} full", phase1, label=f"{phase1}, full transfer")
-            for phase1 in ("set", "union", "set + union")
-        ),
+        *(full_on(phase1, "language") for phase1 in ("set", "union", "set + union")),
         Condition(
             name="assembly",
             label="union's attention, set's MLPs and LayerNorms",

@@ -13,7 +13,7 @@ import sys
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS
 from procpre_interp.study.experiment import main, run
-from procpre_interp.study.text_protocol import PHASE2, TEXTS, loss_figure, on_text, text_experiment
+from procpre_interp.study.text_protocol import PHASE2, TEXTS, full_on, loss_figure, text_experiment
 from procpre_interp.sweep.config import Condition
 
 __all__ = ["EXPERIMENT", "figure", "run"]
@@ -42,7 +42,7 @@ CLAIM = Claim(
 )
 figure = loss_figure
 
-FULL = on_text("union full", "union", label="union, full transfer")
+FULL = full_on("union", "language")
 EXPERIMENT = text_experiment(
     CLAIM,
     (

@@ -10,7 +10,7 @@ import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.study.experiment import main, run
-from procpre_interp.study.text_protocol import loss_figure, on_text, text_experiment
+from procpre_interp.study.text_protocol import full_on, loss_figure, text_experiment
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -54,9 +54,7 @@ CLAIM = Claim(
 )
 figure = loss_figure
 
-EXPERIMENT = text_experiment(
-    CLAIM, tuple(on_text(f"{task} full", task, label=f"{task}, full transfer") for task in TASKS)
-)
+EXPERIMENT = text_experiment(CLAIM, tuple(full_on(task, "language") for task in TASKS))
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

@@ -12,7 +12,7 @@ import sys
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import Task
 from procpre_interp.study.experiment import Experiment, main, run
-from procpre_interp.study.text_protocol import MARGIN, MARGIN_NOTE, PHASE1, TEXTS, loss_figure, on_text, text_experiment
+from procpre_interp.study.text_protocol import MARGIN, MARGIN_NOTE, PHASE1, TEXTS, full_on, loss_figure, text_experiment
 
 __all__ = ["EXPERIMENT", "experiment", "figure", "run"]
 
@@ -49,7 +49,7 @@ figure = loss_figure
 
 def experiment(phase1_steps: int = PHASE1.steps, text: Task = TEXTS["language"]) -> Experiment:
     """The claim with this budget of phase 1, on this text."""
-    full = on_text("union full", "union", label="union, full transfer")
+    full = full_on("union", "language")
     return text_experiment(CLAIM, (full,), phase1_steps=phase1_steps, text=text)
 
 

@@ -18,7 +18,6 @@ from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.chains import beginning, pretraining_run
 from procpre_interp.sweep.config import BASELINE, Condition, Sweep
 from procpre_interp.sweep.fair_arms import Arm, arms_of
 from procpre_interp.sweep.plan import Plan, Show, results, run_sweep, say_nothing
@@ -258,32 +257,30 @@ def with_arms(table: pd.DataFrame, tuned: Tuned, store: RunStore) -> pd.DataFram
         return table
     arms = {each.condition.name: each for each in arms_of(tuned.sweep).arms}
     chosen = choices(tuned.trials).set_index("arm")
-    learnt = learnt_runs(tuned, table["replicate"], store)
+    learnt = _learnt(table, arms, tuned.sweep, store)
     return table.assign(
         arm=[str(arms[name].kind) for name in table["condition"]],
         control_of=[arms[name].control_of for name in table["condition"]],
         fresh_arm=[arms[name].fresh for name in table["condition"]],
         learning_rate=chosen["learning_rate"].reindex(table["condition"]).to_numpy(),
         initial_scale=chosen["initial_scale"].reindex(table["condition"]).to_numpy(),
-        phase1_learnt=[all(learnt.get(run, True) for run in runs) for runs in table["phase1_run"]],
+        phase1_learnt=learnt,
     )
 
 
-def learnt_runs(tuned: Tuned, seeds: Iterable[int], store: RunStore) -> dict[str, bool]:
-    """Run of a pretraining with a gate -> whether its test accuracy passed it; of those that are finished.
-
-    Phase 1 in the middle of phase 2 is a run of its own in each arm that has it there.
-    """
-    sweep, confirming = tuned.sweep, tuned.confirming
+def _learnt(table: pd.DataFrame, arms: Mapping[str, Arm], sweep: Sweep, store: RunStore) -> list[bool]:
+    """Whether each cell's runs of phase 1 passed their gates by their test accuracy; one that is not finished does."""
     assert sweep.fair is not None
-    assert confirming is not None
-    recipes = {each.name: each for each in sweep.phase1}
-    inserted = [each for each in confirming.conditions if each.insert is not None]
-    wanted: dict[str, float] = {}
-    for gate, seed in itertools.product(sweep.fair.gates, set(seeds)):
-        wanted[pretraining_run(recipes[gate.phase1], seed).run_id] = gate.accuracy
-        for ids in (beginning(confirming, each, seed).ids for each in inserted):
-            if gate.phase1 in ids:
-                wanted[ids[gate.phase1]] = gate.accuracy
-    whole = whole_runs(wanted, store)
-    return {run: float(opened.summary["accuracy"]) >= wanted[run] for run, opened in whole.items()}
+    gates = {gate.phase1: gate.accuracy for gate in sweep.fair.gates}
+    gated = [
+        [
+            (run, gates[source.phase1])
+            for source, run in zip(arms[name].condition.sources, runs)
+            if source.phase1 in gates
+        ]
+        for name, runs in zip(table["condition"], table["phase1_run"])
+    ]
+    whole = whole_runs((run for runs in gated for run, _ in runs), store)
+    return [
+        all(run not in whole or float(whole[run].summary["accuracy"]) >= gate for run, gate in runs) for runs in gated
+    ]
