@@ -139,14 +139,14 @@ def _trained_on(domain: Domain, **fields: Any) -> Condition:
     return Condition(**({"task": TEXTS[domain], "train": train} | fields))
 
 
-def tuned_alike(gates: Mapping[str, float], *, natural_text: Task | None = None) -> Fair:
+def tuned_alike(gates: Mapping[str, float], **fields: Any) -> Fair:
     """The trials of every arm, on one seed, with the accuracy from which on each pretraining counts as learnt."""
     return Fair(
         learning_rates=LEARNING_RATES,
         initial_scales=INITIAL_SCALES,
         tuning_replicates=1,
         gates=tuple(Gate(phase1=name, accuracy=accuracy) for name, accuracy in gates.items()),
-        natural_text=natural_text,
+        **fields,
     )
 
 

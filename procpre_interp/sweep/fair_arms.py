@@ -8,6 +8,7 @@ is interrupted alike, and that of its scales goes on with its own weights, each 
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -75,9 +76,7 @@ def arms_of(sweep: Sweep) -> Arms:
             fresh.setdefault(_training(sweep, each), each.name)
     used = dict.fromkeys((source.phase1, each.task or sweep.task) for each in transfers for source in each.sources)
     controls = dict.fromkeys(
-        control
-        for name, task in used
-        for control in (_natural_text(sweep, recipes[name], task), _shuffled_sequences(recipes[name]))
+        control for name, task in used for control in _pretrained_controls(sweep, recipes[name], task)
     )
     arms = [
         arm
@@ -98,6 +97,7 @@ def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm,
     """A condition as an arm, and where it is a transfer its controls: trained as it is, from other weights."""
     if not condition.sources:
         return (Arm(condition=condition, kind=Kind.FRESH, fresh=fresh),)
+    assert sweep.fair is not None
     label = condition.label or condition.name
     # It comes first, since it makes weights of the two models alone, whatever was done to them before.
     scales = (Rescaled(selector="all", relative_step="transferred"), *condition.interventions)
@@ -110,6 +110,7 @@ def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm,
     controls = (
         (dataclasses.replace(condition, name=f"{condition.name} {kind}", label=f"{said} {label}", **changed), kind)
         for kind, said, changed in made
+        if kind in sweep.fair.controls
     )
     return (
         Arm(condition=condition, kind=Kind.TRANSFER, fresh=fresh),
@@ -127,6 +128,15 @@ def _natural_ending(sweep: Sweep, task: Task) -> str:
     if sweep.fair.natural_text is not None or not isinstance(task, Text) or task == sweep.task:
         return NATURAL
     return f"{NATURAL}, {task.corpus}"
+
+
+def _pretrained_controls(sweep: Sweep, recipe: Pretraining, task: Task) -> Iterator[Pretraining]:
+    """What the control arms of a recipe are pretrained on, before this task."""
+    assert sweep.fair is not None
+    if Kind.NATURAL_TEXT in sweep.fair.controls:
+        yield _natural_text(sweep, recipe, task)
+    if Kind.SHUFFLED in sweep.fair.controls:
+        yield _shuffled_sequences(recipe)
 
 
 def _shuffled_sequences(recipe: Pretraining) -> Pretraining:

@@ -3,8 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from procpre_interp.data import Task
+
+Control = Literal["scales", "natural text", "shuffled sequences"]
+"""A fresh model of a transfer's scales; a phase 1 of as much natural text; one of its own sequences, shuffled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +29,7 @@ class Gate:
 class Fair:
     """Control arms of every transfer, and one tuning for all arms.
 
-    Every transfer of the sweep gets the arms of `fair_arms.ARMS` beside it. Each arm, these included, has one trial per
+    Every transfer of the sweep gets the arms of `controls` beside it. Each arm, these included, has one trial per
     learning rate and initial scale on each tuning seed, and goes on with what had the lowest validation loss, averaged
     over them; the sweep's own seeds confirm.
     """
@@ -40,6 +44,8 @@ class Fair:
     """Seed of the first of these; none of them may be one that the sweep confirms on."""
     gates: tuple[Gate, ...]
     """When each pretraining counts as learnt; every one that a transfer takes weights from needs its gate."""
+    controls: tuple[Control, ...] = get_args(Control)
+    """Arms that every transfer gets beside it. A claim on text is left undecided without all of them."""
     natural_text: Task | None = None
     """The text that stands in for phase 1 in the arm of that name. Default: that of phase 2, in the order that phase 2
     has not (random windows where that walks through its text, or the other way round)."""
@@ -52,6 +58,7 @@ class Fair:
         if self.tuning_replicates < 1:
             raise ValueError(f"fair: tuning_replicates={self.tuning_replicates}; there must be at least 1")
         _refuse_twice("gates", [gate.phase1 for gate in self.gates])
+        _refuse_twice("controls", self.controls)
 
     @property
     def tuning_seeds(self) -> range:
