@@ -111,6 +111,18 @@ def test_every_transfer_has_its_controls(sweep):
         assert recipes[source.phase1].train.steps == TRAIN.steps
 
 
+@pytest.mark.parametrize(
+    ("controls", "pretrained"),
+    [(("scales",), []), (("natural text",), ["sort natural text"]), (("shuffled sequences",), ["sort shuffled"])],
+)
+def test_only_the_controls_that_are_asked_for_are_there(sweep, controls, pretrained):
+    found = arms_of(dataclasses.replace(sweep, fair=dataclasses.replace(FAIR, controls=controls)))
+    assert [arm.kind for arm in found.arms] == [Kind.FRESH, Kind.TRANSFER, *controls]
+    assert [each.name for each in found.phase1] == ["sort", *pretrained]
+    everything = {arm.condition.name: arm for arm in arms_of(sweep).arms}
+    assert all(everything[arm.condition.name] == arm for arm in found.arms)
+
+
 @pytest.fixture(scope="module")
 def two_texts(sweep) -> Sweep:
     """The same transfer on a second text, of shorter windows."""
@@ -490,6 +502,8 @@ def test_what_cannot_be_fair_is_one_line(sweep, fields, said):
         ({"gates": [{"phase1": "sort"}]}, r"fair.gates\[0\]: missing accuracy"),
         ({"gates": [{"phase1": "sort", "accuracy": 90}]}, "it is a share"),
         ({"gates": []}, "gates is empty"),
+        ({"controls": ["scales", "scales"]}, "controls has one entry twice"),
+        ({"controls": ["shuffled"]}, "controls"),
     ],
 )
 def test_a_mistake_in_the_block_is_named(fields, said):
