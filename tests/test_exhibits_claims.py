@@ -290,7 +290,7 @@ def test_a_claim_judged_by_a_sequence_can_be_shown_from_look_to_look(bundled, tm
     assert "Boschloo's exact test: p = " in said
     assert "can go unseen" not in said
     assert exhibits.rows_of(old)["Interval"].tolist()[0] == "95 % bootstrap"
-    earlier = dataclasses.replace(claim, earlier=past(old, "another protocol").earlier)
+    earlier = dataclasses.replace(claim, earlier=past(old, "another protocol", 1).earlier)
     said = describe_evidence(earlier)
     assert f"Earlier: supported by version 1 of the rule, n = {n}, bootstrap interval." in said
     assert "95 % betting confidence sequence" in unbroken(exhibits.contrasts(claim).figure.layout.title.subtitle.text)

@@ -253,16 +253,16 @@ def test_a_verdict_of_another_rule_or_protocol_is_kept(tmp_path):
     write_claim(store, old, cells)
     (found,) = find_claims(store, None)[0].values()
     assert (found.rule_version, found.looks.empty, found.earlier) == (1, True, ())
-    (earlier,) = past(found, "cheap").earlier
+    (earlier,) = past(found, "cheap", 1).earlier
     assert (earlier.rule_version, earlier.verdict, earlier.n, earlier.interval) == (1, "undecided", 40, "bootstrap")
     looks = with_looks(pd.DataFrame(), judged.contrasts, "monday")
     write_claim(store, dataclasses.replace(judged, looks=looks, earlier=(earlier,)), cells)
     (found,) = find_claims(store, None)[0].values()
-    same = past(found, "cheap")
+    same = past(found, "cheap", 1)
     assert (same.earlier, same.looks["time"].tolist()) == ((earlier,), ["monday"])
-    assert [each.protocol for each in past(found, "paper").earlier] == ["cheap", "cheap"]
-    assert past(found, "paper").looks.empty
-    assert past(None, "paper").earlier == ()
+    assert [each.protocol for each in past(found, "paper", 1).earlier] == ["cheap", "cheap"]
+    assert past(found, "paper", 1).looks.empty
+    assert past(None, "paper", 1).earlier == ()
 
 
 @pytest.fixture
@@ -331,3 +331,57 @@ def test_options_that_contradict_one_another_are_refused(tmp_path, capsys):
     assert "give --run as well" in capsys.readouterr().err
     assert main(["claims", "--run", "--quick", "--until-decided", "--store", str(tmp_path)]) == 2
     assert "leave out --quick or --until-decided" in capsys.readouterr().err
+
+
+def test_looks_without_bounds_are_taken_once(tmp_path):
+    """As those at losses with fewer than six replicates, which have none."""
+    losses = dataclasses.replace(PRIMARY, name="loss", weights={"a": 1, "none": -1}, measure="loss_nats")
+    claim, looks = Claim(**CLAIM_FIELDS, primary=losses, secondary=(dataclasses.replace(OPEN, measure="grip"),)), None
+    cells = table(0.5 + MANY[:8]).assign(loss_nats=lambda rows: rows["accuracy"], grip=NAN)
+    cells = pd.concat([cells, cells.loc[cells["condition"] == "a"].assign(condition="open")])
+    for time in ("monday", "tuesday"):
+        for n in range(1, 9):
+            part = cells.loc[cells["replicate"] < 1000 + n]
+            looks = with_looks(pd.DataFrame() if looks is None else looks, judge(claim, part).contrasts, time)
+        judged = judge(claim, cells)
+        stored = claim_from_json(json.loads(json.dumps(claim_to_json(dataclasses.replace(judged, looks=looks)))))
+        looks = stored.looks
+    assert set(looks["time"]) == {"monday"}
+    assert looks.loc[looks["contrast"] == "loss", "n"].tolist() == list(range(1, 9))
+    assert looks.loc[looks["contrast"] == "open over none", "n"].tolist() == [0]
+
+
+def test_looks_end_where_phase_1_was_not_learnt(monkeypatch):
+    """On text nothing can be decided then, however many follow."""
+
+    def compute(sweep: Sweep) -> Computed:
+        computed = Fake(outcome(0.84))(sweep)
+        arms = {"none": "fresh", "full": "transfer", "soon": "scales", "open": "natural text"}
+        rows = computed.table.assign(
+            arm=computed.table["condition"].map({**arms, "shown": "shuffled sequences"}),
+            control_of=computed.table["condition"].map(dict.fromkeys(["soon", "open", "shown"], "full")).fillna(""),
+            phase1_learnt=computed.table["replicate"] != FIRST + 2,
+            epochs=1.0,
+        )
+        return dataclasses.replace(computed, table=rows)
+
+    conditions = tuple(dataclasses.replace(each, replicates=None) for each in SWEEP.conditions)
+    sweep = dataclasses.replace(SWEEP, conditions=conditions, replicates=40)
+    found = list(looks_at(dataclasses.replace(CLAIM, secondary=()), sweep, compute, most_replicates=30))
+    assert [each.n for each in found] == [1, 2, 3]
+    assert found[-1].contrasts[0].verdict == "undecided"
+
+
+def test_a_claim_that_is_declared_anew_keeps_its_verdict_and_begins_its_looks_again(tmp_path):
+    cells = table(0.5 + MANY, run="r", phase1_run="p")
+    judged = dataclasses.replace(judge(CLAIM_OF_PAIR, cells), protocol="cheap", version=2)
+    store = RunStore(tmp_path)
+    write_claim(store, dataclasses.replace(judged, looks=with_looks(pd.DataFrame(), judged.contrasts, "monday")), cells)
+    (found,) = find_claims(store, None)[0].values()
+    assert len(past(found, "cheap", 2).looks) == 1
+    anew = past(found, "cheap", 3)
+    assert anew.looks.empty
+    (earlier,) = anew.earlier
+    assert (earlier.version, earlier.verdict, earlier.protocol) == (2, "supported", "cheap")
+    write_claim(store, dataclasses.replace(judged, version=3, earlier=anew.earlier), cells)
+    assert find_claims(store, None)[0][judged.name].earlier == anew.earlier

@@ -23,4 +23,4 @@ def judged_again(claim: Claim, stored: StoredClaim) -> JudgedClaim:
         )
     judged = judge(claim, stored.cells, quick=stored.quick, task=stored.task)
     kept = {name: getattr(stored, name) for name in KEPT}
-    return dataclasses.replace(judged, **kept, earlier=past(stored, stored.protocol).earlier)
+    return dataclasses.replace(judged, **kept, earlier=past(stored, stored.protocol, stored.version).earlier)

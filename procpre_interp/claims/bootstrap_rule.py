@@ -99,7 +99,7 @@ def _tested(row: ContrastResult, values: np.ndarray, alike_within: float | None)
         if outside:  # so the 95 % interval, which the row has, and this test are what says it
             row = replace(row, p=beyond.p, smallest_p=beyond.smallest_p)
         else:
-            row = replace(row, low=test.low, high=test.high, p=p, smallest_p=test.smallest_p)
+            row = replace(row, low=test.low, high=test.high, level=1 - 2 * ALPHA, p=p, smallest_p=test.smallest_p)
         return row, test.decision == EquivalenceDecision.EQUIVALENT and p <= ALPHA, outside
     test = sign_flip_test(values - margin)
     sign = 1 if row.predicted == "above" else -1

@@ -14,7 +14,7 @@ from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.schema import shown
 from procpre_interp.stats.breakthroughs import BreakthroughCount
 from procpre_interp.stats.decisions import stored_decision
-from procpre_interp.stats.resampling import IntervalMethod
+from procpre_interp.stats.resampling import ALPHA, LEVEL, IntervalMethod
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ SINCE_VERSION_2 = {
 def claim_to_json(judged: JudgedClaim) -> dict[str, object]:
     """Plain values: what is not a number is null, what was not predicted "", and each measure stands once.
 
-    Version 1 of a declaration is not written, as files that are older than versions do not say it.
+    Version 1 of a declaration and the usual level of an interval are not written, as older files do not say them.
     """
     tables = {"conditions", "effects", "looks"}
     found: dict[str, object] = {}
@@ -46,7 +46,7 @@ def claim_to_json(judged: JudgedClaim) -> dict[str, object]:
         elif name == "tables":
             found[name] = {title: table.to_dict("records") for title, table in judged.tables.items()}
         elif name == "earlier":
-            found[name] = [dataclasses.asdict(each) for each in value]
+            found[name] = [_earlier_to_json(each) for each in value]
         else:
             found[name] = dataclasses.asdict(value) if isinstance(value, LogRank) else value
     return plain(found)
@@ -85,11 +85,22 @@ def claim_from_json(found: object, like: JudgedClaim | None = None) -> JudgedCla
 
 
 def _contrast_to_json(row: ContrastResult, rule_version: int) -> dict[str, object]:
-    names = [field.name for field in dataclasses.fields(row) if field.name != "about"]
+    usual = {"about"} | ({"level"} if row.level == _usual_level(row.predicted, row.verdict) else set())
+    names = [field.name for field in dataclasses.fields(row) if field.name not in usual]
     found = {name: getattr(row, name) for name in names if rule_version > 1 or name not in SINCE_VERSION_2}
     if row.breakthroughs:
         found["breakthroughs"] = [dataclasses.asdict(each) for each in row.breakthroughs]
     return found | {"predicted": row.predicted or "", "verdict": row.verdict or ""}
+
+
+def _usual_level(predicted: object, verdict: object) -> float:
+    """Level of the interval of a contrast whose file does not say it."""
+    return 1 - 2 * ALPHA if predicted == "within" and verdict != Verdict.REFUTED else LEVEL
+
+
+def _earlier_to_json(each: EarlierVerdict) -> dict[str, object]:
+    found = dataclasses.asdict(each)
+    return {name: value for name, value in found.items() if name != "version" or value > 1}
 
 
 def _earlier_from_json(found: object) -> EarlierVerdict:
@@ -113,7 +124,7 @@ def _contrast_from_json(found: object, measures: Mapping[str, Measure]) -> Contr
     name = str(row.get("measure"))
     return _read(
         ContrastResult,
-        row,
+        {"level": _usual_level(row.get("predicted"), verdict), **row},
         "contrast",
         weights=weights,
         about=measures.get(name) or measure_of(name),

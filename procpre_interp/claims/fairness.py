@@ -31,13 +31,17 @@ def is_on_text(task: str | None, table: pd.DataFrame) -> bool:
 
 def hold_back(contrasts: Sequence[ContrastResult], table: pd.DataFrame, task: str | None) -> tuple[ContrastResult, ...]:
     """The contrasts of a claim, those on text undecided that lack what they need."""
-    if not is_on_text(task, table):
-        return tuple(contrasts)
     held = []
     for row in contrasts:
-        lacking = what_it_lacks(list(row.weights), table) if row.is_decided else ""
+        lacking = unfair(row, table, task) if row.is_decided else ""
         held.append(replace(row, verdict=Verdict.UNDECIDED, reason=lacking) if lacking else row)
     return tuple(held)
+
+
+def unfair(row: ContrastResult, table: pd.DataFrame, task: str | None) -> str:
+    """Why a contrast of these cells cannot be decided, whatever its interval says; "" if it can, as all that are not on
+    text."""
+    return what_it_lacks(list(row.weights), table) if is_on_text(task, table) else ""
 
 
 def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:

@@ -50,7 +50,7 @@ def judge(
     be (condition, replicate): with one of a contrast's missing, its verdict is undecided. Default: those of the table.
     `task` is the name of phase 2's: on text, what lacks its controls is undecided too (`fairness`).
     """
-    contrasts = hold_back(judge_contrasts(claim, table, planned=planned, quick=quick), table, task)
+    contrasts = judge_contrasts(claim, table, planned=planned, quick=quick, task=task)
     there = trained(table.loc[table["status"] != "failed"])
     compared = {"none"} < set(there["condition"])
     first = contrasts[0]
@@ -82,16 +82,18 @@ def judge_contrasts(
     *,
     planned: pd.DataFrame | None = None,
     quick: bool = False,
+    task: str | None = None,
     rule_version: int = RULE,
 ) -> tuple[ContrastResult, ...]:
-    """All contrasts, the primary one first.
+    """All contrasts, the primary one first. `table`, `planned` and `task` are those of `judge`.
 
     p is two-sided against the margin; for `within` that of the larger of the two one-sided tests, and the bounds are
     those of the 90 % interval that belongs to them. A secondary contrast is decided only where its p, adjusted for the
-    number of secondary ones (Holm), is at most 0.05: each is read by itself, so that no error among them is wanted,
-    where e-BH bounds only the share of errors. p-values of sequences stay valid at any stopping time of their own, so
-    that Holm holds too where some contrasts were stopped before others. The primary one is left undecided where the
-    claim's premise is not supported.
+    number of secondary ones that predict (Holm), is at most 0.05: each is read by itself, so that no error among them
+    is wanted, where e-BH bounds only the share of errors. One without data counts as well, with p = 1, so that what is
+    decided now stays so when it gets some. p-values of sequences stay valid at any stopping time of their own, so that
+    Holm holds too where some contrasts were stopped before others. The primary one is left undecided where the claim's
+    premise is not supported.
     """
     rows = [
         RULES[rule_version](
@@ -100,11 +102,11 @@ def judge_contrasts(
         for each in claim.contrasts
     ]
     rows[0] = replace(rows[0], primary=True)
-    tested = [index for index, row in enumerate(rows) if not math.isnan(row.p)]
-    if tested:
-        columns = ["p", "smallest_p", "n", "primary"]
-        tests = pd.DataFrame([[getattr(rows[i], column) for column in columns] for i in tested], columns=columns)
-        for index, test in zip(tested, decide_tests(tests).to_dict("records")):
+    predicted = [index for index, row in enumerate(rows) if row.predicted is not None]
+    columns = ["p", "smallest_p", "n", "primary"]
+    tests = pd.DataFrame([[getattr(rows[i], column) for column in columns] for i in predicted], columns=columns)
+    for index, test in zip(predicted, decide_tests(tests.fillna(1.0)).to_dict("records")):
+        if not math.isnan(rows[index].p):
             adjusted = replace(
                 rows[index],
                 p_holm=float(test["p_holm"]),
@@ -114,6 +116,7 @@ def judge_contrasts(
             )
             significant = adjusted.decision == Decision.SIGNIFICANT
             rows[index] = adjusted if significant or not adjusted.is_decided else _left_open(adjusted)
+    rows = list(hold_back(rows, table, task))
     premise = next((row for row in rows if row.contrast == claim.premise), None)
     if rows[0].is_decided and premise is not None and premise.verdict != Verdict.SUPPORTED:
         reason = f"its premise, {premise.contrast}, is {premise.verdict}"

@@ -12,7 +12,7 @@ from procpre_interp.claims.measures import Measure
 from procpre_interp.stats.breakthroughs import BreakthroughCount
 from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.decisions import Decision
-from procpre_interp.stats.resampling import IntervalMethod
+from procpre_interp.stats.resampling import LEVEL, IntervalMethod
 
 Place = Literal["bundled", "store"]
 """Where a claim file is: among the results that come with the package, or in a store."""
@@ -61,6 +61,8 @@ class ContrastResult:
     """Why that test decides nothing."""
     interval: IntervalMethod = IntervalMethod.BOOTSTRAP
     """How its interval is made."""
+    level: float = LEVEL
+    """Coverage of its interval: two one-sided tests at 5 % belong to one of 90 %."""
     range_low: float = math.nan
     """Smallest value that it could have; NaN where no range is known."""
     range_high: float = math.nan
@@ -83,7 +85,7 @@ class ContrastResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EarlierVerdict:
-    """A verdict that a claim had before it was judged by another rule, or on runs of another protocol."""
+    """A verdict that a claim had before: by another rule, on runs of another protocol, or as it was declared then."""
 
     rule_version: int
     verdict: Verdict
@@ -95,6 +97,8 @@ class EarlierVerdict:
     interval: IntervalMethod
     protocol: str
     created: str
+    version: int = 1
+    """Version of the declaration that it was on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,5 +181,5 @@ class StoredClaim(JudgedClaim):
 
 
 def interval_level(row: ContrastResult) -> str:
-    """Level of the interval that a contrast has: two one-sided tests belong to the 90 % one."""
-    return "90 %" if row.predicted == "within" and row.verdict != Verdict.REFUTED else "95 %"
+    """Level of the interval that a contrast has, as text."""
+    return f"{100 * row.level:.0f} %"

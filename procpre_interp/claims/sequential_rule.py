@@ -64,9 +64,10 @@ def judge_contrast(
     if contrast.predicted is None:
         return row
     inside = outside = False
-    if len(values) and not alike:
+    beyond = _beyond_range(row)
+    if len(values) and not alike and not beyond:
         row, inside, outside = _tested(row, values, range_of)
-    reason = "quick: a smoke test, never evidence" if quick else missing or _too_few(row, inside=inside)
+    reason = "quick: a smoke test, never evidence" if quick else missing or beyond or _too_few(row, inside=inside)
     if not reason and alike:
         reason = "all replicates are alike, and without a range of the measure that says nothing of others"
     elif not reason and row.low > row.high:
@@ -85,9 +86,10 @@ def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> t
         if outside:  # so the 95 % interval, which the row has, and this test are what says it
             beyond = sequential_test(values, math.copysign(margin, row.estimate), limits)
             return replace(row, p=beyond.p, smallest_p=beyond.smallest_p), False, True
-        interval = sequence_interval(values, limits, level=1 - 2 * ALPHA)
+        level = 1 - 2 * ALPHA
+        interval = sequence_interval(values, limits, level=level)
         p, smallest = (_within_p(each, margin, limits) for each in (values, np.zeros(n)))
-        row = replace(row, low=interval.low, high=interval.high, p=p, smallest_p=smallest)
+        row = replace(row, low=interval.low, high=interval.high, level=level, p=p, smallest_p=smallest)
         return row, -margin < row.low and row.high < margin, False
     test = sequential_test(values, margin, limits)
     sign = 1 if row.predicted == "above" else -1
@@ -98,6 +100,15 @@ def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> t
 def _within_p(values: np.ndarray, margin: float, limits: Limits | None) -> float:
     """The larger p of the two one-sided tests. No values give less than those that are all 0, halfway."""
     return max(sequential_test(values, -margin, limits).above, sequential_test(values, margin, limits).below)
+
+
+def _beyond_range(row: ContrastResult) -> str:
+    """Why no replicates could tell its values from the margin; "" if some can."""
+    margins = (-row.margin, row.margin) if row.predicted == "within" else (row.margin,)
+    limits = row.limits
+    if limits is None or all(limits.low < margin < limits.high for margin in margins):
+        return ""
+    return f"its margin, {row.margin:.4g}, is not within its range, {limits.low:.4g} to {limits.high:.4g}"
 
 
 def _too_few(row: ContrastResult, *, inside: bool) -> str:

@@ -11,7 +11,7 @@ from procpre_interp.claims.fairness import edge_note
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim, interval_level
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.stats.decisions import decision_text
-from procpre_interp.stats.resampling import IntervalMethod
+from procpre_interp.stats.resampling import LEVEL, IntervalMethod
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import ALPHA, interval_note, unseen_share
 from procpre_interp.stats.transfer_map import OUTCOMES
@@ -248,12 +248,12 @@ def describe_evidence(claim: JudgedClaim) -> str:
     """What a judged claim rests on, in a few sentences: for below its name, sentence and verdict."""
     first, log_rank = claim.primary, claim.log_rank
     bounds = f"{interval_level(first)} interval"
-    if first.predicted == "within" and claim.verdict != Verdict.REFUTED:
+    if first.level < LEVEL:
         bounds += ", as two one-sided tests at 5 % want it"
     lines = [
         f"Predicted: {claim.prediction}",
         f"Measured: {first.contrast}, {contrast_estimate(first)} ({bounds}; {why(first, quick=claim.quick)}).",
-        f"{interval_note(first.n, first.interval)}; seeds {claim.seeds[0]} to {claim.seeds[-1]}.",
+        f"{interval_note(first.n, first.interval, first.level)}; seeds {claim.seeds[0]} to {claim.seeds[-1]}.",
     ]
     if not math.isnan(first.p):
         lines.append(

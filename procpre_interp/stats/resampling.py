@@ -59,9 +59,9 @@ class Interval:
     n: int
 
 
-def interval_note(n: int, method: IntervalMethod = IntervalMethod.BOOTSTRAP) -> str:
+def interval_note(n: int, method: IntervalMethod = IntervalMethod.BOOTSTRAP, level: float = LEVEL) -> str:
     """What the intervals over n replicates are, in words for a caption."""
-    said = f"{100 * LEVEL:.0f} % {INTERVALS[method]} over replicates"
+    said = f"{100 * level:.0f} % {INTERVALS[method]} over replicates"
     if method != IntervalMethod.BOOTSTRAP:
         return f"n = {n} replicate{'s' * (n != 1)}; {said}, which holds at every n"
     if n < 2:

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 import tyro
 
 from procpre_interp.claims.claim import Claim
-from procpre_interp.claims.fairness import hold_back
 from procpre_interp.claims.files import find_claims, table_name, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.judged import ContrastResult, JudgedClaim
@@ -116,8 +115,7 @@ def run_until_decided(
         workers=engine.at_once,
         primary_only=primary_only,
     ):
-        contrasts = hold_back(last.contrasts, last.computed.table, experiment.sweep.about.task)
-        before, looks = len(looks), with_looks(looks, contrasts, now())
+        before, looks = len(looks), with_looks(looks, last.contrasts, now())
         if len(looks) > before:
             judged = judge_computed(experiment, last.computed, store, with_tables=False)
             judged = dataclasses.replace(judged, looks=looks, earlier=past.earlier)
@@ -190,7 +188,7 @@ def judge_computed(
 def past_of(experiment: Experiment, store: RunStore) -> Past:
     """What was seen of the claim before, in this store or among the results that come with the package."""
     known, _ = find_claims(store, beside_package("experiments") / "results" / "claims")
-    return past(known.get(experiment.claim.name), experiment.protocol)
+    return past(known.get(experiment.claim.name), experiment.protocol, experiment.claim.version)
 
 
 @dataclass(frozen=True, kw_only=True)

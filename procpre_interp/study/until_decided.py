@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
+from procpre_interp.claims.fairness import unfair
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.claims.text import contrast_estimate
@@ -92,11 +93,12 @@ def looks_at(
     primary contrast `needs` (default: those that it names) are in all seeds, and so are those of predicted secondary
     ones until these are decided; with `primary_only`, or where nothing is predicted, a condition has no more replicates
     than the sweep says. The looks end early where a seed is not complete, or a run that the primary contrast needs
-    failed or diverged, or where the claim's premise is refuted, since nothing can be decided then.
+    failed or diverged, where its phase 1 was not learnt (on text), or the claim's premise is refuted, since nothing can
+    be decided then.
     """
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
-    needs = needs or Needs(sweep=sweep)
+    needs, task = needs or Needs(sweep=sweep), sweep.about.task
     of_primary, undecided = needs.of(claim.primary), {row.name: row for row in claim.secondary if row.predicted}
     counts: dict[str, int] = {}
     goal = looked = 0
@@ -123,9 +125,10 @@ def looks_at(
             if len(statuses) < len(of_primary):
                 return
             looked += 1
-            contrasts = judge_contrasts(claim, part.table, planned=part.cells)
+            contrasts = judge_contrasts(claim, part.table, planned=part.cells, task=task)
             yield Look(n=looked, computed=part, contrasts=contrasts)
             is_moot = any(row.contrast == claim.premise and row.verdict == Verdict.REFUTED for row in contrasts)
+            is_moot = is_moot or bool(unfair(contrasts[0], part.table, task))
             if contrasts[0].is_decided or is_moot or set(statuses) != {"finished"}:
                 return
             for row in contrasts[1:]:

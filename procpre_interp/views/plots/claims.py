@@ -78,7 +78,7 @@ def contrast_forest(contrasts: pd.DataFrame, *, title: str = "") -> go.Figure:
         figure.update_xaxes(range=[left, right], **place)
     note = intervals_note(contrasts["n"], methods=interval_methods(contrasts))
     if (contrasts["predicted"] == "within").to_numpy().any():
-        note += "; within: 90 %, or 95 % where refuted"
+        note += "; within: 90 %, or 95 % where that lies wholly outside"
     return _finish(figure, panels, title=title or "Contrasts", caption=note)
 
 
@@ -122,7 +122,7 @@ def paired_values(
     height = 250 + 24 * (len(rows) + 1) + 10 * min(len(names), MANY)
     heading, caption = (
         html.escape(title or contrast.contrast, quote=False),
-        interval_note(len(pairs), contrast.interval),
+        interval_note(len(pairs), contrast.interval, contrast.level),
     )
     lay_out(figure, title=heading, caption=caption, x="", y="", height=height)
     titles = contrast.about.level_axis, contrast.about.titled("the contrast")

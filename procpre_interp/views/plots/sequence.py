@@ -44,7 +44,7 @@ def sequence_figure(steps: pd.DataFrame, contrast: ContrastResult, *, title: str
         hovertemplate="n = %{x} (seed %{customdata[2]:.0f}): %{y:+.4g} [%{customdata[0]:+.4g}, %{customdata[1]:+.4g}]",
     )
     figure.add_vline(FEWEST - 0.5, line={"dash": "dot", "width": 1, "color": "#888888"})
-    caption = f"{interval_note(contrast.n, contrast.interval)}; no verdict left of n = {FEWEST}"
+    caption = f"{interval_note(contrast.n, contrast.interval, contrast.level)}; no verdict left of n = {FEWEST}"
     heading = html.escape(title or contrast.contrast, quote=False)
     lay_out(figure, title=heading, caption=caption, x="Replicates", y=contrast.about.titled("the contrast"))
     return figure.update_yaxes(range=[bottom, top])
