@@ -115,3 +115,20 @@ def test_a_stored_claim_judged_again_is_held_to_it():
     stored = stored_claim(plain, task="text", name=CLAIM.name)
     assert judged_again(CLAIM, stored).verdict == "undecided"
     assert judged_again(CLAIM, dataclasses.replace(stored, task="haystack")).verdict == "supported"
+
+
+def test_a_premise_that_is_held_back_holds_back_the_claim():
+    """Its transfer may be one that the primary contrast does not name."""
+    premise = dataclasses.replace(LOSS, name="b is better", weights={"b": 1, "none": -1})
+    claim = dataclasses.replace(CLAIM, secondary=(premise,), premise=premise.name)
+    table = text_table()
+    of_b = {name: name.replace("a", "b", 1) for name in ARMS if name != "none"}
+    second = table.loc[table["condition"] != "none"].assign(
+        condition=lambda rows: rows["condition"].map(of_b), control_of=lambda rows: rows["control_of"].replace("a", "b")
+    )
+    both = pd.concat([table, second], ignore_index=True)
+    assert judge(claim, both, task="text").verdict == "supported"
+    both.loc[(both["condition"] == "b") & (both["replicate"] == 1003), "phase1_learnt"] = False
+    judged = judge(claim, both, task="text")
+    assert judged.contrasts[1].reason == "phase 1 of 'b' missed its gate in 1 of 10 replicates"
+    assert (judged.verdict, judged.reason) == ("undecided", "its premise, b is better, is undecided")

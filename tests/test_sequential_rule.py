@@ -1,13 +1,18 @@
 """Version 2 of the rule: confidence sequences, gates on the number of replicates, and what stands beside a verdict."""
 
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
 from procpre_interp.claims.judge import judge, judge_contrasts
+from procpre_interp.claims.looks import sequence_of
 from procpre_interp.claims.sequential_rule import judge_contrast
+from procpre_interp.claims.text import describe_evidence
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.confidence_sequence import FEWEST, FEWEST_WITHIN, Limits
 from procpre_interp.stats.resampling import IntervalMethod
@@ -181,3 +186,64 @@ def test_breakthroughs_stand_beside_a_verdict_on_accuracy():
 def test_a_judged_claim_says_by_which_rule_and_interval():
     judged = judge(Claim(**CLAIM_FIELDS, primary=ABOVE), table(0.5 + MANY))
     assert (judged.rule_version, judged.primary.interval) == (2, "betting")
+
+
+def test_contrasts_without_data_count_in_the_family():
+    """What is decided now stays so when they get some."""
+    first = Contrast(name="first", weights={"a": 1, "none": -1}, predicted="above", margin=0.3)
+    others = [Contrast(name=str(i), weights={"b": 1, "none": -1}, predicted="above", margin=0.3) for i in range(2)]
+    free = Contrast(name="free", weights={"b": 1, "none": -1})
+    claim = Claim(**CLAIM_FIELDS, primary=ABOVE, secondary=(first, *others, free))
+    rows = table(0.5 + MANY)
+    later = rows.loc[rows["condition"] == "a"].assign(condition="b", accuracy=NAN, status="failed")
+    row = judge_contrasts(claim, concatenated(rows, later))[1]
+    assert row.p_holm == pytest.approx(min(1.0, 3 * row.p))
+    whole = judge_contrasts(claim, concatenated(rows, later.assign(accuracy=rows["accuracy"], status="finished")))
+    assert whole[1].p_holm == pytest.approx(row.p_holm)
+    assert all(math.isnan(each.p_holm) for each in judge_contrasts(claim, concatenated(rows, later))[2:])
+
+
+def concatenated(*tables: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.mark.parametrize(("missing", "verdict"), [(0, "refuted"), (2, "undecided")])
+def test_an_interval_has_the_level_that_is_said(missing, verdict):
+    """`within`, wholly outside: the 95 % interval, whether or not something else leaves it open."""
+    rows = table(0.7 + MANY[:14])
+    planned = rows[["condition", "replicate"]]
+    there = rows.loc[rows["replicate"] < 1014 - missing]
+    judged = judge(Claim(**CLAIM_FIELDS, primary=WITHIN), there, planned=planned)
+    row = judged.primary
+    assert (row.verdict, row.level) == (verdict, 0.95)
+    assert "95 % interval (" not in describe_evidence(judged)
+    assert "90 %" not in describe_evidence(judged)
+    last = sequence_of(row, there).iloc[-1]
+    assert tuple(last[["low", "high"]]) == pytest.approx((row.low, row.high))
+    again = claim_from_json(json.loads(json.dumps(claim_to_json(judged))))
+    assert again.primary.level == 0.95
+
+
+def test_an_interval_of_two_tests_is_one_of_90_percent():
+    rows = table(MANY)
+    judged = judge(Claim(**CLAIM_FIELDS, primary=WITHIN), rows)
+    assert (judged.verdict, judged.primary.level) == ("supported", pytest.approx(0.9))
+    said = describe_evidence(judged)
+    assert "90 % interval, as two one-sided tests at 5 % want it" in said
+    assert "n = 40 replicates; 90 % betting confidence sequence" in said
+    assert "95 %" not in said.split("Broke through")[0]
+    assert "level" not in claim_to_json(judged)["contrasts"][0], "as in files that are older"
+
+
+@pytest.mark.parametrize("contrast", [ABOVE, BELOW, WITHIN])
+def test_a_margin_that_no_replicates_could_tell_decides_nothing(contrast):
+    """As one of 500 steps in a smoke test of 20."""
+    steps = Contrast(
+        name="t", weights=contrast.weights, predicted=contrast.predicted, margin=500, measure="restricted_time_steps"
+    )
+    rows = table(MANY[:8], limit=20, breakthrough_step=10.0)
+    for quick in (True, False):
+        row = judge_contrast(steps, rows, quick=quick)
+        assert row.verdict == "undecided"
+    assert row.reason == "its margin, 500, is not within its range, -20 to 20"
+    assert math.isnan(row.p)
