@@ -85,7 +85,7 @@ def claim_from_json(found: object, like: JudgedClaim | None = None) -> JudgedCla
 
 
 def _contrast_to_json(row: ContrastResult, rule_version: int) -> dict[str, object]:
-    usual = {"about"} | ({"level"} if row.level == _usual_level(row.predicted, row.verdict) else set())
+    usual = {"about"} | ({"level"} if row.level == _usual_level(row.predicted, row.verdict, row.n) else set())
     names = [field.name for field in dataclasses.fields(row) if field.name not in usual]
     found = {name: getattr(row, name) for name in names if rule_version > 1 or name not in SINCE_VERSION_2}
     if row.breakthroughs:
@@ -93,9 +93,9 @@ def _contrast_to_json(row: ContrastResult, rule_version: int) -> dict[str, objec
     return found | {"predicted": row.predicted or "", "verdict": row.verdict or ""}
 
 
-def _usual_level(predicted: object, verdict: object) -> float:
-    """Level of the interval of a contrast whose file does not say it."""
-    return 1 - 2 * ALPHA if predicted == "within" and verdict != Verdict.REFUTED else LEVEL
+def _usual_level(predicted: object, verdict: object, n: object) -> float:
+    """Level of the interval of a contrast of n replicates whose file does not say it."""
+    return 1 - 2 * ALPHA if predicted == "within" and verdict != Verdict.REFUTED and n else LEVEL
 
 
 def _earlier_to_json(each: EarlierVerdict) -> dict[str, object]:
@@ -124,7 +124,7 @@ def _contrast_from_json(found: object, measures: Mapping[str, Measure]) -> Contr
     name = str(row.get("measure"))
     return _read(
         ContrastResult,
-        {"level": _usual_level(row.get("predicted"), verdict), **row},
+        {"level": _usual_level(row.get("predicted"), verdict, row.get("n")), **row},
         "contrast",
         weights=weights,
         about=measures.get(name) or measure_of(name),
