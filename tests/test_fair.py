@@ -344,6 +344,15 @@ def test_the_mean_over_tuning_seeds_decides(sweep, done):
     assert not tuned.trials["chosen"].any()
 
 
+def test_where_phase_1_diverges_all_trials_of_its_arm_do(sweep, tmp_path, runs_here):
+    """They have no run of phase 2, and would be waited for without end."""
+    wild = dataclasses.replace(SORT, train=dataclasses.replace(TRAIN, learning_rate=1e30, clip_norm=None))
+    store, waiting = RunStore(tmp_path / "runs"), dataclasses.replace(sweep, phase1=(wild,))
+    with pytest.raises(ValueError, match="every trial of 'attention' diverged, or its phase 1 did"):
+        run_fair(waiting, store)
+    assert "diverged" in set(store.query()["status"])
+
+
 def chosen_trials(sweep, trials):
     labels = trials.loc[trials["chosen"], ["arm", "label"]].itertuples(index=False, name=None)
     return {arm: trials_of(sweep)[label] for arm, label in labels}

@@ -135,6 +135,12 @@ def test_pairs_that_are_not_whole_are_left_out():
         replicate_savings(table, curves, baseline="fresh")
 
 
+def test_a_baseline_that_ends_no_better_than_it_began_has_no_budget_to_save():
+    table = pd.DataFrame([cell("none", 0), cell("a", 0)])
+    found = replicate_savings(table, pd.concat([curve("none", 0, [2, 3, 3, 2.5]), curve("a", 0, [5, 4, 3, 2])]))
+    assert found.empty
+
+
 def test_what_is_not_known_is_missing():
     """Tables of older versions lack the compute."""
     table = pd.DataFrame([cell("none", 0), cell("a", 0)]).drop(columns=["teraflops", "phase1_tokens"])

@@ -273,9 +273,23 @@ def test_tokens_to_the_target_are_those_at_the_breakthrough(tmp_path, runs_here)
     assert 0 < tokens < row["token_limit"]
 
 
+def test_a_run_that_was_ended_soon_after_its_breakthrough_would_have_been_seen_to_the_end(tmp_path, runs_here):
+    """As for steps: otherwise the run that was ended first would cut off all others."""
+    store = RunStore(tmp_path)
+    planned, _ = run_sweep(tiny(phase1=(), replicates=1), store, engine=Processes(1))
+    run = store.open(planned.cells["run"].iloc[0])
+    tokens = run.summary["tokens"]
+    soon = {**run.summary, "breakthrough_step": 2, "breakthrough_limit": 40, "steps": 4}
+    assert scores(dataclasses.replace(run, summary=soon), [])["token_limit"] == pytest.approx(10 * tokens)
+    for other in ({"breakthrough_step": None, "breakthrough_limit": 4}, {"status": "diverged"}):
+        assert scores(dataclasses.replace(run, summary=soon | other), [])["token_limit"] == tokens
+
+
 def test_heads_by_entropy_are_planned_when_their_parent_is_there(swept):
     sweep, _store, planned, _ = swept
-    assert plan(sweep).deferred == 2
+    before = plan(sweep)
+    assert before.deferred == 2
+    assert before.waiting[["condition", "replicate"]].values.tolist() == [["sharp", seed] for seed in sweep.seeds]
     assert planned.deferred == 0
     cells = planned.cells.loc[planned.cells["condition"] == "sharp"]
     for run in cells["run"]:

@@ -16,15 +16,15 @@ from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
 from procpre_interp.claims.text import why
 from procpre_interp.cli import main
 from procpre_interp.data import TASKS
-from procpre_interp.engine.engines import Processes
+from procpre_interp.engine.engines import Processes, Serial
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import gains_figure
-from procpre_interp.study.experiment import Experiment, Options, run, run_all, run_until_decided
+from procpre_interp.study.experiment import Experiment, Options, compute, run, run_all, run_until_decided
 from procpre_interp.study.observation import Observation, remembered
 from procpre_interp.study.until_decided import Computed, Needs, looks_at, with_counts
-from procpre_interp.sweep.config import Condition, Sweep
+from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair_arms import Arm, Kind
 from procpre_interp.sweep.plan import plan, say_nothing
 from procpre_interp.train import Interrupted, TrainConfig
@@ -351,10 +351,25 @@ def test_looks_without_bounds_are_taken_once(tmp_path):
     assert looks.loc[looks["contrast"] == "open over none", "n"].tolist() == [0]
 
 
-def test_looks_end_where_phase_1_was_not_learnt(monkeypatch):
+def test_cells_that_rank_heads_are_planned_before_they_have_a_run(tmp_path, runs_here):
+    """Else a contrast of them would be judged on what is there, as if nothing were missing."""
+    parent = Pretraining(name="p", task=SWEEP.task, model=SWEEP.model, train=dataclasses.replace(TRAIN, steps=3))
+    ranked = Condition(name="full", sources=(Source(phase1="p", selector="sharpest.1"),))
+    sweep = dataclasses.replace(small_sweep(), phase1=(parent,), conditions=(ranked,), replicates=3)
+    claim = dataclasses.replace(CLAIM, secondary=())
+    ranking = Experiment(claim=claim, sweep=sweep, figure=gains_figure, protocol="tiny")
+    starts = iter([True] * 3)
+    given = {"engine": Serial(), "may_start": lambda: next(starts, False)}
+    computed = compute(ranking, sweep, RunStore(tmp_path / "runs"), show=say_nothing, **given)
+    assert computed.planned.deferred > 0
+    reason = judge(claim, computed.table, planned=computed.cells).reason
+    assert re.fullmatch("[01] of 3 planned replicates are complete", reason)
+
+
+def test_looks_end_where_phase_1_was_not_learnt():
     """On text nothing can be decided then, however many follow."""
 
-    def compute(sweep: Sweep) -> Computed:
+    def learnt_but_once(sweep: Sweep) -> Computed:
         computed = Fake(outcome(0.84))(sweep)
         arms = {"none": "fresh", "full": "transfer", "soon": "scales", "open": "natural text"}
         rows = computed.table.assign(
@@ -367,7 +382,7 @@ def test_looks_end_where_phase_1_was_not_learnt(monkeypatch):
 
     conditions = tuple(dataclasses.replace(each, replicates=None) for each in SWEEP.conditions)
     sweep = dataclasses.replace(SWEEP, conditions=conditions, replicates=40)
-    found = list(looks_at(dataclasses.replace(CLAIM, secondary=()), sweep, compute, most_replicates=30))
+    found = list(looks_at(dataclasses.replace(CLAIM, secondary=()), sweep, learnt_but_once, most_replicates=30))
     assert [each.n for each in found] == [1, 2, 3]
     assert found[-1].contrasts[0].verdict == "undecided"
 

@@ -77,7 +77,7 @@ def intervals_note(
     where the reader finds them."""
     sizes, kinds = sorted({int(n) for n in counts}), [IntervalMethod(method) for method in dict.fromkeys(methods)]
     if len(sizes) < 2 and len(kinds) < 2:
-        return interval_note(sizes[0] if sizes else 0, *kinds)
+        return interval_note(sizes[0] if sizes else 0, kinds[0] if kinds else IntervalMethod.BOOTSTRAP)
     names = " or ".join(INTERVALS[kind] for kind in kinds)
     least = sizes[0] if IntervalMethod.BOOTSTRAP in kinds else math.inf
     limits = {2: "; n = 1: no interval", 5: "; n < 5: at most their range, so it covers less"}

@@ -68,7 +68,8 @@ def replicate_savings(table: pd.DataFrame, curves: pd.DataFrame, *, baseline: st
     """One row per condition with pretraining and replicate: what it saves of that replicate's baseline's budget.
 
     `table` has one row per cell (see `store.cells`); `curves` one row per evaluation: condition, replicate, split,
-    tokens and loss_nats. A replicate without a finished baseline is left out, and so is a cell without a curve.
+    tokens and loss_nats. A replicate without a finished baseline is left out, or with one that ended no better than it
+    began, and so is a cell without a curve.
     `reached` is whether the loss was; `tokens_needed` the tokens until then, or what is counted where it was not.
     Raises `ValueError` for an unknown baseline.
     """
@@ -91,6 +92,8 @@ def replicate_savings(table: pd.DataFrame, curves: pd.DataFrame, *, baseline: st
             continue
         target = float(base_curve[1][-1])
         budget = tokens_to_loss(*base_curve, target)
+        if budget <= 0:  # it ended no better than it began, so there is nothing to save
+            continue
         found = tokens_to_loss(*curve, target) if row.status == "finished" else math.nan
         needed = max(float(row.tokens), budget) if math.isnan(found) else found
         # All of a run's tokens cost the same: sequences have one length.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
         "breakthrough_step": math.nan if broke is None else float(broke),
         "limit": summary["breakthrough_limit"],
         "tokens_to_target": math.nan if broke is None else float(tokens[step == broke][0]),
-        "token_limit": float(sum(part["tokens"] for part in parts)),
+        "token_limit": _token_limit(parts, reached=broke is not None),
         "seconds": sum(part["seconds"] for part in parts),
         "phase1_seconds": sum((parent.summary["seconds"] for parent in parents), 0.0),
         "tokens": sum(part["tokens"] for part in parts),
@@ -84,6 +85,16 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
         "phase1_accuracy": min((parent.summary["accuracy"] for parent in parents), default=math.nan),
         "positions_carried": summary["positions_carried"],
     }
+
+
+def _token_limit(parts: Sequence[Mapping[str, Any]], *, reached: bool) -> float:
+    """Tokens up to which a breakthrough would have been seen: those of its training; of a run that was ended soon after
+    one, as many as it would have had with as many a step as before."""
+    tokens, last = float(sum(part["tokens"] for part in parts)), parts[-1]
+    steps = last["steps"] - last.get("start_at", 0)
+    if not reached or not steps or last["status"] != "finished":
+        return tokens
+    return tokens + last["tokens"] / steps * (last["breakthrough_limit"] - last["steps"])
 
 
 def chain_scores(chain: Sequence[Run], phase2: Run | None) -> dict[str, object]:

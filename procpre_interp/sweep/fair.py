@@ -157,8 +157,11 @@ def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str
     """
     named = trials_of(sweep)
     inserted = {name for name, trial in named.items() if trial.arm.condition.insert is not None}
-    # With phase 1 in the middle of it, a phase 2 that diverges may do so in its first part, and have no other.
-    parts = {cell.run: cell.chain if cell.condition in inserted else (cell.run,) for cell in named_rows(planned.cells)}
+    # Where phase 1 diverges there is no phase 2; with phase 1 in the middle of it, it may be its first part that does.
+    parts = {
+        cell.run: cell.chain if cell.condition in inserted else (*cell.phase1_run, cell.run)
+        for cell in named_rows(planned.cells)
+    }
     whole = whole_runs(itertools.chain(*parts.values()), store)
     ended = {run: _ended([whole[part] for part in chain if part in whole], run) for run, chain in parts.items()}
     rows = [
@@ -190,7 +193,10 @@ def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str
             best[arm] = label
     for arm, label in best.items():
         if math.isinf(means[label]):
-            raise ValueError(f"fair: every trial of {arm!r} diverged; give smaller learning_rates or initial_scales")
+            raise ValueError(
+                f"fair: every trial of {arm!r} diverged, or its phase 1 did; give smaller learning rates or "
+                "initial_scales"
+            )
     trials = trials.assign(chosen=trials["label"].isin(list(best.values())))
     confirming = confirming_sweep(sweep, {arm: named[label] for arm, label in best.items()})
     return Tuned(sweep=sweep, planned=planned, trials=trials, problems=dict(problems), confirming=confirming)

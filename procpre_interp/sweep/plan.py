@@ -57,10 +57,16 @@ class Plan:
     """
     roles: dict[str, Role]
     """Run id -> what it is."""
-    deferred: int
-    """Cells that are not planned yet, since they rank the heads of a parent that is not finished, or has no weights."""
+    waiting: pd.DataFrame
+    """Cells that have no run yet, since they rank the heads of a parent that is not finished, or has no weights:
+    condition, label and replicate."""
     light: frozenset[str] = frozenset()
     """Those parents that are there, but as copies without weights (`store.archive`)."""
+
+    @property
+    def deferred(self) -> int:
+        """Number of cells that have no run yet."""
+        return len(self.waiting)
 
     @property
     def table_name(self) -> str:
@@ -92,7 +98,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     roles: dict[str, Role] = {}
     rows: list[Cell] = []
     light: set[str] = set()
-    deferred = 0
+    waiting: list[tuple[str, str, int]] = []
 
     def enter(run: str, config: RunConfig, role: Role) -> None:
         roles[run] = role
@@ -112,7 +118,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                 taken = [_parent(source, run, store, orders, light) for source, run in zip(condition.sources, phase1)]
                 parents = [parent for parent in taken if parent is not None]
                 if len(parents) < len(taken):
-                    deferred += 1
+                    waiting.append((condition.name, label, seed))
                     continue
                 refuse_shared(condition, [parent.selector for parent in parents], sweep.model)
                 runs = later_runs(sweep, condition, last_part(sweep, condition, seed, before, parents))
@@ -127,7 +133,14 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                 dataclasses.replace(cell, run=[phase2, *rest][-1], phase2_run=phase2 if rest else "", chain=chain)
             )
     return Plan(
-        sweep=sweep, configs=configs, cells=cells_frame(rows), roles=roles, deferred=deferred, light=frozenset(light)
+        sweep=sweep,
+        configs=configs,
+        cells=cells_frame(rows),
+        roles=roles,
+        waiting=pd.DataFrame(waiting, columns=["condition", "label", "replicate"]).astype(
+            {"condition": "str", "label": "str", "replicate": int}
+        ),
+        light=frozenset(light),
     )
 
 
