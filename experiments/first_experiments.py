@@ -5,7 +5,8 @@
 Union of 16 symbols, a model of two layers, then English: with everything transferred, with attention alone and with
 MLPs alone (on Python, too, so that the domain can be what decides), and with the sequences shuffled. These are the
 claims `union_helps_language`, `attention_for_code_mlp_for_language` and `structure_not_statistics`, which share their
-runs. A larger machine takes the paper's own size: `--phase1-steps 1000000 --corpus huggingface:wikitext`.
+runs. A larger machine takes the paper's own size: `--phase1-steps 1000000 --corpus
+huggingface:Salesforce/wikitext:wikitext-103-raw-v1`.
 """
 
 import dataclasses
@@ -30,7 +31,8 @@ class FirstExperiments(Options):
     phase1_steps: int = PHASE1.steps
     """Steps of phase 1. Other than the default, the verdicts are of another protocol."""
     corpus: str = TEXTS["language"].corpus
-    """The language: one of those that `procpre-interp corpora` lists, such as huggingface:wikitext or files:PATH."""
+    """The language: one of those that `procpre-interp corpora` lists, such as
+    huggingface:Salesforce/wikitext:wikitext-103-raw-v1 or files:PATH."""
 
 
 def first_experiments(asked: FirstExperiments) -> int:

@@ -26,7 +26,7 @@ COMMANDS = {
     "ablate": "What damage to their weights finished models survive.",
     "patch": "Which activations, edges and circuits carry an answer.",
     "runs": "List and filter the runs of a store.",
-    "store": "Send a store's runs to an object store such as S3, or fetch them.",
+    "store": "Send a store's runs to an object store such as S3, or fetch them; pack them into one file.",
     "import": "Make a run of a GPT-2 in a folder of Hugging Face's.",
     "export": "Write a run's model as a folder for Hugging Face's transformers.",
     "diagnose": "Name the failure signatures of runs, with the numbers behind them.",

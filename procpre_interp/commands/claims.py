@@ -128,7 +128,7 @@ def run(command: Claims) -> int:
     command.check()
     if command.quick and command.until_decided:
         raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
-    takes = "" if command.names or command.quick else ", about ten hours from scratch on two cores"
+    takes = "" if command.names or command.quick else ", a day or more from scratch on two cores"
     if command.until_decided:
         takes = f", seed after seed until they are decided, with at most {command.most_replicates} replicates"
     announce(
