@@ -137,12 +137,12 @@ def trends_of(cells: pd.DataFrame) -> pd.DataFrame:
 
 def main(asked: Scale) -> int:
     """Compute what is missing, and write the report."""
-    if len(set(asked.sizes)) < max(FEWEST_SIZES, len(asked.sizes)):
+    sweeps = [sweep_of(size, replicates=asked.replicates) for size in map(architecture, asked.sizes)]
+    if len(set(map(parameters_of, sweeps))) < max(FEWEST_SIZES, len(sweeps)):
         raise ValueError(f"sizes {' '.join(asked.sizes)}; a trend wants {FEWEST_SIZES} or more, all different")
     if asked.quick and asked.record:
         raise ValueError("a smoke test is not recorded; leave out --quick or --record")
     engine, store, console = chosen_engine(asked), RunStore(asked.out), stdout_console()
-    sweeps = [sweep_of(size, replicates=asked.replicates) for size in map(architecture, asked.sizes)]
     if asked.quick:
         sweeps = [dataclasses.replace(shortened(sweep), name=f"{sweep.name}-quick") for sweep in sweeps]
     show = live_table(store, engine.at_once)

@@ -32,10 +32,16 @@ def test_what_is_no_size_is_one_line(size):
         script.architecture(size)
 
 
-@pytest.mark.parametrize("sizes", [(), TINY[:3], (*TINY[:3], TINY[0]), (*TINY, TINY[0])])
+@pytest.mark.parametrize("sizes", [(), TINY[:3], (*TINY[:3], TINY[0]), (*TINY, TINY[0]), (*TINY, "02x16")])
 def test_fewer_than_four_sizes_are_refused_before_anything_runs(sizes, tmp_path):
     with pytest.raises(ValueError, match="a trend wants 4 or more, all different"):
         script.main(script.Scale(sizes=sizes, out=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_size_that_no_model_has_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="d_model=30 is no multiple of n_heads=4"):
+        script.main(script.Scale(sizes=(*TINY, "2x30"), out=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 

@@ -216,7 +216,7 @@ def test_an_interval_has_the_level_that_is_said(missing, verdict):
     judged = judge(Claim(**CLAIM_FIELDS, primary=WITHIN), there, planned=planned)
     row = judged.primary
     assert (row.verdict, row.level) == (verdict, 0.95)
-    assert "95 % interval (" not in describe_evidence(judged)
+    assert "(95 % interval; " in describe_evidence(judged)
     assert "90 %" not in describe_evidence(judged)
     last = sequence_of(row, there).iloc[-1]
     assert tuple(last[["low", "high"]]) == pytest.approx((row.low, row.high))
@@ -245,5 +245,6 @@ def test_a_margin_that_no_replicates_could_tell_decides_nothing(contrast):
     for quick in (True, False):
         row = judge_contrast(steps, rows, quick=quick)
         assert row.verdict == "undecided"
-    assert row.reason == "its margin, 500, is not within its range, -20 to 20"
+    sign = "+-" if contrast.predicted == "within" else ""
+    assert row.reason == f"its margin, {sign}500, is not within its range, -20 to 20"
     assert math.isnan(row.p)

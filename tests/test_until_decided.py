@@ -10,6 +10,7 @@ import pytest
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
+from procpre_interp.claims.fairness import CONTROLS
 from procpre_interp.claims.files import find_claims, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
@@ -366,25 +367,57 @@ def test_cells_that_rank_heads_are_planned_before_they_have_a_run(tmp_path, runs
     assert re.fullmatch("[01] of 3 planned replicates are complete", reason)
 
 
-def test_looks_end_where_phase_1_was_not_learnt():
-    """On text nothing can be decided then, however many follow."""
+TWO = {name: arm for t in ("full", "soon") for name, arm in [(t, "transfer"), *((f"{t} {c}", c) for c in CONTROLS)]}
 
-    def learnt_but_once(sweep: Sweep) -> Computed:
-        computed = Fake(outcome(0.84))(sweep)
-        arms = {"none": "fresh", "full": "transfer", "soon": "scales", "open": "natural text"}
-        rows = computed.table.assign(
-            arm=computed.table["condition"].map({**arms, "shown": "shuffled sequences"}),
-            control_of=computed.table["condition"].map(dict.fromkeys(["soon", "open", "shown"], "full")).fillna(""),
-            phase1_learnt=computed.table["replicate"] != FIRST + 2,
+
+def on_text(missed: str, gain: float = 0.84) -> Callable[[Sweep], Computed]:
+    """Computes two transfers on text with all their arms, of which one missed its gate at the third seed."""
+
+    def compute(sweep: Sweep) -> Computed:
+        of = {"full": gain, "soon": 0.84}
+        rows = Fake(lambda condition, index: 0.1 + of.get(condition, 0.0))(sweep)
+        conditions = rows.table["condition"]
+        table = rows.table.assign(
+            arm=conditions.map({"none": "fresh", **TWO}),
+            control_of=[name.split()[0] if " " in name else "" for name in conditions],
+            phase1_learnt=(conditions != missed) | (rows.table["replicate"] != FIRST + 2),
             epochs=1.0,
         )
-        return dataclasses.replace(computed, table=rows)
+        return dataclasses.replace(rows, table=table)
 
-    conditions = tuple(dataclasses.replace(each, replicates=None) for each in SWEEP.conditions)
-    sweep = dataclasses.replace(SWEEP, conditions=conditions, replicates=40)
-    found = list(looks_at(dataclasses.replace(CLAIM, secondary=()), sweep, learnt_but_once, most_replicates=30))
+    return compute
+
+
+def looks_on_text(missed: str, **fields) -> list:
+    claim = dataclasses.replace(CLAIM, secondary=(dataclasses.replace(SOON, margin=0.2),), **fields)
+    sweep = small_sweep(*TWO)
+    arms = tuple(
+        Arm(
+            condition=each,
+            kind=Kind(TWO[each.name]),
+            fresh="none",
+            control_of=each.name.split()[0] if " " in each.name else "",
+        )
+        for each in sweep.conditions
+    )
+    gain = 0.84 if fields else 0.25
+    return list(looks_at(claim, sweep, on_text(missed, gain), needs=Needs(sweep=sweep, arms=arms), most_replicates=12))
+
+
+@pytest.mark.parametrize(("missed", "premise"), [("full", None), ("soon", SOON.name)])
+def test_looks_end_where_phase_1_was_not_learnt(missed, premise):
+    """On text nothing can be decided then, however many follow: that of the claim, or of its premise."""
+    found = looks_on_text(missed, premise=premise)
     assert [each.n for each in found] == [1, 2, 3]
     assert found[-1].contrasts[0].verdict == "undecided"
+
+
+def test_a_secondary_contrast_that_cannot_be_decided_gets_no_more_runs():
+    last = looks_on_text("soon")[-1]
+    counts = last.computed.planned.cells.groupby("condition").size()
+    assert (last.n, counts["full"], counts["full scales"]) == (12, 12, 12)
+    assert (counts["soon"], counts["soon scales"]) == (6, 6)
+    assert last.contrasts[1].verdict == "undecided"
 
 
 def test_a_claim_that_is_declared_anew_keeps_its_verdict_and_begins_its_looks_again(tmp_path):

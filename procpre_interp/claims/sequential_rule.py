@@ -3,7 +3,8 @@
 - `supported`: the 95 % sequence of the contrast over replicates, in the order of their seeds, lies wholly on the
   predicted side of the margin (for `within`: the 90 % one, which is two one-sided tests at 5 %);
 - `refuted`: the 95 % sequence lies wholly on the other side;
-- `undecided`: neither, or the run was `--quick`, or a planned run of the contrast diverged, failed or is not there.
+- `undecided`: neither, or the run was `--quick`, or a planned run of the contrast diverged, failed or is not there, or
+  the margin is beyond the range of the outcome.
 
 Outcomes with a known range (accuracies, shares, times up to the limit, what a claim gives limits for) have the betting
 sequence, which holds for any distribution; others that of a t mixture, which wants nearly normal ones
@@ -108,7 +109,8 @@ def _beyond_range(row: ContrastResult) -> str:
     limits = row.limits
     if limits is None or all(limits.low < margin < limits.high for margin in margins):
         return ""
-    return f"its margin, {row.margin:.4g}, is not within its range, {limits.low:.4g} to {limits.high:.4g}"
+    sign = "+-" if row.predicted == "within" else ""
+    return f"its margin, {sign}{row.margin:.4g}, is not within its range, {limits.low:.4g} to {limits.high:.4g}"
 
 
 def _too_few(row: ContrastResult, *, inside: bool) -> str:

@@ -281,7 +281,8 @@ def describe_evidence(claim: JudgedClaim) -> str:
     if note := edge_note(claim.tables):
         lines.append(note)
     lines += [
-        f"Earlier: {each.verdict} by version {each.rule_version} of the rule, n = {each.n}, {each.interval} interval."
+        f"Earlier: {each.verdict} by version {each.rule_version} of the rule, n = {each.n}, {each.interval} interval"
+        + ("." if each.version == claim.version else f", on version {each.version} of its declaration.")
         for each in claim.earlier
     ]
     return "\n".join(lines)

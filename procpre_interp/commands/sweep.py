@@ -30,9 +30,9 @@ class SweepCommand(EngineOptions):
     your own. Runs that the store already holds are not repeated, so the same command resumes after Ctrl-C, and a larger
     grid computes only what is new. A failed cell is shown and counted; the others continue.
 
-    With a block `fair`, every transfer gets its control arms (fresh with its scales, natural text, shuffled sequences),
-    and every arm the same number of trials over learning rate and initial scale, on seeds of their own: see
-    --show fair_text.
+    With a block `fair`, every transfer gets its control arms (fresh with its scales, natural text, shuffled sequences;
+    or those of them that `controls` says), and every arm the same number of trials over learning rate and initial
+    scale, on seeds of their own: see --show fair_text.
     """
 
     config: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,13 +138,15 @@ def tuned_experiment(
         return experiment
     tuned = tune(experiment.sweep, store, engine=engine, show=show, may_start=may_start)
     if tuned.confirming is None:
-        raise ValueError(f"tuning: {tuned.progress}; the same command goes on from here{failures(tuned.problems)}")
+        raise ValueError(f"tuning: {tuned.progress}; the same command goes on from here{failures(tuned)}")
     return dataclasses.replace(experiment, sweep=tuned.confirming, tuned=tuned)
 
 
-def failures(problems: Mapping[str, str]) -> str:
-    """What failed, as the end of a sentence: the number of runs and the first reason; "" for nothing."""
-    return f". {len(problems)} runs failed, the first: {next(iter(problems.values()))}" if problems else ""
+def failures(tuned: Tuned) -> str:
+    """What failed in tuning, as the end of a sentence: how many runs and the first reason; "" for nothing."""
+    cells = tuned.planned.cells
+    said = [*tuned.problems.values(), *cells.loc[cells["problem"] != "", "problem"]]
+    return f". Runs that failed: {len(said)}, the first since {said[0]}" if said else ""
 
 
 def compute(
@@ -159,7 +161,7 @@ def compute(
     """Compute what is missing of a sweep of the experiment. Raises `ValueError` while no cell is finished."""
     whole = () if experiment.observation is None else experiment.observation.whole
     planned, problems = run_sweep(sweep, store, engine=engine, show=show, may_start=may_start, whole=whole)
-    table, cells = results(planned, store, problems), pd.concat([planned.cells, planned.waiting], ignore_index=True)
+    table, cells = results(planned, store, problems), planned.all_cells
     if experiment.tuned is not None:
         table = with_arms(table, experiment.tuned, store)
     if table.empty or "finished" not in set(table["status"]):

@@ -46,7 +46,7 @@ def chosen_protocol(name: Literal["cheap", "paper"], *, quick: bool, to_the_end:
 def compute(sweep: Sweep, store: RunStore, *, engine: Engine, show: Show) -> Computed:
     """A sweep whose missing runs were computed; without any that is finished, its table is empty."""
     planned, problems = run_sweep(sweep, store, engine=engine, show=show)
-    return Computed(planned=planned, cells=planned.cells, table=results(planned, store, problems))
+    return Computed(planned=planned, cells=planned.all_cells, table=results(planned, store, problems))
 
 
 def compute_until_decided(sweep: Sweep, store: RunStore, *, engine: Engine, show: Show) -> Look | None:

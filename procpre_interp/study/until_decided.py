@@ -91,10 +91,10 @@ def looks_at(
 
     `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions that the
     primary contrast `needs` (default: those that it names) are in all seeds, and so are those of predicted secondary
-    ones until these are decided; with `primary_only`, or where nothing is predicted, a condition has no more replicates
-    than the sweep says. The looks end early where a seed is not complete, or a run that the primary contrast needs
-    failed or diverged, where its phase 1 was not learnt (on text), or the claim's premise is refuted, since nothing can
-    be decided then.
+    ones until these are decided, or cannot be; with `primary_only`, or where nothing is predicted, a condition has no
+    more replicates than the sweep says. The looks end early where a seed is not complete, or a run that the primary
+    contrast needs failed or diverged, where its phase 1 or its premise's was not learnt (on text), or the premise is
+    refuted, since nothing can be decided then.
     """
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
@@ -127,12 +127,13 @@ def looks_at(
             looked += 1
             contrasts = judge_contrasts(claim, part.table, planned=part.cells, task=task)
             yield Look(n=looked, computed=part, contrasts=contrasts)
-            is_moot = any(row.contrast == claim.premise and row.verdict == Verdict.REFUTED for row in contrasts)
-            is_moot = is_moot or bool(unfair(contrasts[0], part.table, task))
+            held_back = {row.contrast for row in contrasts if unfair(row, part.table, task)}
+            refuted = {row.contrast for row in contrasts if row.verdict == Verdict.REFUTED}
+            is_moot = claim.premise in refuted or not held_back.isdisjoint({claim.primary.name, claim.premise})
             if contrasts[0].is_decided or is_moot or set(statuses) != {"finished"}:
                 return
             for row in contrasts[1:]:
-                if row.is_decided:
+                if row.is_decided or row.contrast in held_back:
                     undecided.pop(row.contrast, None)
 
 

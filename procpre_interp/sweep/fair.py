@@ -101,7 +101,7 @@ def run_fair(
     """Tune what is not tuned yet, keep the choices, and confirm; as `run_sweep` does it."""
     tuned = tune(sweep, store, engine=engine, show=show, may_start=may_start)
     if tuned.confirming is None:
-        return FairResults(tuned=tuned)
+        return FairResults(tuned=tuned, problems=tuned.problems)
     planned, problems = run_sweep(tuned.confirming, store, engine=engine, show=show, may_start=may_start)
     table = with_arms(results(planned, store, problems), tuned, store)
     return FairResults(tuned=tuned, planned=planned, table=table, problems=problems)

@@ -219,7 +219,8 @@ def _check(
                 f"gates: [{{phase1: {name}, accuracy: 0.9}}]"
             )
         train = recipes[name].train
-        if train.patience is not None or train.target_accuracy is not None or train.curriculum:
+        varies = train.patience is not None or train.target_accuracy is not None or train.curriculum
+        if varies and set(fair.controls) - {Kind.SCALES}:
             raise ValueError(
                 f"fair: phase 1 {name!r} may end early or begin with shorter sequences, so that no budget of natural "
                 "text is the same; leave out patience, target_accuracy and curriculum"

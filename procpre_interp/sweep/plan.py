@@ -64,6 +64,11 @@ class Plan:
     """Those parents that are there, but as copies without weights (`store.archive`)."""
 
     @property
+    def all_cells(self) -> pd.DataFrame:
+        """The cells, and those that have no run yet."""
+        return pd.concat([self.cells, self.waiting], ignore_index=True)
+
+    @property
     def deferred(self) -> int:
         """Number of cells that have no run yet."""
         return len(self.waiting)
