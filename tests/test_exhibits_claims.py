@@ -291,7 +291,8 @@ def test_a_claim_judged_by_a_sequence_can_be_shown_from_look_to_look(bundled, tm
     assert "can go unseen" not in said
     assert exhibits.rows_of(old)["Interval"].tolist()[0] == "95 % bootstrap"
     earlier = dataclasses.replace(claim, earlier=past(old, "another protocol", 1).earlier)
-    said = describe_evidence(earlier)
-    assert f"Earlier: supported by version 1 of the rule, n = {n}, bootstrap interval." in said
+    said = f"Earlier: supported by version 1 of the rule, n = {n}, bootstrap interval"
+    assert f"{said}, on version 2 of its declaration." in describe_evidence(earlier)
+    assert f"{said}." in describe_evidence(dataclasses.replace(earlier, version=2))
     assert "95 % betting confidence sequence" in unbroken(exhibits.contrasts(claim).figure.layout.title.subtitle.text)
     assert "95 % bootstrap interval" in unbroken(exhibits.contrasts(old).figure.layout.title.subtitle.text)
