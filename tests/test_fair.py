@@ -25,7 +25,7 @@ from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trial
 from procpre_interp.sweep.fair_arms import Kind, arms_of
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.sweep.maps import Map
-from procpre_interp.sweep.phases import Insertion
+from procpre_interp.sweep.phases import Insertion, Phase
 from procpre_interp.sweep.plan import plan, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import EntropyPenalty, Rescaled, Scaled
@@ -351,6 +351,18 @@ def test_where_phase_1_diverges_all_trials_of_its_arm_do(sweep, tmp_path, runs_h
     with pytest.raises(ValueError, match="every trial of 'attention' diverged, or its phase 1 did"):
         run_fair(waiting, store)
     assert "diverged" in set(store.query()["status"])
+
+
+def test_a_trial_whose_phase_2_diverges_before_another_phase_loses(sweep, tmp_path, runs_here):
+    """It has no run of that phase, and would be waited for without end."""
+    wild = dataclasses.replace(FAIR, learning_rates=(1e-3, 1e30), initial_scales=(1.0,))
+    unclipped = dataclasses.replace(TRAIN, clip_norm=None)
+    after = (Phase(task=sweep.task, train=TRAIN),)
+    done = run_fair(dataclasses.replace(sweep, fair=wild, train=unclipped, then=after), RunStore(tmp_path / "runs"))
+    assert set(choices(done.tuned.trials)["learning_rate"]) == {1e-3}
+    lost = done.tuned.trials.loc[done.tuned.trials["learning_rate"] == 1e30]
+    assert set(zip(lost["status"], lost["validation_loss_nats"])) == {("diverged", float("inf"))}
+    assert set(done.table["status"]) == {"finished"}
 
 
 def chosen_trials(sweep, trials):

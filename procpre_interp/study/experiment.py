@@ -138,15 +138,10 @@ def tuned_experiment(
         return experiment
     tuned = tune(experiment.sweep, store, engine=engine, show=show, may_start=may_start)
     if tuned.confirming is None:
-        raise ValueError(f"tuning: {tuned.progress}; the same command goes on from here{failures(tuned)}")
+        failed = tuned.failures
+        said = f". Runs that failed: {len(failed)}, the first since {failed[0]}" if failed else ""
+        raise ValueError(f"tuning: {tuned.progress}; the same command goes on from here{said}")
     return dataclasses.replace(experiment, sweep=tuned.confirming, tuned=tuned)
-
-
-def failures(tuned: Tuned) -> str:
-    """What failed in tuning, as the end of a sentence: how many runs and the first reason; "" for nothing."""
-    cells = tuned.planned.cells
-    said = [*tuned.problems.values(), *cells.loc[cells["problem"] != "", "problem"]]
-    return f". Runs that failed: {len(said)}, the first since {said[0]}" if said else ""
 
 
 def compute(

@@ -77,6 +77,12 @@ class Tuned:
         """How many trials are finished, in a line."""
         return f"{len(self.trials)} of {len(self.planned.cells) + self.planned.deferred} trials are finished"
 
+    @property
+    def failures(self) -> list[str]:
+        """Why runs failed, or cannot be."""
+        cells = self.planned.cells
+        return [*self.problems.values(), *cells.loc[cells["problem"] != "", "problem"]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FairResults:
@@ -156,12 +162,9 @@ def tuned_by(sweep: Sweep, planned: Plan, store: RunStore, problems: Mapping[str
     Raises `ValueError` where all trials of an arm diverged.
     """
     named = trials_of(sweep)
-    inserted = {name for name, trial in named.items() if trial.arm.condition.insert is not None}
-    # Where phase 1 diverges there is no phase 2; with phase 1 in the middle of it, it may be its first part that does.
-    parts = {
-        cell.run: cell.chain if cell.condition in inserted else (*cell.phase1_run, cell.run)
-        for cell in named_rows(planned.cells)
-    }
+    # Where one phase diverges, or a part of one, there is none of those that follow.
+    chained = "chain" in planned.cells
+    parts = {cell.run: cell.chain if chained else (*cell.phase1_run, cell.run) for cell in named_rows(planned.cells)}
     whole = whole_runs(itertools.chain(*parts.values()), store)
     ended = {run: _ended([whole[part] for part in chain if part in whole], run) for run, chain in parts.items()}
     rows = [
