@@ -33,7 +33,7 @@ from procpre_interp.stats.scaling import FEWEST_SIZES, describe_trend, gain_tren
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import FRESH_SEED
 from procpre_interp.study.smoke_test import shortened
-from procpre_interp.study.text_protocol import PHASE1, PHASE2, TEXTS, on_text, tuned_alike
+from procpre_interp.study.text_protocol import PHASE1, PHASE2, TEXTS, full_name, full_on, tuned_alike
 from procpre_interp.sweep.config import BASELINE, Pretraining, Sweep
 from procpre_interp.sweep.fair import run_fair
 from procpre_interp.sweep.live_table import live_table
@@ -45,7 +45,7 @@ SIZES = ("2x32", "4x32", "2x64", "2x128")
 """Layers and d_model: 46 to 479 thousand parameters, and a trend needs four. The third is that of the claims on text,
 whose runs it shares. At d_model 16 sort is not learnt in phase 1 (65 % on seed 7, against 97 % at 32), so that there
 would be nothing to transfer."""
-TRANSFER = "sort full"
+TRANSFER = full_name("sort", "language")
 MEASURES = {BASELINE: "over a fresh model", f"{TRANSFER} scales": "over fresh weights of the same scales"}
 """What the loss of the transfer is compared with."""
 UNIT = "nats per byte"
@@ -86,7 +86,7 @@ def sweep_of(size: Architecture, *, replicates: int) -> Sweep:
         task=TEXTS["language"],
         model=size,
         train=PHASE2,
-        conditions=(on_text(TRANSFER, "sort", label="sort, full transfer"),),
+        conditions=(full_on("sort", "language"),),
         replicates=replicates,
         first_seed=FRESH_SEED,
         fair=tuned_alike({"sort": 0.9}, controls=("scales",)),

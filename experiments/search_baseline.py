@@ -5,8 +5,8 @@
 Phase 1 was tuned and the baseline never: so here learning rate and scales of a fresh model are, on seeds from 0, by
 successive halving under the paper's phase 2. Options are scored by their validation loss, mean over training; test data
 are not looked at. Runs that are there already are not computed again, so that the same command goes on after an
-interruption; all of it is 464,000 steps of batch 1000, 3.7 CPU-hours where it was
-measured. What is found goes into experiments/results/tuned_baseline.json, where the claim tuned_baseline reads it.
+interruption; all of it is 464,000 steps of batch 1000, 3.7 CPU-hours where it was measured. What is
+found goes into experiments/results/tuned_baseline.json, where the claim tuned_baseline reads it.
 """
 
 import dataclasses

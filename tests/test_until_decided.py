@@ -334,16 +334,17 @@ def test_options_that_contradict_one_another_are_refused(tmp_path, capsys):
     assert "leave out --quick or --until-decided" in capsys.readouterr().err
 
 
-def test_looks_without_bounds_are_taken_once(tmp_path):
+def test_looks_without_bounds_are_taken_once():
     """As those at losses with fewer than six replicates, which have none."""
     losses = dataclasses.replace(PRIMARY, name="loss", weights={"a": 1, "none": -1}, measure="loss_nats")
-    claim, looks = Claim(**CLAIM_FIELDS, primary=losses, secondary=(dataclasses.replace(OPEN, measure="grip"),)), None
+    claim = Claim(**CLAIM_FIELDS, primary=losses, secondary=(dataclasses.replace(OPEN, measure="grip"),))
+    looks = pd.DataFrame()
     cells = table(0.5 + MANY[:8]).assign(loss_nats=lambda rows: rows["accuracy"], grip=NAN)
     cells = pd.concat([cells, cells.loc[cells["condition"] == "a"].assign(condition="open")])
     for time in ("monday", "tuesday"):
         for n in range(1, 9):
             part = cells.loc[cells["replicate"] < 1000 + n]
-            looks = with_looks(pd.DataFrame() if looks is None else looks, judge(claim, part).contrasts, time)
+            looks = with_looks(looks, judge(claim, part).contrasts, time)
         judged = judge(claim, cells)
         stored = claim_from_json(json.loads(json.dumps(claim_to_json(dataclasses.replace(judged, looks=looks)))))
         looks = stored.looks
@@ -370,6 +371,11 @@ def test_cells_that_rank_heads_are_planned_before_they_have_a_run(tmp_path, runs
 TWO = {name: arm for t in ("full", "soon") for name, arm in [(t, "transfer"), *((f"{t} {c}", c) for c in CONTROLS)]}
 
 
+def transfer_of(arm: str) -> str:
+    """The transfer that an arm of `TWO` is a control of; empty for the others."""
+    return arm.split()[0] if " " in arm else ""
+
+
 def on_text(missed: str, gain: float = 0.84) -> Callable[[Sweep], Computed]:
     """Computes two transfers on text with all their arms, of which one missed its gate at the third seed."""
 
@@ -379,7 +385,7 @@ def on_text(missed: str, gain: float = 0.84) -> Callable[[Sweep], Computed]:
         conditions = rows.table["condition"]
         table = rows.table.assign(
             arm=conditions.map({"none": "fresh", **TWO}),
-            control_of=[name.split()[0] if " " in name else "" for name in conditions],
+            control_of=conditions.map(transfer_of),
             phase1_learnt=(conditions != missed) | (rows.table["replicate"] != FIRST + 2),
             epochs=1.0,
         )
@@ -392,12 +398,7 @@ def looks_on_text(missed: str, **fields) -> list:
     claim = dataclasses.replace(CLAIM, secondary=(dataclasses.replace(SOON, margin=0.2),), **fields)
     sweep = small_sweep(*TWO)
     arms = tuple(
-        Arm(
-            condition=each,
-            kind=Kind(TWO[each.name]),
-            fresh="none",
-            control_of=each.name.split()[0] if " " in each.name else "",
-        )
+        Arm(condition=each, kind=Kind(TWO[each.name]), fresh="none", control_of=transfer_of(each.name))
         for each in sweep.conditions
     )
     gain = 0.84 if fields else 0.25

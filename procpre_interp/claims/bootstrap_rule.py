@@ -30,7 +30,7 @@ from procpre_interp.claims.unjudged import explained, unjudged
 from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.stats.decisions import EquivalenceDecision
 from procpre_interp.stats.power import detectable_effect
-from procpre_interp.stats.resampling import IntervalMethod, are_alike, constant_bounds
+from procpre_interp.stats.resampling import TWO_TESTS_LEVEL, IntervalMethod, are_alike, constant_bounds
 from procpre_interp.stats.summary import (
     ALPHA,
     LEVEL,
@@ -92,14 +92,14 @@ def _tested(row: ContrastResult, values: np.ndarray, alike_within: float | None)
     margin, n = row.margin, len(values)
     row = replace(row, detectable=detectable_effect(n, float(np.std(values, ddof=1)) if n > 1 else math.nan))
     if row.predicted == "within":
-        test = equivalence_test(values, margin, bounds=contrast_interval(values, alike_within, level=1 - 2 * ALPHA))
+        test = equivalence_test(values, margin, bounds=contrast_interval(values, alike_within, level=TWO_TESTS_LEVEL))
         p = max(sign_flip_test(inside, one_sided=True).p for inside in (values + margin, margin - values))
         beyond = sign_flip_test(values - math.copysign(margin, test.estimate))
         outside = (row.low >= margin or row.high <= -margin) and beyond.p <= ALPHA
         if outside:  # so the 95 % interval, which the row has, and this test are what says it
             row = replace(row, p=beyond.p, smallest_p=beyond.smallest_p)
         else:
-            row = replace(row, low=test.low, high=test.high, level=1 - 2 * ALPHA, p=p, smallest_p=test.smallest_p)
+            row = replace(row, low=test.low, high=test.high, level=TWO_TESTS_LEVEL, p=p, smallest_p=test.smallest_p)
         return row, test.decision == EquivalenceDecision.EQUIVALENT and p <= ALPHA, outside
     test = sign_flip_test(values - margin)
     sign = 1 if row.predicted == "above" else -1

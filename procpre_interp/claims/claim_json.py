@@ -14,7 +14,7 @@ from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.schema import shown
 from procpre_interp.stats.breakthroughs import BreakthroughCount
 from procpre_interp.stats.decisions import stored_decision
-from procpre_interp.stats.resampling import ALPHA, LEVEL, IntervalMethod
+from procpre_interp.stats.resampling import LEVEL, TWO_TESTS_LEVEL, IntervalMethod
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def _contrast_to_json(row: ContrastResult, rule_version: int) -> dict[str, objec
 
 def _usual_level(predicted: object, verdict: object, n: object) -> float:
     """Level of the interval of a contrast of n replicates whose file does not say it."""
-    return 1 - 2 * ALPHA if predicted == "within" and verdict != Verdict.REFUTED and n else LEVEL
+    return TWO_TESTS_LEVEL if predicted == "within" and verdict != Verdict.REFUTED and n else LEVEL
 
 
 def _earlier_to_json(each: EarlierVerdict) -> dict[str, object]:

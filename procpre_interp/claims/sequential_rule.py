@@ -36,7 +36,7 @@ from procpre_interp.stats.confidence_sequence import (
     sequence_interval,
     sequential_test,
 )
-from procpre_interp.stats.resampling import are_alike
+from procpre_interp.stats.resampling import TWO_TESTS_LEVEL, are_alike
 from procpre_interp.stats.summary import ALPHA, decide
 
 
@@ -87,10 +87,9 @@ def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> t
         if outside:  # so the 95 % interval, which the row has, and this test are what says it
             beyond = sequential_test(values, math.copysign(margin, row.estimate), limits)
             return replace(row, p=beyond.p, smallest_p=beyond.smallest_p), False, True
-        level = 1 - 2 * ALPHA
-        interval = sequence_interval(values, limits, level=level)
+        interval = sequence_interval(values, limits, level=TWO_TESTS_LEVEL)
         p, smallest = (_within_p(each, margin, limits) for each in (values, np.zeros(n)))
-        row = replace(row, low=interval.low, high=interval.high, level=level, p=p, smallest_p=smallest)
+        row = replace(row, low=interval.low, high=interval.high, level=TWO_TESTS_LEVEL, p=p, smallest_p=smallest)
         return row, -margin < row.low and row.high < margin, False
     test = sequential_test(values, margin, limits)
     sign = 1 if row.predicted == "above" else -1

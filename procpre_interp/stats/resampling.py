@@ -18,6 +18,9 @@ LEVEL = 0.95
 ALPHA = 0.05
 """Level of every test."""
 
+TWO_TESTS_LEVEL = 1 - 2 * ALPHA
+"""Coverage of the interval that two one-sided tests belong to."""
+
 N_RESAMPLES = 10_000
 """Bootstrap resamples: the bounds' own Monte-Carlo error is then well below the width of the interval."""
 

@@ -58,15 +58,16 @@ class Plan:
     roles: dict[str, Role]
     """Run id -> what it is."""
     waiting: pd.DataFrame
-    """Cells that have no run yet, since they rank the heads of a parent that is not finished, or has no weights:
-    condition, label and replicate."""
+    """Further cells, with the same columns, that have no run yet, since they rank the heads of a parent that is not
+    finished, or has no weights."""
     light: frozenset[str] = frozenset()
     """Those parents that are there, but as copies without weights (`store.archive`)."""
 
     @property
     def all_cells(self) -> pd.DataFrame:
         """The cells, and those that have no run yet."""
-        return pd.concat([self.cells, self.waiting], ignore_index=True)
+        # Joined with no rows, the columns would lose their types.
+        return pd.concat([self.cells, self.waiting], ignore_index=True) if self.deferred else self.cells
 
     @property
     def deferred(self) -> int:
@@ -103,7 +104,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
     roles: dict[str, Role] = {}
     rows: list[Cell] = []
     light: set[str] = set()
-    waiting: list[tuple[str, str, int]] = []
+    waiting: list[Cell] = []
 
     def enter(run: str, config: RunConfig, role: Role) -> None:
         roles[run] = role
@@ -123,7 +124,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                 taken = [_parent(source, run, store, orders, light) for source, run in zip(condition.sources, phase1)]
                 parents = [parent for parent in taken if parent is not None]
                 if len(parents) < len(taken):
-                    waiting.append((condition.name, label, seed))
+                    waiting.append(cell)
                     continue
                 refuse_shared(condition, [parent.selector for parent in parents], sweep.model)
                 runs = later_runs(sweep, condition, last_part(sweep, condition, seed, before, parents))
@@ -142,9 +143,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
         configs=configs,
         cells=cells_frame(rows),
         roles=roles,
-        waiting=pd.DataFrame(waiting, columns=["condition", "label", "replicate"]).astype(
-            {"condition": "str", "label": "str", "replicate": int}
-        ),
+        waiting=cells_frame(waiting),
         light=frozenset(light),
     )
 
