@@ -30,7 +30,7 @@ from procpre_interp.sweep.plan import plan, results, run_sweep
 from procpre_interp.sweep.size import describe_size
 from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import Interrupted, TrainConfig
-from procpre_interp.train.interventions import Rewind, Scaled
+from procpre_interp.train.interventions import Rate, Rewind, Scaled
 from procpre_interp.transfer import TransferConfig
 from procpre_interp.views.exhibits.results import load_results
 from procpre_interp.views.exhibits.run_progress import Writing
@@ -480,3 +480,20 @@ def test_a_run_being_written_is_as_far_as_its_own_steps():
     writing = Writing("a", "haystack", saved=6, steps=8, seconds=1.0, first=4)
     assert (writing.share, writing.seconds_left) == (0.5, 1.0)
     assert Writing("a", "haystack", saved=0, steps=8, first=4).share == 0
+
+
+def test_a_window_may_be_in_either_part_of_phase_2(tmp_path, runs_here):
+    """It is one of the whole training: that nothing happens in one part of it is no mistake."""
+    windows = (Rate(selector="ln", learning_rate_factor=0.5, from_step=6), Rate(selector="mlp", to_step=2))
+    late = Condition(name="late", sources=ALL, insert=Insertion(at=0.5, optimiser="fresh"), interventions=windows)
+    planned, problems = run_sweep(tiny(conditions=(late,)), RunStore(tmp_path))
+    assert not problems
+    assert not planned.cells["problem"].any()
+    too_late = dataclasses.replace(late, interventions=(Rate(selector="ln", from_step=8),))
+    _, problems = run_sweep(tiny(conditions=(too_late,)), RunStore(tmp_path))
+    assert any("from_step=8; the run has only 8 steps" in problem for problem in problems.values())
+
+
+def test_a_checkpoint_of_step_0_has_no_optimiser_either():
+    with pytest.raises(ValueError, match="no ablation and no step"):
+        Condition(name="a", sources=(Source(phase1="dyck", step=0),), insert=Insertion(at=0.5, optimiser="carried"))

@@ -19,6 +19,7 @@ from procpre_interp.train.closed_form import (
     SpectrumLaw,
     TensorScale,
 )
+from procpre_interp.train.closed_form.positions import _telling_apart
 from procpre_interp.train.interventions import Intervention
 from tests.models import random_model
 
@@ -301,3 +302,34 @@ def test_a_share_beyond_one_is_refused():
     recipe = Mimetic(query_key_norm=few, query_key_share=few, value_output_norm=few, value_output_share=few)
     with pytest.raises(ValueError, match="two heads or more"):
         started(recipe, model=single)
+
+
+def test_two_recipes_of_one_kind_draw_apart():
+    """Biases are 0 in a fresh model, so their scale wants a draw: one for both had made tensors of two kinds equal."""
+    names = ("blocks.0.attn.b_Q", "blocks.0.ln1.b")
+    recipes = tuple(TensorScale(selector="all", rms=((name, 0.1),)) for name in names)
+    config = TrainConfig(interventions=recipes).resolve(CONFIG)
+    assert [each.place for each in config.interventions] == [0, 1]
+    alone = TrainConfig(interventions=recipes[1:]).resolve(CONFIG)
+    assert alone.interventions == recipes[1:]  # one alone has the name and the draw that it always had
+
+    model = started(*config.interventions)
+    first, second = (model.get_parameter(name).detach().flatten() for name in names)
+    assert first.any()
+    assert second.any()
+    assert not torch.allclose(first[: len(second)], second[: len(first)])
+
+
+def test_frequencies_are_exchanged_where_there_are_too_many_choices():
+    """At d_model 64 with 4 heads there are 8 million; at fewer, exchanging comes near what trying all of them gives."""
+    frequencies = [10_000 ** -(i / 31) for i in range(31)]
+    picked, gap = _telling_apart(frequencies, 8, 64)
+    assert len({*picked}) == 8
+    assert gap > 0.1
+    few = frequencies[:12]
+    best, largest = _telling_apart(few, 4, 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("procpre_interp.train.closed_form.positions.MOST_PICKS", 0)
+        exchanged, near = _telling_apart(few, 4, 64)
+    assert len({*best}) == len({*exchanged}) == 4
+    assert 0.9 * largest < near <= largest

@@ -1,6 +1,7 @@
 """Fair sweeps: their arms, that all of them are tuned alike and on seeds of their own, and the command."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import pandas as pd
 import pytest
@@ -12,8 +13,8 @@ from procpre_interp.cli import main
 from procpre_interp.core.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes
-from procpre_interp.pipeline.config import Architecture
-from procpre_interp.pipeline.execute import load_model, run_config
+from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.execute import fresh_model, load_model, run_config
 from procpre_interp.pipeline.lineage import starting_model
 from procpre_interp.store.about import about_table
 from procpre_interp.store.store import RunStore
@@ -25,7 +26,7 @@ from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trial
 from procpre_interp.sweep.fair_arms import Kind, arms_of
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.sweep.maps import Map
-from procpre_interp.sweep.phases import Insertion, Phase
+from procpre_interp.sweep.phases import Insertion, Phase, context_of
 from procpre_interp.sweep.plan import plan, results, run_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import EntropyPenalty, Rescaled, Scaled
@@ -164,6 +165,35 @@ def test_each_text_has_its_own_fresh_arm_and_its_own_natural_text(two_texts, tmp
     )
 
 
+def drawn_again(configs: Mapping[str, RunConfig]) -> set[str]:
+    """Runs whose fresh weights are those that an ancestor began with, other than the rest of a training."""
+    found = set()
+    for child, config in configs.items():
+        names = [parent.run for parent in config.parents]
+        for name in names:
+            names += [parent.run for parent in configs[name].parents]
+        draws = {(configs[name].seed, configs[name].fresh_labels) for name in names}
+        if (config.seed, config.fresh_labels) in draws and not config.train.start_at:
+            found.add(child)
+    return found
+
+
+def test_natural_text_begins_phase_2_with_weights_that_it_was_not_trained_from(sweep, done):
+    """Text after text, of one seed: the same draw would give phase 2, as fresh, what phase 1 began with."""
+    _, found = done
+    assert found.planned is not None
+    configs = found.planned.configs
+    assert drawn_again(configs) == set()
+    assert drawn_again({run: dataclasses.replace(config, draw=0) for run, config in configs.items()})
+    # A procedural phase 1 draws by another name, and all other arms begin with the fresh weights of no pretraining.
+    cells = found.planned.cells
+    assert {cell.condition for cell in cells.itertuples() if configs[cell.run].draw} == {"attention natural text"}
+    cell = next(cell for cell in cells.itertuples() if configs[cell.run].draw)
+    phase1, phase2 = (dict(fresh_model(configs[run]).named_parameters()) for run in (*cell.phase1_run, cell.run))
+    for name in ("embed.W_E", "blocks.0.attn.W_Q", "blocks.0.mlp.W_in"):
+        assert not torch.equal(phase1[name], phase2[name]), name
+
+
 HALF = Insertion(at=0.5, optimiser="fresh", positions="own")
 
 
@@ -187,6 +217,8 @@ def test_phase_1_in_the_middle_of_phase_2_has_controls_of_its_own(inserted, tmp_
     store = RunStore(tmp_path / "runs")
     done = run_fair(inserted, store)
     assert set(done.table["status"]) == {"finished"}
+    assert done.planned is not None
+    assert drawn_again(done.planned.configs) == set()
     table = done.table.set_index("condition")
     assert set(table.index) == set(found)
     assert done.tuned.confirming is not None
@@ -257,6 +289,37 @@ def test_natural_text_has_the_budget_of_phase_1(sweep, length, batch_size, windo
     tokens = batch_size * recipe.task.n_ctx  # all of its sequences are as long
     assert found.train.batch_size * found.task.n_ctx == pytest.approx(tokens, rel=0.05)
     assert found.train.steps == recipe.train.steps
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "window"),
+    [(64, 4, 24), (4, 16, 24), (13, 3, 20)],
+    ids=["both have them", "natural text alone", "sort alone"],
+)
+def test_positions_are_carried_from_natural_text_just_where_they_are_from_the_task(sweep, length, batch_size, window):
+    """Their windows differ in length, so that one of them alone may be long enough for phase 2."""
+    recipe = dataclasses.replace(
+        SORT, task=TASKS.build("sort", length=length), train=dataclasses.replace(TRAIN, batch_size=batch_size)
+    )
+    transfer = dataclasses.replace(ATTENTION, transfer=TransferConfig(token_embedding="fresh", unembedding="fresh"))
+    found = arms_of(
+        dataclasses.replace(
+            sweep,
+            task=dataclasses.replace(sweep.task, length=window),
+            phase1=(recipe,),
+            conditions=(transfer,),
+        )
+    )
+    recipes = {each.name: each for each in found.phase1}
+
+    def carries(arm) -> bool:
+        giver = recipes[arm.condition.sources[0].phase1]
+        enough = context_of(giver.task, giver.model) >= context_of(arm.condition.task or sweep.task, sweep.model)
+        return enough and arm.condition.transfer.positions == "carry"
+
+    by_kind = {arm.kind: carries(arm) for arm in found.arms if arm.condition.sources}
+    assert len({*by_kind.values()}) == 1, by_kind
+    assert by_kind[Kind.TRANSFER] == (length > 4)
 
 
 def test_natural_text_is_in_the_order_that_phase_2_has_not(sweep):

@@ -11,7 +11,7 @@ from procpre_interp.data import TASKS, Task
 from procpre_interp.data.checks import check_batch, check_task
 from procpre_interp.data.derived import Noisy, Shuffled
 from procpre_interp.data.mixture import Mixture
-from procpre_interp.data.task import prompt_hash
+from procpre_interp.data.task import is_separable, prompt_hash, prompt_overlap
 from tests.checks import rows_of
 from tests.oracles import ORACLES
 
@@ -183,3 +183,34 @@ def test_components_that_come_in_splits_keep_to_them():
 
 def test_the_control_draws_from_the_stream_of_what_it_controls():
     assert Shuffled(task=TASKS.build("dyck")).stream_label == TASKS.build("dyck").stream_label
+
+
+@pytest.mark.parametrize("outer", ["mixture", "shuffled"])
+def test_noise_inside_another_task_is_in_its_training_data_alone(outer):
+    noisy = TASKS.build("noisy", task=TASKS.build("reverse", vocab=20, length=8), share=0.5)
+    wrapped = TASKS.build("mixture", tasks=(noisy,)) if outer == "mixture" else TASKS.build("shuffled", task=noisy)
+
+    def symbols(split) -> float:
+        """Share of the sequences that have each symbol as often as what is asked for and its answer have it."""
+        batch = wrapped.split_batch(64, split, generator=stream(0, "test", split))
+        rows = [
+            row[1 if outer == "mixture" else 0 : length] for row, length in zip(batch.tokens.tolist(), batch.lengths)
+        ]
+        counts = [[row.count(symbol) for symbol in range(20)] for row in rows]
+        return sum(all(count % 2 == 0 for count in each) for each in counts) / len(counts)
+
+    assert symbols("train") < 0.2
+    assert symbols("validation") == symbols("test") == 1
+
+
+def test_splits_of_noisy_data_are_those_of_what_is_tested_on():
+    """With few prompts these are in all splits, however many the noise makes of them in training."""
+    few = TASKS.build("reverse", vocab=4, length=4)
+    assert not is_separable(few)
+    for noisy in (
+        TASKS.build("noisy", task=few, share=0.3),
+        TASKS.build("mixture", tasks=(TASKS.build("noisy", task=few, share=0.3),)),
+    ):
+        assert not is_separable(noisy)
+        assert prompt_overlap(noisy) > 0.1
+    assert is_separable(TASKS.build("noisy", task=TASKS.build("reverse", vocab=100, length=8)))

@@ -181,3 +181,17 @@ def test_a_small_phase_1_warms_up_a_larger_phase_2(tmp_path: Path):
     assert load_model(run).config.n_layers == 2
     with pytest.raises(ValueError, match="say with the transfer's layers and width"):
         execute(dataclasses.replace(config, transfer=FRESH), store)
+
+
+def test_a_selector_of_layers_that_the_parent_has_not_wants_to_be_told():
+    """They would have stayed fresh without a word; a selector of layers that both have says enough."""
+    fresh, donor = weights_of(DEEP, 0), weights_of(PARENT, 1)
+    for selector in ("all", "attn", "ln", "mlp-blocks.0"):
+        with pytest.raises(ValueError, match=r"the parent has 2 layers: say which layers become which"):
+            transplant(fresh, DEEP, [Donor(donor, PARENT, selector)], FRESH)
+    made = transplant(fresh, DEEP, [Donor(donor, PARENT, "blocks.0.attn")], FRESH)
+    assert torch.equal(made["blocks.0.attn.W_Q"], donor["blocks.0.attn.W_Q"])
+    stored = transplant(fresh, DEEP, [Donor(donor, PARENT, "all")], FRESH, stored=True)
+    first = transplant(fresh, DEEP, [Donor(donor, PARENT, "all")], dataclasses.replace(FRESH, layers="first"))
+    for name, tensor in first.items():
+        assert torch.equal(stored[name], tensor), name

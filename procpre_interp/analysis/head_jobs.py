@@ -109,6 +109,6 @@ def _host(run: Run, source: Run, donor: Donor) -> HookedTransformer:
     Blocks are those of the run's own fresh model, tensor by tensor: the fresh weights of the parent itself, from which
     these heads were trained, would be no strangers to them.
     """
-    model = HookedTransformer.from_seed(model_config(run_config(source)), run.seed, run_config(run).task.stream_label)
+    model = HookedTransformer.from_seed(model_config(run_config(source)), run.seed, *run_config(run).fresh_labels)
     transfer = TransferConfig(token_embedding="retain", unembedding="retain", positions="carry")
     return with_weights(model, transplant(dict(model.named_parameters()), model.config, [donor], transfer))

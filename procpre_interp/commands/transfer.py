@@ -15,8 +15,8 @@ from procpre_interp.commands._text_defaults import (
     with_transfer_defaults,
 )
 from procpre_interp.core.config import from_dict
-from procpre_interp.pipeline.config import Parent, RunConfig
-from procpre_interp.pipeline.lineage import parse_run
+from procpre_interp.pipeline.config import Parent, RunConfig, with_own_draw
+from procpre_interp.pipeline.lineage import ancestors_of, parse_run
 from procpre_interp.store.store import RunStore
 from procpre_interp.transfer import TransferConfig
 
@@ -78,16 +78,17 @@ def main(arguments: list[str]) -> int:
     ablations = [parent.ablation for parent in parents] if len(parents) == len(command.parent) else []
     if command.parent != default.parent and (note := ablations_note(parents, command.parent)):
         print(note, file=sys.stderr)
+    store = RunStore(command.store)
     config = RunConfig(
         task=command.task,
         seed=command.seed,
         model=command.model,
         train=train,
-        parents=resolve_parents(command, RunStore(command.store), ablations),
+        parents=resolve_parents(command, store, ablations),
         transfer=transfer,
         optimiser=command.optimiser,
     )
-    run_one(config, command.store)
+    run_one(with_own_draw(config, ancestors_of(config, store)), command.store)
     return 0
 
 

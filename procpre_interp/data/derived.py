@@ -44,6 +44,10 @@ class Derived(Task):
     def at_length(self, length: int) -> "Task":
         return dataclasses.replace(self, task=self.task.at_length(length))
 
+    @property
+    def clean(self) -> "Task":
+        return dataclasses.replace(self, task=self.task.clean)
+
     def resolve(self) -> "Task":
         return dataclasses.replace(self, task=self.task.resolve())
 
@@ -117,6 +121,10 @@ class Noisy(Derived):
             raise ValueError(f"share={self.share}; it is a probability and must be in 0 to 1")
 
     @property
+    def clean(self) -> "Task":
+        return self.task.clean
+
+    @property
     def causes(self) -> Mapping[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Those of the task: pairs are clean."""
         return self.task.causes
@@ -129,8 +137,9 @@ class Noisy(Derived):
         return self.corrupt(self.task.batch(n, generator=generator), generator=generator)
 
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
-        """Corrupted sequences of the task's own split, so that none is made of another's."""
-        return self.corrupt(self.task.split_batch(n, split, generator=generator), generator=generator)
+        """Sequences of the task's own split, so that none is made of another's; those to train on are corrupted."""
+        batch = self.task.split_batch(n, split, generator=generator)
+        return self.corrupt(batch, generator=generator) if split == "train" else batch
 
     def split_batch(self, n: int, split: Split, *, generator: Generator, separable: bool | None = None) -> Batch:
         if split != "train":

@@ -79,6 +79,10 @@ class Mixture(Task):
     def at_length(self, length: int) -> "Task":
         return dataclasses.replace(self, tasks=tuple(task.at_length(length) for task in self.tasks))
 
+    @property
+    def clean(self) -> "Task":
+        return dataclasses.replace(self, tasks=tuple(task.clean for task in self.tasks))
+
     def resolve(self) -> "Task":
         return dataclasses.replace(self, tasks=tuple(task.independent().resolve() for task in self.tasks))
 

@@ -206,6 +206,11 @@ class Task(abc.ABC):
         """Label of the task's random streams. A control has that of its task, so that both see the same draws."""
         return self.name
 
+    @property
+    def clean(self) -> "Task":
+        """The task without noise in its training data: what it validates and tests on."""
+        return self
+
     def resolve(self) -> "Task":
         """The task with everything filled in that its numbers depend on (hashes of files, say)."""
         return self
@@ -267,7 +272,8 @@ def split_mask(batch: Batch, split: Split) -> Bool[Tensor, " batch"]:
 
 @lru_cache(maxsize=32)  # a run asks four times, a sweep for the same task in every run
 def is_separable(task: Task) -> bool:
-    """Whether every split has at least `MIN_DISTINCT_PROMPTS` prompts among `PROBE_SIZE` draws."""
+    """Whether every split has at least `MIN_DISTINCT_PROMPTS` prompts among `PROBE_SIZE` draws, without noise."""
+    task = task.clean
     probe = task.batch(PROBE_SIZE, generator=stream(0, "split probe", task.name))
     hashes = prompt_hash(probe)
     counts = [len(hashes[split_mask(probe, split)].unique()) for split in SPLIT_SIXTEENTHS]

@@ -1,6 +1,8 @@
 """The config of one run: task, model, training, parents. Its hash is the run id."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -101,6 +103,9 @@ class RunConfig:
     wherever those go. Moments of weights that are not carried, or that are averaged or frozen, are fresh."""
     imported: Imported | None = None
     """The files that the model was imported from. Default: it is trained here."""
+    draw: int = 0
+    """Which of the independent draws of fresh weights that a task and a seed have. `with_own_draw` fills in the first
+    that no ancestor has, since weights that a parent began with are not fresh; runs stored before it did so have 0."""
 
     def __post_init__(self) -> None:
         if self.imported is not None and self.parents:
@@ -155,6 +160,12 @@ class RunConfig:
         )
 
     @property
+    def fresh_labels(self) -> tuple[str | int, ...]:
+        """What, beside the seed, the random streams of fresh weights are named by."""
+        # The first draw's streams are those of runs that were stored before there was another.
+        return (self.task.stream_label, self.draw) if self.draw else (self.task.stream_label,)
+
+    @property
     def kernel_note(self) -> str | None:
         """One line when `kernel: auto` falls back to torch, and why; None when it does not."""
         reason = self.train.why_torch(model_config(self)) if self.train.kernel == "auto" else None
@@ -178,6 +189,21 @@ class RunConfig:
     def run_id(self) -> str:
         """Name of the run: the hash of the resolved config, parents' ids included."""
         return content_hash(self.resolve())
+
+
+def with_own_draw(config: RunConfig, ancestors: Iterable[RunConfig]) -> RunConfig:
+    """The config with fresh weights that none of its ancestors began with.
+
+    Those of the same seed and kind of task would have: text after text, where "fresh" embeddings were the ones that
+    phase 1 had been trained from. The rest of a training (`start_at`) goes on with the draw of its first part, unless
+    embeddings are to be fresh there.
+    """
+    strategies = config.transfer.token_embedding, config.transfer.unembedding, config.transfer.positions
+    if config.train.start_at and "fresh" not in strategies:
+        return config
+    label = config.task.stream_label
+    taken = {each.draw for each in ancestors if (each.seed, each.task.stream_label) == (config.seed, label)}
+    return dataclasses.replace(config, draw=next(draw for draw in itertools.count() if draw not in taken))
 
 
 def model_config(config: RunConfig) -> ModelConfig:

@@ -176,7 +176,7 @@ def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:
 
 
 def fresh_model(config: RunConfig) -> HookedTransformer:
-    """The model before any training or transfer: drawn from the run's seed, the same in every condition.
+    """The model before any training or transfer: drawn from the run's seed, the same in every condition of one `draw`.
 
     Raises `ValueError` for an imported model, whose initial weights nobody knows here.
     """
@@ -185,7 +185,7 @@ def fresh_model(config: RunConfig) -> HookedTransformer:
             f"{config.imported.folder or 'this model'} was imported: its initial weights are not known, and it cannot "
             "be trained again; take it as a parent instead"
         )
-    return HookedTransformer.from_seed(model_config(config), config.seed, config.task.stream_label)
+    return HookedTransformer.from_seed(model_config(config), config.seed, *config.fresh_labels)
 
 
 def before_transfer(
@@ -204,13 +204,13 @@ def before_transfer(
 def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore, *, stored: bool = False) -> bool:
     """Give a fresh model what the run's parents give it; whether their positions are carried.
 
-    A `stored` run is made again as it was: of overlapping selectors, which no new run may have unless its config asks
-    for it, the later stands. Raises `ValueError` for a parent that is missing, damaged or does not fit.
+    A `stored` run is made again as it was, be it one that no new run may be (`transplant`). Raises `ValueError` for a
+    parent that is missing, damaged or does not fit.
     """
     with run_threads(config.train.threads):  # whose number changes the last bits of damage to the parents' spectra
         donors = [load_donor(parent, store, config.seed) for parent in config.parents]
-        transfer = dataclasses.replace(config.transfer, overlap="later_wins") if stored else config.transfer
-        with_weights(model, transplant(dict(model.named_parameters()), model.config, donors, transfer))
+        own = dict(model.named_parameters())
+        with_weights(model, transplant(own, model.config, donors, config.transfer, stored=stored))
     return positions_carried(model.config, donors, config.transfer)
 
 

@@ -5,6 +5,7 @@ A `Moment` is a name and costs nothing; a `Subject` is a loaded model. `over_run
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ import pandas as pd
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.ancestry import Link, chain_of, parent_before, phase_before
+from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import (
     before_transfer,
     fresh_model,
@@ -214,6 +216,17 @@ def moments(run: Run, store: RunStore) -> list[Moment]:
     if not found:
         return own
     return found + ([] if run.first_step in run.steps else [at_stage(run, store, "transplanted")]) + own
+
+
+def ancestors_of(config: RunConfig, store: RunStore) -> list[RunConfig]:
+    """Configs of the runs that a config's weights come from, as far as they are there and this code can read them."""
+    names, found = [parent.run for parent in config.parents], []
+    for name in names:
+        with suppress(ValueError):  # one that is gone, or has a plugin that is not loaded
+            run = store.open(name, verify=False)
+            names += {parent["run"] for parent in parents_of(run)} - {*names}
+            found.append(run_config(run))
+    return found
 
 
 def table_of(subjects: Iterable[Subject], measure: Callable[[Subject], pd.DataFrame]) -> pd.DataFrame:

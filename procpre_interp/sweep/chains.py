@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from procpre_interp.data.tokens import same_vocabulary
-from procpre_interp.pipeline.config import Parent, RunConfig
+from procpre_interp.pipeline.config import Parent, RunConfig, with_own_draw
 from procpre_interp.sweep.config import Condition, Pretraining, Sweep
 from procpre_interp.sweep.phases import Phase, context_of, inserted_shape
 from procpre_interp.train import TrainConfig
@@ -103,6 +103,7 @@ def beginning(sweep: Sweep, condition: Condition, seed: int) -> Beginning:
                 transfer=dataclasses.replace(FRESH_TOKENS, positions=positions),
                 optimiser=insert.optimiser,
             )
+            run = with_own_draw(run, [first_part])
         runs[name] = run
     return Beginning(first_part=first_part, phase1=runs)
 
@@ -120,13 +121,14 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
     )
     insert = condition.insert
     if insert is None:
-        return whole
+        return with_own_draw(whole, before.runs.values())
     own = insert.embeddings == "own"
     if before.first_part is None:  # its own embeddings are fresh then
         positions = "carry" if insert.positions == "carry" else "fresh"
         transfer = dataclasses.replace(FRESH_TOKENS, positions=positions, overlap=condition.transfer.overlap)
-        return dataclasses.replace(whole, transfer=transfer, optimiser=insert.optimiser)
-    return dataclasses.replace(
+        whole = dataclasses.replace(whole, transfer=transfer, optimiser=insert.optimiser)
+        return with_own_draw(whole, before.runs.values())
+    rest = dataclasses.replace(
         whole,
         train=dataclasses.replace(
             _with(whole.train, lambda each: not each.is_initial), start_at=insert.step(whole.train)
@@ -140,6 +142,7 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
         ),
         optimiser=insert.optimiser,
     )
+    return with_own_draw(rest, before.runs.values())
 
 
 def _with(train: TrainConfig, wanted: Callable[[Intervention], bool]) -> TrainConfig:
@@ -147,30 +150,30 @@ def _with(train: TrainConfig, wanted: Callable[[Intervention], bool]) -> TrainCo
     return dataclasses.replace(train, interventions=tuple(filter(wanted, train.interventions)))
 
 
-def later_runs(sweep: Sweep, condition: Condition, phase2: RunConfig) -> dict[str, RunConfig]:
+def later_runs(sweep: Sweep, condition: Condition, before: Beginning, phase2: RunConfig) -> dict[str, RunConfig]:
     """The last part of phase 2 and the phases that follow, by id, in the order in which they are trained.
 
     Each takes over the whole model of the one before. A run keeps its optimiser's state where the next one carries it.
     """
     runs = [phase2]
     for phase in sweep.then if condition.then is None else condition.then:
-        before, carries = runs[-1], phase.optimiser == "carried"
+        last, carries = runs[-1], phase.optimiser == "carried"
         transfer = phase.transfer
         if transfer is None:
-            transfer = WHOLE_MODEL if same_vocabulary(before.task, phase.task) else FRESH_TOKENS
+            transfer = WHOLE_MODEL if same_vocabulary(last.task, phase.task) else FRESH_TOKENS
         if carries:
-            runs[-1] = dataclasses.replace(before, train=dataclasses.replace(before.train, keep_optimiser=True))
-        runs.append(
-            RunConfig(
-                task=phase.task,
-                seed=before.seed,
-                model=dataclasses.replace(before.model, n_ctx=context_of(before.task, before.model)),
-                train=phase.train,
-                parents=(Parent(run=before.run_id),),
-                transfer=transfer,
-                optimiser=phase.optimiser,
-            )
+            last = runs[-1] = dataclasses.replace(last, train=dataclasses.replace(last.train, keep_optimiser=True))
+        run = RunConfig(
+            task=phase.task,
+            seed=last.seed,
+            model=dataclasses.replace(last.model, n_ctx=context_of(last.task, last.model)),
+            train=phase.train,
+            parents=(Parent(run=last.run_id),),
+            transfer=transfer,
+            optimiser=phase.optimiser,
         )
+        # Nothing of a model that is taken over whole is fresh, and its run keeps the name that it always had.
+        runs.append(run if transfer == WHOLE_MODEL else with_own_draw(run, [*before.runs.values(), *runs]))
     return {run.run_id: run for run in runs}
 
 

@@ -91,7 +91,9 @@ class Condition:
             raise ValueError(
                 f"condition {self.name!r}: its insert says what happens to embeddings and positions; leave transfer out"
             )
-        if self.insert.optimiser == "carried" and any(each.ablation or each.step for each in self.sources):
+        if self.insert.optimiser == "carried" and any(
+            each.ablation is not None or each.step is not None for each in self.sources
+        ):
             raise ValueError(
                 f"condition {self.name!r}: an optimiser's state belongs to final weights without damage; "
                 "give its insert optimiser fresh, or its sources no ablation and no step"

@@ -19,7 +19,7 @@ from procpre_interp.data.semantic.text import Text
 from procpre_interp.sweep.chains import training
 from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Source, Sweep, grid_conditions
 from procpre_interp.sweep.fair_config import Fair
-from procpre_interp.sweep.phases import Insertion
+from procpre_interp.sweep.phases import Insertion, context_of
 from procpre_interp.train.interventions import Rescaled
 
 Training = tuple[Task, Insertion | None, int]
@@ -102,9 +102,11 @@ def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm,
     # It comes first, since it makes weights of the two models alone, whatever was done to them before.
     scales = (Rescaled(selector="all", relative_step="transferred"), *condition.interventions)
     natural = _renamed(condition, _natural_ending(sweep, condition.task or sweep.task))
+    alike = {} if _has_positions(sweep, condition) else {"positions": "fresh"}
+    transfer = dataclasses.replace(condition.transfer, **alike)
     made = (
         (Kind.SCALES, "fresh, with the scales of", {"interventions": scales}),
-        (Kind.NATURAL_TEXT, "natural text in place of", {"sources": natural}),
+        (Kind.NATURAL_TEXT, "natural text in place of", {"sources": natural, "transfer": transfer}),
         (Kind.SHUFFLED, "shuffled sequences in place of", {"sources": _renamed(condition, SHUFFLED)}),
     )
     controls = (
@@ -116,6 +118,20 @@ def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm,
         Arm(condition=condition, kind=Kind.TRANSFER, fresh=fresh),
         *(Arm(condition=each, kind=kind, fresh=fresh, control_of=condition.name) for each, kind in controls),
     )
+
+
+def _has_positions(sweep: Sweep, transfer: Condition) -> bool:
+    """Whether the context of the recipe that would give a transfer its positions is long enough, so that those of
+    natural text, whose windows are of another length, are carried just where the recipe's are."""
+    giver = transfer.sources[transfer.transfer.giver_of_positions :][:1]
+    if transfer.insert is not None or not giver:  # all phases have the context of phase 2; a giver too many is refused
+        return True
+    recipe = next(each for each in sweep.phase1 if each.name == giver[0].phase1)
+    return _covers(recipe, sweep, transfer.task or sweep.task)
+
+
+def _covers(recipe: Pretraining, sweep: Sweep, task: Task) -> bool:
+    return context_of(recipe.task, recipe.model) >= context_of(task, sweep.model)
 
 
 def _renamed(transfer: Condition, ending: str) -> tuple[Source, ...]:
@@ -155,6 +171,8 @@ def _natural_text(sweep: Sweep, recipe: Pretraining, task: Task) -> Pretraining:
     # A little shorter, where whole windows would be more tokens than the recipe's.
     text = dataclasses.replace(text, length=max(2, round(per_step / batch_size)))
     n_ctx = None if recipe.model.n_ctx is None else max(recipe.model.n_ctx, text.n_ctx)
+    if text.n_ctx < context_of(task, sweep.model) and _covers(recipe, sweep, task):
+        n_ctx = context_of(recipe.task, recipe.model)
     return Pretraining(
         name=f"{recipe.name} {_natural_ending(sweep, task)}",
         task=text,

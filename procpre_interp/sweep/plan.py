@@ -127,7 +127,7 @@ def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None 
                     waiting.append(cell)
                     continue
                 refuse_shared(condition, [parent.selector for parent in parents], sweep.model)
-                runs = later_runs(sweep, condition, last_part(sweep, condition, seed, before, parents))
+                runs = later_runs(sweep, condition, before, last_part(sweep, condition, seed, before, parents))
             except ValueError as problem:
                 rows.append(dataclasses.replace(cell, problem=str(problem)))
                 continue

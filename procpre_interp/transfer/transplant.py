@@ -52,7 +52,9 @@ class Donor:
     selector: str
 
 
-def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], transfer: TransferConfig) -> Weights:
+def transplant(
+    fresh: Weights, config: ModelConfig, donors: Sequence[Donor], transfer: TransferConfig, *, stored: bool = False
+) -> Weights:
     """New weights for a model of `config`: the fresh ones, with each donor's selected components in their place.
 
     Token embeddings, unembedding and positions follow `transfer` and never the selectors: `all` means every other
@@ -62,8 +64,9 @@ def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], tra
     Donors of another shape are brought into the model's first, where `transfer` says how, and selectors then speak of
     the model's layers and heads.
 
-    Raises `ValueError` when a selector takes nothing but embeddings, selectors overlap and no order was asked for, or a
-    donor's weights do not fit.
+    Raises `ValueError` when a selector takes nothing but embeddings, selectors overlap and no order was asked for, a
+    donor's weights do not fit, or it lacks layers that its selector speaks of. A `stored` transfer is made again as it
+    was: of overlapping selectors the later stands, and what a donor lacks stays fresh.
     """
     weights = {name: tensor.clone() for name, tensor in fresh.items()}
     if (transfer.layers, transfer.width) != ("same", "same"):
@@ -76,7 +79,9 @@ def transplant(fresh: Weights, config: ModelConfig, donors: Sequence[Donor], tra
                 f"LayerNorm adds ln_eps={donor.config.ln_eps:g} in the parent and {config.ln_eps:g} in the model, "
                 "where the same weights would compute something else"
             )
-    if transfer.overlap == "refuse":
+        if transfer.layers == "same" and not stored:
+            _check_depth(donor, pieces, config)
+    if transfer.overlap == "refuse" and not stored:
         refuse_overlaps(config, {f"parent {i} ({donor.selector})": given[i] for i, donor in enumerate(donors)})
     for donor, pieces in zip(donors, given):
         for piece in pieces:
@@ -125,6 +130,18 @@ def _check_fit(weights: Weights, parent: Weights, pieces: Sequence[WeightSlice])
                 "give both the same n_layers, n_heads, d_model and d_mlp, say with the transfer's layers and width how "
                 "one becomes the other, or select other components"
             )
+
+
+def _check_depth(donor: Donor, pieces: Sequence[WeightSlice], config: ModelConfig) -> None:
+    """Raise `ValueError` where a selector speaks of layers that the model has and the parent has not."""
+    given = {piece.parameter for piece in pieces}
+    lacking = [piece.parameter for piece in components(config, donor.selector) if piece.parameter not in given]
+    if lacking:
+        raise ValueError(
+            f"selector {donor.selector!r} takes {lacking[0]} in the model, and the parent has {donor.config.n_layers} "
+            f"layers: say which layers become which with the transfer's layers (first leaves the others fresh), or "
+            "select layers that both have"
+        )
 
 
 def refuse_overlaps(config: ModelConfig, given: Mapping[str, Sequence[WeightSlice]]) -> None:

@@ -7,6 +7,7 @@ and so part of a run's identity. What phase 1 did beyond these numbers is gone: 
 """
 
 import abc
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ class Initialisation(Intervention):
 
     selector: str = "all"
     """Which weights may be changed: whatever else it would write is left as it is."""
+    place: int = 0
+    """Which of the independent draws of its kind this one has. `TrainConfig.resolve` counts those of one name, from 0;
+    runs stored before it did so have one draw for all of them."""
 
     @classmethod
     @abc.abstractmethod
@@ -39,11 +43,15 @@ class Initialisation(Intervention):
     def write(self, model: HookedTransformer, generator: Generator) -> None:
         """Change the model's fresh weights in place."""
 
+    def canonical(self, place: int) -> "Intervention":
+        return dataclasses.replace(Intervention.canonical(self, place), place=place)
+
     @torch_defaults()
     def initialise(self, model: HookedTransformer, initial: Initial) -> None:
         with torch.no_grad():
             before = model.flat.clone()
-            self.write(model, stream(initial.seed, "closed form", self.name))
+            place = (self.place,) if self.place else ()  # the first one's stream is that of an only one
+            self.write(model, stream(initial.seed, "closed form", self.name, *place))
             chosen = flat_mask(model, self.selector).to(before.device)
             model.flat.copy_(torch.where(chosen, model.flat, before))
 

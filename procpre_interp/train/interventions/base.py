@@ -34,7 +34,7 @@ class Initial:
     start: Float[Tensor, " n_parameters"]
     """Weights after the transfer; the same vector where there is none."""
     examples: Callable[[int], Batch]
-    """The first n training sequences of the run's task and seed, the same in every condition of a replicate."""
+    """n sequences to train on of the run's task and seed, the same in every condition of a replicate."""
     seed: int
     """Seed of the run."""
 
@@ -74,8 +74,9 @@ class Intervention(abc.ABC):
         """Whether it changes or goes back to initial weights, so that the second part of a training cannot have it."""
         return self.is_initial or type(self).weights_before is not Intervention.weights_before
 
-    def canonical(self) -> "Intervention":
-        """The same intervention with its selector in canonical spelling."""
+    def canonical(self, place: int) -> "Intervention":
+        """The same intervention with its selector in canonical spelling; `place` of those of its name come before it,
+        which matters to those that draw."""
         return dataclasses.replace(self, selector=canonical_selector(self.selector))
 
     def check(self, model: HookedTransformer, n_steps: int) -> None:
