@@ -98,6 +98,8 @@ def _run_safely(arguments: list[str]) -> int:
     except (RuntimeError, MemoryError) as problem:  # torch's word for too little memory
         if os.environ.get("PROCPRE_TRACEBACK"):
             raise
+        if isinstance(problem, MemoryError) or "allocate memory" in str(problem):
+            return _complain("not enough memory for this; ask for less at a time", 1)
         return _complain(f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}", 1)
     except (ValueError, LookupError) as problem:
         if os.environ.get("PROCPRE_TRACEBACK"):

@@ -81,7 +81,7 @@ def _of_run(run: Run, store: RunStore, n: int, with_strength: bool) -> pd.DataFr
         "host": _host(run, source, donor),
         "bare_host": _host(run, source, Donor(donor.weights, donor.config, NOTHING)),
     }
-    batch = task.batch(n, generator=stream(run.seed, "head jobs", task.stream_label))
+    batch = task.probe_batch(n, generator=stream(run.seed, "head jobs", task.stream_label))
     tables = []
     with run_threads(1):
         for name, model in models.items():

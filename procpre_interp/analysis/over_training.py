@@ -45,7 +45,7 @@ def over_training(
                 task = found[0].task
                 task.prepare()
                 # Not `held_out`: no score is made of these, and telling splits apart takes seconds.
-                batch = task.batch(n_sequences, generator=stream(replicate, label, task.stream_label))
+                batch = task.probe_batch(n_sequences, generator=stream(replicate, label, task.stream_label))
                 with run_threads(1):  # whose number changes last bits
                     parts = [
                         measure(moment.model(store), batch, task).assign(step=moment.step, task=task.name)

@@ -16,7 +16,7 @@ from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import default_store
 from procpre_interp.core.text_table import GAP, print_table, stdout_console, text_width
 from procpre_interp.data import Task
-from procpre_interp.data.samples import SEQUENCES
+from procpre_interp.data.samples import MOST_SEQUENCES, SEQUENCES
 from procpre_interp.model import HookedTransformer, from_huggingface
 from procpre_interp.pipeline.lineage import StageName, Subject, moment_named
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
@@ -57,8 +57,8 @@ def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
     Raises `ValueError` for none, an unknown run, a stage that a model does not have, and a folder without --task.
     """
     check_named(names, what)
-    if command.sequences < 1:
-        raise ValueError(f"sequences={command.sequences}; there must be at least 1")
+    if not 1 <= command.sequences <= MOST_SEQUENCES:
+        raise ValueError(f"sequences={command.sequences}; there must be at least 1, and at most {MOST_SEQUENCES:,}")
     task = None if command.task is None else named_task(command.task)
     store = RunStore(command.store)
     made = {name: _of_run(name, command.stage, task, store) for name in dict.fromkeys(names) if not is_foreign(name)}
@@ -145,7 +145,8 @@ class Columns:
 def means_over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """The table for people, as text: one row per place, numbers as means over runs with their intervals.
 
-    Rows of one run and place, such as random draws, are averaged first.
+    Rows of one run and place, such as random draws, are averaged first. A mean over fewer than the `n` runs, where the
+    others have no such number, says of how many it is.
     """
     keys, values = list(columns.keys), list(columns.values)
     each = table.groupby(["run", *keys], sort=False, dropna=False, as_index=False).agg(dict.fromkeys(values, "mean"))
@@ -154,10 +155,13 @@ def means_over_runs(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     for _, group in each.groupby(keys, sort=False, dropna=False):
         row = {key: cell_text(value) for key, value in group.iloc[0][keys].items()}
         for value in values:
-            found = bootstrap_interval(group[value].dropna().to_numpy(dtype=float))
+            known = group[value].dropna().to_numpy(dtype=float)
+            found = bootstrap_interval(known)
             row[value] = cell_text(found.estimate)
-            if several and len(group) > 1:
+            if several and len(known) > 1:
                 row[value] += f" [{cell_text(found.low)}, {cell_text(found.high)}]"
+            if 0 < len(known) < len(group):
+                row[value] += f" of {len(known)}"
         rows.append(row | ({"n": str(len(group))} if several else {}))
     return pd.DataFrame(rows)
 

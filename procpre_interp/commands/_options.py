@@ -14,6 +14,7 @@ import tyro
 from tyro.conf import Positional
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from procpre_interp.core.config import check_integers
 from procpre_interp.core.messages import shown
 from procpre_interp.core.plain_values import parse_yaml
 
@@ -60,7 +61,7 @@ def read_options(
             contextlib.redirect_stdout(page),
             contextlib.redirect_stderr(mistake),
         ):
-            return tyro.cli(
+            found = tyro.cli(
                 command, prog=prog, args=arguments, description=description, registry=_whole_numbers(), **kwargs
             )
     except SystemExit as leave:
@@ -68,6 +69,8 @@ def read_options(
             raise ValueError(f"{_one_line(mistake.getvalue())} `{prog} -h` shows all options.") from None
         print(_encodable(_wrapped(page.getvalue(), columns), sys.stdout.encoding), end="")
         raise
+    check_integers(found)
+    return found
 
 
 class _Page(io.StringIO):

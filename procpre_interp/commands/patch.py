@@ -136,7 +136,7 @@ def _circuit(subject: Subject, command: Patch) -> pd.DataFrame:
 
 def _heads(subject: Subject, command: Patch) -> pd.DataFrame:
     generator = stream(command.seed, "head test", subject.task.stream_label)
-    batch, test = (subject.task.batch(command.sequences, generator=generator) for _ in range(2))
+    batch, test = (subject.task.probe_batch(command.sequences, generator=generator) for _ in range(2))
     return head_test(subject.model, batch, test, generator=generator)
 
 

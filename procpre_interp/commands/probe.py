@@ -18,7 +18,7 @@ from procpre_interp.commands._models import (
     subjects,
 )
 from procpre_interp.commands._options import Runs, parse
-from procpre_interp.pipeline.lineage import Subject, table_of
+from procpre_interp.pipeline.lineage import Subject, starting_model, table_of
 from procpre_interp.probe import PROBES, Probe, Probed
 from procpre_interp.store.store import RunStore
 from procpre_interp.train.process import run_threads
@@ -91,9 +91,10 @@ def _measured(probe: Probe, subject: Subject, command: Options) -> pd.DataFrame:
     moment, store, reference = subject.moment, RunStore(command.store), None
     if probe.reference == "start" and command.stage not in ("finished", "phase1"):
         raise ValueError(f"--what {command.what} compares before and after; --stage is finished, or phase1 for phase 1")
-    if probe.reference is not None and moment is not None:
-        earlier = moment.start if probe.reference == "start" else moment.untrained
-        reference = earlier.model(store)
+    if moment is not None and probe.reference == "start":
+        reference = starting_model(moment.source, store)
+    elif moment is not None and probe.reference == "untrained" and "imported" not in moment.source.config:
+        reference = moment.untrained.model(store)
     table = probe.measure(
         Probed(
             model=subject.model,

@@ -16,6 +16,7 @@ from procpre_interp.core.seeding import stream
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.complexity import measure_complexity, stored_complexity
+from procpre_interp.data.samples import MOST_SEQUENCES
 
 MEASURES = """\
 gzip: compressed bytes per byte, at one byte per token (two beyond 256 ids). Shuffled: the same with
@@ -43,8 +44,8 @@ class Tasks:
 def main(arguments: list[str]) -> int:
     """Print the list."""
     command = parse(Tasks, "tasks", arguments)
-    if command.examples < 0:
-        raise ValueError(f"examples={command.examples}; examples must not be negative")
+    if not 0 <= command.examples <= MOST_SEQUENCES:
+        raise ValueError(f"examples={command.examples}; there must be none or more, and at most {MOST_SEQUENCES:,}")
     console = Console(highlight=False, soft_wrap=True)
     for name in [command.name] if command.name is not None else list(TASKS):
         kind = TASKS[name]

@@ -89,6 +89,9 @@ class Shuffled(Derived):
     def batch(self, n: int, *, generator: Generator) -> Batch:
         return self.shuffle(self.task.batch(n, generator=generator), generator=generator)
 
+    def probe_batch(self, n: int, *, generator: Generator) -> Batch:
+        return self.shuffle(self.task.probe_batch(n, generator=generator), generator=generator)
+
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         return self.shuffle(self.task.candidates(n, split, generator=generator), generator=generator)
 

@@ -103,6 +103,9 @@ class Mixture(Task):
     def batch(self, n: int, *, generator: Generator) -> Batch:
         return self.mix(n, lambda task, rows: task.batch(rows, generator=generator), generator=generator)
 
+    def probe_batch(self, n: int, *, generator: Generator) -> Batch:
+        return self.mix(n, lambda task, rows: task.probe_batch(rows, generator=generator), generator=generator)
+
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         return self.mix(n, lambda task, rows: task.candidates(rows, split, generator=generator), generator=generator)
 

@@ -8,11 +8,13 @@ SEQUENCES = 128
 """Usual number of sequences."""
 PAIRS = 64
 """Usual number of counterfactual pairs."""
+MOST_SEQUENCES = 100_000
+"""More at once than anything is measured on, and few enough for the memory of a small machine."""
 
 
 def sample(task: Task, seed: int, n: int = SEQUENCES) -> Batch:
     """`n` generated sequences: those of `procpre-interp probe` with this seed."""
-    return task.batch(n, generator=stream(seed, "probe", task.stream_label))
+    return task.probe_batch(n, generator=stream(seed, "probe", task.stream_label))
 
 
 def pairs_of(task: Task, cause: str | None, seed: int = 0, n: int = PAIRS) -> Pairs:

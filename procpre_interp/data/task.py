@@ -206,6 +206,11 @@ class Task(abc.ABC):
         """Label of the task's random streams. A control has that of its task, so that both see the same draws."""
         return self.name
 
+    def probe_batch(self, n: int, *, generator: Generator) -> Batch:
+        """`n` sequences to measure a trained model on: of all splits together, or, where documents were split, which
+        are few and may be known by heart, of those held out."""
+        return self.batch(n, generator=generator)
+
     @property
     def clean(self) -> "Task":
         """The task without noise in its training data: what it validates and tests on."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from procpre_interp.data.task import Batch
 from procpre_interp.model import HookedTransformer
+from procpre_interp.model.hits import hits
 from procpre_interp.probe.representation import activations, residual_sites
 
 
@@ -25,7 +26,7 @@ def plateau_table(model: HookedTransformer, batch: Batch) -> pd.DataFrame:
     value would be of targets in place of predictions, and otherwise what says that nothing is going on.
 
     - `repeated`: share of neighbouring scored positions at which the greedy predictions are equal; reference: the same
-      of the targets. NaN for tasks that score one token of a sequence.
+      of the targets. NaN for tasks that score one token of a sequence, and, as `commonest`, where logits tie.
     - `commonest`: share of the predictions that are the one made most often; reference: the same of the targets.
     - `cosine`: mean cosine of the residual stream after each block at two scored positions, over all pairs of different
       sequences: 1 is collapse, 0 is what independent directions have.
@@ -44,10 +45,15 @@ def plateau_table(model: HookedTransformer, batch: Batch) -> pd.DataFrame:
     rows = torch.arange(len(batch), device=scored.device)[:, None].expand_as(scored)[scored]
     predicted = torch.empty_like(batch.targets)
     states = found[blocks[-1]][None]  # as one sequence, since each position is read by itself
-    predicted[scored] = model.unembed(model.ln_final(states))[0].argmax(-1).to(predicted.device)
+    logits = model.unembed(model.ln_final(states))[0]
+    best = logits.argmax(-1)
+    predicted[scored] = best.to(predicted.device)
+    # Where logits tie, as all do behind an averaged W_U, nothing is predicted, least of all the lowest id everywhere.
+    told = bool(hits(logits, best).all())
     table: list[tuple[str, float, float, float, float]] = []
     for measure, of in (("repeated", repeated), ("commonest", commonest)):
-        table.append((measure, math.nan, math.nan, of(predicted, scored), of(batch.targets, scored)))
+        value = of(predicted, scored) if told else math.nan
+        table.append((measure, math.nan, math.nan, value, of(batch.targets, scored)))
     for layer, site in enumerate(blocks):
         table.append(("cosine", layer, math.nan, mean_cosine(found[site], rows.to(found[site].device)), 0.0))
     for site in heads:

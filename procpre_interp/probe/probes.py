@@ -85,9 +85,13 @@ class LinearProbe(Probe):
         for name in names:
             labels = position_labels(probed.batch, probed.task, name)
             labels = affordable_labels(labels, generator=stream(probed.seed, "linear probe", name, "positions"))
+            if len(labels[labels >= 0].unique()) < 2:
+                continue  # one class, as the type of the only kind of bracket: nothing to tell apart
             generator = stream(probed.seed, "linear probe", name)
             table = linear_probe(probed.model, probed.batch, labels, generator=generator, untrained=probed.reference)
             tables.append(table.assign(label=name))
+        if not tables:
+            raise ValueError(f"no label of {probed.task.name} has two classes in these sequences; give more sequences")
         whole = pd.concat(tables, ignore_index=True)
         return whole.reindex(columns=["label", *whole.columns.drop("label")])
 

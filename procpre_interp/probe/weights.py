@@ -137,7 +137,7 @@ def composition_scores(model: HookedTransformer) -> pd.DataFrame:
                 place = {"layer": layer, "head": head, "to_layer": to_layer, "to_head": to_head}
                 rows.append({"kind": kind, **place, "score": scores[head][to_head]})
     table = pd.DataFrame(rows, columns=["kind", "layer", "head", "to_layer", "to_head", "score"])
-    return table.assign(baseline=model.config.d_model**-0.5)
+    return table.astype({"score": float}).assign(baseline=model.config.d_model**-0.5)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from procpre_interp.core.checksums import MANIFEST
 from procpre_interp.core.locks import locked
 from procpre_interp.core.messages import one_line, shown
 from procpre_interp.core.places import LONGEST_NAME
+from procpre_interp.core.regular_files import open_regular
 from procpre_interp.store.export import export_run
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.remote_copy import Copied, RemoteCopy
@@ -82,7 +83,8 @@ def _unpacked(path: Path) -> Iterator[RunStore]:
     with tempfile.TemporaryDirectory(prefix="procpre-archive-") as folder:
         if path.exists():
             try:
-                with lzma.open(path) as content:
+                # A device that never ends, or a pipe that nobody writes to, would be read for ever.
+                with open_regular(path.resolve()) as file, lzma.open(file) as content:
                     bounded = _Bounded(content)
                     with tarfile.open(fileobj=bounded, mode="r|") as tar:
                         _extract(tar, Path(folder))

@@ -15,6 +15,7 @@ tables only: nothing here needs torch.
 import difflib
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,6 +65,10 @@ class RunStore:
     """The runs and tables below one folder. Nothing is created before something is written."""
 
     def __init__(self, path: str | Path) -> None:
+        if "://" in str(path) or re.match(r"\w{2,}:/", str(path)):  # a Path has made one slash of two
+            raise ValueError(
+                f"{path} is a URL, and runs are computed in a folder; `procpre-interp store push` copies them to one"
+            )
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; a run store is a folder")

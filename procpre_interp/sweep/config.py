@@ -21,6 +21,8 @@ from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
 from procpre_interp.transfer import TransferConfig, components, refuse_overlaps
 
+MOST_REPLICATES = 10_000
+"""More than any sweep has, and few enough to be listed."""
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
 BASELINE = "none"
@@ -151,8 +153,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_new_name(self.name)
-        if self.replicates < 1:
-            raise ValueError(f"replicates={self.replicates}; there must be at least 1")
+        if not 1 <= self.replicates <= MOST_REPLICATES:
+            raise ValueError(f"replicates={self.replicates}; there must be at least 1, and at most {MOST_REPLICATES:,}")
         names = [each.name for each in self.phase1]
         used = [source.phase1 for condition in self.conditions for source in condition.sources]
         used += [name for grid in self.grids for name in grid.phase1] + [each.phase1 for each in self.maps]

@@ -14,6 +14,7 @@ from procpre_interp.train.interventions import Intervention
 from procpre_interp.train.native.build import compiler
 from procpre_interp.train.optimiser import Schedule
 
+MOST_THREADS = 4096
 MOST_CHECKPOINTS = 1_000_000
 
 
@@ -111,6 +112,8 @@ class TrainConfig:
         for name in ("stop_after", "micro_batch_tokens", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; {name} must be at least 1, or none")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"threads={self.threads}; at most {MOST_THREADS:,}")
         if self.checkpoints > MOST_CHECKPOINTS:
             raise ValueError(f"checkpoints={self.checkpoints}; at most {MOST_CHECKPOINTS:,} steps can be kept")
         for name in ("beta1", "beta2"):

@@ -1,6 +1,7 @@
 """Why a transfer failed: failure signatures of runs, named with the numbers that say so."""
 
 from procpre_interp.analysis.diagnosis.diagnose import (
+    NO_BASELINE,
     NO_SIGNATURE,
     diagnose,
     diagnose_all,
@@ -11,6 +12,7 @@ from procpre_interp.analysis.diagnosis.diagnose import (
 from procpre_interp.analysis.diagnosis.signatures import Finding
 
 __all__ = [
+    "NO_BASELINE",
     "NO_SIGNATURE",
     "Finding",
     "diagnose",

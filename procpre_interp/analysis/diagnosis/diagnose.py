@@ -29,13 +29,15 @@ from procpre_interp.store.run import Run, parents_of
 from procpre_interp.store.store import RunStore
 
 NO_SIGNATURE = "no failure signature"
+NO_BASELINE = "no baseline"
+"""There is nothing to judge a run by, which is no failure of its."""
 
 EXPLAINED = {
     NO_SIGNATURE: "the transfer gained, or there was none to judge",
     "no gain": "no better than the same model without pretraining, neither in score nor in time to breakthrough",
     "at baseline": "no better than the same model without pretraining, neither in score nor in time to breakthrough",
     "below baseline": "worse than the same model without pretraining",
-    "no baseline": "the store has no run without pretraining to compare with",
+    NO_BASELINE: "the store has no run without pretraining to compare with",
     "diverged": "the training loss ran away",
     "shuffled or noised lineage": "its weights, or its phase-1 sequences, were shuffled or noised: reason enough",
     "phase 1 under-trained": "pretraining had not reached the accuracy that helps, or was still learning",

@@ -102,7 +102,9 @@ class Evidence:
     def step(self, entry: Mapping[str, Any]) -> int | None:
         """Steps of phase 1 behind the weights that a parent gave."""
         parent = self.open(entry["run"])
-        return entry.get("step") or (None if parent is None else parent.summary["steps"])
+        if (step := entry.get("step")) is not None:
+            return step
+        return None if parent is None else parent.summary["steps"]
 
     def validation(self, run: Run, step: int | None) -> pd.DataFrame:
         """The run's evaluations on the whole task up to a step; none where its history is damaged."""

@@ -61,7 +61,8 @@ def verdict(run: Run, baseline: Run) -> str:
     if gain < -margin(run):
         return "below baseline"
     limit = min(each.summary.get("breakthrough_limit") or each.summary["steps"] for each in (run, baseline))
-    times = [min(each.summary.get("breakthrough_step") or limit, limit) for each in (run, baseline)]
+    steps = [each.summary.get("breakthrough_step") for each in (run, baseline)]
+    times = [limit if step is None else min(step, limit) for step in steps]
     return "gain" if gain > margin(run) or times[1] - times[0] > TIME_MARGIN * limit else "at baseline"
 
 

@@ -103,6 +103,9 @@ class Text(Task):
         starts = torch.randint(opened.splits[split].tokens - self.length + 1, (n,), generator=generator)
         return self._windows(opened, split, starts.numpy())
 
+    def probe_batch(self, n: int, *, generator: Generator) -> Batch:
+        return self.split_batch(n, "validation", generator=generator)
+
     def _windows(self, opened: TokenFile, split: Split, starts: Int64[np.ndarray, " batch"]) -> Batch:
         rows = torch.from_numpy(opened.windows(split, starts, self.length))
         return Batch.from_sequences(
@@ -116,7 +119,7 @@ class Text(Task):
         what stood earlier in the window speaks for c, while all that one knows of the language speaks for b.
         """
         self.check_cause(cause, "two tokens twice", length=4)
-        both = self.batch(2 * n, generator=generator).tokens
+        both = self.probe_batch(2 * n, generator=generator).tokens
         clean, others = both[:n], both[n:]
         earlier, second = second_occurrences(clean)
         followed = clean.gather(1, earlier + 1)

@@ -179,7 +179,11 @@ def development(run: Run, store: RunStore, score: str = "entropy_relative", *, n
 
 def developed(run: Run, found: Sequence[Moment], tables: Sequence[pd.DataFrame], score: str) -> Exhibit:
     """The same from the `score_table` of each moment."""
-    placed = [table.assign(phase=each.phase, step=each.step or 0) for each, table in zip(found, tables) if len(table)]
+    placed = [
+        table.assign(phase=each.phase, step=each.source.first_step if each.step is None else each.step)
+        for each, table in zip(found, tables)
+        if len(table)
+    ]
     table = pd.concat(placed, ignore_index=True)
     shown = table.loc[table["score"] == score]
     if shown.empty:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from procpre_interp.analysis.diagnosis import NO_SIGNATURE, diagnose_all, diagnosis_by_condition
+from procpre_interp.analysis.diagnosis import NO_BASELINE, NO_SIGNATURE, diagnose_all, diagnosis_by_condition
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
 from procpre_interp.claims.claim import Page
 from procpre_interp.claims.judged import StoredClaim
@@ -218,9 +218,13 @@ def diagnosis(
 
 def failures_answer(findings: pd.DataFrame) -> Answer:
     """How many of the runs with pretraining show a failure, and which one most of them."""
-    failed = findings.loc[findings["signature"] != NO_SIGNATURE]
-    n, n_failed = findings["run"].nunique(), failed["run"].nunique()
+    lacking = findings.loc[findings["signature"] == NO_BASELINE, "run"]
+    judged = findings.loc[~findings["run"].isin(lacking)]
+    failed = judged.loc[judged["signature"] != NO_SIGNATURE]
+    n, n_failed = judged["run"].nunique(), failed["run"].nunique()
     text = f"{n_failed} of {n} runs with pretraining show a failure."
+    if len(lacking):
+        text += f" {lacking.nunique()} more have no baseline to be compared with."
     if n_failed:
         counts = failed.drop_duplicates(["run", "signature"])["signature"].value_counts()
         text += f" The most frequent, in {counts.iloc[0]} of them: {counts.index[0]}."

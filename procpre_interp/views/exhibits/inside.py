@@ -7,11 +7,14 @@ import pandas as pd
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 
 ONE = "One model: an observation, not a result."
+NOTHING = Answer("There is no finite number to compare: this model diverged.", decided=False)
 
 
 def strongest_head(exhibit: Exhibit, score: str, of: str) -> Answer:
     """The head that has most of a score."""
-    rows = exhibit.table.loc[exhibit.table["score"] == score]
+    rows = exhibit.table.loc[exhibit.table["score"] == score].dropna(subset="value")
+    if rows.empty:
+        return NOTHING
     best = rows.loc[rows["value"].idxmax()]
     even = f", where even attention has {best['uniform']:.3g}" if "uniform" in rows else ""
     name = score.replace("_", " ")
@@ -20,7 +23,9 @@ def strongest_head(exhibit: Exhibit, score: str, of: str) -> Answer:
 
 def strongest_patch(exhibit: Exhibit) -> Answer:
     """The patch that moves the answer most, of one pair or of many."""
-    table = exhibit.table
+    table = exhibit.table.dropna(subset="effect")
+    if table.empty:
+        return NOTHING
     best = table.loc[table["effect"].abs().idxmax()]
     metric, n = str(best["metric"]).replace("_", " "), int(best["n_pairs"])
     pairs = "this pair" if n == 1 else f"{n:,} pairs, on average"
@@ -33,7 +38,10 @@ def strongest_patch(exhibit: Exhibit) -> Answer:
 
 def strongest_edge(exhibit: Exhibit) -> Answer:
     """The edge with the largest estimated effect."""
-    best = exhibit.table.loc[exhibit.table["score"].abs().idxmax()]
+    known = exhibit.table.dropna(subset="score")
+    if known.empty:
+        return NOTHING
+    best = known.loc[known["score"].abs().idxmax()]
     return Answer(
         f"The strongest of {len(exhibit.table):,} edges runs from {best['writer']} to {best['reader']}: "
         f"{best['score']:+.3g} by its gradients. {ONE}",
@@ -44,6 +52,10 @@ def strongest_edge(exhibit: Exhibit) -> Answer:
 def smallest_circuit(exhibit: Exhibit, enough: float = 0.8) -> Answer:
     """The smallest circuit that alone does most of what the model does."""
     found = exhibit.table.loc[exhibit.table["search"] != "random"]
+    if found["faithfulness"].isna().all():
+        return Answer(
+            f"The model does not tell these pairs apart, so no circuit can do what it does. {ONE}", decided=False
+        )
     reached = found.loc[found["faithfulness"] >= enough]
     if reached.empty:
         return Answer(f"No circuit of these sizes does {enough:.0%} of what the model does. {ONE}", decided=False)
@@ -66,6 +78,8 @@ def steepest(exhibit: Exhibit, of: str) -> Answer:
     """The matrix whose largest singular value has most of its squared norm."""
     squares: Any = exhibit.table.assign(square=exhibit.table["singular_value"] ** 2).groupby("name")["square"]
     shares = (squares.max() / squares.sum()).dropna()
+    if shares.empty:
+        return NOTHING
     name = shares.idxmax()
     said = f"In {of} one direction has {shares[name]:.0%} of the squared norm of {name}, more than in any other matrix"
     return Answer(f"{said}. {ONE}", decided=False)
@@ -76,6 +90,9 @@ def likeness(exhibit: Exhibit) -> Answer:
     same = exhibit.table.loc[exhibit.table["site"] == exhibit.table["other"]]
     if same.empty:
         return Answer(f"The models share no site. {ONE}", decided=False)
+    same = same.dropna(subset="cka")
+    if same.empty:
+        return NOTHING
     low, high = same.loc[same["cka"].idxmin()], same.loc[same["cka"].idxmax()]
     return Answer(
         f"At the same site the models are alike by {low['cka']:.2f} ({low['site']}) to {high['cka']:.2f} "
