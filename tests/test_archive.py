@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import lzma
+import os
 import shutil
 import tarfile
 from contextlib import contextmanager
@@ -343,3 +344,21 @@ def test_the_command(tmp_path, store, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "0 runs and 0 tables copied, 0 skipped"
     assert main(["store", "unpack", str(tmp_path / "none"), "--store", out]) != 0
     assert main(["store", "pack", path, "--store", str(tmp_path / "nowhere")]) != 0
+
+
+@pytest.mark.parametrize("action", ["pack", "unpack"])
+def test_an_archive_is_a_file(action, tmp_path, capsys):
+    """A pipe that nobody writes to, and a device without end, would have been read for ever."""
+    (tmp_path / "runs" / "runs").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert main(["store", action, str(path), "--store", str(tmp_path / "runs")]) != 0
+        assert "not a regular file" in capsys.readouterr().err
+        assert not path.is_file()
+
+
+def test_a_url_is_no_folder_of_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--task", "dyck", "--train.steps", "1", "--store", "s3://bucket/runs"]) == 2
+    assert "is a URL" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

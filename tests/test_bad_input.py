@@ -92,9 +92,9 @@ COMMAND_LINES = tuple(
         f"diagnose {RUNS[0]}",
         "savings components-8f8b2195",
         f"initialise {RUNS[0]}",
-        f"probe {RUNS[0]} --what entropy --sequences 2 --format csv",
-        f"ablate {RUNS[0]} --sequences 2 --task nosuch",
-        f"patch {RUNS[0]} --cause depth --sequences 2",
+        f"probe {RUNS[0]} --what attention --sequences 2 --format csv",
+        f"ablate {RUNS[0]} --sequences 2",
+        f"patch {RUNS[0]} --cause query --sequences 2",
         "reproduce --quick --replicates 1 --out runs",
         "app --port 8501 --store runs",
         "--print-completion bash",
@@ -552,6 +552,45 @@ def try_all(name: str, n: int, place: Path, *, derandomize: bool) -> None:
         attempt(name, case, place)
 
     each()
+
+
+READS = ("runs", "tasks", "corpora", "report", "diagnose", "initialise", "probe", "ablate", "patch")
+"""Commands that only look, with what the folder holds."""
+
+
+@pytest.mark.parametrize("words", [line for line in COMMAND_LINES if line[0] in READS], ids=lambda words: words[0])
+def test_a_line_that_is_spoilt_is_right_by_itself(words: list[str], place: Path, capsys: pytest.CaptureFixture[str]):
+    """Otherwise it would be refused before what was changed in it is read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(words) == 0, capsys.readouterr().err
+    (place / "report.html").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tasks --name dyck --examples N",
+        f"probe {RUNS[0]} --what attention --sequences N",
+        f"probe {RUNS[0]} --what linear --seed N",
+        f"ablate {RUNS[0]} --sequences N",
+        f"patch {RUNS[0]} --cause query --sequences N",
+        "sweep sweep.yaml --count --replicates N",
+        f"train --task dyck --train.threads N {TINY}",
+        f"train --task dyck --seed N {TINY}",
+    ],
+)
+@pytest.mark.parametrize("value", [2**31, 2**63, 2**64])
+def test_numbers_of_every_command_have_bounds(line: str, value: int, place: Path, capsys: pytest.CaptureFixture[str]):
+    if "--seed" in line and value < 2**63:
+        return  # a seed like any other
+    words = line.replace("N", str(value)).split()
+    attempt("command lines", words, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(words) == 2
+    assert str(value) in (said := capsys.readouterr().err)
+    assert "at most" in said
 
 
 @pytest.mark.parametrize("name", KINDS)

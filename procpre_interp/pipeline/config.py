@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -191,19 +191,26 @@ class RunConfig:
         return content_hash(self.resolve())
 
 
-def with_own_draw(config: RunConfig, ancestors: Iterable[RunConfig]) -> RunConfig:
+def with_own_draw(config: RunConfig, ancestors: Sequence[RunConfig]) -> RunConfig:
     """The config with fresh weights that none of its ancestors began with.
 
     Those of the same seed and kind of task would have: text after text, where "fresh" embeddings were the ones that
-    phase 1 had been trained from. The rest of a training (`start_at`) goes on with the draw of its first part, unless
-    embeddings are to be fresh there.
+    phase 1 had been trained from. A model that is taken over whole, as for the rest of a training, has nothing fresh.
     """
-    strategies = config.transfer.token_embedding, config.transfer.unembedding, config.transfer.positions
-    if config.train.start_at and "fresh" not in strategies:
+    if _is_whole(config, ancestors):
         return config
     label = config.task.stream_label
     taken = {each.draw for each in ancestors if (each.seed, each.task.stream_label) == (config.seed, label)}
     return dataclasses.replace(config, draw=next(draw for draw in itertools.count() if draw not in taken))
+
+
+def _is_whole(config: RunConfig, ancestors: Sequence[RunConfig]) -> bool:
+    """Whether a parent gives every weight, so that a draw would change nothing but the run's name."""
+    kept = TransferConfig(token_embedding="retain", unembedding="retain", positions="carry")
+    transfer = dataclasses.replace(config.transfer, embedding_parent=0, positions_parent=None, overlap="refuse")
+    contexts = [model_config(each).n_ctx for each in ancestors]
+    everything = any(canonical_selector(parent.selector) == "all" for parent in config.parents)
+    return everything and transfer == kept and min(contexts, default=0) >= model_config(config).n_ctx
 
 
 def model_config(config: RunConfig) -> ModelConfig:

@@ -121,13 +121,13 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
     )
     insert = condition.insert
     if insert is None:
-        return with_own_draw(whole, before.runs.values())
+        return with_own_draw(whole, [*before.runs.values()])
     own = insert.embeddings == "own"
     if before.first_part is None:  # its own embeddings are fresh then
         positions = "carry" if insert.positions == "carry" else "fresh"
         transfer = dataclasses.replace(FRESH_TOKENS, positions=positions, overlap=condition.transfer.overlap)
         whole = dataclasses.replace(whole, transfer=transfer, optimiser=insert.optimiser)
-        return with_own_draw(whole, before.runs.values())
+        return with_own_draw(whole, [*before.runs.values()])
     rest = dataclasses.replace(
         whole,
         train=dataclasses.replace(
@@ -142,7 +142,7 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
         ),
         optimiser=insert.optimiser,
     )
-    return with_own_draw(rest, before.runs.values())
+    return with_own_draw(rest, [*before.runs.values()])
 
 
 def _with(train: TrainConfig, wanted: Callable[[Intervention], bool]) -> TrainConfig:
@@ -172,8 +172,7 @@ def later_runs(sweep: Sweep, condition: Condition, before: Beginning, phase2: Ru
             transfer=transfer,
             optimiser=phase.optimiser,
         )
-        # Nothing of a model that is taken over whole is fresh, and its run keeps the name that it always had.
-        runs.append(run if transfer == WHOLE_MODEL else with_own_draw(run, [*before.runs.values(), *runs]))
+        runs.append(with_own_draw(run, [*before.runs.values(), *runs]))
     return {run.run_id: run for run in runs}
 
 

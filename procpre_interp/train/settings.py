@@ -151,8 +151,8 @@ class TrainConfig:
         if version is None and kernel == "native":
             version = native.VERSION
         tokens = None if kernel != "torch" else self.micro_batch_tokens or cached_tokens(model.d_model)
-        names = [each.name for each in self.interventions]
-        places = [names[:i].count(name) for i, name in enumerate(names)]
+        names = [each.name if each.draws else "" for each in self.interventions]
+        places = [names[:i].count(name) if name else 0 for i, name in enumerate(names)]
         interventions = tuple(each.canonical(place) for each, place in zip(self.interventions, places))
         stop_after = None if self.last_step == self.steps else self.stop_after
         return dataclasses.replace(

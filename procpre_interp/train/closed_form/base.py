@@ -31,8 +31,8 @@ class Initialisation(Intervention):
     selector: str = "all"
     """Which weights may be changed: whatever else it would write is left as it is."""
     place: int = 0
-    """Which of the independent draws of its kind this one has. `TrainConfig.resolve` counts those of one name, from 0;
-    runs stored before it did so have one draw for all of them."""
+    """Which of the independent draws of its kind this one has. `TrainConfig.resolve` counts those of one name that
+    draw, from 0; runs stored before it did so have one draw for all of them."""
 
     @classmethod
     @abc.abstractmethod

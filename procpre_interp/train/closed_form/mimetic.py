@@ -132,6 +132,10 @@ class MimeticPaper(Initialisation):
             value_output_identity=rounded(-vo_identity),
         )
 
+    @property
+    def draws(self) -> bool:
+        return True
+
     def check(self, model: HookedTransformer, n_steps: int) -> None:
         flat_mask(model, self.selector)
         if not min(self.query_key_noise, self.value_output_noise) >= 0:

@@ -25,6 +25,11 @@ class TensorScale(Initialisation):
     rms: tuple[tuple[str, float], ...]
     """Tensor and its root mean square."""
 
+    @property
+    def draws(self) -> bool:
+        """Biases, where they have a size."""
+        return any(rms > 0 and name.rpartition(".")[2].startswith("b") for name, rms in self.rms)
+
     @classmethod
     def fit(cls, models: Sequence[HookedTransformer], selector: str = "all") -> "TensorScale":
         names = dict.fromkeys(piece.parameter for piece in select(models[0].config, selector))

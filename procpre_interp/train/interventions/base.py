@@ -74,9 +74,14 @@ class Intervention(abc.ABC):
         """Whether it changes or goes back to initial weights, so that the second part of a training cannot have it."""
         return self.is_initial or type(self).weights_before is not Intervention.weights_before
 
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+        return False
+
     def canonical(self, place: int) -> "Intervention":
-        """The same intervention with its selector in canonical spelling; `place` of those of its name come before it,
-        which matters to those that draw."""
+        """The same intervention with its selector in canonical spelling; before it come `place` of its name that draw
+        random numbers, if it draws any."""
         return dataclasses.replace(self, selector=canonical_selector(self.selector))
 
     def check(self, model: HookedTransformer, n_steps: int) -> None:
