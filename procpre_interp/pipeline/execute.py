@@ -27,7 +27,7 @@ from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, load_run
 from procpre_interp.train import TrainConfig, Trainer, TrainState, answered, evaluate, summarise
 from procpre_interp.train.process import check_device, run_threads
-from procpre_interp.transfer import Donor, positions_carried, transplant
+from procpre_interp.transfer import Donor, Weights, positions_carried, transplant
 
 TEST_EXAMPLES = 4000
 """Sequences of the final test."""
@@ -209,8 +209,8 @@ def transplant_into(model: HookedTransformer, config: RunConfig, store: RunStore
     """
     with run_threads(config.train.threads):  # whose number changes the last bits of damage to the parents' spectra
         donors = [load_donor(parent, store, config.seed) for parent in config.parents]
-        own = dict(model.named_parameters())
-        with_weights(model, transplant(own, model.config, donors, config.transfer, stored=stored))
+        fresh: Weights = dict(model.named_parameters())
+        with_weights(model, transplant(fresh, model.config, donors, config.transfer, stored=stored))
     return positions_carried(model.config, donors, config.transfer)
 
 
