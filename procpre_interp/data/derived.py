@@ -139,6 +139,10 @@ class Noisy(Derived):
     def batch(self, n: int, *, generator: Generator) -> Batch:
         return self.corrupt(self.task.batch(n, generator=generator), generator=generator)
 
+    def probe_batch(self, n: int, *, generator: Generator) -> Batch:
+        """Clean ones."""
+        return self.task.probe_batch(n, generator=generator)
+
     def candidates(self, n: int, split: Split, *, generator: Generator) -> Batch:
         """Sequences of the task's own split, so that none is made of another's; those to train on are corrupted."""
         batch = self.task.split_batch(n, split, generator=generator)
