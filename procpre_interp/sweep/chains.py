@@ -82,7 +82,7 @@ def beginning(sweep: Sweep, condition: Condition, seed: int) -> Beginning:
     first_part, step = None, insert.step(training(sweep, condition))
     if step:
         train = dataclasses.replace(
-            _with(training(sweep, condition), lambda each: not each.of_transfer),
+            _with(training(sweep, condition), lambda each: not each.of_transfer and each.begins_at < step),
             stop_after=step,
             target_accuracy=None,
             patience=None,

@@ -34,7 +34,7 @@ def change_initial_weights(
     initial = before_interventions(model, task, seed=seed, fresh=fresh)
     with run_threads(config.threads):  # whose number changes the last bits of spectra
         for intervention in config.interventions:
-            intervention.check(model, config.steps)  # windows are of the whole training, of which this may be a part
+            intervention.check(model, config.last_step)
             intervention.initialise(model, initial)
     return dataclasses.replace(initial, start=model.flat.detach().clone())
 

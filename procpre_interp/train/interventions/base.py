@@ -75,6 +75,11 @@ class Intervention(abc.ABC):
         return self.is_initial or type(self).weights_before is not Intervention.weights_before
 
     @property
+    def begins_at(self) -> int:
+        """The first step at which it does anything: that of its window, where it has one."""
+        return getattr(self, "from_step", 0)
+
+    @property
     def draws(self) -> bool:
         """Whether it draws random numbers."""
         return False
