@@ -12,6 +12,7 @@ import yaml
 
 from procpre_interp.analysis.diagnosis import diagnose_all
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
+from procpre_interp.pipeline.ancestry import ancestry
 from procpre_interp.store.differences import config_differences, lineage
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
@@ -40,7 +41,7 @@ def show(tab: str, runs: Sequence[Run], store: RunStore, everything: pd.DataFram
         display.show_table(config_differences({run.id: run.config for run in runs}), "config_differences")
         st.caption("How to read: the fields in which the configs differ; all others are the same.")
     elif tab == "lineage":
-        relatives, problems = run_details.ancestry(runs, store)
+        relatives, problems = ancestry(runs, store)
         for problem in problems:
             st.warning(markup.quoted(problem, 500))
         display.show_table(lineage(relatives), "lineage")

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from procpre_interp.pipeline.ancestry import ancestry
 from procpre_interp.store.differences import config_differences
 from procpre_interp.store.partial_run import saved_state
 from procpre_interp.store.store import RunStore
@@ -47,12 +48,12 @@ def test_the_diff_has_only_what_differs():
 
 def test_ancestry_and_children():
     run = STORE.open("f00f71212a994232", verify=False)
-    found, problems = run_details.ancestry([run], STORE)
+    found, problems = ancestry([run], STORE)
     assert ([each.id for each in found], problems) == (["f00f71212a994232", "9643c1a212deed14"], [])
     assert "f00f71212a994232" in exhibits.children(LIST, "9643c1a212deed14", STORE)
     orphan = next(run for run in LIST["run"] if run != "f00f71212a994232" and LIST.set_index("run")["parents"][run])
     if orphan:
-        _, problems = run_details.ancestry([STORE.open(orphan, verify=False)], STORE)
+        _, problems = ancestry([STORE.open(orphan, verify=False)], STORE)
         assert all("no run" in problem for problem in problems)
 
 

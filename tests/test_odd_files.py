@@ -17,11 +17,12 @@ from procpre_interp.commands import runs as command
 from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
+from procpre_interp.pipeline.ancestry import ancestry
 from procpre_interp.pipeline.execute import load_task
 from procpre_interp.store import unfinished
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
-from procpre_interp.views.exhibits import results, run_details, run_progress
+from procpre_interp.views.exhibits import results, run_progress
 from procpre_interp.views.exhibits import runs as exhibits
 from procpre_interp.views.html_report import runs_report
 from tests.explorer import DEMO, open_page
@@ -212,7 +213,7 @@ def test_configs_in_a_circle_end(store: RunStore):
     evidence, first = Evidence(store), store.open(WHOLE)
     assert evidence.key(first)
     assert len(evidence.damage(first)) == 2
-    assert len(run_details.ancestry([first], store)[0]) == 2
+    assert len(ancestry([first], store)[0]) == 2
 
 
 # Deleted while it is read

@@ -1,5 +1,6 @@
 """The phases that led to a run, read from stored configs alone: no task is built, whose plugin may not be loaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from procpre_interp.core.schema import ParentFields
@@ -50,3 +51,20 @@ def chain_of(run: Run, store: RunStore, *, whole: bool = True) -> list[Link]:
             missing = 1
             break
     return [Link(source, phase, last) for phase, (source, last) in enumerate(found, 1 + missing)]
+
+
+def ancestry(runs: Sequence[Run], store: RunStore) -> tuple[list[Run], list[str]]:
+    """The runs and all their ancestors, each once; then a line for each that is missing or damaged."""
+    found, problems = {run.id: run for run in runs}, []
+    waiting = list(runs)
+    while waiting:
+        for entry in parents_of(waiting.pop(0)):
+            if entry["run"] not in found:
+                try:
+                    parent = store.open(entry["run"], verify=False)
+                except (UnknownRun, DamagedRun) as problem:
+                    problems.append(str(problem))
+                else:
+                    found[parent.id] = parent
+                    waiting.append(parent)
+    return list(found.values()), list(dict.fromkeys(problems))

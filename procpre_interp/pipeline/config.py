@@ -197,10 +197,10 @@ def with_own_draw(config: RunConfig, ancestors: Sequence[RunConfig]) -> RunConfi
     Those of the same seed and kind of task would have: text after text, where "fresh" embeddings were the ones that
     phase 1 had been trained from. A model that is taken over whole, as for the rest of a training, has nothing fresh.
     """
-    if _is_whole(config, ancestors):
-        return config
     label = config.task.stream_label
     taken = {each.draw for each in ancestors if (each.seed, each.task.stream_label) == (config.seed, label)}
+    if config.draw not in taken or _is_whole(config, ancestors):
+        return config
     return dataclasses.replace(config, draw=next(draw for draw in itertools.count() if draw not in taken))
 
 

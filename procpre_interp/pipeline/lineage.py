@@ -13,7 +13,7 @@ import pandas as pd
 
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
-from procpre_interp.pipeline.ancestry import Link, chain_of, parent_before, phase_before
+from procpre_interp.pipeline.ancestry import Link, ancestry, chain_of, parent_before, phase_before
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import (
     before_transfer,
@@ -219,12 +219,14 @@ def moments(run: Run, store: RunStore) -> list[Moment]:
 
 
 def ancestors_of(config: RunConfig, store: RunStore) -> list[RunConfig]:
-    """Configs of the runs that a config's weights come from, as far as they are there and this code can read them."""
-    names, found = [parent.run for parent in config.parents], []
-    for name in names:
-        with suppress(ValueError):  # one that is gone, or has a plugin that is not loaded
-            run = store.open(name, verify=False)
-            names += {parent["run"] for parent in parents_of(run)} - {*names}
+    """Configs of the runs that a config's weights come from, as far as they are there and this code can read them.
+
+    Raises `ValueError` for a parent of its own that is missing or damaged.
+    """
+    runs, _ = ancestry([store.open(parent.run, verify=False) for parent in config.parents], store)
+    found = []
+    for run in runs:
+        with suppress(ValueError):  # such as one that has a plugin that is not loaded
             found.append(run_config(run))
     return found
 

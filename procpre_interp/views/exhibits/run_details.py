@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun, parents_of
+from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits.exhibit import Exhibit
 from procpre_interp.views.exhibits.results import QUANTITIES
@@ -57,23 +57,6 @@ def stored_files(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per file of the runs and its size in bytes."""
     rows = [[run.id, file, entry["bytes"]] for run in runs for file, entry in run.manifest.items()]
     return pd.DataFrame(rows, columns=["run", "file", "bytes"])
-
-
-def ancestry(runs: Sequence[Run], store: RunStore) -> tuple[list[Run], list[str]]:
-    """The runs and all their ancestors, each once; then a line for each that is missing or damaged."""
-    found, problems = {run.id: run for run in runs}, []
-    waiting = list(runs)
-    while waiting:
-        for entry in parents_of(waiting.pop(0)):
-            if entry["run"] not in found:
-                try:
-                    parent = store.open(entry["run"], verify=False)
-                except (UnknownRun, DamagedRun) as problem:
-                    problems.append(str(problem))
-                else:
-                    found[parent.id] = parent
-                    waiting.append(parent)
-    return list(found.values()), list(dict.fromkeys(problems))
 
 
 def _text(field: str, value: Any) -> str:
