@@ -12,7 +12,7 @@ import yaml
 
 from procpre_interp.analysis.diagnosis import diagnose_all
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
-from procpre_interp.pipeline.ancestry import ancestry
+from procpre_interp.store.ancestry import ancestry
 from procpre_interp.store.differences import config_differences, lineage
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore

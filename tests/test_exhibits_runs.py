@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from procpre_interp.pipeline.ancestry import ancestry
+from procpre_interp.store.ancestry import ancestry
 from procpre_interp.store.differences import config_differences
 from procpre_interp.store.partial_run import saved_state
 from procpre_interp.store.store import RunStore

@@ -17,9 +17,9 @@ from procpre_interp.commands import runs as command
 from procpre_interp.core import atomic_files, checksums, regular_files
 from procpre_interp.jobs import JobStore
 from procpre_interp.model.checkpoint import load_weights, read_weights
-from procpre_interp.pipeline.ancestry import ancestry
 from procpre_interp.pipeline.execute import load_task
 from procpre_interp.store import unfinished
+from procpre_interp.store.ancestry import ancestry
 from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, load_history
 from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.views.exhibits import results, run_progress

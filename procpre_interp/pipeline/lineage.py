@@ -13,7 +13,6 @@ import pandas as pd
 
 from procpre_interp.data import Task
 from procpre_interp.model import HookedTransformer
-from procpre_interp.pipeline.ancestry import Link, ancestry, chain_of, parent_before, phase_before
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import (
     before_transfer,
@@ -23,6 +22,7 @@ from procpre_interp.pipeline.execute import (
     run_config,
     transplant_into,
 )
+from procpre_interp.store.ancestry import Link, ancestry, chain_of, parent_before, phase_before
 from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.train.interventions.apply import change_initial_weights

@@ -61,11 +61,12 @@ def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.Data
         # 95 % bootstrap intervals go without saying: until version 2 of the rule there were no others.
         said = [level for level in [interval_level(first)] if level != "95 %"]
         said += [method for method in [first.interval] if method != IntervalMethod.BOOTSTRAP]
+        estimate = contrast_estimate(first)  # empty without a complete replicate
         rows.append(
             {
                 "Claim": f"[{claim.claim}]({name}.py)",
                 "Primary contrast": first.contrast,
-                "Estimate": contrast_estimate(first) + (f" ({', '.join(said)})" if said else ""),
+                "Estimate": estimate + (f" ({', '.join(said)})" if estimate and said else ""),
                 "Predicted": predicted(first),
                 "n": first.n,
                 "Verdict": f"**{claim.verdict}**" if claim.is_decided else str(claim.verdict),
