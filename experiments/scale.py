@@ -25,6 +25,7 @@ from procpre_interp.core.terminal import beside_package, default_store, run_scri
 from procpre_interp.core.text_table import stdout_console
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Engine, chosen_engine
+from procpre_interp.engine.mirror import mirrored
 from procpre_interp.engine.options import EngineOptions
 from procpre_interp.model.flops import parameter_count
 from procpre_interp.pipeline.config import Architecture, RunConfig, model_config
@@ -142,35 +143,39 @@ def main(asked: Scale) -> int:
         raise ValueError(f"sizes {' '.join(asked.sizes)}; a trend wants {FEWEST_SIZES} or more, all different")
     if asked.quick and asked.record:
         raise ValueError("a smoke test is not recorded; leave out --quick or --record")
-    engine, store, console = chosen_engine(asked), RunStore(asked.out), stdout_console()
     if asked.quick:
         sweeps = [dataclasses.replace(shortened(sweep), name=f"{sweep.name}-quick") for sweep in sweeps]
-    show = live_table(store, engine.at_once)
-    cells = measure(sweeps, store, engine=engine, show=show, may_start=time_limit(asked.minutes))
-    trends = trends_of(cells)
-    said = [
-        f"Gain {measure}: {describe_trend(rows, unit=UNIT)}" for measure, rows in trends.groupby("measure", sort=False)
-    ]
-    if asked.quick:
-        said.append(NO_VERDICT)
-    learnt = cells.loc[cells["condition"] == TRANSFER].groupby("n_parameters")["phase1_learnt"].mean()
-    said.append("Phase 1 learnt: " + ", ".join(f"{share:.0%} at {size:,} parameters" for size, share in learnt.items()))
-    name = "scale-quick" if asked.quick else "scale"
-    store.write_table(name, trends, {"title": "Gain by size", "quick": asked.quick})
-    figure = gain_by_size(trends, unit=UNIT, title="What sort gains on English, by the size of the model")
-    report = write_report(
-        asked.out / f"{name}.html",
-        "Gain by size",
-        [Section(title="Trend", blocks=[*said, figure]), Section(title="Numbers", blocks=[trends])],
-    )
-    if asked.record:
-        folder = beside_package("experiments") / "results"
-        cells.to_csv(folder / "scale_cells.csv", index=False)
-        trends.to_csv(folder / "scale_trend.csv", index=False)
-    for line in said:
-        console.print(line)
-    console.print(f"Report: {report}")
-    return int("failed" in set(cells["status"]))
+    store, console = RunStore(asked.out), stdout_console()
+    with mirrored(chosen_engine(asked), asked.mirror, store) as engine:
+        show = live_table(store, engine.at_once)
+        cells = measure(sweeps, store, engine=engine, show=show, may_start=time_limit(asked.minutes))
+        trends = trends_of(cells)
+        said = [
+            f"Gain {measure}: {describe_trend(rows, unit=UNIT)}"
+            for measure, rows in trends.groupby("measure", sort=False)
+        ]
+        if asked.quick:
+            said.append(NO_VERDICT)
+        learnt = cells.loc[cells["condition"] == TRANSFER].groupby("n_parameters")["phase1_learnt"].mean()
+        said.append(
+            "Phase 1 learnt: " + ", ".join(f"{share:.0%} at {size:,} parameters" for size, share in learnt.items())
+        )
+        name = "scale-quick" if asked.quick else "scale"
+        store.write_table(name, trends, {"title": "Gain by size", "quick": asked.quick})
+        figure = gain_by_size(trends, unit=UNIT, title="What sort gains on English, by the size of the model")
+        report = write_report(
+            asked.out / f"{name}.html",
+            "Gain by size",
+            [Section(title="Trend", blocks=[*said, figure]), Section(title="Numbers", blocks=[trends])],
+        )
+        if asked.record:
+            folder = beside_package("experiments") / "results"
+            cells.to_csv(folder / "scale_cells.csv", index=False)
+            trends.to_csv(folder / "scale_trend.csv", index=False)
+        for line in said:
+            console.print(line)
+        console.print(f"Report: {report}")
+        return int("failed" in set(cells["status"]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("ray", reason="pip install 'procpre-interp[ray]'")
@@ -20,11 +21,13 @@ from procpre_interp.core.config import to_yaml
 from procpre_interp.core.locks import is_locked
 from procpre_interp.engine.engines import Ray
 from procpre_interp.engine.events import Event
+from procpre_interp.store.remote_copy import RemoteCopy
 from procpre_interp.store.store import RunStore
 from procpre_interp.store.unfinished import saved_step
 from procpre_interp.sweep.config import Condition, Source, Sweep
 from procpre_interp.sweep.plan import run_sweep
 from procpre_interp.train import Interrupted
+from tests.object_store import bucket  # noqa: F401  (the fixture)
 from tests.test_engine import by_id
 from tests.test_pipeline import PHASE2
 from tests.test_remote import same_runs
@@ -38,8 +41,8 @@ SMALL = {"object_store_memory": 80_000_000}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two nodes of one CPU each, with processes of their own; the second one can be killed."""
+def cluster(bucket: str) -> Iterator[Any]:  # noqa: F811
+    """Two nodes of one CPU each, with processes of their own; the second one can be killed. They know the bucket."""
     ray, cluster_utils = map(importlib.import_module, ("ray", "ray.cluster_utils"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -118,6 +121,35 @@ def test_a_driver_killed_is_started_again_and_goes_on(tmp_path, cluster):
     assert "finished" in done.stderr  # progress, as with processes
     assert {name: (out / "runs" / name).stat().st_mtime_ns for name in before} == before  # none was repeated
     same_runs(by_processes(sweep(400), tmp_path), RunStore(out))
+
+
+def test_nodes_that_share_a_bucket_and_no_folder(tmp_path, cluster, bucket):  # noqa: F811
+    path, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    path.write_text(to_yaml(sweep(100)))
+    options = ["--engine", "ray", "--address", cluster.address, "--mirror", bucket]
+    done = subprocess.run(
+        command_line(path, out, *options), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    there = RunStore(tmp_path / "there")
+    assert RemoteCopy(bucket).pull(there).problems == []
+    same_runs(by_processes(sweep(100), tmp_path), RunStore(out), there)
+    assert there.tables() == RunStore(out).tables() != []
+
+
+def test_a_claim_is_judged_from_runs_of_a_cluster(tmp_path, cluster):
+    command = [sys.executable, "-m", "procpre_interp.cli", "claims", "dyck_teaches_recall", "--run", "--quick"]
+    judged = []
+    for name, options in {"ray": ["--engine", "ray", "--address", cluster.address], "here": []}.items():
+        out = tmp_path / name
+        subprocess.run(
+            [*command, "--store", str(out), *options], cwd=tmp_path, check=True, capture_output=True, timeout=500
+        )
+        (claim,) = RunStore(out).tables("claim-")
+        judged.append(RunStore(out).read_table(claim))
+    numbers = [table.frame.drop(columns=[c for c in table.frame if "seconds" in c]) for table in judged]
+    pd.testing.assert_frame_equal(*numbers)
+    assert judged[0].metadata["verdict"] == judged[1].metadata["verdict"] == "undecided"
 
 
 def test_a_node_killed_half_way_changes_nothing(tmp_path, cluster):

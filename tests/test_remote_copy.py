@@ -2,7 +2,6 @@
 one."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +15,7 @@ from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.remote_copy import RemoteCopy
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted
+from tests.object_store import bucket  # noqa: F401  (the fixture)
 from tests.test_pipeline import PHASE1, child
 
 
@@ -127,24 +127,9 @@ def test_the_command(tmp_path, store, there, capsys):
     assert "nonsense" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[str]:
-    server = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer(port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    for name, value in (("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("ENDPOINT_URL", f"http://{host}:{port}")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield "s3://bucket/runs"
-    running.stop()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_s3(tmp_path, store, bucket):
+def test_s3(tmp_path, store, bucket):  # noqa: F811
     copy, fetched = RemoteCopy(bucket), RunStore(tmp_path / "fetched")
     assert copy.pull(fetched).runs == []
     assert len(copy.push(store).runs) == 2

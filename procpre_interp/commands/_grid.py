@@ -1,6 +1,7 @@
 """The work of `procpre-interp sweep`: runs, tables, transfer maps and the report."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,8 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import time_limit
 from procpre_interp.core.text_table import print_table, stdout_console
 from procpre_interp.data.semantic.text import text_of
-from procpre_interp.engine.engines import Stacked, chosen_engine
+from procpre_interp.engine.engines import Engine, Stacked, chosen_engine
+from procpre_interp.engine.mirror import mirrored
 from procpre_interp.engine.stacks import STACK
 from procpre_interp.stats.coalitions import coverage
 from procpre_interp.stats.interactions import are_known, interaction_table
@@ -65,6 +67,13 @@ def run(command: SweepCommand, path: Path) -> int:
     if command.count:
         print(describe_size(plan(sweep, store), store) if sweep.fair is None else describe_fair_size(sweep, store))
         return 0
+    with mirrored(engine, command.mirror, store) as engine:
+        return _run(command, sweep, store, engine, outcome, may_start)
+
+
+def _run(
+    command: SweepCommand, sweep: Sweep, store: RunStore, engine: Engine, outcome: str, may_start: Callable[[], bool]
+) -> int:
     given = {"engine": engine, "show": live_table(store, engine.at_once), "may_start": may_start}
     if sweep.fair is None:
         planned, problems = run_sweep(sweep, store, **given)

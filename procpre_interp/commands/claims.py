@@ -146,6 +146,7 @@ def run(command: Claims) -> int:
         workers=command.workers,
         engine=command.engine,
         address=command.address,
+        mirror=command.mirror,
         minutes=command.minutes,
         quick=command.quick,
         until_decided=command.until_decided,

@@ -109,6 +109,7 @@ def run(command: Reproduce) -> int:
     with quick_imports():
         from procpre_interp.commands._conditions import print_results
         from procpre_interp.engine.engines import chosen_engine
+        from procpre_interp.engine.mirror import mirrored
         from procpre_interp.store.outcomes import cost_of
         from procpre_interp.store.store import RunStore
         from procpre_interp.study import headline
@@ -133,24 +134,25 @@ def run(command: Reproduce) -> int:
     first = plan(dataclasses.replace(sweep, replicates=1))
     if (note := next(iter(first.configs.values())).kernel_note) is not None:
         print(note, file=sys.stderr)
-    engine, finding = chosen_engine(command), ""
-    shown = live_table(store, engine.at_once)
-    if command.fixed_replicates:
-        computed = headline.compute(sweep, store, engine=engine, show=shown)
-    else:
-        last = headline.compute_until_decided(sweep, store, engine=engine, show=shown)
-        if last is None:
+    finding = ""
+    with mirrored(chosen_engine(command), command.mirror, store) as engine:
+        shown = live_table(store, engine.at_once)
+        if command.fixed_replicates:
+            computed = headline.compute(sweep, store, engine=engine, show=shown)
+        else:
+            last = headline.compute_until_decided(sweep, store, engine=engine, show=shown)
+            if last is None:
+                return 1
+            computed, finding = last.computed, headline.headline_finding(last.contrasts[0])
+        table, planned = computed.table, computed.planned
+        if len(table):
+            table = table.loc[table["status"] != "failed"]
+        if table.empty:
             return 1
-        computed, finding = last.computed, headline.headline_finding(last.contrasts[0])
-    table, planned = computed.table, computed.planned
-    if len(table):
-        table = table.loc[table["status"] != "failed"]
-    if table.empty:
-        return 1
-    about = metadata(planned, protocol, table, cost_of(planned.configs, store))
-    about = dataclasses.replace(about, note=" ".join(filter(None, (finding, about.note))))
-    store.write_table(planned.table_name, table, about.plain())
-    report = conditions_report(store, planned.table_name, command.out / "reproduce.html")
-    print_results(table, about)
-    print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")
-    return int(len(table) < len(computed.cells))
+        about = metadata(planned, protocol, table, cost_of(planned.configs, store))
+        about = dataclasses.replace(about, note=" ".join(filter(None, (finding, about.note))))
+        store.write_table(planned.table_name, table, about.plain())
+        report = conditions_report(store, planned.table_name, command.out / "reproduce.html")
+        print_results(table, about)
+        print(f"\nreport: {report}   table: {planned.table_name} in {command.out}")
+        return int(len(table) < len(computed.cells))

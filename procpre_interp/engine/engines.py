@@ -90,32 +90,36 @@ class Stacked(Engine):
 
 @dataclass(frozen=True, slots=True)
 class Ray(Engine):
-    """Tasks of a Ray cluster; `workers` are the CPUs of a Ray that is started here, where there is no address."""
+    """Tasks of a Ray cluster; `workers` are the CPUs of a Ray that is started here, where there is no address.
+    With a `url` its nodes share no folder (`mirror`)."""
 
     address: str | None = None
     workers: int = 1
+    url: str | None = None
 
     @property
     def at_once(self) -> int:
         return ray_cpus(self.address, self.workers)
 
     def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
-        return execute_on_ray(configs, store, self.address, self.workers, **told)
+        return execute_on_ray(configs, store, self.address, self.workers, url=self.url, **told)
 
 
 @dataclass(frozen=True, slots=True)
 class Slurm(Engine):
-    """Jobs of a Slurm cluster, `jobs` of them at once. `cluster` is submitit's name for where they go."""
+    """Jobs of a Slurm cluster, `jobs` of them at once. `cluster` is submitit's name for where they go. With a `url` its
+    nodes share no folder but that of submitit's own files (`mirror`)."""
 
     jobs: int = 1
     cluster: str = "slurm"
+    url: str | None = None
 
     @property
     def at_once(self) -> int:
         return self.jobs
 
     def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
-        return execute_on_slurm(configs, store, self.jobs, self.cluster, **told)
+        return execute_on_slurm(configs, store, self.jobs, self.cluster, url=self.url, **told)
 
 
 def chosen_engine(options: EngineOptions) -> Engine:
@@ -130,8 +134,8 @@ def chosen_engine(options: EngineOptions) -> Engine:
         case "serial":
             return Serial()
         case "ray":
-            return Ray(options.address, options.workers)
+            return Ray(options.address, options.workers, options.mirror)
         case "slurm":
-            return Slurm(options.workers)
+            return Slurm(options.workers, url=options.mirror)
         case "stacked":
             raise ValueError("--engine stacked is for sweep: its runs have a kernel of their own, so they are others")

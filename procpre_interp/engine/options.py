@@ -20,6 +20,9 @@ class EngineOptions:
     address: str | None = None
     """Address of a Ray cluster, or auto for the one that this machine belongs to (--engine ray). Default: $RAY_ADDRESS,
     otherwise a Ray of this machine alone, with as many CPUs as workers."""
+    mirror: str | None = None
+    """URL beside the folder of the runs, anything that fsspec opens, such as s3://bucket/runs: runs that are there are
+    fetched instead of computed, and what is finished goes there at once. Nodes of a cluster then share no folder."""
 
     def check(self) -> None:
         """Raise `ValueError` for options that contradict one another."""

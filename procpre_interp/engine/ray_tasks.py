@@ -26,11 +26,12 @@ def execute_on_ray(
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
     whole: Collection[str] = (),
+    url: str | None = None,
 ) -> dict[str, str]:
     """Execute runs as tasks of a Ray cluster, or of a Ray that is started here; see `remote.execute_remotely`."""
     tasks = _Tasks(connected(address, workers))
     try:
-        return execute_remotely(configs, store, tasks, on_event=on_event, may_start=may_start, whole=whole)
+        return execute_remotely(configs, store, tasks, on_event=on_event, may_start=may_start, whole=whole, url=url)
     finally:
         tasks.close()
 

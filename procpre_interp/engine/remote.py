@@ -1,26 +1,32 @@
-"""Runs on other machines: what Ray and Slurm have in common. Only the store, a folder that all share, connects them.
+"""Runs on other machines: what Ray and Slurm have in common. Only the store, a folder that all share, connects them; or
+a URL, from which each node fetches into a folder of its own what it needs.
 
 A task is small: the config of one run. Its parents are read from the store, and its results are written there. Runs
 are named by their content and locked while they are written, so that one that is computed twice does no harm.
 """
 
+import hashlib
 import importlib
 import os
 import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from procpre_interp.core import plugins
+from procpre_interp.core.atomic_files import cache_folder
 from procpre_interp.data import prefetch
 from procpre_interp.engine.events import Event, failure
 from procpre_interp.engine.known_runs import known_runs, ready_runs
 from procpre_interp.engine.processes import perform, plugin_problem
 from procpre_interp.pipeline import tracking
 from procpre_interp.pipeline.config import RunConfig
+from procpre_interp.store.remote_copy import DamagedCopy, RemoteCopy
+from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import DamagedRun, RunStore
 from procpre_interp.train import Interrupted
 
@@ -53,6 +59,8 @@ class Task:
     """Whether it needs a GPU."""
     tracker: str | None
     """Tool to which its history goes, too."""
+    url: str | None = None
+    """Where its parents come from, and it goes; None where all nodes share the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +102,12 @@ def execute_remotely(
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
     whole: Collection[str] = (),
+    url: str | None = None,
 ) -> dict[str, str]:
     """Execute runs as `processes.execute_all` does, on a cluster. One whose worker or node is lost goes on elsewhere
-    from the state that it saved last, `RETRIES` times at most."""
+    from the state that it saved last, `RETRIES` times at most; with a `url`, through which all of it goes then, from
+    the beginning."""
+    copy = RemoteCopy(url) if url is not None else None
     done, problems = known_runs(configs, store, on_event, whole)
     waiting = [run for run in configs if run not in done and run not in problems]
     submitted: set[str] = set()
@@ -118,7 +129,7 @@ def execute_remotely(
                 else:
                     waiting.remove(run)
                     submitted.add(run)
-                    cluster.submit(task_of(run, configs[run], store))
+                    cluster.submit(task_of(run, configs[run], store, copy.full_url if copy else None))
                     room -= 1
             for told in cluster.events(POLL_SECONDS):
                 if told.run not in submitted:  # progress that comes after the end
@@ -136,7 +147,7 @@ def execute_remotely(
                     text = f"{event.problem}, {RETRIES + 1} times; the same command goes on from there"
                     event = Event(event.run, "failed", problem=text)
                 elif event.kind == "finished":
-                    event = _confirmed(event, store)
+                    event = _confirmed(event, store, copy)
                 begun.add(event.run)
                 if event.kind in ("finished", "failed"):
                     submitted.remove(event.run)
@@ -155,7 +166,7 @@ def execute_remotely(
     return problems
 
 
-def task_of(run: str, config: RunConfig, store: RunStore) -> Task:
+def task_of(run: str, config: RunConfig, store: RunStore, url: str | None = None) -> Task:
     """What a node needs to know of a run."""
     # What `auto` becomes was decided here, and is part of the run's id: a node that cannot do it says so.
     resolved = config.resolve()
@@ -169,6 +180,7 @@ def task_of(run: str, config: RunConfig, store: RunStore) -> Task:
         threads=max(1, resolved.train.threads),
         on_gpu=resolved.train.device.startswith("cuda"),
         tracker=os.environ.get(tracking.VARIABLE),
+        url=url,
     )
 
 
@@ -180,6 +192,8 @@ def compute(task: Task, tell: Callable[[Event], None]) -> Event | None:
     if (problem := plugin_problem(task.plugins)) is not None:
         return failure(task.run, problem)
     try:
+        if task.url is not None:
+            return _compute_apart(task, RemoteCopy(task.url), tell)
         store = RunStore(task.store)
         for parent in task.parents:
             is_seen(store, parent)  # of one that is not, the run itself complains
@@ -191,6 +205,30 @@ def compute(task: Task, tell: Callable[[Event], None]) -> Event | None:
         return failure(task.run, error)
 
 
+def _compute_apart(task: Task, copy: RemoteCopy, tell: Callable[[Event], None]) -> Event:
+    """Compute a run in a folder of this node alone: its ancestors come from the URL, and it goes there."""
+    if copy.has(task.run):
+        return Event(task.run, "finished")
+    store = RunStore(node_folder(copy.url))
+    waiting = list(task.parents)
+    while waiting:
+        run = waiting.pop()
+        with suppress(FileNotFoundError):  # of a parent that is missing, the run itself complains
+            copy.fetch(run, store, timeout_seconds=None)
+            waiting += [parent["run"] for parent in parents_of(store.open(run, verify=False))]
+    config: RunConfig = pickle.loads(task.config)
+    outcome = perform(task.run, config, store.path, tell, pause_seconds=REPORT_SECONDS)
+    if outcome.kind == "finished":
+        copy.send(store.open(task.run))
+        store.delete(task.run)  # a node's cache is small; a child fetches it again
+    return outcome
+
+
+def node_folder(url: str) -> Path:
+    """Where a node keeps the parents of runs that come from a URL, and computes its own."""
+    return cache_folder() / "mirrors" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 def is_seen(store: RunStore, run: str, *, whole: bool = False) -> bool:
     """Whether a run is finished in the store as this machine sees it, soon at least. Raises `DamagedRun`."""
     limit = time.monotonic() + SEEN_SECONDS
@@ -199,13 +237,15 @@ def is_seen(store: RunStore, run: str, *, whole: bool = False) -> bool:
     return finished
 
 
-def _confirmed(event: Event, store: RunStore) -> Event:
+def _confirmed(event: Event, store: RunStore, copy: RemoteCopy | None) -> Event:
     """The event, if the run has indeed come to the store."""
     try:
+        if copy is not None:
+            copy.fetch(event.run, store)
         if is_seen(store, event.run, whole=True):
             return event
-    except DamagedRun as damage:
-        return failure(event.run, damage)
+    except (DamagedRun, DamagedCopy, OSError) as problem:
+        return failure(event.run, problem)
     where = f"a node has finished it, but not in {store.path.resolve()} as it is seen here"
     return Event(event.run, "failed", problem=f"{where}: give a folder that all nodes share (--out, --store)")
 

@@ -26,6 +26,7 @@ def execute_on_slurm(
     on_event: Callable[[Event], None] = lambda event: None,
     may_start: Callable[[], bool] = lambda: True,
     whole: Collection[str] = (),
+    url: str | None = None,
 ) -> dict[str, str]:
     """Execute runs as jobs, so many at once, of `cluster`, submitit's name for it; see `remote.execute_remotely`."""
     submitit = needed("submitit", "slurm")
@@ -33,7 +34,9 @@ def execute_on_slurm(
         executor = submitit.AutoExecutor(store.path.resolve() / FOLDER, cluster=cluster)
     except RuntimeError as problem:
         raise ValueError(f"--engine slurm: {problem}") from None
-    return execute_remotely(configs, store, _Jobs(executor, jobs), on_event=on_event, may_start=may_start, whole=whole)
+    return execute_remotely(
+        configs, store, _Jobs(executor, jobs), on_event=on_event, may_start=may_start, whole=whole, url=url
+    )
 
 
 class _Jobs:

@@ -21,7 +21,7 @@ from procpre_interp.core.messages import one_line
 from procpre_interp.core.plain_values import parse_json
 from procpre_interp.store.leftovers import move_to_place
 from procpre_interp.store.names import NAME, folders
-from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun, read_run
+from procpre_interp.store.run import OWN_FILES, DamagedRun, Run, UnknownRun, read_run
 from procpre_interp.store.store import CLEANING_SECONDS, RunStore
 
 
@@ -49,11 +49,31 @@ class RemoteCopy:
         except ImportError as problem:
             raise ValueError(f"{url}: pip install 'procpre-interp[s3]' ({one_line(problem)})") from None
         self.url = url
+        self.full_url = str(self.files.unstrip_protocol(self.root))
+        """The URL as another machine, or a process in another folder, understands it."""
+
+    def runs(self) -> set[str]:
+        """Runs that are there now: those with a manifest."""
+        with self._told():
+            self.files.invalidate_cache()  # fsspec remembers what it has listed
+            found: Iterable[str] = self.files.glob(f"{self.root}/runs/*/{MANIFEST}")
+        return {name for path in found if NAME.fullmatch(name := path.split("/")[-2])}
+
+    def has(self, run: str) -> bool:
+        """Whether a run is there now."""
+        with self._told():
+            self.files.invalidate_cache()
+            return bool(self.files.exists(f"{self.root}/runs/{run}/{MANIFEST}"))
+
+    def discard(self, run: str) -> None:
+        """Have a damaged run count as not there, so that it can be sent again."""
+        with self._told():
+            self.files.rm_file(f"{self.root}/runs/{run}/{MANIFEST}")
 
     def push(self, store: RunStore, told: Callable[[str], None] = lambda run: None) -> Copied:
         """Send the finished runs and the tables that are not there. A damaged run is not sent, nor a light copy."""
         done = Copied()
-        there = self._runs()
+        there = self.runs()
         light = 0
         for folder in folders(store.path / "runs"):
             if folder.name in there:
@@ -66,9 +86,7 @@ class RemoteCopy:
             if run.is_light:
                 light += 1
                 continue
-            with self._told():
-                for name in (*run.manifest, MANIFEST):  # which comes last, and says that all is there
-                    self._send(folder / name, f"{self.root}/runs/{folder.name}/{name}")
+            self.send(run)
             done.runs.append(folder.name)
             told(folder.name)
         if light:
@@ -78,17 +96,28 @@ class RemoteCopy:
         self.push_tables(store, done)
         return done
 
+    def send(self, run: Run) -> None:
+        """Send one run that was checked, and is no light copy."""
+        with self._told():
+            for name in (*run.manifest, MANIFEST):  # which comes last, and says that all is there
+                self._send(run.folder / name, f"{self.root}/runs/{run.id}/{name}")
+
     def push_tables(self, store: RunStore, done: Copied) -> None:
         """Send the tables that are not there, and enter in `done` which these were, and which differ."""
         for name in store.tables():
             path = store.path / "tables" / f"{name}.parquet"
             with self._told():
-                place = f"{self.root}/tables/{name}.parquet"
+                place = self._table(name)
                 if not self.files.exists(place):
                     self._send(path, place)
                     done.tables.append(name)
                 elif self.files.cat_file(place) != path.read_bytes():
                     done.problems.append(f"table {name} differs at {self.url}; it stays there as it is")
+
+    def replace_table(self, name: str, store: RunStore) -> None:
+        """Send a table, whatever is there."""
+        with self._told():
+            self._send(store.path / "tables" / f"{name}.parquet", self._table(name))
 
     def pull(self, store: RunStore, told: Callable[[str], None] = lambda run: None, *, light: bool = False) -> Copied:
         """Fetch the runs and tables that are not here. Each run is checked before it is listed.
@@ -97,11 +126,11 @@ class RemoteCopy:
         begun here is left, since it goes on from there.
         """
         done = Copied()
-        for run in sorted(self._runs()):
+        for run in sorted(self.runs()):
             try:
                 if light and store.is_begun(run) and not store.is_finished(run):
                     raise TimeoutError
-                if not self._fetch_claimed(run, store, light=light):
+                if not self.fetch(run, store, light=light):
                     continue
             except TimeoutError:
                 done.problems.append(f"run {run} is being computed here{', or was begun' if light else ''}")
@@ -111,6 +140,11 @@ class RemoteCopy:
                 continue
             done.runs.append(run)
             told(run)
+        self.pull_tables(store, done)
+        return done
+
+    def pull_tables(self, store: RunStore, done: Copied) -> None:
+        """Fetch the tables that are not here, and enter in `done` which these were, and which differ."""
         for name in self._names("tables"):
             stem = name.removesuffix(".parquet")
             if stem == name or not NAME.fullmatch(stem):
@@ -124,12 +158,17 @@ class RemoteCopy:
                 differs = self.files.cat_file(place) != path.read_bytes()
             if differs:
                 done.problems.append(f"table {stem} differs at {self.url}; it stays here as it is")
-        return done
 
-    def _fetch_claimed(self, run: str, store: RunStore, *, light: bool) -> bool:
-        """Fetch one run under its lock; False where it is here already."""
+    def fetch(
+        self, run: str, store: RunStore, *, light: bool = False, timeout_seconds: float | None = CLEANING_SECONDS
+    ) -> bool:
+        """Fetch one run under its lock; False where it is here already.
+
+        Raises `FileNotFoundError` where it is not there, `DamagedCopy` where it is not what was sent, and
+        `TimeoutError` while it is locked.
+        """
         failed: Exception | None = None
-        with store.claim(run, whole=not light, timeout_seconds=CLEANING_SECONDS) as partial:
+        with store.claim(run, whole=not light, timeout_seconds=timeout_seconds) as partial:
             if partial is None:
                 return False
             try:
@@ -171,11 +210,8 @@ class RemoteCopy:
         with atomic_files.atomic_write(path) as temporary, self._told():
             self.files.get_file(place, str(temporary))
 
-    def _runs(self) -> set[str]:
-        """Runs whose manifest is there."""
-        with self._told():
-            found: Iterable[str] = self.files.glob(f"{self.root}/runs/*/{MANIFEST}")
-        return {name for path in found if NAME.fullmatch(name := path.split("/")[-2])}
+    def _table(self, name: str) -> str:
+        return f"{self.root}/tables/{name}.parquet"
 
     def _names(self, folder: str) -> list[str]:
         with self._told():

@@ -67,7 +67,8 @@ class RunStore:
     def __init__(self, path: str | Path) -> None:
         if "://" in str(path) or re.match(r"\w{2,}:/", str(path)):  # a Path has made one slash of two
             raise ValueError(
-                f"{path} is a URL, and runs are computed in a folder; `procpre-interp store push` copies them to one"
+                f"{path} is a URL, and runs are computed in a folder: --mirror sends them to one as they are finished "
+                "(sweep, reproduce, claims), `procpre-interp store push` all at once"
             )
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():

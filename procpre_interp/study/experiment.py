@@ -21,6 +21,7 @@ from procpre_interp.core.places import check_folder
 from procpre_interp.core.terminal import beside_package, default_store, run_script, time_limit
 from procpre_interp.core.text_table import stdout_console
 from procpre_interp.engine.engines import Engine, chosen_engine
+from procpre_interp.engine.mirror import mirrored
 from procpre_interp.engine.options import EngineOptions
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
@@ -253,32 +254,34 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
-    engine = chosen_engine(options)
     if options.results is not None:
         check_folder(options.results)
     if options.quick and options.until_decided:
         raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     may_start, store = time_limit(options.minutes), RunStore(options.out)
     console, code = stdout_console(), 0
-    for each in experiments:
-        given = {"engine": engine, "show": live_table(store, engine.at_once), "may_start": may_start}
-        try:
-            if options.until_decided:
-                most, primary_only = options.most_replicates, options.primary_only
-                table, judged = run_until_decided(
-                    each, store, most_replicates=most, primary_only=primary_only, on_look=tell_look, **given
-                )
-            else:
-                table, judged = run(each, store, quick=options.quick, **given)
-        except ValueError as problem:  # one that cannot be judged yet leaves the others as they are
-            print(f"{each.claim.name}: {' '.join(str(problem).split())}", file=sys.stderr)
-            code = 1
-            continue
-        write_claim(store, judged, table, options.results)
-        report = claim_report(table, judged, _drawn(each, table, judged), options.out / f"{table_name(judged)}.html")
-        console.print(describe_claim(judged))
-        console.print(f"Cost: {describe_cost(judged.cost)}. Report: {report}\n")
-        code = max(code, int("failed" in set(table["status"])))
+    with mirrored(chosen_engine(options), options.mirror, store) as engine:
+        for each in experiments:
+            given = {"engine": engine, "show": live_table(store, engine.at_once), "may_start": may_start}
+            try:
+                if options.until_decided:
+                    most, primary_only = options.most_replicates, options.primary_only
+                    table, judged = run_until_decided(
+                        each, store, most_replicates=most, primary_only=primary_only, on_look=tell_look, **given
+                    )
+                else:
+                    table, judged = run(each, store, quick=options.quick, **given)
+            except ValueError as problem:  # one that cannot be judged yet leaves the others as they are
+                print(f"{each.claim.name}: {' '.join(str(problem).split())}", file=sys.stderr)
+                code = 1
+                continue
+            write_claim(store, judged, table, options.results)
+            report = claim_report(
+                table, judged, _drawn(each, table, judged), options.out / f"{table_name(judged)}.html"
+            )
+            console.print(describe_claim(judged))
+            console.print(f"Cost: {describe_cost(judged.cost)}. Report: {report}\n")
+            code = max(code, int("failed" in set(table["status"])))
     return code
 
 
