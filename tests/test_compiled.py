@@ -35,6 +35,24 @@ def compare() -> int:
     return 0
 
 
+def trace() -> int:
+    """Exit code 0 where a block can be traced with lengths left open, and computes the same; without code made of
+    it."""
+    model = HookedTransformer.from_seed(model_config(CONFIG), 0)
+    block = model.block(0)
+    traced = torch.compile(block.compute, backend="eager", dynamic=True)
+    for length in (40, 41, 100, 12):
+        resid = torch.randn(3, length, CONFIG.model.d_model, generator=stream(0, "trace", length))
+        if not torch.allclose(traced(resid, None), block.compute(resid, None), atol=1e-5):
+            return 1
+    return 0
+
+
+def test_a_block_can_be_traced_with_lengths_left_open(tmp_path: Path):
+    ((code, said),) = run_together(trace, size=1, folder=tmp_path)
+    assert code == 0, said
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("a_compiler")
 def test_compiled_blocks_compute_the_same(tmp_path: Path):

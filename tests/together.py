@@ -7,12 +7,14 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from procpre_interp.core.launch import launched
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.distributed import execute_distributed
+from procpre_interp.pipeline.execute import execute
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted
 
@@ -70,9 +72,9 @@ def run_together(function: Callable[..., int], *arguments: Any, size: int, folde
 def run_until(config: RunConfig, store: Path, step: int | None) -> int:
     """Take part in a run, and stop it after this many steps of this sitting. Exit code: 0, or 130 where it stopped."""
     launch, steps = launched(), itertools.count(1)
-    assert launch is not None
+    run = execute if launch is None else partial(execute_distributed, launch=launch)
     try:
-        execute_distributed(config, RunStore(store), launch, should_stop=lambda: next(steps) == step)
+        run(config, RunStore(store), should_stop=lambda: next(steps) == step)
     except Interrupted:
         return 130
     return 0

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MAX_D_HEAD = 8
-POSITIONS = range(32, 257)
-"""Shorter sequences cost more in calls than they save, and the patterns of longer ones leave the cache."""
+FEWEST, MOST = 32, 256
+"""Positions. Shorter sequences cost more in calls than they save, and the patterns of longer ones leave the cache."""
 CHUNK_BYTES = 2**20
 """Patterns computed at a time, which then stay in a core's cache."""
 HALVING = 96
@@ -29,7 +29,7 @@ def is_narrow(q: Float[Tensor, "batch pos head d_head"]) -> bool:
         q.device.type == "cpu"
         and q.dtype == torch.float32
         and q.shape[3] <= MAX_D_HEAD
-        and q.shape[1] in POSITIONS
+        and FEWEST <= q.shape[1] <= MOST
         and q.shape[0] > 0
     )
 
