@@ -140,5 +140,6 @@ def test_an_exported_folder_is_whole_or_absent(tmp_path: Path):
 
     def check_end(where: Path) -> None:
         assert files(where) == expected
+        assert [path.name for path in where.parent.iterdir()] == [where.name]
 
     survive(killer, faults.export, place, after_kill=check_whole_or_absent, after_end=check_end)

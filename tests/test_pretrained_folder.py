@@ -353,6 +353,30 @@ def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["to"]
 
 
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_has_stays(tmp_path):
+    killed = tmp_path / f".to.{'0' * 12}.tmp"
+    killed.mkdir()
+    (killed / "model.safetensors").write_bytes(b"gigabytes")
+    other = tmp_path / f".too.{'0' * 12}.tmp"  # of another folder
+    other.mkdir()
+    beside: list[Path] = []
+
+    def write() -> None:
+        with atomic_files.atomic_folder(tmp_path / "to") as first:
+            assert not killed.exists()
+            (first / "file").write_text("first")
+            with atomic_files.atomic_folder(tmp_path / "to") as second:
+                (second / "file").write_text("second")
+                beside.extend([first, second])
+            assert (first / "file").read_text() == "first"
+
+    with pytest.raises(OSError, match="not empty"):
+        write()
+    assert len(set(beside)) == 2
+    assert (tmp_path / "to" / "file").read_text() == "second"
+    assert {path.name for path in tmp_path.iterdir()} == {"to", other.name}
+
+
 def test_characters_are_written_as_characters(tmp_path, monkeypatch):
     monkeypatch.setenv("PROCPRE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("\n".join(f"What is {i} + {i}?\n{2 * i}" for i in range(4000)))

@@ -1,6 +1,7 @@
 """Files and folders that are whole or absent: written under another name, synced, and renamed."""
 
 import errno
+import fcntl
 import glob
 import json
 import math
@@ -63,7 +64,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
-    _remove_leftovers(path)
+    _remove_old_leftovers(path)
 
 
 @contextmanager
@@ -114,32 +115,56 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     if path.is_dir() and any(path.iterdir()):
         raise FileExistsError(errno.EEXIST, "is not empty; choose a new folder, nothing is overwritten", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    temporary.mkdir()
+    with _without_leftovers(path):
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        temporary.mkdir()
+        try:
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    with open(os.path.join(folder, name), "rb") as written:
+                        os.fsync(written.fileno())
+                sync_folder(Path(folder))
+            os.rename(temporary, path)  # which replaces an empty folder, and no other
+            sync_folder(path.parent)
+        finally:
+            remove(temporary)
+
+
+@contextmanager
+def _without_leftovers(path: Path) -> Iterator[None]:
+    """Remove what killed writers of a folder left, which may be gigabytes, unless a living one is beside it.
+
+    Who writes shares a lock of the parent folder, so that whoever has that lock alone meets leftovers only. The kernel
+    releases it with the process. Where the file system has no such locks, leftovers stay.
+    """
+    handle = os.open(path.parent, os.O_RDONLY)
     try:
-        yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                with open(os.path.join(folder, name), "rb") as written:
-                    os.fsync(written.fileno())
-            sync_folder(Path(folder))
-        os.rename(temporary, path)  # which replaces an empty folder, and no other
-        sync_folder(path.parent)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in _leftovers(path):
+                remove(leftover)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
     finally:
-        remove(temporary)
-    _remove_leftovers(path)
+        os.close(handle)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files and folders left behind by writers of `path` that were killed long ago."""
+def _remove_old_leftovers(path: Path) -> None:
+    """Remove temporary files left behind by writers of `path` that were killed long ago."""
     with suppress(OSError):
         now = path.stat().st_mtime  # by the clock of the file system, which may be another computer's
-        for name in os.listdir(path.parent):
-            if name.startswith(f".{path.name}.") and name.endswith(".tmp"):
-                leftover = path.with_name(name)
-                with suppress(FileNotFoundError):
-                    if now - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
-                        remove(leftover)
+        for leftover in _leftovers(path):
+            with suppress(FileNotFoundError):
+                if now - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
+                    remove(leftover)
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """What writers of `path` that were killed left, or others are writing now."""
+    names = os.listdir(path.parent)
+    return [path.with_name(name) for name in names if name.startswith(f".{path.name}.") and name.endswith(".tmp")]
 
 
 def write_text(path: str | Path, text: str) -> None:
