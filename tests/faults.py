@@ -54,6 +54,12 @@ _SHAPE = Architecture(n_layers=1, n_heads=2, d_model=8, n_ctx=64)
 PARENT = RunConfig(
     task=TASKS.build("haystack"), seed=1, model=_SHAPE, train=dataclasses.replace(_TRAIN, keep_optimiser=True)
 )
+NATIVE = dataclasses.replace(
+    PARENT,
+    model=dataclasses.replace(_SHAPE, d_model=16),
+    train=dataclasses.replace(PARENT.train, kernel="native"),
+)
+"""Of the smallest shape that the native kernel has."""
 CHILDREN = [
     dataclasses.replace(PARENT, seed=seed, parents=(Parent(run=PARENT.run_id, selector=selector),))
     for seed, selector in ((2, "attn"), (3, "mlp"))
@@ -65,6 +71,10 @@ CHILDREN = [
 
 def train(store: Path) -> None:
     execute(PARENT, RunStore(store))
+
+
+def train_natively(store: Path) -> None:
+    execute(NATIVE, RunStore(store))
 
 
 def sweep(store: Path, worker_dies_at: int | None = None) -> None:

@@ -1,5 +1,6 @@
 """Kills at any moment: what was killed goes on to the same bits, and leaves nothing half-written, nor a lock."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,24 @@ def test_runs_of_killed_processes_end_bit_identical(tmp_path: Path, kind: str):
         return tmp_path / f"store{n}"
 
     survive(killer, work, place, after_kill=check_listed, after_end=check_end)
+
+
+@pytest.mark.usefixtures("a_compiler")
+def test_runs_of_the_native_kernel_end_bit_identical(tmp_path: Path):
+    killer, whole = Killer(tmp_path / "cache", seed=6), RunStore(tmp_path / "whole")
+    killer.cache.mkdir()
+    (killer.cache / "native").symlink_to(Path(os.environ["PROCPRE_CACHE"]) / "native")
+    faults.train_natively(whole.path)  # which compiles it, if need be
+    killer.run(faults.train_natively, tmp_path / "timed")
+
+    def check_end(where: Path) -> None:
+        check_clean(where)
+        assert_same(RunStore(where), whole)
+
+    check_end(tmp_path / "timed")
+    survive(
+        killer, faults.train_natively, lambda n: tmp_path / f"store{n}", after_kill=check_listed, after_end=check_end
+    )
 
 
 def test_a_sweep_goes_on_after_its_worker_was_killed(tmp_path: Path):
