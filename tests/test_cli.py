@@ -137,6 +137,7 @@ def test_tasks_lists_every_task_with_an_example(capsys):
         (["train", "--task", "dyck", "--train.kernel", "native", *TINY], "kernel=native cannot be had: d_model=8"),
         (["train", "--config", "none.yaml"], "none.yaml: No such file"),
         (["train", "--task", "dyck", "--train.device", "cuda:99"], "cannot be used"),
+        (["train", "--task", "dyck", "--train.device", "meta"], "holds shapes and no numbers"),
         (["transfer"], "wants --parent RUN"),
         (["transfer", "--parent", "nosuchrun"], "no run 'nosuchrun'"),
         (["transfer", "--parent", "../../etc"], "'../../etc' is no name of a run"),

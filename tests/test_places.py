@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,56 @@ def test_a_report_that_could_not_be_written_is_said_before_anything_is_measured(
 ):
     assert main([*command, str(tmp_path / f"{'n' * 300}.html"), "--store", str(tmp_path)]) == 1
     assert "Name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["train", "--config"], ["transfer", "--config"], ["sweep"], ["train", "--task", "dyck", "--import"]),
+        *(["report", "--demo", "--out"], ["savings", "any", "--out"], ["probe", "any", "--html"]),
+        *(["patch", "heads", "any", "--html"], ["claims", "--format", "markdown", "--update"]),
+        *(["claims", "--run", "--results"], ["export", "any", "--to"], ["import"], ["runs", "--store"]),
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_is_neither_waited_for_nor_replaced(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Wherever a command takes a file or a folder. A test that waits for its other end fails by the alarm."""
+    monkeypatch.chdir(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def ring(signal_number: int, frame: object) -> None:
+        pytest.fail("it waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    try:
+        assert main([*command, str(pipe)]) != 0
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert "Traceback" not in capsys.readouterr().err
+    assert pipe.is_fifo()
+
+
+def test_a_pipe_that_holds_a_config_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """As shells make one of a command's output: `--config <(...)`."""
+    read, write = os.pipe()
+    os.write(write, b"task: {name: nonsense}")
+    os.close(write)
+    assert main(["train", "--config", f"/dev/fd/{read}", "--store", str(tmp_path)]) == 2
+    os.close(read)
+    assert "nonsense" in capsys.readouterr().err
+
+
+def test_a_device_is_not_replaced(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match="a pipe or a device"):
+        write_text(pipe, "text")
+    assert os.listdir(tmp_path) == ["pipe"]
 
 
 def test_a_table_has_a_name_that_a_file_can_have(tmp_path: Path):

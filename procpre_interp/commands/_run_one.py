@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,10 @@ def read_config(path: Path) -> Fields:
 
 def read_yaml(path: Path) -> Fields:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
-    with path.open("rb") as file:
+    # A pipe that nobody writes to would be waited for; one that a shell makes of a command is read to its end.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "rb") as file:
         return yaml_fields(file.read(LARGEST_YAML + 1), str(path))
 
 

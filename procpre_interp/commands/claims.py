@@ -15,6 +15,7 @@ from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts
 from procpre_interp.commands._options import Names, parse
 from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.places import check_file
 from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package, default_store
@@ -118,6 +119,7 @@ def update(page: Path, output_format: str) -> int:
         raise ValueError(f"--update {page} writes Markdown; give --format markdown as well")
     results = beside_package("experiments") / "results"
     bundled = {claim.name: claim for claim in read_claims(None, results / "claims")}
+    check_file(page)
     text = page.read_text(encoding="utf-8")
     write_text(page, refresh(text, bundled, results, About(paper=PAPER)))
     return 0

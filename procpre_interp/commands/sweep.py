@@ -3,6 +3,7 @@
 What is slow to import is imported after the first sentence.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     if command.show:
         print(path.read_text(encoding="utf-8"), end="")
         return 0
-    path.open().close()  # so that a file that is not there is said first
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # so that a file that is not there is said first
     announce(
         f"Runs of {command.config} go to {command.out}, and those that are there already are not repeated. "
         "Ctrl-C saves everything, and the same command goes on from there. "

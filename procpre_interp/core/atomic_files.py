@@ -53,6 +53,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part; of several writers at once, the last wins.
     """
     path = Path(path)
+    if os.path.lexists(path) and not (path.is_symlink() or path.is_file() or path.is_dir()):
+        raise FileExistsError(errno.EEXIST, "a pipe or a device, which a file would take the place of", str(path))
     # Not named by process id: threads share it, and so do processes in containers of their own.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:

@@ -14,6 +14,8 @@ def check_file(path: Path) -> None:
     """Raise `OSError` where `path` cannot become a file: its name is too long, or its folder cannot be written."""
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "a folder; give the name of a file in it", str(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # which a file would take the place of, were it /dev/null
+        raise OSError(errno.EINVAL, "a pipe or a device; give the name of a file", str(path))
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise OSError(errno.ENAMETOOLONG, f"Name too long, at most {LONGEST_NAME} bytes", f"{str(path)[:SHOWN]}...")
     check_folder(path.parent)

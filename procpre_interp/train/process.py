@@ -84,6 +84,8 @@ def _handled(
 def check_device(device: str) -> None:
     """Raise `ValueError` where torch cannot use the device."""
     try:
-        torch.empty(0, device=device)
+        made = torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as problem:
         raise ValueError(f"device {device!r} cannot be used: {str(problem).splitlines()[0]}") from None
+    if made.is_meta:
+        raise ValueError(f"device {device!r} cannot be used: it holds shapes and no numbers")
