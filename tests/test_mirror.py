@@ -98,7 +98,10 @@ class OnCluster(Engine):
     """An engine of a cluster that is this process."""
 
     url: str | None = None
-    at_once = 1
+
+    @property
+    def at_once(self) -> int:
+        return 1
 
     def execute(self, configs, store, **told):
         return execute_remotely(configs, store, Here(), url=self.url, **told)

@@ -135,7 +135,7 @@ class Mirrored(Engine):
         return self.engine.at_once
 
     def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
-        tell: Callable[[Event], None] = told.pop("on_event", _tell_nobody)
+        tell: Callable[[Event], None] = told.get("on_event", _tell_nobody)
         self.mirror.exchange(configs, tell)
         with ThreadPoolExecutor(TRANSFERS) as pool:  # so that no worker waits for what another one has finished
 
@@ -144,7 +144,8 @@ class Mirrored(Engine):
                     pool.submit(self.mirror.send, event.run)
                 tell(event)
 
-            return self.engine.execute(configs, store, on_event=pass_on, **told)
+            told["on_event"] = pass_on
+            return self.engine.execute(configs, store, **told)
 
 
 def _tell_nobody(event: Event) -> None:
