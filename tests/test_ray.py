@@ -145,7 +145,7 @@ def test_a_claim_is_judged_from_runs_of_a_cluster(tmp_path, cluster):
         subprocess.run(
             [*command, "--store", str(out), *options], cwd=tmp_path, check=True, capture_output=True, timeout=500
         )
-        (claim,) = RunStore(out).tables("claim-")
+        (claim,) = RunStore(out).tables()
         judged.append(RunStore(out).read_table(claim))
     numbers = [table.frame.drop(columns=[c for c in table.frame if "seconds" in c]) for table in judged]
     pd.testing.assert_frame_equal(*numbers)
