@@ -71,8 +71,9 @@ class Mirror:
         """Send what could not be sent, and tables that were written since this was made. Raises `OSError`."""
         for run in list(self.unsent):
             self.send(run)
-        for problem in self.unsent.values():
-            raise OSError(f"{problem}; the same command sends what is not there, {len(self.unsent)} runs at least")
+        if self.unsent:
+            first = next(iter(self.unsent.values()))
+            raise OSError(f"{first}; the same command sends what is not there, {len(self.unsent)} runs at least")
         for name, written in self._tables().items():
             if written != self._written.get(name):
                 self.copy.replace_table(name, self.store)
@@ -86,11 +87,12 @@ class Mirror:
         """Fetch a run, and what is to be said of it."""
         try:
             self.copy.fetch(run, self.store)
-        except (DamagedCopy, FileNotFoundError) as problem:
+        except DamagedCopy as problem:
             self.there.discard(run)
-            if isinstance(problem, DamagedCopy):
-                self.copy.discard(run)
-                return Event(run, "note", problem=f"{problem}, and is computed again")
+            self.copy.discard(run)
+            return Event(run, "note", problem=f"{problem}, and is computed again")
+        except FileNotFoundError:  # removed there since it was listed
+            self.there.discard(run)
         except (TimeoutError, DamagedRun, UnknownRun):  # it is computed here, or damaged, as the engine will find
             pass
         return None
@@ -135,7 +137,7 @@ class Mirrored(Engine):
         return self.engine.at_once
 
     def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
-        tell: Callable[[Event], None] = told.get("on_event", _tell_nobody)
+        tell: Callable[[Event], None] = told.get("on_event", lambda event: None)
         self.mirror.exchange(configs, tell)
         with ThreadPoolExecutor(TRANSFERS) as pool:  # so that no worker waits for what another one has finished
 
@@ -146,7 +148,3 @@ class Mirrored(Engine):
 
             told["on_event"] = pass_on
             return self.engine.execute(configs, store, **told)
-
-
-def _tell_nobody(event: Event) -> None:
-    pass

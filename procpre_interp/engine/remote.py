@@ -210,12 +210,11 @@ def _compute_apart(task: Task, copy: RemoteCopy, tell: Callable[[Event], None]) 
     if copy.has(task.run):
         return Event(task.run, "finished")
     store = RunStore(node_folder(copy.url))
-    waiting = list(task.parents)
-    while waiting:
-        run = waiting.pop()
+    ancestors = list(task.parents)
+    for run in ancestors:
         with suppress(FileNotFoundError):  # of a parent that is missing, the run itself complains
             copy.fetch(run, store, timeout_seconds=None)
-            waiting += [parent["run"] for parent in parents_of(store.open(run, verify=False))]
+            ancestors += {parent["run"] for parent in parents_of(store.open(run, verify=False))} - {*ancestors}
     config: RunConfig = pickle.loads(task.config)
     outcome = perform(task.run, config, store.path, tell, pause_seconds=REPORT_SECONDS)
     if outcome.kind == "finished":
