@@ -1,6 +1,7 @@
 """Numbers that are too large: refused in one line, before anything is computed or allocated."""
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from procpre_interp.cli import main
 from procpre_interp.core.config import LARGEST_INTEGER
 from procpre_interp.data import TASKS
+from procpre_interp.model.flops import parameter_count
 from procpre_interp.pipeline import memory
-from procpre_interp.pipeline.config import Architecture, RunConfig
+from procpre_interp.pipeline.config import Architecture, RunConfig, model_config
 from procpre_interp.pipeline.execute import execute
+from procpre_interp.store.run import weights_name
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import TrainConfig
 from tests.test_cli import complaint
@@ -76,6 +79,32 @@ def test_the_line_says_how_much_is_wanted_and_how_much_there_is(tmp_path: Path, 
     line = complaint(capsys)
     assert "more than 52.5 GB of memory, for a model of 3,280,003,952 parameters" in line
     assert "cpu has 1.0 GB" in line
+
+
+def test_the_line_says_what_kept_weights_take_and_what_the_disk_has(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 10**9)
+    options = ["--train.steps", "1000000", "--train.checkpoints", "1000000", "--train.kernel", "torch"]
+    assert main(["train", "--task", "identity", *options, "--store", str(tmp_path)]) == 2
+    line = complaint(capsys)
+    assert re.search(r"keeps [\d,.]+ GB of weights, at [\d,]+ steps [\d,]+ parameters each", line)
+    assert "(checkpoints=1000000)" in line
+    assert f"the disk of {tmp_path} has 1.0 GB" in line
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_run_goes_on_with_the_room_that_its_own_weights_take(tmp_path: Path, monkeypatch):
+    config, store = RunConfig(task=TASKS.build("identity"), train=TRAIN), RunStore(tmp_path)
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 0)
+    with pytest.raises(ValueError, match="of weights"):
+        memory.check_disk(config, store)
+    kept = tmp_path / "partial" / config.run_id / weights_name(0)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(10 * 4 * parameter_count(model_config(config))))
+    memory.check_disk(config, store)
+
+
+def test_the_free_disk_is_that_of_the_folder_that_will_be(tmp_path: Path):
+    assert memory.free_disk(tmp_path / "not" / "yet" / "there") > 0
 
 
 def test_what_fits_is_not_refused(monkeypatch):

@@ -130,6 +130,17 @@ def test_a_run_that_cannot_be_sent_is_sent_next_time(tmp_path, monkeypatch, at):
     assert [event for event in events if event.kind == "progress" and event.step] == []  # nothing was trained again
 
 
+def test_a_fault_while_a_run_is_sent_is_not_lost_in_its_thread(tmp_path, monkeypatch):
+    def faulty(self, run):
+        raise ZeroDivisionError("a fault of the code")
+
+    monkeypatch.setattr(RemoteCopy, "send", faulty)
+    store = RunStore(tmp_path / "ours")
+    with pytest.raises(ZeroDivisionError, match="a fault of the code"):
+        compute_with(Serial(), str(tmp_path / "there"), store, PHASE1, PHASE2)
+    assert sorted(store.query(status="finished")["run"]) == sorted([PHASE1.run_id, PHASE2.run_id])
+
+
 def test_nodes_share_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "SEEN_SECONDS", 0.0)
     url, store = tmp_path / "there", RunStore(tmp_path / "driver")
@@ -149,6 +160,22 @@ def test_a_node_repeats_no_run_that_is_there(tmp_path, there):
     task = task_of(child().run_id, child(), RunStore(tmp_path), str(there))
     assert compute(task, events.append) == Event(child().run_id, "finished")
     assert events == []
+
+
+def test_parents_in_a_circle_are_fetched_once(tmp_path, there, monkeypatch):
+    fetched: list[str] = []
+    fetch = RemoteCopy.fetch
+
+    def noted(self, run, *arguments, **options):
+        fetched.append(run)
+        return fetch(self, run, *arguments, **options)
+
+    monkeypatch.setattr(RemoteCopy, "fetch", noted)
+    monkeypatch.setattr(remote, "parents_of", lambda run: [{"run": each} for each in BOTH])  # as in a tampered bucket
+    asked = dataclasses.replace(child(), seed=9)
+    outcome = compute(task_of(asked.run_id, asked, RunStore(tmp_path), str(there)), lambda event: None)
+    assert outcome == Event(asked.run_id, "finished")
+    assert sorted(fetched) == sorted(BOTH)
 
 
 def test_a_parent_that_is_not_there_fails_the_run(tmp_path):

@@ -57,7 +57,7 @@ def setting(name: str) -> Iterator[None]:
     stack, threads = ExitStack(), torch.get_num_threads()
     try:
         if name == "all at once":
-            for each in ("float64", "autocast", "no_grad", "threads"):
+            for each in ("float64", "meta", "autocast", "no_grad", "threads"):
                 stack.enter_context(setting(each))
         elif name == "nothing":
             pass

@@ -6,7 +6,7 @@ right; should their files be mixed on the way, the run is damaged when it is fet
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Unpack
@@ -139,12 +139,16 @@ class Mirrored(Engine):
     def execute(self, configs: Mapping[str, RunConfig], store: RunStore, **told: Unpack[Told]) -> dict[str, str]:
         tell: Callable[[Event], None] = told.get("on_event", lambda event: None)
         self.mirror.exchange(configs, tell)
+        sent: list[Future[None]] = []
         with ThreadPoolExecutor(TRANSFERS) as pool:  # so that no worker waits for what another one has finished
 
             def pass_on(event: Event) -> None:
                 if event.kind == "finished":
-                    pool.submit(self.mirror.send, event.run)
+                    sent.append(pool.submit(self.mirror.send, event.run))
                 tell(event)
 
             told["on_event"] = pass_on
-            return self.engine.execute(configs, store, **told)
+            problems = self.engine.execute(configs, store, **told)
+        for each in sent:
+            each.result()  # raises what is neither the network's fault nor the run's, and would be lost in its thread
+        return problems

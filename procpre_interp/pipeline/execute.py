@@ -21,7 +21,7 @@ from procpre_interp.model.flops import training_flops
 from procpre_interp.pipeline.config import Parent, RunConfig, model_config
 from procpre_interp.pipeline.continuation import carried_moments, optimiser_file, refuse_gaps
 from procpre_interp.pipeline.identity import write_identity
-from procpre_interp.pipeline.memory import check_memory
+from procpre_interp.pipeline.memory import check_disk, check_memory
 from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.stats.summary import time_to_breakthrough
 from procpre_interp.store.store import PartialRun, Run, RunStore, load_run
@@ -120,6 +120,7 @@ def prepare(config: RunConfig, store: RunStore, *, kernel_note: str | None = Non
     """
     check_device(config.train.device)
     check_memory(config, shares=shares)
+    check_disk(config, store)
     check_tracker()
     config.train.refuse(model_config(config))
     refuse_gaps(config, store)
@@ -220,8 +221,7 @@ def run_config(run: Run) -> RunConfig:
 
 
 def load_model(run: Run | str | Path, step: int | None = None) -> HookedTransformer:
-    """The model of a run, given as a `Run` or as its folder, in eval mode: with its final weights, or those of a kept
-    checkpoint."""
+    """The model of a run (or of its folder) in eval mode, with its final weights or those of a kept checkpoint."""
     opened = load_run(run)
     path = opened.weights_path(step)
     with opened.reading():

@@ -1,15 +1,20 @@
-"""Whether a run fits into memory, told before anything of it is made."""
+"""Whether a run fits into memory and onto the disk, told before anything of it is made."""
 
 import os
+import shutil
+from pathlib import Path
 
 import torch
 
 from procpre_interp.model.flops import parameter_count
 from procpre_interp.pipeline.config import RunConfig, model_config
+from procpre_interp.store.store import RunStore
+from procpre_interp.train.loop import checkpoint_steps
 
 BYTES_PER_PARAMETER = 16
 """Weight, gradient, and AdamW's two moments, in float32; in bfloat16 the weight has a copy in float32, too."""
 BYTES_PER_TOKEN = 8
+BYTES_OF_A_KEPT_PARAMETER = 4
 
 
 def check_memory(config: RunConfig, *, shares: int = 1) -> None:
@@ -28,6 +33,25 @@ def check_memory(config: RunConfig, *, shares: int = 1) -> None:
             f"and {sequences:,} sequences of {length:,} tokens at once (batch_size or evaluate_examples); "
             f"{config.train.device} has {_gigabytes(there)} GB"
         )
+
+
+def check_disk(config: RunConfig, store: RunStore) -> None:
+    """Raise `ValueError` where the store's disk has less room than the weights that the run keeps will take."""
+    train, n_parameters = config.train, parameter_count(model_config(config))
+    steps = len(checkpoint_steps(train.last_step, train.checkpoints, train.start_at))
+    needed = steps * n_parameters * BYTES_OF_A_KEPT_PARAMETER
+    begun = (store.path / "partial" / config.run_id).rglob("*.safetensors")
+    there = free_disk(store.path) + sum(path.stat().st_size for path in begun)
+    if needed > there:
+        raise ValueError(
+            f"the run keeps {_gigabytes(needed)} GB of weights, at {steps:,} steps {n_parameters:,} parameters each "
+            f"(checkpoints={train.checkpoints}); the disk of {store.path} has {_gigabytes(there)} GB for them"
+        )
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder, or where it will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def memory_of(device: str) -> int | None:
