@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -526,15 +527,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def attempt(name: str, case: Any, place: Path) -> None:
-    """Try a case in the folder, and take away what it left there."""
+    """Try a case in the folder, and take away what it left there; of temporary files it must leave none."""
     before, kind = {path.name for path in place.iterdir()}, KINDS[name]
     typed = name in TYPED
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr(tempfile, "tempdir", str(temporary := place / "temporary"))
+        temporary.mkdir()
         patch.delenv("PROCPRE_STORE", raising=False)
         try:
             with watched(place, typed=typed, pickles=name == "addresses"):
                 kind.attempt(case, place)
+            assert not list(temporary.iterdir())
         finally:
             for path in place.iterdir():
                 if path.name not in before:
