@@ -12,6 +12,8 @@ from procpre_interp.claims.fairness import what_it_lacks
 from procpre_interp.cli import main
 from procpre_interp.core.config import from_dict, from_yaml, to_yaml
 from procpre_interp.data import TASKS
+from procpre_interp.data.documents import corpus_hash
+from procpre_interp.data.semantic import text
 from procpre_interp.engine.engines import Processes
 from procpre_interp.pipeline.config import Architecture, RunConfig
 from procpre_interp.pipeline.execute import fresh_model, load_model, run_config
@@ -20,6 +22,7 @@ from procpre_interp.store.about import about_table
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import Experiment, run
+from procpre_interp.study.until_decided import of_primary
 from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import Condition, Grid, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trials_of, tuned_by, tuning_sweep
@@ -349,6 +352,22 @@ def test_all_arms_have_the_same_trials_on_tuning_seeds_alone(sweep):
     assert counts.to_dict() == dict.fromkeys([arm.condition.name for arm in arms_of(sweep).arms], 4)
 
 
+def test_a_plan_reads_a_corpus_once_and_the_next_plan_again(sweep, tmp_path, monkeypatch):
+    (tmp_path / "some.py").write_text("".join(f"def f{i}(x):\n    return x + {i}\n\n" for i in range(3000)))
+    read, task = [], TASKS.build("text", corpus=f"files:{tmp_path}", length=24)
+    plain = dataclasses.replace(sweep, task=task, fair=None)
+    monkeypatch.setattr(text, "corpus_hash", lambda corpus: read.append(corpus) or corpus_hash(corpus))
+    before = plan(plain).configs
+    assert len(before) > len(read) == 1
+    assert plan(plain).configs.keys() == before.keys()
+    (tmp_path / "more.py").write_text("print('hello')\n")
+    after = plan(plain).configs
+    assert len(read) == 3
+    of_text = {run for run, config in after.items() if config.task.name == "text"}
+    assert len(of_text) > 1
+    assert of_text.isdisjoint(before)
+
+
 def test_runs_are_those_that_a_plain_sweep_has(sweep):
     """Its text is opened by its hash, which changes no run."""
     for name, condition in {"none, lr 0.01, scale 1": None, "attention, lr 0.01, scale 1": ATTENTION}.items():
@@ -607,6 +626,16 @@ def test_where_every_trial_diverges_no_arm_is_chosen(sweep, tmp_path, runs_here)
     unclipped = dataclasses.replace(TRAIN, clip_norm=None)
     with pytest.raises(ValueError, match="every trial of 'none' diverged"):
         run_fair(dataclasses.replace(sweep, fair=wild, train=unclipped), RunStore(tmp_path / "runs"))
+
+
+def test_arms_that_no_primary_contrast_needs_are_not_tuned(sweep):
+    others = (dataclasses.replace(ATTENTION, name="other", sources=(Source(phase1="sort", selector="mlp"),)),)
+    loss = {"predicted": "below", "measure": "loss_nats"}
+    claim = Claim(**CLAIM_FIELDS, primary=Contrast(name="x", weights={"attention scales": 1, "none": -1}, **loss))
+    wide = dataclasses.replace(sweep, conditions=(*sweep.conditions, *others))
+    narrow = of_primary(claim, wide)
+    assert narrow == sweep
+    assert plan(tuning_sweep(narrow)).configs.keys() < plan(tuning_sweep(wide)).configs.keys()
 
 
 def test_a_claim_with_a_fair_sweep_is_tuned_and_judged(sweep, tmp_path, runs_here):

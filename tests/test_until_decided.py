@@ -24,9 +24,10 @@ from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import gains_figure
 from procpre_interp.study.experiment import Experiment, Options, compute, run, run_all, run_until_decided
 from procpre_interp.study.observation import Observation, remembered
-from procpre_interp.study.until_decided import Computed, Needs, looks_at, with_counts
+from procpre_interp.study.until_decided import Computed, Needs, looks_at, of_primary, with_counts
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair_arms import Arm, Kind
+from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.plan import plan, say_nothing
 from procpre_interp.train import Interrupted, TrainConfig
 from tests.judged import CLAIM_FIELDS, MANY, NAN
@@ -156,6 +157,30 @@ def test_only_the_primary_contrast_may_have_more_replicates_than_planned():
     fake = Fake(outcome(0.84))
     look(fake, primary_only=True)
     assert fake.counts == {"none": 10, "full": 10, "soon": 2, "open": 2, "shown": 2}
+
+
+def test_of_a_sweep_only_what_decides_is_left():
+    assert [each.name for each in of_primary(CLAIM, SWEEP).of_replicate(FIRST)] == ["none", "full"]
+    with_premise = dataclasses.replace(CLAIM, premise=SOON.name)
+    assert [each.name for each in of_primary(with_premise, SWEEP).conditions] == ["full", "soon"]
+    observation = Observation(needs=("open",), conditions={"before": "before"}, measure=lambda runs, store: {})
+    of_before = dataclasses.replace(CLAIM, primary=dataclasses.replace(PRIMARY, measure="grip", weights={"before": 1}))
+    assert [each.name for each in of_primary(of_before, SWEEP, observation).conditions] == ["open"]
+    mapped = dataclasses.replace(
+        SWEEP,
+        phase1=(Pretraining(name="dyck", task=TASKS.build("dyck", k=2, length=4), model=SWEEP.model, train=TRAIN),),
+        maps=(Map(phase1="dyck", grain="component"),),
+    )
+    assert of_primary(CLAIM, mapped) == mapped
+
+
+def test_only_what_decides_is_trained(tmp_path):
+    experiment = Experiment(claim=CLAIM, sweep=SWEEP, figure=gains_figure, protocol="tiny")
+    table, judged = run_until_decided(
+        experiment, RunStore(tmp_path), engine=Serial(), most_replicates=2, primary_only=True
+    )
+    assert table.groupby("condition").size().to_dict() == {"none": 2, "full": 2}
+    assert [row.n for row in judged.contrasts] == [2, 0, 0, 0]
 
 
 def test_looks_end_where_a_seed_is_not_complete():

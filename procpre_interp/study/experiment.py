@@ -31,7 +31,7 @@ from procpre_interp.study.claim_tables import Extra, no_tables, tuned_to
 from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.study.smoke_test import shortened
-from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, Needs, looks_at, tell_look
+from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, Needs, looks_at, of_primary, tell_look
 from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.fair import Tuned, tune, with_arms
 from procpre_interp.sweep.fair_arms import arms_of
@@ -104,6 +104,9 @@ def run_until_decided(
     """
     if experiment.observation is not None:
         experiment = dataclasses.replace(experiment, observation=remembered(experiment.observation))
+    if primary_only:
+        sweep = of_primary(experiment.claim, experiment.sweep, experiment.observation)
+        experiment = dataclasses.replace(experiment, sweep=sweep)
     experiment = tuned_experiment(experiment, store, engine=engine, show=show, may_start=may_start)
     past, last = past_of(experiment, store), None
     looks = past.looks
@@ -209,8 +212,7 @@ class Options(EngineOptions):
     most_replicates: int = MOST_REPLICATES
     """Replicates after which a claim is left undecided (--until-decided)."""
     primary_only: bool = False
-    """Conditions that the primary contrast does not need have no more replicates than planned (--until-decided).
-    Default: they have as many, until the secondary contrasts that need them are decided."""
+    """Only what the primary contrast needs is computed (--until-decided). Default: what secondary ones need as well."""
     results: Path | None = None
     """Folder for the cells as CSV and the judged claim as JSON, like those of experiments/results/claims. Default: no
     such files. The store has both in any case."""
@@ -265,10 +267,8 @@ def run_all(experiments: Sequence[Experiment], options: Options) -> int:
             given = {"engine": engine, "show": live_table(store, engine.at_once), "may_start": may_start}
             try:
                 if options.until_decided:
-                    most, primary_only = options.most_replicates, options.primary_only
-                    table, judged = run_until_decided(
-                        each, store, most_replicates=most, primary_only=primary_only, on_look=tell_look, **given
-                    )
+                    limits = {"most_replicates": options.most_replicates, "primary_only": options.primary_only}
+                    table, judged = run_until_decided(each, store, on_look=tell_look, **limits, **given)
                 else:
                     table, judged = run(each, store, quick=options.quick, **given)
             except ValueError as problem:  # one that cannot be judged yet leaves the others as they are

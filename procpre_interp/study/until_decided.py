@@ -20,7 +20,7 @@ from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.store.cells import CELLS
 from procpre_interp.study.observation import Observation
 from procpre_interp.sweep.config import BASELINE, Condition, Sweep
-from procpre_interp.sweep.fair_arms import Arm, Kind
+from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
 from procpre_interp.sweep.plan import Plan
 
 MOST_REPLICATES = 40
@@ -77,6 +77,21 @@ class Needs:
         return names & trained
 
 
+def of_primary(claim: Claim, sweep: Sweep, observation: Observation | None = None) -> Sweep:
+    """The sweep with those conditions alone that the primary contrast and its premise need, so that no other one is
+    tuned or trained; whole where it has grids or maps, which say of no condition alone whether it is needed."""
+    if sweep.grids or sweep.maps:
+        return sweep
+    needs = Needs(sweep=sweep, observation=observation)
+    if sweep.fair is not None:
+        arms = arms_of(sweep)
+        whole = dataclasses.replace(sweep, conditions=tuple(arm.condition for arm in arms.arms), phase1=arms.phase1)
+        needs = Needs(sweep=whole, observation=observation, arms=arms.arms)
+    named = {claim.primary.name, claim.premise}
+    needed = set().union(*(needs.of(each) for each in (claim.primary, *claim.secondary) if each.name in named))
+    return dataclasses.replace(sweep, conditions=tuple(each for each in sweep.conditions if each.name in needed))
+
+
 def looks_at(
     claim: Claim,
     sweep: Sweep,
@@ -99,13 +114,13 @@ def looks_at(
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
     needs, task = needs or Needs(sweep=sweep), sweep.about.task
-    of_primary, undecided = needs.of(claim.primary), {row.name: row for row in claim.secondary if row.predicted}
+    always, undecided = needs.of(claim.primary), {row.name: row for row in claim.secondary if row.predicted}
     counts: dict[str, int] = {}
     goal = looked = 0
     while goal < most_replicates:
         # Nothing is decided before `FEWEST`, so the first round has as many.
         goal = min(most_replicates, max(FEWEST, goal + min(workers, LARGEST_ROUND)))
-        with_all = of_primary.union(*([] if primary_only else map(needs.of, undecided.values())))
+        with_all = always.union(*([] if primary_only else map(needs.of, undecided.values())))
         decided = {name for row in claim.secondary if row.predicted for name in needs.of(row)} - with_all
         counts = {
             condition.name: goal
@@ -116,13 +131,15 @@ def looks_at(
             for condition in sweep.of_replicate(sweep.first_seed)
         }
         computed = compute(with_counts(sweep, counts))
+        if primary_only:
+            computed = dataclasses.replace(computed, cells=with_left_out(computed.cells, claim))
         if computed.table.empty:
             return
         while looked < goal:
             part = computed.first(looked + 1)
             seed = part.table.loc[part.table["replicate"] == sweep.first_seed + looked]
-            statuses = seed.loc[seed["condition"].isin(of_primary), "status"]
-            if len(statuses) < len(of_primary):
+            statuses = seed.loc[seed["condition"].isin(always), "status"]
+            if len(statuses) < len(always):
                 return
             looked += 1
             contrasts = judge_contrasts(claim, part.table, planned=part.cells, task=task)
@@ -144,6 +161,17 @@ def with_counts(sweep: Sweep, counts: Mapping[str, int]) -> Sweep:
         listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
     own = [dataclasses.replace(each, replicates=counts[each.name]) for each in listed]
     return dataclasses.replace(sweep, conditions=tuple(own), replicates=max(counts.values()))
+
+
+def with_left_out(cells: pd.DataFrame, claim: Claim) -> pd.DataFrame:
+    """The cells that there should be, with those of secondary contrasts that `of_primary` left out, in every replicate:
+    these contrasts lack them, and are no mistakes."""
+    wanted = {name: None for row in claim.secondary for name in row.weights if name not in claim.primary.weights}
+    left_out = pd.DataFrame({"condition": [name for name in wanted if name not in set(cells["condition"])]})
+    added = left_out.assign(label=left_out["condition"], run="", problem="").merge(
+        cells[["replicate"]].drop_duplicates(), how="cross"
+    )
+    return pd.concat([cells, added.assign(phase1_run=[()] * len(added))], ignore_index=True)
 
 
 def tell_look(primary: ContrastResult) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.core.selectors import name_heads, orders_of
+from procpre_interp.data.semantic.text import corpora_read_once
 from procpre_interp.engine.engines import ONE_WORKER, Engine
 from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Parent, RunConfig
@@ -92,6 +93,7 @@ Show = Callable[[Plan], AbstractContextManager[Callable[[Event], None]]]
 """What shows the events of a plan's runs."""
 
 
+@corpora_read_once()
 def plan(sweep: Sweep, store: RunStore | None = None, orders: HeadOrders | None = None) -> Plan:
     """The runs of all replicates. Heads by entropy are measured on the store's finished parents, once in `orders`.
 

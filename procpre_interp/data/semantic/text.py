@@ -5,7 +5,9 @@ def mean(self):\\n        return self.total / self.n\\n<|endoftext|>import bisec
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -29,8 +31,24 @@ from procpre_interp.data.token_file import TokenFile, build_token_file, find_tok
 from procpre_interp.data.vocab import TextVocab, Token
 from procpre_interp.data.walk import walk
 
+_BUILT: ContextVar[dict[tuple[str, str], TokenFile] | None] = ContextVar("_BUILT", default=None)
+"""Token files by corpus and tokenizer, where a corpus is read once."""
 LARGEST_EXPONENT = 709
 """Largest loss whose exponential is a float, nats."""
+
+
+@contextmanager
+def corpora_read_once() -> Iterator[None]:
+    """Within this, the files of a corpus are taken to stay as they were when they were first read, by whichever task.
+
+    Those of `docstrings` are five thousand, and to walk through them for every run of a sweep takes minutes.
+    """
+    known = _BUILT.get()
+    token = _BUILT.set({} if known is None else known)
+    try:
+        yield
+    finally:
+        _BUILT.reset(token)
 
 
 @TASKS.register("text")
@@ -215,10 +233,17 @@ class Text(Task):
         return self._checked(found) if found else self._build()
 
     def _build(self) -> TokenFile:
+        known, name = _BUILT.get(), (self.corpus, self.tokenizer)
+        if known is not None and name in known:
+            self._expect(known[name].corpus_hash, self.corpus_hash, "its files")
+            return self._checked(known[name])
         corpus = build_corpus(self.corpus)
         found = corpus_hash(corpus)
         self._expect(found, self.corpus_hash, "its files")
-        return self._checked(build_token_file(corpus, found, self.tokenizer))
+        token_file = build_token_file(corpus, found, self.tokenizer)
+        if known is not None:
+            known[name] = token_file
+        return self._checked(token_file)
 
     def _checked(self, token_file: TokenFile) -> TokenFile:
         self._expect(token_file.tokenizer_hash, self.tokenizer_hash, f"its tokenizer {self.tokenizer}")
