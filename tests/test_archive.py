@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import lzma
 import os
 import shutil
@@ -24,6 +25,7 @@ from procpre_interp.pipeline.execute import execute, load_model
 from procpre_interp.store import archive
 from procpre_interp.store.archive import pack, unpack
 from procpre_interp.store.export import export_run
+from procpre_interp.store.leftovers import remove_all_leftovers
 from procpre_interp.store.remote_copy import RemoteCopy
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.chains import pretraining_run
@@ -155,6 +157,45 @@ def test_a_run_that_was_begun_goes_on_and_is_not_unpacked(tmp_path, packed):
     assert len(done.runs) == 5
     assert ours.is_begun(run.run_id)
     assert not execute(run, ours).is_light
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_a_killed_unpacking_leaves_is_no_run_that_was_begun(again, tmp_path, packed, monkeypatch):
+    ours, run = RunStore(tmp_path / "ours"), pretraining_run(DYCK, tiny().first_seed).run_id
+    partial = ours.path / "partial"
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("procpre_interp.store.remote_copy.atomic_files.remove", lambda path: None)
+        patched.setattr("procpre_interp.store.remote_copy.read_run", killed)
+        patched.setattr(Path, "rmdir", lambda path: None)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(packed, ours)
+    (hidden,) = partial.glob(".*.fetched")
+    assert list(hidden.iterdir())
+    assert len(list(partial.iterdir())) > 1  # its empty folder
+    assert not ours.is_begun(run)
+    if again:
+        done = unpack(packed, ours)
+        assert (len(done.runs), done.problems) == (6, [])
+    else:
+        remove_all_leftovers(ours.path)
+    assert list(partial.iterdir()) == []
+
+
+def test_what_is_no_whole_run_is_named_and_the_others_are_packed(tmp_path, store):
+    ours = RunStore(shutil.copytree(store.path, tmp_path / "ours"))
+    (odd, *others) = [path.name for path in (ours.path / "runs").iterdir()]
+    folder = ours.path / "runs" / odd
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["history.parquet"]
+    (folder / "history.parquet").unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    done = pack(ours, tmp_path / "runs.tar.xz")
+    assert sorted(done.runs) == sorted(others)
+    assert odd in done.problems[0]
 
 
 def test_whole_runs_are_sent_and_take_the_place_of_light_ones(tmp_path, light, store):

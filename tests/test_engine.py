@@ -120,6 +120,25 @@ def test_a_killed_worker_fails_its_own_run_only(tmp_path):
     assert (tmp_path / "partial" / victim.run_id / "resume.safetensors").exists()
 
 
+def test_a_worker_that_dies_between_two_runs_fails_the_next_one_only(tmp_path):
+    store = RunStore(tmp_path)
+    three = [dataclasses.replace(PHASE1, seed=seed) for seed in (1, 2, 3)]
+    killed: list[str] = []
+
+    def kill(event: Event) -> None:
+        if event.kind == "finished" and not killed:
+            (worker,) = multiprocessing.active_children()
+            worker.kill()
+            worker.join()
+            killed.append(event.run)
+
+    problems = execute_all(by_id(*three), store, workers=1, on_event=kill)
+    (failed,) = problems
+    assert failed not in killed
+    assert "worker process was killed" in problems[failed]
+    assert [config.run_id for config in three if not store.is_finished(config.run_id)] == [failed]
+
+
 def test_no_run_starts_once_none_may(tmp_path):
     store = RunStore(tmp_path)
     started: list[str] = []

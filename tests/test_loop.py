@@ -1,6 +1,7 @@
 """The training loop: it learns as stored, resumes bit for bit, and ends when it should."""
 
 import dataclasses
+import errno
 import math
 import os
 import re
@@ -117,6 +118,22 @@ def test_state_is_saved_while_running(tmp_path):
     trainer(config, state_path=path, on_step=lambda s: seen.append(path.exists())).run()
     assert seen[0] is False
     assert all(seen[1:])
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_a_state_that_cannot_be_read_now_is_kept(error, tmp_path, monkeypatch):
+    path = tmp_path / "resume.safetensors"
+    with pytest.raises(Interrupted):
+        trainer(state_path=path, should_stop=lambda: True).run()
+
+    def unreadable(path):
+        raise OSError(error, os.strerror(error), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("procpre_interp.train.state.read_regular", unreadable)
+        with pytest.raises(OSError, match="and stays as it is; repeat the command"):
+            trainer(state_path=path)
+    assert trainer(state_path=path).state.step == 1
 
 
 def test_a_damaged_state_starts_the_run_over_and_a_foreign_one_is_refused(tmp_path):

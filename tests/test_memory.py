@@ -77,8 +77,14 @@ def test_the_line_says_how_much_is_wanted_and_how_much_there_is(tmp_path: Path, 
     command = ["train", "--task", "identity", "--model.n-layers", "1000000", "--store", str(tmp_path)]
     assert main(command) == 2
     line = complaint(capsys)
-    assert "more than 52.5 GB of memory, for a model of 3,280,003,952 parameters" in line
+    assert "more than 152.5 GB of memory, for a model of 1,000,000 layers with 3,280,003,952 parameters" in line
     assert "cpu has 1.0 GB" in line
+
+
+def test_very_many_layers_are_refused_however_small(tmp_path: Path):
+    model = Architecture(n_layers=1_000_000, n_heads=1, d_model=8)
+    with pytest.raises(ValueError, match=r"more than 1\d\d\.\d GB of memory, for a model of 1,000,000 layers"):
+        execute(RunConfig(task=TASKS.build("identity"), model=model, train=TRAIN), RunStore(tmp_path))
 
 
 def test_the_line_says_what_kept_weights_take_and_what_the_disk_has(tmp_path: Path, capsys, monkeypatch):

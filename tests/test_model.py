@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import math
 import pickle
 from functools import partial
 
@@ -459,6 +460,7 @@ def test_stacked_weights_and_circuits(model):
         ({"d_vocab": -1}, "d_vocab=-1"),
         ({"d_model": 13}, r"d_model=13 is no multiple of n_heads=3.*d_model=12"),
         ({"ln_eps": 0.0}, "ln_eps=0.0; ln_eps must be above 0"),
+        ({"init_std": math.inf}, "init_std=inf; init_std must be above 0, and finite"),
         ({"d_mlp": 0}, "d_mlp=0"),
     ],
 )

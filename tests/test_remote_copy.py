@@ -54,6 +54,17 @@ def test_there_and_back(tmp_path, store, there):
     assert execute(child(), fetched).id == child().run_id
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["reference://x", "github://x", "generic://x", "jlab://x", "blockcache::reference://x", "dir://x", "nonsense://x"],
+)
+def test_what_is_no_address_of_a_store_is_one_line(url, tmp_path, capsys):
+    assert main(["store", "pull", url, "--store", str(tmp_path)]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert f"{url}: no store (" in text
+
+
 def test_a_run_that_is_half_there_is_not_listed_and_is_sent_again(tmp_path, store, there):
     (there / "runs" / PHASE1.run_id / "manifest.json").unlink()
     copy, fetched = RemoteCopy(str(there)), RunStore(tmp_path / "fetched")

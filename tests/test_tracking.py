@@ -1,6 +1,7 @@
 """Trackers: what they are told of a run, that the run is the same with and without, and what is said when one is
 missing."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,9 +17,11 @@ from procpre_interp.data import TASKS
 from procpre_interp.pipeline import tracking
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import execute
+from procpre_interp.pipeline.stacked import execute_stacked
 from procpre_interp.store.store import RunStore
 from procpre_interp.train import Interrupted, TrainConfig
 from procpre_interp.train.state import TrainState
+from tests.test_engine import by_id
 
 TRAIN = TrainConfig(steps=6, batch_size=4, evaluate_every=2, evaluate_examples=8, kernel="torch")
 CONFIG = RunConfig(task=TASKS.build("set", length=8), train=TRAIN)
@@ -68,6 +71,30 @@ def test_a_tracker_is_told_the_history_and_changes_nothing(kept, tmp_path, monke
     assert plain.id == run.id
     pd.testing.assert_frame_equal(plain.history().drop(columns=NO_SECONDS), history.drop(columns=NO_SECONDS))
     assert RunStore(tmp_path / "tracked").query()["status"].tolist() == ["finished"]
+
+
+def test_every_run_of_a_stack_is_told(tmp_path, monkeypatch):
+    tools: dict[str, Kept] = {}
+    monkeypatch.setitem(tracking.TRACKERS, "kept", lambda run, *about: tools.setdefault(run, Kept())(run, *about))
+    monkeypatch.setenv(tracking.VARIABLE, "kept")
+    stacked = dataclasses.replace(CONFIG, train=dataclasses.replace(TRAIN, kernel="stacked"))
+    configs = by_id(*(dataclasses.replace(stacked, seed=seed) for seed in (1, 2)))
+    store = RunStore(tmp_path)
+    execute_stacked(configs, store)
+    assert tools.keys() == configs.keys()
+    for run, tool in tools.items():
+        assert [step for step, _ in tool.logged] == [0, 2, 4, 6]
+        assert tool.n_closed == 1
+        losses = store.open(run).history().query("split == 'validation'")["loss_nats"]
+        assert [values["validation/loss_nats"] for _, values in tool.logged] == losses.tolist()
+
+
+def test_a_tool_with_one_run_at_once_is_refused_for_a_stack(monkeypatch):
+    monkeypatch.setattr(tracking.Trackio, "module", "json")
+    monkeypatch.setenv(tracking.VARIABLE, "trackio")
+    tracking.check_tracker()
+    with pytest.raises(ValueError, match="trackio has one run at once in a process: give --engine processes"):
+        tracking.check_tracker(at_once=2)
 
 
 def test_a_run_that_is_gone_on_with_is_told_once(kept, tmp_path):

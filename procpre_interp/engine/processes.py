@@ -138,8 +138,9 @@ class _Worker:
 
     def start(self, run: str, config: RunConfig) -> None:
         self.run = run
-        self.connection.send(run)
-        self.connection.send(config)
+        with suppress(OSError):  # it has died since its last run, as the pipe's end tells
+            self.connection.send(run)
+            self.connection.send(config)
 
     def ask_to_stop(self) -> None:
         with suppress(OSError):  # it is gone

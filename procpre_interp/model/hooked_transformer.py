@@ -58,8 +58,8 @@ class ModelConfig:
                 f"of it, so choose d_model={self.n_heads * max(1, round(self.d_model / self.n_heads))}, say"
             )
         for name in ("ln_eps", "init_std"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}; {name} must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}; {name} must be above 0, and finite")
         if self.d_mlp == 4 * self.d_model:  # the default spelt out is the same model, with the same hash
             object.__setattr__(self, "d_mlp", None)
 

@@ -14,6 +14,8 @@ from procpre_interp.train.loop import checkpoint_steps
 BYTES_PER_PARAMETER = 16
 """Weight, gradient, and AdamW's two moments, in float32; in bfloat16 the weight has a copy in float32, too."""
 BYTES_PER_TOKEN = 8
+BYTES_PER_LAYER = 100_000
+"""What the modules, hooks and tensors of a layer take, however few its parameters."""
 BYTES_OF_A_KEPT_PARAMETER = 4
 
 
@@ -23,15 +25,16 @@ def check_memory(config: RunConfig, *, shares: int = 1) -> None:
 
     Activations are not counted, so what passes may still be too large.
     """
-    n_parameters, length = parameter_count(model_config(config)), config.task.n_ctx
+    layers, n_parameters, length = config.model.n_layers, parameter_count(model_config(config)), config.task.n_ctx
     sequences = max(config.train.batch_size, config.train.evaluate_examples)
     needed = n_parameters * BYTES_PER_PARAMETER // shares + sequences * length * BYTES_PER_TOKEN
+    needed += layers * BYTES_PER_LAYER
     there = memory_of(config.train.device)
     if there is not None and needed > there:
         raise ValueError(
-            f"the run needs more than {_gigabytes(needed)} GB of memory, for a model of {n_parameters:,} parameters "
-            f"and {sequences:,} sequences of {length:,} tokens at once (batch_size or evaluate_examples); "
-            f"{config.train.device} has {_gigabytes(there)} GB"
+            f"the run needs more than {_gigabytes(needed)} GB of memory, for a model of {layers:,} layers "
+            f"with {n_parameters:,} parameters and {sequences:,} sequences of {length:,} tokens at once (batch_size or "
+            f"evaluate_examples); {config.train.device} has {_gigabytes(there)} GB"
         )
 
 

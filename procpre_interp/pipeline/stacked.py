@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from procpre_interp.core.config import to_dict
 from procpre_interp.model import torch_defaults
 from procpre_interp.pipeline.config import RunConfig
 from procpre_interp.pipeline.execute import DamagedWeights, Start, begin, execute, finish, prepare
+from procpre_interp.pipeline.tracking import check_tracker, tracked
 from procpre_interp.store.store import PartialRun, RunStore
 from procpre_interp.train import StackedTrainer, TrainConfig, Trainer, TrainState
 
@@ -30,7 +32,7 @@ class _Claimed:
     partial: PartialRun
     trainer: Trainer
     held: ExitStack
-    """Its lock."""
+    """Its lock, and its tracker if there is one."""
 
 
 @torch_defaults()
@@ -47,6 +49,7 @@ def execute_stacked(
     it, or its kept weights were damaged meanwhile) is executed alone afterwards. Raises `Interrupted` after Ctrl-C, or
     when `should_stop()` turned true, with all states saved.
     """
+    check_tracker(at_once=len(configs))
     listener = listener or Listener()
     claimed: dict[Trainer, _Claimed] = {}
     alone: list[str] = []
@@ -102,10 +105,11 @@ def _claim(run: str, config: RunConfig, store: RunStore, held: ExitStack, listen
     partial = held.enter_context(store.claim(run, whole=True, timeout_seconds=0))
     if partial is None:
         return None
+    told = tracked(lambda state, train: listener.on_step(run, state, train), run, to_dict(start.config), store.path)
     trainer = begin(
         start,
         partial,
-        on_step=lambda state, train: listener.on_step(run, state, train),
+        on_step=held.enter_context(told),
         on_note=lambda text: listener.on_note(run, text),
     )
     return _Claimed(run=run, start=start, partial=partial, trainer=trainer, held=held.pop_all())

@@ -15,7 +15,7 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.train import TrainConfig, TrainState
 
 VARIABLE = "PROCPRE_TRACK"
-"""Environment variable that names a tracker; the option --track sets it for a command and its workers."""
+"""Environment variable that names a tracker, for a command and its workers."""
 PROJECT = "procpre_interp"
 
 
@@ -83,6 +83,8 @@ class Trackio:
     """A local database of trackio, where its own settings say, for `trackio show`."""
 
     module = "trackio"
+    is_single = True
+    """Whether a run ends where another one begins."""
 
     def __init__(self, run: str, config: Mapping[str, Any], folder: Path) -> None:
         self.trackio = _needed(self.module)
@@ -99,11 +101,14 @@ TRACKERS: dict[str, MakeTracker] = {"tensorboard": TensorBoard, "wandb": Weights
 """Name -> how a run is opened there. One's own tool is entered here."""
 
 
-def check_tracker() -> None:
-    """Raise `ValueError` where the environment names a tracker that is unknown, or whose package is missing."""
+def check_tracker(at_once: int = 1) -> None:
+    """Raise `ValueError` where the environment names a tracker that is unknown, whose package is missing, or that does
+    not have so many runs `at_once` in one process."""
     if name := os.environ.get(VARIABLE):
         if name not in TRACKERS:
             raise unknown_name("tracker", name, sorted(TRACKERS))
+        if at_once > 1 and getattr(TRACKERS[name], "is_single", False):
+            raise ValueError(f"{name} has one run at once in a process: give --engine processes, or another tracker")
         if (module := getattr(TRACKERS[name], "module", None)) is not None:
             _needed(module)
 

@@ -26,7 +26,7 @@ from procpre_interp.core.regular_files import open_regular
 from procpre_interp.store.export import export_run
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.remote_copy import Copied, RemoteCopy
-from procpre_interp.store.run import OWN_FILES, DamagedRun, UnknownRun
+from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 
 LARGEST_ARCHIVE = 2**28
@@ -49,7 +49,7 @@ def pack(store: RunStore, path: Path, told: Callable[[str], None] = lambda run: 
                 if there.is_finished(folder.name):
                     continue
                 export_run(store.open(folder.name), there)
-            except (DamagedRun, UnknownRun, FileNotFoundError) as problem:  # the latter of one deleted this moment
+            except (ValueError, FileNotFoundError) as problem:  # damaged, or not whole; or deleted this moment
                 done.problems.append(str(problem))
                 continue
             done.runs.append(folder.name)

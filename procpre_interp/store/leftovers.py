@@ -1,4 +1,4 @@
-"""What processes left in a store that were killed just after a run was finished, or while one was deleted."""
+"""What processes left in a store that were killed once a run was finished, or while one was deleted or fetched."""
 
 import os
 from contextlib import suppress
@@ -9,7 +9,12 @@ from procpre_interp.core.checksums import MANIFEST
 from procpre_interp.store.names import LOCK, NAME, lock_file
 from procpre_interp.store.unfinished import PREVIOUS, RESUME, SHARDS
 
-_DELETED = ".deleted"
+_DELETED, _FETCHED = ".deleted", ".fetched"
+
+
+def fetched_folder(store: Path, run_id: str) -> Path:
+    """Where a run's folder is put together that comes from elsewhere."""
+    return store / "partial" / f".{run_id}{_FETCHED}"
 
 
 def hidden_folder(store: Path, run_id: str) -> Path:
@@ -35,9 +40,10 @@ def remove_all_leftovers(store: Path) -> None:
     except OSError:
         return
     locked = {name.removesuffix(LOCK) for name in names if name.endswith(LOCK)}
-    deleted = {name[1:].removesuffix(_DELETED) for name in names if name.endswith(_DELETED)}
-    # A run with a folder here is being written, or will be resumed, which needs the lock.
-    for run_id in (locked | deleted) - names:
+    hidden = {name[1:].removesuffix(end) for name in names for end in (_DELETED, _FETCHED) if name.endswith(end)}
+    # A run with something in its folder here is being written, or will be resumed, which needs the lock.
+    empty = {name for name in names if _is_empty(store / "partial" / name)}
+    for run_id in ((locked | hidden) - names) | empty:
         if NAME.fullmatch(run_id):
             try_to_remove_leftovers(store, run_id)
 
@@ -49,11 +55,22 @@ def try_to_remove_leftovers(store: Path, run_id: str) -> None:
 
 
 def remove_leftovers(store: Path, run_id: str) -> None:
-    """Remove the leftovers of a run whose lock is ours: states to resume from in a finished run, and what was hidden to
-    be deleted."""
+    """Remove the leftovers of a run whose lock is ours: states to resume from in a finished run, what was hidden to be
+    deleted, what was being fetched, and a folder in which nothing was written yet."""
     folder = store / "runs" / run_id
     if not folder.is_symlink() and (folder / MANIFEST).is_file():
         for name in (RESUME, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
         atomic_files.remove(folder / SHARDS)
-    atomic_files.remove(hidden_folder(store, run_id))
+    for hidden in (hidden_folder(store, run_id), fetched_folder(store, run_id)):
+        atomic_files.remove(hidden)
+    with suppress(OSError):  # there is none, or something is in it
+        (store / "partial" / run_id).rmdir()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether this is a folder with nothing in it. It may be gone by now."""
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False

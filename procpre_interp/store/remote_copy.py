@@ -9,6 +9,7 @@ from the other side's stays as it is, on both sides, and is named.
 """
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from procpre_interp.core import atomic_files
 from procpre_interp.core.checksums import MANIFEST
 from procpre_interp.core.messages import one_line
 from procpre_interp.core.plain_values import parse_json
-from procpre_interp.store.leftovers import move_to_place
+from procpre_interp.store.leftovers import fetched_folder, move_to_place
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.run import OWN_FILES, DamagedRun, Run, UnknownRun, read_run
 from procpre_interp.store.store import CLEANING_SECONDS, RunStore
@@ -46,8 +47,9 @@ class RemoteCopy:
         try:
             fsspec = importlib.import_module("fsspec")
             self.files, self.root = fsspec.core.url_to_fs(url)
-        except ImportError as problem:
-            raise ValueError(f"{url}: pip install 'procpre-interp[s3]' ({one_line(problem)})") from None
+        except Exception as problem:  # of many kinds, as each file system checks its own address
+            hint = "pip install 'procpre-interp[s3]'" if isinstance(problem, ImportError) and is_s3(url) else "no store"
+            raise ValueError(f"{url}: {hint} ({one_line(problem) or type(problem).__name__})") from None
         self.url = url
         self.full_url = str(self.files.unstrip_protocol(self.root))
         """The URL as another machine, or a process in another folder, understands it."""
@@ -172,7 +174,7 @@ class RemoteCopy:
             if partial is None:
                 return False
             try:
-                self._fetch(run, partial.folder.with_name(f".{run}.pulled"), partial.finished_folder)
+                self._fetch(run, fetched_folder(store.path, run), partial.finished_folder)
                 atomic_files.remove(partial.folder)  # with what an interrupted run had saved
             except Exception as problem:  # raised below, since a claim whose folder is gone would say that instead
                 failed = problem
@@ -228,6 +230,11 @@ class RemoteCopy:
             raise FileNotFoundError(f"{problem} is missing") from None
         except Exception as problem:
             raise OSError(f"{self.url}: {type(problem).__name__}: {one_line(problem)}") from None
+
+
+def is_s3(url: str) -> bool:
+    """Whether a URL needs what the extra brings: fsspec itself, or its file system of S3."""
+    return importlib.util.find_spec("fsspec") is None or url.startswith(("s3:", "s3a:"))
 
 
 def _names_in(folder: Path) -> list[str]:

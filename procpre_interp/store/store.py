@@ -133,8 +133,10 @@ class RunStore:
         return True
 
     def is_begun(self, run_id: str) -> bool:
-        """Whether the run is there unfinished: a process is at it, or it can be resumed."""
-        return self._partial(run_id).is_dir()
+        """Whether there is something of the unfinished run, from which it could be resumed."""
+        with suppress(OSError):
+            return any(self._partial(run_id).iterdir())
+        return False
 
     def open(self, run_id: str | Path, *, verify: bool = True) -> Run:
         """The finished run with this id, the unique beginning of one, the path of its folder, or the newest for

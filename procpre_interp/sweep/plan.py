@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.core.selectors import name_heads, orders_of
-from procpre_interp.data.semantic.text import corpora_read_once
+from procpre_interp.data.semantic.read_once import corpora_read_once
 from procpre_interp.engine.engines import ONE_WORKER, Engine
 from procpre_interp.engine.events import Event
 from procpre_interp.pipeline.config import Parent, RunConfig

@@ -1,6 +1,7 @@
 """Where a run stands between two steps, and how that is kept in a file."""
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -146,6 +147,10 @@ class Saved:
     tensors: dict[str, Float[Tensor, "..."]]
 
 
+_NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+"""Errors of what is no file; any other may be of this moment, such as too many open files, or of the disk."""
+
+
 def newest_state(
     path: Path | None, check_kept: Callable[[Mapping[str, str]], None], *, whole: bool = True
 ) -> tuple[Saved | None, list[str]]:
@@ -153,7 +158,7 @@ def newest_state(
 
     Damaged states are removed. `check_kept` raises `ValueError` for kept weights that are damaged. Tensors in shards
     are put together, unless not the `whole` is asked for: then there are none. Raises `RuntimeError` where this torch
-    cannot read shards.
+    cannot read shards, and `OSError` where a state cannot be read, which may be whole.
     """
     damage: list[str] = []
     for file in () if path is None else (path, previous_state(path)):
@@ -170,6 +175,9 @@ def newest_state(
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as problem:
+            if isinstance(problem, OSError) and problem.errno not in _NO_FILE:
+                said = f"{file} cannot be read ({problem.strerror or problem}), and stays as it is; repeat the command"
+                raise OSError(problem.errno, said) from problem
             damage.append(str(problem))
             remove(file)  # otherwise the next save would keep it as the previous one
             continue

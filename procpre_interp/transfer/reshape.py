@@ -58,7 +58,7 @@ LAYERS: Mapping[LayerStrategy, Callable[[int, int], list[int | None]]] = {
 """Which layer of the parent each layer of the model is made of; None for one that stays fresh.
 
 - `first`: layer by layer as far as both go; what is beyond stays fresh.
-- `tile`: all of the parent's layers over and over, 0 1 0 1. Source: stacking, Gong and others 2019.
+- `tile`: the parent's stack unrolled, all of its layers over and over, 0 1 0 1. Source: stacking, Gong and others 2019.
 - `interleave`: each of the parent's layers several times in a row, 0 0 1 1. Source: Chang and others 2018.
 - `identity`: the same, but of the layers made of one only the first writes into the residual stream, so that the
   deeper model computes what the parent does. The others keep the layers, and not what they compute together.

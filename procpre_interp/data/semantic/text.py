@@ -5,9 +5,7 @@ def mean(self):\\n        return self.total / self.n\\n<|endoftext|>import bisec
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -25,30 +23,15 @@ from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.draws import choose
 from procpre_interp.data.semantic import code, language  # noqa: F401  (they register the corpora)
 from procpre_interp.data.semantic.questions import NoQuestions, question_batch
+from procpre_interp.data.semantic.read_once import token_files
 from procpre_interp.data.semantic.tokenizers import CHARACTERS, vocabulary_size
 from procpre_interp.data.task import TASKS, Batch, Split, Task
 from procpre_interp.data.token_file import TokenFile, build_token_file, find_token_file
 from procpre_interp.data.vocab import TextVocab, Token
 from procpre_interp.data.walk import walk
 
-_BUILT: ContextVar[dict[tuple[str, str], TokenFile] | None] = ContextVar("_BUILT", default=None)
-"""Token files by corpus and tokenizer, where a corpus is read once."""
 LARGEST_EXPONENT = 709
 """Largest loss whose exponential is a float, nats."""
-
-
-@contextmanager
-def corpora_read_once() -> Iterator[None]:
-    """Within this, the files of a corpus are taken to stay as they were when they were first read, by whichever task.
-
-    Those of `docstrings` are five thousand, and to walk through them for every run of a sweep takes minutes.
-    """
-    known = _BUILT.get()
-    token = _BUILT.set({} if known is None else known)
-    try:
-        yield
-    finally:
-        _BUILT.reset(token)
 
 
 @TASKS.register("text")
@@ -233,17 +216,14 @@ class Text(Task):
         return self._checked(found) if found else self._build()
 
     def _build(self) -> TokenFile:
-        known, name = _BUILT.get(), (self.corpus, self.tokenizer)
-        if known is not None and name in known:
-            self._expect(known[name].corpus_hash, self.corpus_hash, "its files")
-            return self._checked(known[name])
-        corpus = build_corpus(self.corpus)
-        found = corpus_hash(corpus)
-        self._expect(found, self.corpus_hash, "its files")
-        token_file = build_token_file(corpus, found, self.tokenizer)
-        if known is not None:
-            known[name] = token_file
-        return self._checked(token_file)
+        known, name = token_files(), (self.corpus, self.tokenizer)
+        if name not in known:
+            corpus = build_corpus(self.corpus)
+            found = corpus_hash(corpus)
+            self._expect(found, self.corpus_hash, "its files")
+            known[name] = build_token_file(corpus, found, self.tokenizer)
+        self._expect(known[name].corpus_hash, self.corpus_hash, "its files")
+        return self._checked(known[name])
 
     def _checked(self, token_file: TokenFile) -> TokenFile:
         self._expect(token_file.tokenizer_hash, self.tokenizer_hash, f"its tokenizer {self.tokenizer}")
