@@ -32,6 +32,8 @@ _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.sym
 _STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork")
 _HARMLESS = ("git", "uname")
 """What is asked about the machine and the code."""
+_SECRETS = ("/etc/passwd", "/etc/shadow", "/etc/group")
+"""What no input may have read, and several of them name."""
 _ANYWHERE = ("/dev/null", "/dev/tty", "/proc/self")
 
 
@@ -87,7 +89,7 @@ class _Watch:
         except (OSError, ValueError):  # no path at all
             return
         inside = real.startswith((f"{self.folder}/", *self.others, *_ANYWHERE)) or real == str(self.folder)
-        secret = "secret" in Path(real).name and not self.typed
+        secret = ("secret" in Path(real).name or real in _SECRETS) and not self.typed
         if secret or (what != "reads" and not inside):
             self.problems.append(f"{what} {real}"[:300])
 
@@ -104,8 +106,8 @@ def _memory(name: str) -> int:
 @contextmanager
 def watched(folder: Path, *, typed: bool = False, pickles: bool = False) -> Iterator[None]:
     """Fail where what is done inside takes more than `SECONDS` or `GIGABYTES`, writes anywhere but in the folder or the
-    cache, opens a connection, runs code of a file, unpickles (unless `pickles`, as Streamlit does in memory), reads a
-    file with "secret" in its name, or starts a process.
+    cache, opens a connection, runs code of a file, unpickles (unless `pickles`, as Streamlit does in memory), reads
+    a file with "secret" in its name or one of `_SECRETS`, or starts a process.
 
     The last two are no failures of what a user `typed`, who may name any file and start any command; processes are not
     started, however: a `KeyboardInterrupt` comes in their place.
