@@ -17,6 +17,8 @@ BYTES_PER_TOKEN = 8
 BYTES_PER_LAYER = 100_000
 """What the modules, hooks and tensors of a layer take, however few its parameters."""
 BYTES_OF_A_KEPT_PARAMETER = 4
+FEWEST_BYTES = 2**30
+"""Kept weights that the disk is asked for beforehand: with fewer, what else is written decides whether it is full."""
 
 
 def check_memory(config: RunConfig, *, shares: int = 1) -> None:
@@ -39,13 +41,14 @@ def check_memory(config: RunConfig, *, shares: int = 1) -> None:
 
 
 def check_disk(config: RunConfig, store: RunStore) -> None:
-    """Raise `ValueError` where the store's disk has less room than the weights that the run keeps will take."""
+    """Raise `ValueError` where the store's disk has less room than the weights that the run keeps will take, a gigabyte
+    or more."""
     train, n_parameters = config.train, parameter_count(model_config(config))
     steps = len(checkpoint_steps(train.last_step, train.checkpoints, train.start_at))
     needed = steps * n_parameters * BYTES_OF_A_KEPT_PARAMETER
     begun = (store.path / "partial" / config.run_id).rglob("*.safetensors")
     there = free_disk(store.path) + sum(path.stat().st_size for path in begun)
-    if needed > there:
+    if needed >= FEWEST_BYTES and needed > there:
         raise ValueError(
             f"the run keeps {_gigabytes(needed)} GB of weights, at {steps:,} steps {n_parameters:,} parameters each "
             f"(checkpoints={train.checkpoints}); the disk of {store.path} has {_gigabytes(there)} GB for them"
