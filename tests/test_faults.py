@@ -121,7 +121,7 @@ def test_a_corpus_that_was_killed_while_it_was_packed(tmp_path: Path):
     survive(killer, faults.pack, place, after_kill=check_whole_or_absent, after_end=check_end)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("a_compiler")
 def test_a_kernel_whose_building_was_killed(tmp_path: Path):
     compiler = tmp_path / "fast-compiler"
     compiler.write_text('#!/bin/sh\nexec c++ "$@" -O0\n')
