@@ -46,9 +46,11 @@ def check_disk(config: RunConfig, store: RunStore) -> None:
     train, n_parameters = config.train, parameter_count(model_config(config))
     steps = len(checkpoint_steps(train.last_step, train.checkpoints, train.start_at))
     needed = steps * n_parameters * BYTES_OF_A_KEPT_PARAMETER
+    if needed < FEWEST_BYTES:
+        return
     begun = (store.path / "partial" / config.run_id).rglob("*.safetensors")
     there = free_disk(store.path) + sum(path.stat().st_size for path in begun)
-    if needed >= FEWEST_BYTES and needed > there:
+    if needed > there:
         raise ValueError(
             f"the run keeps {_gigabytes(needed)} GB of weights, at {steps:,} steps {n_parameters:,} parameters each "
             f"(checkpoints={train.checkpoints}); the disk of {store.path} has {_gigabytes(there)} GB for them"

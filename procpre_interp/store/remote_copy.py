@@ -48,7 +48,9 @@ class RemoteCopy:
             fsspec = importlib.import_module("fsspec")
             self.files, self.root = fsspec.core.url_to_fs(url)
         except Exception as problem:  # of many kinds, as each file system checks its own address
-            hint = "pip install 'procpre-interp[s3]'" if isinstance(problem, ImportError) and is_s3(url) else "no store"
+            hint = (
+                "pip install 'procpre-interp[s3]'" if isinstance(problem, ImportError) and _is_s3(url) else "no store"
+            )
             raise ValueError(f"{url}: {hint} ({one_line(problem) or type(problem).__name__})") from None
         self.url = url
         self.full_url = str(self.files.unstrip_protocol(self.root))
@@ -232,7 +234,7 @@ class RemoteCopy:
             raise OSError(f"{self.url}: {type(problem).__name__}: {one_line(problem)}") from None
 
 
-def is_s3(url: str) -> bool:
+def _is_s3(url: str) -> bool:
     """Whether a URL needs what the extra brings: fsspec itself, or its file system of S3."""
     return importlib.util.find_spec("fsspec") is None or url.startswith(("s3:", "s3a:"))
 
