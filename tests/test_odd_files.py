@@ -248,12 +248,12 @@ def test_readers_and_a_deleter_at_once(store: RunStore):
     template, stop = write(RunStore(store.path.parent / "other"), ODD), threading.Event()
 
     def delete_and_bring_back() -> None:
+        # Copied beside the store: a folder in `partial` whose lock nobody holds is a leftover, for readers to remove.
+        copy = store.path.parent / "copy"
         while not stop.is_set():
-            shutil.copytree(template, store.path / "partial" / "copy")
-            (store.path / "partial" / "copy").rename(store.path / "runs" / ODD)
+            shutil.copytree(template, copy).rename(store.path / "runs" / ODD)
             store.delete(ODD)
 
-    (store.path / "partial").mkdir()
     thread = threading.Thread(target=delete_and_bring_back)
     thread.start()
     try:
