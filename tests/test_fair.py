@@ -369,7 +369,6 @@ def test_a_plan_reads_a_corpus_once_and_the_next_plan_again(sweep, tmp_path, mon
 
 
 def test_runs_are_those_that_a_plain_sweep_has(sweep):
-    """Its text is opened by its hash, which changes no run."""
     for name, condition in {"none, lr 0.01, scale 1": None, "attention, lr 0.01, scale 1": ATTENTION}.items():
         one = dataclasses.replace(FAIR, learning_rates=(1e-2,), initial_scales=(1.0,))
         planned = plan(tuning_sweep(dataclasses.replace(sweep, fair=one)))

@@ -226,21 +226,8 @@ def confirming_sweep(sweep: Sweep, chosen: Mapping[str, Trial]) -> Sweep:
 
 
 def _with_arms_as(sweep: Sweep, conditions: tuple[Condition, ...]) -> Sweep:
-    """A sweep of these conditions with the pretrainings of all arms, its corpora read once: otherwise every one of its
-    many runs would do that to find its id, which is the same either way."""
-    phase1 = arms_of(sweep).phase1
-    own = {each.task for each in (*phase1, *conditions) if each.task is not None}
-    packed = {task: task.resolve().from_cache() for task in {sweep.task, *own}}
-    return dataclasses.replace(
-        sweep,
-        task=packed[sweep.task],
-        phase1=tuple(dataclasses.replace(each, task=packed[each.task]) for each in phase1),
-        conditions=tuple(
-            each if each.task is None else dataclasses.replace(each, task=packed[each.task]) for each in conditions
-        ),
-        grids=(),
-        fair=None,
-    )
+    """A sweep of these conditions with the pretrainings of all arms."""
+    return dataclasses.replace(sweep, phase1=arms_of(sweep).phase1, conditions=conditions, grids=(), fair=None)
 
 
 def choices(trials: pd.DataFrame) -> pd.DataFrame:
