@@ -9,6 +9,7 @@ from procpre_interp.probe.base import PROBES, Probe, Probed
 from procpre_interp.probe.labels import labels_for, position_labels
 from procpre_interp.probe.lens import direct_logit_attribution_table, logit_lens_table
 from procpre_interp.probe.linear import affordable_labels, linear_probe
+from procpre_interp.probe.neurons import neuron_responses, neuron_table, response_labels
 from procpre_interp.probe.plateau import plateau_table
 from procpre_interp.probe.representation import cka
 from procpre_interp.probe.weights import composition_scores, drift, spectra, weight_table
@@ -94,6 +95,29 @@ class LinearProbe(Probe):
             raise ValueError(f"no label of {probed.task.name} has two classes in these sequences; give more sequences")
         whole = pd.concat(tables, ignore_index=True)
         return whole.reindex(columns=["label", *whole.columns.drop("label")])
+
+
+@PROBES.register("neurons")
+class NeuronsProbe(Probe):
+    """What neurons respond to: how much of their activation the token, its position and the task's labels explain.
+
+    Means over the neurons of a layer. `untrained` is the mean in the same model before any training.
+    """
+
+    keys = ("label", "layer")
+    values = ("explained", "untrained", "mostly", "largest")
+    reference = "untrained"
+
+    def measure(self, probed: Probed) -> pd.DataFrame:
+        labels = response_labels(probed.batch, probed.task)
+        tables = []
+        for model in filter(None, (probed.model, probed.reference)):
+            generator = stream(probed.seed, "neurons")  # the same positions of both
+            tables.append(neuron_table(neuron_responses(model, probed.batch, labels, generator=generator)))
+        table, *untrained = tables
+        keys = [*self.keys]
+        means = untrained[0].set_index(keys)["explained"] if untrained else pd.Series(dtype=float)
+        return table.assign(untrained=means.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy(dtype=float))
 
 
 @PROBES.register("lens")
