@@ -17,9 +17,9 @@ CONFIG = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11)
 TIED = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=9, d_vocab=11, tied=True)
 PER_HEAD = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
 
-DOSES = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}}
+DOSES = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}, "without_strongest": {"share": 0.25}}
 """Fields without a default."""
-NOTHING_RANDOM = {"signs_only", "flat_spectrum", "reversed_spectrum", "low_rank", "low_rank_mlp"}
+NOTHING_RANDOM = {"signs_only", "flat_spectrum", "reversed_spectrum", "low_rank", "low_rank_mlp", "without_strongest"}
 
 KEEPS = {
     "layer_norms_only": {"layer_norms"},
@@ -51,6 +51,7 @@ KEEPS = {
         "spectrum",
     },
     "low_rank_mlp": {"layer_norms", "biases", "singular_vectors", "values_over_heads"},
+    "without_strongest": {"layer_norms", "biases", "singular_vectors"},
     "noise": set(),
 }
 """Everything that each keeps. What is not listed, it must destroy."""
@@ -235,7 +236,7 @@ def test_yaml_round_trip(name):
     [
         *(("noise", {"noise_std": value}) for value in (-0.1, math.inf, math.nan)),
         *(("low_rank_mlp", {"rank": value}) for value in (0, -1)),
-        *(("low_rank", {"share": value}) for value in (0, 1.1, math.nan)),
+        *((name, {"share": value}) for name in ("low_rank", "without_strongest") for value in (0, 1.1, math.nan)),
         *(("sign_flips", {"share": value}) for value in (-0.1, 1.1, math.nan)),
     ],
 )

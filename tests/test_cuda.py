@@ -228,7 +228,9 @@ def test_evaluation(device: str):
 
 @pytest.mark.parametrize("name", list(ABLATIONS))
 def test_damage_is_the_same_and_is_scored_there(device: str, name: str):
-    fields = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}}.get(name, {})
+    fields = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}, "without_strongest": {"share": 0.25}}.get(
+        name, {}
+    )
     here, there = both(device)
     batch, damage = TASK.batch(16, generator=stream(0, "batch")), [ABLATIONS.build(name, **fields)]
     expected = list(damaged_copies(here, damage, n_draws=2, seed=0))

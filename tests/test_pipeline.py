@@ -146,7 +146,9 @@ def test_damage_comes_from_the_childs_seed_and_spares_the_parent(store):
 @pytest.mark.parametrize("name", list(ABLATIONS))
 def test_each_damaged_parent_has_a_draw_of_its_own(name, store):
     """Parents of one run, damaged alike: only the first has the numbers that an only parent has."""
-    dose = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}}.get(name, {})
+    dose = {"noise": {"noise_std": 0.5}, "low_rank_mlp": {"rank": 2}, "without_strongest": {"share": 0.25}}.get(
+        name, {}
+    )
     damaged = Parent(run=PHASE1.run_id, ablation=ABLATIONS.build(name, **dose))
     config = dataclasses.replace(PHASE2, parents=(damaged, dataclasses.replace(damaged, selector="mlp"))).resolve()
     assert [parent.place for parent in config.parents] == [0, 1]

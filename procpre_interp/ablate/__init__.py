@@ -13,7 +13,13 @@ from procpre_interp.ablate.shuffle import (
     ShuffleWithinTensors,
 )
 from procpre_interp.ablate.signs import MagnitudesOnly, SignFlips, SignsOnly
-from procpre_interp.ablate.spectrum import FlatSpectrum, LowRank, RandomSingularVectors, ReversedSpectrum
+from procpre_interp.ablate.spectrum import (
+    FlatSpectrum,
+    LowRank,
+    RandomSingularVectors,
+    ReversedSpectrum,
+    WithoutStrongest,
+)
 from procpre_interp.ablate.sweep import copy_labels, damaged_copies
 from procpre_interp.ablate.symmetry import ShuffleHeads, ShuffleNeurons
 
@@ -44,6 +50,7 @@ __all__ = [
     "SignsOnly",
     "UnpairNeurons",
     "ValuesOnly",
+    "WithoutStrongest",
     "copy_labels",
     "damaged_copies",
 ]

@@ -28,5 +28,5 @@ LADDER = (
 By how much a matrix still says: nothing; one number; two; one per row; a spectrum; its values as a bag, then as smaller
 bags; a half of each weight, or of an MLP's weights; its directions, or its neurons; nearly all; the function. Within
 such a step neither of two need contain the other.
-`noise` and `low_rank_mlp` are no rungs but doses.
+`noise`, `low_rank_mlp` and `without_strongest` are no rungs but doses.
 """

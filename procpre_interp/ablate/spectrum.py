@@ -35,7 +35,7 @@ class RandomSingularVectors(Ablation):
         def redrawn(_: WeightSlice, values: Tensor) -> Tensor:
             s = torch.linalg.svdvals(values)
             *heads, rows, columns = values.shape
-            left, right = (_random_frame((*heads, n, s.shape[-1]), generator) for n in (rows, columns))
+            left, right = (random_frame((*heads, n, s.shape[-1]), generator) for n in (rows, columns))
             return left * s.unsqueeze(-2) @ right.mT
 
         return edited(weights, matrices(config, self.selector), redrawn)
@@ -100,6 +100,31 @@ class LowRank(Ablation):
         return with_spectra(weights, matrices(config, self.selector), cut)
 
 
+@ABLATIONS.register("without_strongest")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WithoutStrongest(Ablation):
+    """Each matrix without its strongest singular directions: exactly what `low_rank` of the same share keeps.
+
+    Keeps the others with their singular values; biases and LayerNorms. Nothing is random.
+    """
+
+    keeps: ClassVar[str] = "weak singular directions of each matrix (of each head); biases, LayerNorms"
+    destroys: ClassVar[str] = "strongest singular directions"
+
+    share: float
+    """Share of each matrix's min(rows, columns) directions that goes, rounded and at least one; 1 leaves none."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share={self.share}; share must be above 0 and at most 1")
+
+    def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
+        def weak(s: Spectrum) -> Spectrum:
+            return s - strongest(s, max(1, round(self.share * s.shape[-1])))
+
+        return with_spectra(weights, matrices(config, self.selector), weak)
+
+
 def strongest(spectrum: Spectrum, rank: int) -> Spectrum:
     """The first `rank` singular values, and 0 in place of the others."""
     return torch.cat([spectrum[..., :rank], torch.zeros_like(spectrum[..., rank:])], -1)
@@ -117,8 +142,8 @@ def with_spectra(weights: Weights, pieces: Iterable[WeightSlice], change: Callab
     return edited(weights, pieces, recomposed)
 
 
-def _random_frame(shape: tuple[int, ...], generator: Generator) -> Float[Tensor, "*head row direction"]:
-    """Orthonormal columns, uniformly distributed."""
+def random_frame(shape: tuple[int, ...], generator: Generator) -> Float[Tensor, "*head row direction"]:
+    """Orthonormal columns, uniformly distributed: of each head, `row` long."""
     q, r = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64))
     # LAPACK's choice of signs would make the columns prefer a half space (Mezzadri 2007, section 5).
     return q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)

@@ -26,6 +26,7 @@ INTACT = "intact"
 DOSES: Sequence[Ablation] = [
     *(Noise(noise_std=dose) for dose in (0.1, 0.3, 1.0)),
     *(ABLATIONS.build("low_rank_mlp", rank=rank) for rank in (1, 4, 16)),
+    *(ABLATIONS.build("without_strongest", share=share) for share in (0.05, 0.2)),
 ]
 """Doses that are tried beside the ladder where none is named."""
 COLUMNS = Columns(("damage",), ("loss_nats", "rise_nats", "accuracy", "exact_match"))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
+import procpre_interp.analysis.inherited_directions  # noqa: F401  (enters a probe)
 from procpre_interp.analysis.run_probe import RunProbe
 from procpre_interp.commands._models import (
     Columns,

@@ -33,6 +33,13 @@ class Probed:
     seed: int = 0
     """Seed of these, and of everything else that is drawn."""
 
+    @property
+    def start(self) -> HookedTransformer:
+        """The earlier model, for a probe that compares with it. Raises `ValueError` where there is none."""
+        if self.reference is None:
+            raise ValueError("there is nothing to compare with; give `reference`, the model that training began with")
+        return self.reference
+
     @cached_property
     def batch(self) -> Batch:
         """Generated sequences of the task."""
@@ -96,4 +103,5 @@ class Probe(Declared, abc.ABC):
 
 
 PROBES: Registry[Declared] = Registry("probe", base=Declared)
-"""Everything registered: of one model here, of whole runs in `analysis.run_probe`."""
+"""Everything registered: of one model here and in `analysis.inherited_directions`, of whole runs in
+`analysis.run_probe`."""

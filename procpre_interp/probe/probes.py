@@ -3,7 +3,6 @@
 import pandas as pd
 
 from procpre_interp.core.seeding import stream
-from procpre_interp.model import HookedTransformer
 from procpre_interp.probe.attention import attention_scores
 from procpre_interp.probe.base import PROBES, Probe, Probed
 from procpre_interp.probe.labels import labels_for, position_labels
@@ -152,7 +151,7 @@ class DriftProbe(Probe):
     reference = "start"
 
     def measure(self, probed: Probed) -> pd.DataFrame:
-        return drift(_start(probed), probed.model)
+        return drift(probed.start, probed.model)
 
 
 @PROBES.register("cka")
@@ -165,7 +164,7 @@ class CkaProbe(Probe):
     reference = "start"
 
     def measure(self, probed: Probed) -> pd.DataFrame:
-        return cka(_start(probed), probed.model, probed.batch)
+        return cka(probed.start, probed.model, probed.batch)
 
 
 @PROBES.register("plateau")
@@ -177,9 +176,3 @@ class PlateauProbe(Probe):
 
     def measure(self, probed: Probed) -> pd.DataFrame:
         return plateau_table(probed.model, probed.batch)
-
-
-def _start(probed: Probed) -> HookedTransformer:
-    if probed.reference is None:
-        raise ValueError("there is nothing to compare with; give `reference`, the model that training began with")
-    return probed.reference

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from procpre_interp.model import HookedTransformer
@@ -161,10 +161,7 @@ def drift(before: HookedTransformer, after: HookedTransformer, *, rank: int | No
     Raises:
         ValueError: the blocks of the two differ in shape, or `rank` is below 1.
     """
-    for name in ("n_layers", "n_heads", "d_model", "d_hidden"):
-        sizes = [getattr(model.config, name) for model in (before, after)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"{name}={sizes[0]} before and {sizes[1]} after; drift needs equal blocks")
+    check_equal_blocks(before, after)
     if rank is not None and rank < 1:
         raise ValueError(f"rank={rank}; rank must be at least 1")
     tied = before.config.tied and after.config.tied
@@ -180,6 +177,20 @@ def drift(before: HookedTransformer, after: HookedTransformer, *, rank: int | No
     return _table(rows).astype({"rank": "Int64"})
 
 
+def check_equal_blocks(before: HookedTransformer, after: HookedTransformer) -> None:
+    """Raise `ValueError` where the blocks of the two differ in shape."""
+    for name in ("n_layers", "n_heads", "d_model", "d_hidden"):
+        sizes = [getattr(model.config, name) for model in (before, after)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"{name}={sizes[0]} before and {sizes[1]} after; to compare them takes equal blocks")
+
+
+def held_ranks(s: Float[Tensor, "*matrix index"], share: float | int) -> Int[Tensor, "*matrix"]:
+    """The smallest number of the first singular values that holds this share of the sum of their squares."""
+    held = s.square().cumsum(-1) / s.square().sum(-1, keepdim=True)
+    return (held < share).sum(-1) + 1
+
+
 def _drift_of(
     before: _Matrices, new: Float[Tensor, "matrix row column"], rank: int | None
 ) -> dict[str, Float[Tensor, " matrix"]]:
@@ -188,8 +199,7 @@ def _drift_of(
     change = new - old
     left, s, right = _decomposed(before)
     if rank is None:
-        held = s.square().cumsum(-1) / s.square().sum(-1, keepdim=True)
-        ranks = (held < HELD_ENERGY).sum(-1) + 1
+        ranks = held_ranks(s, HELD_ENERGY)
     else:
         ranks = torch.full_like(s[:, 0], min(rank, s.shape[-1]), dtype=torch.long)
     kept = (torch.arange(s.shape[-1], device=s.device) < ranks[:, None]).to(s.dtype)
