@@ -100,10 +100,7 @@ def test_a_moment_is_a_name_for_a_model(store, two_phases):
     found = stages(run, store)
     assert [each.phase for each in found.values()] == [1, 1, 2, 2, 2]
     assert {each.source.id for each in found.values() if each.phase == 1} == {parent.id}
-    assert found["phase1"].start == found["phase1_fresh"]
-    assert found["finished"].start == found["transplanted"]
     assert [found[name].untrained.stage for name in ("phase1", "transplanted")] == ["phase1_fresh", "fresh"]
-    assert at_stage(parent, store, "finished").start == at_stage(parent, store, "fresh")
     own = moment_named(f"{run.id[:8]}@2", store)
     assert (own.label, own.when) == ("phase 2, step 2", "step 2")
     assert own.title == f"run {run.id[:8]} after 2 steps"

@@ -163,6 +163,7 @@ READS_INSTALLED_PACKAGES = {"length_matters"}
 
 HAS_CORPORA = {
     "gain_survives_finetuning",
+    "insertion_time",
     "no_single_best_task",
     "procedural_beats_natural_warmup",
     "scale_decides_on_text",

@@ -102,11 +102,6 @@ class Moment:
         stage: StageName = "phase1_fresh" if self.stage in OF_PHASE1 else "fresh"
         return dataclasses.replace(self, stage=stage, step=None)
 
-    @property
-    def start(self) -> "Moment":
-        """What the training that it belongs to began with: the transplanted model where there is a transfer."""
-        return dataclasses.replace(self, stage="transplanted", step=None) if parents_of(self.source) else self.untrained
-
     def model(self, store: RunStore) -> HookedTransformer:
         """The model. Raises `ValueError` for a parent that is missing or damaged, and for weights that are not kept."""
         if self.stage in ("phase1", "finished"):
