@@ -5,6 +5,9 @@
 Half of the tokens of the training text are replaced by others that occur in it, and the model is tested on clean text.
 Reported for data from linear recurrent networks and for Dyck, with gains that grow from .026 to .038 and from .009 to
 .015 nats as noise goes from none to half.
+
+Noise makes all losses more alike, and so would make a cost smaller, too. So it is a premise that on noisy text there is
+a gain (added before any run on noisy text that confirms, when union was known to cost .16 nats on clean text).
 """
 
 import dataclasses
@@ -35,9 +38,10 @@ CLAIM = Claim(
         predicted="below",
         measure="loss_nats",
     ),
+    premise="full transfer over none, noisy",
     secondary=(
         Contrast(name="full transfer over none, clean", weights=CLEAN_GAIN, measure="loss_nats"),
-        Contrast(name="full transfer over none, noisy", weights=NOISY_GAIN, measure="loss_nats"),
+        Contrast(name="full transfer over none, noisy", weights=NOISY_GAIN, predicted="below", measure="loss_nats"),
     ),
 )
 figure = loss_figure

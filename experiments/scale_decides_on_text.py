@@ -1,60 +1,55 @@
-"""Claim: on text, most of what a phase 1 gains is the scale of its weights.
+"""Claim: on text, sort's transfer does nothing that fresh weights of its scales do not do as well.
 
     python experiments/scale_decides_on_text.py [--out runs] [--workers 2] [--minutes 90] [--quick]
 
 Fresh weights get the size that each tensor has after the transfer, and a rate of learning that keeps the relative step
-of the transferred ones; the arm is tuned like all others. What they have of the gain needs no structure to explain it.
+of the transferred ones; the arm is tuned like all others. Where it is no worse, there is nothing that needs structure
+to explain it.
+
+Version 1 asked how much of sort's gain the scales have, and had as its premise that there is a gain: none was shown in
+eight replicates, so that no number of them would have decided it. Version 2 asks for no gain, and is judged on seeds of
+which no run on text had been seen.
 """
 
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.study.experiment import main, run
-from procpre_interp.study.text_protocol import full_on, loss_figure, text_experiment
+from procpre_interp.study.text_protocol import MARGIN, MARGIN_NOTE, full_on, loss_figure, text_experiment
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
-SHARE = 0.5
-"""Share of the gain that counts as most of it."""
-TASKS = ("union", "sort")
-
-
-def over_share(task: str) -> Contrast:
-    """The loss with the scales alone, less what that share of full transfer's gain would leave."""
-    return Contrast(
-        name=f"scales of {task} over half of its gain",
-        weights={f"{task} full scales": 1, "none": SHARE - 1, f"{task} full": -SHARE},
-        predicted="below",
-        measure="loss_nats",
-    )
-
+SCALES_OVER_SORT = Contrast(
+    name="scales of sort over sort, full transfer",
+    weights={"sort full scales": 1, "sort full": -1},
+    predicted="below",
+    margin=MARGIN,
+    measure="loss_nats",
+)
 
 CLAIM = Claim(
     name="scale_decides_on_text",
-    claim="Most of what sort gains on English is there with fresh weights of the same scales.",
-    prediction="Fresh weights of the transferred scales have more than half of the gain of full transfer.",
-    margin="0 nats beyond 0.5 of the gain of full transfer, which the contrast takes off.",
-    refuted_by="A mean whose interval lies wholly above 0: less than half of the gain.",
+    version=2,
+    claim="Fresh weights of the scales that sort leaves are no worse for English than its transfer.",
+    prediction="The loss with them is lower than after full transfer, or higher by less than the margin.",
+    margin=MARGIN_NOTE,
+    refuted_by="A mean difference whose interval lies wholly above the margin.",
     page="does_it_help_on_real_text",
-    primary=over_share("sort"),
-    premise="sort full over none",
-    secondary=(
-        over_share("union"),
-        *(
-            Contrast(
-                name=f"{name} over none",
-                weights={name: 1, "none": -1},
-                measure="loss_nats",
-                predicted="below" if name == "sort full" else None,
-            )
-            for task in TASKS
-            for name in (f"{task} full", f"{task} full scales")
-        ),
+    primary=SCALES_OVER_SORT,
+    secondary=tuple(
+        Contrast(name=f"{name} over none", weights={name: 1, "none": -1}, measure="loss_nats")
+        for name in ("sort full", "sort full scales")
     ),
 )
 figure = loss_figure
 
-EXPERIMENT = text_experiment(CLAIM, tuple(full_on(task, "language") for task in TASKS))
+EXPERIMENT = text_experiment(
+    CLAIM,
+    (full_on("sort", "language"),),
+    first_seed=4_000,
+    seen="Seeds from 4000, of which no run on text had been seen. On seeds 3000 to 3007 sort's scales had ended .12 nats "
+    "below its transfer [.00, .21].",
+)
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

@@ -160,6 +160,7 @@ def text_experiment(
     figure: Figure = loss_figure,
     observation: Observation | None = None,
     replicates: int = 8,
+    first_seed: int = FRESH_SEED,
     natural_text: Task | None = None,
     transferred: str = TRANSFERRED_NOTE,
     seen: str = SEEN_NOTE,
@@ -182,7 +183,7 @@ def text_experiment(
         train=dataclasses.replace(PHASE2, weight_decay=DECAY[domain]),
         conditions=tuple(conditions),
         replicates=replicates,
-        first_seed=FRESH_SEED,
+        first_seed=first_seed,
         fair=tuned_alike({name: _RECIPES[name][1] for name in names}, natural_text=natural_text),
         **fields,
     )
