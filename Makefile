@@ -15,7 +15,7 @@ claims: $(READY)  ## every claim: the runs that it still needs, its verdict, exp
 	$(BIN)/procpre-interp claims --run --store $(OUT) --results experiments/results/claims
 
 first-experiments: $(READY)  ## union and real text: what the paper suggests to try first
-	$(BIN)/python experiments/first_experiments.py --out $(OUT)
+	$(BIN)/python experiments/first_experiments.py --out $(OUT) --until-decided --primary-only
 
 findings: $(READY)  ## the tables of experiments/README.md, made anew from the stored results
 	$(BIN)/procpre-interp claims --format markdown --update experiments/README.md

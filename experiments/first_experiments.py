@@ -5,8 +5,8 @@
 Union of 16 symbols, a model of two layers, then English: with everything transferred, with attention alone and with
 MLPs alone (on Python, too, so that the domain can be what decides), and with the sequences shuffled. These are the
 claims `union_helps_language`, `attention_for_code_mlp_for_language` and `structure_not_statistics`, which share their
-runs. A larger machine takes the paper's own size: `--phase1-steps 1000000 --corpus
-huggingface:Salesforce/wikitext:wikitext-103-raw-v1`.
+runs. A larger machine takes the paper's phase 1 and text: `--phase1-steps 1000000 --corpus huggingface:wikitext`;
+model and phase 2 stay what they are.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class FirstExperiments(Options):
     """Steps of phase 1. Other than the default, the verdicts are of another protocol."""
     corpus: str = TEXTS["language"].corpus
     """The language: one of those that `procpre-interp corpora` lists, such as
-    huggingface:Salesforce/wikitext:wikitext-103-raw-v1 or files:PATH."""
+    huggingface:wikitext or files:PATH."""
 
 
 def first_experiments(asked: FirstExperiments) -> int:

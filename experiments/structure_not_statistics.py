@@ -4,8 +4,8 @@
 
 The third of the experiments that the paper suggests: phase 1 on the sequences of union, each in random order, is to
 bring nothing. Its symbols are uniform and its token embeddings are not transferred, so that another naming of the
-symbols, or tokens drawn one by one with the same frequencies, would be the same data but for the separators and the
-length of the answer.
+symbols would be the same data. Tokens drawn one by one would not: a shuffled sequence still has most symbols twice,
+once given and once in the answer.
 """
 
 import sys

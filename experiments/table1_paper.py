@@ -84,7 +84,7 @@ def main(command: Table1Paper) -> int:
         return 0
     problems = execute(planned, store, command.workers, may_start)
     table, gated = results(planned, store, problems)
-    while len(table) and may_start() and n < (command.most or 0) and (cells := undecided(summarise(table))):
+    while len(table) and may_start() and n < (command.most or 0) and (cells := undecided(summarise(table), table)):
         more = plan(range(FIRST_SEED + n, FIRST_SEED + n + 1), ours=command.ours, wanted=cells)
         planned, n = joined(planned, more), n + 1
         problems |= execute(more, store, command.workers, may_start)
@@ -137,10 +137,17 @@ def summarise(table: pd.DataFrame, *, quick: bool = False) -> pd.DataFrame:
     return summary.assign(verdict=NO_VERDICT) if quick else summary
 
 
-def undecided(summary: pd.DataFrame) -> set[tuple[str, str, str]]:
-    """Cells (task, phase1, transfer) of the paper that more replicates could decide."""
-    open_cells = summary.loc[summary["verdict"].isin([Agreement.UNDECIDED, Agreement.TOO_FEW])]
-    return set(open_cells[CELL].itertuples(index=False, name=None))
+def undecided(summary: pd.DataFrame, table: pd.DataFrame) -> set[tuple[str, str, str]]:
+    """Cells (task, phase1, transfer) of the paper that more replicates could decide: those whose phase 1 was not learnt
+    often enough, too, as long as it was learnt in any."""
+    learnt = set(table.loc[table["phase1_learnt"].astype(bool), CELL].itertuples(index=False, name=None))
+    open_verdicts = {Agreement.UNDECIDED, Agreement.TOO_FEW}
+    verdicts = zip(summary[CELL].itertuples(index=False, name=None), summary["verdict"])
+    return {
+        cell
+        for cell, verdict in verdicts
+        if verdict in open_verdicts or (verdict == Agreement.NOT_LEARNT and cell in learnt)
+    }
 
 
 def joined(first: PaperPlan, more: PaperPlan) -> PaperPlan:

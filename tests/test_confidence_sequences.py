@@ -135,14 +135,16 @@ def crossed(values: np.ndarray, mean: float, threshold: float, *, first: int) ->
     return np.where(over.any(axis=-1), over.argmax(axis=-1) + first, np.inf)
 
 
-def simulate(share: float, n_studies: int) -> None:
+def simulate(share: float, n_studies: int, *, seed: int = 0) -> None:
     """Coverage at all n together, and verdicts of studies that stop when they are decided."""
-    values, mean = studies(share, n_studies), share * (HIGH - LOW)
+    values, mean = studies(share, n_studies, seed=seed), share * (HIGH - LOW)
     missed = np.isfinite([crossed(sign * values, sign * mean, 40, first=3) for sign in (1, -1)]).any(axis=0)
     assert missed.mean() <= 0.05
     above = crossed(values, MARGIN, 40, first=FEWEST)
     below = crossed(-values, -MARGIN, 40, first=FEWEST)
-    false = above < below if mean <= MARGIN + 1e-9 else below < above
+    # At the margin itself either verdict is false.
+    at_margin = abs(mean - MARGIN) < 1e-9
+    false = np.isfinite(np.minimum(above, below)) if at_margin else above < below if mean < MARGIN else below < above
     assert false.mean() <= 0.05
     # Within: both one-sided tests at 5 %; outside: the two-sided one.
     within = np.maximum(
@@ -163,7 +165,7 @@ def test_bimodal_studies_are_covered_and_rarely_decided_wrongly(share: float):
 @pytest.mark.parametrize("share", [*np.linspace(0.05, 0.95, 19), SHARES[2]])
 def test_many_bimodal_studies_are_covered_and_rarely_decided_wrongly(share: float):
     for part in range(10):
-        simulate(share + 1e-6 * part, 2_000)
+        simulate(share, 2_000, seed=1 + part)
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.0, 17), (0.05, 25), (0.5, 34), (0.75, 16), (1.0, 10)])

@@ -113,6 +113,19 @@ def test_lists_of_tokens_are_joined(monkeypatch):
     assert documents(build_corpus("huggingface:google/code")) == ["int a ;"]
 
 
+def test_wikitext_has_a_short_name_unless_there_is_such_a_folder(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(huggingface, "open_rows", lambda *given: asked.append(given) or iter([{"text": "Some text."}]))
+    for name in ("wikitext", "wikitext@2", "wikitext:wikitext-2-raw-v1"):
+        build_corpus(f"huggingface:{name}").files()
+    whole = ("Salesforce/wikitext", "wikitext-103-raw-v1", 0)
+    assert asked == [whole, whole, ("wikitext", "wikitext-2-raw-v1", 0)]
+    (tmp_path / "wikitext").mkdir()
+    monkeypatch.chdir(tmp_path)
+    build_corpus("huggingface:wikitext").files()
+    assert asked[3:] == [("wikitext", None, 0)]
+
+
 @pytest.mark.parametrize("name", ["a/b:c@5", "a/b:c", "a/b@5", "a/b", "/folder/rows.parquet"])
 def test_names(name):
     corpus = build_corpus(f"huggingface:{name}")

@@ -128,21 +128,20 @@ def test_heads_by_lot_have_the_layers_of_the_strongest_and_are_others_wherever_t
     order = by_lot_in_layers(ranked, k, generator=stream(seed, "lot"))
     assert sorted(order) == sorted(ranked)
     assert layers(order[:k]) == layers(ranked[:k])
-    if {0, 4} >= {layers(ranked[:k]).count(0), layers(ranked[:k]).count(1)}:
-        assert set(order[:k]) == set(ranked[:k])
-    else:
-        assert set(order[:k]) != set(ranked[:k])
+    for layer in (0, 1):
+        strongest, drawn = ({head for head in heads[:k] if place(head).layer == layer} for heads in (ranked, order))
+        assert len(drawn & strongest) == max(0, 2 * len(strongest) - 4)  # as few as four heads allow
     assert order == by_lot_in_layers(ranked, k, generator=stream(seed, "lot"))
 
 
-def test_all_other_sets_of_these_layers_are_equally_likely():
-    """One head of three in layer 0 and two of three in layer 1: nine sets, less the strongest."""
+def test_all_sets_of_these_layers_that_share_as_few_as_can_be_are_equally_likely():
+    """One head of three in layer 0 and two of three in layer 1: one of two, and the other one with one of two."""
     ranked = ["blocks.0.attn.head.1", "blocks.1.attn.head.0", "blocks.1.attn.head.2"]
     ranked += [head for head in head_terms(2, 3) if head not in ranked]
     generator, n = stream(0, "lot"), 4000
     counts = Counter(frozenset(by_lot_in_layers(ranked, 3, generator=generator)[:3]) for _ in range(n))
-    assert len(counts) == 8
-    assert max(abs(count - n / 8) for count in counts.values()) < 5 * (n / 8 * 7 / 8) ** 0.5
+    assert len(counts) == 4
+    assert max(abs(count - n / 4) for count in counts.values()) < 5 * (n / 4 * 3 / 4) ** 0.5
 
 
 def test_heads_by_lot_like_ranked_ones_are_those_of_the_seed(run):
@@ -154,5 +153,5 @@ def test_heads_by_lot_like_ranked_ones_are_those_of_the_seed(run):
         assert set(order[:3]) != set(ranked[:3])
     circuit = ordered_heads(run, "circuit")
     drawn = {tuple(by_lot_in_layers(circuit, 2, generator=stream(seed, "lot"))[:2]) for seed in range(20)}
-    assert len(drawn) > 3
+    assert len(drawn) > 1
     assert layers(ordered_heads(run, "random_like.circuit.2")[:2]) == layers(circuit[:2])

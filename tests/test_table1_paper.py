@@ -196,8 +196,11 @@ def test_further_replicates_are_of_undecided_cells_and_their_baseline():
     summary = pd.DataFrame(
         {"task": [TASK, TASK, "sorting"], "phase1": ["set", "dyck", "set"], "transfer": ["full", "full", "attention"]}
     ).assign(verdict=[Agreement.UNDECIDED, "agrees", Agreement.NOT_LEARNT])
-    assert undecided(summary) == {(TASK, "set", "full")}
-    more = plan([3005], wanted=undecided(summary))
+    never = summary.assign(phase1_learnt=[True, True, False])
+    assert undecided(summary, never) == {(TASK, "set", "full")}
+    sometimes = pd.concat([never, never.assign(phase1_learnt=True)])
+    assert undecided(summary, sometimes) == {(TASK, "set", "full"), ("sorting", "set", "attention")}
+    more = plan([3005], wanted=undecided(summary, never))
     assert more.cells[["phase1", "replicate"]].to_numpy().tolist() == [["none", 3005], ["set", 3005]]
     both = joined(PLANNED, more)
     assert len(both.cells) == len(PLANNED.cells) + 2

@@ -15,7 +15,7 @@ from procpre_interp.engine.engines import Processes
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import run
 from procpre_interp.study.protocols import FRESH_SEED
-from procpre_interp.study.text_protocol import LEARNING_RATES, MODEL
+from procpre_interp.study.text_protocol import LEARNING_RATES, MODEL, TEXTS
 from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
 from tests.test_experiments import check_statement, script, without_secondary
 
@@ -162,6 +162,15 @@ def test_one_of_them_whole(whole, corpus):
     assert len(judged.contrasts) == 4
     losses = table.set_index("condition")["loss_nats"]
     assert judged.primary.estimate == pytest.approx(losses["union full"] - losses["none"])
+
+
+def test_another_text_is_another_protocol(corpus):
+    """Or its looks would be taken for those at the claim's own text."""
+    for name in ("union_helps_language", "attention_for_code_mlp_for_language", "structure_not_statistics"):
+        module = script(name)
+        assert module.experiment(text=TEXTS["language"]).protocol == module.EXPERIMENT.protocol
+        elsewhere = module.experiment(text=Text(corpus=corpus, length=32)).protocol
+        assert elsewhere == f"On {corpus} in place of wikipedia-leads. {module.EXPERIMENT.protocol}"
 
 
 def test_savings_are_measured_on_runs(whole):

@@ -70,19 +70,15 @@ def _measured_order(run: Run, order: str, step: int | None) -> list[str]:
 def by_lot_in_layers(ranked: Sequence[str], k: int, *, generator: Generator) -> list[str]:
     """The heads of a ranking, k by lot first: as many of each layer as are among its first k, then the others.
 
-    Every set of k with these layers is equally likely, except the first k themselves: a control shares some of them,
-    but never all. Only where a layer gives all of its heads or none is there no choice in it, and where that is so of
-    every layer (k = 4 that are one layer's four heads) there is no other set, and the first k are the control as well.
+    In each layer none of the first k is drawn as long as there are others: of a layer whose others are too few, all of
+    them are, and as many of the first k, by lot, as are missing. Where a layer gives all of its heads, there is no
+    choice in it, and where that is so of every layer, the first k are the control as well.
     """
     strongest = set(ranked[:k])
     taken = Counter(place(head).layer for head in strongest)
-    layers = {layer: [head for head in sorted(ranked) if place(head).layer == layer] for layer in taken}
-    has_choice = any(taken[layer] < len(heads) for layer, heads in layers.items())
-    while True:
-        drawn = [
-            heads[i]
-            for layer, heads in sorted(layers.items())
-            for i in torch.randperm(len(heads), generator=generator)[: taken[layer]].tolist()
-        ]
-        if set(drawn) != strongest or not has_choice:
-            return [*drawn, *(head for head in ranked if head not in drawn)]
+    drawn = []
+    for layer, wanted in sorted(taken.items()):
+        heads = [head for head in sorted(ranked) if place(head).layer == layer]
+        lot = [heads[i] for i in torch.randperm(len(heads), generator=generator).tolist()]
+        drawn += sorted(lot, key=lambda head: head in strongest)[:wanted]
+    return [*drawn, *(head for head in ranked if head not in drawn)]

@@ -32,6 +32,8 @@ FILE_BYTES = 16_000_000
 FIELDS = ("text", "content", "code")
 """The column that is the document: the first one there is. A list of tokens is joined with blanks."""
 
+SHORT = {("wikitext", None): ("Salesforce/wikitext", "wikitext-103-raw-v1")}
+"""Names without an owner, and without the configuration that the data set wants, which are in use all the same."""
 _SPEC = re.compile(r"(?P<path>[^@:]+)(:(?P<config>[^@:]+))?(@(?P<megabytes>[1-9][0-9]{0,8}))?")
 _HEADING = re.compile(r" = (?!=).* = \n")
 """The title of an article in WikiText, of which a row is a line."""
@@ -44,7 +46,8 @@ class HuggingFace(Corpus):
 
     `huggingface:NAME:CONFIG@MEGABYTES`, such as huggingface:Salesforce/wikitext:wikitext-103-raw-v1 or
     huggingface:allenai/c4:en@2000; CONFIG may be left out where there is but one, and so may the megabytes of text,
-    1000 by default. A row is a document; of WikiText, whose rows are lines, an article is.
+    1000 by default. huggingface:wikitext is short for the former. A row is a document; of WikiText, whose rows are
+    lines, an article is.
     """
 
     about = About(
@@ -98,7 +101,10 @@ class HuggingFace(Corpus):
     def _parts(self) -> tuple[str, str | None, int]:
         found = _SPEC.fullmatch(self.dataset)
         assert found is not None
-        return found["path"], found["config"], int(found["megabytes"] or MOST_MEGABYTES)
+        given = found["path"], found["config"]
+        # A folder of that name is a data set of one's own.
+        path, config = given if Path(given[0]).exists() else SHORT.get(given, given)
+        return path, config, int(found["megabytes"] or MOST_MEGABYTES)
 
     def _folder(self) -> Path:
         key = hashlib.sha256(json.dumps([FORMAT, *self._parts()]).encode()).hexdigest()[:16]
