@@ -7,12 +7,13 @@ attention, mean over 256 fresh sequences, and a model's score is that of its bes
 attention scores about 0.05. The weights of some 60 steps of phase 2 are kept, which tell when it forms: the first kept
 step from which its score stays at 0.25 or above.
 
-Version 1 compared models after equally many steps, of which those with Dyck's attention solved the task and the others
-did not: that a model which answers looks up what it answers is nearly a tautology. Version 2 trains both to their own
-breakthrough, at the same constant learning rate on the same batches, up to a validation accuracy of 90 %, and compares
-them there. A run that has not broken through within the limit has no score at its breakthrough, and its replicate none
-in the primary contrast. The comparison of version 1 is a secondary one, with the weights that the unpretrained run had
-when the pretrained one was done.
+Version 1 compared models after equally many steps, of which those with Dyck's attention solved the task and the
+others did not: that a model which answers looks up what it answers is nearly a tautology. Version 2 trains both to
+their own breakthrough, at the same constant learning rate on the same batches, up to a validation accuracy of 90 %,
+and compares them there. A run that has not broken through within the limit has no score at its breakthrough, which
+leaves the claim undecided, and no further replicates are added: without that one they would be chosen by what came
+out. The comparison of version 1 is a secondary one, with the weights that the unpretrained run had when the
+pretrained one was done.
 
 Is it the transferred head? Before phase 2 every head of the transplant has a past: the bracket that must close next
 (the stack's top) is what a head of Dyck has to look up. If the head that does this best in its layer becomes the

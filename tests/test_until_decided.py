@@ -106,6 +106,17 @@ def test_seeds_are_added_until_the_primary_contrast_is_decided():
     assert [row.verdict for row in found[-1].contrasts[1:]] == ["supported", "undecided", None]
 
 
+def test_looks_end_where_a_finished_run_has_no_number():
+    """It is none of those that failed: without it the others would be chosen by what came out."""
+    of = outcome(0.84)
+    found = look(Fake(lambda condition, index: NAN if (condition, index) == ("full", 2) else of(condition, index)))
+    assert [each.n for each in found] == [1, 2, 3]
+    assert found[-1].contrasts[0].missing == "2 of 3 planned replicates are complete"
+    # One that only a secondary contrast needs does not stop the others.
+    found = look(Fake(lambda condition, index: NAN if (condition, index) == ("open", 2) else of(condition, index)))
+    assert found[-1].contrasts[0].verdict == "supported"
+
+
 def judge_all(computed: Computed):
     return judge(CLAIM, computed.table, planned=computed.cells).contrasts
 

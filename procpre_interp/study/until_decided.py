@@ -108,7 +108,8 @@ def looks_at(
     primary contrast `needs` (default: those that it names) are in all seeds, and so are those of predicted secondary
     ones until these are decided, or cannot be; with `primary_only`, or where nothing is predicted, a condition has no
     more replicates than the sweep says. The looks end early where a seed is not complete, or a run that the primary
-    contrast needs failed or diverged, where its phase 1 or its premise's was not learnt (on text), or the premise is
+    contrast needs failed or diverged or has no number to compare (as one has not that never broke through, where it is
+    compared at its breakthrough), where its phase 1 or its premise's was not learnt (on text), or the premise is
     refuted, since nothing can be decided then.
     """
     if most_replicates < 1:
@@ -147,7 +148,7 @@ def looks_at(
             held_back = {row.contrast for row in contrasts if unfair(row, part.table, task)}
             refuted = {row.contrast for row in contrasts if row.verdict == Verdict.REFUTED}
             is_moot = claim.premise in refuted or not held_back.isdisjoint({claim.primary.name, claim.premise})
-            if contrasts[0].is_decided or is_moot or set(statuses) != {"finished"}:
+            if contrasts[0].is_decided or contrasts[0].missing or is_moot or set(statuses) != {"finished"}:
                 return
             for row in contrasts[1:]:
                 if row.is_decided or row.contrast in held_back:
