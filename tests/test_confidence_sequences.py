@@ -1,6 +1,7 @@
 """Confidence sequences: against a reference implementation, an integral, and what simulated studies decide."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.stats
 
 from procpre_interp.claims.claim import Contrast
 from procpre_interp.claims.compared import contrast_values
+from procpre_interp.claims.sequential_rule import judge_contrast
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.betting import FRACTIONS, WEIGHTS, betting_bounds, largest_log_capital, log_capital
 from procpre_interp.stats.confidence_sequence import (
@@ -23,6 +25,7 @@ from procpre_interp.stats.confidence_sequence import (
 )
 from procpre_interp.stats.resampling import bootstrap_interval
 from procpre_interp.stats.t_sequence import FIRST_LOOK, SCALE, largest_log_bayes_factor, log_bayes_factor
+from tests.judged import ABOVE, WITHIN, gains_table
 
 MARGIN = 0.214
 """The claims' margin on accuracy."""
@@ -166,6 +169,33 @@ def test_bimodal_studies_are_covered_and_rarely_decided_wrongly(share: float):
 def test_many_bimodal_studies_are_covered_and_rarely_decided_wrongly(share: float):
     for part in range(10):
         simulate(share, 2_000, seed=1 + part)
+
+
+@pytest.mark.parametrize("share", SHARES[::2])
+def test_what_is_simulated_is_how_claims_are_judged(share: float):
+    for values in studies(share, 6, seed=7):
+        for n in (FEWEST - 1, FEWEST, 10, FEWEST_WITHIN - 1, FEWEST_WITHIN, 25, MOST):
+            table, seen = gains_table(values[:n]), values[None, :n]
+            above = crossed(seen, MARGIN, 40, first=1)[0] <= n
+            below = crossed(-seen, -MARGIN, 40, first=1)[0] <= n
+            within = all(crossed(sign * seen, -MARGIN, 20, first=1)[0] <= n for sign in (1, -1))
+            outside = above or crossed(-seen, MARGIN, 40, first=1)[0] <= n
+            expected = (
+                (ABOVE, "supported" if above else "refuted" if below else "undecided"),
+                (WITHIN, "refuted" if outside else "supported" if within and n >= FEWEST_WITHIN else "undecided"),
+            )
+            for contrast, verdict in expected:
+                judged = judge_contrast(replace(contrast, margin=MARGIN), table)
+                assert judged.verdict == (verdict if n >= FEWEST else "undecided")
+
+
+def test_where_both_conditions_break_through_at_times_means_are_covered():
+    """n = 3 to 60, two independent conditions of which either is in two modes."""
+    for first, second in ((0.5, 0.25), (0.9, 0.75), (0.25, 0.25)):
+        values = studies(first, 1_000, seed=1) - studies(second, 1_000, seed=2)
+        mean = (first - second) * (HIGH - LOW)
+        missed = np.isfinite([crossed(sign * values, sign * mean, 40, first=3) for sign in (1, -1)]).any(axis=0)
+        assert missed.mean() <= 0.05
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.0, 17), (0.05, 25), (0.5, 34), (0.75, 16), (1.0, 10)])
