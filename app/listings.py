@@ -41,8 +41,8 @@ def list_results(path: Path, kind: Kind = "conditions") -> list[str]:
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading transfer maps")
 def list_maps(path: Path) -> list[str]:
-    """Names of the stored tables with transfer maps: the finest first, such as heads before components."""
-    return where.finest_first(RunStore(path), list_results(path, "maps"))
+    """Names of the stored tables with transfer maps: those of layers first, then of heads, matrices and components."""
+    return where.first_shown(RunStore(path), list_results(path, "maps"))
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner="Reading the list of results")

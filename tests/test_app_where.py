@@ -53,19 +53,25 @@ def test_a_map_of_whole_parts_says_how_to_make_one_of_heads(monkeypatch, tmp_pat
     assert "`procpre-interp sweep head_map`" in said(open_page(monkeypatch, tmp_path, PAGE))
 
 
-def test_the_finest_stored_map_is_shown_first(monkeypatch, tmp_path):
+def test_maps_of_layers_are_shown_first_then_of_heads(monkeypatch, tmp_path):
     demo, store = RunStore(DEMO), RunStore(tmp_path)
     (name,) = demo.tables("components-")
     stored = demo.read_table(name)
-    renamed = {"attn": "blocks.0.attn.head.0", "mlp": "blocks.0.attn.head.1"}
-    text = json.dumps([stored.frame[["condition", "label"]].to_dict("list"), stored.metadata])
-    for old, new in renamed.items():
-        text = text.replace(old, new)
-    names, about = json.loads(text)
-    store.write_table("a-heads", stored.frame.assign(**names), about)
+    kinds = {
+        "layers": {"attn": "blocks.0.attn", "mlp": "blocks.1.attn"},
+        "heads": {"attn": "blocks.0.attn.head.0", "mlp": "blocks.0.attn.head.1"},
+    }
+    for kind, renamed in kinds.items():
+        text = json.dumps([stored.frame[["condition", "label"]].to_dict("list"), stored.metadata])
+        for old, new in renamed.items():
+            text = text.replace(old, new)
+        names, about = json.loads(text)
+        store.write_table(f"a-{kind}", stored.frame.assign(**names), about)
     store.write_table("components", stored.frame, dict(stored.metadata))  # the newest
     app = open_page(monkeypatch, tmp_path, PAGE)
-    assert app.selectbox(key="experiment").options == ["a-heads", "components"]
+    assert app.selectbox(key="experiment").options == ["a-layers", "a-heads", "components"]
+    assert app.selectbox(key="part").value == "blocks.0.attn"
+    check(app.selectbox(key="experiment").set_value("a-heads").run())
     assert app.selectbox(key="part").value == "blocks.0.attn.head.0"
     assert "sweep head_map" not in said(app)
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from procpre_interp.views.exhibits import pairs, where
 
-SWEEP = "procpre-interp sweep components --out {store}"
+SWEEP = "procpre-interp sweep layer_components --out {store}"
 
 store = stores.open_page(
     "Where does it live?",
@@ -21,9 +21,9 @@ names = listings.list_maps(store.path)
 stores.stop_when_empty(names, "transfer maps", SWEEP.format(store=store.path))
 sweep = listings.results(store, selections.choose("Experiment", names, "experiment"))
 maps = where.maps(sweep)
-chosen = maps[where.by_fineness(maps)[0]]
+chosen = maps[where.by_priority(maps)[0]]
 if len(maps) > 1:
-    titles = {str(index): maps[index].title for index in where.by_fineness(maps)}
+    titles = {str(index): maps[index].title for index in where.by_priority(maps)}
     chosen = maps[int(selections.choose("Map", titles, "map"))]
 st.subheader(markup.escaped(sweep.title))
 if sweep.about.demo:

@@ -76,25 +76,28 @@ class TransferMap:
         return any(spot.head is not None or spot.matrix is not None for spot in places)
 
 
-def fineness(players: Iterable[str]) -> tuple[int, int]:
-    """How fine a map's parts are: the most of layer, head and matrix that one names, then the number of parts."""
+def priority(players: Iterable[str]) -> tuple[int, int]:
+    """Which map is shown first, by its parts, the highest: in which layers the gain lies is the first question, then in
+    which heads and matrices, of which a map has so many that it decides little; last are parts of all layers together.
+    Of maps alike the one with more parts."""
     places = [place(player) for player in players]
     depths = [sum(part is not None for part in (spot.layer, spot.head, spot.matrix)) for spot in places]
-    return max(depths, default=0), len(depths)
+    deepest = max(depths, default=0)
+    return 4 - deepest if deepest else 0, len(depths)
 
 
-def by_fineness(found: Sequence[TransferMap]) -> list[int]:
-    """Places of the maps of a sweep in their list, the finest map first."""
-    return sorted(range(len(found)), key=lambda index: fineness(found[index].players), reverse=True)
+def by_priority(found: Sequence[TransferMap]) -> list[int]:
+    """Places of the maps of a sweep in their list, the one that is shown first in front."""
+    return sorted(range(len(found)), key=lambda index: priority(found[index].players), reverse=True)
 
 
-def finest_first(store: RunStore, names: Sequence[str]) -> list[str]:
-    """Names of tables with transfer maps, the one with the finest map first; equals stay in their order."""
-    depth = {}
+def first_shown(store: RunStore, names: Sequence[str]) -> list[str]:
+    """Names of tables with transfer maps, the one with the map that is shown first in front; equals stay in order."""
+    ranks = {}
     for name in names:
         stored = about_table(store.read_table(name).metadata).maps
-        depth[name] = max(fineness(each.effects["player"].unique()) for each in stored if len(each.effects))
-    return sorted(names, key=depth.__getitem__, reverse=True)
+        ranks[name] = max(priority(each.effects["player"].unique()) for each in stored if len(each.effects))
+    return sorted(names, key=ranks.__getitem__, reverse=True)
 
 
 def maps(results: Results) -> list[TransferMap]:
