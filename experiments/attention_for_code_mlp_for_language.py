@@ -32,6 +32,8 @@ from procpre_interp.study.text_protocol import (
 __all__ = ["EXPERIMENT", "experiment", "figure", "run"]
 
 DOMAINS: tuple[Domain, ...] = ("language", "code")
+LOWEST: dict[str, Domain] = {"union MLP": "language", "union attention": "code"}
+"""Where the paper suggests that a part alone ends lowest."""
 PARTS = {"union full": "all", "union attention": "attn", "union MLP": "mlp"}
 
 
@@ -76,7 +78,7 @@ CLAIM = Claim(
                 predicted="below",
                 measure="loss_nats",
             )
-            for part, domain in (("union MLP", "language"), ("union attention", "code"))
+            for part, domain in LOWEST.items()
         ),
         *(
             Contrast(

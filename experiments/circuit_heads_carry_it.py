@@ -115,6 +115,7 @@ EXPERIMENT = confirmation(
         dyck("attn+ln", "attn+ln", label="attention + LN"),
     ),
     figure,
+    first_seed=4_000,
     observation=Observation(
         needs=("circuit_heads",),
         conditions={
@@ -127,8 +128,8 @@ EXPERIMENT = confirmation(
     extra=head_tables,
     seen="In the cheap protocol, seeds 1000 to 1009, LN with four heads of the circuit broke through in 5 of 10, with "
     "four by lot in 10 of 10; the former were all of layer 1 in the five that did not. No two heads, no control that "
-    "matches layers, and no job of a head had been looked at. Of version 1, 14 replicates had been seen before version "
-    "2: 13 broke through with the circuit's two heads, 11 with two of their layers, of which one was mostly the same.",
+    "matches layers, and no job of a head had been looked at. Of version 1, seeds 3000 to 3013 had been seen before "
+    "version 2: 13 broke through with the circuit's two heads, 11 with two of their layers, one of which was shared.",
 )
 
 if __name__ == "__main__":

@@ -5,7 +5,15 @@ import dataclasses
 from procpre_interp.data import TASKS
 from procpre_interp.stats.confidence_sequence import Limits
 from procpre_interp.study.experiment import Experiment
-from procpre_interp.study.protocols import ALGORITHMIC, ENTROPY_PENALTY, PROCEDURAL, TIMELINE, dyck, haystack_sweep
+from procpre_interp.study.protocols import (
+    ALGORITHMIC,
+    ENTROPY_PENALTY,
+    FRESH_SEED,
+    PROCEDURAL,
+    TIMELINE,
+    dyck,
+    haystack_sweep,
+)
 from procpre_interp.sweep.config import Condition, Source, Sweep
 
 
@@ -45,7 +53,7 @@ EARLIER: dict[tuple[str, int], Sweep] = {
 }
 """Claim and version -> sweep, of claims whose conditions changed."""
 SAME_SWEEP = {("circuit_heads_carry_it", 1)}
-"""Claims and versions that planned what today's plan, but for the heads that are drawn."""
+"""Claims and versions that planned what today's plan, but for the heads that are drawn and the seeds."""
 LIMITS = {("no_single_best_task", 1): {"lead": Limits(low=-1, high=1)}}
 """Limits of measures that a version had and today's does not."""
 DROPPED = {
@@ -61,5 +69,5 @@ def earlier_sweep(experiment: Experiment, version: int) -> Sweep:
     name = experiment.claim.name
     conditions = (*experiment.sweep.conditions, *DROPPED.get(name, ()))
     if (name, version) in SAME_SWEEP:
-        return experiment.sweep
+        return dataclasses.replace(experiment.sweep, first_seed=FRESH_SEED)
     return EARLIER.get((name, version)) or haystack_sweep(name, conditions, replicates=10)

@@ -218,3 +218,15 @@ def test_mistakes():
     odd = dataclasses.replace(results.about, config="maps: [1, 2]")
     with pytest.raises(ValueError, match="no transfer map that can be read"):
         where.maps(dataclasses.replace(results, about=odd))
+
+
+def test_layers_come_before_heads_matrices_and_parts_of_all_layers():
+    kinds = [
+        ["blocks.0.attn", "blocks.1.mlp"],
+        ["blocks.0.attn.head.0", "blocks.0.attn.head.1", "blocks.1.mlp"],
+        ["blocks.0.attn.W_Q", "blocks.0.mlp.W_in", "blocks.1.attn.W_Q", "blocks.1.mlp.W_in"],
+        ["attn", "mlp.W_in", "mlp.W_out", "ln", "embed"],
+    ]
+    ranks = [where.priority(each) for each in kinds]
+    assert ranks == sorted(set(ranks), reverse=True)
+    assert where.priority(["attn", "mlp"]) > where.priority(["attn"])  # alike, the one of more parts

@@ -72,18 +72,20 @@ def test_a_neuron_made_to_respond_to_a_token_is_the_largest_of_its_layer(batch):
     with torch.no_grad():
         direction = torch.zeros(CONFIG.d_model)
         direction[:2] = torch.tensor([1.0, -1.0])  # which the LayerNorm leaves
-        model.W_pos.zero_()
-        model.W_E.zero_()
-        model.W_E[1] = 30 * direction
-        model.W_E[0] = -30 * direction
+        model.W_E[0] -= 30 * direction
+        model.W_E[1] += 30 * direction
+        model.W_pos.mul_(100)  # what the others respond to
+        model.W_pos[:, :2] = 0
         model.blocks[0].attn.W_O.zero_()
+        model.blocks[0].mlp.W_in[:2] = 0
         model.blocks[0].mlp.W_in[:, 5] = 10 * direction
     table = neuron_table(
         neuron_responses(model, batch, response_labels(batch, TASK), generator=stream(2, "neurons"))
     ).set_index(["label", "layer"])
-    assert table.loc[("token", 0), "largest"] == pytest.approx(1)
-    assert table.loc[("token", 0), "mostly"] == 1  # nothing else comes in
-    assert table.loc[("position", 0), "mostly"] == 0
+    assert table.loc[("token", 0), "neuron"] == 5
+    assert table.loc[("token", 0), "largest"] > 0.9
+    assert table.loc[("token", 0), "mostly"] == 1 / CONFIG.d_hidden
+    assert table.loc[("position", 0), "mostly"] > 0.5
 
 
 def test_long_batches_are_read_at_some_positions(batch, monkeypatch):
@@ -103,8 +105,12 @@ def test_long_batches_are_read_at_some_positions(batch, monkeypatch):
 def test_the_probe_compares_with_a_fresh_model_where_there_is_one():
     model = fresh()
     probe = PROBES["neurons"]()
-    alike = probe.measure(Probed(model=model, task=TASK, reference=model, sequences=20))
-    assert alike["explained"].equals(alike["untrained"].rename("explained"))
+    other = HookedTransformer(CONFIG, generator=stream(5, "neurons"))
+    beside = probe.measure(Probed(model=model, task=TASK, reference=other, sequences=20))
+    of_other = probe.measure(Probed(model=other, task=TASK, sequences=20))
+    assert beside["untrained"].equals(of_other["explained"].rename("untrained"))
+    assert not beside["explained"].equals(of_other["explained"])
     alone = probe.measure(Probed(model=model, task=TASK, sequences=20))
+    assert alone["explained"].equals(beside["explained"])
     probe.check(alone)
     assert alone["untrained"].isna().all()

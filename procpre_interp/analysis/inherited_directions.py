@@ -4,8 +4,10 @@
 directions are those of phase 1 where weights were transferred, and of fresh weights where not.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
+from statistics import mean
 from typing import Literal, get_args
 
 import pandas as pd
@@ -26,6 +28,7 @@ HELD = (0.5, 0.9)
 """Shares of |W|_F^2 that the directions hold which are taken out."""
 Kind = Literal["inherited", "own", "random", "noise"]
 """What is done to the finished matrices; see `inherited_directions`."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 DRAWN: tuple[Kind, ...] = ("random", "noise")
 """Those that are drawn."""
 PARTS = ("attn", "mlp.W_in", "mlp.W_out")
@@ -46,11 +49,11 @@ def inherited_directions(
 
     - inherited: without these directions.
     - own: without as many of W' itself, its strongest.
-    - random: without as many random ones, mean over the draws.
+    - random: without as many random ones, mean over the draws; they hold far less of W' than its own do.
     - noise: with normal noise of the size of what `inherited` takes out added to each matrix, mean over the draws.
 
     A model that still computes with these directions loses about what it loses with its own; one that has replaced
-    them, no more than by random ones and noise.
+    them, no more than by random ones, nor by noise, of which one is alike in number and one in size.
 
     Raises:
         ValueError: the blocks of the two differ in shape, or `n_draws` is below 1.
@@ -60,26 +63,28 @@ def inherited_directions(
         raise ValueError(f"n_draws={n_draws}; there must be at least 1")
     before, weights = ({name: x.detach() for name, x in each.named_parameters()} for each in (start, finished))
     places = [(f"blocks.{i}.{part}", i) for i in range(finished.config.n_layers) for part in PARTS]
-    rows = []
+    cells = list(product([*places, ("blocks", None)], HELD))
+    kinds: list[tuple[Kind, int]] = [(kind, draw) for kind in KINDS for draw in range(n_draws if kind in DRAWN else 1)]
+    removed: list[float] = []
 
     def copies() -> Iterator[Float[Tensor, " n_parameters"]]:
         yield finished.flat.detach()
-        for (component, layer), held in product([*places, ("blocks", None)], HELD):
-            kinds = [(kind, draw) for kind in get_args(Kind) for draw in range(n_draws if kind in DRAWN else 1)]
+        for (component, _), held in cells:
+            pieces = matrices(finished.config, component)
             for kind, draw in kinds:
                 generator = stream(seed, "inherited directions", component, kind, draw)
-                damaged, removed = _damaged(
-                    weights, before, matrices(finished.config, component), held, kind, generator
-                )
-                rows.append({"component": component, "layer": layer, "held": held, "kind": kind, "removed": removed})
+                damaged, share = _damaged(weights, before, pieces, held, kind, generator)
+                removed.append(share)
                 yield torch.cat([damaged[name].flatten() for name in finished.slices])
 
-    losses = evaluate_copies(finished, copies(), batch)["loss_nats"].to_numpy()
-    table = pd.DataFrame(rows).assign(rise=losses[1:] - losses[0]).astype({"layer": "Int64"})
-    keys = ["component", "layer", "held"]
-    rises = table.groupby([*keys, "kind"], sort=False, dropna=False)["rise"].mean().unstack("kind").reset_index()
-    removed = table.loc[table["kind"] == "inherited", "removed"].to_numpy()
-    return rises.assign(removed=removed)[[*keys, *get_args(Kind), "removed"]].rename_axis(columns=None)
+    intact, *losses = evaluate_copies(finished, copies(), batch)["loss_nats"].tolist()
+    rows = []
+    for number, ((component, layer), held) in enumerate(cells):
+        own = slice(number * len(kinds), (number + 1) * len(kinds))
+        rises = list(zip(kinds, losses[own]))
+        means = {kind: mean(loss - intact for (each, _), loss in rises if each == kind) for kind in KINDS}
+        rows.append({"component": component, "layer": layer, "held": held, **means, "removed": removed[own][0]})
+    return pd.DataFrame(rows).astype({"layer": "Int64"})
 
 
 def _damaged(
@@ -96,7 +101,7 @@ def _damaged(
         return values - part
 
     damaged = edited(weights, pieces, change)
-    return damaged, gone / whole
+    return damaged, gone / whole if whole else math.nan
 
 
 def what_goes(

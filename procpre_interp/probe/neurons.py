@@ -1,6 +1,7 @@
 """What neurons of the MLPs respond to: how much of each one's activation a label of the position explains."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import pandas as pd
 import torch
@@ -13,7 +14,7 @@ from procpre_interp.probe.labels import NO_LABEL, labels_for, position_labels
 from procpre_interp.probe.representation import ROUNDING, activations, real_positions
 
 MOST_POSITIONS = 20_000
-"""Positions that neurons are read at, drawn at random from longer batches: 240 MB of a layer of 3,072 neurons."""
+"""Positions that neurons are read at, drawn at random from longer batches: 3,072 neurons of a layer take up to 2 GB."""
 MOSTLY = 0.5
 """Explained share from which on a neuron counts as responding to a label, mostly."""
 
@@ -72,17 +73,16 @@ def neuron_table(responses: pd.DataFrame) -> pd.DataFrame:
     """`neuron_responses` by label and layer: the mean of `explained` over neurons, `mostly` (the share of them of which
     it explains half or more), `largest`, and which `neuron` that is. NaN counts in none of them."""
     rows = []
-    for (label, layer), each in responses.groupby(["label", "layer"], sort=False):
-        known = each.dropna(subset="explained")
-        if known.empty:
-            continue
-        best = known.loc[known["explained"].idxmax()]
+    for keys, each in responses.dropna(subset="explained").groupby(["label", "layer"], sort=False):
+        label, layer = cast("tuple[str, int]", keys)
+        explained = each["explained"].to_numpy(dtype=float)
         numbers = {
-            "explained": known["explained"].mean(),
-            "mostly": (known["explained"] >= MOSTLY).mean(),
-            "largest": best["explained"],
+            "explained": explained.mean(),
+            "mostly": (explained >= MOSTLY).mean(),
+            "largest": explained.max(),
         }
-        rows.append({"label": label, "layer": layer, "neuron": int(best["neuron"]), **numbers})
+        best = int(each["neuron"].iloc[explained.argmax()])
+        rows.append({"label": label, "layer": layer, "neuron": best, **numbers})
     return pd.DataFrame(rows, columns=["label", "layer", "neuron", "explained", "mostly", "largest"])
 
 

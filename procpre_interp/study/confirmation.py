@@ -30,15 +30,16 @@ def confirmation(
     *,
     seen: str,
     few: int | None = 6,
+    first_seed: int = FRESH_SEED,
     protocol: Protocol = BREAKTHROUGH,
     observation: Observation | None = None,
     extra: Extra = no_tables,
 ) -> Experiment:
-    """A claim on haystack, on seeds from 3000. `seen`: what had been seen when the prediction was written.
+    """A claim on haystack, on seeds of which no run had been seen. `seen`: what else had been, when it was written.
 
     Conditions that the primary contrast does not need have the first `few` replicates (all, if None).
     """
-    fresh = f"Seeds from {FRESH_SEED}, of which no run had been seen when the prediction was written."
+    fresh = f"Seeds from {first_seed}, of which no run had been seen when the prediction was written."
     return haystack_experiment(
         claim,
         conditions,
@@ -47,7 +48,7 @@ def confirmation(
         protocol=protocol,
         seen=f"{fresh} {seen}",
         replicates=REPLICATES,
-        first_seed=FRESH_SEED,
+        first_seed=first_seed,
         observation=observation,
         extra=extra,
     )

@@ -105,17 +105,19 @@ def looks_at(
     """A look after each seed, until the primary contrast is decided or there are `most_replicates`.
 
     `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions that the
-    primary contrast `needs` (default: those that it names) are in all seeds, and so are those of predicted secondary
-    ones until these are decided, or cannot be; with `primary_only`, or where nothing is predicted, a condition has no
-    more replicates than the sweep says. The looks end early where a seed is not complete, or a run that the primary
-    contrast needs failed or diverged or has no number to compare (as one has not that never broke through, where it is
-    compared at its breakthrough), where its phase 1 or its premise's was not learnt (on text), or the premise is
-    refuted, since nothing can be decided then.
+    primary contrast or its premise `needs` (default: those that it names) are in all seeds, and so are those of
+    predicted secondary ones until these are decided, or cannot be; with `primary_only`, or where nothing is predicted,
+    a condition has no more replicates than the sweep says. The looks end early where a seed is not complete, or a run
+    that these contrasts need failed or diverged or has no number to compare (as one has not that never broke through,
+    where it is compared at its breakthrough), where its phase 1 or its premise's was not learnt (on text), or the
+    premise is refuted, since nothing can be decided then.
     """
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
     needs, task = needs or Needs(sweep=sweep), sweep.about.task
-    always, undecided = needs.of(claim.primary), {row.name: row for row in claim.secondary if row.predicted}
+    undecided = {row.name: row for row in claim.secondary if row.predicted}
+    # Without its premise the primary contrast cannot be decided, in as many replicates.
+    always = needs.of(claim.primary).union(*(needs.of(row) for row in claim.secondary if row.name == claim.premise))
     counts: dict[str, int] = {}
     goal = looked = 0
     while goal < most_replicates:
@@ -148,7 +150,8 @@ def looks_at(
             held_back = {row.contrast for row in contrasts if unfair(row, part.table, task)}
             refuted = {row.contrast for row in contrasts if row.verdict == Verdict.REFUTED}
             is_moot = claim.premise in refuted or not held_back.isdisjoint({claim.primary.name, claim.premise})
-            if contrasts[0].is_decided or contrasts[0].missing or is_moot or set(statuses) != {"finished"}:
+            lacks = any(row.missing for row in contrasts if row.contrast in (claim.primary.name, claim.premise))
+            if contrasts[0].is_decided or lacks or is_moot or set(statuses) != {"finished"}:
                 return
             for row in contrasts[1:]:
                 if row.is_decided or row.contrast in held_back:

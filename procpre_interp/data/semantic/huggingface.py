@@ -32,7 +32,9 @@ FILE_BYTES = 16_000_000
 FIELDS = ("text", "content", "code")
 """The column that is the document: the first one there is. A list of tokens is joined with blanks."""
 
-SHORT = {("wikitext", None): ("Salesforce/wikitext", "wikitext-103-raw-v1")}
+SHORT: dict[tuple[str, str | None], tuple[str, str]] = {
+    ("wikitext", None): ("Salesforce/wikitext", "wikitext-103-raw-v1")
+}
 """Names without an owner, and without the configuration that the data set wants, which are in use all the same."""
 _SPEC = re.compile(r"(?P<path>[^@:]+)(:(?P<config>[^@:]+))?(@(?P<megabytes>[1-9][0-9]{0,8}))?")
 _HEADING = re.compile(r" = (?!=).* = \n")
@@ -101,9 +103,9 @@ class HuggingFace(Corpus):
     def _parts(self) -> tuple[str, str | None, int]:
         found = _SPEC.fullmatch(self.dataset)
         assert found is not None
-        given = found["path"], found["config"]
-        # A folder of that name is a data set of one's own.
-        path, config = given if Path(given[0]).exists() else SHORT.get(given, given)
+        path, config = found["path"], found["config"]
+        if not Path(path).exists():  # a folder of that name is a data set of one's own
+            path, config = SHORT.get((path, config), (path, config))
         return path, config, int(found["megabytes"] or MOST_MEGABYTES)
 
     def _folder(self) -> Path:

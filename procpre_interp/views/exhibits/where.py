@@ -81,9 +81,13 @@ def priority(players: Iterable[str]) -> tuple[int, int]:
     which heads and matrices, of which a map has so many that it decides little; last are parts of all layers together.
     Of maps alike the one with more parts."""
     places = [place(player) for player in players]
-    depths = [sum(part is not None for part in (spot.layer, spot.head, spot.matrix)) for spot in places]
-    deepest = max(depths, default=0)
-    return 4 - deepest if deepest else 0, len(depths)
+    if all(spot.layer is None for spot in places):
+        kind = 0
+    elif any(spot.matrix is not None for spot in places):
+        kind = 1
+    else:
+        kind = 2 if any(spot.head is not None for spot in places) else 3
+    return kind, len(places)
 
 
 def by_priority(found: Sequence[TransferMap]) -> list[int]:
