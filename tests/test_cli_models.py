@@ -194,7 +194,7 @@ def test_folders_of_one_name_are_told_apart(name, what, folders, tmp_path, capsy
     """In every table and report, as runs are: each has rows of its own, and people read means with n."""
     page = tmp_path / "page.html"
     call = [name, *folders, "--what", what, *HAYSTACK, "--sequences", "8", "--html", str(page)]
-    if what in ("drift", "cka", "timeline", "progress", "overlap", "reuse"):
+    if what in ("drift", "cka", "inherited", "timeline", "progress", "overlap", "reuse"):
         assert main(call) == 2
         assert f"a/checkpoint-1000 is a model without stages; --what {what} wants runs" in complaint(capsys)
         return
