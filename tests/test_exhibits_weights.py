@@ -40,7 +40,7 @@ def test_spectra_are_those_of_the_matrices():
 
 def test_models_that_cannot_be_compared():
     model = random_model(CONFIG)
-    with pytest.raises(ValueError, match="drift needs equal blocks"):
+    with pytest.raises(ValueError, match="to compare them takes equal blocks"):
         weights.drift(model, random_model(ModelConfig(n_layers=1, n_heads=3, d_model=12, n_ctx=9, d_vocab=11)))
     with pytest.raises(ValueError, match="mine has no place for haystack"):
         weights.likeness(random_model(TINY), model, TASKS.build("haystack"), names=("mine", "yours"))

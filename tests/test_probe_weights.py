@@ -224,7 +224,7 @@ def test_another_vocabulary_is_noted_and_other_blocks_are_refused():
     assert noted.loc["embed.W_E", "note"] == "shape (11, 12) before, (13, 12) after"
     assert noted[["relative_change", "in_subspace", "rank"]].isna().all().all()
     assert table[table["note"] == ""]["relative_change"].notna().all()
-    with pytest.raises(ValueError, match=r"d_hidden=48 before and 24 after; drift needs equal blocks"):
+    with pytest.raises(ValueError, match=r"d_hidden=48 before and 24 after; to compare them takes equal blocks"):
         drift(before, random_model(dataclasses.replace(TINY, d_mlp=24)))
     with pytest.raises(ValueError, match=r"rank=0; rank must be at least 1"):
         drift(before, before, rank=0)

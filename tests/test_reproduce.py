@@ -232,7 +232,7 @@ def test_what_the_first_sentence_says_is_what_is_planned():
     assert {kind: len(plan(sweep).configs) for kind, sweep in sweeps.items()} == RUNS
     assert set(RUNS) == set(CPU_MINUTES)
     assert set(get_args(get_args(Reproduce.__annotations__["protocol"])[0])) == set(get_args(ProtocolName))
-    assert "36 runs (12 seeds decide as a rule, two conditions)" in opening(Reproduce())
+    assert "45 runs (15 seeds decide as a rule, two conditions)" in opening(Reproduce())
     assert "48 runs (6 seeds, six conditions)" in opening(Reproduce(protocol="cheap"))
     assert "96 runs (12 seeds, six conditions)" in opening(Reproduce(every_condition=True, replicates=12))
 
