@@ -90,14 +90,10 @@ class LowRank(Ablation):
     """Kept share of each matrix's min(rows, columns) directions, rounded and at least one; 1 changes nothing."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share={self.share}; share must be above 0 and at most 1")
+        _check_share(self.share)
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        def cut(s: Spectrum) -> Spectrum:
-            return strongest(s, max(1, round(self.share * s.shape[-1])))
-
-        return with_spectra(weights, matrices(config, self.selector), cut)
+        return with_spectra(weights, matrices(config, self.selector), lambda s: _strongest_share(s, self.share))
 
 
 @ABLATIONS.register("without_strongest")
@@ -115,14 +111,20 @@ class WithoutStrongest(Ablation):
     """Share of each matrix's min(rows, columns) directions that goes, rounded and at least one; 1 leaves none."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share={self.share}; share must be above 0 and at most 1")
+        _check_share(self.share)
 
     def apply(self, weights: Weights, config: ModelConfig, *, generator: Generator) -> Weights:
-        def weak(s: Spectrum) -> Spectrum:
-            return s - strongest(s, max(1, round(self.share * s.shape[-1])))
+        return with_spectra(weights, matrices(config, self.selector), lambda s: s - _strongest_share(s, self.share))
 
-        return with_spectra(weights, matrices(config, self.selector), weak)
+
+def _check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}; share must be above 0 and at most 1")
+
+
+def _strongest_share(spectrum: Spectrum, share: float) -> Spectrum:
+    """The first singular values, this share of them, rounded and at least one, and 0 in place of the others."""
+    return strongest(spectrum, max(1, round(share * spectrum.shape[-1])))
 
 
 def strongest(spectrum: Spectrum, rank: int) -> Spectrum:

@@ -76,6 +76,13 @@ class Needs:
                 names |= {arm.condition.name, arm.fresh}
         return names & trained
 
+    def of_verdict(self, claim: Claim) -> set[str]:
+        """The conditions that a claim's verdict needs runs of: those of its primary contrast, and of its premise,
+        without which that cannot be decided."""
+        return set().union(
+            *(self.of(row) for row in claim.contrasts if row.name in (claim.primary.name, claim.premise))
+        )
+
 
 def of_primary(claim: Claim, sweep: Sweep, observation: Observation | None = None) -> Sweep:
     """The sweep with those conditions alone that the primary contrast and its premise need, so that no other one is
@@ -87,8 +94,7 @@ def of_primary(claim: Claim, sweep: Sweep, observation: Observation | None = Non
         arms = arms_of(sweep)
         whole = dataclasses.replace(sweep, conditions=tuple(arm.condition for arm in arms.arms), phase1=arms.phase1)
         needs = Needs(sweep=whole, observation=observation, arms=arms.arms)
-    named = {claim.primary.name, claim.premise}
-    needed = set().union(*(needs.of(each) for each in (claim.primary, *claim.secondary) if each.name in named))
+    needed = needs.of_verdict(claim)
     return dataclasses.replace(sweep, conditions=tuple(each for each in sweep.conditions if each.name in needed))
 
 
@@ -115,9 +121,7 @@ def looks_at(
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
     needs, task = needs or Needs(sweep=sweep), sweep.about.task
-    undecided = {row.name: row for row in claim.secondary if row.predicted}
-    # Without its premise the primary contrast cannot be decided, in as many replicates.
-    always = needs.of(claim.primary).union(*(needs.of(row) for row in claim.secondary if row.name == claim.premise))
+    always, undecided = needs.of_verdict(claim), {row.name: row for row in claim.secondary if row.predicted}
     counts: dict[str, int] = {}
     goal = looked = 0
     while goal < most_replicates:
