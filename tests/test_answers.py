@@ -8,10 +8,12 @@ import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits import results, where
+from procpre_interp.views.exhibits import real_text, results, where
+from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.full_report import answers_report
 from tests.explorer import DEMO
 from tests.results import fill
+from tests.test_app_real_text import CELLS as FAIR_CELLS
 from tests.test_report import Page
 
 QUESTIONS = [
@@ -20,6 +22,7 @@ QUESTIONS = [
     "Where does it live?",
     "What survives damage?",
     "Can anything cheaper do the same?",
+    "Does it help on real text?",
     "Do the claims hold?",
 ]
 INSIDE = ["What was generated?", "Where does attention look?", "Which circuit?", "How do weights move?"]
@@ -72,6 +75,20 @@ def test_a_store_that_can_answer_less(tmp_path):
     assert "One replicate: an observation" in Page(path).text
     with pytest.raises(ValueError, match="no result of `procpre-interp reproduce`"):
         answers_report(RunStore(tmp_path / "empty"), tmp_path / "x.html")
+
+
+@pytest.mark.usefixtures("few_claims")
+def test_claims_and_sweeps_on_real_text(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    fill(store, replicates=1)
+    store.write_table("fair-1", FAIR_CELLS.assign(label=FAIR_CELLS["condition"]), {"title": "Does a help?"})
+    path = answers_report(store, tmp_path / "text.html", run=None)
+    text = Page(path).text
+    known, _ = load_claims(store)
+    on_text = real_text.text_claims(known)
+    assert "union_helps_language" in on_text
+    assert [name for name, judged in on_text.items() if real_text.answer(judged).text not in text] == []
+    assert "Does a help? Below the fresh model: a" in path.read_text(encoding="utf-8")
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

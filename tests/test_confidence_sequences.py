@@ -1,6 +1,7 @@
 """Confidence sequences: against a reference implementation, an integral, and what simulated studies decide."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from procpre_interp.stats.confidence_sequence import (
     sequence_interval,
     sequential_test,
 )
+from procpre_interp.stats.power import POWER, detectable_effect, detectable_in_sequence
 from procpre_interp.stats.resampling import bootstrap_interval
-from procpre_interp.stats.t_sequence import FIRST_LOOK, SCALE, largest_log_bayes_factor, log_bayes_factor
+from procpre_interp.stats.t_sequence import FIRST_LOOK, SCALE, largest_log_bayes_factor, log_bayes_factor, t_bounds
 from tests.judged import ABOVE, WITHIN, gains_table
 
 MARGIN = 0.214
@@ -254,3 +256,19 @@ def test_what_is_out_of_range_is_refused():
     with pytest.raises(ValueError, match="scale them to their range"):
         betting_bounds(np.array([-0.1]), 0.025)
     assert np.isnan(sequence_interval(np.array([]), None).low)
+
+
+def test_what_a_sequence_could_have_shown_is_shown():
+    """Simulated by itself: looks after each replicate, until the margin is outside of the 95 % sequence."""
+    n, std = 9, 0.05
+    distance = detectable_in_sequence(n, std)
+    studies = numpy_stream(3, "power of a sequence").normal(0.02 + distance, std, size=(1_000, n))
+    found = [t_bounds(study, 0.025)[0][-1] > 0.02 for study in studies]
+    assert np.mean(found) == pytest.approx(POWER, abs=0.04)
+    # Sequences pay for looking, and replicates help.
+    assert distance > detectable_effect(n, std)
+    assert distance > detectable_in_sequence(12, std)
+    assert detectable_in_sequence(5, std) == math.inf
+    assert math.isnan(detectable_in_sequence(9, 0))
+    with pytest.raises(ValueError, match="not < 0"):
+        detectable_in_sequence(9, -1.0)

@@ -45,7 +45,8 @@ class ContrastResult:
     smallest_p: float
     """The smallest that these replicates could have given."""
     detectable: float
-    """Distance from the margin that 80 % of studies of this size find."""
+    """Distance from the margin that 80 % of studies of this size find; NaN where no distribution is known to say it,
+    as of outcomes with two modes."""
     verdict: Verdict | None
     """None for a contrast that was not predicted."""
     reason: str

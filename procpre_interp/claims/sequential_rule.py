@@ -36,6 +36,7 @@ from procpre_interp.stats.confidence_sequence import (
     sequence_interval,
     sequential_test,
 )
+from procpre_interp.stats.power import detectable_in_sequence
 from procpre_interp.stats.resampling import TWO_TESTS_LEVEL, are_alike
 from procpre_interp.stats.summary import ALPHA, decide
 
@@ -80,8 +81,11 @@ def judge_contrast(
 
 
 def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> tuple[ContrastResult, bool, bool]:
-    """The contrast with p, its smallest and bounds; and whether all lies on the predicted side, or on the other."""
+    """The contrast with p, its smallest, bounds and, where it is taken to be normal, its detectable distance; and
+    whether all lies on the predicted side, or on the other."""
     margin, n = row.margin, len(values)
+    if limits is None and n > 1:
+        row = replace(row, detectable=detectable_in_sequence(n, float(np.std(values, ddof=1))))
     if row.predicted == "within":
         outside = row.low >= margin or row.high <= -margin
         if outside:  # so the 95 % interval, which the row has, and this test are what says it

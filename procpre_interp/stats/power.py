@@ -1,15 +1,20 @@
 """Power: the smallest effect that a number of replicates would have found."""
 
+from functools import cache
+
 import numpy as np
 
 from procpre_interp.core.seeding import numpy_stream
 from procpre_interp.stats.resampling import ALPHA, N_RESAMPLES
 from procpre_interp.stats.significance import MAX_EXACT_FLIPS
+from procpre_interp.stats.t_sequence import FIRST_LOOK, t_bounds
 
 POWER = 0.8
 """Share of studies in which a detectable effect is found."""
 MAX_SIMULATED_POWER = 12
 """Replicates up to which the sign-flip test's power is simulated; with more, Student's is the same within 2 %."""
+STUDIES = 4_000
+"""Simulated studies behind the power of a sequence."""
 
 
 def detectable_effect(
@@ -55,3 +60,29 @@ def detectable_effect(
         sums, sizes = np.hstack([sums, sums + value]), np.append(sizes, sizes + 1)
     means = sums[:, 1:] / sizes[1:]
     return float(std * np.quantile(np.partition(means, -k, axis=1)[:, -k], power))
+
+
+def detectable_in_sequence(n: int, std: float | int) -> float:
+    """The distance of a mean from its margin that `t_sequence` has found after n replicates in `POWER` of studies.
+
+    `std` is the standard deviation of the replicates (ddof 1), which are taken to be normal; the distance has its unit.
+    A study looks after each replicate and stops once the margin lies outside of the two-sided sequence of level
+    1 - `ALPHA`, on the side of the mean. Infinite before the first look, NaN where `std` is 0 or NaN.
+    """
+    if n < 1 or std < 0 or np.isinf(std):
+        raise ValueError(f"{n=}, {std=}; n must be at least 1, and the standard deviation finite and not < 0")
+    if n < FIRST_LOOK:
+        return float("inf")
+    return float(std) * _standard_distance(n) if std > 0 else float("nan")
+
+
+@cache
+def _standard_distance(n: int) -> float:
+    """`detectable_in_sequence` of replicates with a standard deviation of 1.
+
+    With a mean of d the lower bounds lie d higher than without one, so that a study finds each d above its threshold,
+    which is minus its highest lower bound without one; the distance is a quantile of these thresholds.
+    """
+    noise = numpy_stream(0, "detectable in sequence", n).normal(size=(STUDIES, n))
+    lower, _ = t_bounds(noise, ALPHA / 2)
+    return float(np.quantile(-lower[:, -1], POWER))

@@ -40,8 +40,8 @@ def log_bayes_factor(
 
 
 def t_bounds(
-    values: Float[np.ndarray, " replicate"], tail: float | int
-) -> tuple[Float[np.ndarray, " replicate"], Float[np.ndarray, " replicate"]]:
+    values: Float[np.ndarray, "*study replicate"], tail: float | int
+) -> tuple[Float[np.ndarray, "*study replicate"], Float[np.ndarray, "*study replicate"]]:
     """Bounds of the mean after each replicate, each of which errs at any n with probability `tail`; NaN before the
     first look. They never move apart."""
     n, means, spread = _moments(values)
@@ -51,8 +51,8 @@ def t_bounds(
     u = np.divide(reach - 1, 1 - reach / g, out=np.full(len(n), np.inf), where=reach < g)
     with np.errstate(invalid="ignore"):
         width = np.sqrt(u * spread / n)
-    width[n < FIRST_LOOK] = np.nan
-    return np.fmax.accumulate(means - width), np.fmin.accumulate(means + width)
+    width[..., n < FIRST_LOOK] = np.nan
+    return np.fmax.accumulate(means - width, axis=-1), np.fmin.accumulate(means + width, axis=-1)
 
 
 def largest_log_bayes_factor(n: int) -> float:

@@ -14,6 +14,7 @@ from procpre_interp.claims.text import (
     claims_table,
     conditions_table,
     contrast_estimate,
+    detectable,
     predicted,
 )
 from procpre_interp.core.messages import unknown_name
@@ -52,7 +53,8 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
 
 
 def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.DataFrame:
-    """One row per claim, linked to its script: the primary contrast, what was predicted of it, n and the verdict."""
+    """One row per claim, linked to its script: the primary contrast, what was predicted of it, the distance
+    from its margin that as many replicates find in 80 % of studies (where any claim has one), n and the verdict."""
     rows = []
     for name in names:
         if name not in claims:
@@ -68,11 +70,13 @@ def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.Data
                 "Primary contrast": first.contrast,
                 "Estimate": estimate + (f" ({', '.join(said)})" if estimate and said else ""),
                 "Predicted": predicted(first),
+                "Detectable": detectable(first),
                 "n": first.n,
                 "Verdict": f"**{claim.verdict}**" if claim.is_decided else str(claim.verdict),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if any(table["Detectable"]) else table.drop(columns="Detectable")
 
 
 def reproduction(cells: Path, about: About) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import describe_cost
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits import cheaper, claims, damage, pairs, results, where
+from procpre_interp.views.exhibits import cheaper, claims, damage, pairs, real_text, results, where
 from procpre_interp.views.exhibits.runs import with_weights
 from procpre_interp.views.html_page import Block, Caution, Section, write_report
 from procpre_interp.views.html_report import introduction, results_sections
@@ -21,7 +21,7 @@ MOST_CLAIMS = 40
 def answers_report(
     store: RunStore, path: str | Path, *, table: str = "", run: str | None = "", title: str = ""
 ) -> Path:
-    """Write the report on a store: results, maps, damage, claims, and, of one run, what is inside its model.
+    """Write the report on a store: results, maps, damage, real text, claims, and, of one run, what is inside its model.
 
     `table` is the stored table of conditions that it begins with, by default the newest reproduction. `run` is the run
     that is looked into: an id, "" for one that was pretrained and keeps several steps, None for none. Questions that
@@ -36,6 +36,7 @@ def answers_report(
         *_places(store),
         *_damage(store, found, known),
         *_cheaper(known),
+        *_real_text(store, known),
         *_claims(store, known, problems),
         *([] if chosen is None else _inside(chosen, store)),
     ]
@@ -107,6 +108,20 @@ def _cheaper(known: Mapping[str, StoredClaim]) -> Iterator[Section]:
         blocks += [cheaper.search_answer(found).text, cheaper.search(found)]
     if blocks:
         yield Section(title="Can anything cheaper do the same?", blocks=blocks)
+
+
+def _real_text(store: RunStore, known: Mapping[str, StoredClaim]) -> Iterator[Section]:
+    """Every claim on text and every fair sweep of the store, with what each arm was tuned to."""
+    blocks: list[Block | Caution] = []
+    for judged in real_text.text_claims(known).values():
+        blocks += [real_text.answer(judged).text, damage.origin(judged)]
+        if real_text.is_fair(judged.cells):
+            blocks += [real_text.arms(judged), real_text.tuned(judged.cells)]
+    for name in [name for name, kinds in results.catalogue(store).items() if "fair" in kinds]:
+        sweep = results.load_results(store, name)
+        blocks += [real_text.arms_of_results(sweep), real_text.tuned(sweep.table)]
+    if blocks:
+        yield Section(title="Does it help on real text?", blocks=blocks)
 
 
 def _claims(store: RunStore, known: Mapping[str, StoredClaim], problems: list[Unreadable]) -> Iterator[Section]:
