@@ -46,7 +46,7 @@ def mlp_over_attention(domain: Domain) -> dict[str, float]:
 
 CLAIM = Claim(
     name="attention_for_code_mlp_for_language",
-    claim="Which part of union is the better one to transfer depends on the text: MLPs on English, attention on Python.",
+    claim="Of union, MLPs are the better part to transfer before English, and attention before Python.",
     prediction="The loss with MLPs alone minus that with attention alone is lower on English than on Python, by more "
     "than the margin.",
     margin=MARGIN_NOTE,
