@@ -77,7 +77,7 @@ def check_statement(claim: Claim) -> None:
     for text in (claim.claim, claim.prediction, claim.margin, claim.refuted_by):
         assert re.fullmatch(r"[A-Z0-9].*\.", text), text
     number = abs(claim.primary.margin)
-    ways = (f"{number:g} of ", f"{number:g} nats ", f"{100 * number:g} points of ")
+    ways = (f"{number:g} of ", f"{number:g} nats ", f"{number:g} bits ", f"{100 * number:g} points of ")
     assert claim.margin.startswith(("A quarter of ",) if number == 0.25 else ways)
 
 

@@ -33,6 +33,7 @@ NAMES = (
     "stack_not_queue",
     "structure_not_statistics",
     "union_helps_language",
+    "union_helps_language_bpe",
 )
 N = 40
 
@@ -171,7 +172,15 @@ def test_another_text_is_another_protocol(corpus):
         module = script(name)
         assert module.experiment(text=TEXTS["language"]).protocol == module.EXPERIMENT.protocol
         elsewhere = module.experiment(text=Text(corpus=corpus, length=32)).protocol
-        assert elsewhere == f"On {corpus} in place of wikipedia-leads. {module.EXPERIMENT.protocol}"
+        assert elsewhere == f"On {corpus} in place of wikipedia-leads. {module.EXPERIMENT.protocol}".replace(
+            "128", "32"
+        )
+
+
+def test_subwords_are_another_protocol():
+    experiment = script("union_helps_language_bpe").EXPERIMENT
+    assert "16 windows of 64 tokens (bpe:1024) in a single pass" in experiment.protocol
+    assert all(arm.condition.task in (experiment.sweep.task, None) for arm in arms(experiment.claim.name).values())
 
 
 def test_savings_are_measured_on_runs(whole):

@@ -190,10 +190,11 @@ def text_experiment(
     gates = ", ".join(f"{name} {_RECIPES[name][1]:.0%}" for name in names)
     # Another text is another protocol, whose looks and verdicts are not to be mixed with those of the domain's own.
     name = own.corpus if isinstance(own, Text) else own.name
-    elsewhere = "" if own == TEXTS[domain] else f"On {name} in place of {TEXTS[domain].corpus}. "
+    elsewhere = "" if name == TEXTS[domain].corpus else f"On {name} in place of {TEXTS[domain].corpus}. "
+    unit = "bytes" if not isinstance(own, Text) or own.tokenizer == "byte" else f"tokens ({own.tokenizer})"
     protocol = (
         f"{elsewhere}2 layers, 4 heads, d_model 64. Phase 1: {phase1_steps:,} steps of batch 16 at lr 1e-3, constant, "
-        f"decay .1; gates: {gates}. Phase 2: 1,000 steps of 16 windows of {WINDOW} bytes in a single pass, cosine "
+        f"decay .1; gates: {gates}. Phase 2: 1,000 steps of 16 windows of {own.n_ctx} {unit} in a single pass, cosine "
         "after 100 warm-up steps, decay .1 on language and .01 elsewhere; every arm has the best of the peak rates "
         "4e-3, 8e-3 and 1.6e-2 with its initial weights as they are or doubled, on seed 0. "
         f"{transferred} {seen}"
