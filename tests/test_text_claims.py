@@ -32,6 +32,7 @@ NAMES = (
     "scale_decides_on_text",
     "stack_not_queue",
     "structure_not_statistics",
+    "unigrams_teach_nothing",
     "union_helps_language",
     "union_helps_language_bpe",
 )
