@@ -70,7 +70,7 @@ figure = measure_figure("semantic_saved", "Tokens of phase 2 saved (%)")
 
 
 def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
-    """What each transfer saves in a replicate, of the budget of no pretraining on its text."""
+    """What each transfer saves in a replicate, of the budget of no pretraining on its text, where both are there."""
     cells = [
         {"condition": name, "label": name, "replicate": 0, "run": each.id}
         | {"phase1_run": tuple(parent["run"] for parent in parents_of(each))}
@@ -82,6 +82,8 @@ def measure(runs: Mapping[str, Run], store: RunStore) -> Measured:
     for domain in DOMAINS:
         names = [full_name(task, text) for task, text in TRANSFERS if text == domain]
         baseline = name_in(domain, "none")
+        if baseline not in runs:
+            continue
         rows = table.loc[table["condition"].isin([baseline, *names])]
         shares = replicate_savings(rows, curves, baseline=baseline).set_index("condition")
         for name in names:
@@ -99,6 +101,7 @@ EXPERIMENT = text_experiment(
         needs=(*(name_in(domain, "none") for domain in DOMAINS), *(each.name for each in CONDITIONS)),
         conditions={},
         measure=measure,
+        parts={full_name(task, text): (full_name(task, text), name_in(text, "none")) for task, text in TRANSFERS},
         reads_models=False,
     ),
 )

@@ -16,6 +16,7 @@ from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import run
 from procpre_interp.study.protocols import FRESH_SEED
 from procpre_interp.study.text_protocol import LEARNING_RATES, MODEL, TEXTS
+from procpre_interp.study.until_decided import of_primary
 from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
 from tests.test_experiments import check_statement, script, without_secondary
 
@@ -195,6 +196,10 @@ def test_savings_are_measured_on_runs(whole):
     first = found["sort full"]
     assert all(value == first for value in found.values())  # the same two runs under every name
     assert first["tokens_saved"] < first["semantic_saved"] <= 1  # phase 1 is counted
+    alone = observation.measure({name: opened[name] for name in ("none", "sort full")}, store)
+    assert alone == {"sort full": first}
+    primary = of_primary(module.CLAIM, module.EXPERIMENT.sweep, observation)
+    assert [each.name for each in primary.conditions] == ["sort full"]
 
 
 def test_the_lead_of_a_mixture_is_the_smaller_one(whole):

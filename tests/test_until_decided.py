@@ -194,6 +194,22 @@ def test_only_what_decides_is_trained(tmp_path):
     assert [row.n for row in judged.contrasts] == [2, 0, 0, 0]
 
 
+def test_no_pretraining_is_not_trained_where_nothing_that_decides_needs_it(tmp_path):
+    """Though it may be the dearest of all, as where it never breaks through."""
+    pair = dataclasses.replace(PRIMARY, weights={"full": 1, "open": -1})
+    experiment = Experiment(
+        claim=dataclasses.replace(CLAIM, primary=pair), sweep=SWEEP, figure=gains_figure, protocol="tiny"
+    )
+    table, judged = run_until_decided(
+        experiment, RunStore(tmp_path), engine=Serial(), most_replicates=2, primary_only=True
+    )
+    assert table.groupby("condition").size().to_dict() == {"full": 2, "open": 2}
+    assert [row.n for row in judged.contrasts] == [2, 0, 0, 0]
+    options = Options(out=tmp_path, until_decided=True, most_replicates=2, primary_only=True, engine="serial")
+    assert run_all([experiment], options) == 0
+    assert "No figure yet: no finished run of none, shown, soon." in (tmp_path / "claim-small.html").read_text("utf-8")
+
+
 def test_looks_end_where_a_seed_is_not_complete():
     """As when the time is up: what comes after it does not count, though it may be there."""
     whole = outcome(0.84)
@@ -216,6 +232,20 @@ def test_what_is_measured_needs_the_runs_that_it_is_measured_on():
     assert needs.of(dataclasses.replace(OPEN, measure="grip")) == {"open", "none", "full"}
     assert needs.of(Contrast(name="x", weights={"before": 1})) == {"none", "full"}
     assert needs.of(dataclasses.replace(OPEN, measure="restricted_time_steps")) == {"open", "none"}
+
+
+def test_what_is_measured_by_parts_needs_the_runs_of_its_own_alone():
+    parts = {"open": ("open", "none"), "soon": ("soon", "none")}
+    observation = Observation(
+        needs=("none", "open", "soon"), conditions={}, measure=lambda runs, store: {}, parts=parts, reads_models=False
+    )
+    needs = Needs(sweep=SWEEP, observation=observation)
+    assert needs.of(Contrast(name="x", weights={"open": 1}, measure="grip")) == {"open", "none"}
+    assert needs.of(Contrast(name="x", weights={"full": 1}, measure="grip")) == {"full", "none", "open", "soon"}
+    assert observation.can_measure(["none", "soon"])
+    assert not observation.can_measure(["none", "full"])
+    of_open = dataclasses.replace(CLAIM, primary=dataclasses.replace(PRIMARY, measure="grip", weights={"open": 1}))
+    assert [each.name for each in of_primary(of_open, SWEEP, observation).conditions] == ["open"]
 
 
 def test_a_transfer_on_text_needs_its_controls_and_the_fresh_arm_of_its_text():

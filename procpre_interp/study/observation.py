@@ -1,8 +1,8 @@
 """Observations: what is measured on the models of finished runs, as further rows and columns of a claim's table."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -24,11 +24,14 @@ class Observation:
     """A measurement on the runs of one replicate."""
 
     needs: tuple[str, ...]
-    """Conditions of the sweep whose runs it reads; a replicate that lacks one is not measured."""
+    """Conditions of the sweep whose runs it reads; a replicate that lacks one is not measured, but for `parts`."""
     conditions: Mapping[str, str]
     """What is measured but is no run of its own, such as a model before training: name -> what people read."""
     measure: Callable[[Mapping[str, Run], RunStore], Measured]
     """Measures the runs, given by condition: values for `conditions`, and for those of the sweep that it needs."""
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Condition of the sweep -> all that it alone needs, where each is measured by itself: `measure` then gets the runs
+    that there are, and measures those that have what they need."""
     reads_models: bool = True
     """Whether it measures models, and not only what came out of the runs, which copies without weights have too."""
 
@@ -36,6 +39,14 @@ class Observation:
     def whole(self) -> tuple[str, ...]:
         """The conditions whose runs it needs with their weights."""
         return self.needs if self.reads_models else ()
+
+    def needed_for(self, conditions: Iterable[str]) -> set[str]:
+        """The conditions whose runs it reads to measure these."""
+        return set().union(*(self.parts.get(name, self.needs) for name in conditions))
+
+    def can_measure(self, there: Iterable[str]) -> bool:
+        """Whether anything is measured where runs of these conditions are there."""
+        return any(set(needs) <= set(there) for needs in (self.needs, *self.parts.values()))
 
 
 def observe(
@@ -51,7 +62,7 @@ def observe(
         runs = {
             name: store.open(run) for name, run in zip(cells["condition"], cells["run"]) if name in observation.needs
         }
-        if set(runs) != set(observation.needs):
+        if not observation.can_measure(runs):
             continue
         with run_threads(1):
             found = observation.measure(runs, store)

@@ -69,7 +69,7 @@ class Needs:
         names = set(contrast.weights)
         of_runs = contrast.measure in CELLS or contrast.measure == "restricted_time_steps"
         if self.observation is not None and not (of_runs and names <= trained):
-            names |= set(self.observation.needs)
+            names |= self.observation.needed_for(names)
         named = {arm.control_of or arm.condition.name for arm in self.arms if arm.condition.name in names}
         for arm in self.arms:
             if arm.kind != Kind.FRESH and (arm.control_of or arm.condition.name) in named:
@@ -113,7 +113,8 @@ def looks_at(
     `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions that the
     primary contrast or its premise `needs` (default: those that it names) are in all seeds, and so are those of
     predicted secondary ones until these are decided, or cannot be; with `primary_only`, or where nothing is predicted,
-    a condition has no more replicates than the sweep says. The looks end early where a seed is not complete, or a run
+    a condition has no more replicates than the sweep says, and with `primary_only` no pretraining, of which every sweep
+    is, has none where neither needs it. The looks end early where a seed is not complete, or a run
     that these contrasts need failed or diverged or has no number to compare (as one has not that never broke through,
     where it is compared at its breakthrough), where its phase 1 or its premise's was not learnt (on text), or the
     premise is refuted, since nothing can be decided then.
@@ -132,6 +133,8 @@ def looks_at(
         counts = {
             condition.name: goal
             if condition.name in with_all
+            else 0
+            if primary_only and condition.name == BASELINE
             else counts.get(condition.name, 0)
             if condition.name in decided and not primary_only
             else max(counts.get(condition.name, 0), min(goal, condition.replicates or sweep.replicates))
