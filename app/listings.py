@@ -9,7 +9,7 @@ from procpre_interp.claims.files import Unreadable
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.store.store import Run, RunStore
 from procpre_interp.views.exhibits import where
-from procpre_interp.views.exhibits.claims import load_claims
+from procpre_interp.views.exhibits.claims import load_claims, load_earlier
 from procpre_interp.views.exhibits.results import Kind, Results, catalogue, load_results
 from procpre_interp.views.exhibits.runs import conditions, with_weights
 
@@ -54,6 +54,12 @@ def _catalogue(path: Path) -> dict[str, set[Kind]]:
 def list_claims(path: Path) -> tuple[dict[str, StoredClaim], list[Unreadable]]:
     """All judged claims by name, and the files that cannot be read."""
     return load_claims(RunStore(path))
+
+
+@st.cache_data(show_spinner=False)
+def list_earlier() -> dict[str, StoredClaim]:
+    """What claims had found before they were judged anew, by name."""
+    return load_earlier()
 
 
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)

@@ -16,7 +16,8 @@ PAGE = "questions/can_anything_cheaper.py"
 
 def test_shares_of_the_packages_claims(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
-    assert len(charts(app)) == 1
+    assert len(charts(app)) == 2
+    assert "measured before: undecided by version 1 of the rule" in said(app)
     assert app.success[0].value.startswith("Closed form")
     assert "of the gain of the real transfer, n = 12" in said(app)
     assert title(app, 0).endswith(" - refuted")
@@ -81,4 +82,4 @@ def test_a_damaged_claim_gives_way_to_the_packages(monkeypatch, tmp_path):
 @pytest.mark.parametrize("tab", ["Share of the gain", "Nonsense"])
 def test_nonsense_in_the_address(monkeypatch, tmp_path, tab):
     app = open_page(monkeypatch, tmp_path, PAGE, recipes="../../x", tab=tab)
-    assert len(charts(app)) == 1
+    assert len(charts(app)) == 2

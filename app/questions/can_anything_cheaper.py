@@ -11,6 +11,7 @@ import streamlit as st
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import cheaper
+from procpre_interp.views.exhibits import claims as verdicts
 from procpre_interp.views.exhibits.damage import origin
 
 TABS = {"shares": "Share of the gain", "entropy": "Entropy and breakthrough", "search": "The search"}
@@ -28,10 +29,16 @@ for each in problems:
 
 
 def show_claim(judged: StoredClaim, tab: str) -> None:
-    """What a claim's recipes recover, or their attention."""
+    """What a claim's recipes recover, or their attention; and what was measured before it was judged anew."""
     display.show_answer(computed.cached(cheaper.answer, judged))
-    display.show(computed.cached(cheaper.shares if tab == "shares" else cheaper.entropy_and_breakthrough, judged))
+    exhibit = cheaper.shares if tab == "shares" else cheaper.entropy_and_breakthrough
+    display.show(computed.cached(exhibit, judged))
     st.caption(markup.worded(origin(judged)))
+    before = listings.list_earlier().get(judged.name)
+    if before is not None and (tab == "shares" or cheaper.has_entropies(before)):
+        st.divider()
+        st.markdown(markup.worded(verdicts.about_earlier(before)))
+        display.show(computed.cached(exhibit, before), key="earlier")
 
 
 def show_sweep(name: str) -> None:

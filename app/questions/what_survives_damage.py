@@ -1,6 +1,6 @@
 """What survives damage? Shuffled and noised weights, and the signatures of transfers that failed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import computed
 import display
@@ -14,6 +14,7 @@ from procpre_interp.analysis.diagnosis import explain_signatures
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import Exhibit, damage
+from procpre_interp.views.exhibits import claims as verdicts
 
 TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
 
@@ -24,8 +25,9 @@ store = stores.open_page(
 claims, problems = listings.list_claims(store.path)
 
 
-def show_claim(found: dict[str, StoredClaim], key: str, *exhibits: Callable[[StoredClaim], Exhibit]) -> StoredClaim:
-    """One of the claims: its exhibits and where its numbers are from; without any, the command that makes them."""
+def show_claim(found: dict[str, StoredClaim], key: str, *exhibits: Callable[[StoredClaim], Exhibit]) -> None:
+    """One of the claims: its exhibits and where its numbers are from; without any, the command that makes them. Then
+    the same of what was measured before it was judged anew, which may be of more conditions."""
     stores.stop_when_empty(found, "damaged weights", "procpre-interp claims --run")
     name = next(iter(found))
     if len(found) > 1:
@@ -36,9 +38,19 @@ def show_claim(found: dict[str, StoredClaim], key: str, *exhibits: Callable[[Sto
     judged = found[name]
     display.show_answer(damage.answer(judged))
     st.caption(markup.worded(damage.origin(judged)))
+    show_measured(judged, exhibits)
+    before = listings.list_earlier().get(name)
+    if before is not None:
+        st.divider()
+        st.markdown(markup.worded(verdicts.about_earlier(before)))
+        show_measured(before, exhibits, key="earlier")
+
+
+def show_measured(judged: StoredClaim, exhibits: Sequence[Callable[[StoredClaim], Exhibit]], *, key: str = "") -> None:
+    """The exhibits of a claim, and what its controls keep."""
     for exhibit in exhibits:
-        display.show(computed.cached(exhibit, judged))
-    return judged
+        display.show(computed.cached(exhibit, judged), key=key)
+    show_kept(judged)
 
 
 def show_kept(judged: StoredClaim) -> None:
@@ -79,7 +91,7 @@ def show_failures() -> None:
 tab, place = selections.tabs(TABS)
 with place:
     if tab == "ladder":
-        show_kept(show_claim(damage.damage_claims(claims), "control", damage.controls))
+        show_claim(damage.damage_claims(claims), "control", damage.controls)
         sweeps = listings.list_results(store.path, "damage")
         if sweeps:
             name = selections.choose("Sweep with damage", sweeps, "sweep")

@@ -81,13 +81,16 @@ def _places(store: RunStore) -> Iterator[Section]:
 
 def _damage(store: RunStore, found: results.Results, known: Mapping[str, StoredClaim]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
+    before = claims.load_earlier()
     for judged in damage.damage_claims(known).values():
-        blocks += [damage.answer(judged).text, damage.origin(judged), damage.controls(judged)]
-        if len(kept := damage.kept(judged)):
-            blocks += ["What each control keeps of the transferred weights, from the least to the most:", kept]
+        blocks += [damage.answer(judged).text, damage.origin(judged), *_ladder(judged)]
+        if judged.name in before:
+            blocks += [claims.about_earlier(before[judged.name]), *_ladder(before[judged.name])]
     for judged in damage.noise_claims(known).values():
         blocks += [damage.answer(judged).text, damage.origin(judged)]
         blocks += [damage.noise(judged), damage.noise_on_finished(judged)]
+        if judged.name in before:
+            blocks += [claims.about_earlier(before[judged.name]), damage.noise(before[judged.name])]
     runs, problems = damage.transferred_runs(found, store)
     if runs:
         by_condition, findings = damage.diagnosis(found, store)
@@ -98,10 +101,20 @@ def _damage(store: RunStore, found: results.Results, known: Mapping[str, StoredC
         yield Section(title="What survives damage?", blocks=blocks)
 
 
+def _ladder(judged: StoredClaim) -> Iterator[Block | Caution]:
+    yield damage.controls(judged)
+    if len(kept := damage.kept(judged)):
+        yield "What each control keeps of the transferred weights, from the least to the most:"
+        yield kept
+
+
 def _cheaper(known: Mapping[str, StoredClaim]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
+    before = claims.load_earlier()
     for judged in cheaper.cheaper_claims(known).values():
         blocks += [f"{cheaper.answer(judged).text} {damage.origin(judged)}", cheaper.shares(judged)]
+        if judged.name in before:
+            blocks += [claims.about_earlier(before[judged.name]), cheaper.shares(before[judged.name])]
         if cheaper.has_entropies(judged):
             blocks.append(cheaper.entropy_and_breakthrough(judged))
     if (found := cheaper.load_search()) is not None:

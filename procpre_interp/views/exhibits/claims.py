@@ -59,6 +59,20 @@ def load_claims(
     return find_claims(store, folder, quick=True)
 
 
+def load_earlier(folder: Path = FOLDER) -> dict[str, StoredClaim]:
+    """What came with the package before claims were judged anew, by name: cells and verdicts of first declarations, of
+    which some have conditions that the newest one has not. Empty where they did not come along."""
+    return find_claims(None, folder.parent / "earlier")[0]
+
+
+def about_earlier(before: StoredClaim) -> str:
+    """What an earlier result of a claim is, in a sentence or two."""
+    return (
+        f"Judged anew since. This is what was measured before: {before.verdict} by version {before.rule_version} of "
+        f"the rule, {len(before.seeds)} seeds. {before.protocol}"
+    )
+
+
 def of_page(known: Mapping[str, StoredClaim], page: Page) -> dict[str, StoredClaim]:
     """Those of the claims that a page of the explorer shows, without smoke tests."""
     return {name: claim for name, claim in known.items() if claim.page == page and not claim.quick}
