@@ -12,7 +12,16 @@ import sys
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import Task
 from procpre_interp.study.experiment import Experiment, main, run
-from procpre_interp.study.text_protocol import MARGIN, MARGIN_NOTE, PHASE1, TEXTS, full_on, loss_figure, text_experiment
+from procpre_interp.study.text_protocol import (
+    MARGIN,
+    MARGIN_NOTE,
+    PHASE1,
+    TEXTS,
+    full_on,
+    loss_figure,
+    over_controls,
+    text_experiment,
+)
 
 __all__ = ["EXPERIMENT", "experiment", "figure", "run"]
 
@@ -30,19 +39,7 @@ CLAIM = Claim(
         margin=-MARGIN,
         measure="loss_nats",
     ),
-    secondary=tuple(
-        Contrast(
-            name=f"full transfer over {said}",
-            weights={"union full": 1, f"union full {arm}": -1},
-            predicted="below",
-            measure="loss_nats",
-        )
-        for arm, said in (
-            ("scales", "fresh weights of its scales"),
-            ("natural text", "natural text in place of phase 1"),
-            ("shuffled sequences", "its own sequences, shuffled"),
-        )
-    ),
+    secondary=over_controls(),
 )
 figure = loss_figure
 

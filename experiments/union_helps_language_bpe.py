@@ -16,7 +16,7 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.measures import Measure
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import main, run
-from procpre_interp.study.text_protocol import MARGIN, TEXTS, full_on, text_experiment
+from procpre_interp.study.text_protocol import MARGIN, TEXTS, full_on, over_controls, text_experiment
 
 __all__ = ["EXPERIMENT", "figure", "run"]
 
@@ -39,19 +39,7 @@ CLAIM = Claim(
         margin=-MARGIN_BITS,
         measure=BITS,
     ),
-    secondary=tuple(
-        Contrast(
-            name=f"full transfer over {said}",
-            weights={"union full": 1, f"union full {arm}": -1},
-            predicted="below",
-            measure=BITS,
-        )
-        for arm, said in (
-            ("scales", "fresh weights of its scales"),
-            ("natural text", "natural text in place of phase 1"),
-            ("shuffled sequences", "its own sequences, shuffled"),
-        )
-    ),
+    secondary=over_controls(BITS),
 )
 figure = measure_figure(BITS, "Test loss (bits per byte)")
 

@@ -15,7 +15,7 @@ from procpre_interp.engine.engines import Processes
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.experiment import run
 from procpre_interp.study.protocols import FRESH_SEED
-from procpre_interp.study.text_protocol import LEARNING_RATES, MODEL, TEXTS
+from procpre_interp.study.text_protocol import LARGER, LEARNING_RATES, MODEL, TEXTS
 from procpre_interp.study.until_decided import of_primary
 from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
 from tests.test_experiments import check_statement, script, without_secondary
@@ -34,6 +34,7 @@ NAMES = (
     "stack_not_queue",
     "structure_not_statistics",
     "unigrams_teach_nothing",
+    "union_helps_larger_model",
     "union_helps_language",
     "union_helps_language_bpe",
 )
@@ -81,7 +82,7 @@ def test_what_they_declare(experiment):
     assert claim.page == "does_it_help_on_real_text"
     # A claim that is declared anew after what its seeds showed has seeds of its own.
     assert sweep.first_seed == {"scale_decides_on_text": 4000}.get(claim.name, FRESH_SEED)
-    assert sweep.model == MODEL
+    assert sweep.model == (LARGER if claim.name == "union_helps_larger_model" else MODEL)
     assert sweep.fair.learning_rates == LEARNING_RATES
     assert {gate.phase1 for gate in sweep.fair.gates} == {each.name for each in sweep.phase1}
     for arm in own.values():

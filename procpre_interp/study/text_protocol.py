@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from procpre_interp.ablate import Ablation
-from procpre_interp.claims.claim import Claim
+from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.pipeline.config import Architecture
@@ -27,6 +27,8 @@ Domain = Literal["language", "code", "mathematics"]
 WINDOW = 128
 """Bytes of a window."""
 MODEL = Architecture(n_layers=2, n_heads=4, d_model=64)
+LARGER = Architecture(n_layers=4, n_heads=4, d_model=128)
+"""Eight times the weights in its blocks."""
 PHASE1 = dataclasses.replace(
     CONSTANT,
     steps=3_000,
@@ -141,6 +143,24 @@ def _trained_on(domain: Domain, **fields: Any) -> Condition:
     return Condition(**({"task": TEXTS[domain], "train": train} | fields))
 
 
+def over_controls(measure: str = "loss_nats") -> tuple[Contrast, ...]:
+    """Union in full over each of its controls, as predicted below."""
+    said = {
+        "scales": "fresh weights of its scales",
+        "natural text": "natural text in place of phase 1",
+        "shuffled sequences": "its own sequences, shuffled",
+    }
+    return tuple(
+        Contrast(
+            name=f"full transfer over {what}",
+            weights={"union full": 1, f"union full {arm}": -1},
+            predicted="below",
+            measure=measure,
+        )
+        for arm, what in said.items()
+    )
+
+
 def tuned_alike(gates: Mapping[str, float], **fields: Any) -> Fair:
     """The trials of every arm, on one seed, with the accuracy from which on each pretraining counts as learnt."""
     return Fair(
@@ -158,6 +178,7 @@ def text_experiment(
     *,
     domain: Domain = "language",
     phase1_steps: int = PHASE1.steps,
+    model: Architecture = MODEL,
     text: Task | None = None,
     figure: Figure = loss_figure,
     observation: Observation | None = None,
@@ -179,9 +200,9 @@ def text_experiment(
     train = dataclasses.replace(PHASE1, steps=phase1_steps)
     sweep = Sweep(
         name=claim.name,
-        phase1=tuple(Pretraining(name=name, task=_RECIPES[name][0], model=MODEL, train=train) for name in names),
+        phase1=tuple(Pretraining(name=name, task=_RECIPES[name][0], model=model, train=train) for name in names),
         task=own,
-        model=MODEL,
+        model=model,
         train=dataclasses.replace(PHASE2, weight_decay=DECAY[domain]),
         conditions=tuple(conditions),
         replicates=replicates,
@@ -195,8 +216,9 @@ def text_experiment(
     elsewhere = "" if name == TEXTS[domain].corpus else f"On {name} in place of {TEXTS[domain].corpus}. "
     unit = "bytes" if not isinstance(own, Text) or own.tokenizer == "byte" else f"tokens ({own.tokenizer})"
     protocol = (
-        f"{elsewhere}2 layers, 4 heads, d_model 64. Phase 1: {phase1_steps:,} steps of batch 16 at lr 1e-3, constant, "
-        f"decay .1; gates: {gates}. Phase 2: 1,000 steps of 16 windows of {own.n_ctx} {unit} in a single pass, cosine "
+        f"{elsewhere}{model.n_layers} layers, {model.n_heads} heads, d_model {model.d_model}. "
+        f"Phase 1: {phase1_steps:,} steps of batch 16 at lr 1e-3, constant, decay .1; gates: {gates}. "
+        f"Phase 2: 1,000 steps of 16 windows of {own.n_ctx} {unit} in a single pass, cosine "
         "after 100 warm-up steps, decay .1 on language and .01 elsewhere; every arm has the best of the peak rates "
         "4e-3, 8e-3 and 1.6e-2 with its initial weights as they are or doubled, on seed 0. "
         f"{transferred} {seen}"
