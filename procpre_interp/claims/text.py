@@ -148,7 +148,7 @@ def contrasts_table(claim: JudgedClaim) -> pd.DataFrame:
                 "smallest p": number(row.smallest_p, ".3g"),
                 "p, Holm": number(row.p_holm, ".3g"),
                 "Detectable": detectable(row),
-                "Broke through": "; ".join(map(str, row.breakthroughs)),
+                "Broke through": broke_through(row),
                 "p, exact": number(row.breakthrough_p, ".3g"),
                 "Verdict": row.verdict or "",
             }
@@ -205,6 +205,11 @@ def predicted(row: ContrastResult) -> str:
     if row.predicted is None:
         return ""
     return f"within +-{margin:{form}}" if row.predicted == "within" else f"{row.predicted} {margin:+{form}}"
+
+
+def broke_through(row: ContrastResult) -> str:
+    """How many runs of each of its conditions broke through, with exact bounds; empty where none are counted."""
+    return "; ".join(map(str, row.breakthroughs))
 
 
 def detectable(row: ContrastResult) -> str:
@@ -271,8 +276,7 @@ def describe_evidence(claim: JudgedClaim) -> str:
             )
     if first.breakthroughs:
         exact = "" if math.isnan(first.breakthrough_p) else f"; Boschloo's exact test: p = {first.breakthrough_p:.3g}"
-        counts = ", ".join(map(str, first.breakthroughs))
-        lines.append(f"Broke through, with exact 95 % intervals: {counts}{exact}.")
+        lines.append(f"Broke through, with exact 95 % intervals: {broke_through(first)}{exact}.")
     if log_rank is not None and log_rank.smallest_p < 1:
         lines.append(
             f"Log-rank test of time to breakthrough, {log_rank.sooner} against {log_rank.than}: p = "

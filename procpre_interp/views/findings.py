@@ -11,10 +11,12 @@ import pandas as pd
 from procpre_interp.claims.judged import JudgedClaim, interval_level
 from procpre_interp.claims.text import (
     bounds_text,
+    broke_through,
     claims_table,
     conditions_table,
     contrast_estimate,
     detectable,
+    number,
     predicted,
 )
 from procpre_interp.core.messages import unknown_name
@@ -53,8 +55,9 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
 
 
 def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.DataFrame:
-    """One row per claim, linked to its script: the primary contrast, what was predicted of it, the distance
-    from its margin that as many replicates find in 80 % of studies (where any claim has one), n and the verdict."""
+    """One row per claim, linked to its script: the primary contrast, what was predicted of it, n and the verdict; and
+    where any claim has them, the distance from the margin that as many replicates find in 80 % of studies, and how many
+    runs broke through, with exact bounds and, of a pair, the p of Boschloo's test."""
     rows = []
     for name in names:
         if name not in claims:
@@ -63,6 +66,7 @@ def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.Data
         # 95 % bootstrap intervals go without saying: until version 2 of the rule there were no others.
         said = [level for level in [interval_level(first)] if level != "95 %"]
         said += [method for method in [first.interval] if method != IntervalMethod.BOOTSTRAP]
+        exact = number(first.breakthrough_p, ".1g")
         estimate = contrast_estimate(first)  # empty without a complete replicate
         rows.append(
             {
@@ -71,12 +75,13 @@ def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.Data
                 "Estimate": estimate + (f" ({', '.join(said)})" if estimate and said else ""),
                 "Predicted": predicted(first),
                 "Detectable": detectable(first),
+                "Broke through": broke_through(first) + (f"; p = {exact}" if exact else ""),
                 "n": first.n,
                 "Verdict": f"**{claim.verdict}**" if claim.is_decided else str(claim.verdict),
             }
         )
     table = pd.DataFrame(rows)
-    return table if any(table["Detectable"]) else table.drop(columns="Detectable")
+    return table.drop(columns=[name for name in ("Detectable", "Broke through") if not any(table[name])])
 
 
 def reproduction(cells: Path, about: About) -> pd.DataFrame:
