@@ -8,7 +8,9 @@ import plotly.graph_objects as go
 import streamlit as st
 from markup import worded
 
+from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.views.exhibits import Answer, Exhibit
+from procpre_interp.views.exhibits.claims import about_earlier
 
 SHARES = {
     name: st.column_config.NumberColumn(f"{name.replace('_', ' ')}, %", format="percent")
@@ -62,6 +64,12 @@ def show(exhibit: Exhibit, *, key: str = "", on_click: Callable[[Any], None] | N
             on_click="ignore",
         )
         st.caption("Figure as PNG: the camera above the figure.")
+
+
+def head_earlier(before: StoredClaim) -> None:
+    """The heading of what a claim had measured before it was judged anew."""
+    st.subheader("Before it was judged anew", divider="gray")
+    st.caption(worded(about_earlier(before)))
 
 
 def on_a_page(figure: go.Figure) -> go.Figure:

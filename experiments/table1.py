@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from procpre_interp.claims.text import bounds_text, claims_table, describe_cost
+from procpre_interp.claims.contrast_text import bounds_text
+from procpre_interp.claims.text import claims_table, describe_cost
 from procpre_interp.core.atomic_files import plain, write_text
 from procpre_interp.core.terminal import (
     check_workers,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import CELLS_HASH, claim_from_json, claim_to_json
+from procpre_interp.claims.contrast_text import contrast_estimate, predicted
 from procpre_interp.claims.files import find_claims, read_claims, write_claim
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.claims.measures import Measure, measure_of
 from procpre_interp.claims.sequential_rule import judge_contrast
-from procpre_interp.claims.text import contrast_estimate, predicted
 from procpre_interp.cli import main
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.store.store import RunStore

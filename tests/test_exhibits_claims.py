@@ -10,11 +10,12 @@ import pytest
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
+from procpre_interp.claims.contrast_text import contrast_estimate, predicted, why
 from procpre_interp.claims.files import find_claims, table_name, write_claim
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.looks import past, with_looks
-from procpre_interp.claims.text import contrast_estimate, describe_evidence, predicted, why
+from procpre_interp.claims.text import describe_evidence
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import Answer
 from procpre_interp.views.exhibits import claims as exhibits

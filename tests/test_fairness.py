@@ -8,9 +8,10 @@ import pytest
 
 from procpre_interp.claims.again import judged_again
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.contrast_text import why
 from procpre_interp.claims.fairness import CONTROLS, TUNING, is_on_text, what_it_lacks
 from procpre_interp.claims.judge import judge
-from procpre_interp.claims.text import describe_evidence, why
+from procpre_interp.claims.text import describe_evidence
 from procpre_interp.sweep.fair_arms import Kind
 from tests.judged import CLAIM_FIELDS, NAN, stored_claim
 

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from procpre_interp.claims.text import bounds_text, conditions_table, describe_cost
+from procpre_interp.claims.contrast_text import bounds_text
+from procpre_interp.claims.text import conditions_table, describe_cost
 from procpre_interp.core.checksums import seal
 from procpre_interp.data import TASKS
 from procpre_interp.stats.summary import summarise_conditions

@@ -10,11 +10,11 @@ import pytest
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
+from procpre_interp.claims.contrast_text import why
 from procpre_interp.claims.fairness import CONTROLS
 from procpre_interp.claims.files import find_claims, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
-from procpre_interp.claims.text import why
 from procpre_interp.cli import main
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes, Serial

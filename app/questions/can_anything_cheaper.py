@@ -11,7 +11,6 @@ import streamlit as st
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import cheaper
-from procpre_interp.views.exhibits import claims as verdicts
 from procpre_interp.views.exhibits.damage import origin
 
 TABS = {"shares": "Share of the gain", "entropy": "Entropy and breakthrough", "search": "The search"}
@@ -36,8 +35,7 @@ def show_claim(judged: StoredClaim, tab: str) -> None:
     st.caption(markup.worded(origin(judged)))
     before = listings.list_earlier().get(judged.name)
     if before is not None and (tab == "shares" or cheaper.has_entropies(before)):
-        st.divider()
-        st.markdown(markup.worded(verdicts.about_earlier(before)))
+        display.head_earlier(before)
         display.show(computed.cached(exhibit, before), key="earlier")
 
 

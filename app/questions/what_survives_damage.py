@@ -14,7 +14,6 @@ from procpre_interp.analysis.diagnosis import explain_signatures
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title
 from procpre_interp.views.exhibits import Exhibit, damage
-from procpre_interp.views.exhibits import claims as verdicts
 
 TABS = {"ladder": "Shuffled weights", "noise": "Noise", "failures": "Why transfers fail"}
 
@@ -41,8 +40,7 @@ def show_claim(found: dict[str, StoredClaim], key: str, *exhibits: Callable[[Sto
     show_measured(judged, exhibits)
     before = listings.list_earlier().get(name)
     if before is not None:
-        st.divider()
-        st.markdown(markup.worded(verdicts.about_earlier(before)))
+        display.head_earlier(before)
         show_measured(before, exhibits, key="earlier")
 
 

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.claims.contrast_text import contrast_estimate
 from procpre_interp.claims.judged import ContrastResult
-from procpre_interp.claims.text import contrast_estimate
 from procpre_interp.engine.engines import Engine
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import (

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
+from procpre_interp.claims.contrast_text import contrast_estimate
 from procpre_interp.claims.fairness import unfair
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.claims.judged import ContrastResult
-from procpre_interp.claims.text import contrast_estimate
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.store.cells import CELLS
 from procpre_interp.study.observation import Observation

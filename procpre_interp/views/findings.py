@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from procpre_interp.claims.judged import JudgedClaim, interval_level
-from procpre_interp.claims.text import (
+from procpre_interp.claims.contrast_text import (
     bounds_text,
     broke_through,
-    claims_table,
-    conditions_table,
     contrast_estimate,
     detectable,
     number,
     predicted,
 )
+from procpre_interp.claims.judged import JudgedClaim, interval_level
+from procpre_interp.claims.text import claims_table, conditions_table
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.paper_comparison import of_older_version
 from procpre_interp.stats.resampling import IntervalMethod

@@ -10,10 +10,11 @@ import pandas as pd
 
 from procpre_interp.claims.claim import Contrast, Page, Verdict
 from procpre_interp.claims.compared import compared_values, trained
+from procpre_interp.claims.contrast_text import predicted, why
 from procpre_interp.claims.files import QUICK, Unreadable, find_claims
 from procpre_interp.claims.judged import ContrastResult, Place, StoredClaim
 from procpre_interp.claims.looks import sequence_of
-from procpre_interp.claims.text import claim_title, contrasts_table, predicted, question_title, verdicts_table, why
+from procpre_interp.claims.text import claim_title, contrasts_table, question_title, verdicts_table
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.stats.paper_comparison import of_older_version

@@ -9,8 +9,9 @@ import pandas as pd
 from procpre_interp.analysis.diagnosis import NO_BASELINE, NO_SIGNATURE, diagnose_all, diagnosis_by_condition
 from procpre_interp.analysis.diagnosis.diagnose import describe_numbers
 from procpre_interp.claims.claim import Page
+from procpre_interp.claims.contrast_text import contrast_estimate, why
 from procpre_interp.claims.judged import StoredClaim
-from procpre_interp.claims.text import claim_title, contrast_estimate, question_title, why
+from procpre_interp.claims.text import claim_title, question_title
 from procpre_interp.stats.half_dose import HalfDose, dose_means, half_dose
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import paired_gains, replicate_matrix, summarise_conditions

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from procpre_interp.claims.text import bounds_text, number, question_title
+from procpre_interp.claims.contrast_text import bounds_text, number
+from procpre_interp.claims.text import question_title
 from procpre_interp.stats.decisions import Decision, decision_text
 from procpre_interp.stats.interactions import are_known, interaction_table
 from procpre_interp.stats.rows import named_rows

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.claims.text import bounds_text, question_title
+from procpre_interp.claims.contrast_text import bounds_text
+from procpre_interp.claims.text import question_title
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.savings import SHARES, replicate_savings, summarise_savings
 from procpre_interp.stats.summary import intervals_note

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.claims.text import bounds_text, question_title
+from procpre_interp.claims.contrast_text import bounds_text
+from procpre_interp.claims.text import question_title
 from procpre_interp.stats.losses import summarise_losses
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
