@@ -1,4 +1,4 @@
-"""Claim: of union, attention is the part to transfer before code, and MLPs before language.
+"""Claim: of union, MLPs fare better against attention before language than before code.
 
     python experiments/attention_for_code_mlp_for_language.py [--out runs] [--workers 2] [--minutes 90] [--quick]
 
@@ -7,10 +7,11 @@ the attention alone are transferred, without LayerNorms, as the paper has it, an
 compared across the texts. A difference on one text alone would say which part is better there, not that the domain
 decides.
 
-The interaction says which part is the better one to transfer, and not that either carries a gain: union costs .16 nats
-on English in full (`union_helps_language`, known before any run of a part), and where both parts cost something the
-better one is that which costs less. What each part does beside a fresh model, and beside full transfer, which the paper
-suggests to end above MLPs alone on English and above attention alone on code, are contrasts of their own.
+The interaction says that the text moves the order of the two parts, not which is the better one on either text, nor
+that either carries a gain: union costs .16 nats on English in full (`union_helps_language`, known before any run of a
+part of union), and where both parts cost something the better one is that which costs less. Those are contrasts of
+their own: each text alone, each part beside a fresh model, and beside full transfer, which the paper suggests to end
+above MLPs alone on English and above attention alone on code.
 """
 
 import sys
@@ -46,7 +47,7 @@ def mlp_over_attention(domain: Domain) -> dict[str, float]:
 
 CLAIM = Claim(
     name="attention_for_code_mlp_for_language",
-    claim="Of union, MLPs are the better part to transfer before English, and attention before Python.",
+    claim="Of union, MLPs fare better against attention before English than before Python.",
     prediction="The loss with MLPs alone minus that with attention alone is lower on English than on Python, by more "
     "than the margin.",
     margin=MARGIN_NOTE,
@@ -85,7 +86,6 @@ CLAIM = Claim(
             Contrast(
                 name=f"{part.removeprefix('union ')} over none, {domain}",
                 weights={name_in(domain, part): 1, name_in(domain, "none"): -1},
-                predicted="below" if (part, domain) == ("union full", "language") else None,
                 measure="loss_nats",
             )
             for domain in DOMAINS
@@ -103,7 +103,14 @@ def experiment(phase1_steps: int = PHASE1.steps, text: Task = TEXTS["language"])
         for domain in DOMAINS
         for name, selector in PARTS.items()
     ]
-    return text_experiment(CLAIM, (fresh_on("code"), *transfers), phase1_steps=phase1_steps, text=text)
+    return text_experiment(
+        CLAIM,
+        (fresh_on("code"), *transfers),
+        phase1_steps=phase1_steps,
+        text=text,
+        seen="Seeds from 3000, of which no run of a part of union had been seen when the prediction was written; union "
+        "in full had, .16 nats above no pretraining on English and .14 on Python.",
+    )
 
 
 EXPERIMENT = experiment()

@@ -25,7 +25,7 @@ from procpre_interp.study.experiment import Experiment, run
 from procpre_interp.study.until_decided import of_primary
 from procpre_interp.sweep.chains import pretraining_run
 from procpre_interp.sweep.config import Condition, Grid, Pretraining, Source, Sweep
-from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trials_of, tuned_by, tuning_sweep
+from procpre_interp.sweep.fair import choices, confirming_sweep, run_fair, trials_of, tuned_by, tuning_sweep, with_arms
 from procpre_interp.sweep.fair_arms import Kind, arms_of
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.sweep.maps import Map
@@ -467,6 +467,10 @@ def test_the_table_has_all_arms_and_their_gate(sweep, done):
     }
     run = pretraining_run(SORT, 1000).run_id
     assert store.open(run).summary["accuracy"] < 1
+    # Where there is nothing to learn the gate is at 0, which any accuracy passes.
+    ungated = dataclasses.replace(sweep.fair, gates=(dataclasses.replace(sweep.fair.gates[0], accuracy=0.0),))
+    open_to_all = dataclasses.replace(found.tuned, sweep=dataclasses.replace(sweep, fair=ungated))
+    assert with_arms(table, open_to_all, store)["phase1_learnt"].all()
 
 
 def test_a_second_call_computes_nothing(sweep, done, runs_here):

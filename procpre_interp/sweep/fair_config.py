@@ -18,11 +18,11 @@ class Gate:
     phase1: str
     """Name of the pretraining."""
     accuracy: float
-    """Test accuracy from which on it is (share, 0 to 1), set before the runs."""
+    """Test accuracy from which on it is (share, 0 to 1), set before the runs; 0 where there is nothing to learn."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.accuracy <= 1:
-            raise ValueError(f"gate of {self.phase1!r}: accuracy={self.accuracy}; it is a share and must be in (0, 1]")
+        if not 0 <= self.accuracy <= 1:
+            raise ValueError(f"gate of {self.phase1!r}: accuracy={self.accuracy}; it is a share and must be in 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
