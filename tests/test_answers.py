@@ -9,7 +9,7 @@ import pytest
 from procpre_interp.cli import main
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import real_text, results, where
-from procpre_interp.views.exhibits.claims import load_claims
+from procpre_interp.views.exhibits.claims import about_earlier, load_claims, load_earlier
 from procpre_interp.views.full_report import answers_report
 from tests.explorer import DEMO
 from tests.results import fill
@@ -44,6 +44,9 @@ def test_every_question_of_the_demo(tmp_path):
     table = where.effects(found)
     assert where.answer(table.loc[table["method"] == "shapley"]).text in page.text
     assert "Of run f00f7121 alone: observations, not results." in page.text
+    before = load_earlier()
+    shown = ["shuffling_weights_destroys_it", "noise_dose_response", "closed_form_initialisation", "needed_only_early"]
+    assert [name for name in shown if about_earlier(before[name]).replace("`", "") not in page.text] == []
 
 
 @pytest.fixture

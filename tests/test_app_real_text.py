@@ -79,5 +79,11 @@ def test_arms_are_compared_with_the_fresh_arm_of_their_text():
     assert means["a"] == pytest.approx(means["a, second"])
     assert means["a"] == pytest.approx(-0.2, abs=0.01)
     assert means["a scales"] == pytest.approx(0)
+    # A claim in another unit has its figure in that one.
+    bits = stored_claim(CELLS.assign(bits_per_byte=2 * CELLS["loss_nats"]))
+    primary = dataclasses.replace(bits.primary, measure="bits_per_byte")
+    exhibit = real_text.arms(dataclasses.replace(bits, contrasts=(primary, *bits.contrasts[1:])))
+    assert exhibit.table.groupby("condition")["loss_change_bits"].mean()["a"] == pytest.approx(-0.4, abs=0.02)
+    assert "bits per byte" in exhibit.figure.layout.xaxis.title.text
     with pytest.raises(ValueError, match="columns arm and control_of, which this table lacks"):
         real_text.arms(stored_claim(CELLS.drop(columns="arm")))

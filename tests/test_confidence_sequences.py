@@ -272,3 +272,8 @@ def test_what_a_sequence_could_have_shown_is_shown():
     assert math.isnan(detectable_in_sequence(9, 0))
     with pytest.raises(ValueError, match="not < 0"):
         detectable_in_sequence(9, -1.0)
+    # Of an equivalence it would be the power to refute it.
+    losses = gains_table(numpy_stream(4, "losses").normal(0.02, std, size=n)).assign(loss_nats=lambda t: t["accuracy"])
+    above, within = (judge_contrast(replace(each, measure="loss_nats"), losses).detectable for each in (ABOVE, WITHIN))
+    assert above > 0
+    assert math.isnan(within)

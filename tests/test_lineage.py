@@ -170,6 +170,16 @@ def test_observations_become_columns_and_rows(store, two_phases):
         "finished",
     ]
     assert wanted.query("condition == 'before'")["replicate"].tolist() == [7, 8]
+    # By parts a replicate without one of the runs is measured as far as it goes.
+    seen.clear()
+    whole = Observation(needs=("none", "attn", "mlp"), conditions={}, measure=measure)
+    assert "depth" not in observe(whole, table, planned, store)[0]
+    by_parts = dataclasses.replace(whole, parts={"attn": ("attn", "none"), "mlp": ("mlp", "none")})
+    observed, _ = observe(
+        dataclasses.replace(by_parts, conditions={"before": "before training"}), table, planned, store
+    )
+    assert seen == [{"none", "attn"}]
+    assert observed.query("condition == 'attn'")["depth"].tolist() == [2]
 
 
 def test_interventions_on_initial_weights_are_part_of_what_training_began_with(store, two_phases):

@@ -15,6 +15,7 @@ from procpre_interp.claims.fairness import CONTROLS
 from procpre_interp.claims.files import find_claims, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
+from procpre_interp.claims.text import describe_claim
 from procpre_interp.cli import main
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes, Serial
@@ -30,6 +31,7 @@ from procpre_interp.sweep.fair_arms import Arm, Kind
 from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.plan import plan, say_nothing
 from procpre_interp.train import Interrupted, TrainConfig
+from procpre_interp.views.exhibits.claims import contrasts
 from tests.judged import CLAIM_FIELDS, MANY, NAN
 from tests.judged import gains_table as table
 
@@ -208,6 +210,22 @@ def test_no_pretraining_is_not_trained_where_nothing_that_decides_needs_it(tmp_p
     options = Options(out=tmp_path, until_decided=True, most_replicates=2, primary_only=True, engine="serial")
     assert run_all([experiment], options) == 0
     assert "No figure yet: no finished run of none, shown, soon." in (tmp_path / "claim-small.html").read_text("utf-8")
+
+
+def test_no_pretraining_stays_where_the_page_shows_gains_over_it(tmp_path):
+    pair = dataclasses.replace(PRIMARY, weights={"full": 1, "open": -1})
+    shown = dataclasses.replace(CLAIM, primary=pair, page="can_anything_cheaper")
+    experiment = Experiment(claim=shown, sweep=SWEEP, figure=gains_figure, protocol="tiny")
+    table, _ = run_until_decided(experiment, RunStore(tmp_path), engine=Serial(), most_replicates=2, primary_only=True)
+    assert set(table["condition"]) == {"none", "full", "open"}
+    # On the page of all claims it is not missed.
+    store = RunStore(tmp_path / "other")
+    of_pair = dataclasses.replace(experiment, claim=dataclasses.replace(CLAIM, primary=pair))
+    table, judged = run_until_decided(of_pair, store, engine=Serial(), most_replicates=2, primary_only=True)
+    write_claim(store, judged, table)
+    known, _ = find_claims(store, None)
+    assert contrasts(known["small"]).table["contrast"].tolist()[0] == pair.name
+    assert describe_claim(known["small"]).startswith("small: UNDECIDED.")
 
 
 def test_looks_end_where_a_seed_is_not_complete():

@@ -45,8 +45,9 @@ class ContrastResult:
     smallest_p: float
     """The smallest that these replicates could have given."""
     detectable: float
-    """Distance from the margin that 80 % of studies of this size find; NaN where no distribution is known to say it,
-    as of outcomes with two modes."""
+    """Distance from the margin that 80 % of studies find which have as many replicates of the same spread, before any
+    adjustment for other contrasts. Of sequences only where differences are taken to be normal, and not for `within`,
+    whose power is another; the bootstrap's is of a fixed n. Otherwise NaN."""
     verdict: Verdict | None
     """None for a contrast that was not predicted."""
     reason: str

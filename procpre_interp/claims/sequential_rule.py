@@ -81,11 +81,9 @@ def judge_contrast(
 
 
 def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> tuple[ContrastResult, bool, bool]:
-    """The contrast with p, its smallest, bounds and, where it is taken to be normal, its detectable distance; and
-    whether all lies on the predicted side, or on the other."""
+    """The contrast with p, its smallest, bounds and, where it is taken to be normal and has one margin, its detectable
+    distance; and whether all lies on the predicted side, or on the other."""
     margin, n = row.margin, len(values)
-    if limits is None and n > 1:
-        row = replace(row, detectable=detectable_in_sequence(n, float(np.std(values, ddof=1))))
     if row.predicted == "within":
         outside = row.low >= margin or row.high <= -margin
         if outside:  # so the 95 % interval, which the row has, and this test are what says it
@@ -95,6 +93,8 @@ def _tested(row: ContrastResult, values: np.ndarray, limits: Limits | None) -> t
         p, smallest = (_within_p(each, margin, limits) for each in (values, np.zeros(n)))
         row = replace(row, low=interval.low, high=interval.high, level=TWO_TESTS_LEVEL, p=p, smallest_p=smallest)
         return row, -margin < row.low and row.high < margin, False
+    if limits is None and n > 1:
+        row = replace(row, detectable=detectable_in_sequence(n, float(np.std(values, ddof=1))))
     test = sequential_test(values, margin, limits)
     sign = 1 if row.predicted == "above" else -1
     near, far = sorted((sign * (row.low - margin), sign * (row.high - margin)))

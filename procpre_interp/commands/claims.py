@@ -56,8 +56,8 @@ class Claims(EngineOptions):
     most_replicates: int = 40
     """Replicates after which a claim is left undecided (--until-decided)."""
     primary_only: bool = False
-    """Compute only what the primary contrast needs (--until-decided). Default: what undecided secondary contrasts need
-    as well."""
+    """Compute only what the primary contrast and its premise need (--until-decided). Default: what undecided secondary
+    contrasts need as well."""
     judge_again: bool = False
     """Judge the claims named, which earlier rules judged, by the newest one on the cells that they have: nothing is
     computed. What they were called until then is kept."""

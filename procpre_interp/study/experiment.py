@@ -212,7 +212,8 @@ class Options(EngineOptions):
     most_replicates: int = MOST_REPLICATES
     """Replicates after which a claim is left undecided (--until-decided)."""
     primary_only: bool = False
-    """Only what the primary contrast needs is computed (--until-decided). Default: what secondary ones need as well."""
+    """Only what the primary contrast and its premise need is computed (--until-decided). Default: what secondary ones
+    need as well."""
     results: Path | None = None
     """Folder for the cells as CSV and the judged claim as JSON, like those of experiments/results/claims. Default: no
     such files. The store has both in any case."""

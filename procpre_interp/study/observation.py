@@ -24,14 +24,14 @@ class Observation:
     """A measurement on the runs of one replicate."""
 
     needs: tuple[str, ...]
-    """Conditions of the sweep whose runs it reads; a replicate that lacks one is not measured, but for `parts`."""
+    """Conditions of the sweep whose runs it reads; a replicate without one of them is measured as `parts` allows."""
     conditions: Mapping[str, str]
     """What is measured but is no run of its own, such as a model before training: name -> what people read."""
     measure: Callable[[Mapping[str, Run], RunStore], Measured]
     """Measures the runs, given by condition: values for `conditions`, and for those of the sweep that it needs."""
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Condition of the sweep -> all that it alone needs, where each is measured by itself: `measure` then gets the runs
-    that there are, and measures those that have what they need."""
+    """Condition of the sweep -> the conditions that its own measurement reads, itself included. With these `measure`
+    gets the runs that there are, and measures the conditions that have all of theirs."""
     reads_models: bool = True
     """Whether it measures models, and not only what came out of the runs, which copies without weights have too."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from procpre_interp.claims.claim import Claim, Contrast, Verdict
+from procpre_interp.claims.claim import Claim, Contrast, Page, Verdict
 from procpre_interp.claims.contrast_text import contrast_estimate
 from procpre_interp.claims.fairness import unfair
 from procpre_interp.claims.judge import judge_contrasts
@@ -25,6 +25,8 @@ from procpre_interp.sweep.plan import Plan
 
 MOST_REPLICATES = 40
 """Replicates after which a claim is left undecided."""
+SHOW_GAINS: tuple[Page, ...] = ("what_survives_damage", "can_anything_cheaper")
+"""Pages whose figures are gains over no pretraining."""
 LARGEST_ROUND = 4
 """Most seeds of a round: what comes after the deciding one was computed in vain."""
 
@@ -113,16 +115,18 @@ def looks_at(
     `compute` gives what is finished of a sweep when its runs were computed, or the time was up. Conditions that the
     primary contrast or its premise `needs` (default: those that it names) are in all seeds, and so are those of
     predicted secondary ones until these are decided, or cannot be; with `primary_only`, or where nothing is predicted,
-    a condition has no more replicates than the sweep says, and with `primary_only` no pretraining, of which every sweep
-    is, has none where neither needs it. The looks end early where a seed is not complete, or a run
-    that these contrasts need failed or diverged or has no number to compare (as one has not that never broke through,
-    where it is compared at its breakthrough), where its phase 1 or its premise's was not learnt (on text), or the
-    premise is refuted, since nothing can be decided then.
+    a condition has no more replicates than the sweep says. With `primary_only` the condition without pretraining, which
+    every sweep has, is trained just where one of the two needs it, or the claim's page shows gains over it.
+
+    The looks end early where a seed is not complete, or a run that these contrasts need failed or diverged or has no
+    number to compare (as one has not that never broke through, where it is compared at its breakthrough), where its
+    phase 1 or its premise's was not learnt (on text), or the premise is refuted, since nothing can be decided then.
     """
     if most_replicates < 1:
         raise ValueError(f"most_replicates={most_replicates}; there must be at least 1")
     needs, task = needs or Needs(sweep=sweep), sweep.about.task
     always, undecided = needs.of_verdict(claim), {row.name: row for row in claim.secondary if row.predicted}
+    without_baseline = primary_only and claim.page not in SHOW_GAINS
     counts: dict[str, int] = {}
     goal = looked = 0
     while goal < most_replicates:
@@ -134,7 +138,7 @@ def looks_at(
             condition.name: goal
             if condition.name in with_all
             else 0
-            if primary_only and condition.name == BASELINE
+            if without_baseline and condition.name == BASELINE
             else counts.get(condition.name, 0)
             if condition.name in decided and not primary_only
             else max(counts.get(condition.name, 0), min(goal, condition.replicates or sweep.replicates))

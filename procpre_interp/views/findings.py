@@ -55,8 +55,8 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
 
 def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.DataFrame:
     """One row per claim, linked to its script: the primary contrast, what was predicted of it, n and the verdict; and
-    where any claim has them, the distance from the margin that as many replicates find in 80 % of studies, and how many
-    runs broke through, with exact bounds and, of a pair, the p of Boschloo's test."""
+    where any claim has them, the distance from the margin that a sequence finds in 80 % of studies of this size, and
+    how many runs broke through, with exact bounds and, of a pair, the p of Boschloo's test."""
     rows = []
     for name in names:
         if name not in claims:
@@ -73,7 +73,8 @@ def verdicts(names: Sequence[str], claims: Mapping[str, JudgedClaim]) -> pd.Data
                 "Primary contrast": first.contrast,
                 "Estimate": estimate + (f" ({', '.join(said)})" if estimate and said else ""),
                 "Predicted": predicted(first),
-                "Detectable": detectable(first),
+                # The bootstrap's is of a fixed n, and another number.
+                "Detectable": detectable(first) if first.interval == IntervalMethod.T_MIXTURE else "",
                 "Broke through": broke_through(first) + (f"; p = {exact}" if exact else ""),
                 "n": first.n,
                 "Verdict": f"**{claim.verdict}**" if claim.is_decided else str(claim.verdict),

@@ -90,7 +90,8 @@ def _damage(store: RunStore, found: results.Results, known: Mapping[str, StoredC
         blocks += [damage.answer(judged).text, damage.origin(judged)]
         blocks += [damage.noise(judged), damage.noise_on_finished(judged)]
         if judged.name in before:
-            blocks += [claims.about_earlier(before[judged.name]), damage.noise(before[judged.name])]
+            earlier = before[judged.name]
+            blocks += [claims.about_earlier(earlier), damage.noise(earlier), damage.noise_on_finished(earlier)]
     runs, problems = damage.transferred_runs(found, store)
     if runs:
         by_condition, findings = damage.diagnosis(found, store)
@@ -113,10 +114,12 @@ def _cheaper(known: Mapping[str, StoredClaim]) -> Iterator[Section]:
     before = claims.load_earlier()
     for judged in cheaper.cheaper_claims(known).values():
         blocks += [f"{cheaper.answer(judged).text} {damage.origin(judged)}", cheaper.shares(judged)]
-        if judged.name in before:
-            blocks += [claims.about_earlier(before[judged.name]), cheaper.shares(before[judged.name])]
         if cheaper.has_entropies(judged):
             blocks.append(cheaper.entropy_and_breakthrough(judged))
+        if judged.name in before:
+            blocks += [claims.about_earlier(before[judged.name]), cheaper.shares(before[judged.name])]
+            if cheaper.has_entropies(before[judged.name]):
+                blocks.append(cheaper.entropy_and_breakthrough(before[judged.name]))
     if (found := cheaper.load_search()) is not None:
         blocks += [cheaper.search_answer(found).text, cheaper.search(found)]
     if blocks:

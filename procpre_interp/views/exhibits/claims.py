@@ -11,7 +11,7 @@ import pandas as pd
 from procpre_interp.claims.claim import Contrast, Page, Verdict
 from procpre_interp.claims.compared import compared_values, trained
 from procpre_interp.claims.contrast_text import predicted, why
-from procpre_interp.claims.files import QUICK, Unreadable, find_claims
+from procpre_interp.claims.files import QUICK, Unreadable, find_claims, read_claims
 from procpre_interp.claims.judged import ContrastResult, Place, StoredClaim
 from procpre_interp.claims.looks import sequence_of
 from procpre_interp.claims.text import claim_title, contrasts_table, question_title, verdicts_table
@@ -62,8 +62,9 @@ def load_claims(
 
 def load_earlier(folder: Path = FOLDER) -> dict[str, StoredClaim]:
     """What came with the package before claims were judged anew, by name: cells and verdicts of first declarations, of
-    which some have conditions that the newest one has not. Empty where they did not come along."""
-    return find_claims(None, folder.parent / "earlier")[0]
+    which some have conditions that the newest one has not. Empty where they did not come along. Raises `ValueError` for
+    a file that cannot be read."""
+    return {claim.name: claim for claim in read_claims(None, folder.parent / "earlier")}
 
 
 def about_earlier(before: StoredClaim) -> str:

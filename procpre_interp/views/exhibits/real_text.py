@@ -17,7 +17,8 @@ from procpre_interp.views.exhibits.results import ARMS, Results
 from procpre_interp.views.plots.ladder import ladder
 
 PAGE: Page = "does_it_help_on_real_text"
-CHANGE = "loss_change_nats"
+CHANGES = {"loss_nats": ("loss_change_nats", "nats per token"), "bits_per_byte": ("loss_change_bits", "bits per byte")}
+"""Measure of a test loss -> the column of what it changes, and the unit."""
 TUNED = {"label": "Arm", "learning_rate": "Learning rate", "initial_scale": "Initial scale"}
 
 
@@ -41,9 +42,10 @@ def answer(judged: StoredClaim) -> Answer:
 
 
 def arms(judged: StoredClaim) -> Exhibit:
-    """The loss of every arm of a claim against the fresh one of its text."""
-    found = _changes(trained(judged.cells))
-    return _arms(found, _means(found), claim_title(judged))
+    """The loss of every arm of a claim against the fresh one of its text, in the unit of its primary contrast."""
+    measure = judged.primary.measure if judged.primary.measure in CHANGES else "loss_nats"
+    found = _changes(trained(judged.cells), measure)
+    return _arms(found, _means(found, measure), claim_title(judged), measure)
 
 
 def arms_of_results(results: Results) -> Exhibit:
@@ -61,21 +63,22 @@ def tuned(cells: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(**{name: [f"{value:g}" for value in shown[name]] for name in list(TUNED.values())[1:]})
 
 
-def _means(found: pd.DataFrame) -> pd.DataFrame:
+def _means(found: pd.DataFrame, measure: str = "loss_nats") -> pd.DataFrame:
     """Mean change of each arm with its interval, in the order of `_changes`: label, estimate, low, high, n."""
     labels = dict(zip(found["condition"], found["label"]))
-    means = replicate_bootstrap(replicate_matrix(found, CHANGE)).reindex(list(labels))
+    means = replicate_bootstrap(replicate_matrix(found, CHANGES[measure][0])).reindex(list(labels))
     return means.assign(label=list(labels.values())).reset_index(drop=True)
 
 
-def _arms(found: pd.DataFrame, means: pd.DataFrame, title: str) -> Exhibit:
+def _arms(found: pd.DataFrame, means: pd.DataFrame, title: str, measure: str = "loss_nats") -> Exhibit:
+    column, unit = CHANGES[measure]
     return Exhibit(
         name="arms",
         figure=ladder(
             means,
-            dots=found[["label"]].assign(value=found[CHANGE]),
+            dots=found[["label"]].assign(value=found[column]),
             references={"fresh model": 0.0},
-            x="Test loss less that of the fresh model (nats per token)",
+            x=f"Test loss less that of the fresh model ({unit})",
             title=title,
         ),
         reading="Left of the line an arm is better than a fresh model on the same text, both tuned alike; a transfer "
@@ -88,8 +91,8 @@ def _arms(found: pd.DataFrame, means: pd.DataFrame, title: str) -> Exhibit:
     )
 
 
-def _changes(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm with pretraining and replicate: its test loss less that of the fresh arm of its text, nats.
+def _changes(cells: pd.DataFrame, measure: str = "loss_nats") -> pd.DataFrame:
+    """One row per arm with pretraining and replicate: its test loss less that of the fresh arm of its text.
 
     Raises `ValueError` for a table of another kind.
     """
@@ -101,7 +104,8 @@ def _changes(cells: pd.DataFrame) -> pd.DataFrame:
     # Tables from when a fair sweep had one text alone have one fresh arm.
     first = done.loc[done["arm"] == "fresh", "condition"].head(1)
     fresh = done["fresh_arm"] if "fresh_arm" in done else pd.Series(first.squeeze(), done.index)
-    losses = done.set_index(["condition", "replicate"])["loss_nats"]
+    losses = done.set_index(["condition", "replicate"])[measure]
     base = losses.reindex(pd.MultiIndex.from_arrays([fresh, done["replicate"]])).to_numpy()
-    rows = done.assign(**{CHANGE: done["loss_nats"] - base}).loc[done["arm"] != "fresh"]
-    return rows.loc[rows[CHANGE].notna(), ["condition", "label", "replicate", "arm", "control_of", CHANGE]]
+    column, _ = CHANGES[measure]
+    rows = done.assign(**{column: done[measure] - base}).loc[done["arm"] != "fresh"]
+    return rows.loc[rows[column].notna(), ["condition", "label", "replicate", "arm", "control_of", column]]
