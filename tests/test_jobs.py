@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_what_ignores_ctrl_c_is_killed_when_asked_again(tmp_path):
     job.cancel()
     wait_for(job, "cancelled")
     assert job.exit_code == -signal.SIGKILL
+
+
+def test_a_command_can_be_found_from_its_first_moment(tmp_path):
+    """Its process group is written down by itself: a guard that was killed right after the start had not done so."""
+    read = f"cat {shlex.quote(str(tmp_path))}/jobs/*/command.json; echo; echo $$"
+    job = JobStore(tmp_path).start("train", VALUES, command=["/bin/sh", "-c", read])
+    assert wait_for(job, "finished") == "finished"
+    *written, process = job.log().split("\n")
+    assert json.loads("".join(written)) == {"group": int(process)}
 
 
 def kill_guard(job: Job) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from procpre_interp.core.atomic_files import write_json
@@ -37,9 +38,10 @@ def main(folder: Path, lock: int, command: Sequence[str]) -> int:
             stderr=subprocess.STDOUT,
             pass_fds=[lock],
             start_new_session=True,  # so that a signal reaches its workers, and none of ours reaches it
+            # By itself, before it is the command: none runs that could not be found where this process was killed.
+            preexec_fn=partial(write_group, folder),
             env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "120"},
         )
-    write_json(folder / COMMAND, {"group": child.pid})  # the leader of a session leads a process group, too
     passed_on = 0
     while child.poll() is None:
         time.sleep(POLL_SECONDS)
@@ -52,6 +54,11 @@ def main(folder: Path, lock: int, command: Sequence[str]) -> int:
     ended = {"exit_code": child.returncode, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(folder / "end.json", ended)
     return child.returncode
+
+
+def write_group(folder: Path) -> None:
+    """Write down the process group of the calling process, which leads one, as the leader of a session does."""
+    write_json(folder / COMMAND, {"group": os.getpid()})
 
 
 def hold_own_lock(folder: Path) -> None:

@@ -14,7 +14,7 @@ from procpre_interp.core.regular_files import read_regular
 GUARD = "guard"
 """File that the guard alone holds locked while it lives."""
 COMMAND = "command.json"
-"""Where the guard writes the process group of the command."""
+"""Where the command's process writes its process group, before it becomes the command."""
 
 
 def is_orphan(folder: Path) -> bool:
