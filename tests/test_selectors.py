@@ -162,6 +162,7 @@ READS_INSTALLED_PACKAGES = {"length_matters"}
 """Claims whose corpus, and so whose run ids, depend on the versions of installed packages."""
 
 HAS_CORPORA = {
+    "attention_for_code_mlp_for_language",
     "gain_survives_finetuning",
     "insertion_time",
     "no_single_best_task",
@@ -169,6 +170,7 @@ HAS_CORPORA = {
     "scale_decides_on_text",
     "stack_not_queue",
     "structure_not_statistics",
+    "unigrams_teach_nothing",
     "union_helps_language",
 }
 """Claims on corpora that have to be fetched; nor are the arms of a fair sweep known before they were tuned."""
