@@ -7,7 +7,7 @@ the attention alone are transferred, without LayerNorms, as the paper has it, an
 compared across the texts. A difference on one text alone would say which part is better there, not that the domain
 decides.
 
-The interaction says that the text moves the order of the two parts, not which is the better one on either text, nor
+The interaction says that the text moves how far one part leads the other, not which leads on either text, nor
 that either carries a gain: union costs .16 nats on English in full (`union_helps_language`, known before any run of a
 part of union), and where both parts cost something the better one is that which costs less. Those are contrasts of
 their own: each text alone, each part beside a fresh model, and beside full transfer, which the paper suggests to end

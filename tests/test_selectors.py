@@ -172,6 +172,7 @@ HAS_CORPORA = {
     "structure_not_statistics",
     "unigrams_teach_nothing",
     "union_helps_language",
+    "union_helps_language_bpe",
 }
 """Claims on corpora that have to be fetched; nor are the arms of a fair sweep known before they were tuned."""
 
