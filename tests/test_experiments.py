@@ -289,9 +289,11 @@ def test_stored_verdicts_are_those_of_the_stored_cells(path: Path):
     about = {name: stored[name] for name in ("name", "claim", "prediction", "margin", "refuted_by")}
     # Of a claim that was declared anew, measures that the stored version did not have say nothing of it.
     known = {contrast.measure for contrast in contrasts}
-    declared = script(path.stem).EXPERIMENT.claim.limits | LIMITS.get((path.stem, stored.get("version", 1)), {})
-    limits = {name: each for name, each in declared.items() if name in known}
-    claim = Claim(**about, primary=contrasts[0], secondary=contrasts[1:], limits=limits)
+    declared = script(path.stem).EXPERIMENT.claim
+    ranges = declared.limits | LIMITS.get((path.stem, stored.get("version", 1)), {})
+    limits = {name: each for name, each in ranges.items() if name in known}
+    premise = declared.premise if declared.version == stored.get("version", 1) else None
+    claim = Claim(**about, primary=contrasts[0], secondary=contrasts[1:], limits=limits, premise=premise)
     # Runs of conditions that the verdict does not need may be still to come: planned, and without a cell.
     first = sorted(cells["replicate"].unique())
     lacking = [

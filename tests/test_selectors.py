@@ -166,6 +166,7 @@ HAS_CORPORA = {
     "gain_survives_finetuning",
     "insertion_time",
     "no_single_best_task",
+    "noisier_text_gains_more",
     "procedural_beats_natural_warmup",
     "scale_decides_on_text",
     "stack_not_queue",
