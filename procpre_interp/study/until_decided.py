@@ -137,13 +137,13 @@ def looks_at(
         counts = {
             condition.name: goal
             if condition.name in with_all
-            else 0
-            if without_baseline and condition.name == BASELINE
             else counts.get(condition.name, 0)
             if condition.name in decided and not primary_only
             else max(counts.get(condition.name, 0), min(goal, condition.replicates or sweep.replicates))
             for condition in sweep.of_replicate(sweep.first_seed)
         }
+        if without_baseline and BASELINE not in with_all:
+            counts[BASELINE] = 0
         computed = compute(with_counts(sweep, counts))
         if primary_only:
             computed = dataclasses.replace(computed, cells=with_left_out(computed.cells, claim))

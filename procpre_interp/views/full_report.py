@@ -29,13 +29,14 @@ def answers_report(
     """
     found = results.load_results(store, table)
     known, problems = claims.load_claims(store)
+    before = claims.load_earlier()
     chosen = _run(store, run)
     sections = [
         introduction(found, store),
         *_transfer(found),
         *_places(store),
-        *_damage(store, found, known),
-        *_cheaper(known),
+        *_damage(store, found, known, before),
+        *_cheaper(known, before),
         *_real_text(store, known),
         *_claims(store, known, problems),
         *([] if chosen is None else _inside(chosen, store)),
@@ -79,18 +80,18 @@ def _places(store: RunStore) -> Iterator[Section]:
             yield Section(title="Where does it live?", blocks=blocks)
 
 
-def _damage(store: RunStore, found: results.Results, known: Mapping[str, StoredClaim]) -> Iterator[Section]:
+def _damage(
+    store: RunStore, found: results.Results, known: Mapping[str, StoredClaim], before: Mapping[str, StoredClaim]
+) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
-    before = claims.load_earlier()
     for judged in damage.damage_claims(known).values():
         blocks += [damage.answer(judged).text, damage.origin(judged), *_ladder(judged)]
-        if judged.name in before:
-            blocks += [claims.about_earlier(before[judged.name]), *_ladder(before[judged.name])]
+        if (earlier := before.get(judged.name)) is not None:
+            blocks += [claims.about_earlier(earlier), *_ladder(earlier)]
     for judged in damage.noise_claims(known).values():
         blocks += [damage.answer(judged).text, damage.origin(judged)]
         blocks += [damage.noise(judged), damage.noise_on_finished(judged)]
-        if judged.name in before:
-            earlier = before[judged.name]
+        if (earlier := before.get(judged.name)) is not None:
             blocks += [claims.about_earlier(earlier), damage.noise(earlier), damage.noise_on_finished(earlier)]
     runs, problems = damage.transferred_runs(found, store)
     if runs:
@@ -109,17 +110,16 @@ def _ladder(judged: StoredClaim) -> Iterator[Block | Caution]:
         yield kept
 
 
-def _cheaper(known: Mapping[str, StoredClaim]) -> Iterator[Section]:
+def _cheaper(known: Mapping[str, StoredClaim], before: Mapping[str, StoredClaim]) -> Iterator[Section]:
     blocks: list[Block | Caution] = []
-    before = claims.load_earlier()
     for judged in cheaper.cheaper_claims(known).values():
         blocks += [f"{cheaper.answer(judged).text} {damage.origin(judged)}", cheaper.shares(judged)]
         if cheaper.has_entropies(judged):
             blocks.append(cheaper.entropy_and_breakthrough(judged))
-        if judged.name in before:
-            blocks += [claims.about_earlier(before[judged.name]), cheaper.shares(before[judged.name])]
-            if cheaper.has_entropies(before[judged.name]):
-                blocks.append(cheaper.entropy_and_breakthrough(before[judged.name]))
+        if (earlier := before.get(judged.name)) is not None:
+            blocks += [claims.about_earlier(earlier), cheaper.shares(earlier)]
+            if cheaper.has_entropies(earlier):
+                blocks.append(cheaper.entropy_and_breakthrough(earlier))
     if (found := cheaper.load_search()) is not None:
         blocks += [cheaper.search_answer(found).text, cheaper.search(found)]
     if blocks:
