@@ -497,6 +497,6 @@ def test_lists_fit_the_terminal(columns, tmp_path, monkeypatch, capsys):
     assert main(["claims", "--store", str(store.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     for path in (beside_package("experiments") / "results" / "claims").glob("*.json"):
-        assert sum(line.startswith(path.stem) for line in lines) == 1
+        assert sum(line.split()[:1] == [path.stem] for line in lines) == 1
     if columns == 80:
         assert all("[" in line for line in lines if line.startswith("dyck_teaches_recall"))
