@@ -59,10 +59,11 @@ def contrast_limits(
 ) -> Limits | None:
     """Smallest and largest value that the contrast could have; None for a measure whose range is not known.
 
-    Accuracies are shares, times to breakthrough at most the limit; `limits` are those of further measures.
+    Accuracies and answers right are shares, times to breakthrough at most the limit; `limits` are those of further
+    measures.
     """
     of_measure = dict(limits or {}).get(contrast.measure)
-    if contrast.measure in ("accuracy", "exact_match"):
+    if contrast.measure in ("accuracy", "exact_match", "answers_right"):
         of_measure = Limits(low=0, high=1)
     elif contrast.measure == "restricted_time_steps" and "limit" in table:
         steps = table["limit"].to_numpy(dtype=float)

@@ -40,6 +40,7 @@ def accuracy_measure(name: str, level: str = "% of answer tokens") -> Measure:
 
 MEASURES = {
     "accuracy": accuracy_measure("test accuracy"),
+    "answers_right": accuracy_measure("answers right", "% of questions"),
     "area": accuracy_measure("mean validation accuracy over training"),
     "restricted_time_steps": Measure("time to breakthrough", "steps, at most the limit", "steps", 1.0, ",.0f"),
     "loss_nats": Measure("test loss", "nats per token", "nats"),
