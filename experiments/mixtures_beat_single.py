@@ -59,8 +59,8 @@ EXPERIMENT = text_experiment(
             train=PHASE2,
         ),
     ),
-    seen="Seeds from 3000, of which no run of set or of the mixture had been seen when the prediction was written; union "
-    "had, .16 nats above no pretraining. On seed 0 the trials of set, of union and of no pretraining had been seen.",
+    seen="Seeds from 3000, of which no run of set or of the mixture had been seen when the prediction was written; "
+    "union had, .16 nats above no pretraining. On seed 0 the trials of set, of union and of no pretraining had been seen.",
 )
 
 if __name__ == "__main__":
