@@ -60,7 +60,7 @@ EXPERIMENT = text_experiment(
         ),
     ),
     seen="Seeds from 3000, of which no run of set or of the mixture had been seen when the prediction was written; "
-    "union had, .16 nats above no pretraining. On seed 0 the trials of set, of union and of no pretraining had been seen.",
+    "union had, .16 nats above no pretraining. Of seed 0 the trials of set, union and none had been seen.",
 )
 
 if __name__ == "__main__":
