@@ -335,9 +335,17 @@ def test_the_page_of_findings_prints_what_is_stored():
         assert interval == ", ".join([*ninety, *([method] if method != "bootstrap" else [])]), name
         digits, scale = len(shown[0].partition(".")[2]), 100 if unit == "points" else 1
         assert shown == [f"{scale * first[key]:+.{digits}f}" for key in ("estimate", "low", "high")], name
-    effects = pd.read_csv(SCRIPTS / "results" / "components_map.csv")
+    for path in sorted((SCRIPTS / "results").glob("*_map.csv")):
+        _, marked, table = text.partition(f"<!-- table: map {path.stem.removesuffix('_map')} -->")
+        assert marked, f"{path.name} has no table"
+        check_map(pd.read_csv(path), table.partition("<!-- end -->")[0])
+
+
+def check_map(effects: pd.DataFrame, table: str):
+    """The table has a line per player, with its effects on accuracy in points."""
+    effects = effects.loc[effects["outcome"] == "accuracy"]
     for player in effects["player"].unique():
-        (cells,) = re.findall(rf"^\| {player} \| (.*) \|$", text, re.MULTILINE)
+        (cells,) = re.findall(rf"^\| {re.escape(player)} \| (.*) \|$", table, re.MULTILINE)
         rows = effects.loc[effects["player"] == player].to_dict("records")
         for row, cell in zip(rows, cells.split(" | "), strict=True):
             points = {key: f"{100 * row[key]:+.1f}" for key in ("estimate", "low", "high")}

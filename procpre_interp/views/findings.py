@@ -41,7 +41,7 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
         "reproduce_cheap": lambda _: reproduction(results / "reproduce_cheap.csv", about),
         "table1": lambda _: table1(results / "table1_summary.csv"),
         "table1_paper": lambda _: table1(results / "table1_paper_summary.csv"),
-        "components": lambda _: transfer_map(results / "components_map.csv"),
+        "map": lambda names: transfer_map(results / f"{' '.join(names)}_map.csv"),
     }
 
     def make(marker: str) -> str:
