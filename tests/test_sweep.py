@@ -451,6 +451,8 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path, mon
     assert "To do in phase 2: 72 runs, at most 210,000 steps." in said["phases"]
     assert "8 replicates, 8 runs of phase 1 and 48 of phase 2" in said["text_budgets"]
     assert "24 runs of phase 1, 56 of phase 2 and 40 of phase 3" in said["text_phases"]
+    for name in ("text_map", "text_map_code"):
+        assert "6 replicates, 6 runs of phase 1 and 102 of phase 2; 0 of them are finished." in said[name]
 
 
 @pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
