@@ -503,8 +503,8 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert main(["sweep", "componets"]) == 2
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, fair_text, head_map, heads, "
-        "layer_components, matrix_map, phases, text_budgets, text_mlp_memory, text_phases, timeline"
-        in capsys.readouterr().err
+        "layer_components, matrix_map, phases, text_budgets, text_map, text_map_code, "
+        "text_mlp_memory, text_phases, timeline" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err
