@@ -3,8 +3,9 @@
     python experiments/union_helps_mathematics.py [--out runs] [--workers 2] [--minutes 90] [--quick]
 
 `union_helps_language` on the third of the paper's domains: questions of DeepMind's generator, each with its answer. The
-paper compares the share of questions that are answered right. That is a secondary contrast here, since a model of this
-size and budget has hardly begun to answer; the loss is over questions and answers alike.
+paper compares the share of questions that are answered right. Here that is a contrast without a prediction: a model of
+this size and budget has hardly begun to answer, and a gain of the paper's size in such a share is nothing that 40
+replicates decide. The loss is over questions and answers alike.
 """
 
 import sys
@@ -19,18 +20,16 @@ OVER_NONE = {"union full": 1, "none": -1}
 
 CLAIM = Claim(
     name="union_helps_mathematics",
-    claim="Pretraining on set union, transferred in full, lowers the loss on school mathematics.",
+    claim="Pretraining on set union, transferred in full, lowers the loss on school mathematics by more than .02 nats.",
     prediction="The test loss on DeepMind's questions is lower than without pretraining, by more than the margin.",
-    margin="0.02 nats per byte, as on English. The paper has a gain of 1.5 points of right answers and no loss.",
+    margin="0.02 nats per byte, as on English. The paper has 1.5 points more right answers, and reports no loss.",
     refuted_by="A mean difference whose interval lies wholly above -0.02 nats.",
     page="does_it_help_on_real_text",
     primary=Contrast(
         name="full transfer over none", weights=OVER_NONE, predicted="below", margin=-MARGIN, measure="loss_nats"
     ),
     secondary=(
-        Contrast(
-            name="full transfer over none, answers", weights=OVER_NONE, predicted="above", measure="answers_right"
-        ),
+        Contrast(name="full transfer over none, answers", weights=OVER_NONE, measure="answers_right"),
         *over_controls(),
     ),
 )
