@@ -5,8 +5,8 @@
 `procedural_beats_natural_warmup` with Python in place of English as the text of phase 1: natural, and not further
 epochs of what phase 2 reads; its comments and docstrings are English, though. As there its budget is that of phase 1 on
 union, in random windows, and what phase 2 has as fresh is drawn anew. So are its steps, learning rate and decay, which
-were chosen by how far procedural tasks are learnt with them: they are not tuned for text, and how well Python was learnt
-is to be said beside the verdict.
+were chosen by how far procedural tasks are learnt with them: they are not tuned for text, and how well Python was
+learnt is to be said beside the verdict.
 """
 
 import dataclasses

@@ -188,6 +188,18 @@ def test_subwords_are_another_protocol():
     assert all(arm.condition.task in (experiment.sweep.task, None) for arm in arms(experiment.claim.name).values())
 
 
+def test_text_of_another_domain_says_so():
+    """Its arm has the name that English has in other claims, whose lists and looks it must not be taken for."""
+    experiment = script("procedural_beats_other_text").EXPERIMENT
+    labels = {name: arm.condition.label for name, arm in arms("procedural_beats_other_text").items()}
+    assert labels["union full natural text"] == "natural text (python-stdlib) in place of union, full transfer"
+    assert "(python-stdlib as natural text)" in experiment.protocol
+    assert arms("union_helps_language")["union full natural text"].condition.label.startswith("natural text in place")
+    noisy = script("noisier_text_gains_more").EXPERIMENT
+    assert noisy.sweep.fair.natural_text.corpus == TEXTS["language"].corpus
+    assert "as natural text" not in noisy.protocol
+
+
 def test_savings_are_measured_on_runs(whole):
     store, table, _ = whole
     runs = table.set_index("condition")["run"]

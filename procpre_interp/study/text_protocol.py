@@ -184,7 +184,7 @@ def text_experiment(
     observation: Observation | None = None,
     replicates: int = 8,
     first_seed: int = FRESH_SEED,
-    natural_text: Task | None = None,
+    natural_text: Text | None = None,
     transferred: str = TRANSFERRED_NOTE,
     seen: str = SEEN_NOTE,
     **fields: Any,
@@ -214,10 +214,13 @@ def text_experiment(
     # Another text is another protocol, whose looks and verdicts are not to be mixed with those of the domain's own.
     name = own.corpus if isinstance(own, Text) else own.name
     elsewhere = "" if name == TEXTS[domain].corpus else f"On {name} in place of {TEXTS[domain].corpus}. "
+    in_place = (
+        "" if natural_text is None or natural_text.corpus == name else f" ({natural_text.corpus} as natural text)"
+    )
     unit = "bytes" if not isinstance(own, Text) or own.tokenizer == "byte" else f"tokens ({own.tokenizer})"
     protocol = (
         f"{elsewhere}{model.n_layers} layers, {model.n_heads} heads, d_model {model.d_model}. "
-        f"Phase 1: {phase1_steps:,} steps of batch 16 at lr 1e-3, constant, decay .1; gates: {gates}. "
+        f"Phase 1: {phase1_steps:,} steps of batch 16 at lr 1e-3, constant, decay .1; gates: {gates}{in_place}. "
         f"Phase 2: 1,000 steps of 16 windows of {own.n_ctx} {unit} in a single pass, cosine "
         "after 100 warm-up steps, decay .1 on language and .01 elsewhere; every arm has the best of the peak rates "
         "4e-3, 8e-3 and 1.6e-2 with its initial weights as they are or doubled, on seed 0. "

@@ -106,7 +106,7 @@ def _with_controls(sweep: Sweep, condition: Condition, fresh: str) -> tuple[Arm,
     transfer = dataclasses.replace(condition.transfer, **alike)
     made = (
         (Kind.SCALES, "fresh, with the scales of", {"interventions": scales}),
-        (Kind.NATURAL_TEXT, "natural text in place of", {"sources": natural, "transfer": transfer}),
+        (Kind.NATURAL_TEXT, f"{_natural_label(sweep)} in place of", {"sources": natural, "transfer": transfer}),
         (Kind.SHUFFLED, "shuffled sequences in place of", {"sources": _renamed(condition, SHUFFLED)}),
     )
     controls = (
@@ -136,6 +136,15 @@ def _covers(recipe: Pretraining, sweep: Sweep, task: Task) -> bool:
 
 def _renamed(transfer: Condition, ending: str) -> tuple[Source, ...]:
     return tuple(dataclasses.replace(each, phase1=f"{each.phase1} {ending}") for each in transfer.sources)
+
+
+def _natural_label(sweep: Sweep) -> str:
+    """What stands in for phase 1, as people read it: with its corpus where that is not phase 2's."""
+    assert sweep.fair is not None
+    text = sweep.fair.natural_text
+    if isinstance(text, Text) and isinstance(sweep.task, Text) and text.corpus != sweep.task.corpus:
+        return f"{NATURAL} ({text.corpus})"
+    return NATURAL
 
 
 def _natural_ending(sweep: Sweep, task: Task) -> str:
