@@ -18,7 +18,7 @@ from procpre_interp.model import HookedTransformer, ModelConfig, flat_mask
 from procpre_interp.model.huggingface import to_huggingface
 from procpre_interp.train import Interrupted, TrainConfig, Trainer
 from procpre_interp.train.interventions import EntropyPenalty, Rate
-from procpre_interp.train.loop import checkpoint_steps, next_length
+from procpre_interp.train.loop import next_length
 
 TASK = TASKS.build("dyck", k=2, length=8)
 SMALL = TrainConfig(
@@ -269,9 +269,10 @@ def test_curriculum_goes_through_the_lengths():
 
 
 def test_kept_steps_are_log_spaced():
-    assert checkpoint_steps(1000, 1) == {1000}
-    assert checkpoint_steps(1000, 4) == {0, 1, 10, 100, 1000}
-    assert checkpoint_steps(3, 10) == {0, 1, 2, 3}
+    assert TrainConfig(steps=1000).kept_steps == {1000}
+    assert TrainConfig(steps=1000, checkpoints=4).kept_steps == {0, 1, 10, 100, 1000}
+    assert TrainConfig(steps=3, checkpoints=10).kept_steps == {0, 1, 2, 3}
+    assert TrainConfig(steps=5000, stop_after=1000, start_at=10, checkpoints=4).kept_steps == {10, 100, 1000}
     kept = []
     trainer(dataclasses.replace(SMALL, checkpoints=3), keep=kept.append).run()
     assert kept == [0, 1, 5, 30]

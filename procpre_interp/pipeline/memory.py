@@ -9,7 +9,6 @@ import torch
 from procpre_interp.model.flops import parameter_count
 from procpre_interp.pipeline.config import RunConfig, model_config
 from procpre_interp.store.store import RunStore
-from procpre_interp.train.loop import checkpoint_steps
 
 BYTES_PER_PARAMETER = 16
 """Weight, gradient, and AdamW's two moments, in float32; in bfloat16 the weight has a copy in float32, too."""
@@ -44,7 +43,7 @@ def check_disk(config: RunConfig, store: RunStore) -> None:
     """Raise `ValueError` where the store's disk has less room than the weights that the run keeps will take, a gigabyte
     or more."""
     train, n_parameters = config.train, parameter_count(model_config(config))
-    steps = len(checkpoint_steps(train.last_step, train.checkpoints, train.start_at))
+    steps = len(train.kept_steps)
     needed = steps * n_parameters * BYTES_OF_A_KEPT_PARAMETER
     if needed < FEWEST_BYTES:
         return

@@ -42,6 +42,12 @@ class Pretraining:
     train: TrainConfig
     """How it is trained."""
 
+    def refuse_step(self, step: int | None) -> None:
+        """Raise `ValueError` for a step whose weights it does not keep."""
+        kept = self.train.kept_steps
+        if step is not None and step not in kept:
+            raise ValueError(f"{self.name!r} keeps weights of {sorted(kept)} (train.checkpoints), none of step {step}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
@@ -87,6 +93,8 @@ class Condition:
     """Number of replicates that have it, counted from the first. Default: all."""
 
     def __post_init__(self) -> None:
+        if self.replicates is not None and self.replicates < 0:
+            raise ValueError(f"condition {self.name!r}: replicates={self.replicates}; it must not be negative")
         if self.insert is None:
             return
         if dataclasses.replace(self.transfer, overlap="refuse") != TransferConfig():
@@ -158,12 +166,11 @@ class Sweep:
         names = [each.name for each in self.phase1]
         used = [source.phase1 for condition in self.conditions for source in condition.sources]
         used += [name for grid in self.grids for name in grid.phase1] + [each.phase1 for each in self.maps]
-        for name in used:
-            if name not in names:
-                raise unknown_name("pretraining of the sweep", name, names)
-        shapes = {each.name: each.model for each in self.phase1}
+        if unknown := [name for name in used if name not in names]:
+            raise unknown_name("pretraining of the sweep", unknown[0], names)
+        recipes = {each.name: each for each in self.phase1}
         for each in self.filled_maps:
-            each.refuse_overlaps(shapes[each.phase1])
+            each.refuse_overlaps(recipes[each.phase1].model)
         for condition in self.conditions:
             # Which heads a ranked term names is known when its parent is finished: `plan` looks at these.
             if not any(orders_of(source.selector) for source in condition.sources):
@@ -171,10 +178,9 @@ class Sweep:
         planned = self.of_replicate(self.first_seed)
         for condition in planned:
             self.refuse_insertion(condition)
-        for what, twice in (
-            ("pretraining", names),
-            ("condition", [each.name for each in planned]),
-        ):
+            for source in condition.sources:
+                recipes[source.phase1].refuse_step(source.step)
+        for what, twice in (("pretraining", names), ("condition", [each.name for each in planned])):
             if repeated := {name for name in twice if twice.count(name) > 1}:
                 raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
 
@@ -262,9 +268,8 @@ def described(part: Ablation | TransferConfig | Insertion | None) -> list[str]:
     fields = {key: value for key, value in to_dict(part or {}).items() if key not in ORIGIN}
     name = fields.pop("name", None)
     inside = ", ".join(f"{key}={value}" for key, value in fields.items())
-    if name is None:
-        return [inside] if inside else []
-    return [f"{name}({inside})" if inside else name]
+    words = f"{name}({inside})" if name and inside else name or inside
+    return [words] if words else []
 
 
 def map_conditions(each: Map, seed: int) -> dict[Coalition, Condition]:

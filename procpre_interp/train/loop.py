@@ -70,7 +70,7 @@ class Trainer:
         self.optimiser = self.make_optimiser()
         self.optimiser.load_state(moments or {})
         self.prefetch = Prefetch(threads=config.threads, end=config.last_step)
-        self.kept_steps = checkpoint_steps(config.last_step, config.checkpoints, config.start_at)
+        self.kept_steps = config.kept_steps
         model.recompute = config.recompute
         if config.compile:
             model.compile_blocks()
@@ -285,13 +285,3 @@ def next_length(task: Task, length: int) -> int | None:
     if not task.valid_lengths:
         task.at_length(CURRICULUM_STEP)  # raises, and says why
     return next((n for n in task.valid_lengths[:-1] if n >= length + CURRICULUM_STEP), None)
-
-
-def checkpoint_steps(steps: int, n: int, first: int = 0) -> set[int]:
-    """Step 0 and `n` log-spaced steps from 1 to `steps`, fewer where they coincide; only the last when n is 1.
-
-    Of a training that goes on at step `first`, that one and those after it.
-    """
-    if n == 1:
-        return {steps}
-    return {first} | {step for step in (round(steps ** (i / (n - 1))) for i in range(n)) if step > first}

@@ -142,6 +142,19 @@ class TrainConfig:
         """The step at which a run ends that nothing else ends before."""
         return self.steps if self.stop_after is None else min(self.steps, self.stop_after)
 
+    @property
+    def kept_steps(self) -> set[int]:
+        """The steps whose weights are kept of a run that goes on to its end: 0 and `checkpoints` log-spaced ones from 1
+        to the last, fewer where they coincide; the last alone for 1.
+
+        Of a training that goes on at `start_at`, that one and those after it.
+        """
+        n, last = self.checkpoints, self.last_step
+        if n == 1:
+            return {last}
+        spaced = (round(last ** (i / (n - 1))) for i in range(n))
+        return {self.start_at} | {step for step in spaced if step > self.start_at}
+
     def resolve(self, model: ModelConfig) -> "TrainConfig":
         """The config with everything filled in that the numbers depend on, and nothing else."""
         kernel = self.kernel
