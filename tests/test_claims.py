@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import CELLS_HASH, claim_from_json, claim_to_json
 from procpre_interp.claims.contrast_text import contrast_estimate, predicted
-from procpre_interp.claims.files import find_claims, read_claims, write_claim
+from procpre_interp.claims.files import claim_scripts, find_claims, read_claims, write_claim
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.claims.measures import Measure, measure_of
 from procpre_interp.claims.sequential_rule import judge_contrast
 from procpre_interp.cli import main
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.store.store import RunStore
-from procpre_interp.study.scripts import load_experiment, scripts
+from procpre_interp.study.scripts import load_experiment
 from procpre_interp.study.smoke_test import shortened
 from procpre_interp.sweep.plan import plan
 from tests.judged import ABOVE, CLAIM_FIELDS, MANY, NAN, SMALL
@@ -248,7 +248,7 @@ def test_the_claim_on_the_page_for_contributors_can_be_run_and_judged(tmp_path: 
     (text,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "EXPERIMENT" in block]
     path = tmp_path / "queries_and_keys_are_enough.py"
     path.write_text(text)
-    assert list(scripts(tmp_path)) == [path.stem]
+    assert list(claim_scripts(tmp_path)) == [path.stem]
     experiment = load_experiment(path)
     assert (experiment.claim.name, experiment.claim.page) == (path.stem, "can_anything_cheaper")
     cells = plan(shortened(experiment.sweep)).cells

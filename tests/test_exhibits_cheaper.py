@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from procpre_interp.claims.claim import Verdict
+from procpre_interp.claims.files import claim_scripts
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.stats.greedy_search import recipe_name
 from procpre_interp.stats.recovered_share import FULL
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
-from procpre_interp.study.scripts import load_experiment, scripts
+from procpre_interp.study.scripts import load_experiment
 from procpre_interp.views.exhibits import cheaper
 from procpre_interp.views.exhibits.claims import load_claims
 from procpre_interp.views.exhibits.results import Results
@@ -146,7 +147,7 @@ def test_the_search_shows_every_recipe(tmp_path):
 
 
 def test_every_claim_of_the_page_has_a_real_transfer():
-    for name, path in scripts(Path(__file__).parents[1] / "experiments").items():
+    for name, path in claim_scripts(Path(__file__).parents[1] / "experiments").items():
         experiment = load_experiment(path)
         if experiment.claim.page == cheaper.PAGE:
             assert {FULL, "full"} & {each.name for each in experiment.sweep.conditions}, name

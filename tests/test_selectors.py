@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from procpre_interp.claims.files import claim_scripts
 from procpre_interp.core.selectors import (
     NOTHING,
     Place,
@@ -30,7 +31,7 @@ from procpre_interp.data.corpus import build_corpus
 from procpre_interp.data.semantic.packages import FetchError
 from procpre_interp.model import ModelConfig, select
 from procpre_interp.study.protocols import FRESH_SEED
-from procpre_interp.study.scripts import load_experiment, scripts
+from procpre_interp.study.scripts import load_experiment
 from procpre_interp.sweep.config import Sweep
 from procpre_interp.sweep.fair import confirming_sweep, trials_of
 from procpre_interp.sweep.plan import plan
@@ -187,7 +188,7 @@ JUDGED = {path.stem for path in (EXPERIMENTS / "results" / "claims").glob("*.csv
 
 
 def test_every_judged_claim_has_its_script():
-    assert set(scripts(EXPERIMENTS)) >= JUDGED
+    assert set(claim_scripts(EXPERIMENTS)) >= JUDGED
 
 
 def judged_sweep(name: str) -> Sweep:

@@ -12,11 +12,12 @@ from procpre_interp.claims.claim import Claim, Contrast, Verdict
 from procpre_interp.claims.claim_json import claim_from_json, claim_to_json
 from procpre_interp.claims.contrast_text import why
 from procpre_interp.claims.fairness import CONTROLS
-from procpre_interp.claims.files import find_claims, write_claim
+from procpre_interp.claims.files import claim_scripts, find_claims, write_claim
 from procpre_interp.claims.judge import judge
 from procpre_interp.claims.looks import LOOK, past, sequence_of, with_looks
 from procpre_interp.claims.text import describe_claim
 from procpre_interp.cli import main
+from procpre_interp.core.terminal import beside_package
 from procpre_interp.data import TASKS
 from procpre_interp.engine.engines import Processes, Serial
 from procpre_interp.pipeline.config import Architecture
@@ -25,6 +26,7 @@ from procpre_interp.store.store import Run, RunStore
 from procpre_interp.study.claim_figures import gains_figure
 from procpre_interp.study.experiment import Experiment, Options, compute, run, run_all, run_until_decided
 from procpre_interp.study.observation import Observation, remembered
+from procpre_interp.study.scripts import load_script
 from procpre_interp.study.until_decided import Computed, Needs, looks_at, of_primary, with_counts
 from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair_arms import Arm, Kind
@@ -412,10 +414,44 @@ def test_no_time_leaves_what_is_there(experiment, tmp_path, runs_here):
 
 
 def test_options_that_contradict_one_another_are_refused(tmp_path, capsys):
-    assert main(["claims", "--until-decided", "--store", str(tmp_path)]) == 2
-    assert "give --run as well" in capsys.readouterr().err
-    assert main(["claims", "--run", "--quick", "--until-decided", "--store", str(tmp_path)]) == 2
-    assert "leave out --quick or --until-decided" in capsys.readouterr().err
+    """Before anything is computed, by the command and by a script alike; none of them is passed over in silence."""
+
+    def refused(call: str, text: str):
+        assert main(["claims", "structure_not_statistics", *call.split(), "--store", str(tmp_path / "store")]) == 2
+        printed = capsys.readouterr()
+        assert text in printed.err
+        assert printed.out == ""
+
+    how = ("--until-decided", "--quick", "--primary-only", "--minutes 1", "--most-replicates 3")
+    for option in how:
+        refused(option, f"{option.split()[0]} says how runs are added; give --run as well")
+    for option in how[2:3] + how[4:]:
+        refused(f"--run {option}", f"{option.split()[0]} says how --until-decided adds runs; give that as well")
+    refused("--run --quick --until-decided", "leave out --quick or --until-decided")
+    refused("--run --until-decided --most-replicates 0", "most_replicates=0; there must be at least 1")
+    refused("--run --judge-again", "leave out --judge-again")
+    refused("--run --format json", "leave out --format")
+    refused(f"--results {tmp_path}", "give one of them as well")
+    assert not (tmp_path / "store").exists()
+    script = load_script(beside_package("experiments") / "structure_not_statistics.py")
+    with pytest.raises(ValueError, match="most_replicates=-5"):
+        run_all([script.EXPERIMENT], Options(out=tmp_path / "store", until_decided=True, most_replicates=-5))
+
+
+def test_a_claim_without_a_verdict_is_no_unknown_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = beside_package("experiments")
+    judged = {path.stem for path in (folder / "results" / "claims").glob("*.json")}
+    without = sorted(set(claim_scripts(folder)) - judged)
+    store = str(tmp_path / "store")
+    for name in without:
+        assert main(["claims", name, "--store", store]) == 2
+        assert f"{name} is not judged yet; `procpre-interp claims {name} --run`" in capsys.readouterr().err
+    assert main(["claims", "--store", store]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("Not judged yet: " + ", ".join(without) in said) == bool(without)
+    assert main(["claims", "no_such_claim", "--store", store]) == 2
+    assert "unknown claim 'no_such_claim'" in capsys.readouterr().err
 
 
 def test_looks_without_bounds_are_taken_once():

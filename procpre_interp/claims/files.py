@@ -32,6 +32,12 @@ class Unreadable:
         return self.problem
 
 
+def claim_scripts(folder: Path) -> dict[str, Path]:
+    """The claims' scripts in a folder, by name."""
+    found = [path for path in sorted(folder.glob("*.py")) if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
+    return {path.stem: path for path in found}
+
+
 def table_name(judged: JudgedClaim) -> str:
     """Name of a claim's table in the store; a smoke test has another one, so that it never replaces a verdict."""
     return f"{QUICK if judged.quick else ''}{PREFIX}{judged.name}"

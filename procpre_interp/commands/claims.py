@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from procpre_interp.claims.again import judged_again
 from procpre_interp.claims.claim_json import claim_to_json
-from procpre_interp.claims.files import read_claims, write_claim
+from procpre_interp.claims.files import claim_scripts, read_claims, write_claim
 from procpre_interp.claims.judge import RULE
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import contrasts_table, describe_claim, verdicts_table
@@ -20,17 +20,17 @@ from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package, default_store
 from procpre_interp.core.text_table import fitting, print_table, stdout_console
-from procpre_interp.engine.options import EngineOptions
 from procpre_interp.store.about import About
 from procpre_interp.store.cells import with_run_text
 from procpre_interp.store.store import RunStore
+from procpre_interp.study.run_options import RunOptions
 from procpre_interp.views.findings import markdown_table, refresh, verdicts
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claims(EngineOptions):
+class Claims(RunOptions):
     """Do the claims hold? Verdicts as computed, from the store and from the results that come with the package.
 
     With names of claims: all their contrasts, and the runs behind them.
@@ -47,36 +47,37 @@ class Claims(EngineOptions):
     from the bundled claims and results. Default: print a table of the claims."""
     run: bool = False
     """First compute what the claims (those named, or all) still need, and judge them."""
-    quick: bool = False
-    """A smoke test for --run: one replicate of a few steps, always undecided."""
-    minutes: float | None = None
-    """Stop starting runs after this many minutes (--run). Default: no limit."""
-    until_decided: bool = False
-    """Add replicates, one seed after another, until each claim is decided (--run). Intervals allow for looking."""
-    most_replicates: int = 40
-    """Replicates after which a claim is left undecided (--until-decided)."""
-    primary_only: bool = False
-    """Compute only what the primary contrast and its premise need (--until-decided). Default: what undecided secondary
-    contrasts need as well."""
     judge_again: bool = False
     """Judge the claims named, which earlier rules judged, by the newest one on the cells that they have: nothing is
     computed. What they were called until then is kept."""
-    results: Path | None = None
-    """Folder for JSON and CSV files like those of experiments/results/claims (--run, --judge-again). Default: only the
-    store."""
+
+    def check(self) -> None:
+        """Raise `ValueError` for options that contradict one another, or say nothing without another."""
+        if self.run:
+            others = {"--judge-again": self.judge_again, "--update": self.update, "--format": self.format != "table"}
+            if extra := [option for option, is_given in others.items() if is_given]:
+                raise ValueError(f"--run computes and judges, and prints the verdicts; leave out {extra[0]}")
+        elif self.given:
+            raise ValueError(f"{self.given[0]} says how runs are added; give --run as well")
+        elif self.results is not None and not self.judge_again:
+            raise ValueError("--results is for what --run or --judge-again judge; give one of them as well")
+        RunOptions.check(self)
 
 
 def main(arguments: list[str]) -> int:
     """Print the verdicts."""
     command = parse(Claims, "claims", arguments)
+    command.check()
     if command.run:
         return run(command)
-    if command.until_decided:
-        raise ValueError("--until-decided says how runs are added; give --run as well")
     if command.update is not None:
         return update(command.update, command.format)
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
-    chosen = named({claim.name: claim for claim in claims}, command.names)
+    judged = {claim.name: claim for claim in claims}
+    others = [name for name in claim_scripts(beside_package("experiments")) if name not in judged]
+    for name in set(others) & set(command.names):
+        raise ValueError(f"{name} is not judged yet; `procpre-interp claims {name} --run` computes what it needs")
+    chosen = named(judged, command.names)
     if command.judge_again:
         return judge_again(command, chosen)
     if command.format == "json":
@@ -99,6 +100,8 @@ def main(arguments: list[str]) -> int:
         console.print(
             "\nEstimates: mean over replicates, and interval. `procpre-interp claims NAME` shows what is behind."
         )
+        if others:
+            console.print(f"Not judged yet: {', '.join(others)}. `procpre-interp claims NAME --run` judges one.")
         return 0
     for claim in chosen:
         console.print(describe_claim(claim))
@@ -127,9 +130,6 @@ def update(page: Path, output_format: str) -> int:
 
 def run(command: Claims) -> int:
     """Run and judge the claims named, or all. Exit code 1 where a run failed."""
-    command.check()
-    if command.quick and command.until_decided:
-        raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     takes = "" if command.names or command.quick else ", a day or more from scratch on two cores"
     if command.until_decided:
         takes = f", seed after seed until they are decided, with at most {command.most_replicates} replicates"
@@ -140,32 +140,21 @@ def run(command: Claims) -> int:
     )
     with quick_imports():
         from procpre_interp.study.experiment import Options, run_all
-        from procpre_interp.study.scripts import load_experiment, scripts
+        from procpre_interp.study.scripts import load_experiment
 
-    paths = named(scripts(beside_package("experiments")), command.names)
-    options = Options(
-        out=command.store,
-        workers=command.workers,
-        engine=command.engine,
-        address=command.address,
-        mirror=command.mirror,
-        minutes=command.minutes,
-        quick=command.quick,
-        until_decided=command.until_decided,
-        most_replicates=command.most_replicates,
-        primary_only=command.primary_only,
-        results=command.results,
-    )
+    paths = named(claim_scripts(beside_package("experiments")), command.names)
+    shared = {each.name: getattr(command, each.name) for each in fields(RunOptions)}
+    options = Options(out=command.store, **shared)
     return run_all([load_experiment(path) for path in paths], options)
 
 
 def judge_again(command: Claims, claims: Sequence[StoredClaim]) -> int:
     """Judge by the newest rule what an earlier one had judged, on the same cells, and store the verdicts."""
-    from procpre_interp.study.scripts import load_experiment, scripts
+    from procpre_interp.study.scripts import load_experiment
 
     if not command.names:
         raise ValueError("--judge-again wants the names of claims")
-    paths, store, console = scripts(beside_package("experiments")), RunStore(command.store), stdout_console()
+    paths, store, console = claim_scripts(beside_package("experiments")), RunStore(command.store), stdout_console()
     for claim in claims:
         if claim.rule_version == RULE:
             console.print(f"{claim.name}: version {RULE} of the rule, the newest, has judged it.")

@@ -22,7 +22,6 @@ from procpre_interp.core.terminal import beside_package, default_store, run_scri
 from procpre_interp.core.text_table import stdout_console
 from procpre_interp.engine.engines import Engine, chosen_engine
 from procpre_interp.engine.mirror import mirrored
-from procpre_interp.engine.options import EngineOptions
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import Figure
@@ -30,8 +29,9 @@ from procpre_interp.study.claim_report import claim_report
 from procpre_interp.study.claim_tables import Extra, no_tables, tuned_to
 from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
+from procpre_interp.study.run_options import MOST_REPLICATES, RunOptions
 from procpre_interp.study.smoke_test import shortened
-from procpre_interp.study.until_decided import MOST_REPLICATES, Computed, Needs, looks_at, of_primary, tell_look
+from procpre_interp.study.until_decided import Computed, Needs, looks_at, of_primary, tell_look
 from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.fair import Tuned, tune, with_arms
 from procpre_interp.sweep.fair_arms import arms_of
@@ -198,25 +198,11 @@ def past_of(experiment: Experiment, store: RunStore) -> Past:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(EngineOptions):
+class Options(RunOptions):
     """Run what is missing, judge the claim, and write its table and figure."""
 
     out: Path = field(default_factory=default_store)
     """Folder of the runs, and of the report claim-NAME.html."""
-    minutes: float | None = None
-    """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
-    quick: bool = False
-    """One replicate of a few steps, to see that everything works: the verdict is always undecided."""
-    until_decided: bool = False
-    """Add replicates, one seed after another, until the primary contrast is decided."""
-    most_replicates: int = MOST_REPLICATES
-    """Replicates after which a claim is left undecided (--until-decided)."""
-    primary_only: bool = False
-    """Only what the primary contrast and its premise need is computed (--until-decided). Default: what secondary ones
-    need as well."""
-    results: Path | None = None
-    """Folder for the cells as CSV and the judged claim as JSON, like those of experiments/results/claims. Default: no
-    such files. The store has both in any case."""
 
 
 def main(*experiments: Experiment, arguments: Sequence[str] | None = None) -> int:
@@ -257,10 +243,9 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
+    options.check()
     if options.results is not None:
         check_folder(options.results)
-    if options.quick and options.until_decided:
-        raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
     may_start, store = time_limit(options.minutes), RunStore(options.out)
     console, code = stdout_console(), 0
     with mirrored(chosen_engine(options), options.mirror, store) as engine:

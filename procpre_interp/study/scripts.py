@@ -20,9 +20,3 @@ def load_script(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def scripts(folder: Path) -> dict[str, Path]:
-    """The claims' scripts in a folder, by name."""
-    found = [path for path in sorted(folder.glob("*.py")) if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
-    return {path.stem: path for path in found}

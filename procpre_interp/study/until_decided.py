@@ -19,12 +19,11 @@ from procpre_interp.claims.judged import ContrastResult
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.store.cells import CELLS
 from procpre_interp.study.observation import Observation
+from procpre_interp.study.run_options import MOST_REPLICATES
 from procpre_interp.sweep.config import BASELINE, Condition, Sweep
 from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
 from procpre_interp.sweep.plan import Plan
 
-MOST_REPLICATES = 40
-"""Replicates after which a claim is left undecided."""
 SHOW_GAINS: tuple[Page, ...] = ("what_survives_damage", "can_anything_cheaper")
 """Pages whose figures are gains over no pretraining."""
 LARGEST_ROUND = 4
