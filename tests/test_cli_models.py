@@ -1,5 +1,6 @@
 """`procpre-interp probe` and `patch`: every kind of measurement, on runs and on a GPT-2 of Hugging Face's."""
 
+import io
 import json
 from functools import partial
 
@@ -259,6 +260,7 @@ def test_titles_say_of_which_stage_a_model_is(folders, runs, store, capsys):
         (["probe", "RUN@0", "--stage", "phase1"], "of stage finished"),
         (["patch", "RUN", "--cause", "values"], "unknown cause of haystack 'values'"),
         (["patch", "RUN", "--sites", "zz"], "unknown site 'zz'"),
+        (["patch", "RUN", "--sites"], "no sites; name one or several of"),
         (["patch", "RUN", "--task", "needle"], "unknown task 'needle'"),
         (["patch", "RUN", "--task", "{name: [}"], "is no YAML"),
         (["patch", "RUN", "--task", "7"], "give a name"),
@@ -275,6 +277,21 @@ def test_mistakes_are_one_line(arguments, said, runs, capsys):
     names = [part.replace("RUN", runs[0]) for part in arguments]
     assert main(names) == 2
     assert said in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    "call", [["probe"], ["patch", "--cause", "value"], ["ablate", "--ablation", "shuffle_within_tensors"]]
+)
+def test_runs_on_different_tasks_have_no_means(call, runs, store, capsys):
+    """Nor has the table the first one's name: rows of each are for programs."""
+    command, *options = call
+    parent = store.query(task="dyck")["run"].iloc[0]
+    assert main([command, runs[0], parent, *options]) == 2
+    assert "measured on haystack, dyck, over which means say nothing" in complaint(capsys)
+    if command == "probe":
+        assert main([command, runs[0], parent, *options, "--format", "csv"]) == 0
+        rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
+        assert set(rows["run"]) == {runs[0], parent}
 
 
 def test_a_stage_that_a_run_does_not_have(store, runs, capsys):

@@ -522,7 +522,10 @@ def test_the_command(store: RunStore, capsys: pytest.CaptureFixture[str]):
     assert lines[2].startswith("    ")
     assert lines[3].startswith("  no gain: LayerNorms not selected: ")
     assert sum(line.startswith("run ") for line in lines) == 2
-    assert main(["diagnose", "latest", "--format", "json", *where]) == 0
+    add(store, "broken", None, parents=from_dyck(), train={"learning_rate": 0.1})
+    assert main(["diagnose", "broken", *where]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("components: all, diverged"), "it has no accuracy"
+    assert main(["diagnose", "child", "--format", "json", *where]) == 0
     assert json.loads(capsys.readouterr().out) == [dataclasses.asdict(each) for each in diagnose(run, store)]
 
 

@@ -134,6 +134,9 @@ def test_the_command(tmp_path, store, there, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "2 runs and 1 tables copied, 0 skipped"
     assert main(["store", "push", str(there), "--store", str(out)]) == 0
     assert main(["store", "push", str(there), "--store", str(tmp_path / "nowhere")]) == 1
+    assert main(["store", "pull", str(tmp_path / "nowhere"), "--store", str(tmp_path / "own")]) == 1
+    assert f"no runs and no tables at {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert not (tmp_path / "own").exists()
     assert main(["store", "push", "nonsense://there", "--store", str(out)]) == 2
     assert "nonsense" in capsys.readouterr().err.splitlines()[-1]
 

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.cli import main
 from procpre_interp.stats.savings import SHARES, replicate_savings, summarise_savings, tokens_to_loss
+from procpre_interp.store.store import RunStore
 from procpre_interp.views.plots.savings import saved_against_spent, savings_by_condition
 from tests.figures import subtitle
 
@@ -167,3 +169,16 @@ def test_figures_show_the_means_and_say_what_the_intervals_are():
     assert list(even.x) == list(even.y)
     with pytest.raises(ValueError, match="no rows"):
         savings_by_condition(summary.iloc[:0])
+
+
+def test_a_table_that_cannot_be_read_is_not_unknown(tmp_path, capsys):
+    """Nor is a list of names printed where there are none."""
+    store = RunStore(tmp_path / "store")
+    store.write_table("mine-0a1b2c3d", pd.DataFrame({"run": ["x"]}), {})
+    (store.path / "tables" / "mine-0a1b2c3d.parquet").write_bytes(b"")
+    assert main(["savings", "mine", "--store", str(store.path)]) != 0
+    said = capsys.readouterr().err
+    assert "mine-0a1b2c3d" in said
+    assert "unknown table" not in said
+    assert main(["savings", "mine", "--store", str(tmp_path / "none")]) != 0
+    assert "unknown table 'mine'. There are none" in capsys.readouterr().err

@@ -224,7 +224,17 @@ def cell_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def stage_title(found: Sequence[Subject], what: str) -> str:
-    """What was measured, and at which stages of the runs; nothing is said of models from elsewhere."""
+def stage_title(found: Sequence[Subject], command: Look, what: str) -> str:
+    """What was measured, on which task, and at which stages of the runs; nothing is said of models from elsewhere.
+
+    Raises `ValueError` where a table for people would have means over several tasks.
+    """
+    tasks = list(dict.fromkeys(subject.task.name for subject in found))
+    if len(tasks) > 1 and command.format == "table":
+        raise ValueError(
+            f"these models are measured on {', '.join(tasks)}, over which means say nothing; give those of one task, "
+            "or --format csv, which has a row for each"
+        )
+    what = f"{what}, {', '.join(tasks)}"
     when = ", ".join(dict.fromkeys(subject.moment.when for subject in found if subject.moment is not None))
     return f"{what} ({when})" if when else what

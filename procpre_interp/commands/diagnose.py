@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from procpre_interp.analysis.diagnosis import Finding, diagnose_all
-from procpre_interp.analysis.diagnosis.evidence import score_word, selector_of
+from procpre_interp.analysis.diagnosis.evidence import score_name, score_word, selector_of
 from procpre_interp.analysis.diagnosis.signatures import shown
 from procpre_interp.commands._options import Runs, parse
 from procpre_interp.core.terminal import default_store
@@ -52,7 +52,7 @@ def print_findings(run: Run, findings: list[Finding]) -> None:
     """A heading with the run, then a paragraph a finding."""
     console = stdout_console()
     summary = run.summary
-    score = f"{score_word(run)} {shown(run)}"
+    score = shown(run) if summary.get(score_name(run)) is None else f"{score_word(run)} {shown(run)}"
     about = f"{summary['task']}, seed {summary['seed']}, components: {selector_of(run)}, {score}"
     console.print(f"run {run.id}: {about}", soft_wrap=True)
     for finding in findings:

@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> int:
     with run_threads(1):
         if isinstance(probe, Probe):
             found = subjects(command.runs, command, "probe")
+            title = stage_title(found, command, command.what)
             table = table_of(found, lambda subject: _measured(probe, subject, command))
-            title = stage_title(found, f"{command.what}, {found[0].task.name}")
         else:
             assert isinstance(probe, RunProbe)
             check_named(command.runs, "probe")

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
+from procpre_interp.claims.files import PREFIX
 from procpre_interp.commands._options import parse
 from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import default_store
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> int:
     store = RunStore(command.store)
     # Tables of claims are no results of a catalogue, and are named in full.
     named = [name for name in exhibits.catalogue(store) if name.startswith(command.name)]
+    named = named or [name for name in store.tables(command.name) if PREFIX not in name]  # it may be a damaged one
     found = exhibits.load_results(store, next(iter(named), command.name))
     # What older tables do not say, such as the tokens of phase 1, their runs do.
     cells = ["condition", "label", "replicate", "phase1_run", "run"]

@@ -55,7 +55,10 @@ def _copy(command: Store, store: RunStore, told: Callable[[str], None]) -> Copie
         case "push":
             return RemoteCopy(command.place).push(store, told)
         case "pull":
-            return RemoteCopy(command.place).pull(store, told)
+            there = RemoteCopy(command.place)
+            if there.is_empty:
+                raise FileNotFoundError(f"no runs and no tables at {command.place}")
+            return there.pull(store, told)
         case "pack":
             return pack(store, Path(command.place), told)
         case "unpack":

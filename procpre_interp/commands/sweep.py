@@ -87,6 +87,8 @@ def sweep_file(named: Path) -> Path:
     bundled = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if not named.exists() and str(named) in bundled:
         return bundled[str(named)]
+    if named.is_dir():
+        raise ValueError(f"{named} is a folder; give a YAML file, or the name of a sweep that comes along")
     if not named.exists() and not named.suffix:
         raise unknown_name("sweep", str(named), list(bundled))
     return named

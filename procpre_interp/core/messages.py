@@ -40,4 +40,4 @@ def unknown_name(kind: str, name: str, choices: list[str]) -> ValueError:
     hint = f" Did you mean {shown(close[0], 60)}?" if close else ""
     listed = ", ".join(choice[:60] for choice in sorted(choices))  # which may themselves come from a file
     known = textwrap.shorten(listed, 260, placeholder=" ...")
-    return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are: {known}")
+    return ValueError(f"unknown {kind} {shown(name, 60)}.{hint} There are{f': {known}' if choices else ' none'}")

@@ -137,6 +137,8 @@ def _check(
 ) -> None:
     if len(pairs) == 0:
         raise ValueError("no pairs; patching needs at least one")
+    if not sites:
+        raise ValueError(f"no sites; name one or several of {', '.join((*RESIDUAL, *PER_HEAD))}")
     for site in sites:
         if site not in (*RESIDUAL, *PER_HEAD):
             raise unknown_name("site", site, [*RESIDUAL, *PER_HEAD])

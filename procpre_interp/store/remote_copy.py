@@ -63,6 +63,11 @@ class RemoteCopy:
             found: Iterable[str] = self.files.glob(f"{self.root}/runs/*/{MANIFEST}")
         return {name for path in found if NAME.fullmatch(name := path.split("/")[-2])}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether neither runs nor tables are there now, as at an address that is mistyped."""
+        return not self.runs() and not self._names("tables")
+
     def has(self, run: str) -> bool:
         """Whether a run is there now."""
         with self._told():

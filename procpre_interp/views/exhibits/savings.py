@@ -22,7 +22,8 @@ NOTE = (
     "A run that never reached that loss counts with its whole budget, so that it saves nothing: where not all of them "
     "reached it, the savings are at most these. Between evaluations the loss is interpolated in the logarithm of the "
     "tokens. A schedule that ends at zero is laid out over all tokens, so a run planned for fewer would have got "
-    "there sooner: it is rather too little that is saved here."
+    "there sooner: it is rather too little that is saved here. Where all replicates of a condition are alike, its "
+    "bounds are those of what so few can have missed, since another one may save or lose a whole budget."
 )
 
 
