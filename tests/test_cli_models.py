@@ -4,6 +4,7 @@ import io
 import json
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -170,6 +171,32 @@ def test_a_model_from_hugging_face(runs, store, tmp_path, capsys):
         assert tables[0] == pytest.approx(tables[1], abs=1e-5) if command[-1] == "edges" else tables[0] == tables[1]
     assert main(["probe", str(tmp_path / "gpt2")]) == 2
     assert "model without a task" in complaint(capsys)
+
+
+def test_weights_are_read_without_a_task(runs, store, tmp_path, capsys):
+    """Of a folder, and of what was imported from one; what needs sequences says so."""
+    to_huggingface(load_model(store.open(runs[0]))).save_pretrained(tmp_path / "gpt2")
+    own = RunStore(tmp_path / "own")
+    assert main(["import", str(tmp_path / "gpt2"), "--store", str(own.path)]) == 0
+    imported = own.query()["run"].item()
+    capsys.readouterr()
+    for what in PROBES:
+        if getattr(PROBES[what], "reads_data", True):
+            continue
+        tables = []
+        for name, place in ((runs[0], store), (imported, own), (str(tmp_path / "gpt2"), own)):
+            assert main(["probe", name, "--what", what, "--format", "csv", "--store", str(place.path)]) == 0
+            tables.append(pd.read_csv(io.StringIO(capsys.readouterr().out)).drop(columns="run"))
+        for other in tables[1:]:
+            numbers = list(PROBES[what].values)
+            np.testing.assert_allclose(other[numbers], tables[0][numbers], atol=1e-5)
+    assert {what for what in PROBES if not getattr(PROBES[what], "reads_data", True)} == {
+        "weights",
+        "spectra",
+        "composition",
+    }
+    assert main(["probe", imported, "--store", str(own.path)]) == 2
+    assert "of which no text is known here" in complaint(capsys)
 
 
 HAYSTACK = ["--task", "{name: haystack, max_pairs: 5}"]

@@ -169,12 +169,14 @@ HAS_CORPORA = {
     "no_single_best_task",
     "noisier_text_gains_more",
     "procedural_beats_natural_warmup",
+    "procedural_beats_other_text",
     "scale_decides_on_text",
     "stack_not_queue",
     "structure_not_statistics",
     "unigrams_teach_nothing",
     "union_helps_language",
     "union_helps_language_bpe",
+    "union_helps_mathematics",
 }
 """Claims on corpora that have to be fetched; nor are the arms of a fair sweep known before they were tuned."""
 

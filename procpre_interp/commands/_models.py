@@ -16,8 +16,9 @@ from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import default_store
 from procpre_interp.core.text_table import GAP, print_table, stdout_console, text_width
 from procpre_interp.data import Task
+from procpre_interp.data.imported import ImportedTask
 from procpre_interp.data.samples import MOST_SEQUENCES, SEQUENCES
-from procpre_interp.model import HookedTransformer, from_huggingface
+from procpre_interp.model import from_huggingface
 from procpre_interp.pipeline.lineage import StageName, Subject, moment_named
 from procpre_interp.stats.resampling import bootstrap_interval, interval_note
 from procpre_interp.store.cells import is_missing
@@ -51,20 +52,22 @@ class Look:
             check_file(self.html)
 
 
-def subjects(names: Sequence[str], command: Look, what: str) -> list[Subject]:
+def subjects(names: Sequence[str], command: Look, what: str, *, with_data: bool = True) -> list[Subject]:
     """The models that are named: RUN, RUN@STEP, or a folder with Hugging Face's config.json; each of them once.
 
-    Raises `ValueError` for none, an unknown run, a stage that a model does not have, and a folder without --task.
+    Raises `ValueError` for none, an unknown run, a stage that a model does not have, and, `with_data` of a task, a
+    model without one, or to which it does not belong.
     """
     check_named(names, what)
     if not 1 <= command.sequences <= MOST_SEQUENCES:
         raise ValueError(f"sequences={command.sequences}; there must be at least 1, and at most {MOST_SEQUENCES:,}")
     task = None if command.task is None else named_task(command.task)
     store = RunStore(command.store)
-    made = {name: _of_run(name, command.stage, task, store) for name in dict.fromkeys(names) if not is_foreign(name)}
+    stage = command.stage
+    made = {name: _of_run(name, stage, task, store, with_data) for name in dict.fromkeys(names) if not is_foreign(name)}
     folders = {Path(name).resolve(): name for name in names if is_foreign(name)}
     labels = folder_labels(list(folders.values()), taken=[subject.label for subject in made.values()])
-    made |= {name: _of_folder(name, label, command.stage, task) for name, label in zip(folders.values(), labels)}
+    made |= {name: _of_folder(name, label, stage, task, with_data) for name, label in zip(folders.values(), labels)}
     # Two names of one run, or of one folder, are one subject: else it would count twice among the n.
     return list({made[name].label: made[name] for name in names if name in made}.values())
 
@@ -95,20 +98,18 @@ def folder_labels(folders: Sequence[str], *, taken: Collection[str] = ()) -> lis
     return labels
 
 
-def _of_folder(folder: str, label: str, stage: StageName, task: Task | None) -> Subject:
-    if task is None:
+def _of_folder(folder: str, label: str, stage: StageName, task: Task | None, with_data: bool) -> Subject:
+    if task is None and with_data:
         raise ValueError(f"{folder} is a model without a task; give --task, whose token ids must be the model's")
     if stage != "finished":
         raise ValueError(f"{folder} is a model without stages, so --stage {stage} has no meaning for it")
-    task.prepare()
-    return Subject(label=label, model=_fits(from_huggingface(folder), task), task=task, moment=None)
+    model = from_huggingface(folder)
+    task = task or ImportedTask(vocab=model.config.d_vocab, length=model.config.n_ctx)
+    return _checked(Subject(label=label, model=model, task=task, moment=None), with_data)
 
 
-def _of_run(name: str, stage: StageName, task: Task | None, store: RunStore) -> Subject:
-    subject = moment_named(name, store, stage=stage).load(store, task)
-    subject.task.prepare()
-    _fits(subject.model, subject.task)
-    return subject
+def _of_run(name: str, stage: StageName, task: Task | None, store: RunStore, with_data: bool) -> Subject:
+    return _checked(moment_named(name, store, stage=stage).load(store, task), with_data)
 
 
 def of_stored_runs(names: Sequence[str], what: str) -> None:
@@ -123,13 +124,18 @@ def named_task(text: str) -> Task:
     return from_dict(Task, task_fields(text, "--task")).resolve()
 
 
-def _fits(model: HookedTransformer, task: Task) -> HookedTransformer:
+def _checked(subject: Subject, with_data: bool) -> Subject:
+    """The subject; `with_data`, its task is there and is one that the model knows the tokens of."""
+    task, model = subject.task, subject.model
+    if not with_data:
+        return subject
+    task.prepare()
     if task.d_vocab > model.config.d_vocab or task.n_ctx > model.config.n_ctx:
         raise ValueError(
             f"{task.name} has {task.d_vocab} token ids and sequences of {task.n_ctx}; the model knows "
             f"{model.config.d_vocab} ids and {model.config.n_ctx} positions"
         )
-    return model
+    return subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         of_stored_runs(command.runs, command.what)
     with run_threads(1):
         if isinstance(probe, Probe):
-            found = subjects(command.runs, command, "probe")
+            found = subjects(command.runs, command, "probe", with_data=probe.reads_data)
             title = stage_title(found, command, command.what)
             table = table_of(found, lambda subject: _measured(probe, subject, command))
         else:

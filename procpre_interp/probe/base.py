@@ -96,6 +96,8 @@ class Probe(Declared, abc.ABC):
     reference: ClassVar[Reference | None] = None
     """An earlier model that it needs. Models from elsewhere have no "untrained" one, and cannot be compared with their
     "start". Default: none."""
+    reads_data: ClassVar[bool] = True
+    """Whether it runs the model on sequences. One that reads weights alone needs no task."""
 
     @abc.abstractmethod
     def measure(self, probed: Probed) -> pd.DataFrame:

@@ -34,6 +34,7 @@ class AttentionProbe(Probe):
 class WeightsProbe(Probe):
     """Norms and ranks of each matrix."""
 
+    reads_data = False
     keys = MATRIX
     values = ("frobenius", "spectral", "stable_rank", "effective_rank", "rms")
     dots = ("stable_rank", "effective_rank")
@@ -46,6 +47,7 @@ class WeightsProbe(Probe):
 class SpectraProbe(Probe):
     """Singular values of each matrix."""
 
+    reads_data = False
     keys = (*MATRIX, "index")
     values = ("singular_value",)
     figure = "spectrum_figure"
@@ -58,6 +60,7 @@ class SpectraProbe(Probe):
 class CompositionProbe(Probe):
     """How much heads read of what earlier heads write, by their matrices."""
 
+    reads_data = False
     keys = ("kind", "layer", "head", "to_layer", "to_head")
     values = ("score", "baseline")
 
