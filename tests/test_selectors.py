@@ -166,6 +166,7 @@ HAS_CORPORA = {
     "attention_for_code_mlp_for_language",
     "gain_survives_finetuning",
     "insertion_time",
+    "mixtures_beat_single",
     "no_single_best_task",
     "noisier_text_gains_more",
     "procedural_beats_natural_warmup",
