@@ -172,9 +172,7 @@ def test_layer_norms_of_another_epsilon_are_no_parents(tmp_path):
         execute(child, store)
 
 
-@pytest.mark.parametrize(
-    "command", [["probe"], ["patch"], ["probe", "--what", "weights"]], ids=["probe", "patch", "weights"]
-)
+@pytest.mark.parametrize("command", [["probe"], ["patch"], ["probe", "--what", "lens"]], ids=["probe", "patch", "lens"])
 def test_it_is_measured_on_a_task_that_is_given_and_on_no_other(command, run, store, capsys):
     name, *options = command
     assert main([name, run.id, *options, "--task", NAMED, "--sequences", "8"]) == 0

@@ -1,12 +1,9 @@
 """The options of commands that compute claims. Loads nothing, so that a command can speak first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from procpre_interp.engine.options import EngineOptions
-
-MOST_REPLICATES = 40
-"""Replicates after which a claim is left undecided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +16,7 @@ class RunOptions(EngineOptions):
     """One replicate of a few steps, to see that everything works: the verdict is always undecided."""
     until_decided: bool = False
     """Add replicates, one seed after another, until the primary contrast is decided. Intervals allow for looking."""
-    most_replicates: int = MOST_REPLICATES
+    most_replicates: int = 40
     """Replicates after which a claim is left undecided (--until-decided)."""
     primary_only: bool = False
     """Only what the primary contrast and its premise need is computed (--until-decided). Default: what undecided
@@ -31,9 +28,9 @@ class RunOptions(EngineOptions):
     @property
     def given(self) -> list[str]:
         """The options of how runs are added that are not as they are by default, as they are written."""
-        defaults = {"minutes": None, "quick": False, "until_decided": False, "primary_only": False}
-        defaults |= {"most_replicates": MOST_REPLICATES}
-        return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(self, name) != value]
+        names = ("minutes", "quick", "until_decided", "primary_only", "most_replicates")
+        defaults = {each.name: each.default for each in fields(RunOptions)}
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name]]
 
     def check(self) -> None:
         """Raise `ValueError` for options that contradict one another, or say nothing without another."""
@@ -45,3 +42,7 @@ class RunOptions(EngineOptions):
         for option in ("--most-replicates", "--primary-only"):
             if option in self.given and not self.until_decided:
                 raise ValueError(f"{option} says how --until-decided adds runs; give that as well")
+
+
+MOST_REPLICATES = RunOptions.most_replicates
+"""Replicates after which a claim is left undecided."""
