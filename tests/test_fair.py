@@ -96,7 +96,9 @@ def done(sweep, tmp_path_factory):
 
 
 def test_every_transfer_has_its_controls(sweep):
-    found = arms_of(dataclasses.replace(sweep, grids=(Grid(phase1=("sort",), selector=("mlp",), step=(None, 2)),)))
+    recipe = dataclasses.replace(SORT, train=dataclasses.replace(TRAIN, checkpoints=3))
+    grid = Grid(phase1=("sort",), selector=("mlp",), step=(None, 2))
+    found = arms_of(dataclasses.replace(sweep, phase1=(recipe,), grids=(grid,)))
     kinds = [Kind.TRANSFER, Kind.SCALES, Kind.NATURAL_TEXT, Kind.SHUFFLED]
     assert [arm.kind for arm in found.arms] == [Kind.FRESH, *3 * kinds]
     assert [arm.control_of for arm in found.arms[1:5]] == ["", *3 * ["attention"]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from procpre_interp.core.seeding import stream
@@ -50,6 +50,22 @@ FASTEST = pytest.param("avx512", marks=pytest.mark.slow)
 
 TOLERANCE = 1e-5
 """Largest difference from autograd, relative to the largest gradient."""
+ROUNDING = 1e-6
+"""What float32 may lose beside that, relative to the parts of a gradient, where these cancel one another: each row's is
+rounded before they are added."""
+CANCELLING = {
+    "n_layers": 3,
+    "n_ctx": 1,
+    "d_vocab": 2,
+    "tied": True,
+    "rows": 3,
+    "width": 1,
+    "density": 1.0,
+    "threads": 1,
+    "std": 0.3,
+    "seed": 1,
+}
+"""Three rows whose parts of the gradient, .4, .4 and .8, leave .02; `TOLERANCE` of that is a rounding of the parts."""
 
 
 CASE = {
@@ -116,7 +132,18 @@ def exact(model: HookedTransformer, batch: Batch) -> tuple[float, torch.Tensor]:
 def check(loss: float, grad: torch.Tensor, model: HookedTransformer, batch: Batch) -> None:
     exact_loss, exact_grad = exact(model, batch)
     assert loss == pytest.approx(exact_loss, rel=1e-5, abs=1e-6)
-    assert (grad.double() - exact_grad).abs().max() <= TOLERANCE * exact_grad.abs().max()
+    error, allowed = (grad.double() - exact_grad).abs().max(), TOLERANCE * exact_grad.abs().max()
+    assert error <= allowed or error <= allowed + ROUNDING * sum_of_parts(model, batch)
+
+
+def sum_of_parts(model: HookedTransformer, batch: Batch) -> torch.Tensor:
+    """The largest sum over rows of the size of what each gives to a gradient, in double precision."""
+    total = torch.zeros_like(model.flat, dtype=torch.float64)
+    for row in range(len(batch)):
+        part = batch[row : row + 1]
+        if scored := part.loss_mask.sum():
+            total += exact(model, part)[1].abs() * (scored / batch.loss_mask.sum())
+    return total.max()
 
 
 def runnable(level: Level) -> bool:
@@ -175,6 +202,7 @@ def test_scores_of_other_parameters_leave_the_model_alone():
 
 @pytest.mark.parametrize("level", [FASTEST, "avx2", "plain"])
 @given(case=cases())
+@example(case=CANCELLING)
 @settings(max_examples=40, deadline=None)
 def test_every_vector_width_equals_autograd(level, case):
     require(level)
