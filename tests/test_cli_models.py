@@ -180,9 +180,9 @@ def test_weights_are_read_without_a_task(runs, store, tmp_path, capsys):
     assert main(["import", str(tmp_path / "gpt2"), "--store", str(own.path)]) == 0
     imported = own.query()["run"].item()
     capsys.readouterr()
-    for what in PROBES:
-        if getattr(PROBES[what], "reads_data", True):
-            continue
+    without = [what for what in PROBES if not getattr(PROBES[what], "reads_data", True)]
+    assert set(without) == {"weights", "spectra", "composition"}
+    for what in without:
         tables = []
         for name, place in ((runs[0], store), (imported, own), (str(tmp_path / "gpt2"), own)):
             assert main(["probe", name, "--what", what, "--format", "csv", "--store", str(place.path)]) == 0
@@ -190,11 +190,6 @@ def test_weights_are_read_without_a_task(runs, store, tmp_path, capsys):
         for other in tables[1:]:
             numbers = list(PROBES[what].values)
             np.testing.assert_allclose(other[numbers], tables[0][numbers], atol=1e-5)
-    assert {what for what in PROBES if not getattr(PROBES[what], "reads_data", True)} == {
-        "weights",
-        "spectra",
-        "composition",
-    }
     assert main(["probe", imported, "--store", str(own.path)]) == 2
     assert "of which no text is known here" in complaint(capsys)
 

@@ -56,7 +56,7 @@ def subjects(names: Sequence[str], command: Look, what: str, *, with_data: bool 
     """The models that are named: RUN, RUN@STEP, or a folder with Hugging Face's config.json; each of them once.
 
     Raises `ValueError` for none, an unknown run, a stage that a model does not have, and, `with_data` of a task, a
-    model without one, or to which it does not belong.
+    model without one, or to which it does not belong, and where a table for people would have means over several tasks.
     """
     check_named(names, what)
     if not 1 <= command.sequences <= MOST_SEQUENCES:
@@ -64,12 +64,23 @@ def subjects(names: Sequence[str], command: Look, what: str, *, with_data: bool 
     task = None if command.task is None else named_task(command.task)
     store = RunStore(command.store)
     stage = command.stage
-    made = {name: _of_run(name, stage, task, store, with_data) for name in dict.fromkeys(names) if not is_foreign(name)}
+    own = [name for name in dict.fromkeys(names) if not is_foreign(name)]
+    made = {name: moment_named(name, store, stage=stage).load(store, task) for name in own}
     folders = {Path(name).resolve(): name for name in names if is_foreign(name)}
     labels = folder_labels(list(folders.values()), taken=[subject.label for subject in made.values()])
     made |= {name: _of_folder(name, label, stage, task, with_data) for name, label in zip(folders.values(), labels)}
     # Two names of one run, or of one folder, are one subject: else it would count twice among the n.
-    return list({made[name].label: made[name] for name in names if name in made}.values())
+    found = list({made[name].label: made[name] for name in names if name in made}.values())
+    if with_data:
+        for subject in found:
+            _check_task(subject)
+    tasks = _tasks_of(found)
+    if len(tasks) > 1 and command.format == "table":
+        raise ValueError(
+            f"these models are measured on {', '.join(tasks)}, over which means say nothing; give those of one task, "
+            "or --format csv, which has a row for each"
+        )
+    return found
 
 
 def check_named(names: Sequence[str], what: str) -> None:
@@ -105,11 +116,7 @@ def _of_folder(folder: str, label: str, stage: StageName, task: Task | None, wit
         raise ValueError(f"{folder} is a model without stages, so --stage {stage} has no meaning for it")
     model = from_huggingface(folder)
     task = task or ImportedTask(vocab=model.config.d_vocab, length=model.config.n_ctx)
-    return _checked(Subject(label=label, model=model, task=task, moment=None), with_data)
-
-
-def _of_run(name: str, stage: StageName, task: Task | None, store: RunStore, with_data: bool) -> Subject:
-    return _checked(moment_named(name, store, stage=stage).load(store, task), with_data)
+    return Subject(label=label, model=model, task=task, moment=None)
 
 
 def of_stored_runs(names: Sequence[str], what: str) -> None:
@@ -124,18 +131,20 @@ def named_task(text: str) -> Task:
     return from_dict(Task, task_fields(text, "--task")).resolve()
 
 
-def _checked(subject: Subject, with_data: bool) -> Subject:
-    """The subject; `with_data`, its task is there and is one that the model knows the tokens of."""
+def _check_task(subject: Subject) -> None:
+    """Raise `ValueError` where the task has no data, or tokens or positions that the model does not know."""
     task, model = subject.task, subject.model
-    if not with_data:
-        return subject
     task.prepare()
     if task.d_vocab > model.config.d_vocab or task.n_ctx > model.config.n_ctx:
         raise ValueError(
             f"{task.name} has {task.d_vocab} token ids and sequences of {task.n_ctx}; the model knows "
             f"{model.config.d_vocab} ids and {model.config.n_ctx} positions"
         )
-    return subject
+
+
+def _tasks_of(found: Sequence[Subject]) -> list[str]:
+    """The tasks that these models are measured on, each of them once."""
+    return list(dict.fromkeys(subject.task.name for subject in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,17 +239,8 @@ def cell_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def stage_title(found: Sequence[Subject], command: Look, what: str) -> str:
-    """What was measured, on which task, and at which stages of the runs; nothing is said of models from elsewhere.
-
-    Raises `ValueError` where a table for people would have means over several tasks.
-    """
-    tasks = list(dict.fromkeys(subject.task.name for subject in found))
-    if len(tasks) > 1 and command.format == "table":
-        raise ValueError(
-            f"these models are measured on {', '.join(tasks)}, over which means say nothing; give those of one task, "
-            "or --format csv, which has a row for each"
-        )
-    what = f"{what}, {', '.join(tasks)}"
+def stage_title(found: Sequence[Subject], what: str) -> str:
+    """What was measured, on which task, and at which stages of the runs; nothing is said of models from elsewhere."""
+    what = ", ".join([what, *_tasks_of(found)])
     when = ", ".join(dict.fromkeys(subject.moment.when for subject in found if subject.moment is not None))
     return f"{what} ({when})" if when else what

@@ -70,13 +70,12 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"draws={command.draws}; there must be at least 1")
     chosen = [named_ablation(text, command.selector) for text in command.ablation]
     found = subjects(command.runs, command, "ablate")
-    title = stage_title(found, command, "damage")
     with run_threads(1):
         table = table_of(
             found, lambda subject: _scores(subject, chosen or applicable(subject, command.selector), command)
         )
     figures = [measure_dots(table, COLUMNS.keys, ("loss_nats",), x="Loss (nats per token)", title="Damaged weights")]
-    show(table, COLUMNS, command, figures, title)
+    show(table, COLUMNS, command, figures, stage_title(found, "damage"))
     return 0
 
 

@@ -61,7 +61,7 @@ class Claims(RunOptions):
             raise ValueError(f"{self.given[0]} says how runs are added; give --run as well")
         elif self.results is not None and not self.judge_again:
             raise ValueError("--results is for what --run or --judge-again judge; give one of them as well")
-        RunOptions.check(self)
+        super().check()
 
 
 def main(arguments: list[str]) -> int:
@@ -75,8 +75,9 @@ def main(arguments: list[str]) -> int:
     claims = read_claims(RunStore(command.store), beside_package("experiments") / "results" / "claims")
     judged = {claim.name: claim for claim in claims}
     others = [name for name in claim_scripts(beside_package("experiments")) if name not in judged]
-    for name in set(others) & set(command.names):
-        raise ValueError(f"{name} is not judged yet; `procpre-interp claims {name} --run` computes what it needs")
+    for name in command.names:
+        if name in others:
+            raise ValueError(f"{name} is not judged yet; `procpre-interp claims {name} --run` computes what it needs")
     chosen = named(judged, command.names)
     if command.judge_again:
         return judge_again(command, chosen)

@@ -77,9 +77,9 @@ def main(arguments: list[str]) -> int:
         of_stored_runs(command.runs, command.what)
     found = subjects(command.runs, command, "patch")
     measure, columns = WHAT[command.what]
-    title = stage_title(found, command, command.what.replace("_", " "))
     with run_threads(1):
         table = table_of(found, lambda subject: measure(subject, command))
+    title = stage_title(found, command.what.replace("_", " "))
     figures = _figures(command, table) if command.html is not None else []
     show(table, columns, command, figures, title)
     if command.format == "table":

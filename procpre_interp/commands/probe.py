@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> int:
     with run_threads(1):
         if isinstance(probe, Probe):
             found = subjects(command.runs, command, "probe", with_data=probe.reads_data)
-            title = stage_title(found, command, command.what)
             table = table_of(found, lambda subject: _measured(probe, subject, command))
+            title = stage_title(found, command.what)
         else:
             assert isinstance(probe, RunProbe)
             check_named(command.runs, "probe")

@@ -56,9 +56,10 @@ def _copy(command: Store, store: RunStore, told: Callable[[str], None]) -> Copie
             return RemoteCopy(command.place).push(store, told)
         case "pull":
             there = RemoteCopy(command.place)
-            if there.is_empty:
+            done = there.pull(store, told)
+            if done == Copied() and there.is_empty:
                 raise FileNotFoundError(f"no runs and no tables at {command.place}")
-            return there.pull(store, told)
+            return done
         case "pack":
             return pack(store, Path(command.place), told)
         case "unpack":

@@ -243,7 +243,6 @@ def _purpose(experiments: Sequence[Experiment]) -> str:
 
 def run_all(experiments: Sequence[Experiment], options: Options) -> int:
     """Run and judge one after another; what they share is computed once. Exit code 1 where a run failed."""
-    options.check()
     if options.results is not None:
         check_folder(options.results)
     may_start, store = time_limit(options.minutes), RunStore(options.out)

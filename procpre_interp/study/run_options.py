@@ -1,6 +1,6 @@
 """The options of commands that compute claims. Loads nothing, so that a command can speak first."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from procpre_interp.engine.options import EngineOptions
@@ -29,12 +29,11 @@ class RunOptions(EngineOptions):
     def given(self) -> list[str]:
         """The options of how runs are added that are not as they are by default, as they are written."""
         names = ("minutes", "quick", "until_decided", "primary_only", "most_replicates")
-        defaults = {each.name: each.default for each in fields(RunOptions)}
-        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name]]
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != getattr(RunOptions, name)]
 
     def check(self) -> None:
         """Raise `ValueError` for options that contradict one another, or say nothing without another."""
-        EngineOptions.check(self)
+        super().check()
         if self.quick and self.until_decided:
             raise ValueError("a smoke test decides nothing; leave out --quick or --until-decided")
         if self.most_replicates < 1:

@@ -18,6 +18,7 @@ from procpre_interp.study.experiment import Experiment
 from procpre_interp.study.observation import Observation
 from procpre_interp.study.protocols import CONSTANT, FRESH_SEED
 from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep.fair_arms import other_corpus
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
@@ -184,7 +185,7 @@ def text_experiment(
     observation: Observation | None = None,
     replicates: int = 8,
     first_seed: int = FRESH_SEED,
-    natural_text: Text | None = None,
+    natural_text: Task | None = None,
     transferred: str = TRANSFERRED_NOTE,
     seen: str = SEEN_NOTE,
     **fields: Any,
@@ -214,9 +215,8 @@ def text_experiment(
     # Another text is another protocol, whose looks and verdicts are not to be mixed with those of the domain's own.
     name = own.corpus if isinstance(own, Text) else own.name
     elsewhere = "" if name == TEXTS[domain].corpus else f"On {name} in place of {TEXTS[domain].corpus}. "
-    in_place = (
-        "" if natural_text is None or natural_text.corpus == name else f" ({natural_text.corpus} as natural text)"
-    )
+    other = other_corpus(natural_text, own)
+    in_place = f" ({other} as natural text)" if other else ""
     unit = "bytes" if not isinstance(own, Text) or own.tokenizer == "byte" else f"tokens ({own.tokenizer})"
     protocol = (
         f"{elsewhere}{model.n_layers} layers, {model.n_heads} heads, d_model {model.d_model}. "

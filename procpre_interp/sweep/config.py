@@ -44,8 +44,7 @@ class Pretraining:
 
     def refuse_step(self, step: int | None) -> None:
         """Raise `ValueError` for a step whose weights it does not keep."""
-        kept = self.train.kept_steps
-        if step is not None and step not in kept:
+        if step is not None and step not in (kept := self.train.kept_steps):
             raise ValueError(f"{self.name!r} keeps weights of {sorted(kept)} (train.checkpoints), none of step {step}")
 
 

@@ -141,10 +141,15 @@ def _renamed(transfer: Condition, ending: str) -> tuple[Source, ...]:
 def _natural_label(sweep: Sweep) -> str:
     """What stands in for phase 1, as people read it: with its corpus where that is not phase 2's."""
     assert sweep.fair is not None
-    text = sweep.fair.natural_text
-    if isinstance(text, Text) and isinstance(sweep.task, Text) and text.corpus != sweep.task.corpus:
-        return f"{NATURAL} ({text.corpus})"
-    return NATURAL
+    corpus = other_corpus(sweep.fair.natural_text, sweep.task)
+    return f"{NATURAL} ({corpus})" if corpus else NATURAL
+
+
+def other_corpus(natural_text: Task | None, task: Task) -> str:
+    """The corpus of a fair sweep's natural text, where the text of phase 2 has another one; "" otherwise."""
+    if isinstance(natural_text, Text) and isinstance(task, Text) and natural_text.corpus != task.corpus:
+        return natural_text.corpus
+    return ""
 
 
 def _natural_ending(sweep: Sweep, task: Task) -> str:
