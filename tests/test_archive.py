@@ -385,6 +385,10 @@ def test_the_command(tmp_path, store, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "0 runs and 0 tables copied, 0 skipped"
     assert main(["store", "unpack", str(tmp_path / "none"), "--store", out]) != 0
     assert main(["store", "pack", path, "--store", str(tmp_path / "nowhere")]) != 0
+    capsys.readouterr()
+    assert main(["store", "pack", str(tmp_path / "runs.zip"), "--store", out]) != 0
+    assert "give it a name such as runs.tar.xz" in capsys.readouterr().err
+    assert not (tmp_path / "runs.zip").exists()
 
 
 @pytest.mark.parametrize("action", ["pack", "unpack"])

@@ -91,6 +91,13 @@ def test_train_transfer_and_runs(tmp_path, capsys):
     assert "keeps no weights of step 5" in complaint(capsys)
 
 
+def test_a_run_that_diverges_is_said_to(capsys):
+    assert main([*DYCK, "--train.learning-rate", "1e6", "--train.warmup-steps", "0", "--store", "runs"]) == 0
+    said = capsys.readouterr()
+    assert ": finished: diverged, training loss " in said.err.splitlines()[-1]
+    assert "diverged after" in said.out
+
+
 def test_yaml_gives_defaults_and_flags_win(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(
         "task: {name: dyck, k: 3, length: 16}\nseed: 7\nmodel: {d_model: 8, n_heads: 2}\n"

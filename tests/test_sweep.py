@@ -429,6 +429,8 @@ def test_a_map_can_have_all_coalitions_of_more_players_and_interactions():
     assert len(map_conditions(balanced, 1000)) == 22
     with pytest.raises(ValueError, match="exact_up_to=0"):
         dataclasses.replace(each, exact_up_to=0)
+    with pytest.raises(ValueError, match="methods=.*give one or more of add_one_in, leave_one_out, shapley"):
+        dataclasses.replace(each, methods=())
 
 
 def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ class Event:
     """Validation token accuracy at the last evaluation, share."""
     seconds: float = 0.0
     problem: str | None = None
-    """Why it failed, or was skipped; what a note says."""
+    """Why it failed, or was skipped, or that it diverged; what a note says."""
 
 
 def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:

@@ -67,7 +67,8 @@ def execute_shown(
         shown(Event(run_id, "note", problem=text))
 
     run = execute(config, store, on_step=show, should_stop=should_stop, waiting=waiting, on_note=tell)
-    shown(Event(run_id, "finished"))
+    diverged = run.summary["status"] == "diverged"
+    shown(Event(run_id, "finished", problem=f"diverged, {run.summary['stop_reason']}" if diverged else None))
     return run
 
 
@@ -104,7 +105,7 @@ class NotebookLine:
             self.say(str(event.problem))
             self.show_line()
         elif event.kind != "progress":
-            self.say(event.kind)
+            self.say(event.kind if event.problem is None else f"{event.kind}: {event.problem}")
         elif time.monotonic() - self.said > NOTEBOOK_SECONDS:
             self.started = self.started or (event.step, time.monotonic())
             self.said = time.monotonic()

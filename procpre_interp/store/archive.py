@@ -29,6 +29,8 @@ from procpre_interp.store.remote_copy import Copied, RemoteCopy
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
 
+ENDINGS = (".tar.xz", ".txz")
+"""How such a file may be called, so that other programs know what it is."""
 LARGEST_ARCHIVE = 2**28
 """Bytes that an archive may hold when it is unpacked: some ten thousand light runs."""
 MOST_FILES = 100_000
@@ -39,8 +41,10 @@ def pack(store: RunStore, path: Path, told: Callable[[str], None] = lambda run: 
     """Add the finished runs and the tables that a file lacks, and write it anew; it is made where there is none.
 
     The same runs and tables give the same bytes. A damaged run is not packed, and a table that differs stays in the
-    file as it is. Raises `ValueError` for a file that is no such archive.
+    file as it is. Raises `ValueError` for a file that is no such archive, or a new one with another ending.
     """
+    if not path.exists() and not path.name.endswith(ENDINGS):
+        raise ValueError(f"{path}: it becomes a tar file that xz has packed; give it a name such as runs.tar.xz")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")), _unpacked(path) as there:
         done = Copied()

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from typing import get_args
 
 from procpre_interp.core.selectors import GOVERNED, added_terms, name_heads, orders_of, removed_terms, with_all_heads
 from procpre_interp.model import ModelConfig, WeightSlice, overlap, select
@@ -45,6 +46,8 @@ class Map:
     balanced then, which takes about a quarter more coalitions; exact maps have what it needs anyway."""
 
     def __post_init__(self) -> None:
+        if not self.methods:
+            raise ValueError(f"methods=[]; give one or more of {', '.join(get_args(Method))}")
         if bool(self.players) == (self.grain is not None):
             raise ValueError(f"players={list(self.players)}, grain={self.grain}; give a map the one or the other")
         for player in self.players:
