@@ -342,11 +342,12 @@ def test_the_page_of_findings_prints_what_is_stored():
 
 
 def check_map(effects: pd.DataFrame, table: str):
-    """The table has a line per player, with its effects on accuracy in points."""
-    effects = effects.loc[effects["outcome"] == "accuracy"]
+    """The table has a line per player, with its effects on accuracy in points or on the loss, decided ones in bold."""
+    accuracy = (effects["outcome"] == "accuracy").to_numpy()
+    effects, scale, form = (effects.loc[accuracy], 100, "+.1f") if accuracy.any() else (effects, 1, "+.3f")
     for player in effects["player"].unique():
         (cells,) = re.findall(rf"^\| {re.escape(player)} \| (.*) \|$", table, re.MULTILINE)
         rows = effects.loc[effects["player"] == player].to_dict("records")
         for row, cell in zip(rows, cells.split(" | "), strict=True):
-            points = {key: f"{100 * row[key]:+.1f}" for key in ("estimate", "low", "high")}
-            assert cell == "{estimate} [{low}, {high}]".format(**points), (player, row["method"])
+            shown = "{} [{}, {}]".format(*(format(scale * row[key], form) for key in ("estimate", "low", "high")))
+            assert cell == (f"**{shown}**" if row["decision"] == "significant" else shown), (player, row["method"])

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import pandas as pd
 import pytest
 
 from experiments.make_demo import FINE_MAPS
@@ -326,7 +327,9 @@ def test_the_command_goes_on_and_reports(swept, tmp_path, capsys, runs_here):
     sweep, store, planned, _ = swept
     path = tmp_path / "sweep.yaml"
     path.write_text(to_yaml(sweep))
-    assert main(["sweep", str(path), "--out", str(store.path), "--workers", "1"]) == 1  # the broken cells
+    effects = tmp_path / "effects"
+    command = ["sweep", str(path), "--out", str(store.path), "--workers", "1", "--results", str(effects)]
+    assert main(command) == 1  # the broken cells
     printed = capsys.readouterr().out
     assert "14 cells finished, 2 failed, 0 not computed yet" in printed
     assert "unknown component 'blocks.7.attn'" in printed
@@ -339,6 +342,9 @@ def test_the_command_goes_on_and_reports(swept, tmp_path, capsys, runs_here):
     assert "Which parts need one another for accuracy?" in html
     (stored,) = about_table(store.read_table(planned.table_name).metadata).maps
     assert stored.interactions[["player", "other"]].to_numpy().tolist() == [["attn", "mlp"]]
+    for kind, table in (("map", stored.effects), ("interactions", stored.interactions)):
+        written = pd.read_csv(effects / f"tiny_{kind}.csv")
+        assert written["estimate"].tolist() == pytest.approx(table["estimate"].tolist(), rel=1e-5)
     assert main(["sweep", str(path), "--count", "--out", str(store.path)]) == 0
     assert "To do in phase 1: 0 runs, at most 0 steps." in capsys.readouterr().out
 

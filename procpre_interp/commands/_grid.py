@@ -1,7 +1,7 @@
 """The work of `procpre-interp sweep`: runs, tables, transfer maps and the report."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from procpre_interp.commands._fair import describe_fair_size, print_tuning
 from procpre_interp.commands._run_one import read_config
 from procpre_interp.commands._text_defaults import with_sweep_defaults
 from procpre_interp.commands.sweep import SweepCommand
+from procpre_interp.core.atomic_files import write_text
 from procpre_interp.core.config import from_dict, to_yaml
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.terminal import time_limit
@@ -104,6 +105,8 @@ def _run(
         if len(each.interactions):
             shown = pairs.as_text(each.interactions)
             print_table(stdout_console(), shown.to_dict("list"), "\nShapley interactions", left=["Pair", "Decision"])
+    if command.results is not None:
+        write_effects(about.maps, sweep.name, command.results)
     for run, problem in problems.items():
         print(f"failed: {planned.labels.get(run, run)}: {problem}")
     for row in named_rows(planned.cells.loc[planned.cells["problem"] != ""]):
@@ -112,6 +115,16 @@ def _run(
     print(f"\n{len(finished)} cells finished, {len(table) - len(finished)} failed, {missing} not computed yet")
     print(f"report: {report}   table: {planned.table_name} in {command.out}")
     return 1 if len(finished) < len(table) else 0
+
+
+def write_effects(maps: Sequence[StoredMap], name: str, folder: Path) -> None:
+    """The effects of each map and the interactions of its players as CSV; of several maps, the second has a 2."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, each in enumerate(maps, 1):
+        stem = name if index == 1 else f"{name}_{index}"
+        for kind, table in (("map", each.effects), ("interactions", each.interactions)):
+            if len(table):
+                write_text(folder / f"{stem}_{kind}.csv", table.to_csv(index=False, float_format="%.6g"))
 
 
 def metadata(planned: Plan, store: RunStore) -> About:

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from procpre_interp.commands._options import parse
 from procpre_interp.core.environment import default_store
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.core.places import check_folder
 from procpre_interp.core.startup import quick_imports
 from procpre_interp.core.streams import announce
 from procpre_interp.core.terminal import beside_package
@@ -52,6 +53,9 @@ class SweepCommand(EngineOptions):
     """Number of replicates. Default: as in the file."""
     minutes: float | None = None
     """Stop starting runs after this many minutes; those under way are finished. Default: no limit."""
+    results: Path | None = None
+    """Folder for the effects of its maps as CSV, NAME_map.csv, and NAME_interactions.csv where there are any. Default:
+    no files."""
     outcome: str | None = None
     """What the transfer maps explain: accuracy, loss_nats, area, restricted_time_steps, breakthrough_share, ...
     Default: accuracy, and for text loss_nats."""
@@ -65,6 +69,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--device and --stack are for --engine stacked; give that too")
     if command.stack is not None and command.stack < 1:
         raise ValueError(f"--stack {command.stack}; a stack has at least 1 run")
+    if command.results is not None:
+        check_folder(command.results)
     path = sweep_file(command.config)
     if command.show:
         print(path.read_text(encoding="utf-8"), end="")

@@ -19,10 +19,14 @@ from procpre_interp.claims.contrast_text import (
 from procpre_interp.claims.judged import JudgedClaim, interval_level
 from procpre_interp.claims.text import claims_table, conditions_table
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.stats.decisions import Decision
+from procpre_interp.stats.map_outcomes import OUTCOMES
 from procpre_interp.stats.paper_comparison import of_older_version
 from procpre_interp.stats.resampling import IntervalMethod
+from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
+from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.markdown import fill, markdown_table
 
 _METHODS = {"add_one_in": "added alone", "leave_one_out": "taken from everything", "shapley": "Shapley value"}
@@ -42,6 +46,7 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
         "table1": lambda _: table1(results / "table1_summary.csv"),
         "table1_paper": lambda _: table1(results / "table1_paper_summary.csv"),
         "map": lambda names: transfer_map(results / f"{' '.join(names)}_map.csv"),
+        "interactions": lambda names: pairs.as_text(pd.read_csv(results / f"{' '.join(names)}_interactions.csv")),
     }
 
     def make(marker: str) -> str:
@@ -101,10 +106,17 @@ def table1(summary: Path) -> pd.DataFrame:
 
 
 def transfer_map(effects: Path) -> pd.DataFrame:
-    """Effects on accuracy in points: one row per player, one column per method."""
+    """Effects on accuracy in points, or on the outcome that the file has: a row per player, a column per method, what
+    is decided in bold."""
     table = pd.read_csv(effects)
-    table = table.loc[table["outcome"] == "accuracy"]
-    text = [bounds_text(*bounds, 100, "+.1f") for bounds in zip(table["estimate"], table["low"], table["high"])]
+    outcome = "accuracy" if "accuracy" in set(table["outcome"]) else table["outcome"].iloc[0]
+    table = table.loc[table["outcome"] == outcome]
+    scale, form = OUTCOMES[outcome].scale, "+.1f" if OUTCOMES[outcome].is_share else "+.3f"
+    text = [
+        f"**{shown}**" if row.decision == Decision.SIGNIFICANT else shown
+        for row in named_rows(table)
+        for shown in [bounds_text(row.estimate, row.low, row.high, scale, form)]
+    ]
     wide = table.assign(text=text).pivot(index="player", columns="method", values="text")
     return (
         wide.loc[list(dict.fromkeys(table["player"])), list(_METHODS)]
