@@ -11,7 +11,7 @@ import yaml
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About, StoredMap
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits import where
+from procpre_interp.views.exhibits import pairs, where
 from procpre_interp.views.exhibits.results import Results, load_results
 from tests.explorer import DEMO
 from tests.figures import colour_title
@@ -20,7 +20,7 @@ VALUES = {"attn": 0.5, "mlp": -0.2, "ln": 0.0}
 """What each part adds to an accuracy of 0.3; attn and ln together add 0.1 more."""
 
 
-def sweep(values=VALUES, replicates: int = 6) -> Results:
+def sweep(values=VALUES, replicates: int = 6, outcome: str = "accuracy") -> Results:
     rows, effects = [], []
     for size in range(len(values) + 1):
         for chosen in itertools.combinations(values, size):
@@ -36,9 +36,9 @@ def sweep(values=VALUES, replicates: int = 6) -> Results:
                     "run": f"{condition}{replicate}",
                 }
                 row |= {"phase1_run": ("p",), "status": "finished", "accuracy": accuracy, "breakthrough_step": np.nan}
-                rows.append(row | {"limit": 100})
+                rows.append(row | {"limit": 100, "loss_nats": 2 - accuracy})
     for method in ("add_one_in", "leave_one_out", "shapley"):
-        effects += [{"method": method, "player": name} for name in values]
+        effects += [{"method": method, "player": name, "outcome": outcome} for name in values]
     table = pd.DataFrame(rows)
     config = yaml.safe_dump({"maps": [{"phase1": "dyck", "players": list(values)}]})
     about = About(config=config, maps=(StoredMap(title="Map", effects=pd.DataFrame(effects)),))
@@ -69,6 +69,20 @@ def estimates(method: str) -> dict[str, float]:
 )
 def test_effects_are_those_that_were_put_in(method, expected):
     assert estimates(method) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_map_is_first_shown_by_the_outcome_that_it_explains():
+    for outcome, sign in (("accuracy", 1), ("loss_nats", -1)):
+        (found,) = where.maps(sweep(outcome=outcome))
+        assert next(iter(found.outcomes)) == outcome
+        table = where.effects(found)
+        assert set(table["outcome"]) == {outcome}
+        alone = table.loc[(table["method"] == "add_one_in") & (table["player"] == "attn")]
+        assert alone["estimate"].tolist() == pytest.approx([0.5 * sign])
+        assert ("lower is better" in where.heatmap(alone).reading) == (sign < 0)
+        together = pairs.interactions(found)
+        assert together is not None
+        assert set(together["outcome"]) == {outcome}
 
 
 def test_the_answer_names_what_helps_and_what_harms():

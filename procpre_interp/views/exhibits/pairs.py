@@ -16,13 +16,13 @@ MOST_NAMED = 3
 """Pairs that a title names."""
 
 
-def interactions(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame | None:
+def interactions(found: TransferMap, outcome: str | None = None) -> pd.DataFrame | None:
     """The interactions of a map's parts, as `interaction_table` gives them; None where no replicate has what they
     need."""
     if not are_known(found.players, found.methods, found.sampling):
         return None
     try:
-        return interaction_table(found.rows, found.players, outcome, sampling=found.sampling)
+        return interaction_table(found.rows, found.players, outcome or found.outcome, sampling=found.sampling)
     except ValueError:  # no complete replicate
         return None
 

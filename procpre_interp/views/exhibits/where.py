@@ -52,6 +52,8 @@ class TransferMap:
     title: str
     players: tuple[str, ...]
     methods: tuple[str, ...]
+    outcome: str
+    """What the sweep was to explain: on text the loss."""
     sampling: Sampling
     rows: pd.DataFrame
     conditions: dict[Coalition, str]
@@ -59,8 +61,9 @@ class TransferMap:
 
     @property
     def outcomes(self) -> dict[str, str]:
-        """What the table has of `OUTCOMES`: name -> what people read."""
-        known = {name: each for name, each in OUTCOMES.items() if set(each.columns) <= set(self.rows)}
+        """What the table has of `OUTCOMES`, the map's own first: name -> what people read."""
+        names = dict.fromkeys([self.outcome, *OUTCOMES])
+        known = {name: OUTCOMES[name] for name in names if set(OUTCOMES[name].columns) <= set(self.rows)}
         return {name: f"{each.description} ({each.effect_unit})" for name, each in known.items()}
 
     @property
@@ -137,15 +140,16 @@ def _map(results: Results, config: dict, stored: StoredMap) -> TransferMap:
         title=stored.title,
         players=players,
         methods=methods,
+        outcome=str(stored.effects["outcome"].iloc[0]),
         sampling=sampling,
         rows=rows,
         conditions=conditions,
     )
 
 
-def effects(found: TransferMap, outcome: str = "accuracy") -> pd.DataFrame:
-    """Effect of each player by each method, as `transfer_map` gives it."""
-    return transfer_map(found.rows, found.players, found.methods, outcome, sampling=found.sampling)
+def effects(found: TransferMap, outcome: str | None = None) -> pd.DataFrame:
+    """Effect of each player by each method, as `transfer_map` gives it. Default: on the map's own outcome."""
+    return transfer_map(found.rows, found.players, found.methods, outcome or found.outcome, sampling=found.sampling)
 
 
 def answer(table: pd.DataFrame) -> Answer:
@@ -177,8 +181,9 @@ def heatmap(table: pd.DataFrame) -> Exhibit:
     return Exhibit(
         name=f"transfer_map_{method}",
         figure=add_click_targets(transfer_heatmap(table, title=_title(table))),
-        reading=f"{READINGS.get(method, 'Blue is up, red is down')}. In brackets the 95 % interval of each part alone; "
-        "bold: decided after the adjustment for the number of parts (Holm).",
+        reading=f"{READINGS.get(method, 'Blue is up, red is down')}{_wanted(table)}. "
+        "In brackets the 95 % interval of each part alone; bold: decided after the adjustment for the number of parts "
+        "(Holm).",
         table=table,
         notes=_legend(table),
     )
@@ -243,6 +248,11 @@ def _title(table: pd.DataFrame) -> str:
     decided = list(dict.fromkeys(table.loc[table["decision"] == Decision.SIGNIFICANT, "player"]))
     question = f"Which parts matter for {str(table['outcome'].iloc[0]).replace('_', ' ')}?"
     return question_title(question, f"Decided: {_listed(decided)}" if decided else "None is decided")
+
+
+def _wanted(table: pd.DataFrame) -> str:
+    """Which way is better, where it is not up."""
+    return "" if OUTCOMES[str(table["outcome"].iloc[0])].higher_is_better else " (here lower is better)"
 
 
 def _legend(table: pd.DataFrame) -> tuple[str, ...]:
