@@ -489,6 +489,20 @@ def test_more_heads_than_there_are_is_a_failed_cell_and_no_more(swept):
     assert set(table.loc["none", "status"]) == {"finished"}
 
 
+def test_a_sweep_with_a_diverged_run_goes_on(tmp_path, capsys, runs_here):
+    """A diverged run has no accuracy, which the table of what was there had wanted as a number."""
+    wild = dataclasses.replace(tiny().train, learning_rate=1e30, clip_norm=None, warmup_steps=0)
+    conditions = (Condition(name="wild", train=wild),)
+    path = tmp_path / "sweep.yaml"
+    for replicates in (1, 2):
+        path.write_text(to_yaml(tiny(conditions=conditions, replicates=replicates)))
+        assert main(["sweep", str(path), "--out", str(tmp_path / "runs"), "--workers", "1"]) == 0
+        assert f"{2 * replicates} cells finished, 0 failed" in capsys.readouterr().out
+    store = RunStore(tmp_path / "runs")
+    found = store.query().set_index("run")["status"]
+    assert [math.isnan(store.open(run).accuracy) for run in found.index] == (found == "diverged").tolist()
+
+
 def test_the_command_reports_what_it_can_of_an_incomplete_map(tmp_path, capsys, runs_here):
     path = tmp_path / "sweep.yaml"
     path.write_text(to_yaml(tiny(maps=(Map(phase1="dyck", players=("attn", "blocks.9.mlp")),), replicates=1)))

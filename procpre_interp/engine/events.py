@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from procpre_interp.store.run import Run
 from procpre_interp.train import TrainConfig, TrainState
 
 
@@ -23,6 +24,12 @@ class Event:
     seconds: float = 0.0
     problem: str | None = None
     """Why it failed, or was skipped, or that it diverged; what a note says."""
+
+
+def finished_event(run: Run) -> Event:
+    """The event of a run that ended, which says so where it diverged."""
+    diverged = run.summary["status"] == "diverged"
+    return Event(run.id, "finished", problem=f"diverged, {run.summary['stop_reason']}" if diverged else None)
 
 
 def progress_event(run: str, state: TrainState, train: TrainConfig) -> Event:

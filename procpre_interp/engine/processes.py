@@ -12,7 +12,7 @@ from typing import Any
 
 from procpre_interp.core import plugins
 from procpre_interp.core.children import safe_spawn
-from procpre_interp.engine.events import Event, failure, progress_event
+from procpre_interp.engine.events import Event, failure, finished_event, progress_event
 from procpre_interp.engine.known_runs import known_runs, ready_runs
 from procpre_interp.engine.start import start
 from procpre_interp.pipeline.config import RunConfig
@@ -232,7 +232,10 @@ def perform(
         # Data and tests too: threads of several workers on the same cores mostly wait for one another.
         with run_threads(1):
             store = RunStore(store_path)
-            execute(config, store, whole=True, on_step=report, should_stop=asked_to_stop, waiting=waiting, on_note=note)
+            return finished_event(
+                execute(
+                    config, store, whole=True, on_step=report, should_stop=asked_to_stop, waiting=waiting, on_note=note
+                )
+            )
     except Exception as error:
         return failure(run, error)
-    return Event(run, "finished")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
-from procpre_interp.engine.events import Event, failure, progress_event
+from procpre_interp.engine.events import Event, failure, finished_event, progress_event
 from procpre_interp.engine.known_runs import known_runs, ready_runs
 from procpre_interp.engine.processes import PROGRESS_SECONDS
 from procpre_interp.pipeline.config import RunConfig, model_config
@@ -92,7 +92,7 @@ def _execute(configs: Mapping[str, RunConfig], store: RunStore, tell: Callable[[
 
     def finished(run: str) -> None:
         at_work.discard(run)
-        tell(Event(run, "finished"))
+        tell(finished_event(store.open(run, verify=False)))
 
     def failed(run: str, error: Exception) -> None:
         at_work.discard(run)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from procpre_interp.engine.events import Event, progress_event
+from procpre_interp.engine.events import Event, finished_event, progress_event
 from procpre_interp.engine.progress import RunProgress, scores
 from procpre_interp.pipeline import execute as pipeline
 from procpre_interp.pipeline.config import RunConfig
@@ -67,8 +67,7 @@ def execute_shown(
         shown(Event(run_id, "note", problem=text))
 
     run = execute(config, store, on_step=show, should_stop=should_stop, waiting=waiting, on_note=tell)
-    diverged = run.summary["status"] == "diverged"
-    shown(Event(run_id, "finished", problem=f"diverged, {run.summary['stop_reason']}" if diverged else None))
+    shown(finished_event(run))
     return run
 
 

@@ -1,5 +1,6 @@
 """A finished run: its files, each checked against the manifest when it is read."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,12 @@ class Run:
         if "name" not in task:
             raise DamagedRun(self.folder, "config.yaml names no task")
         return task
+
+    @property
+    def accuracy(self) -> float:
+        """Test token accuracy, a share; NaN where it diverged."""
+        accuracy = self.summary["accuracy"]
+        return math.nan if accuracy is None else float(accuracy)
 
     @property
     def first_step(self) -> int:

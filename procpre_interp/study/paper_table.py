@@ -211,7 +211,7 @@ def gates(parents: pd.DataFrame, store: RunStore) -> pd.DataFrame:
     for row in parents.to_dict("records"):
         if row["run"] in whole:
             summary, threshold = whole[row["run"]].summary, LEARNT.get(row["pretraining"], NAN)
-            accuracy = float(summary["accuracy"])
+            accuracy = whole[row["run"]].accuracy
             learnt = math.isnan(threshold) or accuracy >= threshold
             rows.append(
                 {**row, "steps": summary["steps"], "accuracy": accuracy, "threshold": threshold, "learnt": learnt}

@@ -278,5 +278,5 @@ def _learnt(table: pd.DataFrame, arms: Mapping[str, Arm], sweep: Sweep, store: R
     ]
     whole = whole_runs((run for runs in gated for run, _ in runs), store)
     return [
-        all(run not in whole or float(whole[run].summary["accuracy"]) >= gate for run, gate in runs) for runs in gated
+        all(run not in whole or whole[run].accuracy >= gate for run, gate in runs) for runs in gated
     ]

@@ -126,7 +126,8 @@ class SweepTable(Output):
         elif event.kind in ("failed", "skipped"):
             self.say(f"{label}: {self.problems[event.run]}")
         elif event.kind == "finished" and before is not None:  # else it was finished before: a number in the summary
-            self.say(f"{label}: {', '.join(['finished', *scores(before)])}")
+            said = scores(before) if event.problem is None else [event.problem]
+            self.say(f"{label}: {', '.join(['finished', *said])}")
         if event.kind in ("started", "progress") and self.clock() - self.spoken >= SUMMARY_SECONDS:
             self._summarise()
 
@@ -284,7 +285,7 @@ def table_of_runs(
         work={run: work_of(config) for run, config in configs.items()},
         saved={run: saved_step(store.path / "partial" / run) or 0 for run in configs if run not in there},
         workers=workers,
-        accuracies={run: float(opened.summary["accuracy"]) for run, opened in there.items()},
+        accuracies={run: opened.accuracy for run, opened in there.items()},
     )
 
 
