@@ -1,6 +1,6 @@
 """Looks at a claim: what was seen of its contrasts, when, and how a sequence went from one replicate to the next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,8 @@ class Past:
     """Looks at the same claim, as it is declared now, by the same rule, in the same store."""
     earlier: tuple[EarlierVerdict, ...] = ()
     """Verdicts by another rule, under another protocol, or on an older declaration."""
+    replicates: Mapping[str, int] = field(default_factory=dict)
+    """Condition -> how many replicates it was judged with, as it is declared now; also by others."""
 
 
 def with_looks(earlier: pd.DataFrame, contrasts: Sequence[ContrastResult], time: str) -> pd.DataFrame:
@@ -70,7 +72,9 @@ def past(before: StoredClaim | None, protocol: str, version: int) -> Past:
         return Past()
     if (before.rule_version, before.protocol, before.version) == (RULE, protocol, version):
         # Looks at runs that come with the package were taken by others.
-        return Past(looks=before.looks if before.source == "store" else pd.DataFrame(), earlier=before.earlier)
+        looks = before.looks if before.source == "store" else pd.DataFrame()
+        replicates = before.cells.groupby("condition")["replicate"].nunique().to_dict()
+        return Past(looks=looks, earlier=before.earlier, replicates=replicates)
     first = before.primary
     verdict = EarlierVerdict(
         rule_version=before.rule_version,

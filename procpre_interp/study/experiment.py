@@ -31,7 +31,7 @@ from procpre_interp.study.observation import Observation, observe, remembered
 from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, haystack_sweep
 from procpre_interp.study.run_options import MOST_REPLICATES, RunOptions
 from procpre_interp.study.smoke_test import shortened
-from procpre_interp.study.until_decided import Computed, Needs, looks_at, of_primary, tell_look
+from procpre_interp.study.until_decided import Computed, Needs, at_least, looks_at, of_primary, tell_look
 from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.fair import Tuned, tune, with_arms
 from procpre_interp.sweep.fair_arms import arms_of
@@ -72,16 +72,18 @@ def run(
 ) -> tuple[pd.DataFrame, JudgedClaim]:
     """Compute what is missing and judge the claim: its cells, and the claim with its verdict.
 
+    A condition has as many replicates as the sweep says, or as the claim was judged with before, if that were more.
     Raises `ValueError` while no cell is finished.
     """
     if quick:
         experiment = dataclasses.replace(experiment, sweep=shortened(experiment.sweep))
     experiment = tuned_experiment(experiment, store, engine=engine, show=show, may_start=may_start)
-    computed = compute(experiment, experiment.sweep, store, engine=engine, show=show, may_start=may_start)
+    past = Past() if quick else past_of(experiment, store)
+    sweep = at_least(experiment.sweep, past.replicates)
+    computed = compute(experiment, sweep, store, engine=engine, show=show, may_start=may_start)
     judged = judge_computed(experiment, computed, store, quick=quick)
     if quick:
         return computed.table, judged
-    past = past_of(experiment, store)
     looks = with_looks(past.looks, judged.contrasts, judged.created)
     return computed.table, dataclasses.replace(judged, looks=looks, earlier=past.earlier)
 
@@ -99,6 +101,7 @@ def run_until_decided(
 ) -> tuple[pd.DataFrame, JudgedClaim]:
     """Add replicates until the claim is decided (`until_decided.looks_at`): its cells, and the claim with its verdict.
 
+    What the store has been looked at with is looked at again, also where that is more than `most_replicates`.
     Every new look is kept in the store with the verdict that it gave, and told to `on_look`, so that the same call goes
     on after an interruption. Raises `ValueError` while no replicate is complete.
     """
@@ -110,12 +113,13 @@ def run_until_decided(
     experiment = tuned_experiment(experiment, store, engine=engine, show=show, may_start=may_start)
     past, last = past_of(experiment, store), None
     looks = past.looks
+    looked = [past.replicates.get(name, 0) for name in experiment.claim.primary.weights] if len(looks) else []
     for last in looks_at(
         experiment.claim,
         experiment.sweep,
         lambda sweep: compute(experiment, sweep, store, engine=engine, show=show, may_start=may_start),
         needs=experiment.needs,
-        most_replicates=most_replicates,
+        most_replicates=max([most_replicates, *looked]),
         workers=engine.at_once,
         primary_only=primary_only,
     ):

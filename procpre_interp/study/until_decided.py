@@ -169,12 +169,28 @@ def looks_at(
 
 
 def with_counts(sweep: Sweep, counts: Mapping[str, int]) -> Sweep:
-    """The sweep with this number of replicates of each condition; those of grids and maps have as many as any."""
+    """The sweep with this number of replicates of each condition, by default none; those of grids and maps have as many
+    as any."""
+    listed = _with_baseline(sweep)
+    own = [dataclasses.replace(each, replicates=counts.get(each.name, 0)) for each in listed]
+    return dataclasses.replace(sweep, conditions=tuple(own), replicates=max(counts.values()))
+
+
+def at_least(sweep: Sweep, counts: Mapping[str, int]) -> Sweep:
+    """The sweep with no fewer replicates of a condition than this: what a sequence has shown of so many holds, and less
+    of it may show nothing."""
+    most = sweep.replicates
+    own = {each.name: min(most, most if each.replicates is None else each.replicates) for each in _with_baseline(sweep)}
+    wanted = {name: max(n, counts.get(name, 0)) for name, n in own.items()}
+    return sweep if wanted == own else with_counts(sweep, wanted)
+
+
+def _with_baseline(sweep: Sweep) -> list[Condition]:
+    """The conditions that are named, and the one without pretraining, which every sweep has."""
     listed = list(sweep.conditions)
     if all(each.name != BASELINE for each in listed):
         listed.insert(0, Condition(name=BASELINE, label="no pretraining"))
-    own = [dataclasses.replace(each, replicates=counts[each.name]) for each in listed]
-    return dataclasses.replace(sweep, conditions=tuple(own), replicates=max(counts.values()))
+    return listed
 
 
 def with_left_out(cells: pd.DataFrame, claim: Claim) -> pd.DataFrame:
