@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.baselines import baselines, changes
 from procpre_interp.stats.resampling import replicate_bootstrap, replicate_matrix
 
 MEANS = ("bits_per_byte", "perplexity", "answers_right", "epochs", "tokens", "phase1_teraflops", "teraflops")
@@ -15,17 +16,17 @@ def summarise_losses(
 ) -> pd.DataFrame:
     """One row per condition of a table with one row per condition and replicate, in the table's order.
 
-    Loss in nats per token on the test set, and its gain, which is how far it lies below the baseline's of the same
-    replicate: above 0 is better. Diverged runs have neither, and are counted in `diverged`. The mean perplexity is that
-    of the mean loss. Raises `ValueError` for a table without rows.
+    Loss in nats per token on the test set, and its gain, which is how far it lies below that of its baseline
+    (`baselines.baselines`) in the same replicate: above 0 is better. Diverged runs have neither, and are counted in
+    `diverged`. The mean perplexity is that of the mean loss. Raises `ValueError` for a table without rows.
     """
     if table.empty:
         raise ValueError("the table has no rows: no run of this experiment is finished")
     generator = generator or numpy_stream(0, "bootstrap")
     losses = replicate_matrix(table, "loss_nats")
     measures = {"loss_nats": losses}
-    if baseline in losses:
-        measures["gain"] = -losses.drop(columns=baseline).sub(losses[baseline], axis=0)
+    if bases := baselines(table, baseline):
+        measures["gain"] = -changes(losses, bases)
     groups = table.groupby("condition", sort=False)
     summary = pd.DataFrame({"label": groups["label"].first(), "n": groups["loss_nats"].count()})
     summary["diverged"] = (table["status"] == "diverged").groupby(table["condition"]).sum()

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.stats.resampling import drawn_means, paired_gains, replicate_bootstrap
 
 FULL = "intact"
 """Condition whose gain counts as 1: the real transfer."""
-BASELINE = "none"
-"""Condition whose gain is 0: no pretraining."""
 
 
 def recovered_shares(table: pd.DataFrame, *, full: str = FULL, baseline: str = BASELINE) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.baselines import baselines, changes
 
 LEVEL = 0.95
 """Coverage of every interval."""
@@ -189,9 +190,10 @@ def replicate_matrix(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def paired_gains(table: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
-    """Gain in accuracy of finished runs over the baseline's, within replicates: replicates x conditions but that."""
-    accuracy = replicate_matrix(table.loc[table["status"] == "finished"], "accuracy")
-    return accuracy.drop(columns=baseline).sub(accuracy[baseline], axis=0)
+    """Gain in accuracy of finished runs over the baseline's (`baselines.baselines`), within replicates: replicates x
+    conditions but that."""
+    finished = table.loc[table["status"] == "finished"]
+    return changes(replicate_matrix(finished, "accuracy"), baselines(finished, baseline))
 
 
 def replicate_bootstrap(

@@ -30,6 +30,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from procpre_interp.core.messages import unknown_name
+from procpre_interp.stats.baselines import baselines
 from procpre_interp.stats.resampling import constant_bounds, replicate_bootstrap, replicate_matrix
 from procpre_interp.stats.rows import named_rows
 
@@ -65,7 +66,8 @@ def tokens_to_loss(
 
 
 def replicate_savings(table: pd.DataFrame, curves: pd.DataFrame, *, baseline: str = "none") -> pd.DataFrame:
-    """One row per condition with pretraining and replicate: what it saves of that replicate's baseline's budget.
+    """One row per condition with pretraining and replicate: what it saves of the budget of its baseline
+    (`baselines.baselines`) in that replicate.
 
     `table` has one row per cell (see `store.cells`); `curves` one row per evaluation: condition, replicate, split,
     tokens and loss_nats. A replicate without a finished baseline is left out, or with one that ended no better than it
@@ -83,11 +85,11 @@ def replicate_savings(table: pd.DataFrame, curves: pd.DataFrame, *, baseline: st
         for key, rows in seen.groupby(["condition", "replicate"])
     }
     budgets = table.reindex(columns=list(dict.fromkeys([*table, "phase1_tokens", "phase1_teraflops", "teraflops"])))
-    bases = {row.replicate: row for row in named_rows(budgets) if row.condition == baseline}
+    compared, cells = baselines(table, baseline), {(row.condition, row.replicate): row for row in named_rows(budgets)}
     rows = []
-    for row in named_rows(budgets.loc[budgets["condition"] != baseline]):
-        base, curve = bases.get(row.replicate), drawn.get((row.condition, row.replicate))
-        base_curve = drawn.get((baseline, row.replicate))
+    for row in named_rows(budgets.loc[budgets["condition"].isin(list(compared))]):
+        key = compared[row.condition], row.replicate
+        base, curve, base_curve = cells.get(key), drawn.get((row.condition, row.replicate)), drawn.get(key)
         if base is None or base.status != "finished" or curve is None or base_curve is None:
             continue
         target = float(base_curve[1][-1])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.baselines import baselines, changes
 from procpre_interp.stats.decisions import Decided, Decision, EquivalenceDecision
 from procpre_interp.stats.power import detectable_effect
 from procpre_interp.stats.resampling import (
@@ -104,12 +105,12 @@ def summarise_conditions(
 ) -> pd.DataFrame:
     """One row per condition of a table with one row per condition and replicate.
 
-    Accuracy (share of answer tokens) and its gain over the baseline, paired; share of replicates that broke
-    through (exact binomial bounds: a bootstrap of 5 successes in 5 would claim certainty); restricted mean
-    time to breakthrough in steps, and the steps saved against the baseline; mean seconds and, where it was counted,
-    mean compute of a run, and what longer chains of phases took (`CHAIN_MEANS`). Of runs on text, the mean number of
-    epochs, the test loss, and its change against the baseline, paired. Diverged runs have no accuracy: they are counted
-    in `diverged`, and as no breakthrough. Raises `ValueError` for a table without rows.
+    Accuracy (share of answer tokens) and its gain over the baseline (`baselines.baselines`), paired; share of
+    replicates that broke through (exact binomial bounds: a bootstrap of 5 successes in 5 would claim certainty);
+    restricted mean time to breakthrough in steps, and the steps saved against the baseline; mean seconds and, where it
+    was counted, mean compute of a run, and what longer chains of phases took (`CHAIN_MEANS`). Of runs on text, the mean
+    number of epochs, the test loss, and its change against the baseline, paired. Diverged runs have no accuracy: they
+    are counted in `diverged`, and as no breakthrough. Raises `ValueError` for a table without rows.
     """
     if table.empty:
         raise ValueError("the table has no rows: no run of this experiment is finished")
@@ -117,15 +118,15 @@ def summarise_conditions(
     conditions = list(dict.fromkeys(table["condition"]))
     accuracy = replicate_matrix(table, "accuracy")
     times = replicate_matrix(table.assign(time=restricted_time(table)), "time")
-    measures = {"accuracy": accuracy, "time": times}
-    if baseline in conditions:
-        measures["gain"] = accuracy.sub(accuracy[baseline], axis=0)
-        measures["saved"] = -times.sub(times[baseline], axis=0)
+    measures, bases = {"accuracy": accuracy, "time": times}, baselines(table, baseline)
+    if bases:
+        measures["gain"] = changes(accuracy, bases)
+        measures["saved"] = -changes(times, bases)
     on_text = "epochs" in table and "loss_nats" in table
     if on_text:
         measures["loss"] = replicate_matrix(table, "loss_nats")
-        if baseline in conditions:
-            measures["loss_change"] = measures["loss"].sub(measures["loss"][baseline], axis=0)
+        if bases:
+            measures["loss_change"] = changes(measures["loss"], bases)
     groups = table.groupby("condition", sort=False)
     summary = pd.DataFrame({"label": groups["label"].first(), "n": groups.size()}).loc[conditions]
     summary["diverged"] = (table["status"] == "diverged").groupby(table["condition"]).sum()
@@ -133,9 +134,6 @@ def summarise_conditions(
         bounds = replicate_bootstrap(measures[name], generator=generator) if name in measures else None
         for column, source in (("mean", "estimate"), ("low", "low"), ("high", "high")):
             summary[f"{name}_{column}"] = np.nan if bounds is None else bounds[source]
-    paired = ("gain", "saved", *(["loss_change"] if on_text else []))
-    of_gains = [f"{name}_{bound}" for name in paired for bound in ("mean", "low", "high")]
-    summary.loc[summary.index == baseline, of_gains] = np.nan
     broke = groups["breakthrough_step"].count().loc[conditions]
     summary["breakthrough_share"] = broke / summary["n"]
     low, high = binomial_bounds(broke.to_numpy(), summary["n"].to_numpy())

@@ -6,6 +6,7 @@ from jaxtyping import Float, Real
 
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import numpy_stream
+from procpre_interp.stats.baselines import baselines, changes
 from procpre_interp.stats.resampling import LEVEL, N_RESAMPLES, constant_bounds, replicate_bootstrap, replicate_matrix
 from procpre_interp.stats.significance import MAX_EXACT_FLIPS, PermutationTest
 
@@ -58,9 +59,10 @@ def effect_sizes(
 ) -> pd.DataFrame:
     """Differences from the baseline, paired by replicate: one row per condition and measure, with 95 % bounds.
 
-    `table` has one row per condition and replicate. The measures: `restricted_time_steps` (negative: sooner) and
-    `breakthrough_share`, both up to the smallest limit of the table, and `accuracy`, where a diverged run has none and
-    its pair is left out; `n` counts the pairs. Whole replicates are resampled, the same for all rows of the result.
+    Which one that is, `baselines.baselines` says. `table` has one row per condition and replicate. The measures:
+    `restricted_time_steps` (negative: sooner) and `breakthrough_share`, both up to the smallest limit of the table, and
+    `accuracy`, where a diverged run has none and its pair is left out; `n` counts the pairs. Whole replicates are
+    resampled, the same for all rows of the result.
 
     Where all pairs differ by the same amount (`constant`), the bounds are those of `resampling.constant_bounds`, with
     the range of the measure (limit, 1, 1).
@@ -79,19 +81,16 @@ def effect_sizes(
     )
     ranges = {"restricted_time_steps": limit, "breakthrough_share": 1.0, "accuracy": 1.0}
     matrices = {measure: replicate_matrix(measured, measure) for measure in ranges}
-    differences = {name: matrix.sub(matrix[baseline], axis=0) for name, matrix in matrices.items()}
-    joint = pd.concat({name: matrix.drop(columns=baseline) for name, matrix in differences.items()}, axis=1)
-    joint = joint.dropna(how="all")
+    bases = baselines(table, baseline)
+    joint = pd.concat({name: changes(matrix, bases) for name, matrix in matrices.items()}, axis=1).dropna(how="all")
     if joint.empty:
         raise ValueError(
             f"no replicate has {baseline!r} and another condition; finish runs of both with the same seeds"
         )
     bounds = replicate_bootstrap(joint, generator=generator)
     rows = []
-    for condition in conditions:
+    for condition, base in bases.items():
         for measure, reach in ranges.items():
-            if condition == baseline:
-                continue
             bound = bounds.loc[(measure, condition)]
             estimate, low, high = (float(bound[key]) for key in ("estimate", "low", "high"))
             n, pairs = int(bound["n"]), joint[measure, condition].dropna().to_numpy()
@@ -101,7 +100,7 @@ def effect_sizes(
             rows.append(
                 {
                     "condition": condition,
-                    "baseline": baseline,
+                    "baseline": base,
                     "measure": measure,
                     "estimate": estimate,
                     "low": low,

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from procpre_interp.data import Task
 from procpre_interp.data.tokens import same_vocabulary
 from procpre_interp.pipeline.config import Parent, RunConfig, with_own_draw
-from procpre_interp.sweep.config import Condition, Pretraining, Sweep
+from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Sweep
 from procpre_interp.sweep.phases import Phase, context_of, inserted_shape
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention
@@ -148,6 +149,23 @@ def last_part(sweep: Sweep, condition: Condition, seed: int, before: Beginning, 
 def _with(train: TrainConfig, wanted: Callable[[Intervention], bool]) -> TrainConfig:
     """A part of phase 2: that of its interventions which are done to this part."""
     return dataclasses.replace(train, interventions=tuple(filter(wanted, train.interventions)))
+
+
+def last_task(sweep: Sweep, condition: Condition) -> Task:
+    """What its last phase is trained on, and measured by."""
+    then = sweep.then if condition.then is None else condition.then
+    return then[-1].task if then else condition.task or sweep.task
+
+
+def fresh_arms(sweep: Sweep) -> dict[str, str]:
+    """Condition -> the one without phase 1 that ends on the same task, empty where there is none: of several the one
+    without pretraining that every sweep has, otherwise the first whose weights nothing was done to."""
+    listed = {each.name: each for seed in sweep.seeds for each in sweep.of_replicate(seed)}
+    fresh: dict[Task, str] = {}
+    for each in sorted(listed.values(), key=lambda condition: condition.name != BASELINE):
+        if not each.sources and (each.name == BASELINE or not each.interventions):
+            fresh.setdefault(last_task(sweep, each), each.name)
+    return {name: fresh.get(last_task(sweep, each), "") for name, each in listed.items()}
 
 
 def later_runs(sweep: Sweep, condition: Condition, before: Beginning, phase2: RunConfig) -> dict[str, RunConfig]:

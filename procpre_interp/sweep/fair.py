@@ -277,6 +277,4 @@ def _learnt(table: pd.DataFrame, arms: Mapping[str, Arm], sweep: Sweep, store: R
         for name, runs in zip(table["condition"], table["phase1_run"])
     ]
     whole = whole_runs((run for runs in gated for run, _ in runs), store)
-    return [
-        all(run not in whole or whole[run].accuracy >= gate for run, gate in runs) for runs in gated
-    ]
+    return [all(run not in whole or whole[run].accuracy >= gate for run, gate in runs) for runs in gated]

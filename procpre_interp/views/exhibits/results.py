@@ -9,6 +9,7 @@ import pandas as pd
 from procpre_interp.claims.compared import trained
 from procpre_interp.claims.files import PREFIX
 from procpre_interp.claims.text import READING_SURVIVAL, question_title
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.stats.survival import survival_curve
@@ -140,8 +141,9 @@ def load_results(store: RunStore, name: str = "") -> Results:
 def sides(results: Results) -> tuple[list[str], list[str], list[str]]:
     """Conditions whose 95 % interval of the gain over no pretraining lies above 0, below 0, and on both sides of it."""
     above, below, both = [], [], []
+    fresh = {BASELINE, *results.table.get("fresh_arm", ())}
     for row in named_rows(results.summary):
-        if row.condition != "none" and row.n:
+        if row.condition not in fresh and row.n:
             (above if row.gain_low > 0 else below if row.gain_high < 0 else both).append(row.condition)
     return above, below, both
 
