@@ -454,6 +454,17 @@ def test_ids_of_other_tasks_stand_for_the_same_where_their_names_are():
     assert not same_vocabulary(short, sort)
 
 
+def test_ids_of_mixtures_stand_for_the_same_where_those_of_their_parts_do():
+    """A mixture names no token, so that any two of one size had passed for alike."""
+    dyck, sort, reverse = (TASKS.build(name) for name in ("dyck", "sort", "reverse"))
+    one = TASKS.build("mixture", tasks=(dyck, sort))
+    assert same_vocabulary(one, TASKS.build("mixture", tasks=(dyck, reverse)))
+    swapped = TASKS.build("mixture", tasks=(sort, dyck))
+    assert swapped.d_vocab == one.d_vocab
+    assert not same_vocabulary(one, swapped)
+    assert not same_vocabulary(TASKS.build("noisy", task=one, share=0.1), swapped)
+
+
 def test_the_list_of_runs_says_from_where_one_goes_on(inserted, capsys, monkeypatch):
     planned, store = inserted
     run = planned.cells.set_index("condition").loc["middle", "phase2_run"]

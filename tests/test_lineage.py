@@ -80,6 +80,9 @@ def test_a_measurement_on_many_runs(store, two_phases):
     table = over_runs([run, parent], store, lambda model, task: weight_table(model).assign(task=task.name))
     assert list(table)[:3] == ["run", "replicate", "stage"]
     assert table.groupby("run")["task"].first().to_dict() == {run.id: "haystack", parent.id: "dyck"}
+    # Labels of rows that a measurement left standing twice are no rows to be paired.
+    twice = over_runs([run], store, lambda model, task: pd.concat([weight_table(model)] * 2))
+    assert len(twice) == 2 * len(weight_table(load_model(run)))
     before = over_runs([run], store, lambda model, task: weight_table(model), stage="transplanted")
     taken = before.loc[before["matrix"] == "W_Q", "frobenius"].tolist()
     assert taken == weight_table(load_model(parent)).query("matrix == 'W_Q'")["frobenius"].tolist()

@@ -127,6 +127,15 @@ def test_noise_replaces_a_share_of_the_real_tokens_by_others_of_the_draw(share):
     assert (after - counts).abs().max().item() < 0.01
 
 
+def test_a_prefix_that_noise_has_hit_can_be_shown():
+    task = Mixture(tasks=(TASKS.build("dyck", k=2, length=8), TASKS.build("haystack", max_pairs=3)))
+    _, *rest = task.batch(1, generator=stream(0, "shown")).tokens[0].tolist()
+    for prefix in range(task.d_vocab):
+        named = prefix - task.first_prefix in (0, 1)
+        assert task.example([prefix, *rest]).startswith("<dyck>" if named and prefix == task.first_prefix else "<")
+        assert named or task.example([prefix, *rest]).startswith(f"<{prefix}> ")
+
+
 def test_only_training_data_are_noisy_and_no_prompt_is_in_two_splits():
     task = TASKS.build("haystack")
     noisy = Noisy(task=task, share=0.3)

@@ -161,6 +161,35 @@ def test_resampling_takes_another_pair():
         patched_values(model, pairs, "resid_pre", **arguments)
 
 
+@pytest.mark.parametrize("replacement", ["other", "zero", "mean", "resample"])
+def test_a_pattern_of_others_looks_at_nothing_behind_the_read_position(replacement):
+    """A mean over rows that were read at different positions, or another pair's row, had looked at the answer."""
+    model, pairs = model_of(2), some_pairs(6)
+    behind = torch.arange(N_POS) > pairs.positions[:, None]
+    changed = Pairs(
+        pairs.clean.masked_fill(behind, 7),
+        pairs.corrupted.masked_fill(behind, 7),
+        pairs.positions,
+        pairs.answers,
+        pairs.wrong,
+    )
+    one, other = (
+        patched_values(
+            model,
+            each,
+            "pattern",
+            by_position=False,
+            direction="noise",
+            replacement=replacement,
+            metric="probability",
+            generator=stream(1, "resample"),
+        )
+        for each in (pairs, changed)
+    )
+    # In the layers before the last, patterns are known at every position, padding's too, of which no query reads any.
+    torch.testing.assert_close(one[-1], other[-1])
+
+
 def test_patching_everything_restores_the_clean_run():
     model = model_of(3)
     pairs = told_apart(model, some_pairs())

@@ -71,6 +71,30 @@ def test_added_layers_that_write_nothing_change_nothing():
         assert not torch.allclose(logits(DEEP, grown(DEEP, layers=layers)), parent, atol=0.1)
 
 
+def test_what_a_shallow_parent_has_not_is_not_its_to_give():
+    """It had made the other parent's layers fresh again; a stored transfer is made as it was."""
+    shallow = dataclasses.replace(PARENT, n_layers=1)
+    whole, part = Donor(weights_of(PARENT, 1), PARENT, "all"), Donor(weights_of(shallow, 2), shallow, "attn")
+    later = dataclasses.replace(KEEP, layers="first", overlap="later_wins")
+    with pytest.raises(ValueError, match=r"'attn' speaks of blocks.1.attn.*another parent gives; select the layers"):
+        transplant(weights_of(PARENT, 0), PARENT, [whole, part], later)
+    made = transplant(weights_of(PARENT, 0), PARENT, [whole, part], later, stored=True)
+    torch.testing.assert_close(made["blocks.0.attn.W_Q"], part.weights["blocks.0.attn.W_Q"])
+    torch.testing.assert_close(made["blocks.1.attn.W_Q"], weights_of(PARENT, 0)["blocks.1.attn.W_Q"])
+    second = dataclasses.replace(whole, selector="blocks.1.attn")
+    made = transplant(weights_of(PARENT, 0), PARENT, [part, second], dataclasses.replace(KEEP, layers="first"))
+    torch.testing.assert_close(made["blocks.1.attn.W_Q"], whole.weights["blocks.1.attn.W_Q"])
+
+
+@pytest.mark.parametrize("width", ["tile", "block_diagonal"])
+def test_a_wider_tied_model_needs_no_unembedding(width):
+    tied = dataclasses.replace(WIDE, tied=True)
+    made = grown(tied, width=width, token_embedding="fresh", unembedding="fresh")
+    assert "unembed.W_U" not in made
+    untied = grown(WIDE, width=width)
+    torch.testing.assert_close(made["blocks.1.mlp.W_in"], untied["blocks.1.mlp.W_in"])
+
+
 @pytest.mark.parametrize("width", ["tile", "block_diagonal"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_copies_of_the_stream_compute_what_the_parent_does(width, tied):

@@ -163,5 +163,8 @@ class Mixture(Task):
 
     def example(self, tokens: list[int]) -> str:
         prefix, *rest = tokens
-        task = self.tasks[prefix - self.first_prefix]
+        place = prefix - self.first_prefix
+        if not 0 <= place < len(self.tasks):  # noise has hit it
+            return f"<{prefix}> {' '.join(map(str, rest))}"
+        task = self.tasks[place]
         return f"<{task.name}> {task.example(rest)}"

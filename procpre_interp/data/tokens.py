@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from procpre_interp.data.derived import Derived
+from procpre_interp.data.mixture import Mixture
 from procpre_interp.data.task import Batch, Task
 from procpre_interp.data.vocab import Token
 
@@ -23,16 +24,18 @@ def tokens_of(task: Task) -> tuple[Token, ...]:
 
 
 def same_vocabulary(one: Task, other: Task) -> bool:
-    """Whether the ids of two tasks stand for the same: as many, with the same names, and on text of one tokenizer."""
-    first, second = (_tokenizer(task) for task in (one, other))
-    return (one.d_vocab, first, one.named_tokens) == (other.d_vocab, second, other.named_tokens)
+    """Whether the ids of two tasks stand for the same: as many, with the same names, on text of one tokenizer, and in
+    mixtures of the same in the same places."""
+    return (one.d_vocab, _meanings(one)) == (other.d_vocab, _meanings(other))
 
 
-def _tokenizer(task: Task) -> str | None:
-    """Hash of the tokenizer of a task on text, or of the text that it is made of."""
+def _meanings(task: Task) -> tuple[object, ...]:
+    """What the ids of a task stand for, as far as it can be compared."""
     if isinstance(task, Derived):
-        return _tokenizer(task.task)
-    return getattr(task.resolve(), "tokenizer_hash", None)
+        return _meanings(task.task)
+    if isinstance(task, Mixture):  # a prefix says whose the ids behind it are
+        return ("mixture", *((part.d_vocab, _meanings(part)) for part in task.tasks))
+    return getattr(task.resolve(), "tokenizer_hash", None), task.named_tokens
 
 
 def token_names(task: Task, tokens: Sequence[int] | Int[Tensor, " pos"]) -> list[str]:

@@ -73,9 +73,18 @@ def _new_z(
     if site == "z":
         return _of_heads(new, heads, row)
     q, k, v = (_of_heads(replay[letter, layer], heads, row if letter == "q" else None) for letter in "qkv")
+    if layer == replay.last:
+        queries = replay.positions[None, :, None]
+    else:
+        queries = torch.arange(q.shape[2], device=q.device)[None, None] if row is None else row[:, None, None]
+    # Keys that causality hides from each query.
+    hidden = torch.arange(k.shape[2], device=k.device) > queries[..., None]
     if site == "pattern":
-        pattern = rearrange(new, "pair head query key -> pair query head key")
-        return _of_heads(pattern, heads, row) @ v
+        pattern = _of_heads(rearrange(new, "pair head query key -> pair query head key"), heads, row)
+        # Of another pair, read further on, it may look behind this query: that goes to the keys before, in proportion.
+        seen = pattern.masked_fill(hidden, 0)
+        kept = seen.sum(-1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)
+        return seen * (pattern.sum(-1, keepdim=True) / kept) @ v
     if site == "q":
         q = _of_heads(new, heads, row)
     else:
@@ -84,13 +93,8 @@ def _new_z(
             at_t = torch.arange(changed.shape[2], device=t.device) == t[:, None]
             changed = torch.where(at_t[:, None, :, None], changed, k if site == "k" else v)
         k, v = (changed, v) if site == "k" else (k, changed)
-    if layer == replay.last:
-        queries = replay.positions[None, :, None]
-    else:
-        queries = torch.arange(q.shape[2], device=q.device)[None, None] if row is None else row[:, None, None]
     # z = softmax(q k^T / sqrt(d_head)) v over the keys that causality leaves: a new key or value reaches every query
     # behind it, through the softmax even those that hardly look there.
-    hidden = torch.arange(k.shape[2], device=k.device) > queries[..., None]
     scores = q * q.shape[-1] ** -0.5 @ k.mT
     return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
 

@@ -28,7 +28,9 @@ class Source:
 
     `other` is the pair's other sequence (the one that is not run), `resample` the run of another pair, drawn without
     fixed points, and `mean` that over all pairs at the same position, of those that still read it; in the last layer,
-    where a site is known at the read position alone, the mean of these.
+    where a site is known at the read position alone, the mean of these. What another pair or the mean looks at behind a
+    pair's own read position, which cannot reach it, is looked at before it, in proportion. Positions are the same in
+    both pairs: of a shorter one those behind its read position are drawn, too.
     """
 
     def __init__(

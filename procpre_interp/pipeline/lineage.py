@@ -233,7 +233,7 @@ def table_of(subjects: Iterable[Subject], measure: Callable[[Subject], pd.DataFr
     """
     tables = []
     for subject in subjects:
-        table, moment = measure(subject), subject.moment
+        table, moment = measure(subject).reset_index(drop=True), subject.moment
         replicate, stage = (0, None) if moment is None else (moment.run.seed, moment.stage)
         place = {"run": subject.label, "replicate": replicate, "stage": stage}
         tables.append(pd.DataFrame(place, index=table.index).join(table))

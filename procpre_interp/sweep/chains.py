@@ -158,8 +158,10 @@ def last_task(sweep: Sweep, condition: Condition) -> Task:
 
 
 def fresh_arms(sweep: Sweep) -> dict[str, str]:
-    """Condition -> the one without phase 1 that ends on the same task, empty where there is none: of several the one
-    without pretraining that every sweep has, otherwise the first whose weights nothing was done to."""
+    """Condition -> the one without phase 1 that ends on the same task, empty where there is none.
+
+    Of several it is the one without pretraining that every sweep has, or else the first whose weights are left alone.
+    """
     listed = {each.name: each for seed in sweep.seeds for each in sweep.of_replicate(seed)}
     fresh: dict[Task, str] = {}
     for each in sorted(listed.values(), key=lambda condition: condition.name != BASELINE):

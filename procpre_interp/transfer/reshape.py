@@ -119,7 +119,7 @@ def reshaped(
 ) -> tuple[Weights, ModelConfig]:
     """The parent's weights in the model's shape, and that shape, with the parent's vocabulary, context and eps.
 
-    What comes from no layer of the parent is the fresh model's; with `corner` the embeddings are as they were, since
+    Layers that are made of none of the parent's are left out; with `corner` the embeddings are as they were, since
     there are no fresh ones for the parent's tokens. Raises `ValueError` where the shapes do not allow what is asked
     for, be it `same`.
     """
@@ -144,15 +144,18 @@ def reshaped(
         if width == "same" or (width == "corner" and name in EMBEDDINGS):
             return weights[name].clone()
         kind = name.split(".", 2)[2] if name.startswith("blocks.") else name
-        return WIDTHS[width](weights[name], fresh[target], _AXES.get(kind, ("d_model",)), copies, kind in _SUMS)
+        # An unembedding that a tied model has none of is repeated, for which nothing fresh is needed.
+        return WIDTHS[width](
+            weights[name], fresh.get(target, weights[name]), _AXES.get(kind, ("d_model",)), copies, kind in _SUMS
+        )
 
     made = {name: widened(name, name) for name in weights if not name.startswith("blocks.")}
     for layer, source in enumerate(sources):
         for target in (name for name in fresh if name.startswith(f"blocks.{layer}.")):
             kind = target.split(".", 2)[2]
-            if source is None:
-                made[target] = fresh[target].clone()
-            elif layers == "identity" and kind in _WRITES and sources.index(source) != layer:
+            if source is None:  # not the parent's to give: it stays what it is, fresh or another parent's
+                continue
+            if layers == "identity" and kind in _WRITES and sources.index(source) != layer:
                 made[target] = torch.zeros_like(fresh[target])
             else:
                 made[target] = widened(f"blocks.{source}.{kind}", target)

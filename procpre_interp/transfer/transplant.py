@@ -71,7 +71,8 @@ def transplant(
     weights = {name: tensor.clone() for name, tensor in fresh.items()}
     if (transfer.layers, transfer.width) != ("same", "same"):
         donors = [_reshaped(donor, fresh, config, transfer) for donor in donors]
-    given = [components(donor.config, donor.selector) for donor in donors]
+    named = [components(donor.config, donor.selector) for donor in donors]
+    given = [[piece for piece in pieces if piece.parameter in donor.weights] for donor, pieces in zip(donors, named)]
     for donor, pieces in zip(donors, given):
         _check_fit(weights, donor.weights, pieces)
         if pieces and donor.config.ln_eps != config.ln_eps:
@@ -83,9 +84,19 @@ def transplant(
             _check_depth(donor, pieces, config)
     if transfer.overlap == "refuse" and not stored:
         refuse_overlaps(config, {f"parent {i} ({donor.selector})": given[i] for i, donor in enumerate(donors)})
-    for donor, pieces in zip(donors, given):
+    taken: set[str] = set()
+    for donor, pieces in zip(donors, named):
         for piece in pieces:
-            weights[piece.parameter][piece.index] = donor.weights[piece.parameter][piece.index]
+            if piece.parameter in donor.weights:
+                weights[piece.parameter][piece.index] = donor.weights[piece.parameter][piece.index]
+            elif piece.parameter in taken:  # a layer that the donor has not, and an earlier one gave
+                if not stored:
+                    raise ValueError(
+                        f"selector {donor.selector!r} speaks of {piece.parameter}, which its parent of "
+                        "fewer layers has not and another parent gives; select the layers that it has"
+                    )
+                weights[piece.parameter][piece.index] = fresh[piece.parameter][piece.index]
+        taken |= {piece.parameter for piece in pieces}
     if donors and transfer.width != "corner":  # whose embeddings are fresh
         _transfer_embeddings(weights, config, donors, transfer)
     return weights

@@ -141,7 +141,7 @@ def load_results(store: RunStore, name: str = "") -> Results:
 def sides(results: Results) -> tuple[list[str], list[str], list[str]]:
     """Conditions whose 95 % interval of the gain over no pretraining lies above 0, below 0, and on both sides of it."""
     above, below, both = [], [], []
-    fresh = {BASELINE, *results.table.get("fresh_arm", ())}
+    fresh = {BASELINE} | set(results.table.reindex(columns=["fresh_arm"])["fresh_arm"])
     for row in named_rows(results.summary):
         if row.condition not in fresh and row.n:
             (above if row.gain_low > 0 else below if row.gain_high < 0 else both).append(row.condition)
