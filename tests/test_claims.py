@@ -106,6 +106,7 @@ def test_a_claim_declares_how_its_measures_are_read():
     assert contrast_estimate(judged.primary).startswith("+5.000 [")
     assert contrast_estimate(judged.primary).endswith("] hours")
     assert predicted(judged.primary) == "above +2.00"
+    assert predicted(dataclasses.replace(judged.primary, margin=0.0002)) == "above +0.002"
     assert contrast_estimate(judged.contrasts[1]).endswith("] points"), "accuracy is read as everywhere"
     again = claim_from_json(json.loads(json.dumps(claim_to_json(judged))))
     assert (again.page, again.primary.about) == ("can_anything_cheaper", hours)
@@ -137,6 +138,15 @@ def test_a_judged_claim_has_the_numbers_behind_it():
         "accuracy",
     }
     json.dumps(claim_to_json(judged), allow_nan=False)
+
+
+def test_a_condition_may_be_called_null(tmp_path):
+    """Pandas reads that as a missing value, and the claim's sequence was gone."""
+    cells = table(0.5 + MANY, run="r", phase1_run="p").replace({"condition": {"a": "null"}})
+    claim = dataclasses.replace(CLAIM, primary=dataclasses.replace(CLAIM.primary, weights={"null": 1, "none": -1}))
+    write_claim(RunStore(tmp_path / "runs"), judge(claim, cells), cells, tmp_path / "results")
+    (found,) = read_claims(None, tmp_path / "results")
+    assert set(found.cells["condition"]) == {"null", "none"}
 
 
 def test_claims_of_the_store_stand_before_bundled_ones(tmp_path, capsys):

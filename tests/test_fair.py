@@ -251,6 +251,25 @@ def test_phase_1_in_the_middle_of_phase_2_has_controls_of_its_own(inserted, tmp_
     assert torch.equal(scaled["pos_embed.W_pos"], own["pos_embed.W_pos"])
 
 
+def test_the_cost_of_a_fair_sweep_is_that_of_all_phases(inserted, tmp_path, runs_here):
+    """And its note says what its columns are of; savings, which count two phases, refuse a third."""
+    path, store = tmp_path / "sweep.yaml", RunStore(tmp_path / "runs")
+    path.write_text(to_yaml(dataclasses.replace(inserted, then=(Phase(task=inserted.task, train=TRAIN),))))
+    assert main(["sweep", str(path), "--out", str(store.path), "--workers", "1"]) == 0
+    (name,) = [name for name in store.tables("tiny-") if "tuning" not in name]
+    about = about_table(store.read_table(name).metadata)
+    assert about.cost["runs"] == len(store.query())
+    assert about.cost["tokens"] == store.query()["tokens"].sum()
+    assert about.note.startswith("Accuracy, gain and breakthrough are those of the last phase")
+    assert main(["savings", name, "--store", str(store.path)]) != 0
+
+
+def test_arms_are_tuned_on_the_same_seeds_however_many_replicates_they_have(sweep):
+    few = tuple(dataclasses.replace(each, replicates=1) for each in sweep.conditions)
+    two = dataclasses.replace(sweep, conditions=few, fair=dataclasses.replace(FAIR, tuning_replicates=2))
+    assert set(plan(tuning_sweep(two)).cells.groupby("condition").size()) == {2}
+
+
 def test_the_gate_counts_for_phase_1_wherever_it_is(inserted, tmp_path, runs_here):
     store = RunStore(tmp_path / "runs")
     table = run_fair(inserted, store).table.set_index("condition")

@@ -489,6 +489,16 @@ def test_more_heads_than_there_are_is_a_failed_cell_and_no_more(swept):
     assert set(table.loc["none", "status"]) == {"finished"}
 
 
+def test_two_maps_of_one_pretraining_are_told_what_to_do():
+    with pytest.raises(ValueError, match=r"two conditions are named 'dyck \{.*\}'; name its pretraining twice"):
+        tiny(
+            maps=(
+                Map(phase1="dyck", players=("attn", "mlp")),
+                Map(phase1="dyck", players=("attn", "mlp"), transfer=TransferConfig(positions="fresh")),
+            )
+        )
+
+
 def test_a_sweep_with_a_diverged_run_goes_on(tmp_path, capsys, runs_here):
     """A diverged run has no accuracy, which the table of what was there had wanted as a number."""
     wild = dataclasses.replace(tiny().train, learning_rate=1e30, clip_norm=None, warmup_steps=0)

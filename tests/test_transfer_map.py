@@ -15,6 +15,7 @@ from procpre_interp.stats import summary as stats
 from procpre_interp.stats.betting import FRACTIONS, WEIGHTS
 from procpre_interp.stats.confidence_sequence import Limits, sequence_interval, sequential_test
 from procpre_interp.stats.decisions import Decision
+from procpre_interp.stats.paper_comparison import SEQUENTIAL, effect_verdict
 from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.transfer_map import (
     MAX_EXACT_PLAYERS,
@@ -190,6 +191,19 @@ def test_players_that_can_be_exchanged_have_the_same_shapley_value(n: int, seed:
     }
     effects = transfer_map(games(values, players), players, ["shapley"]).set_index("player")["estimate"]
     assert effects[a] == pytest.approx(effects[b], abs=1e-12)
+
+
+def test_an_empty_sequence_decides_nothing():
+    """The first twenty replicates say -1 and forty more 0: no mean is left, and a small p decides nothing."""
+    rows = [
+        {"condition": name, "coalition": coalition, "replicate": replicate, "status": "finished", "limit": 10}
+        | {"accuracy": float(not coalition or replicate >= 20), "breakthrough_step": 1.0}
+        for replicate in range(60)
+        for name, coalition in (("nothing", ()), ("a", ("a",)))
+    ]
+    (effect,) = transfer_map(pd.DataFrame(rows), ["a"], ["add_one_in"]).to_dict("records")
+    assert (effect["decision"], effect["p_holm"], math.isnan(effect["low"])) == ("not significant", 1.0, True)
+    assert effect_verdict(0.6, 0.1, 60, 0.8, margin=0.2, rule=SEQUENTIAL) == "undecided"
 
 
 def test_rounding_errors_are_no_effect():

@@ -34,7 +34,7 @@ def predicted(row: ContrastResult) -> str:
     """What was predicted of a contrast: "above +21.4"; empty for one that was only to be reported."""
     about = row.about
     margin = about.scale * row.margin
-    form = about.form if about.unit in ("points", "steps") else ".2f"
+    form = about.form if about.unit in ("points", "steps") else ".3g" if 0 < abs(margin) < 0.01 else ".2f"
     if row.predicted is None:
         return ""
     return f"within +-{margin:{form}}" if row.predicted == "within" else f"{row.predicted} {margin:+{form}}"

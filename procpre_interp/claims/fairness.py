@@ -72,7 +72,8 @@ def what_it_lacks(conditions: Sequence[str], table: pd.DataFrame) -> str:
         with_controls = pd.concat([rows, of_it])
         missed = with_controls.loc[~with_controls["phase1_learnt"].eq(True), "replicate"].nunique()
         if missed:
-            return f"phase 1 of {transfer!r} missed its gate in {missed} of {len(rows)} replicates"
+            n = with_controls["replicate"].nunique()
+            return f"phase 1 of {transfer!r} missed its gate in {missed} of {n} replicates"
     return ""
 
 

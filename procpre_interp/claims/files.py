@@ -101,7 +101,9 @@ def _read_bundled(path: Path) -> StoredClaim:
     wanted = judged.get(CELLS_HASH) if isinstance(judged, dict) else None
     if wanted not in (None, hashlib.sha256(content).hexdigest()):  # older files do not say
         raise ValueError(f"{beside.name} is not what it was judged on; compute it again")
-    return _stored(judged, with_run_lists(pd.read_csv(io.BytesIO(content))), "bundled")
+    return _stored(
+        judged, with_run_lists(pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])), "bundled"
+    )
 
 
 def _stored(found: object, cells: pd.DataFrame, source: Place, like: JudgedClaim | None = None) -> StoredClaim:

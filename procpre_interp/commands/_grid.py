@@ -158,14 +158,15 @@ def with_tuning(about: About, sweep: Sweep, tuned: Tuned, table: pd.DataFrame, s
         about,
         protocol=f"{about.protocol} {protocol}",
         config=to_yaml(sweep),
-        note=" ".join(said),
+        note=" ".join([*filter(None, [about.note]), *said]),
         cost=cost_of({*tuned.planned.configs, *runs_of(table)}, store),
     )
 
 
 def runs_of(table: pd.DataFrame) -> set[str]:
-    """The runs of a table of cells, and their parents."""
-    return {*table["run"], *(run for runs in table["phase1_run"] for run in runs)}
+    """The runs of a table of cells, their parents, and those of all their phases."""
+    named = [table[name] for name in ("phase1_run", "chain") if name in table]
+    return {*table["run"], *(run for column in named for runs in column for run in runs)}
 
 
 def training(train: TrainConfig) -> str:

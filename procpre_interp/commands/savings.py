@@ -50,7 +50,14 @@ def main(arguments: list[str]) -> int:
     named = named or [name for name in store.tables(command.name) if PREFIX not in name]  # it may be a damaged one
     found = exhibits.load_results(store, next(iter(named), command.name))
     # What older tables do not say, such as the tokens of phase 1, their runs do.
-    cells = ["condition", "label", "replicate", "phase1_run", "run", *({"fresh_arm"} & set(found.table))]
+    cells = [
+        "condition",
+        "label",
+        "replicate",
+        "phase1_run",
+        "run",
+        *({"fresh_arm", "chain", "phase2_run"} & set(found.table)),
+    ]
     fresh = cell_results(found.table.reindex(columns=cells), store, {})
     if fresh.empty:
         raise ValueError(f"the store {command.store} holds none of the runs of {found.name}")

@@ -98,6 +98,8 @@ def effect_verdict(
         return None
     if n < rule.fewest:
         return Agreement.TOO_FEW
+    if low > high:  # no mean is left in the sequence: the replicates do not have the same one
+        return Agreement.UNDECIDED
     if claimed > margin:
         inside, outside = low > margin, high <= margin
     elif claimed < -margin:

@@ -66,7 +66,7 @@ def transfer_map(
     their sum), and n counts the rest; p is NaN where n is 0. Times and tokens count up to the smallest limit.
 
     One replicate has no bounds, and neither has a loss whose effect is the same in all replicates (`constant`), since
-    its range is not known.
+    its range is not known, nor one whose replicates leave no mean in the sequence; both have p = 1.
 
     Raises `ValueError` for a table without a single complete replicate.
     """
@@ -102,7 +102,8 @@ def _tested(effects: np.ndarray, limits: Limits | None) -> dict[str, object]:
     interval = sequence_interval(effects, limits)
     reach = 1.0 if limits is None else limits.high
     constant = interval.n > 1 and bool(np.ptp(effects) <= 1e-12 * reach)
-    bounded = interval.n > 1 and not (constant and limits is None)
+    is_empty = interval.low > interval.high  # no mean is left in it: the replicates do not have the same one
+    bounded = interval.n > 1 and not (constant and limits is None) and not is_empty
     test = sequential_test(effects, 0.0, limits) if interval.n else None
     return {
         "estimate": interval.estimate,
@@ -112,7 +113,7 @@ def _tested(effects: np.ndarray, limits: Limits | None) -> dict[str, object]:
         "interval": method_for(limits),
         "constant": constant,
         # Without any spread a t mixture would be certain of an effect whose range is not known.
-        "p": np.nan if test is None else 1.0 if constant and limits is None else test.p,
+        "p": np.nan if test is None else 1.0 if is_empty or (constant and limits is None) else test.p,
         "smallest_p": np.nan if test is None else test.smallest_p,
     }
 

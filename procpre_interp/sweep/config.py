@@ -181,7 +181,9 @@ class Sweep:
                 recipes[source.phase1].refuse_step(source.step)
         for what, twice in (("pretraining", names), ("condition", [each.name for each in planned])):
             if repeated := {name for name in twice if twice.count(name) > 1}:
-                raise ValueError(f"two {what}s are named {min(repeated)!r}; give each a name of its own")
+                of_maps = any("{" in name for name in repeated)  # which have none of their own
+                advice = "name its pretraining twice, once for each map" if of_maps else "give each a name of its own"
+                raise ValueError(f"two {what}s are named {min(repeated)!r}; {advice}")
 
     def refuse_insertion(self, condition: Condition) -> None:
         """Raise `ValueError` where phase 1 cannot be inserted as a condition says."""

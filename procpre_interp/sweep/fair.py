@@ -132,7 +132,9 @@ def tune(
 def tuning_sweep(sweep: Sweep) -> Sweep:
     """All trials of all arms, on the tuning seeds."""
     assert sweep.fair is not None
-    conditions = tuple(trial.condition(sweep, name, name) for name, trial in trials_of(sweep).items())
+    tried = [trial.condition(sweep, name, name) for name, trial in trials_of(sweep).items()]
+    # A condition of fewer replicates is tuned on as many seeds as the others.
+    conditions = tuple(dataclasses.replace(each, replicates=None) for each in tried)
     # `none` is a condition of every sweep, and its trials have names of their own.
     untuned = Condition(name=BASELINE, replicates=0)
     trials = _with_arms_as(sweep, (untuned, *conditions))

@@ -45,8 +45,13 @@ class Savings:
 def savings(results: Results, baseline: str = "none") -> Savings:
     """What each condition saves against the baseline.
 
-    Raises `ValueError` where no replicate has curves of both a condition and the baseline.
+    Raises `ValueError` where no replicate has curves of both a condition and the baseline, or runs have more phases
+    than two.
     """
+    if "phase2_run" in results.table and (results.table["phase2_run"].fillna("") != "").to_numpy().any():
+        raise ValueError(
+            f"runs of {results.name} have more phases than two, of which savings count phase 1 and the last"
+        )
     table = results.table.loc[results.table["status"] != "failed"]
     lacking = [name for name in ("tokens", "loss_nats") if name not in results.histories or name not in table]
     if lacking:
