@@ -3,7 +3,7 @@
 It holds the first replicates of the reproduction with their evaluations, the transfer maps of components and, where
 the store has them, of layers, heads and matrices, and the weights of one replicate at a few steps of both phases, with
 and without transfer. Everything is a copy of what `procpre-interp reproduce`, `sweep components` (`layer_components`,
-`head_map`, `matrix_map`) and `claims retrieval_head_forms --run` computed.
+`head_map`, `matrix_map`, `text_map`) and `claims retrieval_head_forms --run` computed.
 
     python experiments/make_demo.py --store runs
 """
@@ -22,7 +22,7 @@ from procpre_interp.store.store import RunStore
 MAX_BYTES = 1_000_000
 """Largest size of all files together, bytes."""
 
-FINE_MAPS = ("layer_components", "head_map", "matrix_map")
+FINE_MAPS = ("layer_components", "head_map", "matrix_map", "text_map")
 """Sweeps whose maps come along where there are any: the tables alone, without their runs."""
 
 PHASE1_STEPS = (0, 488, 4256, 20000)

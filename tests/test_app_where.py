@@ -6,14 +6,27 @@ from procpre_interp.store.store import RunStore
 from tests.explorer import DEMO, charts, check, open_page, said, title
 
 PAGE = "questions/where_does_it_live.py"
+(COMPONENTS,) = RunStore(DEMO).tables("components-")
 
 
 def spec(app, index: int) -> str:
     return charts(app)[index].proto.spec
 
 
-def test_the_answer_stands_on_top(monkeypatch, tmp_path):
+def test_the_demo_begins_with_layers_and_with_what_is_decided(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
+    assert app.selectbox(key="experiment").value.startswith("text_map-")
+    assert app.selectbox(key="outcome").value == "loss_nats"
+    (answer,) = (box.value for box in app.success)
+    assert answer.startswith("Carries the gain: blocks.1.attn (-0.069 [")
+    assert "Decided: blocks.0.attn with blocks.1.attn" in title(app, 1)
+    assert "lower is better" in said(app)
+    # The demo has this table alone, and says so in place of curves.
+    assert len(charts(app)) == 2
+
+
+def test_the_answer_stands_on_top(monkeypatch, tmp_path):
+    app = open_page(monkeypatch, tmp_path, PAGE, experiment=COMPONENTS)
     assert not app.success  # a green box would say that something is decided
     answer = app.info[1].value
     assert answer.startswith("No part is decided.")
@@ -27,7 +40,7 @@ def test_the_answer_stands_on_top(monkeypatch, tmp_path):
 
 
 def test_the_method_and_the_outcome_change_the_numbers(monkeypatch, tmp_path):
-    app = open_page(monkeypatch, tmp_path, PAGE)
+    app = open_page(monkeypatch, tmp_path, PAGE, experiment=COMPONENTS)
     first = app.info[1].value
     check(app.selectbox(key="method").set_value("leave_one_out").run())
     second = app.info[1].value
@@ -37,7 +50,9 @@ def test_the_method_and_the_outcome_change_the_numbers(monkeypatch, tmp_path):
 
 
 def test_a_part_from_the_address_shows_its_own_curves(monkeypatch, tmp_path):
-    app = open_page(monkeypatch, tmp_path, PAGE, part="ln", method="add_one_in", tab="All methods")
+    app = open_page(
+        monkeypatch, tmp_path, PAGE, experiment=COMPONENTS, part="ln", method="add_one_in", tab="All methods"
+    )
     first = spec(app, 1)
     assert app.selectbox(key="part").value == "ln"
     assert "Not drawn, as their runs are not in the store: ln alone, all but ln." in said(app)
@@ -54,9 +69,7 @@ def test_a_map_of_whole_parts_says_how_to_make_one_of_heads(monkeypatch, tmp_pat
 
 
 def test_maps_of_layers_are_shown_first_then_of_heads(monkeypatch, tmp_path):
-    demo, store = RunStore(DEMO), RunStore(tmp_path)
-    (name,) = demo.tables("components-")
-    stored = demo.read_table(name)
+    store, stored = RunStore(tmp_path), RunStore(DEMO).read_table(COMPONENTS)
     kinds = {
         "layers": {"attn": "blocks.0.attn", "mlp": "blocks.1.attn"},
         "heads": {"attn": "blocks.0.attn.head.0", "mlp": "blocks.0.attn.head.1"},
@@ -77,7 +90,7 @@ def test_maps_of_layers_are_shown_first_then_of_heads(monkeypatch, tmp_path):
 
 
 def test_an_unknown_part_in_the_address_is_named(monkeypatch, tmp_path):
-    app = open_page(monkeypatch, tmp_path, PAGE, part="nose", outcome="joy")
+    app = open_page(monkeypatch, tmp_path, PAGE, experiment=COMPONENTS, part="nose", outcome="joy")
     assert app.selectbox(key="part").value == "attn"
     assert not app.error
     assert "`nose` here; this is `attn`" in said(app)

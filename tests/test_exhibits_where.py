@@ -164,7 +164,7 @@ ATTN |= {"smallest_p_holm": 0.03}
 def test_a_loss_that_falls_is_a_gain():
     row = ATTN | {"estimate": -1.5, "low": -2.0, "high": -1.0}
     said = where.answer(pd.DataFrame([row])).text
-    assert said.startswith("Carries the gain: attn (-1.50 [-2.00, -1.00] nats per scored token). The rule:")
+    assert said.startswith("Carries the gain: attn (-1.500 [-2.000, -1.000] nats per scored token). The rule:")
     harm = pd.DataFrame([row | {"estimate": 1.5, "low": 1.0, "high": 2.0}])
     assert where.answer(harm).text.startswith("Harms it: attn")
     unsure = pd.DataFrame([row | {"decision": "not significant"}])

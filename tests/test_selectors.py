@@ -171,6 +171,7 @@ HAS_CORPORA = {
     "noisier_text_gains_more",
     "procedural_beats_natural_warmup",
     "procedural_beats_other_text",
+    "procedural_tokens_save_data",
     "scale_decides_on_text",
     "stack_not_queue",
     "structure_not_statistics",

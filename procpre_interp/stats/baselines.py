@@ -25,4 +25,4 @@ def baselines(table: pd.DataFrame, baseline: str = BASELINE) -> dict[str, str]:
 
 def changes(values: pd.DataFrame, bases: Mapping[str, str]) -> pd.DataFrame:
     """Each condition's values less those of what it is compared with: replicates x conditions, as `values` is."""
-    return values[list(bases)] - values[list(bases.values())].to_numpy()
+    return values.loc[:, list(bases)] - values.loc[:, list(bases.values())].to_numpy()

@@ -46,7 +46,7 @@ def refresh(page: str, claims: Mapping[str, JudgedClaim], results: Path, about: 
         "table1": lambda _: table1(results / "table1_summary.csv"),
         "table1_paper": lambda _: table1(results / "table1_paper_summary.csv"),
         "map": lambda names: transfer_map(results / f"{' '.join(names)}_map.csv"),
-        "interactions": lambda names: pairs.as_text(pd.read_csv(results / f"{' '.join(names)}_interactions.csv")),
+        "interactions": lambda names: interactions(results / f"{' '.join(names)}_interactions.csv"),
     }
 
     def make(marker: str) -> str:
@@ -124,3 +124,9 @@ def transfer_map(effects: Path) -> pd.DataFrame:
         .rename_axis("Player")
         .reset_index()
     )
+
+
+def interactions(pairs_of_players: Path) -> pd.DataFrame:
+    """Shapley interactions of a map, a row per pair."""
+    table = pd.read_csv(pairs_of_players, dtype={"undecided_reason": "str"})
+    return pairs.as_text(table.fillna({"undecided_reason": ""}))
