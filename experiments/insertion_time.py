@@ -11,10 +11,11 @@ claim is about the difference of these gains.
 import sys
 
 from procpre_interp.claims.claim import Claim, Contrast
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.study.experiment import main, run
 from procpre_interp.study.protocols import FRESH_SEED
 from procpre_interp.study.text_protocol import full_name, full_on, loss_figure, on_text, text_experiment
-from procpre_interp.sweep.config import BASELINE, Condition
+from procpre_interp.sweep.config import Condition
 from procpre_interp.sweep.phases import Insertion
 from procpre_interp.transfer import TransferConfig
 

@@ -29,13 +29,14 @@ from procpre_interp.engine.mirror import mirrored
 from procpre_interp.engine.options import EngineOptions
 from procpre_interp.model.flops import parameter_count
 from procpre_interp.pipeline.config import Architecture, RunConfig, model_config
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.stats.resampling import replicate_matrix
 from procpre_interp.stats.scaling import FEWEST_SIZES, describe_trend, gain_trend
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.protocols import FRESH_SEED
 from procpre_interp.study.smoke_test import shortened
 from procpre_interp.study.text_protocol import PHASE1, PHASE2, TEXTS, full_name, full_on, tuned_alike
-from procpre_interp.sweep.config import BASELINE, Pretraining, Sweep
+from procpre_interp.sweep.config import Pretraining, Sweep
 from procpre_interp.sweep.fair import run_fair
 from procpre_interp.sweep.live_table import live_table
 from procpre_interp.sweep.plan import Show, say_nothing

@@ -96,6 +96,29 @@ def test_a_sweep_on_text(capsys):
     )
 
 
+def test_every_phase_and_every_text_of_a_sweep_has_its_own_decay():
+    """A phase after phase 2, and a condition on a text of another domain, had that of the sweep or of no text."""
+    code, prose = {"name": "text"}, {"name": "text", "corpus": "docstrings"}
+    plain = {"train": {"steps": 5}}
+    fields = sweep_fields(code) | {
+        "then": [{"task": prose} | plain, {"task": prose, "train": {"steps": 5, "weight_decay": 0}}],
+        "conditions": [
+            {"name": "prose", "task": prose},
+            {"name": "haystack", "task": {"name": "haystack"}},
+            {"name": "other", "then": [{"task": code} | plain]},
+        ],
+    }
+    sweep = with_sweep_defaults(from_dict(Sweep, fields), fields)
+    assert [each.train.weight_decay for each in sweep.then] == [0.1, 0]
+    on_prose, haystack, other = sweep.conditions
+    assert on_prose.train == TrainConfig(steps=5, weight_decay=0.1)
+    assert (haystack.train, haystack.then) == (None, None)
+    assert other.then is not None
+    assert [each.train.weight_decay for each in other.then] == [0.01]
+    fields["train"] = {"steps": 5, "weight_decay": 0.3}
+    assert with_sweep_defaults(from_dict(Sweep, fields), fields).conditions[0].train is None
+
+
 def test_an_insertion_on_text_says_itself_what_happens_to_embeddings():
     fields = {
         "name": "when",

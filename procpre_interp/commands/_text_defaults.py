@@ -15,6 +15,7 @@ from procpre_interp.data.task import Task
 from procpre_interp.pipeline.config import Architecture
 from procpre_interp.sweep.config import Condition, Grid, Pretraining, Sweep
 from procpre_interp.sweep.maps import FRESH_EMBEDDINGS
+from procpre_interp.sweep.phases import Phase
 from procpre_interp.train import TrainConfig
 from procpre_interp.transfer import TransferConfig
 
@@ -61,13 +62,22 @@ def with_sweep_defaults(sweep: Sweep, fields: Mapping[str, object]) -> Sweep:
         train = with_training_defaults(each.train, each.task, each.model, given=_names(_part(raw, "train")))
         return dataclasses.replace(each, train=train)
 
+    def phases(then: Sequence[Phase], raw: object) -> tuple[Phase, ...]:
+        named = (_names(_part(phase, "train")) for phase in _list(raw, "then"))
+        trained = [with_training_defaults(each.train, each.task, sweep.model, given=g) for each, g in zip(then, named)]
+        return tuple(dataclasses.replace(each, train=train) for each, train in zip(then, trained))
+
     def condition(each: Condition, raw: object) -> Condition:
         task, train, transfer = each.task or sweep.task, each.train, each.transfer
         if train is not None:
             train = with_training_defaults(train, task, sweep.model, given=_names(_part(raw, "train")))
+        elif each.task is not None:  # another text than the sweep's, which may be of another domain
+            train = with_training_defaults(sweep.train, task, sweep.model, given=_names(fields.get("train")))
+            train = None if train in (sweep.train, own) else train
         if each.sources and each.insert is None:  # which says itself what happens to embeddings
             transfer = with_transfer_defaults(transfer, task, given=_names(_part(raw, "transfer")))
-        return dataclasses.replace(each, train=train, transfer=transfer)
+        then = each.then if each.then is None else phases(each.then, raw)
+        return dataclasses.replace(each, train=train, transfer=transfer, then=then)
 
     def grid(each: Grid, raw: object) -> list[Grid]:
         if fresh is None or "transfer" in _names(raw):
@@ -78,10 +88,12 @@ def with_sweep_defaults(sweep: Sweep, fields: Mapping[str, object]) -> Sweep:
 
     is_new = (text := text_of(sweep.task)) is not None and not text.corpus_hash
     fresh = FRESH_EMBEDDINGS if is_new else None
+    own = with_training_defaults(sweep.train, sweep.task, sweep.model, given=_names(fields.get("train")))
     filled = dataclasses.replace(
         sweep,
         phase1=tuple(map(pretraining, sweep.phase1, _list(fields, "phase1"))),
-        train=with_training_defaults(sweep.train, sweep.task, sweep.model, given=_names(fields.get("train"))),
+        train=own,
+        then=phases(sweep.then, fields),
         conditions=tuple(map(condition, sweep.conditions, _list(fields, "conditions"))),
         grids=tuple(itertools.chain(*map(grid, sweep.grids, _list(fields, "grids")))),
         maps=tuple(dataclasses.replace(each, transfer=each.transfer or fresh) for each in sweep.maps),
@@ -108,6 +120,6 @@ def _names(raw: object) -> set[str]:
     return set(raw) if isinstance(raw, Mapping) else set()
 
 
-def _list(fields: Mapping[str, object], name: str) -> Sequence[object]:
-    found = fields.get(name)
+def _list(fields: object, name: str) -> Sequence[object]:
+    found = _part(fields, name)
     return found if isinstance(found, Sequence) else ()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 BASELINE = "none"
-"""The condition without pretraining, on the task of most others."""
+"""Name of the condition without phase 1 on a sweep's own task, which every sweep has."""
 
 
 def baselines(table: pd.DataFrame, baseline: str = BASELINE) -> dict[str, str]:

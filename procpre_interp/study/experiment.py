@@ -22,6 +22,7 @@ from procpre_interp.core.terminal import beside_package, default_store, run_scri
 from procpre_interp.core.text_table import stdout_console
 from procpre_interp.engine.engines import Engine, chosen_engine
 from procpre_interp.engine.mirror import mirrored
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.store.outcomes import cost_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.study.claim_figures import Figure
@@ -32,7 +33,7 @@ from procpre_interp.study.protocols import PROTOCOLS, SEEN_NOTE, Protocol, hayst
 from procpre_interp.study.run_options import MOST_REPLICATES, RunOptions
 from procpre_interp.study.smoke_test import shortened
 from procpre_interp.study.until_decided import Computed, Needs, at_least, looks_at, of_primary, tell_look
-from procpre_interp.sweep.config import BASELINE, FIRST_CONFIRMATION_SEED, Condition, Sweep
+from procpre_interp.sweep.config import FIRST_CONFIRMATION_SEED, Condition, Sweep
 from procpre_interp.sweep.fair import Tuned, tune, with_arms
 from procpre_interp.sweep.fair_arms import arms_of
 from procpre_interp.sweep.live_table import live_table

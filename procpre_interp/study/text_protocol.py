@@ -13,11 +13,12 @@ from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.pipeline.config import Architecture
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.study.claim_figures import Figure, measure_figure
 from procpre_interp.study.experiment import Experiment
 from procpre_interp.study.observation import Observation
 from procpre_interp.study.protocols import CONSTANT, FRESH_SEED
-from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Source, Sweep
+from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep
 from procpre_interp.sweep.fair_arms import other_corpus
 from procpre_interp.sweep.fair_config import Fair, Gate
 from procpre_interp.train import TrainConfig

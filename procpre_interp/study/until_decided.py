@@ -16,11 +16,12 @@ from procpre_interp.claims.contrast_text import contrast_estimate
 from procpre_interp.claims.fairness import unfair
 from procpre_interp.claims.judge import judge_contrasts
 from procpre_interp.claims.judged import ContrastResult
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.stats.confidence_sequence import FEWEST
 from procpre_interp.store.cells import CELLS
 from procpre_interp.study.observation import Observation
 from procpre_interp.study.run_options import MOST_REPLICATES
-from procpre_interp.sweep.config import BASELINE, Condition, Sweep
+from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.fair_arms import Arm, Kind, arms_of
 from procpre_interp.sweep.plan import Plan
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from procpre_interp.data import Task
 from procpre_interp.data.tokens import same_vocabulary
 from procpre_interp.pipeline.config import Parent, RunConfig, with_own_draw
-from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Sweep
+from procpre_interp.stats.baselines import BASELINE
+from procpre_interp.sweep.config import Condition, Pretraining, Sweep
 from procpre_interp.sweep.phases import Phase, context_of, inserted_shape
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.interventions import Intervention

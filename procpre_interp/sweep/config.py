@@ -11,6 +11,7 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.selectors import NOTHING, orders_of, union
 from procpre_interp.data import Task
 from procpre_interp.pipeline.config import Architecture
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.stats.transfer_map import Coalition, coalitions, condition_name
 from procpre_interp.store.about import About
 from procpre_interp.store.names import check_new_name
@@ -25,8 +26,6 @@ MOST_REPLICATES = 10_000
 """More than any sweep has, and few enough to be listed."""
 FIRST_CONFIRMATION_SEED = 1000
 """Seeds from here on confirm; 0-99 were used for tuning."""
-BASELINE = "none"
-"""Name of the condition without phase 1, which every sweep has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from procpre_interp.engine.engines import ONE_WORKER, Engine
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.store.outcomes import whole_runs
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.sweep.config import BASELINE, Condition, Sweep
+from procpre_interp.sweep.config import Condition, Sweep
 from procpre_interp.sweep.fair_arms import Arm, arms_of
 from procpre_interp.sweep.plan import Plan, Show, results, run_sweep, say_nothing
 from procpre_interp.train.interventions import Scaled

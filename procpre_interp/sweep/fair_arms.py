@@ -16,8 +16,9 @@ from procpre_interp.core.messages import unknown_name
 from procpre_interp.core.seeding import stream
 from procpre_interp.data import TASKS, Task
 from procpre_interp.data.semantic.text import Text
+from procpre_interp.stats.baselines import BASELINE
 from procpre_interp.sweep.chains import training
-from procpre_interp.sweep.config import BASELINE, Condition, Pretraining, Source, Sweep, grid_conditions
+from procpre_interp.sweep.config import Condition, Pretraining, Source, Sweep, grid_conditions
 from procpre_interp.sweep.fair_config import Fair
 from procpre_interp.sweep.phases import Insertion, context_of
 from procpre_interp.train.interventions import Rescaled

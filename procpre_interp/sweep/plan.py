@@ -19,7 +19,7 @@ from procpre_interp.store.cells import check_cells
 from procpre_interp.store.outcomes import cell_results, is_whole
 from procpre_interp.store.store import RunStore
 from procpre_interp.sweep.chains import Beginning, Role, beginning, fresh_arms, last_part, later_runs
-from procpre_interp.sweep.config import BASELINE, Condition, Source, Sweep, map_conditions, refuse_shared
+from procpre_interp.sweep.config import Condition, Source, Sweep, map_conditions, refuse_shared
 from procpre_interp.sweep.maps import Map
 from procpre_interp.sweep.ranked_heads import HeadOrders, ordered_heads
 
@@ -231,8 +231,8 @@ def results(planned: Plan, store: RunStore, problems: Mapping[str, str] | None =
     (`scores`). Where conditions end on several tasks, `fresh_arm` says with which each of them compares."""
     table = cell_results(planned.cells, store, problems or {})
     if len(table):
-        fresh = fresh_arms(planned.sweep)
-        if any(base != BASELINE for base in fresh.values()):
+        if any(each.task is not None or each.then is not None for each in planned.sweep.conditions):
+            fresh = fresh_arms(planned.sweep)
             table["fresh_arm"] = [fresh[name] for name in table["condition"]]
         check_cells(table)
     return table
