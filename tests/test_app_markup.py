@@ -55,6 +55,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         table = pd.read_parquet(file.with_suffix(".parquet"))
         table["label"] = table["label"] + f" {HOSTILE}"
         table.to_parquet(file.with_suffix(".parquet"))
+    store = RunStore(path)
+    for name in [name for name in store.tables() if not (path / "tables" / f"{name}.json").exists()]:
+        stored = store.read_table(name)
+        kept = {key: stored.metadata[key] for key in ("config", "protocol_name") if key in stored.metadata}
+        frame = stored.frame.assign(label=stored.frame["label"] + f" {HOSTILE}")
+        store.write_table(name, frame, tainted(stored.metadata) | kept)
     for claim in load_claims()[0].values():
         fields = claim_to_json(claim)
         kept = {key: fields[key] for key in ("verdict", "created", "contrasts", "page", "measures", "tables")}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.claims.text import map_interactions_table
 from procpre_interp.stats.coalitions import Sampling, balanced_orders, coalitions, coverage, squares
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.stats.interactions import are_known, interaction_table
@@ -221,7 +222,7 @@ def test_the_exhibit_says_which_pairs_are_decided_and_what_a_colour_means():
     exhibit = pairs.heatmap(found, effects)
     assert exhibit.title.endswith("Decided: attn with mlp")
     assert "Blue: the two are worth more together" in exhibit.reading
-    (line,) = pairs.as_text(found).to_dict("records")
+    (line,) = map_interactions_table(found).to_dict("records")
     assert line["Pair"] == "attn with mlp"
     assert line["Interaction, accuracy, points"].startswith("+80.0 [")
     assert line["Decision"].startswith("significant")

@@ -184,6 +184,25 @@ def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def map_interactions_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The interactions of a transfer map as text, one row per pair; shares in points."""
+    lines = []
+    for row in named_rows(table):
+        about = OUTCOMES[row.outcome]
+        unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
+        effect = bounds_text(row.estimate, row.low, row.high, about.scale, form)
+        lines.append(
+            {
+                "Pair": f"{row.player} with {row.other}",
+                f"Interaction, {row.outcome.replace('_', ' ')}{unit}": effect,
+                "n": str(row.n),
+                "p, Holm": number(row.p_holm, ".3g"),
+                "Decision": decision_text(row.decision, row.undecided_reason),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def describe_claim(claim: JudgedClaim) -> str:
     """A judged claim in a few sentences."""
     return f"{claim.name}: {claim.verdict.upper()}. {claim.claim}\n{describe_evidence(claim)}"

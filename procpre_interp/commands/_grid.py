@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from procpre_interp.claims.text import map_effects_table
+from procpre_interp.claims.text import map_effects_table, map_interactions_table
 from procpre_interp.commands._conditions import print_results
 from procpre_interp.commands._fair import describe_fair_size, print_tuning
 from procpre_interp.commands._run_one import read_config
@@ -36,7 +36,6 @@ from procpre_interp.sweep.size import describe_size
 from procpre_interp.sweep.stacked import stacked_sweep
 from procpre_interp.train import TrainConfig
 from procpre_interp.train.process import check_device
-from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.html_report import conditions_report
 
 CHAINS = (
@@ -103,7 +102,7 @@ def _run(
         title = f"\n{each.title}\n{each.coverage}"
         print_table(stdout_console(), rows.to_dict("list"), title, left=["Method", "Player", "Decision"])
         if len(each.interactions):
-            shown = pairs.as_text(each.interactions)
+            shown = map_interactions_table(each.interactions)
             print_table(stdout_console(), shown.to_dict("list"), "\nShapley interactions", left=["Pair", "Decision"])
     if command.results is not None:
         write_effects(about.maps, sweep.name, command.results)

@@ -17,7 +17,7 @@ from procpre_interp.claims.contrast_text import (
     predicted,
 )
 from procpre_interp.claims.judged import JudgedClaim, interval_level
-from procpre_interp.claims.text import claims_table, conditions_table
+from procpre_interp.claims.text import claims_table, conditions_table, map_interactions_table
 from procpre_interp.core.messages import unknown_name
 from procpre_interp.stats.decisions import Decision
 from procpre_interp.stats.map_outcomes import OUTCOMES
@@ -26,7 +26,6 @@ from procpre_interp.stats.resampling import IntervalMethod
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
-from procpre_interp.views.exhibits import pairs
 from procpre_interp.views.markdown import fill, markdown_table
 
 _METHODS = {"add_one_in": "added alone", "leave_one_out": "taken from everything", "shapley": "Shapley value"}
@@ -129,4 +128,4 @@ def transfer_map(effects: Path) -> pd.DataFrame:
 def interactions(pairs_of_players: Path) -> pd.DataFrame:
     """Shapley interactions of a map, a row per pair."""
     table = pd.read_csv(pairs_of_players, dtype={"undecided_reason": "str"})
-    return pairs.as_text(table.fillna({"undecided_reason": ""}))
+    return map_interactions_table(table.fillna({"undecided_reason": ""}))

@@ -6,7 +6,7 @@ from pathlib import Path
 from procpre_interp.analysis.diagnosis import explain_signatures
 from procpre_interp.claims.files import Unreadable
 from procpre_interp.claims.judged import StoredClaim
-from procpre_interp.claims.text import describe_cost
+from procpre_interp.claims.text import describe_cost, map_interactions_table
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import cheaper, claims, damage, pairs, real_text, results, where
@@ -76,7 +76,7 @@ def _places(store: RunStore) -> Iterator[Section]:
                 ]
             blocks += [each.coverage, where.bars(table), where.as_text(table)]
             if (together := pairs.interactions(each)) is not None:
-                blocks += [pairs.heatmap(together, table), pairs.as_text(together)]
+                blocks += [pairs.heatmap(together, table), map_interactions_table(together)]
             yield Section(title="Where does it live?", blocks=blocks)
 
 

@@ -9,7 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, explain_signatures
-from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, map_effects_table
+from procpre_interp.claims.text import (
+    conditions_table,
+    describe_cost,
+    explain_columns,
+    map_effects_table,
+    map_interactions_table,
+)
 from procpre_interp.stats.summary import intervals_note
 from procpre_interp.store.about import StoredMap
 from procpre_interp.store.cells import LISTS, with_run_text
@@ -170,7 +176,7 @@ def _map_blocks(found: StoredMap) -> list[Block | Caution]:
     blocks += [transfer_bars(frame), *heatmaps, map_effects_table(frame)]
     if len(found.interactions):
         together = found.interactions.astype({"estimate": float, "low": float, "high": float, "p_holm": float})
-        blocks += [pairs.heatmap(together, frame), pairs.as_text(together)]
+        blocks += [pairs.heatmap(together, frame), map_interactions_table(together)]
     return blocks
 
 

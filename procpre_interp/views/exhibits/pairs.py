@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from procpre_interp.claims.contrast_text import bounds_text, number
 from procpre_interp.claims.text import question_title
-from procpre_interp.stats.decisions import Decision, decision_text
+from procpre_interp.stats.decisions import Decision
 from procpre_interp.stats.interactions import are_known, interaction_table
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.transfer_map import OUTCOMES
@@ -47,22 +46,3 @@ def heatmap(table: pd.DataFrame, values: pd.DataFrame) -> Exhibit:
         "pairs are adjusted for the number of pairs (Holm).",
         table=table,
     )
-
-
-def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The interactions for people, one row per pair; shares in points."""
-    lines = []
-    for row in named_rows(table):
-        about = OUTCOMES[row.outcome]
-        unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
-        effect = bounds_text(row.estimate, row.low, row.high, about.scale, form)
-        lines.append(
-            {
-                "Pair": f"{row.player} with {row.other}",
-                f"Interaction, {row.outcome.replace('_', ' ')}{unit}": effect,
-                "n": str(row.n),
-                "p, Holm": number(row.p_holm, ".3g"),
-                "Decision": decision_text(row.decision, row.undecided_reason),
-            }
-        )
-    return pd.DataFrame(lines)

@@ -154,8 +154,9 @@ def _in_words(method: str) -> str:
 
 
 def effect_text(value: float, about: Outcome) -> str:
-    """An effect in the unit that people read: signed, points to one decimal, others to three, of which differences of
-    losses have need, whole where it has hundreds; a dash for NaN."""
+    """An effect in the unit that people read: signed, points to one decimal, others to three, as differences of losses
+    need, to two from 10 on, and whole where it has hundreds; a dash for NaN."""
     if np.isnan(value):
         return "-"
-    return f"{value:{'+.1f' if about.is_share else '+,.0f' if abs(value) >= 100 else '+.3f'}}"
+    size = abs(value)
+    return f"{value:{'+.1f' if about.is_share else '+,.0f' if size >= 100 else '+.2f' if size >= 10 else '+.3f'}}"
