@@ -70,7 +70,7 @@ def test_both_themes(browser: Browser, address: str, scheme: str):
 def test_a_click_on_a_cell_shows_its_part_and_the_address_says_so(explorer: Explorer):
     explorer.open("where_does_it_live", method="shapley")
     click_corner(explorer, 0, 1, "left top")
-    said_by_address(explorer, part="mlp")
+    said_by_address(explorer, part="blocks.0.mlp")
     explorer.check()
 
 
