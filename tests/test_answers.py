@@ -35,8 +35,8 @@ def headings(path: Path) -> list[str]:
 def test_every_question_of_the_demo(tmp_path):
     path = answers_report(RunStore(DEMO), tmp_path / "answers.html")
     page = Page(path)
-    maps = QUESTIONS.index("Where does it live?")  # of two sweeps
-    assert headings(path) == QUESTIONS[:maps] + QUESTIONS[maps:][:1] + QUESTIONS[maps:] + INSIDE
+    place = QUESTIONS.index("Where does it live?")  # of two sweeps
+    assert headings(path) == [*QUESTIONS[:place], QUESTIONS[place], *QUESTIONS[place:], *INSIDE]
     assert page.fetched == []
     assert page.figures > 25
     store = RunStore(DEMO)

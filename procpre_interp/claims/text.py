@@ -165,15 +165,11 @@ def map_effects_table(effects: pd.DataFrame) -> pd.DataFrame:
     numbers = [name for name in ("estimate", "low", "high", "p_holm", "smallest_p_holm") if name in effects]
     lines = []
     for row in named_rows(effects.astype(dict.fromkeys(numbers, float))):
-        about = OUTCOMES[row.outcome]
-        unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
         lines.append(
             {
                 "Method": row.method.replace("_", " "),
                 "Player": row.player,
-                f"Effect on {row.outcome.replace('_', ' ')}{unit}": bounds_text(
-                    row.estimate, row.low, row.high, about.scale, form
-                ),
+                **_effect(row, "Effect on"),
                 "n": str(row.n),
                 "p, Holm": number(row.p_holm, ".3g"),
                 "smallest": number(row.smallest_p_holm, ".3g"),
@@ -188,19 +184,24 @@ def map_interactions_table(table: pd.DataFrame) -> pd.DataFrame:
     """The interactions of a transfer map as text, one row per pair; shares in points."""
     lines = []
     for row in named_rows(table):
-        about = OUTCOMES[row.outcome]
-        unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
-        effect = bounds_text(row.estimate, row.low, row.high, about.scale, form)
         lines.append(
             {
                 "Pair": f"{row.player} with {row.other}",
-                f"Interaction, {row.outcome.replace('_', ' ')}{unit}": effect,
+                **_effect(row, "Interaction,"),
                 "n": str(row.n),
                 "p, Holm": number(row.p_holm, ".3g"),
                 "Decision": decision_text(row.decision, row.undecided_reason),
             }
         )
     return pd.DataFrame(lines)
+
+
+def _effect(row: Any, what: str) -> dict[str, str]:
+    """The column of an effect with its bounds, by its title; shares in points."""
+    about = OUTCOMES[row.outcome]
+    unit, form = (", points", "+.1f") if about.is_share else ("", "+,.4g")
+    title = f"{what} {row.outcome.replace('_', ' ')}{unit}"
+    return {title: bounds_text(row.estimate, row.low, row.high, about.scale, form)}
 
 
 def describe_claim(claim: JudgedClaim) -> str:

@@ -58,25 +58,25 @@ def given_options(arguments: Sequence[str], fields: Mapping[str, object], group:
 def with_sweep_defaults(sweep: Sweep, fields: Mapping[str, object]) -> Sweep:
     """The sweep with these defaults in each phase on text; `fields` are those of its file."""
 
-    def pretraining(each: Pretraining, raw: object) -> Pretraining:
-        train = with_training_defaults(each.train, each.task, each.model, given=_names(_part(raw, "train")))
-        return dataclasses.replace(each, train=train)
+    def trained(train: TrainConfig, task: Task, raw: object, model: Architecture = sweep.model) -> TrainConfig:
+        return with_training_defaults(train, task, model, given=_names(_part(raw, "train")))
 
-    def phases(then: Sequence[Phase], raw: object) -> tuple[Phase, ...]:
-        named = (_names(_part(phase, "train")) for phase in _list(raw, "then"))
-        trained = [with_training_defaults(each.train, each.task, sweep.model, given=g) for each, g in zip(then, named)]
-        return tuple(dataclasses.replace(each, train=train) for each, train in zip(then, trained))
+    def pretraining(each: Pretraining, raw: object) -> Pretraining:
+        return dataclasses.replace(each, train=trained(each.train, each.task, raw, each.model))
+
+    def phase(each: Phase, raw: object) -> Phase:
+        return dataclasses.replace(each, train=trained(each.train, each.task, raw))
 
     def condition(each: Condition, raw: object) -> Condition:
         task, train, transfer = each.task or sweep.task, each.train, each.transfer
         if train is not None:
-            train = with_training_defaults(train, task, sweep.model, given=_names(_part(raw, "train")))
+            train = trained(train, task, raw)
         elif each.task is not None:  # another text than the sweep's, which may be of another domain
-            train = with_training_defaults(sweep.train, task, sweep.model, given=_names(fields.get("train")))
+            train = trained(sweep.train, task, fields)
             train = None if train in (sweep.train, own) else train
         if each.sources and each.insert is None:  # which says itself what happens to embeddings
             transfer = with_transfer_defaults(transfer, task, given=_names(_part(raw, "transfer")))
-        then = each.then if each.then is None else phases(each.then, raw)
+        then = each.then if each.then is None else tuple(map(phase, each.then, _list(raw, "then")))
         return dataclasses.replace(each, train=train, transfer=transfer, then=then)
 
     def grid(each: Grid, raw: object) -> list[Grid]:
@@ -88,12 +88,12 @@ def with_sweep_defaults(sweep: Sweep, fields: Mapping[str, object]) -> Sweep:
 
     is_new = (text := text_of(sweep.task)) is not None and not text.corpus_hash
     fresh = FRESH_EMBEDDINGS if is_new else None
-    own = with_training_defaults(sweep.train, sweep.task, sweep.model, given=_names(fields.get("train")))
+    own = trained(sweep.train, sweep.task, fields)
     filled = dataclasses.replace(
         sweep,
         phase1=tuple(map(pretraining, sweep.phase1, _list(fields, "phase1"))),
         train=own,
-        then=phases(sweep.then, fields),
+        then=tuple(map(phase, sweep.then, _list(fields, "then"))),
         conditions=tuple(map(condition, sweep.conditions, _list(fields, "conditions"))),
         grids=tuple(itertools.chain(*map(grid, sweep.grids, _list(fields, "grids")))),
         maps=tuple(dataclasses.replace(each, transfer=each.transfer or fresh) for each in sweep.maps),

@@ -23,6 +23,11 @@ def baselines(table: pd.DataFrame, baseline: str = BASELINE) -> dict[str, str]:
     return {condition: found[condition] for condition in named if found[condition] in {*named} - {condition}}
 
 
+def compared_with(table: pd.DataFrame) -> set[str]:
+    """The conditions that others are compared with, and which therefore have no gain of their own."""
+    return {BASELINE} | set(table.reindex(columns=["fresh_arm"])["fresh_arm"].dropna())
+
+
 def changes(values: pd.DataFrame, bases: Mapping[str, str]) -> pd.DataFrame:
     """Each condition's values less those of what it is compared with: replicates x conditions, as `values` is."""
     return values.loc[:, list(bases)] - values.loc[:, list(bases.values())].to_numpy()

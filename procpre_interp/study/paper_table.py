@@ -210,8 +210,8 @@ def gates(parents: pd.DataFrame, store: RunStore) -> pd.DataFrame:
     rows = []
     for row in parents.to_dict("records"):
         if row["run"] in whole:
-            summary, threshold = whole[row["run"]].summary, LEARNT.get(row["pretraining"], NAN)
-            accuracy = whole[row["run"]].accuracy
+            run, threshold = whole[row["run"]], LEARNT.get(row["pretraining"], NAN)
+            summary, accuracy = run.summary, run.accuracy
             learnt = math.isnan(threshold) or accuracy >= threshold
             rows.append(
                 {**row, "steps": summary["steps"], "accuracy": accuracy, "threshold": threshold, "learnt": learnt}

@@ -9,6 +9,7 @@ from procpre_interp.claims.claim import Page
 from procpre_interp.claims.compared import trained
 from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import claim_title, question_title
+from procpre_interp.stats.baselines import baselines
 from procpre_interp.stats.resampling import replicate_bootstrap, replicate_matrix
 from procpre_interp.views.exhibits import damage
 from procpre_interp.views.exhibits.claims import of_page
@@ -101,9 +102,7 @@ def _changes(cells: pd.DataFrame, measure: str = "loss_nats") -> pd.DataFrame:
             f"the arms of a fair sweep are in columns {' and '.join(sorted(ARMS))}, which this table lacks"
         )
     done = cells.loc[cells["status"] == "finished"]
-    # Tables from when a fair sweep had one text alone have one fresh arm.
-    first = done.loc[done["arm"] == "fresh", "condition"].head(1)
-    fresh = done["fresh_arm"] if "fresh_arm" in done else pd.Series(first.squeeze(), done.index)
+    fresh = done["condition"].map(baselines(done))
     losses = done.set_index(["condition", "replicate"])[measure]
     base = losses.reindex(pd.MultiIndex.from_arrays([fresh, done["replicate"]])).to_numpy()
     column, _ = CHANGES[measure]

@@ -9,7 +9,7 @@ import pandas as pd
 from procpre_interp.claims.compared import trained
 from procpre_interp.claims.files import PREFIX
 from procpre_interp.claims.text import READING_SURVIVAL, question_title
-from procpre_interp.stats.baselines import BASELINE
+from procpre_interp.stats.baselines import compared_with
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.stats.survival import survival_curve
@@ -141,7 +141,7 @@ def load_results(store: RunStore, name: str = "") -> Results:
 def sides(results: Results) -> tuple[list[str], list[str], list[str]]:
     """Conditions whose 95 % interval of the gain over no pretraining lies above 0, below 0, and on both sides of it."""
     above, below, both = [], [], []
-    fresh = {BASELINE} | set(results.table.reindex(columns=["fresh_arm"])["fresh_arm"])
+    fresh = compared_with(results.table)
     for row in named_rows(results.summary):
         if row.condition not in fresh and row.n:
             (above if row.gain_low > 0 else below if row.gain_high < 0 else both).append(row.condition)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from procpre_interp.claims.contrast_text import bounds_text
 from procpre_interp.claims.text import question_title
-from procpre_interp.stats.baselines import baselines
+from procpre_interp.stats.baselines import compared_with
 from procpre_interp.stats.losses import summarise_losses
 from procpre_interp.stats.rows import named_rows
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
@@ -28,8 +28,8 @@ EXPLAINED = (
 def answer(results: Results) -> Answer:
     """Which conditions lowered the loss below that of no pretraining by their intervals, which raised it, and by how
     much."""
-    known = set(baselines(results.table))
-    rows = [row for row in named_rows(summarise_losses(results.table)) if row.condition in known and row.n]
+    fresh = compared_with(results.table)
+    rows = [row for row in named_rows(summarise_losses(results.table)) if row.condition not in fresh and row.n]
     sides = [1 if row.gain_low > 0 else -1 if row.gain_high < 0 else 0 for row in rows]
 
     def listed(side: int) -> str:
@@ -51,7 +51,7 @@ def answer(results: Results) -> Answer:
 def losses(results: Results, conditions: Sequence[str]) -> Exhibit:
     """Test loss of these conditions with its interval; the gains stay those over no pretraining."""
     summary = _kept(results, conditions)
-    compared = summary.loc[summary["condition"].isin(list(baselines(results.table)))]
+    compared = summary.loc[~summary["condition"].isin(list(compared_with(results.table)))]
     lower = int((compared["gain_low"] > 0).to_numpy().sum())
     title = question_title("Did transfer help?", f"It lowered the loss in {lower} of {len(compared)} conditions")
     table = results.table.loc[results.table["condition"].isin(conditions)]
