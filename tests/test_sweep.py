@@ -464,6 +464,8 @@ def test_the_bundled_sweeps_are_of_the_sizes_that_they_say(capsys, tmp_path, mon
     assert "24 runs of phase 1, 56 of phase 2 and 40 of phase 3" in said["text_phases"]
     for name in ("text_map", "text_map_code"):
         assert "6 replicates, 6 runs of phase 1 and 102 of phase 2; 0 of them are finished." in said[name]
+    for name in ("text_parts", "text_parts_code"):
+        assert "6 replicates, 6 runs of phase 1 and 48 of phase 2; 0 of them are finished." in said[name]
 
 
 @pytest.mark.parametrize("player", ["attn-blocks.0", "pos_embed", "embed.W_E", "unembed"])
@@ -541,7 +543,7 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, fair_text, head_map, heads, "
         "layer_components, matrix_map, phases, text_budgets, text_map, text_map_code, "
-        "text_mlp_memory, text_phases, timeline" in capsys.readouterr().err
+        "text_mlp_memory, text_parts, text_parts_code, text_phases, timeline" in capsys.readouterr().err
     )
     assert main(["sweep", "experiments/sweeps/components.yaml"]) == 1
     assert "No such file" in capsys.readouterr().err
