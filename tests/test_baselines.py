@@ -100,3 +100,16 @@ def test_a_sweep_says_what_its_conditions_compare_with():
         "union, third": "",
     }
     assert set(fresh_arms(dataclasses.replace(sweep, conditions=sweep.conditions[:1])).values()) == {"none"}
+    between = Condition(name="none, then", then=(Phase(task=other, train=train),))
+    arms = fresh_arms(dataclasses.replace(sweep, conditions=(*sweep.conditions, between)))
+    assert (arms["union, then"], arms["union, other"]) == ("none, then", "none, other"), "phases before the end count"
+    two = dataclasses.replace(sweep, task=reverse, then=(Phase(task=other, train=train),), conditions=())
+    direct = (
+        Condition(name="direct", task=other, then=()),
+        Condition(name="union", sources=union, task=other, then=()),
+    )
+    assert fresh_arms(dataclasses.replace(two, conditions=direct)) == {
+        "none": "none",
+        "direct": "direct",
+        "union": "direct",
+    }

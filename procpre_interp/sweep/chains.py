@@ -152,23 +152,28 @@ def _with(train: TrainConfig, wanted: Callable[[Intervention], bool]) -> TrainCo
     return dataclasses.replace(train, interventions=tuple(filter(wanted, train.interventions)))
 
 
-def last_task(sweep: Sweep, condition: Condition) -> Task:
-    """What its last phase is trained on, and measured by."""
+def tasks_after(sweep: Sweep, condition: Condition) -> tuple[Task, ...]:
+    """What the phases after phase 1 are trained on; it is measured by the last."""
     then = sweep.then if condition.then is None else condition.then
-    return then[-1].task if then else condition.task or sweep.task
+    return (condition.task or sweep.task, *(phase.task for phase in then))
 
 
 def fresh_arms(sweep: Sweep) -> dict[str, str]:
-    """Condition -> the one without phase 1 that ends on the same task, empty where there is none.
+    """Condition -> the one without phase 1 of the same later phases, or else that ends on the same task; empty where
+    there is none.
 
     Of several it is the one without pretraining that every sweep has, or else the first whose weights are left alone.
     """
     listed = {each.name: each for seed in sweep.seeds for each in sweep.of_replicate(seed)}
-    fresh: dict[Task, str] = {}
+    alike: dict[tuple[Task, ...], str] = {}
+    ends_alike: dict[Task, str] = {}
     for each in sorted(listed.values(), key=lambda condition: condition.name != BASELINE):
         if not each.sources and (each.name == BASELINE or not each.interventions):
-            fresh.setdefault(last_task(sweep, each), each.name)
-    return {name: fresh.get(last_task(sweep, each), "") for name, each in listed.items()}
+            tasks = tasks_after(sweep, each)
+            alike.setdefault(tasks, each.name)
+            ends_alike.setdefault(tasks[-1], each.name)
+    tasks_of = {name: tasks_after(sweep, each) for name, each in listed.items()}
+    return {name: alike.get(tasks) or ends_alike.get(tasks[-1], "") for name, tasks in tasks_of.items()}
 
 
 def later_runs(sweep: Sweep, condition: Condition, before: Beginning, phase2: RunConfig) -> dict[str, RunConfig]:
