@@ -407,3 +407,18 @@ def test_a_url_is_no_folder_of_runs(tmp_path, monkeypatch, capsys):
     assert main(["train", "--task", "dyck", "--train.steps", "1", "--store", "s3://bucket/runs"]) == 2
     assert "is a URL" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_FILES", 3), ("LARGEST_ARCHIVE", 20_000)])
+def test_no_archive_is_written_that_is_not_read_again(limit, value, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(archive, limit, value)
+    with pytest.raises(ValueError, match="pack into several files"):
+        pack(store, tmp_path / "runs.tar.xz")
+    assert not (tmp_path / "runs.tar.xz").exists()
+
+
+def test_a_link_to_an_archive_stays_one(tmp_path, store):
+    (tmp_path / "linked.tar.xz").symlink_to("runs.tar.xz")
+    pack(store, tmp_path / "linked.tar.xz")
+    assert (tmp_path / "linked.tar.xz").is_symlink()
+    assert (tmp_path / "runs.tar.xz").is_file()

@@ -272,6 +272,17 @@ def test_kept_weights_that_change_before_the_run_ends_are_computed_again(tmp_pat
     ]
 
 
+def test_weights_of_a_sitting_that_was_killed_later_are_not_taken_for_the_final_ones(tmp_path: Path):
+    """Where the sitting that goes on has other last bits, it may end before the step that the first one had kept."""
+    found, _ = interrupted(tmp_path)
+    (kept, *_) = (path for path in found if path.name.startswith("step_"))
+    later = kept.with_name("step_00000900.safetensors")
+    later.write_bytes(kept.read_bytes())
+    run = execute(CONFIG, RunStore(tmp_path / "whole"))
+    assert 900 not in run.steps
+    assert run.steps[-1] == run.summary["steps"]
+
+
 def test_a_state_of_a_version_without_checksums_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import safetensors.torch
 

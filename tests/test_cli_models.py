@@ -10,6 +10,7 @@ import pytest
 
 from procpre_interp.cli import main
 from procpre_interp.commands._models import Columns, means_over_runs, named_task, spread_out
+from procpre_interp.commands.patch import READ
 from procpre_interp.commands.patch import WHAT as PATCHES
 from procpre_interp.commands.probe import PROBES
 from procpre_interp.core.text_table import GAP, text_width
@@ -93,12 +94,13 @@ def test_words_stand_on_the_left_and_numbers_on_the_right(runs, capsys):
 @pytest.mark.parametrize("what", PATCHES)
 def test_every_patch(what, runs, tmp_path, capsys):
     html = tmp_path / "patch.html"
-    assert main(["patch", runs[0], "--what", what, "--sequences", "6", "--format", "json", "--html", str(html)]) == 0
+    few = ["--sequences", "6"] if "sequences" in READ[what] else []
+    assert main(["patch", runs[0], "--what", what, *few, "--format", "json", "--html", str(html)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["stage"] for row in rows} == {"finished"}
     columns = PATCHES[what][1]
     assert {*columns.keys, *columns.values} <= set(rows[0])
-    assert main(["patch", *runs, "--what", what, "--sequences", "6"]) == 0
+    assert main(["patch", *runs, "--what", what, *few]) == 0
     assert what.replace("_", " ") in capsys.readouterr().out
 
 
@@ -292,6 +294,13 @@ def test_titles_say_of_which_stage_a_model_is(folders, runs, store, capsys):
         (["probe", "RUN", "--sequences", "-3"], "sequences=-3; there must be at least 1"),
         (["patch", "RUN@0", "--what", "reuse"], "leave out @STEP"),
         (["patch", "RUN", "--what", "overlap", "--cause", "value"], "leave out --cause"),
+        (["patch", "RUN", "--what", "reuse", "--seed", "7", "--sequences", "5"], "leave out --seed, --sequences"),
+        (["patch", "RUN", "--what", "edges", "--direction", "noise"], "leave out --direction"),
+        (["patch", "RUN", "--what", "exact_edges", "--replacement", "mean"], "leave out --replacement"),
+        (["patch", "RUN", "--what", "nodes", "--method", "eap"], "leave out --method"),
+        (["patch", "RUN", "--what", "heads", "--metric", "loss"], "leave out --metric"),
+        (["probe", "RUN", "--what", "timeline", "--seed", "7", "--task", "dyck"], "leave out --task, --seed"),
+        (["probe", "RUN", "--what", "progress", "--stage", "fresh"], "leave out --stage"),
         (["probe", "RUN", "--what", "drift", "--stage", "fresh"], "compares before and after"),
     ],
 )
@@ -314,6 +323,18 @@ def test_runs_on_different_tasks_have_no_means(call, runs, store, capsys):
         assert main([command, runs[0], parent, *options, "--format", "csv"]) == 0
         rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
         assert set(rows["run"]) == {runs[0], parent}
+
+
+@pytest.mark.parametrize(
+    "call", [["probe"], ["probe", "--what", "timeline"], ["patch"], ["ablate", "--ablation", "shuffle_within_tensors"]]
+)
+def test_nor_have_runs_on_different_tasks_of_one_name(call, runs, store, capsys):
+    """As haystacks of several sizes, or texts."""
+    command, *options = call
+    other = execute(RunConfig(task=TASKS.build("haystack", max_pairs=3), train=TRAIN, model=SHAPE), store)
+    assert main([command, runs[0], other.id, *options]) == 2
+    assert "measured on haystack (max_pairs=5), haystack (max_pairs=3), over which" in complaint(capsys)
+    store.delete(other.id)
 
 
 def test_a_stage_that_a_run_does_not_have(store, runs, capsys):

@@ -15,11 +15,12 @@ from procpre_interp.data import TASKS
 from procpre_interp.data.documents import corpus_hash
 from procpre_interp.data.semantic import text
 from procpre_interp.engine.engines import Processes
-from procpre_interp.pipeline.config import Architecture, RunConfig
-from procpre_interp.pipeline.execute import fresh_model, load_model, run_config
+from procpre_interp.pipeline.config import Architecture, Parent, RunConfig
+from procpre_interp.pipeline.execute import execute, fresh_model, load_model, run_config
 from procpre_interp.pipeline.lineage import starting_model
 from procpre_interp.store.about import about_table
-from procpre_interp.store.store import RunStore
+from procpre_interp.store.outcomes import scores
+from procpre_interp.store.store import RunStore, load_histories
 from procpre_interp.study.claim_figures import measure_figure
 from procpre_interp.study.experiment import Experiment, run
 from procpre_interp.study.until_decided import of_primary
@@ -568,6 +569,29 @@ def test_tokens_and_compute_of_phase_1_up_to_a_checkpoint(sweep, tmp_path, runs_
     assert early["phase1_tokens"] == whole["phase1_tokens"] / 2
     assert early["phase1_teraflops"] == pytest.approx(whole["phase1_teraflops"] / 2)
     assert table.loc["none", "phase1_tokens"] == 0
+
+
+def test_tokens_up_to_a_checkpoint_of_a_curriculum_are_those_of_its_history(tmp_path, monkeypatch):
+    """Its first sequences are short, so that steps are not alike."""
+    monkeypatch.setattr("procpre_interp.train.loop.CURRICULUM_ACCURACY", 0.0)  # each evaluation makes them longer
+    store = RunStore(tmp_path / "runs")
+    train = dataclasses.replace(
+        TRAIN, steps=12, checkpoints=12, evaluate_every=4, curriculum=True, evaluate_examples=8, batch_size=4
+    )
+    task = TASKS.build("identity", min_length=2, length=16)
+    parent = execute(RunConfig(task=task, train=train, model=SORT.model), store)
+    child = RunConfig(
+        task=task, train=dataclasses.replace(TRAIN, steps=1), model=SORT.model, parents=(Parent(run=parent.id, step=4),)
+    )
+    seen = parent.history().drop_duplicates("step").set_index("step")["tokens"]
+    assert seen[4] < seen.max() / 4, "a third of the steps"
+    found = scores(execute(child, store), [parent])
+    assert found["phase1_tokens"] == seen[4]
+    # Nor are evaluations of short sequences drawn as if they were of the task.
+    assert parent.history()["task_length"].notna().any()
+    cell = pd.DataFrame([{"condition": "none", "label": "", "replicate": 0, "run": parent.id}])
+    curves, problems = load_histories(store, cell)
+    assert (problems, curves["task_length"].notna().any()) == ([], False)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 one."""
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -151,3 +152,79 @@ def test_s3(tmp_path, store, bucket):  # noqa: F811
     done = RemoteCopy(bucket).pull(fetched)
     assert (len(done.runs), done.tables, done.problems) == (2, ["results"], [])
     assert files(fetched.path / "runs") == files(store.path / "runs")
+
+
+@pytest.mark.parametrize("name", ["a[1]b", "what?", "all*", "with blank#%20"])
+def test_a_folder_may_have_any_name(name, tmp_path, store):
+    copy = RemoteCopy(str(tmp_path / name))
+    assert len(copy.push(store).runs) == 2
+    assert copy.runs() == {PHASE1.run_id, child().run_id}
+    assert (copy.push(store).runs, len(copy.pull(RunStore(tmp_path / "got")).runs)) == ([], 2)
+
+
+def test_what_cannot_be_written_is_absent_and_sent_again(tmp_path, store, monkeypatch):
+    """As on a disk that is full: a manifest that is there in part would count as a run."""
+    copy, fails = RemoteCopy(str(tmp_path / "there")), True
+    put = type(copy.files).put_file
+
+    def put_file(self, path, place, **options):
+        if fails and path.endswith("manifest.json"):
+            Path(place).touch()
+            raise OSError(28, "No space left on device")
+        return put(self, path, place, **options)
+
+    monkeypatch.setattr(type(copy.files), "put_file", put_file)
+    with pytest.raises(OSError, match="No space left"):
+        copy.push(store)
+    assert copy.runs() == set()
+    fails = False
+    assert len(copy.push(store).runs) == 2
+    assert len(copy.pull(RunStore(tmp_path / "got")).runs) == 2
+
+
+def test_a_table_of_two_files_is_sent_as_one(tmp_path):
+    """As versions wrote it that kept the metadata beside the table."""
+    old = RunStore(tmp_path / "old")
+    old.write_table("results", pd.DataFrame({"condition": ["none"]}), {"title": "mine", "created": "2026-01-02"})
+    path = old.path / "tables" / "results.parquet"
+    metadata = old.read_table("results").metadata
+    pd.DataFrame({"condition": ["none"]}).to_parquet(path)
+    path.with_suffix(".json").write_text(json.dumps(metadata))
+    copy, got = RemoteCopy(str(tmp_path / "there")), RunStore(tmp_path / "got")
+    assert copy.push(old).tables == ["results"]
+    assert copy.push(old).problems == []
+    assert copy.pull(got).tables == ["results"]
+    assert got.read_table("results").metadata == metadata
+
+
+def test_tables_keep_their_order(tmp_path):
+    """The newest result of a name is the one that is reported."""
+    store, copy, got = RunStore(tmp_path / "store"), RemoteCopy(str(tmp_path / "there")), RunStore(tmp_path / "got")
+    for name, day in {"results-b": 2, "results-a": 3, "results-c": 1}.items():
+        about = {"title": name, "created": f"2026-01-0{day}T00:00:00+00:00"}
+        store.write_table(name, pd.DataFrame({"condition": ["none"]}), about)
+    copy.push(store)
+    copy.pull(got)
+    assert got.tables() == ["results-a", "results-b", "results-c"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_no_link_pipe_or_folder_is_sent_as_a_table(kind, tmp_path, store):
+    ours = RunStore(tmp_path / "ours")
+    place = ours.path / "tables" / "odd.parquet"
+    place.parent.mkdir(parents=True)
+    if kind == "link":
+        (tmp_path / "secret").write_text("secret")
+        place.symlink_to(tmp_path / "secret")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    copy = RemoteCopy(str(tmp_path / "there"))
+    (problem,) = copy.push(ours).problems
+    assert problem.startswith("table odd was not sent: ")
+    assert not (tmp_path / "there" / "tables" / "odd.parquet").exists()
+    there = tmp_path / "there" / "tables"
+    there.mkdir(parents=True, exist_ok=True)
+    (there / "odd.parquet").write_bytes((store.path / "tables" / "results.parquet").read_bytes())
+    assert len(copy.push(ours).problems) == len(copy.pull(ours).problems) == 1

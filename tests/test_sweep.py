@@ -537,6 +537,8 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     own = tmp_path / "components"
     own.write_text("name: mine")
     assert sweep_file(Path("components")) == Path("components"), "a file of that name comes first"
+    assert main(["sweep", "layer_components", "--count", "--outcome", "area", "--out", str(tmp_path / "runs")]) == 2
+    assert "--outcome area compares runs of one length" in capsys.readouterr().err
     assert main(["sweep", str(tmp_path)]) == 2
     assert f"{tmp_path} is a folder; give a YAML file" in capsys.readouterr().err
     assert main(["sweep", "componets"]) == 2

@@ -57,6 +57,12 @@ def run(command: SweepCommand, path: Path) -> int:
         fields["replicates"] = command.replicates
     sweep = with_sweep_defaults(from_dict(Sweep, fields, str(command.config)), fields)
     outcome = command.outcome or ("accuracy" if text_of(sweep.task) is None else "loss_nats")
+    last = (sweep.then[-1] if sweep.then else sweep).train
+    if outcome == "area" and (last.target_accuracy, last.patience) != (None, None):
+        raise ValueError(
+            "--outcome area compares runs of one length, and those of this sweep may end early (target_accuracy, "
+            "patience); restricted_time_steps and breakthrough_share allow for that"
+        )
     store = RunStore(command.out)
     if command.engine != "stacked":
         engine = chosen_engine(command)

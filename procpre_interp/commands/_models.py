@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from pandas.api.types import is_numeric_dtype
 
 from procpre_interp.commands._options import task_fields
-from procpre_interp.core.config import from_dict
+from procpre_interp.core.config import from_dict, to_dict
 from procpre_interp.core.places import check_file
 from procpre_interp.core.terminal import default_store
 from procpre_interp.core.text_table import GAP, print_table, stdout_console, text_width
@@ -74,13 +74,39 @@ def subjects(names: Sequence[str], command: Look, what: str, *, with_data: bool 
     if with_data:
         for subject in found:
             _check_task(subject)
-    tasks = _tasks_of(found)
-    if len(tasks) > 1 and command.format == "table":
+    check_one_task([subject.task for subject in found], command)
+    return found
+
+
+def check_one_task(tasks: Sequence[Task], command: Look) -> None:
+    """Raise `ValueError` where a table for people would have means over several tasks, or texts."""
+    named = task_names(tasks)
+    if len(named) > 1 and command.format == "table":
         raise ValueError(
-            f"these models are measured on {', '.join(tasks)}, over which means say nothing; give those of one task, "
+            f"these models are measured on {', '.join(named)}, over which means say nothing; give those of one task, "
             "or --format csv, which has a row for each"
         )
-    return found
+
+
+def task_names(tasks: Sequence[Task]) -> list[str]:
+    """What to call each of these tasks, once: by its name, and where several have one by the fields that differ."""
+    each = list(dict.fromkeys(tasks))
+    names = []
+    for task in each:
+        alike = [to_dict(other, defaults=True) for other in each if other.name == task.name]
+        own = to_dict(task, defaults=True).items()
+        differ = [f"{key}={value}" for key, value in own if any(other.get(key) != value for other in alike)]
+        names.append(f"{task.name} ({', '.join(differ)})" if differ else task.name)
+    return names
+
+
+def options_given(command: Look, names: Collection[str]) -> list[str]:
+    """Those of these options whose values are not the default ones, as they are written."""
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(command)
+    }
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(command, name) != defaults[name]]
 
 
 def check_named(names: Sequence[str], what: str) -> None:
@@ -140,11 +166,6 @@ def _check_task(subject: Subject) -> None:
             f"{task.name} has {task.d_vocab} token ids and sequences of {task.n_ctx}; the model knows "
             f"{model.config.d_vocab} ids and {model.config.n_ctx} positions"
         )
-
-
-def _tasks_of(found: Sequence[Subject]) -> list[str]:
-    """The tasks that these models are measured on, each of them once."""
-    return list(dict.fromkeys(subject.task.name for subject in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +262,6 @@ def cell_text(value: object) -> str:
 
 def stage_title(found: Sequence[Subject], what: str) -> str:
     """What was measured, on which task, and at which stages of the runs; nothing is said of models from elsewhere."""
-    what = ", ".join([what, *_tasks_of(found)])
+    what = ", ".join([what, *task_names([subject.task for subject in found])])
     when = ", ".join(dict.fromkeys(subject.moment.when for subject in found if subject.moment is not None))
     return f"{what} ({when})" if when else what

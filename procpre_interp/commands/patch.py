@@ -13,6 +13,7 @@ from procpre_interp.commands._models import (
     Columns,
     Look,
     of_stored_runs,
+    options_given,
     show,
     stage_title,
     subjects,
@@ -56,9 +57,10 @@ class Patch(Look):
     by_position: bool = False
     """nodes: every position by itself."""
     direction: Literal["denoise", "noise"] = "denoise"
-    """Put clean activations into the corrupted run (denoise), or the other way round (noise)."""
+    """nodes, exact_edges: put clean activations into the corrupted run (denoise), or the other way round (noise)."""
     replacement: Literal["other", "zero", "mean", "resample"] = "other"
-    """What replaces an activation: the other sequence's, zeros, the mean over pairs, or another pair's."""
+    """nodes, circuit: what replaces an activation: the other sequence's, zeros, the mean over pairs, or another
+    pair's."""
     method: Literal["eap", "eap_ig_inputs", "eap_ig_activations"] = "eap_ig_inputs"
     """edges, circuit: how edges are scored: by the gradient in one run, or its mean on the way between two."""
     gradient_run: Literal["corrupted", "clean"] = "corrupted"
@@ -75,6 +77,7 @@ def main(arguments: list[str]) -> int:
     command = parse(Patch, "patch", arguments)
     if command.what in ("overlap", "reuse"):
         of_stored_runs(command.runs, command.what)
+    _refuse_unread(command)
     found = subjects(command.runs, command, "patch")
     measure, columns = WHAT[command.what]
     with run_threads(1):
@@ -143,14 +146,31 @@ def _heads(subject: Subject, command: Patch) -> pd.DataFrame:
 def _of_run(measure: Callable[[list[Run], RunStore], pd.DataFrame], subject: Subject, command: Patch) -> pd.DataFrame:
     moment = subject.moment
     assert moment is not None  # `of_stored_runs` has refused other models
-    asked = {"--stage": moment.stage != "finished", "@STEP": moment.step is not None}
-    asked |= {"--cause": command.cause is not None, "--task": command.task is not None}
-    asked |= {"--metric": command.metric != "logit_difference"}
-    if ignored := [name for name, given in asked.items() if given]:
-        raise ValueError(
-            f"--what {command.what} compares all stages of a run in one way; leave out {', '.join(ignored)}"
-        )
+    if moment.step is not None:
+        raise ValueError(f"--what {command.what} compares all stages of a run in one way; leave out @STEP")
     return measure([moment.run], RunStore(command.store)).drop(columns=["run", "replicate"])
+
+
+_PAIRS = {"cause", "metric", "seed", "sequences", "stage", "task"}
+READ: dict[str, set[str]] = {
+    "nodes": _PAIRS | {"sites", "by_position", "direction", "replacement"},
+    "edges": _PAIRS | {"method", "gradient_run"},
+    "exact_edges": _PAIRS | {"direction"},
+    "circuit": _PAIRS | {"method", "gradient_run", "replacement"},
+    "heads": {"seed", "sequences", "stage", "task"},
+    "overlap": set(),
+    "reuse": set(),
+}
+"""Which options each of them reads."""
+
+
+def _refuse_unread(command: Patch) -> None:
+    """Raise `ValueError` for options that would change nothing, so that nobody reports what was never computed."""
+    read = READ[command.what]
+    unread = [name for name in sorted(set().union(*READ.values())) if name not in read]
+    if given := options_given(command, unread):
+        why = "reads other options" if read else "compares all stages of a run in one way"
+        raise ValueError(f"--what {command.what} {why}; leave out {', '.join(given)}")
 
 
 WHAT: dict[str, tuple[Callable[[Subject, Patch], pd.DataFrame], Columns]] = {

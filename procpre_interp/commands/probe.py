@@ -13,12 +13,15 @@ from procpre_interp.commands._models import (
     Columns,
     Look,
     check_named,
+    check_one_task,
     of_stored_runs,
+    options_given,
     show,
     stage_title,
     subjects,
 )
 from procpre_interp.commands._options import Runs, parse
+from procpre_interp.pipeline.execute import load_task
 from procpre_interp.pipeline.lineage import Subject, starting_model, table_of
 from procpre_interp.probe import PROBES, Probe, Probed
 from procpre_interp.store.store import RunStore
@@ -62,8 +65,15 @@ def main(arguments: list[str]) -> int:
         else:
             assert isinstance(probe, RunProbe)
             check_named(command.runs, "probe")
+            if unread := options_given(command, ("stage", "task", "seed")):
+                raise ValueError(
+                    f"--what {command.what} follows each run over its phases, on their own tasks and seed; leave "
+                    f"out {', '.join(unread)}"
+                )
             store = RunStore(command.store)
-            table = probe.measure_runs([store.open(name) for name in command.runs], store, sequences=command.sequences)
+            runs = [store.open(name) for name in command.runs]
+            check_one_task([load_task(run) for run in runs], command)
+            table = probe.measure_runs(runs, store, sequences=command.sequences)
             probe.check(table)
             title = probe.summary()
     figures = figures_of(kind, _by_run(table)) if command.html is not None else []

@@ -43,7 +43,7 @@ def check_workers(workers: int) -> None:
 
 def default_store() -> Path:
     """Folder of the runs where none is named: $PROCPRE_STORE, or `runs`."""
-    return Path(os.environ.get("PROCPRE_STORE", "runs"))
+    return Path(os.environ.get("PROCPRE_STORE") or "runs")
 
 
 def now() -> str:

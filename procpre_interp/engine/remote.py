@@ -213,7 +213,11 @@ def _compute_apart(task: Task, copy: RemoteCopy, tell: Callable[[Event], None]) 
     ancestors = list(task.parents)
     for run in ancestors:
         with suppress(FileNotFoundError):  # of a parent that is missing, the run itself complains
-            copy.fetch(run, store, timeout_seconds=None)
+            try:
+                copy.fetch(run, store, timeout_seconds=None)
+            except DamagedCopy:
+                copy.discard(run)  # who has it sends it again
+                raise
             ancestors += {parent["run"] for parent in parents_of(store.open(run, verify=False))} - {*ancestors}
     config: RunConfig = pickle.loads(task.config)
     outcome = perform(task.run, config, store.path, tell, pause_seconds=REPORT_SECONDS)

@@ -115,6 +115,8 @@ def _begin(
         group=group,
         **own,
     )
+    if partial is not None:
+        partial.remove_weights_after(trainer.state.step)
     return trainer
 
 

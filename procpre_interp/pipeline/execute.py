@@ -146,7 +146,7 @@ def begin(
     """Write what identifies a run into its folder, and return its trainer, which stands where the run was left."""
     config, model = start.config, start.model
     write_identity(config, partial, start.kernel_note)
-    return Trainer(
+    trainer = Trainer(
         model,
         config.task,
         config.train,
@@ -160,6 +160,8 @@ def begin(
         check_kept=partial.check_weights,
         on_note=on_note,
     )
+    partial.remove_weights_after(trainer.state.step)
+    return trainer
 
 
 def load_donor(parent: Parent, store: RunStore, seed: int) -> Donor:

@@ -10,6 +10,7 @@ takes weights from one, the engines compute that again (`engine.known_runs`).
 
 import io
 import lzma
+import math
 import shutil
 import tarfile
 import tempfile
@@ -45,6 +46,7 @@ def pack(store: RunStore, path: Path, told: Callable[[str], None] = lambda run: 
     """
     if not path.exists() and not path.name.endswith(ENDINGS):
         raise ValueError(f"{path}: it becomes a tar file that xz has packed; give it a name such as runs.tar.xz")
+    path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")), _unpacked(path) as there:
         done = Copied()
@@ -144,6 +146,14 @@ def _may_hold(name: str) -> bool:
 def _write(path: Path, folder: Path) -> None:
     """An archive of a folder, the same for the same content: in order, without times and owners."""
     files = sorted(each for part in ("runs", "tables") for each in (folder / part).rglob("*") if each.is_file())
+    size = tarfile.RECORDSIZE + sum(
+        tarfile.BLOCKSIZE * (1 + math.ceil(each.stat().st_size / tarfile.BLOCKSIZE)) for each in files
+    )
+    if len(files) > MOST_FILES or size > LARGEST_ARCHIVE:
+        raise ValueError(
+            f"{path} would hold {len(files):,} files of {size:,} bytes; at most {MOST_FILES:,} and {LARGEST_ARCHIVE:,} "
+            "are read again, so pack into several files"
+        )
     with atomic_files.atomic_write(path) as temporary, tarfile.open(temporary, mode="w:xz") as tar:
         for each in files:
             member = tarfile.TarInfo(each.relative_to(folder).as_posix())

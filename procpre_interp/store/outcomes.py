@@ -47,7 +47,8 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
     """What came out of a cell: of its run, and of the run's parents in phase 1.
 
     Shares in 0 to 1, times in steps and seconds. `area` is the mean validation accuracy over training (trapezoids
-    between evaluations), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
+    between evaluations; of a run that ended early, over the steps that it took, so that it compares with none that went
+    on), `tokens_to_target` the tokens seen at the breakthrough (NaN without one, up to
     `token_limit`). The lowest phase-1 accuracy of several parents, and their seconds, tokens and compute together; of
     a parent whose weights were taken at an earlier step, its tokens and compute up to there. Where the run is the rest
     of a training, `before` are the parts before it: a breakthrough, areas and sums are those of the whole of it.
@@ -111,13 +112,21 @@ def chain_scores(chain: Sequence[Run], phase2: Run | None) -> dict[str, object]:
 
 
 def _shares_used(outcome: Run, parents: Sequence[Run]) -> list[float]:
-    """How much of each parent's training lies behind the weights that the run took from it."""
+    """How much of each parent's training, in tokens, lies behind the weights that the run took from it."""
     taken = parents_of(outcome)
     steps = [each.get("step") for each in taken] if len(taken) == len(parents) else [None] * len(parents)
-    return [
-        1.0 if step is None else step / max(1, parent.summary["steps"])
-        for step, parent in zip(steps, parents, strict=True)
-    ]
+    return [1.0 if step is None else _share_at(step, parent) for step, parent in zip(steps, parents, strict=True)]
+
+
+def _share_at(step: int, parent: Run) -> float:
+    """The share of a run's tokens that it had seen at a step. Where steps are not alike, since a curriculum's sequences
+    grow, or some of them are those of an earlier part, it is that of the evaluations around it."""
+    train = parent.config.get("train", {})
+    if not train.get("curriculum") and not parent.first_step:
+        return step / max(1, parent.summary["steps"])
+    seen = parent.history().drop_duplicates("step").sort_values("step")
+    tokens = seen["tokens"].to_numpy(dtype=float)
+    return float(np.interp(step, seen["step"].to_numpy(dtype=float), tokens) / max(1.0, tokens[-1]))
 
 
 def is_whole(store: RunStore, run: str) -> bool:

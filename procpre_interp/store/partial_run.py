@@ -77,6 +77,13 @@ class PartialRun:
             if found != digest:
                 raise ValueError(f"{name} has changed since it was written")
 
+    def remove_weights_after(self, step: int) -> None:
+        """Remove the weights of later steps than that from which the run goes on. They are of a sitting that was killed
+        there; where this one has other last bits it may end sooner, and they would pass for its final ones."""
+        for path in (self.folder / "weights").glob("step_*"):
+            if path.relative_to(self.folder).as_posix() > weights_name(step):  # of equal length, so that text sorts
+                path.unlink()
+
     def removed(self) -> FileNotFoundError | None:
         """An error that says so, where the folder or its lock was removed while the run was computed; otherwise None.
 

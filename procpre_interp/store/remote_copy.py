@@ -10,6 +10,7 @@ from the other side's stays as it is, on both sides, and is named.
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from procpre_interp.store.leftovers import fetched_folder, move_to_place
 from procpre_interp.store.names import NAME, folders
 from procpre_interp.store.run import OWN_FILES, DamagedRun, Run, UnknownRun, read_run
 from procpre_interp.store.store import CLEANING_SECONDS, RunStore
+from procpre_interp.store.tables import date_as_created, read_table_file
 
 
 @dataclass(kw_only=True)
@@ -60,8 +62,9 @@ class RemoteCopy:
         """Runs that are there now: those with a manifest."""
         with self._told():
             self.files.invalidate_cache()  # fsspec remembers what it has listed
-            found: Iterable[str] = self.files.glob(f"{self.root}/runs/*/{MANIFEST}")
-        return {name for path in found if NAME.fullmatch(name := path.split("/")[-2])}
+            found: Iterable[str] = self.files.find(f"{self.root}/runs", maxdepth=2)
+        parts = [path.split("/") for path in found]
+        return {run for *_, run, name in parts if name == MANIFEST and NAME.fullmatch(run)}
 
     @property
     def is_empty(self) -> bool:
@@ -114,19 +117,24 @@ class RemoteCopy:
     def push_tables(self, store: RunStore, done: Copied) -> None:
         """Send the tables that are not there, and enter in `done` which these were, and which differ."""
         for name in store.tables():
-            path = store.path / "tables" / f"{name}.parquet"
+            try:
+                content = read_table_file(_table_of(store, name))
+            except OSError as problem:  # a link, which may lead out of the store, or a pipe
+                done.problems.append(f"table {name} was not sent: {problem.strerror}")
+                continue
             with self._told():
                 place = self._table(name)
                 if not self.files.exists(place):
-                    self._send(path, place)
+                    self._send_content(content, place)
                     done.tables.append(name)
-                elif self.files.cat_file(place) != path.read_bytes():
+                elif self.files.cat_file(place) != content:
                     done.problems.append(f"table {name} differs at {self.url}; it stays there as it is")
 
     def replace_table(self, name: str, store: RunStore) -> None:
         """Send a table, whatever is there."""
+        content = read_table_file(_table_of(store, name))
         with self._told():
-            self._send(store.path / "tables" / f"{name}.parquet", self._table(name))
+            self._send_content(content, self._table(name))
 
     def pull(self, store: RunStore, told: Callable[[str], None] = lambda run: None, *, light: bool = False) -> Copied:
         """Fetch the runs and tables that are not here. Each run is checked before it is listed.
@@ -158,13 +166,19 @@ class RemoteCopy:
             stem = name.removesuffix(".parquet")
             if stem == name or not NAME.fullmatch(stem):
                 continue
-            path, place = store.path / "tables" / name, f"{self.root}/tables/{name}"
-            if not path.exists():
+            path, place = _table_of(store, stem), self._table(stem)
+            if not os.path.lexists(path):
                 self._save(place, path)
+                date_as_created(path)
                 done.tables.append(stem)
                 continue
+            try:
+                content = read_table_file(path)
+            except OSError as problem:
+                done.problems.append(f"table {stem} was not fetched: in its place here is {problem.strerror}")
+                continue
             with self._told():
-                differs = self.files.cat_file(place) != path.read_bytes()
+                differs = self.files.cat_file(place) != content
             if differs:
                 done.problems.append(f"table {stem} differs at {self.url}; it stays here as it is")
 
@@ -211,8 +225,24 @@ class RemoteCopy:
             atomic_files.remove(hidden)
 
     def _send(self, path: Path, place: str) -> None:
-        self.files.makedirs(place.rpartition("/")[0], exist_ok=True)
-        self.files.put_file(str(path), place)
+        with self._written(place) as temporary:
+            self.files.put_file(str(path), temporary)
+
+    def _send_content(self, content: bytes, place: str) -> None:
+        with self._written(place) as temporary:
+            self.files.pipe_file(temporary, content)
+
+    @contextmanager
+    def _written(self, place: str) -> Iterator[str]:
+        """Where to write a file, so that it is whole or absent: an object is at once, a file in a folder is not, be it
+        that the disk is full."""
+        folder = place.rpartition("/")[0]
+        self.files.makedirs(folder, exist_ok=True)
+        if "file" not in (self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)):
+            yield place
+            return
+        with atomic_files.atomic_write(place) as temporary:
+            yield str(temporary)
 
     def _save(self, place: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +267,10 @@ class RemoteCopy:
             raise FileNotFoundError(f"{problem} is missing") from None
         except Exception as problem:
             raise OSError(f"{self.url}: {type(problem).__name__}: {one_line(problem)}") from None
+
+
+def _table_of(store: RunStore, name: str) -> Path:
+    return store.path / "tables" / f"{name}.parquet"
 
 
 def _is_s3(url: str) -> bool:

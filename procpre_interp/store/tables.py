@@ -4,7 +4,9 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,11 @@ class Table:
 
 def write_table(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
     """Write a table and its metadata, among them when it was created: the file is whole or absent."""
+    with atomic_files.atomic_write(path) as temporary:
+        temporary.write_bytes(_content(frame, metadata))
+
+
+def _content(frame: pd.DataFrame, metadata: Mapping[str, Any]) -> bytes:
     footer = {"checksum": checksums.CHECKSUM_PLACE, "metadata": atomic_files.plain({"created": now(), **metadata})}
     frame = with_run_lists(frame)
     check_columns(frame)
@@ -50,8 +57,26 @@ def write_table(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) ->
     with pq.ParquetWriter(buffer, arrow.schema) as writer:
         writer.write_table(arrow)
         writer.add_key_value_metadata({_FOOTER: json.dumps(footer, allow_nan=False)})
-    with atomic_files.atomic_write(path) as temporary:
-        temporary.write_bytes(checksums.with_checksum(buffer.getvalue()))
+    return checksums.with_checksum(buffer.getvalue())
+
+
+def read_table_file(path: Path) -> bytes:
+    """A table's file as it is to be copied; one of an older version, whose metadata are a file beside it, as one.
+
+    Raises `OSError` for a link, a pipe, or whatever else is no file.
+    """
+    content = regular_files.read_regular(path)
+    with suppress(OSError, ValueError, LookupError, TypeError, pa.ArrowException):  # damaged, as its reader will say
+        frame, metadata = _read(path)
+        return content if _footer(content) else _content(frame, metadata)
+    return content
+
+
+def date_as_created(path: Path) -> None:
+    """Give the file of a table the time at which the table was made, by which stores put them in order."""
+    with suppress(OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        made = datetime.fromisoformat(_read(path)[1]["created"]).timestamp()
+        os.utime(path, (made, made))
 
 
 def read_table(path: Path) -> Table:
@@ -69,10 +94,14 @@ def read_table(path: Path) -> Table:
     return Table(name=name, frame=frame, metadata=metadata)
 
 
+def _footer(content: bytes) -> bytes | None:
+    return (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_FOOTER)
+
+
 def _read(path: Path) -> tuple[pd.DataFrame, Any]:
     """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
     content = regular_files.read_regular(path)
-    footer = (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_FOOTER)
+    footer = _footer(content)
     if footer is None:
         metadata = parse_json(regular_files.read_regular(path.with_suffix(".json")))
     else:
