@@ -144,10 +144,9 @@ def begin(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trainer:
     """Write what identifies a run into its folder, and return its trainer, which stands where the run was left."""
-    config, model = start.config, start.model
-    write_identity(config, partial, start.kernel_note)
+    write_identity(config := start.config, partial, start.kernel_note)
     trainer = Trainer(
-        model,
+        start.model,
         config.task,
         config.train,
         seed=config.seed,
@@ -156,7 +155,7 @@ def begin(
         state_path=partial.resume_path,
         on_step=lambda state: on_step(state, config.train),
         should_stop=should_stop,
-        keep=lambda step: save_weights(model, partial.weights_path(step)),
+        keep=lambda step: save_weights(start.model, partial.weights_path(step)),
         check_kept=partial.check_weights,
         on_note=on_note,
     )
@@ -268,8 +267,7 @@ def finish(start: Start, partial: PartialRun, trainer: Trainer) -> Run:
             partial.write_table("answers", answers)
             scores["answers_right"] = float(answers.exact_match.mean())
     # A curriculum's short sequences have few prompts, even where the whole task has many.
-    lengths = sorted(set(history["task_length"].dropna().astype(int)))
-    tasks = [task, *(task.at_length(length) for length in lengths)]
+    tasks = [task, *map(task.at_length, sorted(set(history["task_length"].dropna().astype(int))))]
     overlaps = [0.0 if is_separable(each) else prompt_overlap(each) for each in tasks]
     return partial.finish(
         {
