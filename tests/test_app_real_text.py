@@ -66,6 +66,12 @@ def test_what_is_not_there_is_said(monkeypatch, tmp_path, no_claims):
     assert "procpre-interp sweep fair_text" in [code.value for code in app.code]
 
 
+def test_what_is_measured_on_runs_was_not_tuned():
+    seen = CELLS.iloc[:1].assign(condition="seen", label="the smaller lead", learning_rate=np.nan, observed=True)
+    cells = pd.concat([CELLS.assign(observed=False), seen], ignore_index=True)
+    pd.testing.assert_frame_equal(real_text.tuned(cells), real_text.tuned(CELLS))
+
+
 def test_arms_are_compared_with_the_fresh_arm_of_their_text():
     second = CELLS.assign(
         condition=CELLS["condition"] + ", second", control_of=np.where(CELLS["control_of"] == "a", "a, second", "")

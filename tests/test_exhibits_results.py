@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from procpre_interp.core.terminal import beside_package
+from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.store import RunStore, UnknownRun
 from procpre_interp.views.exhibits import Answer, Exhibit
-from procpre_interp.views.exhibits.results import accuracy, answer, learning, load_results, survival
+from procpre_interp.views.exhibits.results import accuracy, answer, explained, learning, load_results, survival
+from tests.figures import subtitle
 from tests.results import LABELS, TABLE, fill
 
 
@@ -39,7 +41,7 @@ def test_kept_conditions_have_the_gains_that_they_had(store: RunStore):
 
 def test_the_answer_names_whose_interval_is_above_zero(store: RunStore):
     results = load_results(store)
-    rows = {"condition": ["none", "up", "unsure"], "label": ["no", "Up", "Unsure"], "n": 3}
+    rows = {"condition": ["none", "up", "unsure"], "label": ["no", "Up", "Unsure"], "n": 4, "gain_n": 3}
     rows |= {"gain_mean": [np.nan, 0.5, 0.2], "gain_low": [np.nan, 0.4, -0.1], "gain_high": [np.nan, 0.6, 0.7]}
     one = results.__class__(**{**fields(results), "summary": pd.DataFrame(rows)})
     rule = (
@@ -56,6 +58,23 @@ def test_the_answer_names_whose_interval_is_above_zero(store: RunStore):
     worse = one.summary.assign(gain_mean=-0.3, gain_low=-0.4, gain_high=-0.2)
     lost = results.__class__(**{**fields(results), "summary": worse})
     assert "Lost: Up (-30.0 [-40.0, -20.0] points, n = 3), Unsure" in answer(lost).text
+
+
+def test_gains_are_counted_by_pairs_and_accuracies_by_runs_that_have_one(store: RunStore):
+    results = load_results(store)
+    lost = (results.table["condition"] == "none") & (results.table["replicate"] == 1000)
+    table = results.table.assign(
+        status=results.table["status"].where(~lost, "diverged"), accuracy=results.table["accuracy"].where(~lost)
+    )
+    found = results.__class__(**{**fields(results), "table": table, "summary": summarise_conditions(table)})
+    counts = found.summary.set_index("condition")[["n", "accuracy_n", "gain_n"]]
+    assert counts.loc["none"].tolist() == [3, 2, 0]
+    assert counts.loc["dyck_full"].tolist() == [3, 3, 2]
+    assert "points, n = 2)" in answer(found).text
+    assert "n = 3" not in answer(found).text
+    assert subtitle(accuracy(found).figure).startswith("n is given for each row")
+    assert "Pairs behind a gain, where a run of some diverged: Dyck, full transfer 2, " in explained(found)
+    assert "Pairs behind a gain" not in explained(results)
 
 
 def fields(results) -> dict:

@@ -20,7 +20,7 @@ VALUES = {"attn": 0.5, "mlp": -0.2, "ln": 0.0}
 """What each part adds to an accuracy of 0.3; attn and ln together add 0.1 more."""
 
 
-def sweep(values=VALUES, replicates: int = 6, outcome: str = "accuracy") -> Results:
+def sweep(values=VALUES, replicates: int = 6, outcome: str = "accuracy", on_text: bool = False) -> Results:
     rows, effects = [], []
     for size in range(len(values) + 1):
         for chosen in itertools.combinations(values, size):
@@ -43,6 +43,10 @@ def sweep(values=VALUES, replicates: int = 6, outcome: str = "accuracy") -> Resu
     config = yaml.safe_dump({"maps": [{"phase1": "dyck", "players": list(values)}]})
     about = About(config=config, maps=(StoredMap(title="Map", effects=pd.DataFrame(effects)),))
     histories = pd.DataFrame({"condition": [], "label": [], "accuracy": []})
+    if on_text:
+        table = table.assign(epochs=0.5)
+        seen = table[["condition", "label", "replicate", "run"]].assign(split="validation", step=10, accuracy=0.3)
+        histories = seen.assign(loss_nats=2.0, bits_per_byte=1.0, perplexity=7.4)
     return Results(
         name="sweep",
         table=table,
@@ -83,6 +87,16 @@ def test_a_map_is_first_shown_by_the_outcome_that_it_explains():
         together = pairs.interactions(found)
         assert together is not None
         assert set(together["outcome"]) == {outcome}
+
+
+def test_colours_are_read_by_the_outcome():
+    """Up is better or worse by the outcome, which the reading says apart."""
+    (found,) = where.maps(sweep())
+    for outcome in found.outcomes:
+        table = where.effects(found, outcome)
+        for method in found.methods:
+            reading = where.heatmap(table.loc[table["method"] == method]).reading
+            assert "better" not in reading.replace("(here lower is better)", ""), (outcome, method)
 
 
 def test_the_answer_names_what_helps_and_what_harms():

@@ -53,6 +53,12 @@ def test_a_run_without_a_baseline_has_not_failed():
     assert "in 1 of them: embeddings fresh" in said
 
 
+def test_padding_is_no_token_to_be_predicted():
+    rows = [("a", False), ("b", True), ("padding", False)]
+    exhibit_of = exhibit([{"role": role, "scored": scored} for role, scored in rows])
+    assert inside.scored(exhibit_of).text == "1 of 2 tokens are to be predicted: b."
+
+
 def test_a_mean_says_of_how_many_runs_it_is():
     values = [0.8, 0.9, math.nan, math.nan]
     table = pd.DataFrame({"run": list("abcd"), "site": "x", "share": values, "effect": [1.0, 2.0, 3.0, 4.0]})

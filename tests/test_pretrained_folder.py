@@ -237,6 +237,33 @@ def test_the_card_of_a_transfer(exported):
         assert said in card, said
 
 
+def phases_of(card: str) -> dict[str, list[str]]:
+    """Run -> where its weights are from, the steps that it took, and its tokens, in a card's table of phases."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if line.startswith("| ")]
+    return {row[0]: [row[1], *row[-2:]] for row in rows if len(row) == 7}
+
+
+def test_a_card_counts_what_is_behind_the_model(runs, store):
+    """Of a run at an earlier step, and of a parent whose earlier step gave the weights."""
+    dyck = runs["dyck"]
+    task = TASKS.build("haystack", max_pairs=5)
+    parents = (Parent(run=dyck.id, selector="attn", step=2),)
+    child = execute(RunConfig(task=task, model=SHAPE, train=TRAIN, parents=parents), store)
+    half = ["fresh", "2", f"about {round(dyck.summary['tokens'] / 2):,}"]
+    moment = moment_named(f"{dyck.id}@2", store)
+    assert phases_of(model_card(moment, moment.model(store), store))[dyck.id] == half
+    moment = moment_named(child.id, store)
+    found = phases_of(model_card(moment, moment.model(store), store))
+    assert found[dyck.id] == half
+    assert found[child.id] == [f"attn of {dyck.id}@2", "4", f"{child.summary['tokens']:,}"]
+    moment = moment_named(child.id, store, stage="phase1")
+    card = model_card(moment, moment.model(store), store)
+    assert phases_of(card)[dyck.id] == half
+    assert "On validation data" in card
+    moment = moment_named(child.id, store, stage="transplanted")
+    assert phases_of(model_card(moment, moment.model(store), store))[child.id][1:] == ["0", "0"]
+
+
 def test_the_card_of_text_names_the_corpus_but_no_path(exported):
     card = (exported["bytes"].folder / "README.md").read_text()
     assert "files:rows.jsonl" in card

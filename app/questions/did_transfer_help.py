@@ -7,8 +7,7 @@ import selections
 import stores
 import streamlit as st
 
-from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
-from procpre_interp.stats.summary import intervals_note
+from procpre_interp.claims.text import conditions_table, describe_cost
 from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.exhibits import savings, text_results
 
@@ -24,11 +23,15 @@ if found.about.demo:
 if (found.summary["n"] < 2).to_numpy().any():
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
-    display.show_answer(text_results.answer(found) if found.on_text else exhibits.answer(found))
+    display.show_answer(text_results.answer_of(found))
 
 if found.about.note:
     st.caption(markup.worded(found.about.note))
 
+if st.session_state.setdefault("condition_of", found.name) != found.name:  # another experiment may have more of them
+    st.session_state["condition_of"] = found.name
+    st.session_state.pop("condition", None)
+    st.query_params.pop("condition", None)
 shown = selections.choose_many("Conditions", found.labels, "condition")
 if not shown:
     st.info("Choose at least one condition.")
@@ -45,12 +48,11 @@ with place:
     if tab == "accuracy":
         display.show(exhibits.accuracy(kept))
         st.dataframe(conditions_table(kept.summary, kept.about), hide_index=True, width="stretch")
-        note = intervals_note(kept.summary["n"], "under Broke through")
-        st.caption(markup.escaped(f"Intervals: {note}. {explain_columns(kept.about)}"))
+        st.caption(markup.escaped(exhibits.explained(kept)))
     elif tab == "loss":
         display.show(text_results.losses(found, shown))
         st.dataframe(text_results.losses_table(found, shown), hide_index=True, width="stretch")
-        st.caption(text_results.EXPLAINED)
+        st.caption(text_results.explained(found))
     elif tab == "curves":
         for problem in kept.problems:
             st.warning(markup.escaped(f"Left out of the curves: {problem}"))

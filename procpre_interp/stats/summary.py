@@ -110,7 +110,8 @@ def summarise_conditions(
     restricted mean time to breakthrough in steps, and the steps saved against the baseline; mean seconds and, where it
     was counted, mean compute of a run, and what longer chains of phases took (`CHAIN_MEANS`). Of runs on text, the mean
     number of epochs, the test loss, and its change against the baseline, paired. Diverged runs have no accuracy: they
-    are counted in `diverged`, and as no breakthrough. Raises `ValueError` for a table without rows.
+    are counted in `n`, in `diverged`, and as no breakthrough, but neither in `accuracy_n`, the number of accuracies,
+    nor in `gain_n`, that of pairs. Raises `ValueError` for a table without rows.
     """
     if table.empty:
         raise ValueError("the table has no rows: no run of this experiment is finished")
@@ -134,6 +135,9 @@ def summarise_conditions(
         bounds = replicate_bootstrap(measures[name], generator=generator) if name in measures else None
         for column, source in (("mean", "estimate"), ("low", "low"), ("high", "high")):
             summary[f"{name}_{column}"] = np.nan if bounds is None else bounds[source]
+    for name in ("accuracy", "gain"):
+        known = measures[name].notna().sum() if name in measures else pd.Series(dtype=int)
+        summary[f"{name}_n"] = known.reindex(conditions, fill_value=0)
     broke = groups["breakthrough_step"].count().loc[conditions]
     summary["breakthrough_share"] = broke / summary["n"]
     low, high = binomial_bounds(broke.to_numpy(), summary["n"].to_numpy())

@@ -9,7 +9,7 @@ from procpre_interp.claims.judged import StoredClaim
 from procpre_interp.claims.text import describe_cost, map_interactions_table
 from procpre_interp.store.run import Run
 from procpre_interp.store.store import RunStore
-from procpre_interp.views.exhibits import cheaper, claims, damage, pairs, real_text, results, where
+from procpre_interp.views.exhibits import cheaper, claims, damage, pairs, real_text, results, text_results, where
 from procpre_interp.views.exhibits.runs import with_weights
 from procpre_interp.views.html_page import Block, Caution, Section, write_report
 from procpre_interp.views.html_report import introduction, results_sections
@@ -54,7 +54,7 @@ def _run(store: RunStore, run: str | None) -> Run | None:
 
 
 def _transfer(found: results.Results) -> list[Section]:
-    about: list[Block | Caution] = [found.about.protocol, results.answer(found).text]
+    about: list[Block | Caution] = [found.about.protocol, text_results.answer_of(found).text]
     first, *rest = results_sections(found)
     cost: list[Block | Caution] = [describe_cost(found.about.cost)]
     blocks = [*about, *first.blocks, *(block for section in rest for block in section.blocks), *cost]

@@ -27,17 +27,30 @@ TERMS = {
 }
 """Words that all reports use."""
 
+ON_TEXT = {
+    "phase 2": "Training on text, from transferred or fresh weights. Its test loss is the result.",
+    "gain": "How far the test loss of a condition lies below that of no pretraining in the same replicate, in nats per "
+    "token: above 0 is better.",
+}
+"""What two of them stand for where phase 2 is text. There the loss falls smoothly, and no breakthrough is counted."""
+
 
 def task_words() -> dict[str, str]:
     """Each task of the package in words, by its name: what its class says `in_words`."""
     return {found.name: found.texts["in_words"] for found in registered("TASKS", "data")}
 
 
-def glossary(configs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """What a reader of results on these tasks (their configs, nested ones included) must know: one row per word."""
+def glossary(configs: Iterable[Mapping[str, Any]], *, on_text: bool = False) -> pd.DataFrame:
+    """What a reader of results on these tasks (their configs, nested ones included) must know: one row per word.
+
+    `on_text`: whether phase 2 is text.
+    """
     names = dict.fromkeys(name for config in configs for name in _names(config))
     known = task_words()
     words = {name: known[name] for name in names if name in known} | TERMS
+    if on_text:
+        words |= ON_TEXT
+        del words["breakthrough"]
     return pd.DataFrame({"Word": list(words), "What it means": list(words.values())})
 
 

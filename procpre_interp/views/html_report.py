@@ -9,14 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from procpre_interp.analysis.diagnosis import diagnose_all, diagnosis_table, explain_signatures
-from procpre_interp.claims.text import (
-    conditions_table,
-    describe_cost,
-    explain_columns,
-    map_effects_table,
-    map_interactions_table,
-)
-from procpre_interp.stats.summary import intervals_note
+from procpre_interp.claims.text import conditions_table, describe_cost, map_effects_table, map_interactions_table
 from procpre_interp.store.about import StoredMap
 from procpre_interp.store.cells import LISTS, with_run_text
 from procpre_interp.store.differences import config_differences, flatten, lineage
@@ -62,8 +55,8 @@ def introduction(found: exhibits.Results, store: RunStore) -> Section:
         "helped; then the learning curves, where thick lines are means and thin ones single replicates. A number in "
         "brackets is an interval: with few replicates it is wide, and one that has 0 in it leaves the question open."
     )
-    answer = exhibits.answer(found).text if (found.summary["n"] > 1).to_numpy().all() else ""
-    words = glossary([{"name": found.about.task}, *tasks])
+    answer = text_results.answer_of(found).text if (found.summary["n"] > 1).to_numpy().all() else ""
+    words = glossary([{"name": found.about.task}, *tasks], on_text=found.on_text)
     blocks: list[Block | Caution] = [SETTING, *([answer] if answer else []), reading, words]
     return Section(title="What this is about", blocks=blocks)
 
@@ -106,12 +99,12 @@ def results_sections(found: exhibits.Results) -> list[Section]:
     learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]
     if found.on_text:
         every = list(found.labels)
-        result += [text_results.losses_table(found, every), text_results.EXPLAINED, text_results.losses(found, every)]
-        learning += [text_results.learning(found, along=along) for along in text_results.progress(found)]
+        explained = text_results.explained(found)
+        result += [text_results.losses_table(found, every), explained, text_results.losses(found, every)]
+        if "loss_nats" in found.quantities:
+            learning += [text_results.learning(found, along=along) for along in text_results.progress(found)]
         return [Section(title="Result", blocks=result), Section(title="Learning", blocks=learning)]
-    result += [conditions_table(found.summary, found.about)]
-    note = intervals_note(found.summary["n"], "under Broke through")
-    result += [f"Intervals: {note}. {explain_columns(found.about)}", exhibits.accuracy(found)]
+    result += [conditions_table(found.summary, found.about), exhibits.explained(found), exhibits.accuracy(found)]
     learning += [exhibits.learning(found, name) for name in ("accuracy", "loss_nats") if name in found.histories]
     return [
         Section(title="Result", blocks=result),
@@ -151,7 +144,7 @@ def runs_report(store: RunStore, runs: Sequence[Run], path: str | Path) -> Path:
         "Each of these runs is one line in the figures. One run is an observation, not a result: conditions are "
         "compared over replicates, as `procpre-interp reproduce` and `procpre-interp sweep` do.",
         pd.DataFrame({"Run": list(about), "What it is": list(about.values())}),
-        glossary(run.config.get("task", {}) for run in runs),
+        glossary((run.config.get("task", {}) for run in runs), on_text=all("epochs" in run.summary for run in runs)),
     ]
     sections = [
         Section(title="What this is about", blocks=introduced),

@@ -15,6 +15,7 @@ from procpre_interp.data import CORPORA
 from procpre_interp.data.semantic.text import Text
 from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.lineage import Moment
+from procpre_interp.store.ancestry import parent_before
 from procpre_interp.store.cells import is_missing
 from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import DamagedRun, Run, RunStore, UnknownRun
@@ -44,6 +45,7 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
     `without_tokenizer` says why there is none.
     """
     runs = _lineage(moment.source, store)
+    taken = _steps_taken(runs, moment)
     config, corpora = model.config, sorted({spec for run in runs for spec in corpora_of(run.task)})
     imported = [run for run in runs if "imported" in run.config]
     version = environment()["packages"]["procpre-interp"]  # type: ignore[index]
@@ -71,7 +73,7 @@ def model_card(moment: Moment, model: HookedTransformer, store: RunStore, *, wit
         "## Phases\n",
         "The last row is the model itself; the rows above it gave it weights. A run is named by the hash of its config."
         "\n",
-        markdown_table(pd.DataFrame([_phase(run, moment) for run in runs])),
+        markdown_table(pd.DataFrame([_phase(run, taken[run.id]) for run in runs])),
         *(_gone(run, runs) for run in runs),
         "## Scores\n",
         *_scores(moment),
@@ -127,24 +129,51 @@ def _gone(run: Run, known: Iterable[Run]) -> str:
     return f"Of run {run.id} the parents {', '.join(gone)} are no longer in the store.\n" if gone else ""
 
 
-def _phase(run: Run, moment: Moment) -> dict[str, str]:
-    """A row of the table of phases."""
-    config = run.config
-    given = [f"{each.get('selector', 'all')} of {each['run']}" for each in config.get("parents") or []]
+def _step_of(moment: Moment) -> int | None:
+    """The step of its source's training that the model is of. Default: the last one."""
+    if moment.stage not in ("finished", "phase1"):
+        return moment.source.first_step
+    if moment.step is None and moment.stage == "phase1":
+        return parent_before(moment.run).get("step")
+    return moment.step
+
+
+def _steps_taken(runs: Iterable[Run], moment: Moment) -> dict[str, int]:
+    """Run -> the last of its steps that is behind the model: a child may have taken the weights of an earlier one."""
+    found: dict[str, int] = {}
+    used = [(parent["run"], parent.get("step")) for run in runs for parent in parents_of(run)]
+    whole = {run.id: run.summary["steps"] for run in runs}
+    for run, step in [*used, (moment.source.id, _step_of(moment))]:
+        if run in whole:
+            found[run] = max(found.get(run, 0), whole[run] if step is None else step)
+    return found
+
+
+def _phase(run: Run, last: int) -> dict[str, str]:
+    """A row of the table of phases: that of a run up to the step `last`."""
+    config, first, whole = run.config, run.first_step, run.summary["steps"]
+    given = [
+        f"{each.get('selector', 'all')} of {each['run']}" + ("" if (step := each.get("step")) is None else f"@{step}")
+        for each in parents_of(run)
+    ]
+    tokens = run.summary.get("tokens")
+    if last < whole and not is_missing(tokens):  # a step takes about as many tokens as any other
+        seen = f"about {_number(round(tokens * (last - first) / (whole - first)))}" if last > first else "0"
+    else:
+        seen = _number(tokens)
     task = {name: value for name, value in run.task.items() if name not in ("name", "version", "corpus")}
     task = _published(task)
     settings = {**to_dict(TrainConfig(), defaults=True), **config.get("train", {})}
     settings = {name: settings[name] for name in TRAINED_WITH if settings[name] is not None}
     carries = config.get("optimiser") == "carried"
-    last = moment.step if run is moment.source and moment.step is not None else run.summary["steps"]
     words = {
         "run": run.id,
         "weights from": ("; ".join(given) or "fresh") + (", with the optimiser's state" if carries else ""),
         "task": " ".join([str(run.task["name"]), *corpora_of(run.task), *_pairs(task)]),
         "seed": str(run.seed),
         "training": ", ".join(_pairs(settings)),
-        "steps taken": f"{last - run.first_step}" + (f" from step {run.first_step} on" if run.first_step else ""),
-        "tokens seen": _number(run.summary.get("tokens")),
+        "steps taken": f"{last - first}" + (f" from step {first} on" if first else ""),
+        "tokens seen": seen,
     }
     if (origin := config.get("imported")) is not None:
         files = ", ".join(f"{name} {digest[:16]}" for name, digest in origin["files"])
@@ -157,15 +186,15 @@ def _pairs(fields: ClassFields) -> list[str]:
 
 
 def _scores(moment: Moment) -> Iterator[str]:
-    run = moment.source
+    run, step = moment.source, _step_of(moment)
     if moment.stage not in ("finished", "phase1"):
         yield "None: training had not begun.\n"
         return
-    if moment.step is None or moment.step == max(run.steps, default=None):
+    if step is None or step == run.summary["steps"]:
         found, split = dict(run.summary), "test"
     else:
         history = run.history()
-        rows = history.loc[(history["step"] == moment.step) & (history["split"] == "validation")]
+        rows = history.loc[(history["step"] == step) & (history["split"] == "validation")]
         found, split = (rows.iloc[-1].to_dict() if len(rows) else {}), "validation"
     known = {words: _number(found[name]) for name, words in SCORES.items() if not is_missing(found.get(name))}
     if not known:

@@ -103,7 +103,7 @@ def likeness(exhibit: Exhibit) -> Answer:
 
 def scored(exhibit: Exhibit) -> Answer:
     """How much of generated sequences is to be predicted, and what it is."""
-    table = exhibit.table
+    table = exhibit.table.loc[exhibit.table["role"] != "padding"]
     wanted = table.loc[table["scored"]]
     roles = ", ".join(wanted["role"].value_counts().index[:3])
     return Answer(f"{len(wanted):,} of {len(table):,} tokens are to be predicted: {roles or 'none'}.", decided=False)

@@ -59,8 +59,8 @@ def arms_of_results(results: Results) -> Exhibit:
 
 
 def tuned(cells: pd.DataFrame) -> pd.DataFrame:
-    """What each arm was tuned to, as text, one row per arm."""
-    shown = cells.drop_duplicates("condition").reindex(columns=list(TUNED)).rename(columns=TUNED)
+    """What each arm was tuned to, as text, one row per arm; what was measured on runs is no arm."""
+    shown = trained(cells).drop_duplicates("condition").reindex(columns=list(TUNED)).rename(columns=TUNED)
     return shown.assign(**{name: [f"{value:g}" for value in shown[name]] for name in list(TUNED.values())[1:]})
 
 

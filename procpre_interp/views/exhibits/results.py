@@ -7,11 +7,12 @@ from typing import Literal
 import pandas as pd
 
 from procpre_interp.claims.compared import trained
+from procpre_interp.claims.fairness import is_on_text
 from procpre_interp.claims.files import PREFIX
-from procpre_interp.claims.text import READING_SURVIVAL, question_title
+from procpre_interp.claims.text import READING_SURVIVAL, explain_columns, question_title
 from procpre_interp.stats.baselines import compared_with
 from procpre_interp.stats.rows import named_rows
-from procpre_interp.stats.summary import summarise_conditions
+from procpre_interp.stats.summary import intervals_note, summarise_conditions
 from procpre_interp.stats.survival import survival_curve
 from procpre_interp.store.about import About, about_table
 from procpre_interp.store.store import RunStore, load_histories
@@ -26,6 +27,9 @@ QUANTITIES = {
     "perplexity": "Perplexity",
 }
 """What a history may hold: its column, and its name."""
+
+LOSSES = ("loss_nats", "bits_per_byte", "perplexity")
+"""Measures of one and the same loss, the first of them in the table of conditions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +61,11 @@ class Results:
 
     @property
     def on_text(self) -> bool:
-        """Whether phase 2 was text, where the loss says what accuracy says elsewhere."""
-        return "bits_per_byte" in self.quantities
+        """Whether the last phase was text, where the loss says what accuracy says elsewhere.
+
+        Decided by the table, whose runs the store may not hold.
+        """
+        return "loss_nats" in self.table and is_on_text(self.about.task, self.table)
 
     def keep(self, conditions: Sequence[str]) -> "Results":
         """These conditions alone; the gains stay those over no pretraining."""
@@ -159,7 +166,7 @@ def answer(results: Results) -> Answer:
         row = rows[name]
         mean, low, high = (100 * value for value in (row.gain_mean, row.gain_low, row.gain_high))
         interval = "no interval" if low != low else f"[{low:+.1f}, {high:+.1f}]"
-        return f"{mean:+.1f} {interval} points, n = {row.n}" if mean == mean else "no pair of runs"
+        return f"{mean:+.1f} {interval} points, n = {row.gain_n}" if mean == mean else "no pair of runs"
 
     above, below, both = sides(results)
     parts = [f"Gained over no pretraining: {listed(above)}."] if above else ["No condition gained over no pretraining."]
@@ -169,6 +176,19 @@ def answer(results: Results) -> Answer:
         "The rule: the 95 % interval of the gain, in brackets, lies above 0 (gained), below it (lost) or has 0 in it."
     )
     return Answer(" ".join([*parts, rule]), decided=bool(above or below))
+
+
+def explained(results: Results) -> str:
+    """What the intervals and columns of `conditions_table` are, for the line below it."""
+    fresh = compared_with(results.table)
+    fewer = [
+        f"{row.label} {row.gain_n}"
+        for row in named_rows(results.summary)
+        if row.condition not in fresh and row.gain_n < row.n
+    ]
+    pairs = f" Pairs behind a gain, where a run of some diverged: {', '.join(fewer)}." if fewer else ""
+    note = intervals_note(results.summary["n"], "under Broke through")
+    return f"Intervals: {note}.{pairs} {explain_columns(results.about)}"
 
 
 def accuracy(results: Results) -> Exhibit:
@@ -196,7 +216,7 @@ def learning(results: Results, quantity: str = "accuracy") -> Exhibit:
         raise ValueError(f"none of the runs of {results.name} has evaluations of {quantity}")
     threshold = None if quantity != "accuracy" else results.about.threshold
     name = QUANTITIES.get(quantity, quantity)
-    reading = f"A sudden {'fall' if quantity == 'loss_nats' else 'rise'} is the breakthrough."
+    reading = f"A sudden {'fall' if quantity in LOSSES else 'rise'} is the breakthrough."
     if threshold is not None:
         reading = f"{reading} The dotted line is the accuracy that defines it."
     return Exhibit(

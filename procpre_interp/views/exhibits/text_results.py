@@ -5,24 +5,20 @@ from typing import Any
 
 import pandas as pd
 
-from procpre_interp.claims.contrast_text import bounds_text
+from procpre_interp.claims.contrast_text import bounds_text, number
 from procpre_interp.claims.text import question_title
 from procpre_interp.stats.baselines import compared_with
 from procpre_interp.stats.losses import summarise_losses
 from procpre_interp.stats.rows import named_rows
+from procpre_interp.views.exhibits import results as by_accuracy
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
-from procpre_interp.views.exhibits.results import QUANTITIES, Results
+from procpre_interp.views.exhibits.results import LOSSES, QUANTITIES, Results
 from procpre_interp.views.plots.curves import from_the_steep_part, learning_curves, score_by_condition
 
-LOSSES = ("loss_nats", "bits_per_byte", "perplexity")
-"""Measures of one and the same loss, the first of them in the table of conditions."""
 
-EXPLAINED = (
-    "Loss: on the test set. Gain: how far below no pretraining, within replicates. Bits per byte do not depend on the "
-    "tokenizer. Answers right: exact match of whole answers by greedy decoding, of text that asks. Epochs: how often "
-    "phase 2 went through the training split. Compute: phase 1 + phase 2 of a run, 10¹² floating-point operations."
-)
-"""What the columns of `losses_table` mean, for the line below it."""
+def answer_of(results: Results) -> Answer:
+    """What the results say first: of text by the loss, of other tasks by accuracy."""
+    return answer(results) if results.on_text else by_accuracy.answer(results)
 
 
 def answer(results: Results) -> Answer:
@@ -33,7 +29,8 @@ def answer(results: Results) -> Answer:
     sides = [1 if row.gain_low > 0 else -1 if row.gain_high < 0 else 0 for row in rows]
 
     def listed(side: int) -> str:
-        return ", ".join(f"{row.label} (gain {gain(row)}, n = {row.n})" for row, its in zip(rows, sides) if its == side)
+        found = [row for row, its in zip(rows, sides) if its == side]
+        return ", ".join(f"{row.label} (gain {gain(row)}, n = {row.gain_n})" for row in found)
 
     def gain(row: Any) -> str:
         return bounds_text(row.gain_mean, row.gain_low, row.gain_high, 1, "+.3f") or "unknown"
@@ -68,21 +65,47 @@ def losses_table(results: Results, conditions: Sequence[str]) -> pd.DataFrame:
     """The same as text: losses and gains, each with its interval in brackets, and what they cost."""
     summary = _kept(results, conditions)
     rows, diverged = [], (summary["diverged"] > 0).to_numpy().any()
-    has = set(summary)
+    compared = summary.loc[~summary["condition"].isin(list(compared_with(results.table)))]
+    fewer = (compared["gain_n"] < compared["n"]).to_numpy().any()
+    has = set(summary) - ({"tokens", "teraflops"} if _chained(results) else {"total_tokens", "total_teraflops"})
     for row in named_rows(summary):
         line = {
             "Condition": row.label,
             "Loss, nats per token": bounds_text(row.loss_nats_mean, row.loss_nats_low, row.loss_nats_high, 1, ".3f"),
             "Gain, nats": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 1, "+.3f"),
+            **({"Pairs": str(row.gain_n)} if fewer else {}),
             **({"Bits per byte": f"{row.bits_per_byte:.3f}"} if "bits_per_byte" in has else {}),
             **({"Perplexity": f"{row.perplexity:,.4g}"} if "perplexity" in has else {}),
             **({"Answers right": f"{row.answers_right:.1%}"} if "answers_right" in has else {}),
             **({"Million tokens": f"{row.tokens / 1e6:,.3g}"} if "tokens" in has else {}),
+            **({"Million tokens, all phases": f"{row.total_tokens / 1e6:,.3g}"} if "total_tokens" in has else {}),
             **({"Epochs": f"{row.epochs:.3g}"} if "epochs" in has else {}),
             **({"Compute": f"{row.phase1_teraflops:,.3g} + {row.teraflops:,.3g}"} if "teraflops" in has else {}),
+            **({"Compute, all phases": number(row.total_teraflops, ",.3g")} if "total_teraflops" in has else {}),
         }
         rows.append(line | ({"Diverged": str(row.diverged)} if diverged else {}))
     return pd.DataFrame(rows)
+
+
+def explained(results: Results) -> str:
+    """What the columns of `losses_table` mean, for the line below it."""
+    phases = "all phases of a chain" if _chained(results) else "phase 1 + phase 2 of a run"
+    return (
+        "Loss: on the test set. Gain: how far below no pretraining, within replicates. Bits per byte do not depend on "
+        "the tokenizer. Answers right: exact match of whole answers by greedy decoding, of text that asks. Epochs: how "
+        f"often {_last_phase(results)} went through the training split. Compute: {phases}, 10¹² floating-point "
+        "operations."
+    )
+
+
+def _chained(results: Results) -> bool:
+    """Whether some condition has more than phase 1 and then phase 2."""
+    return "chain" in results.table
+
+
+def _last_phase(results: Results) -> str:
+    """What the tokens, epochs and curves of a table are of."""
+    return "the last phase" if _chained(results) else "phase 2"
 
 
 def _kept(results: Results, conditions: Sequence[str]) -> pd.DataFrame:
@@ -91,18 +114,26 @@ def _kept(results: Results, conditions: Sequence[str]) -> pd.DataFrame:
 
 
 def progress(results: Results) -> dict[str, str]:
-    """What learning can be drawn against: column of `with_progress` -> what people read."""
-    names = {"tokens": "Tokens of phase 2", "teraflops": "Compute, phase 1 included", "step": "Steps"}
+    """What learning can be drawn against: column of `with_progress` -> what people read.
+
+    Compute only where every run has phase 1 and then phase 2: phase 1 in the middle is spent there, not before, and
+    the table does not say what a phase before the last one took.
+    """
+    names = {"tokens": f"Tokens of {_last_phase(results)}", "teraflops": "Compute, phase 1 included", "step": "Steps"}
     counted = results.table.reindex(columns=["teraflops", "phase1_teraflops"]).notna().to_numpy().all()
+    if _chained(results):
+        cells = results.table[["chain", "phase1_run"]].itertuples(index=False, name=None)
+        counted = counted and all(len(chain) <= len({*phase1}) + 1 for chain, phase1 in cells)
     return {name: title for name, title in names.items() if name != "teraflops" or counted}
 
 
 def with_progress(results: Results) -> pd.DataFrame:
     """The evaluations with `teraflops`: the compute up to each of them, that of phase 1 included.
 
-    Every token of phase 2 costs the same: an evaluation has the share of the compute that it has of the tokens.
+    Where `progress` has it. Every token of phase 2 costs the same: an evaluation has the share of the compute that it
+    has of the tokens.
     """
-    if "teraflops" not in results.table:
+    if "teraflops" not in progress(results):
         return results.histories
     cost = results.table.set_index("run")[["tokens", "teraflops", "phase1_teraflops"]]
     cost = cost.loc[~cost.index.duplicated()].reindex(results.histories["run"]).set_axis(results.histories.index)
@@ -119,21 +150,26 @@ def quantities(results: Results) -> dict[str, str]:
 def learning(results: Results, quantity: str = "loss_nats", along: str = "tokens") -> Exhibit:
     """A validation quantity over training by condition, against one of `progress`.
 
-    Raises `ValueError` where no run can be read.
+    Raises `ValueError` where no run can be read, and for compute that `progress` leaves out.
     """
+    if along not in progress(results):
+        raise ValueError(f"the curves of {results.name} cannot be drawn against {along}")
     if quantity not in results.quantities:
         raise ValueError(f"none of the runs of {results.name} has evaluations of {quantity}")
     evaluations = with_progress(results)
     title = f"{QUANTITIES[quantity]} over training, by condition"
-    figure = learning_curves(evaluations, quantity, along=along, title=title)
+    tokens = f"Tokens of {_last_phase(results)}"
+    x_title = tokens if along == "tokens" else ""
+    figure = learning_curves(evaluations, quantity, along=along, title=title, x_title=x_title)
     if quantity in LOSSES:
         from_the_steep_part(figure, evaluations, quantity)
-    apart = "A curve that lies lower has learned the same text from as much training."
+    better = "lower" if quantity in LOSSES else "higher"
+    apart = f"A curve that lies {better} has learned more of the same text from as much training."
     reading = {
         "step": apart,
-        "tokens": f"{apart} Its horizontal distance from no pretraining is how many tokens of phase 2 it saves.",
-        "teraflops": "Curves of transfers begin where their phase 1 ended: one that crosses below no pretraining has "
-        "paid for it.",
+        "tokens": f"{apart} Its horizontal distance from no pretraining is how many {tokens.lower()} it saves.",
+        "teraflops": "Curves of transfers begin where their phase 1 ended: one that gets "
+        f"{better} than no pretraining has paid for it.",
     }[along]
     return Exhibit(
         name=f"learning_{quantity}_{along}",

@@ -15,6 +15,7 @@ from procpre_interp.stats.summary import ALPHA, Decision
 from procpre_interp.stats.transfer_map import OUTCOMES, Outcome, transfer_map
 from procpre_interp.store.about import StoredMap, about_table
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import text_results
 from procpre_interp.views.exhibits.exhibit import Answer, Exhibit
 from procpre_interp.views.exhibits.results import Results, learning
 from procpre_interp.views.plots.axes import add_click_targets
@@ -22,7 +23,7 @@ from procpre_interp.views.plots.heatmaps import METHODS, effect_text, transfer_b
 
 READINGS = {
     "add_one_in": "Blue: this part alone raises the outcome over transferring nothing; red: it lowers it",
-    "leave_one_out": "Blue: the whole transfer is better with this part than without it; red: it is better without",
+    "leave_one_out": "Blue: this part raises the outcome over a transfer of all others; red: it lowers it",
     "shapley": "Blue: the part adds to the outcome on average over all sets of other parts; red: it takes away",
 }
 """How to read the colours of each method."""
@@ -228,7 +229,8 @@ def compared(found: TransferMap, player: str) -> dict[str, str]:
 def curves(results: Results, found: TransferMap, player: str, quantity: str = "accuracy") -> Exhibit:
     """Learning curves with a player and without it: alone against nothing, and all against all but this one."""
     labels = compared(found, player)
-    exhibit = learning(results.keep(list(labels)).relabel(labels), quantity)
+    kept = results.keep(list(labels)).relabel(labels)
+    exhibit = text_results.learning(kept, quantity, "step") if kept.on_text else learning(kept, quantity)
     missing = [label for condition, label in labels.items() if condition not in set(exhibit.table["condition"])]
     notes = (f"Not drawn, as their runs are not in the store: {', '.join(missing)}.",) if missing else ()
     return replace(exhibit, notes=(*exhibit.notes, *notes))

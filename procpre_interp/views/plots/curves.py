@@ -60,11 +60,13 @@ def learning_curves(
     along: str = "step",
     threshold: float | None = None,
     title: str = "",
+    x_title: str = "",
 ) -> go.Figure:
     """Mean over replicates against one of `PROGRESS`, its interval as a band, and a thin line for each replicate.
 
     `history` has one row per evaluation: columns condition, replicate, split, step, that of `along` and, if wanted,
-    label. Replicates are averaged step by step, and each mean stands at their mean progress.
+    label. Replicates are averaged step by step, and each mean stands at their mean progress. `x_title` is by default
+    that of `PROGRESS`.
     """
     history = history.loc[history["split"] == "validation"]
     curves = mean_curve(history, value)
@@ -89,7 +91,7 @@ def learning_curves(
         figure.add_hline(threshold, line={"dash": "dot", "width": 1, "color": "#888888"})
     note = intervals_note(counts.values(), "in the legend")
     caption = note if max(counts.values(), default=0) < 2 else f"thick: mean, thin: replicates; {note}"
-    lay_out(figure, title=title or "Learning", caption=caption, x=PROGRESS[along], y=AXES.get(value, value))
+    lay_out(figure, title=title or "Learning", caption=caption, x=x_title or PROGRESS[along], y=AXES.get(value, value))
     if value in SHARES:
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return figure
@@ -164,6 +166,7 @@ def accuracy_by_condition(
     `summary` is that of `stats.summarise_conditions`; `paper` maps a condition to the accuracy that the paper reports,
     as a share.
     """
+    summary = summary.assign(n=summary["accuracy_n"])  # diverged runs have none
     figure = score_by_condition(summary, "accuracy", table=table, title=title or "Accuracy")
     labels = _rows(summary)
     reported = {name: share for name, share in (paper or {}).items() if name in labels}
