@@ -172,6 +172,7 @@ HAS_CORPORA = {
     "procedural_beats_natural_warmup",
     "procedural_beats_other_text",
     "procedural_tokens_save_data",
+    "recall_survives_english",
     "scale_decides_on_text",
     "stack_not_queue",
     "structure_not_statistics",
