@@ -369,8 +369,8 @@ def test_the_runs_that_come_with_the_package_are_whole_and_named_by_their_config
     light = RunStore(tmp_path / "light")
     done = unpack(beside_package("experiments") / "results" / "runs.tar.xz", light)
     assert (len(done.runs) > 0, done.problems) == (True, [])
-    for run in done.runs:
-        opened = light.open(run)
+    for run in done.runs:  # whose files were checked when they were unpacked
+        opened = light.open(run, verify=False)
         assert content_hash(opened.config) == run
         assert opened.steps == []
         assert opened.is_light

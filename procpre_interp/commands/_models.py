@@ -95,8 +95,11 @@ def task_names(tasks: Sequence[Task]) -> list[str]:
     for task in each:
         alike = [to_dict(other, defaults=True) for other in each if other.name == task.name]
         own = to_dict(task, defaults=True).items()
-        differ = [f"{key}={value}" for key, value in own if any(other.get(key) != value for other in alike)]
-        names.append(f"{task.name} ({', '.join(differ)})" if differ else task.name)
+        differ = {key: value for key, value in own if any(other.get(key) != value for other in alike)}
+        # A hash says nothing beside the name of what it is of.
+        differ = {key: value for key, value in differ.items() if not key.endswith("_hash")} or differ
+        said = ", ".join(f"{key}={value}" for key, value in differ.items())
+        names.append(f"{task.name} ({said})" if said else task.name)
     return names
 
 
