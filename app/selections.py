@@ -69,6 +69,13 @@ def forget(key: str, fits: Callable[[Any], bool]) -> None:
         del st.session_state[key]
 
 
+def is_another(key: str, value: str) -> bool:
+    """Whether the value that other widgets depend on has changed since the page was last drawn, as kept at `key`."""
+    before = st.session_state.setdefault(key, value)
+    st.session_state[key] = value
+    return before != value
+
+
 def tabs(titles: Mapping[str, str], key: str = "tab") -> tuple[str, Any]:
     """Tabs (name -> title) of which only the open one is computed; part of the URL. Returns its name and place."""
     places = st.tabs(list(titles.values()), key=key, bind="query-params")

@@ -28,8 +28,7 @@ else:
 if found.about.note:
     st.caption(markup.worded(found.about.note))
 
-if st.session_state.setdefault("condition_of", found.name) != found.name:  # another experiment may have more of them
-    st.session_state["condition_of"] = found.name
+if selections.is_another("condition_of", found.name):  # another experiment may have more of them
     st.session_state.pop("condition", None)
     st.query_params.pop("condition", None)
 shown = selections.choose_many("Conditions", found.labels, "condition")

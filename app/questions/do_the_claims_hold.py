@@ -31,10 +31,9 @@ display.show_table(exhibits.overview(claims), "claims", COLUMNS, row_height=78)
 name = selections.choose("Claim", {name: claim_title(claim) for name, claim in claims.items()}, "claim")
 claim = claims[name]
 contrasts = [row.contrast for row in claim.contrasts]
-if st.session_state.setdefault("contrast_of", name) != name:  # another claim has other contrasts
-    st.session_state["contrast_of"] = name
-    if st.query_params.get("contrast") not in contrasts:
-        st.query_params.pop("contrast", None)
+# Another claim has other contrasts.
+if selections.is_another("contrast_of", name) and st.query_params.get("contrast") not in contrasts:
+    st.query_params.pop("contrast", None)
 if claim.quick:
     st.warning("A smoke test of one replicate and a few steps: not evidence.")
 st.subheader(markup.escaped(claim_title(claim)))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -105,11 +105,8 @@ def task_names(tasks: Sequence[Task]) -> list[str]:
 
 def options_given(command: Look, names: Collection[str]) -> list[str]:
     """Those of these options whose values are not the default ones, as they are written."""
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(command)
-    }
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(command, name) != defaults[name]]
+    default = type(command)()
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(command, name) != getattr(default, name)]
 
 
 def check_named(names: Sequence[str], what: str) -> None:

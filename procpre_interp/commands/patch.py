@@ -167,8 +167,7 @@ READ: dict[str, set[str]] = {
 def _refuse_unread(command: Patch) -> None:
     """Raise `ValueError` for options that would change nothing, so that nobody reports what was never computed."""
     read = READ[command.what]
-    unread = [name for name in sorted(set().union(*READ.values())) if name not in read]
-    if given := options_given(command, unread):
+    if given := options_given(command, sorted(set().union(*READ.values()) - read)):
         why = "reads other options" if read else "compares all stages of a run in one way"
         raise ValueError(f"--what {command.what} {why}; leave out {', '.join(given)}")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history, parents_of
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, joined_history, of_whole_task, parents_of
 from procpre_interp.store.store import RunStore
 
 OF_TEXT = ("perplexity", "bits_per_byte", "answers_right")
@@ -55,8 +55,8 @@ def scores(outcome: Run, parents: Sequence[Run], *, before: Sequence[Run] = ()) 
     """
     summary, parts = outcome.summary, [run.summary for run in (*before, outcome)]
     finished = summary["status"] == "finished"
-    history = joined_history([*before, outcome])
-    seen = history.loc[(history["split"] == "validation") & history["task_length"].isna()]
+    history = of_whole_task(joined_history([*before, outcome]))
+    seen = history.loc[history["split"] == "validation"]
     step, accuracy, tokens = (seen[name].to_numpy(dtype=float) for name in ("step", "accuracy", "tokens"))
     broke = next((part["breakthrough_step"] for part in parts if part["breakthrough_step"] is not None), None)
     epochs = [part["epochs"] for part in parts if "epochs" in part]
@@ -115,16 +115,15 @@ def _shares_used(outcome: Run, parents: Sequence[Run]) -> list[float]:
     """How much of each parent's training, in tokens, lies behind the weights that the run took from it."""
     taken = parents_of(outcome)
     steps = [each.get("step") for each in taken] if len(taken) == len(parents) else [None] * len(parents)
-    return [1.0 if step is None else _share_at(step, parent) for step, parent in zip(steps, parents, strict=True)]
+    return [1.0 if step is None else share_of_tokens(parent, step) for step, parent in zip(steps, parents, strict=True)]
 
 
-def _share_at(step: int, parent: Run) -> float:
+def share_of_tokens(run: Run, step: int) -> float:
     """The share of a run's tokens that it had seen at a step. Where steps are not alike, since a curriculum's sequences
     grow, or some of them are those of an earlier part, it is that of the evaluations around it."""
-    train = parent.config.get("train", {})
-    if not train.get("curriculum") and not parent.first_step:
-        return step / max(1, parent.summary["steps"])
-    seen = parent.history().drop_duplicates("step").sort_values("step")
+    if not run.config.get("train", {}).get("curriculum") and not run.first_step:
+        return step / max(1, run.summary["steps"])
+    seen = run.history().drop_duplicates("step").sort_values("step")
     tokens = seen["tokens"].to_numpy(dtype=float)
     return float(np.interp(step, seen["step"].to_numpy(dtype=float), tokens) / max(1.0, tokens[-1]))
 

@@ -54,6 +54,7 @@ class RemoteCopy:
                 "pip install 'procpre-interp[s3]'" if isinstance(problem, ImportError) and _is_s3(url) else "no store"
             )
             raise ValueError(f"{url}: {hint} ({one_line(problem) or type(problem).__name__})") from None
+        self._is_folder = isinstance(self.files, fsspec.get_filesystem_class("file"))
         self.url = url
         self.full_url = str(self.files.unstrip_protocol(self.root))
         """The URL as another machine, or a process in another folder, understands it."""
@@ -236,13 +237,12 @@ class RemoteCopy:
     def _written(self, place: str) -> Iterator[str]:
         """Where to write a file, so that it is whole or absent: an object is at once, a file in a folder is not, be it
         that the disk is full."""
-        folder = place.rpartition("/")[0]
-        self.files.makedirs(folder, exist_ok=True)
-        if "file" not in (self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)):
+        self.files.makedirs(place.rpartition("/")[0], exist_ok=True)
+        if self._is_folder:
+            with atomic_files.atomic_write(place) as temporary:
+                yield str(temporary)
+        else:
             yield place
-            return
-        with atomic_files.atomic_write(place) as temporary:
-            yield str(temporary)
 
     def _save(self, place: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -230,6 +230,11 @@ def joined_history(parts: Sequence[Run]) -> pd.DataFrame:
     return pd.concat(histories, ignore_index=True)
 
 
+def of_whole_task(history: pd.DataFrame) -> pd.DataFrame:
+    """The evaluations on the task as it is: others of a curriculum are of shorter, easier sequences."""
+    return history.loc[history["task_length"].isna()] if "task_length" in history else history
+
+
 def read_run(folder: Path, *, verify: bool) -> Run:
     """The finished run in `folder`; with `verify` all contents are checked now.
 

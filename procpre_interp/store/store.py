@@ -39,6 +39,7 @@ from procpre_interp.store.run import (
     joined_history,
     load_history,
     load_run,
+    of_whole_task,
     read_manifest,
     read_run,
 )
@@ -280,9 +281,7 @@ def load_histories(store: RunStore, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     histories, problems = [], []
     for cell in table[columns].itertuples(index=False, name=None):
         try:
-            history = joined_history(store.parts_of(store.open(cell[3], verify=False)))
-            if "task_length" in history:  # a curriculum's are evaluations of easier tasks
-                history = history.loc[history["task_length"].isna()]
+            history = of_whole_task(joined_history(store.parts_of(store.open(cell[3], verify=False))))
         except (UnknownRun, DamagedRun) as problem:
             problems.append(str(problem))
         else:

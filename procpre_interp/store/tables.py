@@ -25,6 +25,8 @@ from procpre_interp.store.run import UnknownRun
 
 _FOOTER = b"procpre_interp"
 """Entry of a table's footer: JSON with `checksum` and `metadata`."""
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, pa.ArrowException)
+"""What reading a damaged table may raise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,16 +68,16 @@ def read_table_file(path: Path) -> bytes:
     Raises `OSError` for a link, a pipe, or whatever else is no file.
     """
     content = regular_files.read_regular(path)
-    with suppress(OSError, ValueError, LookupError, TypeError, pa.ArrowException):  # damaged, as its reader will say
-        frame, metadata = _read(path)
-        return content if _footer(content) else _content(frame, metadata)
+    with suppress(*_DAMAGE):  # as its reader will say
+        if _footer_metadata(content) is None:
+            return _content(*_read(path))
     return content
 
 
 def date_as_created(path: Path) -> None:
     """Give the file of a table the time at which the table was made, by which stores put them in order."""
-    with suppress(OSError, ValueError, LookupError, TypeError, pa.ArrowException):
-        made = datetime.fromisoformat(_read(path)[1]["created"]).timestamp()
+    with suppress(*_DAMAGE):
+        made = datetime.fromisoformat(_footer_metadata(regular_files.read_regular(path))["created"]).timestamp()
         os.utime(path, (made, made))
 
 
@@ -87,25 +89,27 @@ def read_table(path: Path) -> Table:
         schema.check_metadata(metadata)
         frame = with_run_lists(frame)
         check_columns(frame)
-    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as problem:
+    except _DAMAGE as problem:
         if not os.path.lexists(path):
             raise UnknownRun(f"table {name} was deleted while it was read") from None
         raise ValueError(f"table {name} is damaged: {one_line(problem)}. Repeat the command that wrote it.") from None
     return Table(name=name, frame=frame, metadata=metadata)
 
 
-def _footer(content: bytes) -> bytes | None:
-    return (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_FOOTER)
+def _footer_metadata(content: bytes) -> Any:
+    """The metadata in a table's file, checksum verified. None in one of an older version."""
+    footer = (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_FOOTER)
+    if footer is None:
+        return None
+    about = parse_json(footer)
+    checksums.check_checksum(content, about["checksum"])
+    return about["metadata"]
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, Any]:
     """A table and its metadata, checksum verified. Older versions wrote no checksum, and the metadata as JSON."""
     content = regular_files.read_regular(path)
-    footer = _footer(content)
-    if footer is None:
+    metadata = _footer_metadata(content)
+    if metadata is None:
         metadata = parse_json(regular_files.read_regular(path.with_suffix(".json")))
-    else:
-        about = parse_json(footer)
-        checksums.check_checksum(content, about["checksum"])
-        metadata = about["metadata"]
     return read_parquet(content), metadata

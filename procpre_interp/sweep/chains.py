@@ -165,14 +165,13 @@ def fresh_arms(sweep: Sweep) -> dict[str, str]:
     Of several it is the one without pretraining that every sweep has, or else the first whose weights are left alone.
     """
     listed = {each.name: each for seed in sweep.seeds for each in sweep.of_replicate(seed)}
+    tasks_of = {name: tasks_after(sweep, each) for name, each in listed.items()}
     alike: dict[tuple[Task, ...], str] = {}
     ends_alike: dict[Task, str] = {}
-    for each in sorted(listed.values(), key=lambda condition: condition.name != BASELINE):
-        if not each.sources and (each.name == BASELINE or not each.interventions):
-            tasks = tasks_after(sweep, each)
-            alike.setdefault(tasks, each.name)
-            ends_alike.setdefault(tasks[-1], each.name)
-    tasks_of = {name: tasks_after(sweep, each) for name, each in listed.items()}
+    for name, each in sorted(listed.items(), key=lambda item: item[0] != BASELINE):
+        if not each.sources and (name == BASELINE or not each.interventions):
+            alike.setdefault(tasks_of[name], name)
+            ends_alike.setdefault(tasks_of[name][-1], name)
     return {name: alike.get(tasks) or ends_alike.get(tasks[-1], "") for name, tasks in tasks_of.items()}
 
 

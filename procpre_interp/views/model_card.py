@@ -17,6 +17,7 @@ from procpre_interp.model import HookedTransformer
 from procpre_interp.pipeline.lineage import Moment
 from procpre_interp.store.ancestry import parent_before
 from procpre_interp.store.cells import is_missing
+from procpre_interp.store.outcomes import share_of_tokens
 from procpre_interp.store.run import parents_of
 from procpre_interp.store.store import DamagedRun, Run, RunStore, UnknownRun
 from procpre_interp.train import TrainConfig
@@ -157,8 +158,8 @@ def _phase(run: Run, last: int) -> dict[str, str]:
         for each in parents_of(run)
     ]
     tokens = run.summary.get("tokens")
-    if last < whole and not is_missing(tokens):  # a step takes about as many tokens as any other
-        seen = f"about {_number(round(tokens * (last - first) / (whole - first)))}" if last > first else "0"
+    if last < whole and not is_missing(tokens):
+        seen = f"about {_number(round(tokens * share_of_tokens(run, last)))}" if last > first else "0"
     else:
         seen = _number(tokens)
     task = {name: value for name, value in run.task.items() if name not in ("name", "version", "corpus")}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from procpre_interp.core.config import ORIGIN
 from procpre_interp.stats.transfer_map import OUTCOMES
-from procpre_interp.store.run import DamagedRun, Run, UnknownRun, parents_of
+from procpre_interp.store.run import DamagedRun, Run, UnknownRun, of_whole_task, parents_of
 from procpre_interp.store.store import RunStore
 
 DEFAULTS = {"token_embedding": "average", "unembedding": "average", "positions": "carry", "embedding_parent": 0}
@@ -109,12 +109,11 @@ class Evidence:
     def validation(self, run: Run, step: int | None) -> pd.DataFrame:
         """The run's evaluations on the whole task up to a step; none where its history is damaged."""
         try:
-            history = run.history()
+            history = of_whole_task(run.history())
         except (UnknownRun, DamagedRun):
             return pd.DataFrame(columns=["step", "loss_nats", "accuracy", "tokens"])
-        whole = history["task_length"].isna() if "task_length" in history else True
         until = history["step"] <= (history["step"].max() if step is None else step)
-        return history.loc[(history["split"] == "validation") & until & whole]
+        return history.loc[(history["split"] == "validation") & until]
 
     def damage(self, run: Run, children: frozenset[str] = frozenset()) -> list[str]:
         """Where sequences were shuffled or weights damaged in the run's lineage, in words, the nearest first."""

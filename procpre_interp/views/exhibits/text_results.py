@@ -24,8 +24,7 @@ def answer_of(results: Results) -> Answer:
 def answer(results: Results) -> Answer:
     """Which conditions lowered the loss below that of no pretraining by their intervals, which raised it, and by how
     much."""
-    fresh = compared_with(results.table)
-    rows = [row for row in named_rows(summarise_losses(results.table)) if row.condition not in fresh and row.n]
+    rows = [row for row in named_rows(_compared(results, summarise_losses(results.table))) if row.n]
     sides = [1 if row.gain_low > 0 else -1 if row.gain_high < 0 else 0 for row in rows]
 
     def listed(side: int) -> str:
@@ -48,7 +47,7 @@ def answer(results: Results) -> Answer:
 def losses(results: Results, conditions: Sequence[str]) -> Exhibit:
     """Test loss of these conditions with its interval; the gains stay those over no pretraining."""
     summary = _kept(results, conditions)
-    compared = summary.loc[~summary["condition"].isin(list(compared_with(results.table)))]
+    compared = _compared(results, summary)
     lower = int((compared["gain_low"] > 0).to_numpy().sum())
     title = question_title("Did transfer help?", f"It lowered the loss in {lower} of {len(compared)} conditions")
     table = results.table.loc[results.table["condition"].isin(conditions)]
@@ -65,7 +64,7 @@ def losses_table(results: Results, conditions: Sequence[str]) -> pd.DataFrame:
     """The same as text: losses and gains, each with its interval in brackets, and what they cost."""
     summary = _kept(results, conditions)
     rows, diverged = [], (summary["diverged"] > 0).to_numpy().any()
-    compared = summary.loc[~summary["condition"].isin(list(compared_with(results.table)))]
+    compared = _compared(results, summary)
     fewer = (compared["gain_n"] < compared["n"]).to_numpy().any()
     has = set(summary) - ({"tokens", "teraflops"} if _chained(results) else {"total_tokens", "total_teraflops"})
     for row in named_rows(summary):
@@ -106,6 +105,11 @@ def _chained(results: Results) -> bool:
 def _last_phase(results: Results) -> str:
     """What the tokens, epochs and curves of a table are of."""
     return "the last phase" if _chained(results) else "phase 2"
+
+
+def _compared(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a summary that have a gain: all but those that others are compared with."""
+    return summary.loc[~summary["condition"].isin(list(compared_with(results.table)))]
 
 
 def _kept(results: Results, conditions: Sequence[str]) -> pd.DataFrame:
