@@ -13,6 +13,7 @@ from procpre_interp.probe.targets import targets_of
 from procpre_interp.store.store import RunStore
 from procpre_interp.views.exhibits import attention
 from tests.explorer import DEMO
+from tests.formal import database
 from tests.models import random_model
 
 STORE = RunStore(DEMO)
@@ -101,8 +102,8 @@ def test_the_head_that_stands_out():
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in ("mixture", "noisy", "shuffled", "text")])
-def test_every_task_opens_on_a_score_that_it_has(name):
-    task = TASKS.build(name)
+def test_every_task_opens_on_a_score_that_it_has(name, tmp_path):
+    task = TASKS.build(name, **({"database": database(tmp_path)} if name == "metamath" else {}))
     model = random_model(ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=task.model_n_ctx, d_vocab=task.d_vocab))
     table = attention.score_table(model, task, n=4)
     look = attention.standing_out(table, task)

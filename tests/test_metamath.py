@@ -13,24 +13,8 @@ from procpre_interp.data import TASKS, Task, check_task
 from procpre_interp.data.procedural.metamath import MARKS, Metamath, anonymous, in_order
 from procpre_interp.data.procedural.metamath_database import WrongProof, derivation, read_theorems
 from procpre_interp.data.semantic.packages import FetchError
+from tests.formal import A1I, DECLARED, database
 
-DECLARED = """
-$( A tiny database. $( is no nested comment. $)
-$c ( ) -> wff |- A. set $.
-$v ph ps ch x y $.
-wph $f wff ph $.  wps $f wff ps $.  wch $f wff ch $.  vx $f set x $.  vy $f set y $.
-wi $a wff ( ph -> ps ) $.
-wal $a wff A. x ph $.
-ax-1 $a |- ( ph -> ( ps -> ph ) ) $.
-ax-2 $a |- ( ( ph -> ( ps -> ch ) ) -> ( ( ph -> ps ) -> ( ph -> ch ) ) ) $.
-${ min $e |- ph $.  maj $e |- ( ph -> ps ) $.  ax-mp $a |- ps $. $}
-${ $d x ph $.  ax-5 $a |- ( ph -> A. x ph ) $. $}
-"""
-A1I = """
-${ a1i.1 $e |- ph $.
-   a1i $p |- ( ps -> ph ) $= wph wps wph wi a1i.1 wph wps ax-1 ax-mp $.
-$}
-"""
 ID = "id $p |- ( ph -> ph ) $= ( wi ax-1 ax-2 ax-mp ) AAABZBZFAACAFABBGFBAFCAFADEE $."
 """The compressed proof of set.mm, with formulas that are marked and used again."""
 
@@ -108,29 +92,6 @@ def test_variables_that_are_said_to_be_distinct():
 def test_what_is_no_database(text: str, said: str):
     with pytest.raises(ValueError, match=re.escape(said)):
         derived(DECLARED + text)
-
-
-def database(folder: Path, n: int = 80) -> str:
-    """Theorems `( x1 -> ( x2 -> .. ( ph -> ( ps -> ph ) ) ) )` by a1i, one step for each arrow, of all words of x's."""
-    rest = "\n".join(
-        f"t{number} $p |- ( {first} -> ( ph -> ( ps -> ph ) ) ) $= {proof} ax-1 a1i $."
-        for number, first, proof in wffs(n)
-    )
-    path = folder / "tiny.mm"
-    path.write_text(DECLARED + A1I + rest)
-    return f"file:{path}"
-
-
-def wffs(n: int) -> list[tuple[int, str, str]]:
-    """Formulas of growing size: number, text, and the proof that the theorem about it begins with."""
-    formulas = [("ph", "wph"), ("ps", "wps"), ("ch", "wch")]
-    for one, other in ((a, b) for a in range(n) for b in range(a + 1)):
-        if len(formulas) >= n:
-            break
-        (left, left_proof), (right, right_proof) = formulas[one], formulas[other]
-        formulas.append((f"( {left} -> {right} )", f"{left_proof} {right_proof} wi"))
-    given = "wph wps wph wi wi"
-    return [(i, text, f"{given} {proof} wph wps") for i, (text, proof) in enumerate(formulas)]
 
 
 @pytest.fixture
@@ -252,3 +213,12 @@ def test_the_words_of_a_derivation():
     words = in_order([("|-", "ph"), ("|-", "ps")], [("|-", "ch"), ("|-", "ps", "ch")])
     assert " ".join(words) == "$given ph $given ps $show ps ch $proof ch $then ps ch $end"
     assert " ".join(anonymous(words, {"ph": "wff", "ps": "wff", "ch": "wff"})) == "$given 0 $given 1 $show 1 2"
+
+
+@pytest.mark.slow
+def test_all_of_set_mm():
+    """Some 40,000 proofs, each checked as it is read."""
+    task = TASKS.build("metamath")
+    check_task(task)
+    epochs = task.epochs(10**6)
+    assert epochs is not None and 1 < epochs < 20
