@@ -221,4 +221,5 @@ def test_all_of_set_mm():
     task = TASKS.build("metamath")
     check_task(task)
     epochs = task.epochs(10**6)
-    assert epochs is not None and 1 < epochs < 20
+    assert epochs is not None
+    assert 1 < epochs < 20
