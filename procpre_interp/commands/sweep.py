@@ -77,7 +77,9 @@ def main(arguments: list[str]) -> int:
         return 0
     os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # so that a file that is not there is said first
     announce(
-        f"Runs of {command.config} go to {command.out}, and those that are there already are not repeated. "
+        f"Counting the runs of {command.config} and those of them in {command.out} ..."
+        if command.count
+        else f"Runs of {command.config} go to {command.out}, and those that are there already are not repeated. "
         "Ctrl-C saves everything, and the same command goes on from there. "
         "Loading PyTorch and, the first time, compiling the training kernel takes up to a minute ..."
     )

@@ -7,6 +7,7 @@ the `plugin` that registered it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import numbers
@@ -89,6 +90,12 @@ def coerce(value: Any, declared: Any, where: str = "value") -> Any:
     )
 
 
+@functools.cache
+def _declared(cls: type) -> Mapping[str, Any]:
+    """Types of the fields of a class. A sweep names thousands of runs of the same few."""
+    return get_type_hints(cls)
+
+
 def check_integers(config: Any, where: str = "") -> None:
     """Raise `ValueError` naming a field of the config, or of one within it, that is beyond `LARGEST_INTEGER`."""
     if dataclasses.is_dataclass(config):
@@ -159,7 +166,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     ]
     if missing:
         raise ValueError(f"{where or title}: missing {', '.join(missing)}")
-    hints = get_type_hints(cls)
+    hints = _declared(cls)
     prefix = f"{where}." if where else ""
     return cls(**{key: coerce(value, hints[key], f"{prefix}{key}") for key, value in data.items()})
 
@@ -203,7 +210,7 @@ def to_dict(config: Any, *, hashed_only: bool = False, defaults: bool = False) -
         plain["version"] = config.version  # type: ignore[attr-defined]
     if hasattr(config, "registry") and (plugin := getattr(config, "plugin", None)) is not None:
         plain["plugin"] = plugin
-    hints = get_type_hints(type(config))
+    hints = _declared(type(config))
     for f in dataclasses.fields(config):
         if hashed_only and not f.metadata.get("hashed", True):
             continue
