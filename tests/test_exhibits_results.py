@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from procpre_interp.claims.text import conditions_table
 from procpre_interp.core.terminal import beside_package
 from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.store import RunStore, UnknownRun
 from procpre_interp.views.exhibits import Answer, Exhibit
-from procpre_interp.views.exhibits.results import accuracy, answer, explained, learning, load_results, survival
+from procpre_interp.views.exhibits.results import accuracy, answer, learning, load_results, survival
 from tests.figures import subtitle
 from tests.results import LABELS, TABLE, fill
 
@@ -73,8 +74,9 @@ def test_gains_are_counted_by_pairs_and_accuracies_by_runs_that_have_one(store: 
     assert "points, n = 2)" in answer(found).text
     assert "n = 3" not in answer(found).text
     assert subtitle(accuracy(found).figure).startswith("n is given for each row")
-    assert "Pairs behind a gain, where a run of some diverged: Dyck, full transfer 2, " in explained(found)
-    assert "Pairs behind a gain" not in explained(results)
+    shown = conditions_table(found.summary, found.about).set_index("Condition")
+    assert shown.loc["Dyck, full transfer", "Pairs"] == "2"
+    assert "Pairs" not in conditions_table(results.summary, results.about)
 
 
 def fields(results) -> dict:

@@ -207,7 +207,9 @@ def test_conditions_as_text():
     assert dyck["Broke through"] == "2 of 3 [9, 99] %"
     assert none["Steps to breakthrough"] == "4,000 [4,000, 4,000]"
     assert dyck["Seconds"] == "30 + 12"
-    assert dyck["Diverged"] == "1"
+    assert (none["Diverged"], dyck["Diverged"]) == ("0", "1")
+    assert (none["Pairs"], dyck["Pairs"]) == ("", "2")
+    assert "Pairs" not in conditions_table(summarise_conditions(reproduce_table()), About())
 
 
 def test_conditions_on_text_show_losses_and_what_they_cost():

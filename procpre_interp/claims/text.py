@@ -46,6 +46,8 @@ def claim_title(claim: JudgedClaim) -> str:
 def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
     """The summary of conditions as text: percentages and steps, each with its interval in brackets."""
     rows, diverged = [], (summary["diverged"] > 0).to_numpy().any()
+    compared = summary.loc[summary["gain_mean"].notna()]
+    fewer = (compared["gain_n"] < compared["n"]).to_numpy().any()
     for row in named_rows(summary):
         reported = about.paper.get(row.condition)
         broke = round(row.breakthrough_share * row.n)
@@ -55,6 +57,7 @@ def conditions_table(summary: pd.DataFrame, about: About) -> pd.DataFrame:
             "Accuracy %": bounds_text(row.accuracy_mean, row.accuracy_low, row.accuracy_high, 100, ".1f"),
             **({"Paper %": "" if reported is None else f"{100 * reported:.1f}"} if about.paper else {}),
             "Gain, points": bounds_text(row.gain_mean, row.gain_low, row.gain_high, 100, "+.1f"),
+            **({"Pairs": str(row.gain_n or "")} if fewer else {}),
             **(_losses(row) if "loss_mean" in summary else {}),
             "Broke through": f"{broke} of {row.n} {within}",
             "Steps to breakthrough": bounds_text(row.time_mean, row.time_low, row.time_high, 1, ",.0f"),
@@ -92,6 +95,7 @@ def explain_columns(about: About) -> str:
     limit = "the limit" if about.limit is None else f"{about.limit:,}"
     return (
         "Accuracy: share of answer tokens on the test set. Gain: over no pretraining, within replicates. "
+        "Pairs, where runs diverged: how many replicates have both. "
         f"Broke through: validation accuracy reached {reach}, with the exact binomial interval of the share. "
         f"Steps to breakthrough: mean, a run without one counted as {limit} (restricted mean). "
         "Seconds, and teraFLOPs where they are counted: phase 1 + phase 2, or all phases together, a run."

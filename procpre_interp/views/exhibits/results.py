@@ -180,15 +180,8 @@ def answer(results: Results) -> Answer:
 
 def explained(results: Results) -> str:
     """What the intervals and columns of `conditions_table` are, for the line below it."""
-    fresh = compared_with(results.table)
-    fewer = [
-        f"{row.label} {row.gain_n}"
-        for row in named_rows(results.summary)
-        if row.condition not in fresh and row.gain_n < row.n
-    ]
-    pairs = f" Pairs behind a gain, where a run of some diverged: {', '.join(fewer)}." if fewer else ""
     note = intervals_note(results.summary["n"], "under Broke through")
-    return f"Intervals: {note}.{pairs} {explain_columns(results.about)}"
+    return f"Intervals: {note}. {explain_columns(results.about)}"
 
 
 def accuracy(results: Results) -> Exhibit:
