@@ -14,7 +14,7 @@ PAGE = "questions/do_the_claims_hold.py"
 
 def test_verdicts_and_the_papers_numbers(monkeypatch, tmp_path):
     app = open_page(monkeypatch, tmp_path, PAGE)
-    assert app.success[0].value == "Of 35 claims: 10 supported, 15 refuted, 10 undecided."
+    assert app.success[0].value == "Of 36 claims: 10 supported, 16 refuted, 10 undecided."
     assert f"--store {tmp_path}" in [code.value for code in app.code][-1]
     assert "What it cannot say" in said(app)
     assert app.dataframe[0].value.columns[0] == "Claim"

@@ -179,6 +179,7 @@ HAS_CORPORA = {
     "unigrams_teach_nothing",
     "union_helps_language",
     "union_helps_language_bpe",
+    "union_helps_larger_model",
     "union_helps_mathematics",
 }
 """Claims on corpora that have to be fetched; nor are the arms of a fair sweep known before they were tuned."""
