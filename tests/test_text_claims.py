@@ -182,6 +182,20 @@ def test_another_text_is_another_protocol(corpus):
         )
 
 
+def test_the_first_experiments_are_three_claims_with_one_budget_on_one_text(corpus, monkeypatch):
+    module, given = script("first_experiments"), []
+    monkeypatch.setattr(module, "run_all", lambda experiments, options: given.extend(experiments) or 0)
+    assert module.first_experiments(module.FirstExperiments(phase1_steps=7, corpus=corpus)) == 0
+    assert [each.claim.name for each in given] == list(module.CLAIMS)
+    for each in given:
+        assert each.sweep.task.corpus == corpus
+        assert {recipe.train.steps for recipe in each.sweep.phase1 if recipe.task.name == "union"} == {7}
+        assert each.protocol.startswith(f"On {corpus} in place of wikipedia-leads. ")
+    given.clear()
+    module.first_experiments(module.FirstExperiments())
+    assert [each.protocol for each in given] == [script(name).EXPERIMENT.protocol for name in module.CLAIMS]
+
+
 def test_subwords_are_another_protocol():
     experiment = script("union_helps_language_bpe").EXPERIMENT
     assert "16 windows of 64 tokens (bpe:1024) in a single pass" in experiment.protocol
