@@ -1,5 +1,6 @@
 """Runs end to end: what is part of a run's identity, what is computed once, what is refused."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -278,6 +279,27 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, store):
     assert torch.equal(load_model(run).flat, load_model(whole).flat)
     assert run.history().drop(columns="seconds").equals(whole.history().drop(columns="seconds"))
     assert run.examples().equals(whole.examples())
+
+
+def test_the_machines_of_all_sittings_are_kept(tmp_path, store, monkeypatch):
+    alone = execute(child(), store)
+    assert "earlier" not in alone.environment
+    moved, steps = RunStore(tmp_path), []
+    execute(PHASE1, moved)
+    for cpu, most in (("A", 3), ("A", 5), ("B", 7), ("C", 100)):
+        monkeypatch.setattr("procpre_interp.core.environment._cpu_model", lambda cpu=cpu: cpu)
+        with contextlib.suppress(Interrupted):
+            execute(
+                child(),
+                moved,
+                on_step=lambda s, t: steps.append(s.step),
+                should_stop=lambda most=most: len(steps) >= most,
+            )
+    run = moved.open(child().run_id)
+    assert run.environment["cpu"] == "C"
+    earlier = run.environment["earlier"]
+    assert [sitting["cpu"] for sitting in earlier] == ["A", "B"]
+    assert {**earlier[0], "cpu": "C"} == {name: run.environment[name] for name in earlier[0]}
 
 
 VICTIM = """
