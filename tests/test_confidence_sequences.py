@@ -220,7 +220,7 @@ def covered(values: np.ndarray) -> float:
 
 
 def stored_losses() -> list[np.ndarray]:
-    folder = Path(__file__).resolve().parents[1] / "experiments" / "results" / "claims"
+    folder = Path(__file__).resolve().parents[1] / "experiments" / "results" / "earlier"
     contrasts = json.loads((folder / "length_matters.json").read_bytes())["contrasts"]
     cells = pd.read_csv(folder / "length_matters.csv")
     named = [Contrast(name="x", weights=row["weights"], measure=row["measure"]) for row in contrasts]

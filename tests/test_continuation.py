@@ -305,5 +305,10 @@ def test_the_lineage_says_whose_state_it_is_and_from_where_it_goes_on(store):
     assert table["goes on from step"].tolist() == ["5", "5", ""]
     assert table["optimiser"].tolist() == ["carried", "carried", "fresh"]
     assert {"optimiser", "goes on from step"}.isdisjoint(lineage(runs[1:]))
+    whole, untrained = (
+        dataclasses.replace(runs[1], config={**runs[1].config, "parents": [{"run": "a" * 16, **step}]})
+        for step in ({}, {"step": 0})
+    )
+    assert lineage([whole, untrained])["step"].tolist() == ["final", "0"]
     assert "goes on from step 5 of the first of them" in str(runs[0])
     assert "with their optimiser's state" in str(runs[0])

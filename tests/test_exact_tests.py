@@ -58,7 +58,7 @@ def test_a_sign_flip_test_decides_what_is_called_decided(name: str):
 def test_what_was_found_before_claims_were_judged_anew_can_be_read():
     """Sentences of experiments/README.md rest on it."""
     earlier = {found.name: found for found in read_claims(None, CLAIMS.parent / "earlier")}
-    assert len(earlier) == 11
+    assert len(earlier) == 12
     assert {found.seeds[0] for found in earlier.values()} == {1000, 1003, 3000}
     ladder = earlier["shuffling_weights_destroys_it"].contrasts
     assert len(ladder) > 16

@@ -15,6 +15,7 @@ import pytest
 
 from procpre_interp.claims.claim import Claim, Contrast
 from procpre_interp.claims.claim_json import claim_from_json
+from procpre_interp.claims.files import find_claims
 from procpre_interp.claims.judge import judge, judge_contrasts
 from procpre_interp.core.atomic_files import plain
 from procpre_interp.core.seeding import numpy_stream
@@ -254,9 +255,13 @@ def test_a_script_from_nothing_to_a_claim_file(tmp_path, monkeypatch, capsys, ru
     results = tmp_path / "results"
     assert main(other, arguments=["--quick", "--out", str(out), "--results", str(results)]) == 0
     assert len(store.query()) == before + 1  # full transfer
-    judged = json.loads((results / "dyck_teaches_recall.json").read_text())
-    assert judged["verdict"] == "undecided"
-    assert len(pd.read_csv(results / "dyck_teaches_recall.csv")) == 3
+    assert sorted(path.name for path in results.iterdir()) == [
+        "quick-dyck_teaches_recall.csv",
+        "quick-dyck_teaches_recall.json",
+    ]
+    assert find_claims(None, results) == ({}, [])
+    (judged,) = find_claims(None, results, quick=True)[0].values()
+    assert (judged.verdict, judged.quick, len(judged.cells)) == ("undecided", True, 3)
 
 
 def test_a_script_runs_by_its_path_and_names_a_mistake(tmp_path):

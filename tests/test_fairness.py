@@ -118,6 +118,15 @@ def test_a_stored_claim_judged_again_is_held_to_it():
     assert judged_again(CLAIM, dataclasses.replace(stored, task="haystack")).verdict == "supported"
 
 
+def test_a_stored_claim_that_lacks_replicates_is_not_judged_again():
+    """What is there would decide it: until then it was undecided for what is not."""
+    stored = stored_claim(text_table(), task="haystack", name=CLAIM.name)
+    lacking = dataclasses.replace(stored.primary, missing="15 of 20 planned replicates are complete")
+    stored = dataclasses.replace(stored, contrasts=(lacking, *stored.contrasts[1:]))
+    with pytest.raises(ValueError, match="15 of 20 planned replicates are complete; --run computes the others"):
+        judged_again(CLAIM, stored)
+
+
 def test_a_premise_that_is_held_back_holds_back_the_claim():
     """Its transfer may be one that the primary contrast does not name."""
     premise = dataclasses.replace(LOSS, name="b is better", weights={"b": 1, "none": -1})

@@ -245,10 +245,16 @@ def test_the_chosen_protocol():
     assert chosen_protocol("paper", quick=True, to_the_end=False) is QUICK
 
 
-@pytest.mark.parametrize("flag", ["--protocol paper", "--every-condition"])
+@pytest.mark.parametrize("flag", ["--protocol paper", "--every-condition", "--to-the-end"])
 def test_quick_has_a_protocol_of_its_own(capsys, flag):
     assert main(["reproduce", "--quick", *flag.split()]) == 2
     assert "--quick has a protocol and conditions of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--quick", "--replicates 3", "--protocol cheap"])
+def test_a_fixed_number_of_replicates_has_no_limit(capsys, flag):
+    assert main(["reproduce", *flag.split(), "--most-replicates", "2"]) == 2
+    assert "--most-replicates is for as many as decide" in capsys.readouterr().err
 
 
 def test_the_first_sentence_comes_before_anything_slow(tmp_path):

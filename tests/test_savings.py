@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from procpre_interp.cli import main
+from procpre_interp.commands.savings import main as savings_command
 from procpre_interp.stats.savings import SHARES, replicate_savings, summarise_savings, tokens_to_loss
 from procpre_interp.store.store import RunStore
+from procpre_interp.views.exhibits import results as exhibits
 from procpre_interp.views.plots.savings import saved_against_spent, savings_by_condition
 from tests.figures import subtitle
 
@@ -169,6 +171,16 @@ def test_figures_show_the_means_and_say_what_the_intervals_are():
     assert list(even.x) == list(even.y)
     with pytest.raises(ValueError, match="no rows"):
         savings_by_condition(summary.iloc[:0])
+
+
+def test_the_whole_name_of_a_sweep_is_none_of_another_that_begins_with_it(tmp_path, monkeypatch):
+    names, opened = ["text_map_code-0a1b2c3d", "text_map-1a1b2c3d", "text_map-2a1b2c3d"], []
+    monkeypatch.setattr(exhibits, "catalogue", lambda store: names)
+    monkeypatch.setattr(exhibits, "load_results", lambda store, name: opened.append(name) or {}["stop"])
+    for asked in ("text_map", "text_", "text_map_c", "text_map-2"):
+        with pytest.raises(KeyError):
+            savings_command(["--store", str(tmp_path), asked])
+    assert opened == [names[1], names[0], names[0], names[2]]
 
 
 def test_a_table_that_cannot_be_read_is_not_unknown(tmp_path, capsys):

@@ -28,6 +28,13 @@ def test_a_line_is_found_and_what_a_replicate_adds_everywhere_is_no_trend():
         assert (rows(trend, kind)["high"] - rows(trend, kind)["low"]).min() > 1
 
 
+def test_sizes_that_were_read_as_text_are_numbers():
+    sizes = [50_000, 100_000, 500_000, 1_000_000]
+    gains = pd.DataFrame(numpy_stream(0, "text").normal(0, 1, (6, 4)), columns=sizes)
+    pd.testing.assert_frame_equal(gain_trend(gains.rename(columns=str)), gain_trend(gains))
+    pd.testing.assert_frame_equal(gain_trend(gains[sizes[::-1]]), gain_trend(gains))
+
+
 def test_intervals_cover_the_slope():
     generator, covered = numpy_stream(0, "coverage"), 0
     for _ in range(100):

@@ -14,8 +14,11 @@ KEPT = ("task", "limit", "threshold", "protocol", "cost", "tables", "seeds", "ve
 def judged_again(claim: Claim, stored: StoredClaim) -> JudgedClaim:
     """The verdict of the newest rule; the one until now is kept as an earlier one.
 
-    Raises `ValueError` where the claim was declared anew since, so that its cells are of another version.
+    Raises `ValueError` where the claim was declared anew since, so that its cells are of another version, and where
+    replicates that were planned are missing: a verdict on the others would depend on which runs failed.
     """
+    if stored.primary.missing:
+        raise ValueError(f"{claim.name}: {stored.primary.missing}; --run computes the others and judges the claim")
     if stored.version != claim.version:
         raise ValueError(
             f"{claim.name} is declared anew, as version {claim.version}, and its cells are of version "

@@ -44,19 +44,21 @@ def table_name(judged: JudgedClaim) -> str:
 
 
 def write_claim(store: RunStore, judged: JudgedClaim, table: pd.DataFrame, folder: Path | None = None) -> None:
-    """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder."""
+    """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder; a smoke test under
+    another name, so that it never replaces a verdict."""
     table = with_run_lists(table)
     check_cells(table)
     found = claim_to_json(judged)
     store.write_table(table_name(judged), table, found)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
+        name = f"{QUICK if judged.quick else ''}{judged.name}"
         # Enough digits for p-values of small differences to be the same when they are judged from the file.
         cells = with_run_text(table).round(8).to_csv(index=False)
         # One file names the other, so that a verdict never stands next to the cells of other runs.
         digest = hashlib.sha256(cells.encode()).hexdigest()
-        atomic_files.write_json(folder / f"{judged.name}.json", {**found, CELLS_HASH: digest})
-        atomic_files.write_text(folder / f"{judged.name}.csv", cells)
+        atomic_files.write_json(folder / f"{name}.json", {**found, CELLS_HASH: digest})
+        atomic_files.write_text(folder / f"{name}.csv", cells)
 
 
 def find_claims(
@@ -65,10 +67,10 @@ def find_claims(
     """All judged claims by name, and the files that cannot be read.
 
     One in the store stands before the one of that name in the folder, which says of an older one on what page it is
-    shown, and how its measures are read. With `quick` the store's smoke tests too, as
-    "quick-<name>".
+    shown, and how its measures are read. With `quick` smoke tests too, as "quick-<name>".
     """
     files_of = sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else []
+    files_of = [path for path in files_of if quick or not path.name.startswith(QUICK)]
     stored = [] if store is None else store.tables(PREFIX) + (store.tables(QUICK + PREFIX) if quick else [])
     found: dict[str, StoredClaim] = {}
     problems: list[Unreadable] = []

@@ -74,9 +74,15 @@ def main(arguments: list[str]) -> int:
     """Run what is missing, print the table, write the report. Exit code 1 where a run failed."""
     command = parse(Reproduce, "reproduce", arguments)
     command.check()
-    for given, flag in ((command.protocol, "protocol"), (command.every_condition, "every-condition")):
+    own = {"protocol": command.protocol, "every-condition": command.every_condition, "to-the-end": command.to_the_end}
+    for flag, given in own.items():
         if command.quick and given:
             raise ValueError(f"--quick has a protocol and conditions of its own; leave out --{flag}, or --quick")
+    if command.fixed_replicates and command.most_replicates != Reproduce.most_replicates:
+        raise ValueError(
+            f"--most-replicates is for as many as decide, and here there are {command.fixed_replicates}; leave it out, "
+            "or --replicates, --quick or --protocol cheap"
+        )
     for name in ("replicates", "most_replicates"):
         if getattr(command, name) is not None and getattr(command, name) < 1:
             raise ValueError(f"{name}={getattr(command, name)}; there must be at least 1")

@@ -46,7 +46,10 @@ def main(arguments: list[str]) -> int:
         check_file(command.out)
     store = RunStore(command.store)
     # Tables of claims are no results of a catalogue, and are named in full.
-    named = [name for name in exhibits.catalogue(store) if name.startswith(command.name)]
+    catalogue = exhibits.catalogue(store)
+    # A sweep's whole name is none of another that begins with it: text_map, and not text_map_code.
+    named = [name for name in catalogue if name.startswith(f"{command.name}-")]
+    named = named or [name for name in catalogue if name.startswith(command.name)]
     named = named or [name for name in store.tables(command.name) if PREFIX not in name]  # it may be a damaged one
     found = exhibits.load_results(store, next(iter(named), command.name))
     # What older tables do not say, such as the tokens of phase 1, their runs do.

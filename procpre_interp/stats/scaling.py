@@ -21,10 +21,11 @@ def gain_trend(gains: pd.DataFrame, *, generator: np.random.Generator | None = N
 
     Raises `ValueError` for fewer than four sizes, or where no replicate has all of them.
     """
-    sizes = np.sort(np.array([float(column) for column in gains.columns]))
+    numbered = gains.set_axis([float(column) for column in gains.columns], axis=1).sort_index(axis=1)
+    sizes = numbered.columns.to_numpy(dtype=float)
     if len(set(sizes)) < FEWEST_SIZES:
         raise ValueError(f"{len(set(sizes))} sizes; a trend wants at least {FEWEST_SIZES}")
-    whole = gains.sort_index(axis=1).dropna()
+    whole = numbered.dropna()
     if whole.empty:
         raise ValueError("no replicate has all sizes, so there is no trend yet; the same command goes on from here")
     decades = np.log10(sizes)

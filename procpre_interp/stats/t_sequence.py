@@ -8,7 +8,7 @@ of N(0, SCALE^2) is a test martingale, with n replicates, their mean x and S = s
 
 and means at which it ever reached 1 / alpha are rejected. A mixture over effects needs no variance plugged in, unlike
 an asymptotic sequence (Waudby-Smith and others 2024), which covered 87 to 93 % when losses were drawn from a smoothed
-distribution of the stored replicates (claim length_matters, ten contrasts), looked at from n = 6 to 60; this one
+distribution of stored replicates (the first length_matters, ten contrasts), looked at from n = 6 to 60; this one
 covered 96 to 99 %. Looks begin at n = `FIRST_LOOK`. Strongly skewed outcomes are covered less (exponential ones:
 92 %), and outcomes with two modes far less: those have a range, and `betting` is for them.
 

@@ -32,7 +32,7 @@ def lineage(runs: Sequence[Run]) -> pd.DataFrame:
             "run": run.id,
             "parent": parent["run"],
             "components": parent.get("selector", "all"),
-            "step": str(parent.get("step") or "final"),
+            "step": "final" if (step := parent.get("step")) is None else str(step),
             "damage": json.dumps(ablation) if (ablation := parent.get("ablation")) else "none",
             "goes on from step": str(run.config.get("train", {}).get("start_at", "")),
             "optimiser": run.config.get("optimiser", "fresh"),
