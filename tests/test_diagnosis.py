@@ -50,6 +50,7 @@ def add(
     losses: list[float] = FLAT,
     n_ctx: int = 100,
     kept: tuple[int, ...] = (5000,),
+    draw: int = 0,
     **summary: Any,
 ) -> Run:
     """One finished run; without an accuracy a diverged one."""
@@ -57,6 +58,7 @@ def add(
     config: dict[str, Any] = {"version": 1, "task": task, "seed": seed, "train": {"steps": 5000} | (train or {})}
     config |= {"parents": list(parents)} if parents else {}
     config |= {"transfer": transfer} if transfer else {}
+    config |= {"draw": draw} if draw else {}
     steps = np.linspace(0, 5000, len(losses)).astype(int)
     history = {"step": steps, "tokens": steps * 100, "split": "validation", "loss_nats": losses, "accuracy": 0.3}
     values = {
@@ -416,6 +418,29 @@ def test_comparisons_that_do_not_count(store: RunStore):
     assert "no retrieval formed" in finding.sentence
     add(store, "baseline", 0.1, train={"kernel": "torch", "threads": 2})
     assert found(run, store)["no gain"].numbers["baseline_run"] == "baseline"
+
+
+def test_text_after_text_has_a_baseline(store: RunStore):
+    """Its fresh weights are another draw than the first phase began with, which is that of the baseline as well."""
+    add(store, "dyck1000", 0.45, train={"steps": 400})
+    run = add(store, "child", 0.9, parents=from_dyck(), draw=1)
+    add(store, "baseline", 0.1)
+    (finding,) = diagnose(run, store)
+    assert finding.numbers["baseline_run"] == "baseline"
+    add(store, "dyck1001", 0.45, seed=1001, train={"steps": 400})
+    add(store, "child1001", 0.9, seed=1001, parents=from_dyck(1001), draw=1)
+    add(store, "baseline1001", 0.1, seed=1001)
+    (finding,) = diagnose(run, store)
+    assert finding.numbers["n"] == 2
+
+
+def test_no_command_is_made_of_what_options_cannot_say(store: RunStore):
+    rescaled = {"name": "rescaled", "version": 1, "selector": "all", "relative_step": "transferred"}
+    add(store, "dyck1000", 0.45, task="dyck")
+    run = add(store, "child", 0.1, parents=from_dyck(), train={"interventions": [rescaled]})
+    remedy = found(run, store)["no baseline"].remedy
+    assert "config.yaml without its parents" in remedy
+    assert "procpre-interp train" not in remedy
 
 
 def test_a_damaged_or_diverged_baseline_is_not_used(store: RunStore):

@@ -10,10 +10,11 @@ import pytest
 
 from procpre_interp.claims.contrast_text import bounds_text
 from procpre_interp.claims.text import conditions_table, describe_cost
+from procpre_interp.commands._conditions import print_results
 from procpre_interp.core.checksums import seal
 from procpre_interp.data import TASKS
 from procpre_interp.stats.summary import summarise_conditions
-from procpre_interp.store.about import About
+from procpre_interp.store.about import About, about_table
 from procpre_interp.store.differences import config_differences
 from procpre_interp.store.run import OWN_FILES
 from procpre_interp.store.store import RunStore
@@ -84,6 +85,21 @@ def test_one_replicate_is_called_an_observation(tmp_path: Path):
     text = Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).text
     assert "One replicate: an observation, not a result" in text
     assert "[" not in text.split("Intervals:")[0].replace("[0, 98] %", "").replace("[3, 100] %", "")
+
+
+def test_one_condition_with_a_single_replicate_is_no_sweep_of_one(tmp_path: Path, capsys):
+    store = RunStore(tmp_path)
+    fill(store, replicates=3)
+    table = store.read_table(TABLE)
+    costly = (table.frame["condition"] == "dyck_full") & (table.frame["replicate"] > 1000)
+    store.write_table(TABLE, table.frame.loc[~costly], table.metadata)
+    text = Page(conditions_report(store, TABLE, tmp_path / "reproduce.html")).text
+    assert "One replicate" not in text
+    print_results(table.frame.loc[~costly], about_table(table.metadata))
+    printed = " ".join(capsys.readouterr().out.split())
+    for said in (text, printed):
+        assert "n is given under Broke through" in said
+        assert "n = 1: no interval" in said
 
 
 def test_damaged_and_missing_runs_are_named(tmp_path: Path):

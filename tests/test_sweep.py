@@ -541,6 +541,8 @@ def test_bundled_sweeps_are_found_by_name_wherever_one_is(tmp_path, monkeypatch,
     assert "--outcome area compares runs of one length" in capsys.readouterr().err
     assert main(["sweep", str(tmp_path)]) == 2
     assert f"{tmp_path} is a folder; give a YAML file" in capsys.readouterr().err
+    assert main(["train", "--config", str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder; give a YAML file" in capsys.readouterr().err
     assert main(["sweep", "componets"]) == 2
     assert (
         "unknown sweep 'componets'. Did you mean 'components'? There are: components, fair_text, head_map, heads, "

@@ -174,6 +174,8 @@ def read_config(path: Path) -> Fields:
 
 def read_yaml(path: Path) -> Fields:
     """Fields from a YAML file. Raises `ValueError` when it holds none."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a YAML file")
     # A pipe that nobody writes to would be waited for; one that a shell makes of a command is read to its end.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(handle, True)

@@ -11,6 +11,8 @@ from procpre_interp.core.messages import unknown_name
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
+PLURALS = {"corpus": "corpora"}
+
 _PLUGIN: ContextVar[str | None] = ContextVar("plugin", default=None)
 
 
@@ -56,7 +58,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._classes:
-            own = f"; {self.kind}s of your own come with --import FILE.py"
+            own = f"; {PLURALS.get(self.kind, f'{self.kind}s')} of your own come with --import FILE.py"
             raise ValueError(f"{unknown_name(self.kind, name, list(self))}{own}")
         return self._classes[name]
 

@@ -177,8 +177,9 @@ def score_of(run: Run) -> float | None:
 
 
 def _setting(run: Run) -> str:
-    """Task, model and training of the run."""
-    config = {name: value for name, value in run.config.items() if name not in ("seed", "parents", "transfer")}
+    """Task, model and training of the run. Not which draw of fresh weights it began with: a transfer has another than
+    its baseline where a parent had the first one (`RunConfig.draw`)."""
+    config = {name: value for name, value in run.config.items() if name not in ("seed", "draw", "parents", "transfer")}
     train = {name: value for name, value in run.config.get("train", {}).items() if name not in SAME_RESULT}
     return json.dumps(config | {"train": train}, sort_keys=True)
 
