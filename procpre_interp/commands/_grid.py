@@ -153,8 +153,8 @@ def with_tuning(about: About, sweep: Sweep, tuned: Tuned, table: pd.DataFrame, s
     seeds, missed = sweep.fair.tuning_seeds, table.loc[~table["phase1_learnt"].astype(bool)]
     spoken = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     protocol = (
-        f"In place of lr {sweep.train.learning_rate:g} each arm has the best of {sweep.fair.n_trials} trials of rate and "
-        f"initial scale on {spoken}, by validation loss (table {tuned.table_name})."
+        f"In place of lr {sweep.train.learning_rate:g} each arm has the best of {sweep.fair.n_trials} trials of "
+        f"learning rate and initial scale on {spoken}, by validation loss (table {tuned.table_name})."
     )
     said = [
         f"Phase 1 missed its gate in {len(rows)} runs of {label}, which therefore say little of it."
