@@ -20,7 +20,7 @@ st.markdown(markup.worded(found.about.protocol))
 if found.about.demo:
     st.caption(markup.escaped(found.about.demo))
 
-if (found.summary["n"] < 2).to_numpy().all():
+if found.is_observation:
     st.warning("One replicate is an observation, not a result. Repeat with `--replicates 5` or more.")
 else:
     display.show_answer(text_results.answer_of(found))

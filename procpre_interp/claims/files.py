@@ -43,6 +43,11 @@ def table_name(judged: JudgedClaim) -> str:
     return f"{QUICK if judged.quick else ''}{PREFIX}{judged.name}"
 
 
+def _file_name(table: str) -> str:
+    """Name of a claim's files in a folder, by that of its table."""
+    return table.replace(PREFIX, "", 1)
+
+
 def write_claim(store: RunStore, judged: JudgedClaim, table: pd.DataFrame, folder: Path | None = None) -> None:
     """Keep a judged claim and its cells in the store and, if given, as JSON and CSV in a folder; a smoke test under
     another name, so that it never replaces a verdict."""
@@ -52,7 +57,7 @@ def write_claim(store: RunStore, judged: JudgedClaim, table: pd.DataFrame, folde
     store.write_table(table_name(judged), table, found)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{QUICK if judged.quick else ''}{judged.name}"
+        name = _file_name(table_name(judged))
         # Enough digits for p-values of small differences to be the same when they are judged from the file.
         cells = with_run_text(table).round(8).to_csv(index=False)
         # One file names the other, so that a verdict never stands next to the cells of other runs.
@@ -75,7 +80,7 @@ def find_claims(
     found: dict[str, StoredClaim] = {}
     problems: list[Unreadable] = []
     for place in [*files_of, *stored]:
-        name = place.stem if isinstance(place, Path) else place.replace(PREFIX, "", 1)
+        name = place.stem if isinstance(place, Path) else _file_name(place)
         try:
             if isinstance(place, Path):
                 found[name] = _read_bundled(place)

@@ -21,7 +21,7 @@ from procpre_interp.claims.judged import JudgedClaim, interval_level
 from procpre_interp.stats.decisions import decision_text
 from procpre_interp.stats.resampling import LEVEL, IntervalMethod
 from procpre_interp.stats.rows import named_rows
-from procpre_interp.stats.summary import interval_note, unseen_share
+from procpre_interp.stats.summary import interval_note, intervals_note, unseen_share
 from procpre_interp.stats.transfer_map import OUTCOMES
 from procpre_interp.store.about import About
 
@@ -87,6 +87,11 @@ def _losses(row: Any) -> dict[str, str]:
     """The test loss of a condition on text, and what it changes."""
     change = bounds_text(row.loss_change_mean, row.loss_change_low, row.loss_change_high, 1, "+.4f")
     return {"Loss, nats": bounds_text(row.loss_mean, row.loss_low, row.loss_high, 1, ".4f"), "Change, nats": change}
+
+
+def explain_intervals(summary: pd.DataFrame) -> str:
+    """What the intervals of `conditions_table` are, for the line below it."""
+    return f"Intervals: {intervals_note(summary['n'], 'under Broke through')}."
 
 
 def explain_columns(about: About) -> str:

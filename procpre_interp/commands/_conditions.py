@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns
+from procpre_interp.claims.text import conditions_table, describe_cost, explain_columns, explain_intervals
 from procpre_interp.core.text_table import print_table, stdout_console
-from procpre_interp.stats.summary import intervals_note, summarise_conditions
+from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.store.about import About
 
 
@@ -14,8 +14,7 @@ def print_results(table: pd.DataFrame, about: About) -> None:
     rows = conditions_table(summary, about)
     console = stdout_console()
     print_table(console, rows.to_dict("list"), about.title, left=["Condition"])
-    intervals = intervals_note(summary["n"], "under Broke through")
-    lines = (about.note, f"Intervals: {intervals}.", explain_columns(about), about.protocol)
+    lines = (about.note, explain_intervals(summary), explain_columns(about), about.protocol)
     for line in filter(None, lines):
         console.print(f"\n{line}")
     console.print(f"\nCost: {describe_cost(about.cost)}.")

@@ -1,6 +1,7 @@
 """What a run's folder says of its making, written when it is begun and whenever it is gone on with."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from procpre_interp.core.config import to_yaml
 from procpre_interp.core.plain_values import load_json
@@ -29,27 +30,27 @@ def write_identity(
     plugins = loaded()
     if plugins:
         computed["plugins"] = [plugin.mark for plugin in plugins]
-    counts = processes_of(partial)
+    before = _written(partial)
+    counts = _processes_of(before)
     counts = [*counts, processes] if counts[-1:] != [processes] else counts
     if counts != [1]:
         computed |= {"processes": counts, "parallel": parallel}
     now = environment(threads=config.train.threads) | computed
-    partial.write_json(ENVIRONMENT, now | _earlier(now, _written(partial)))
+    partial.write_json(ENVIRONMENT, now | _earlier(now, before))
     for plugin in plugins:
         if plugin.is_file:
             partial.write_plugin(plugin)
 
 
-def processes_of(partial: PartialRun) -> Sequence[int]:
+def _processes_of(before: Mapping[str, Any]) -> Sequence[int]:
     """The numbers of processes that a run being written was computed with so far; empty for one that is new."""
     try:
-        before = _written(partial)
-        return [int(count) for count in before.get("processes", [1])] if before else []  # type: ignore[attr-defined]
+        return [int(count) for count in before.get("processes", [1])] if before else []
     except (ValueError, TypeError):
         return []
 
 
-def _written(partial: PartialRun) -> Mapping[str, object]:
+def _written(partial: PartialRun) -> Mapping[str, Any]:
     """The environment of the sitting before; empty for a run that is new, or where it cannot be read."""
     try:
         found = load_json(read_regular(partial.folder / ENVIRONMENT))
@@ -58,7 +59,7 @@ def _written(partial: PartialRun) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _earlier(now: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
+def _earlier(now: Mapping[str, object], before: Mapping[str, Any]) -> dict[str, object]:
     """`earlier`: the environments of all sittings until now that differ from the one behind them in more than when."""
     sittings = before.get("earlier", [])
     past = list(sittings) if isinstance(sittings, Sequence) else []

@@ -92,7 +92,7 @@ def _cells(table: pd.DataFrame) -> list[Block | Caution]:
 def results_sections(found: exhibits.Results) -> list[Section]:
     """Accuracy, learning and time to breakthrough by condition; on text, losses by condition, tokens and compute."""
     result: list[Block | Caution] = []
-    if (found.summary["n"] < 2).to_numpy().all():  # of some conditions there may be fewer
+    if found.is_observation:
         result.append(Caution(text="One replicate: an observation, not a result. Repeat with --replicates 5 or more."))
     result += [found.about.note] if found.about.note else []
     learning: list[Block | Caution] = [Caution(text=problem) for problem in found.problems]

@@ -201,10 +201,10 @@ def _no_baseline(run: Run, diverged: Run | None, evidence: Evidence) -> Finding:
 def _baseline_command(run: Run, evidence: Evidence) -> str:
     """The command that trains the run's model from fresh weights; words where options cannot say its task."""
     task = run.task
-    parts = (task, run.config.get("model", {}), run.config.get("train", {}))
-    if any(isinstance(value, (list, dict)) for part in parts for value in part.values()):
+    parts = {part: run.config.get(part, {}) for part in ("task", "model", "train")}
+    if any(isinstance(value, (list, dict)) for part in parts.values() for value in part.values()):
         return f"Train the task, model, train and seed of {run.folder / 'config.yaml'} without its parents."
-    flags = flatten({part: run.config.get(part, {}) for part in ("task", "model", "train")})
+    flags = flatten(parts)
     words = ["procpre-interp", "train", "--task", task["name"], "--seed", str(run.seed)]
     if plugin := task.get("plugin"):
         words += ["--import", str(plugin).partition("@")[0]]

@@ -9,10 +9,10 @@ import pandas as pd
 from procpre_interp.claims.compared import trained
 from procpre_interp.claims.fairness import is_on_text
 from procpre_interp.claims.files import PREFIX
-from procpre_interp.claims.text import READING_SURVIVAL, explain_columns, question_title
+from procpre_interp.claims.text import READING_SURVIVAL, explain_columns, explain_intervals, question_title
 from procpre_interp.stats.baselines import compared_with
 from procpre_interp.stats.rows import named_rows
-from procpre_interp.stats.summary import intervals_note, summarise_conditions
+from procpre_interp.stats.summary import summarise_conditions
 from procpre_interp.stats.survival import survival_curve
 from procpre_interp.store.about import About, about_table
 from procpre_interp.store.store import RunStore, load_histories
@@ -66,6 +66,12 @@ class Results:
         Decided by the table, whose runs the store may not hold.
         """
         return "loss_nats" in self.table and is_on_text(self.about.task, self.table)
+
+    @property
+    def is_observation(self) -> bool:
+        """Whether no condition has a second replicate. Where some have one alone, as a condition's own `replicates`
+        may say, their rows tell."""
+        return bool((self.summary["n"] < 2).to_numpy().all())
 
     def keep(self, conditions: Sequence[str]) -> "Results":
         """These conditions alone; the gains stay those over no pretraining."""
@@ -180,8 +186,7 @@ def answer(results: Results) -> Answer:
 
 def explained(results: Results) -> str:
     """What the intervals and columns of `conditions_table` are, for the line below it."""
-    note = intervals_note(results.summary["n"], "under Broke through")
-    return f"Intervals: {note}. {explain_columns(results.about)}"
+    return f"{explain_intervals(results.summary)} {explain_columns(results.about)}"
 
 
 def accuracy(results: Results) -> Exhibit:
